@@ -1,0 +1,1 @@
+//! Small device models without a hypervisor: the console, an empty PCI host.

@@ -1,0 +1,1 @@
+//! The KVM backend of Nerite's vCPU trait: VM, vCPU, capability probe.

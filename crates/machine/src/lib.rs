@@ -1,0 +1,1 @@
+//! Composes Nerite's crates into a runnable virtual machine from one Config: the embedding API.

@@ -1,0 +1,1 @@
+//! Guest RAM for a KVM virtual machine: regions, backing, checked access and the Hermit address layout.
