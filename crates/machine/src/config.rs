@@ -1,0 +1,87 @@
+//! What a virtual machine is made of: one plain, serialisable-by-hand [`Config`].
+
+use std::path::PathBuf;
+
+/// The smallest guest memory size in bytes: 16 MiB.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// Guest memory sizes are multiples of this many bytes: 2 MiB, the page size of the boot page tables.
+pub const MEMORY_GRANULARITY: u64 = 2 << 20;
+/// The guest memory size used when none is given, in bytes: 64 MiB.
+pub const DEFAULT_MEMORY: u64 = 64 << 20;
+/// The largest number of vCPUs that can be asked for.
+pub const MAX_CPUS: u32 = 16;
+
+/// Everything that decides how a virtual machine is built and run.
+///
+/// It comes from the trusted side (command line, configuration file, embedding program). What the image itself
+/// asks for (`hermit.toml`) is merged in by [`crate::Machine::new`], and never wins over what is set here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// Path of the Hermit image: an ELF file or a gzip'd tar.
+    pub image: PathBuf,
+    /// Guest memory.
+    pub memory: MemoryConfig,
+    /// Virtual CPUs.
+    pub cpus: CpuConfig,
+    /// What the guest is told: arguments and environment.
+    pub guest: GuestConfig,
+    /// Where the guest's console output goes.
+    pub output: Output,
+}
+
+/// Guest memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Size in bytes, or `None` for what the image asks for, and [`DEFAULT_MEMORY`] if it asks for nothing.
+    pub size: Option<u64>,
+    /// Place the guest at a random guest-physical address, if its image can be relocated.
+    pub aslr: bool,
+    /// Advise transparent huge pages (`MADV_HUGEPAGE`).
+    pub thp: bool,
+    /// Advise kernel same-page merging (`MADV_MERGEABLE`).
+    pub ksm: bool,
+    /// Back the memory with reserved 2 MiB huge pages (`MAP_HUGETLB`).
+    pub hugepages: bool,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { size: None, aslr: true, thp: false, ksm: false, hugepages: false }
+    }
+}
+
+/// Virtual CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CpuConfig {
+    /// How many, 1 to [`MAX_CPUS`], or `None` for what the image asks for, and 1 if it asks for nothing.
+    pub count: Option<u32>,
+    /// Host CPU of each vCPU, in order; empty for no pinning.
+    pub affinity: Vec<usize>,
+    /// Let the guest manage the host CPU's power states: HLT, MWAIT and PAUSE no longer leave the guest.
+    pub power_management: bool,
+    /// Create an in-kernel i8254 interval timer.
+    pub pit: bool,
+}
+
+/// What the guest is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuestConfig {
+    /// Arguments of the kernel, such as `-ip 10.0.5.3`. Empty: those of the image's `hermit.toml`.
+    pub kernel_args: Vec<String>,
+    /// Arguments of the application, after its name. Empty: those of the image's `hermit.toml`.
+    pub app_args: Vec<String>,
+    /// Environment variables, in order; a later one of the same name wins.
+    pub env: Vec<(String, String)>,
+}
+
+/// Where the guest's console output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Output {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// A file, created or truncated.
+    File(PathBuf),
+    /// Nowhere.
+    None,
+}
