@@ -1,1 +1,22 @@
-//! Small device models without a hypervisor: the console, an empty PCI host.
+//! Small device models that know no hypervisor: **each is a value that can be built, driven and tested alone.**
+//!
+//! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can interrupt.
+//! * [`EmptyPciHost`]: a PCI host bridge's configuration ports with nothing behind them.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod console;
+mod pci_host;
+
+pub use console::{Console, Input, Sink};
+pub use pci_host::EmptyPciHost;

@@ -1,1 +1,145 @@
-//! A hypervisor-neutral vCPU: typed exits, one step, kicks that are never lost.
+//! A hypervisor-neutral virtual CPU: **one step, plain data in, plain data out.**
+//!
+//! ```text
+//!            Entry (answer to the last exit)
+//!   caller ────────────────────────────────▶ Vcpu::run ──▶ guest runs
+//!          ◀────────────────────────────────            ◀── something needs the caller
+//!            Exit (what the guest needs now)
+//! ```
+//!
+//! [`Vcpu::run`] enters the guest and comes back with an [`Exit`]; the answer travels in with the next [`Entry`].
+//! Neither borrows from the vCPU, so an exit can be logged, recorded, replayed or answered by another engine.
+//! The loop around the step is [`drive`], eight lines long. Whatever wants to watch (counting, tracing, stepping) wraps the
+//! [`Vcpu`], as [`Counted`] does, and costs nothing where it is not used.
+//!
+//! A vCPU belongs to one thread. Other threads reach it only through its [`Kicker`], which makes the running
+//! (or next) step end with [`Exit::Kicked`]. A kick is never lost, and one kick ends one step.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod counted;
+mod error;
+mod exit;
+mod kick;
+#[cfg(any(test, feature = "scripted"))]
+pub mod scripted;
+
+use std::ops::ControlFlow;
+
+use nerite_arch::{Regs, SpecialRegs};
+
+pub use counted::{Counted, ExitCounts};
+pub use error::Error;
+pub use exit::{Entry, Exit, InstructionBytes, InternalError, Kind, SystemEvent};
+pub use kick::{Kick, Kicker};
+
+/// One virtual CPU of some engine (KVM, a software CPU, a script in a test).
+pub trait Vcpu {
+    /// The index of this vCPU in its machine, from 0. It is also its APIC id.
+    fn index(&self) -> u32;
+
+    /// Hands over the answer to the last exit, then runs the guest until something needs the caller.
+    ///
+    /// # Errors
+    /// Only if the engine itself fails. Whatever the guest does is an [`Exit`].
+    fn run(&mut self, entry: Entry) -> Result<Exit, Error>;
+
+    /// Hands over the answer to the last exit *without executing a further guest instruction*.
+    ///
+    /// After a port or MMIO exit the instruction that caused it is only half done. Registers may be read, saved or
+    /// changed only once it is complete. Returns `None` when the vCPU is drained, and an exit if the same instruction
+    /// needs another answer first (a string input, an access that the engine splits): answer that one, and
+    /// call again.
+    ///
+    /// # Errors
+    /// As [`Vcpu::run`].
+    fn complete(&mut self, entry: Entry) -> Result<Option<Exit>, Error>;
+
+    /// The general registers.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    fn regs(&mut self) -> Result<Regs, Error>;
+
+    /// Sets the general registers.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    fn set_regs(&mut self, regs: &Regs) -> Result<(), Error>;
+
+    /// Segment, descriptor table and control registers.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    fn special_regs(&mut self) -> Result<SpecialRegs, Error>;
+
+    /// Sets segment, descriptor table and control registers.
+    ///
+    /// # Errors
+    /// If the engine fails, for example because it finds the combination invalid.
+    fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error>;
+
+    /// A handle by which any thread ends the running (or else the next) step of this vCPU.
+    fn kicker(&self) -> Kicker;
+}
+
+/// Answers the exits of a vCPU.
+pub trait Handler<V: Vcpu + ?Sized> {
+    /// Why the loop ended.
+    type End;
+
+    /// Answers one exit, or ends the loop.
+    fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<Self::End, Entry>;
+}
+
+/// Runs `vcpu` until `handler` ends the loop.
+///
+/// # Errors
+/// The first error of the engine.
+pub fn drive<V, H>(vcpu: &mut V, handler: &mut H) -> Result<H::End, Error>
+where
+    V: Vcpu + ?Sized,
+    H: Handler<V>,
+{
+    let mut entry = Entry::Resume;
+    loop {
+        let exit = vcpu.run(entry)?;
+        match handler.handle(vcpu, exit) {
+            ControlFlow::Continue(next) => entry = next,
+            ControlFlow::Break(end) => return Ok(end),
+        }
+    }
+}
+
+/// Completes whatever the last exit left half done, so that state may be read, saved or changed.
+///
+/// `entry` answers the last exit. Further accesses of the same instruction go to `handler`.
+///
+/// # Errors
+/// The first error of the engine.
+pub fn drain<V, H>(vcpu: &mut V, handler: &mut H, mut entry: Entry) -> Result<ControlFlow<H::End>, Error>
+where
+    V: Vcpu + ?Sized,
+    H: Handler<V>,
+{
+    while let Some(exit) = vcpu.complete(entry)? {
+        match handler.handle(vcpu, exit) {
+            ControlFlow::Continue(next) => entry = next,
+            ControlFlow::Break(end) => return Ok(ControlFlow::Break(end)),
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+#[cfg(test)]
+mod tests;

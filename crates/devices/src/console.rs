@@ -1,0 +1,180 @@
+//! The guest's console: bytes out, bytes in.
+//!
+//! Output has two sources. A guest that hands over buffers means them to appear: they go out at once. A guest that
+//! hands over single bytes would cost a system call each: those wait for the end of the line. A prompt has no end of
+//! line, so a partial line does not wait longer than [`Console::GRACE`]: whoever runs the machine polls [`Console::partial_line`]
+//! and calls [`Console::flush`] after that time.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+
+/// Where console output goes.
+#[derive(Debug)]
+pub enum Sink {
+    /// To a file, pipe or terminal.
+    Fd(OwnedFd),
+    /// Nowhere.
+    Null,
+}
+
+/// The guest's console output.
+#[derive(Debug)]
+pub struct Console {
+    sink: Sink,
+    line: Mutex<Vec<u8>>,
+    /// Readable while a partial line waits.
+    event: OwnedFd,
+    /// Whether `event` has been signalled since the last flush, so that it is signalled once per grace period.
+    armed: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Console {
+    /// How long a partial line may wait.
+    pub const GRACE: Duration = Duration::from_millis(5);
+    /// How many bytes a line may have before it goes out without its end.
+    const LINE_CAPACITY: usize = 4096;
+
+    /// A console that writes to `sink`.
+    ///
+    /// # Errors
+    /// If the host has no file descriptor left.
+    pub fn new(sink: Sink) -> io::Result<Self> {
+        Ok(Self {
+            sink,
+            line: Mutex::new(Vec::with_capacity(Self::LINE_CAPACITY)),
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            armed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Writes `bytes`, after whatever waits, now.
+    ///
+    /// # Errors
+    /// If the sink takes no more: a closed pipe, a full disk. `Interrupted` after [`Console::stop`].
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut line = self.lock();
+        self.flush_line(&mut line)?;
+        self.send(bytes)
+    }
+
+    /// Writes one byte with its line: at the end of the line, or when the grace period is over.
+    ///
+    /// # Errors
+    /// As [`Console::write`].
+    pub fn put(&self, byte: u8) -> io::Result<()> {
+        let mut line = self.lock();
+        line.push(byte);
+        if byte == b'\n' || line.len() >= Self::LINE_CAPACITY {
+            self.flush_line(&mut line)
+        } else if line.len() == 1 && !self.armed.swap(true, Ordering::AcqRel) {
+            rustix::io::write(&self.event, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes a partial line, if there is one.
+    ///
+    /// # Errors
+    /// As [`Console::write`].
+    pub fn flush(&self) -> io::Result<()> {
+        let mut line = self.lock();
+        if self.armed.swap(false, Ordering::AcqRel) {
+            // Takes the signal back; it is there whenever `armed` was set, so this cannot block.
+            match rustix::io::read(&self.event, &mut [0_u8; 8]) {
+                Ok(_) | Err(Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.flush_line(&mut line)
+    }
+
+    /// Readable from the first byte of a partial line until [`Console::flush`].
+    pub fn partial_line(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// From now on a write that a signal interrupts is given up instead of tried again.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+        // The buffer is bytes: a panic elsewhere cannot have left it in a state that is worse than a lost byte.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flush_line(&self, line: &mut Vec<u8>) -> io::Result<()> {
+        let sent = self.send(line);
+        line.clear();
+        sent
+    }
+
+    fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let Sink::Fd(fd) = &self.sink else { return Ok(()) };
+        while !bytes.is_empty() {
+            match rustix::io::write(fd, bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) if !self.stopping.load(Ordering::Acquire) => {}
+                // A sink that somebody else made non-blocking: wait until it takes more.
+                Err(Errno::AGAIN) => wait_writable(fd.as_fd(), &self.stopping)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wait_writable(fd: BorrowedFd<'_>, stopping: &AtomicBool) -> io::Result<()> {
+    match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], None) {
+        Err(Errno::INTR) if !stopping.load(Ordering::Acquire) => Ok(()),
+        other => other.map(drop).map_err(io::Error::from),
+    }
+}
+
+/// The guest's console input.
+#[derive(Debug)]
+pub struct Input {
+    source: Option<OwnedFd>,
+}
+
+impl Input {
+    /// Input from a file, pipe or terminal, or none: at its end from the start.
+    pub fn new(source: Option<OwnedFd>) -> Self {
+        Self { source }
+    }
+
+    /// Reads what is there, waiting for at least one byte. Returns 0 at the end of the input.
+    ///
+    /// Waiting ends when `stop` becomes readable. No lock is held meanwhile.
+    ///
+    /// # Errors
+    /// If the source cannot be read. `Interrupted` if `stop` is readable, or a signal came.
+    pub fn read(&self, buffer: &mut [u8], stop: BorrowedFd<'_>) -> io::Result<usize> {
+        let Some(source) = &self.source else { return Ok(0) };
+        let mut polled = [
+            PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
+        ];
+        poll(&mut polled, None)?;
+        let [_, stopped] = &polled;
+        if !stopped.revents().is_empty() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        // If another vCPU takes the bytes first, this blocks until there are more, or a signal comes.
+        Ok(rustix::io::read(source, buffer)?)
+    }
+}
+
+#[cfg(test)]
+#[path = "console_test.rs"]
+mod tests;
