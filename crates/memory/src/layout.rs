@@ -1,0 +1,282 @@
+//! Where RAM, the kernel and what it boots from lie in guest-physical memory.
+//!
+//! From the lowest address of RAM, the *base*, upwards (sizes for a device tree of up to 16 KiB):
+//!
+//! | offset | what |
+//! |---|---|
+//! | 0 | GDT |
+//! | 0x1000 | device tree (FDT) |
+//! | 0x5000 | boot information |
+//! | 0x10000 | PML4, the root of the boot page tables |
+//! | 0x11000 | further boot page tables |
+//! | kernel - 0x8000 | boot stack, 32 KiB |
+//! | 0x40000 | kernel, or where it is linked to; after it the Hermit image's files, if any |
+//!
+//! A larger device tree moves everything after it up. RAM never covers 3-4 GiB ([`GAP_START`] to [`GAP_END`]), where
+//! the interrupt controllers and PCI devices are.
+
+use std::fmt;
+
+use crate::region::{align_down, align_up};
+use crate::{Error, GAP_END, GAP_START, LARGE_PAGE, PAGE, Region};
+
+/// The size of the boot stack in bytes: 32 KiB.
+pub const STACK_SIZE: u64 = 0x8000;
+
+const FDT: u64 = 0x1000;
+const FDT_SIZE: u64 = 0x4000;
+const BOOT_INFO: u64 = FDT + FDT_SIZE;
+const PML4: u64 = 0x10000;
+const PAGE_TABLES: u64 = PML4 + PAGE;
+const KERNEL: u64 = 0x40000;
+/// The end of what address randomisation of a 64-bit guest chooses from: 64 GiB.
+const ASLR_END: u64 = 64 << 30;
+/// What one page directory maps.
+const GIB: u64 = 1 << 30;
+/// What one page directory pointer table maps.
+const PDPT_SPAN: u64 = 512 << 30;
+/// The least memory a guest can be given, in MiB.
+const MIN_MIB: u64 = 16;
+
+/// How wide the addresses are that the guest's hypercalls carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressLimit {
+    /// 32 bits (hypercall interface v1): RAM begins below 3 GiB, and only what does not fit there lies above 4 GiB.
+    Bits32,
+    /// 64 bits (hypercall interface v2): RAM lies above 4 GiB, in one piece.
+    Bits64,
+}
+
+/// What a [`Layout`] is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// RAM in bytes, a multiple of 2 MiB.
+    pub memory_size: u64,
+    /// What the kernel takes in memory once loaded, in bytes.
+    pub kernel_mem_size: u64,
+    /// Where the kernel is linked to, if it cannot be relocated. RAM then starts at address 0.
+    pub fixed_start: Option<u64>,
+    /// How far the guest's hypercalls reach.
+    pub address_limit: AddressLimit,
+    /// Choose the base at random, if the kernel can be relocated.
+    pub aslr: bool,
+    /// What the device tree takes, in bytes.
+    pub fdt_size: u64,
+    /// What the files of a Hermit image take, in bytes; 0 for none. They are placed after the kernel.
+    pub initrd_size: u64,
+    /// Map the whole GiB around the kernel at boot and not just RAM up to the kernel's end: what Hermit kernels before
+    /// 0.10 expect.
+    pub legacy_identity_map: bool,
+}
+
+/// Where everything is, in guest-physical addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// RAM, lowest first: one region, or two around the gap.
+    pub regions: Vec<Region>,
+    /// The lowest address of RAM.
+    pub base: u64,
+    /// The GDT, one page.
+    pub gdt: u64,
+    /// Room for the device tree.
+    pub fdt: Region,
+    /// The boot information, one page.
+    pub boot_info: u64,
+    /// The root of the boot page tables, one page.
+    pub pml4: u64,
+    /// Room for the other boot page tables, a multiple of 4 KiB.
+    pub page_tables: Region,
+    /// The lowest address of the boot stack, which is [`STACK_SIZE`] bytes.
+    pub stack: u64,
+    /// The loaded kernel.
+    pub kernel: Region,
+    /// The files of a Hermit image.
+    pub initrd: Option<Region>,
+    /// What the boot page tables must map, in multiples of 2 MiB. It can exceed RAM only for a legacy map.
+    pub identity_map: Region,
+}
+
+impl Layout {
+    /// Places a guest. A pure function: `random` decides the base if randomisation is asked for, and is uniformly
+    /// used, so the caller should draw all of its bits at random. `phys_bits` is the number of physical address
+    /// bits of the host's CPU (CPUID 0x80000008, EAX bits 7:0).
+    ///
+    /// # Errors
+    ///
+    /// If the memory is too small for the kernel, too large for the host, or no memory could hold this kernel.
+    pub fn place(request: &Request, random: u64, phys_bits: u8) -> Result<Self, Error> {
+        let size = request.memory_size;
+        if size == 0 || !size.is_multiple_of(LARGE_PAGE) {
+            let mib = align_up(size, LARGE_PAGE).unwrap_or(u64::MAX) >> 20;
+            return Err(Error::BadSize { size, suggestion: mib.max(MIN_MIB) });
+        }
+        let base = base(request, random, phys_bits);
+        let regions = around_gap(base, size).ok_or(Error::OutOfRange { what: "memory size" })?;
+        check_host(&regions, size, phys_bits)?;
+        let mut layout = place_at(request, base)?;
+        layout.check_fits(request, &regions)?;
+        layout.regions = regions;
+        Ok(layout)
+    }
+
+    /// The range from the lowest to the highest address of RAM, the gap included.
+    #[must_use]
+    pub fn span(&self) -> Region {
+        let end = self.regions.last().map_or(self.base, Region::end);
+        Region::from_bounds(self.base, end)
+    }
+
+    fn check_fits(&self, request: &Request, regions: &[Region]) -> Result<(), Error> {
+        let first = regions.first().copied().unwrap_or_default();
+        let image_end = self.initrd.unwrap_or(self.kernel).end();
+        if image_end <= first.end() {
+            return Ok(());
+        }
+        let needed = align_up(image_end.saturating_sub(self.base), LARGE_PAGE).unwrap_or(u64::MAX);
+        // RAM that starts below the gap cannot grow past it in one piece.
+        if self.base < GAP_START && self.base.saturating_add(needed) > GAP_START {
+            let where_ = "below the gap in guest memory at 3 GiB";
+            // With randomisation off (or luckier) the base is 0.
+            if needed > GAP_START || self.base == 0 {
+                return Err(Error::KernelTooLarge { size: request.kernel_mem_size, where_ });
+            }
+        }
+        Err(Error::TooSmall { given: request.memory_size >> 20, needed: (needed >> 20).max(MIN_MIB) })
+    }
+}
+
+/// The lowest address of RAM, a multiple of 2 MiB.
+fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
+    let (low, high, size) = match (request.fixed_start, request.address_limit) {
+        (Some(_), _) => return 0,
+        (None, AddressLimit::Bits32) => (0, GAP_START, request.memory_size.min(GAP_START)),
+        (None, AddressLimit::Bits64) => (GAP_END, ASLR_END.min(address_end(phys_bits)), request.memory_size),
+    };
+    let room = high.saturating_sub(low).saturating_sub(size);
+    if !request.aslr {
+        return low;
+    }
+    // Bases 0, 2 MiB, ... `room` above `low`: at least one, and few enough that the remainder's bias is nothing.
+    let choices = (room / LARGE_PAGE).saturating_add(1);
+    let choice = random.checked_rem(choices).unwrap_or(0);
+    low.saturating_add(choice.saturating_mul(LARGE_PAGE))
+}
+
+/// The first address that `phys_bits` bits cannot express.
+fn address_end(phys_bits: u8) -> u64 {
+    1_u64.checked_shl(u32::from(phys_bits)).unwrap_or(u64::MAX)
+}
+
+/// `size` bytes of RAM from `base`, continued after the gap where they would reach into it.
+fn around_gap(base: u64, size: u64) -> Option<Vec<Region>> {
+    if base >= GAP_END {
+        base.checked_add(size)?;
+        return Some(vec![Region { start: base, size }]);
+    }
+    let low = GAP_START.checked_sub(base)?.min(size);
+    let high = size.checked_sub(low)?;
+    GAP_END.checked_add(high)?;
+    let regions = [Region { start: base, size: low }, Region { start: GAP_END, size: high }];
+    Some(regions.into_iter().filter(|region| region.size != 0).collect())
+}
+
+fn check_host(regions: &[Region], size: u64, phys_bits: u8) -> Result<(), Error> {
+    let end = regions.last().map_or(0, Region::end);
+    if end > address_end(phys_bits) {
+        return Err(Error::BeyondHost { size: size >> 20, end, phys_bits });
+    }
+    Ok(())
+}
+
+/// Everything but RAM itself.
+fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
+    let out_of_range = |what| Error::OutOfRange { what };
+    let fdt_error = out_of_range("device tree size");
+    let fdt_more = request.fdt_size.saturating_sub(FDT_SIZE);
+    // A relocatable kernel moves in steps that keep its alignment, a fixed one not at all.
+    let step = if request.fixed_start.is_some() { PAGE } else { KERNEL };
+    let Some(shift) = align_up(fdt_more, step).filter(|&shift| shift <= request.memory_size) else {
+        return Err(fdt_error);
+    };
+    let at = |offset: u64| base.saturating_add(shift).saturating_add(offset);
+
+    let kernel_start = request.fixed_start.unwrap_or(at(KERNEL));
+    let kernel_error = out_of_range("kernel size");
+    let Some(kernel_end) = kernel_start.checked_add(request.kernel_mem_size) else {
+        return Err(kernel_error);
+    };
+    let (initrd, image_end) = match request.initrd_size {
+        0 => (None, kernel_end),
+        size => {
+            let start = align_up(kernel_end, PAGE).ok_or(out_of_range("kernel size"))?;
+            let end = start.checked_add(size).ok_or(out_of_range("image size"))?;
+            (Some(Region { start, size }), end)
+        }
+    };
+    let mut map_end = align_up(image_end, LARGE_PAGE).ok_or(kernel_error)?;
+    if request.legacy_identity_map {
+        map_end = map_end.max(align_down(kernel_start, GIB).saturating_add(GIB));
+    }
+    let identity_map = Region::from_bounds(base, map_end);
+
+    let stack = align_down(kernel_start, PAGE).saturating_sub(STACK_SIZE);
+    let tables = table_bytes(&identity_map);
+    let lowest_kernel = at(PAGE_TABLES).saturating_add(tables).saturating_add(STACK_SIZE);
+    if lowest_kernel > kernel_start {
+        return Err(match request.fixed_start {
+            Some(start) if lowest_kernel < GAP_START => {
+                Error::NoRoomBelowKernel { start, needed: lowest_kernel }
+            }
+            _ => Error::KernelTooLarge {
+                size: image_end.saturating_sub(kernel_start),
+                where_: "in what the boot page tables can map",
+            },
+        });
+    }
+    Ok(Layout {
+        regions: Vec::new(),
+        base,
+        gdt: base,
+        fdt: Region { start: base.saturating_add(FDT), size: FDT_SIZE.saturating_add(shift) },
+        boot_info: at(BOOT_INFO),
+        pml4: at(PML4),
+        page_tables: Region::from_bounds(at(PAGE_TABLES), stack),
+        stack,
+        kernel: Region { start: kernel_start, size: request.kernel_mem_size },
+        initrd,
+        identity_map,
+    })
+}
+
+/// How many bytes of page tables, without the root, map `range` with 2 MiB pages.
+fn table_bytes(range: &Region) -> u64 {
+    let count = |span: u64| {
+        let first = range.start.checked_div(span).unwrap_or(0);
+        range.end().div_ceil(span).saturating_sub(first)
+    };
+    count(GIB).saturating_add(count(PDPT_SPAN)).saturating_mul(PAGE)
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let page = |start| Region { start, size: PAGE };
+        for region in &self.regions {
+            writeln!(f, "{:<14}{region}", "RAM")?;
+        }
+        writeln!(f, "{:<14}{}", "GDT", page(self.gdt))?;
+        writeln!(f, "{:<14}{}", "device tree", self.fdt)?;
+        writeln!(f, "{:<14}{}", "boot info", page(self.boot_info))?;
+        writeln!(f, "{:<14}{}", "PML4", page(self.pml4))?;
+        writeln!(f, "{:<14}{}", "page tables", self.page_tables)?;
+        writeln!(f, "{:<14}{}", "boot stack", Region { start: self.stack, size: STACK_SIZE })?;
+        writeln!(f, "{:<14}{}", "kernel", self.kernel)?;
+        if let Some(initrd) = &self.initrd {
+            writeln!(f, "{:<14}{initrd}", "image files")?;
+        }
+        write!(f, "{:<14}{}", "identity map", self.identity_map)
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_test.rs"]
+mod tests;
