@@ -35,6 +35,9 @@ fn checked(ret: i64) -> Result<u64, i32> {
     u64::try_from(ret).map_err(|_| i32::try_from(ret.wrapping_neg()).unwrap_or(errno::EIO))
 }
 
+/// What a result field holds before the call: a host that ignores the call must not look like success.
+const NO_ANSWER: i64 = -(errno::EIO as i64);
+
 /// Calls of interface version 1.
 #[derive(Clone, Copy, Debug)]
 pub struct V1(());
@@ -88,7 +91,7 @@ impl V1 {
             fd,
             buf: buffer.as_mut_ptr().addr() as u64,
             len: buffer.len() as u64,
-            ret: -i64::from(errno::EIO),
+            ret: NO_ANSWER,
         };
         // SAFETY: the call writes to `buffer`, at most its length.
         unsafe { self.call(v1::Call::FileRead, &mut params)? };
@@ -186,7 +189,7 @@ impl V2 {
     pub fn read_fd(self, fd: i32, buffer: &mut [u8]) -> Result<usize, i32> {
         let mut params = v2::ReadParams {
             len: buffer.len() as u64,
-            ret: -i64::from(errno::EIO),
+            ret: NO_ANSWER,
             buf: buffer.as_mut_ptr().addr() as u64,
             fd,
             reserved: 0,
@@ -200,7 +203,7 @@ impl V2 {
     pub fn write_fd(self, fd: i32, bytes: &[u8]) -> Result<usize, i32> {
         let mut params = v2::WriteParams {
             len: bytes.len() as u64,
-            ret: -i64::from(errno::EIO),
+            ret: NO_ANSWER,
             buf: bytes.as_ptr().addr() as u64,
             fd,
             reserved: 0,
