@@ -1,3 +1,43 @@
-//! `cargo xtask`.
+//! `cargo xtask`: builds, runs and tests Nerite. `cargo xtask help` lists what it can do.
 
-fn main() {}
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's output is what it is for")]
+#![forbid(unsafe_code)]
+
+mod build;
+mod exec;
+mod job;
+mod lab;
+mod packages;
+mod paths;
+mod progress;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Builds, runs and tests Nerite.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Cli {
+    /// Run a command in the lab: an emulated machine with real KVM
+    Lab(lab::Args),
+    /// Run the list of jobs (this is what works inside the lab)
+    #[command(hide = true)]
+    Agent,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Cli::Lab(args) => lab::main(args),
+        Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),
+    };
+    match result {
+        // A process has no more than a byte to say how it ended.
+        Ok(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The part of xtask that runs inside the lab: it executes the jobs and reports on the second serial port.
+
+use std::io::Stdout;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::wire::{self, End, Kind};
+use crate::exec;
+use crate::job::{Job, Stream};
+
+/// Where the initramfs keeps the jobs.
+pub(crate) const JOBS: &str = "/lab/jobs.toml";
+
+/// How often the lab says that it is alive.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// The file the agent reads.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct JobList {
+    /// Run in this order.
+    pub(crate) jobs: Vec<Job>,
+}
+
+#[derive(Clone)]
+struct Line(Arc<Mutex<Stdout>>);
+
+impl Line {
+    fn send(&self, kind: Kind, job: usize, payload: &[u8]) {
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody is left to be told when the line itself fails; the host notices the silence.
+        let _ = wire::write(&mut *line, kind, job, payload);
+    }
+}
+
+/// Runs the jobs of the file at `path` one after the other.
+pub(crate) fn main(path: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let list: JobList = toml::from_str(&text).with_context(|| format!("bad job list {}", path.display()))?;
+    let line = Line(Arc::new(Mutex::new(std::io::stdout())));
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    line.send(Kind::Ready, 0, release.trim().as_bytes());
+
+    let beat = line.clone();
+    thread::spawn(move || {
+        loop {
+            thread::sleep(BEAT);
+            beat.send(Kind::Beat, 0, b"");
+        }
+    });
+
+    for (index, job) in list.jobs.iter().enumerate() {
+        line.send(Kind::Start, index, b"");
+        let (ending, time) = exec::execute(job, &mut |stream, bytes| {
+            let kind = if stream == Stream::Out { Kind::Out } else { Kind::Err };
+            line.send(kind, index, bytes);
+        });
+        let end = End { ending, milliseconds: u64::try_from(time.as_millis()).unwrap_or(u64::MAX) };
+        line.send(Kind::End, index, toml::to_string(&end)?.as_bytes());
+    }
+    line.send(Kind::Done, 0, b"");
+    let _ = rustix::termios::tcdrain(std::io::stdout());
+    Ok(())
+}

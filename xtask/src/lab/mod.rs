@@ -1,0 +1,109 @@
+//! The lab: real KVM on a machine that has none, in an emulated machine with nested virtualisation.
+
+pub(crate) mod agent;
+mod initramfs;
+pub(crate) mod kernel;
+mod qemu;
+pub(crate) mod session;
+mod wire;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub(crate) use qemu::Machine;
+pub(crate) use session::{Report, Session};
+
+use crate::job::{Job, Stream};
+use crate::{build, progress};
+
+/// `cargo xtask lab`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Add a file or folder of this host, at the same path or at GUEST; programs bring their shared libraries
+    #[arg(short = 'v', long = "file", value_name = "HOST[:GUEST]")]
+    files: Vec<String>,
+    /// Feed this file to the command's standard input ("-": our own, read to its end first)
+    #[arg(long, value_name = "FILE")]
+    stdin: Option<PathBuf>,
+    /// Set an environment variable for the command
+    #[arg(short, long, value_name = "K=V")]
+    env: Vec<String>,
+    /// Kill the command after this many seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+    /// Memory of the lab in MiB
+    #[arg(long, default_value_t = Machine::default().memory_mib, value_name = "MIB")]
+    memory: u64,
+    /// CPUs of the lab; with more than one, some interrupts arrive twice
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    cpus: u32,
+    /// The command; "vmm" is our own, and files it names that exist here are added
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs one command in the lab; its exit status is the result.
+pub(crate) fn main(args: Args) -> Result<i32> {
+    let machine = Machine { memory_mib: args.memory, cpus: args.cpus };
+    let mut session = Session::new(machine)?;
+    let here = std::env::current_dir().context("cannot find the current folder")?;
+    let mut job = Job {
+        name: args.command.join(" "),
+        command: args.command,
+        dir: Some(here.clone()),
+        timeout: args.timeout,
+        ..Job::default()
+    };
+    session.files().add_text(here.join(".lab"), "");
+    for pair in &args.env {
+        let (key, value) =
+            pair.split_once('=').with_context(|| format!("--env {pair}: not of the form K=V"))?;
+        job.env.insert(key.to_owned(), value.to_owned());
+    }
+    for spec in &args.files {
+        let (host, guest) = spec.split_once(':').unwrap_or((spec, spec));
+        session.files().add(Path::new(host), Path::new(guest))?;
+    }
+    if let Some(stdin) = &args.stdin {
+        let guest = Path::new("/lab/stdin");
+        if stdin.as_os_str() == "-" {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::stdin(), &mut bytes)
+                .context("cannot read standard input")?;
+            session.files().add_text(guest, bytes);
+        } else {
+            session.files().add(stdin, guest)?;
+        }
+        job.stdin_file = Some(guest.to_owned());
+    }
+    if job.command.first().is_some_and(|program| program == "vmm") {
+        session.files().add(&build::vmm()?, Path::new("/bin/vmm"))?;
+    }
+    job.files = job.command.iter().flat_map(|word| files_in(word)).collect();
+
+    let results = session.run(std::slice::from_ref(&job), &mut |report| {
+        if let Report::Output(stream, bytes) = report {
+            // A reader that has gone away is its own business.
+            let _ = match stream {
+                Stream::Out => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+                Stream::Err => std::io::stderr().write_all(bytes),
+            };
+        }
+    })?;
+    let outcome = results.outcomes.first().context("the lab gave no result")?;
+    progress::say(&format!("{} after {:.1} s in the lab", outcome.ending, outcome.time.as_secs_f64()));
+    Ok(outcome.ending.code())
+}
+
+/// The host files a word of a command line may mean: itself, what follows `=`, and what stands before `:`.
+fn files_in(word: &str) -> Vec<PathBuf> {
+    let value = word.split_once('=').map(|(_, value)| value);
+    let before = |text: &str| text.split_once(':').map(|(path, _)| path.to_owned());
+    let mut candidates = vec![word.to_owned()];
+    candidates.extend(before(word));
+    candidates.extend(value.map(str::to_owned));
+    candidates.extend(value.and_then(before));
+    candidates.into_iter().map(PathBuf::from).filter(|path| path.is_file()).collect()
+}

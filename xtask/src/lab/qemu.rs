@@ -1,0 +1,93 @@
+//! Starts QEMU as the lab's machine: one emulated CPU with nested AMD SVM and two serial ports.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// What the machine is like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    /// Memory in MiB. The root file system lives in it.
+    pub(crate) memory_mib: u64,
+    /// CPUs; more than one only where parallelism is the point, since interrupts are then sometimes delivered twice.
+    pub(crate) cpus: u32,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { memory_mib: 4096, cpus: 1 }
+    }
+}
+
+/// A running QEMU. It is killed when dropped.
+pub(crate) struct Qemu {
+    child: Child,
+    console: PathBuf,
+    errors: PathBuf,
+}
+
+impl Qemu {
+    /// Starts the machine. `folder` is for its logs; the first serial port (console) goes to a file there, since a file
+    /// is written without buffering, and the second one is the stream that is returned.
+    pub(crate) fn start(
+        program: &Path,
+        kernel: &Path,
+        initramfs: &Path,
+        machine: Machine,
+        folder: &Path,
+    ) -> Result<(Self, ChildStdout)> {
+        let console = folder.join("console.log");
+        let errors = folder.join("qemu.log");
+        // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with more, nested SVM freezes.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(["-accel", "tcg,thread=single", "-cpu", "max,+svm", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-nic", "none", "-no-reboot", "-monitor", "none"])
+            .args(["-m", &format!("{}M", machine.memory_mib), "-smp", &machine.cpus.to_string()])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initramfs)
+            .args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on"])
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-chardev", "stdio,id=results,signal=off", "-serial", "chardev:results"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&errors)?)
+            .spawn()
+            .context("cannot start QEMU through setpriv (package util-linux)")?;
+        let results = child.stdout.take().context("QEMU has no output")?;
+        Ok((Self { child, console, errors }, results))
+    }
+
+    /// What the lab's kernel and first process have said so far, and QEMU itself.
+    pub(crate) fn log(&self) -> String {
+        let mut text = read_lossy(&self.console);
+        let errors = read_lossy(&self.errors);
+        if !errors.is_empty() {
+            text.push_str("\nQEMU said: ");
+            text.push_str(errors.trim_end());
+        }
+        text
+    }
+
+    /// How much has been said on the console: a sign of life.
+    pub(crate) fn console_length(&self) -> u64 {
+        fs::metadata(&self.console).map_or(0, |meta| meta.len())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lossy(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}

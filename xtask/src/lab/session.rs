@@ -1,0 +1,262 @@
+//! Runs a list of jobs in one boot of the lab, and boots again where the lab itself froze.
+
+use std::collections::VecDeque;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::ChildStdout;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::agent::{JOBS, JobList};
+use super::initramfs::Files;
+use super::kernel::{self, Kernel};
+use super::qemu::{Machine, Qemu};
+use super::wire::{self, End, Frame, Kind};
+use crate::job::{Job, Outcome, Stream};
+use crate::{packages, paths, progress};
+
+/// A lab from which nothing was heard for so long is frozen; a live one beats every second.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How much longer than its own limit a job may take before the lab, not the job, is held to be at fault.
+const GRACE: Duration = Duration::from_secs(60);
+/// What the kernel says when it is stuck.
+const FROZEN: [&str; 3] = ["soft lockup", "rcu_preempt detected stalls", "Kernel panic"];
+/// How often a frozen lab is started again.
+pub(crate) const MAX_RETRIES: usize = 2;
+
+/// What a session tells while it runs.
+pub(crate) enum Report<'a> {
+    /// The job with this index started.
+    Started(usize),
+    /// It wrote something.
+    Output(Stream, &'a [u8]),
+    /// It ended.
+    Finished(usize, &'a Outcome),
+}
+
+/// What a session came to.
+pub(crate) struct Results {
+    /// One for each job, in order.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// How often the lab froze and was started again.
+    pub(crate) freezes: usize,
+}
+
+/// A lab that is set up but not started.
+pub(crate) struct Session {
+    machine: Machine,
+    files: Files,
+    kernel: Kernel,
+    qemu: PathBuf,
+}
+
+impl Session {
+    /// Gets together what a lab is made of, downloading or installing what is missing.
+    pub(crate) fn new(machine: Machine) -> Result<Self> {
+        let tools = packages::need(&[packages::QEMU, packages::BUSYBOX])?;
+        let [qemu, busybox] = tools.as_slice() else { anyhow::bail!("the lab's programs are not there") };
+        let kernel = kernel::get()?;
+        let mut files = Files::new();
+        files.add(busybox, "/bin/busybox".as_ref())?;
+        let myself = std::env::current_exe().context("cannot find this program's file")?;
+        files.add(&myself, "/lab/xtask".as_ref())?;
+        let mut names = String::new();
+        for (name, file) in &kernel.modules {
+            files.add(file, format!("/lab/{name}.ko").as_ref())?;
+            names.push_str(name);
+            names.push('\n');
+        }
+        files.add_text("/lab/modules", names);
+        Ok(Self { machine, files, kernel, qemu: qemu.clone() })
+    }
+
+    /// The lab's files, to add more.
+    pub(crate) fn files(&mut self) -> &mut Files {
+        &mut self.files
+    }
+
+    /// Runs the jobs, one after the other, and tells `report` what happens. A job that takes too long has failed; a lab
+    /// that freezes is started again with the jobs that are left, [`MAX_RETRIES`] times in all.
+    pub(crate) fn run(&mut self, jobs: &[Job], report: &mut dyn FnMut(Report<'_>)) -> Result<Results> {
+        for job in jobs {
+            for file in &job.files {
+                self.files.add(file, file)?;
+            }
+        }
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; jobs.len()];
+        let mut freezes = 0;
+        loop {
+            let todo: VecDeque<usize> =
+                (0..jobs.len()).filter(|i| matches!(outcomes.get(*i), Some(None))).collect();
+            if todo.is_empty() {
+                break;
+            }
+            let Err(freeze) = self.boot(jobs, &todo, &mut outcomes, report)? else { continue };
+            freezes += 1;
+            let text = format!("the lab froze ({}); its console:\n{}\n", freeze.why, tail(&freeze.log));
+            progress::say(&text);
+            if freezes > MAX_RETRIES {
+                let why = format!("the lab froze {freezes} times, the last time because {}", freeze.why);
+                for slot in outcomes.iter_mut().filter(|slot| slot.is_none()) {
+                    *slot = Some(Outcome::failed(why.clone()));
+                }
+            } else {
+                progress::say(&format!("starting the lab again ({freezes} of {MAX_RETRIES} retries)"));
+            }
+        }
+        let outcomes = outcomes.into_iter().flatten().collect();
+        Ok(Results { outcomes, freezes })
+    }
+
+    fn boot(
+        &mut self,
+        jobs: &[Job],
+        todo: &VecDeque<usize>,
+        outcomes: &mut [Option<Outcome>],
+        report: &mut dyn FnMut(Report<'_>),
+    ) -> Result<Result<(), Freeze>> {
+        let list = JobList { jobs: todo.iter().filter_map(|i| jobs.get(*i)).cloned().collect() };
+        self.files.add_text(JOBS, toml::to_string(&list).context("cannot write the list of jobs")?);
+        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(paths::lab())?;
+        let initramfs = folder.path().join("initramfs.cpio");
+        self.files.write(&initramfs)?;
+        let release = &self.kernel.release;
+        progress::say(&format!("booting the lab (QEMU without KVM, nested SVM, Linux {release})"));
+        let (qemu, results) =
+            Qemu::start(&self.qemu, &self.kernel.image, &initramfs, self.machine, folder.path())?;
+        let mut watch = Watch {
+            frames: listen(results),
+            console: 0,
+            heard: Instant::now(),
+            started: Instant::now(),
+            job: None,
+            qemu,
+        };
+        Ok(watch.follow(&list.jobs, todo, outcomes, report))
+    }
+}
+
+/// Why a lab is held to be frozen, and its console.
+struct Freeze {
+    why: String,
+    log: String,
+}
+
+fn listen(results: ChildStdout) -> Receiver<Frame> {
+    let (sender, frames) = mpsc::channel();
+    thread::spawn(move || {
+        let mut from = BufReader::new(results);
+        while let Ok(Some(frame)) = wire::read(&mut from) {
+            if sender.send(frame).is_err() {
+                break;
+            }
+        }
+    });
+    frames
+}
+
+/// Follows a running lab.
+struct Watch {
+    frames: Receiver<Frame>,
+    qemu: Qemu,
+    console: u64,
+    heard: Instant,
+    started: Instant,
+    job: Option<(usize, Instant)>,
+}
+
+impl Watch {
+    fn follow(
+        &mut self,
+        jobs: &[Job],
+        numbers: &VecDeque<usize>,
+        outcomes: &mut [Option<Outcome>],
+        report: &mut dyn FnMut(Report<'_>),
+    ) -> Result<(), Freeze> {
+        let mut now = Outcome::failed("");
+        loop {
+            let frame = match self.frames.recv_timeout(Duration::from_millis(500)) {
+                Ok(frame) => frame,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.check(jobs)?;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.freeze("it ended by itself".to_owned()));
+                }
+            };
+            self.heard = Instant::now();
+            let Some(&number) = numbers.get(frame.job) else { continue };
+            match frame.kind {
+                Kind::Ready => {
+                    let seconds = self.started.elapsed().as_secs_f64();
+                    progress::say(&format!("the lab is up after {seconds:.1} s"));
+                }
+                Kind::Start => {
+                    self.job = Some((frame.job, Instant::now()));
+                    now = Outcome::failed("");
+                    report(Report::Started(number));
+                }
+                Kind::Out => {
+                    now.stdout.extend_from_slice(&frame.payload);
+                    report(Report::Output(Stream::Out, &frame.payload));
+                }
+                Kind::Err => {
+                    now.stderr.extend_from_slice(&frame.payload);
+                    report(Report::Output(Stream::Err, &frame.payload));
+                }
+                Kind::End => {
+                    self.job = None;
+                    let text = String::from_utf8_lossy(&frame.payload).into_owned();
+                    let Ok(end) = toml::from_str::<End>(&text) else {
+                        return Err(self.freeze(format!("its report is garbled: {text:?}")));
+                    };
+                    now.ending = end.ending;
+                    now.time = Duration::from_millis(end.milliseconds);
+                    report(Report::Finished(number, &now));
+                    if let Some(slot) = outcomes.get_mut(number) {
+                        *slot = Some(now.clone());
+                    }
+                }
+                Kind::Beat => self.check(jobs)?,
+                Kind::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// Looks for signs of a frozen lab.
+    fn check(&mut self, jobs: &[Job]) -> Result<(), Freeze> {
+        let length = self.qemu.console_length();
+        if length != self.console {
+            self.console = length;
+            self.heard = Instant::now();
+            let log = self.qemu.log();
+            if let Some(sign) = FROZEN.iter().find(|sign| log.contains(*sign)) {
+                return Err(self.freeze(format!("its kernel says \"{sign}\"")));
+            }
+        }
+        if self.heard.elapsed() > SILENCE {
+            return Err(self.freeze(format!("no sign of life for {} s", SILENCE.as_secs())));
+        }
+        if let Some((job, since)) = self.job {
+            let limit = jobs.get(job).map_or(Duration::ZERO, |job| Duration::from_secs(job.timeout));
+            if since.elapsed() > limit + GRACE {
+                return Err(self.freeze("it did not end a job whose time was up".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn freeze(&self, why: String) -> Freeze {
+        Freeze { why, log: self.qemu.log() }
+    }
+}
+
+/// The last lines of a console, where the trouble is.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n")
+}
