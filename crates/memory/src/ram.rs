@@ -153,7 +153,7 @@ impl GuestRam {
     ///
     /// [`AccessError`] if the range is not all in RAM; guest memory is then unchanged.
     pub fn zero(&self, addr: u64, len: u64) -> Result<(), AccessError> {
-        const ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
+        const ZEROES: [u8; 4096] = [0; 4096];
         for slice in self.slices(addr, len)? {
             let mut offset = 0;
             while let Ok(rest) = slice.offset(offset)

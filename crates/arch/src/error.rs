@@ -1,0 +1,47 @@
+//! What can go wrong when boot data is built.
+
+/// Why boot data could not be built. All of these come from the host's or the image's settings, not from a running guest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A string for the guest holds a NUL byte, which no guest could see.
+    #[error("the {what} {text:?} holds a NUL character, which cannot be handed to the guest: remove it")]
+    Nul {
+        /// What kind of string.
+        what: &'static str,
+        /// The string.
+        text: String,
+    },
+    /// `--` among the kernel's arguments would end them early.
+    #[error("`--` cannot be an argument of the kernel: it starts the application's arguments")]
+    KernelArgument,
+    /// The name of an environment variable is empty or holds `=`.
+    #[error("environment variable {name:?}: a name must not be empty and must not hold `=`")]
+    EnvironmentName {
+        /// The name.
+        name: String,
+    },
+    /// The device tree writer refused.
+    #[error("cannot build the guest's device tree: {0}")]
+    DeviceTree(String),
+    /// The range to map or the tables are not where they can be.
+    #[error("boot page tables: {what} {value:#x} must be a multiple of {unit:#x} within the lower 128 TiB")]
+    Unaligned {
+        /// Which address.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it must be a multiple of.
+        unit: u64,
+    },
+    /// There is too little room for the page tables.
+    #[error("boot page tables: {room:#x} bytes of room are too few to map {start:#x}..{end:#x}")]
+    TableRoom {
+        /// The room in bytes.
+        room: u64,
+        /// The first address to map.
+        start: u64,
+        /// The first address after what to map.
+        end: u64,
+    },
+}
