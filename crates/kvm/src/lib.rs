@@ -1,1 +1,40 @@
-//! The KVM backend of Nerite's vCPU trait: VM, vCPU, capability probe.
+//! KVM as an engine of Nerite's [`Vcpu`](nerite_vcpu::Vcpu): **a system, a VM with its RAM, and vCPUs that can be kicked
+//! without a race.**
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use nerite_kvm::{Options, System, Vm};
+//! # fn ram() -> Arc<nerite_memory::GuestRam> { unimplemented!() }
+//! let system = System::open()?;
+//! let vm = Vm::new(&system, ram(), &Options::default())?;
+//! # Ok::<(), nerite_kvm::Error>(())
+//! ```
+//!
+//! All the `unsafe` that KVM needs is in this crate. It makes a signal handler of its own for [`kick_signal`], the first
+//! real-time signal, when the first vCPU is created.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod convert;
+mod error;
+mod exits;
+mod kick;
+pub mod probe;
+mod system;
+mod vcpu;
+mod vm;
+
+pub use error::Error;
+pub use kick::kick_signal;
+pub use system::System;
+pub use vcpu::KvmVcpu;
+pub use vm::{Options, VcpuSetup, Vm};

@@ -1,0 +1,146 @@
+//! Kicking a vCPU out of the guest without a race.
+//!
+//! KVM checks `kvm_run.immediate_exit` after it has blocked the way back into the guest, so a flag that is set there before
+//! a signal is sent cannot be missed: either the signal finds the thread in `KVM_RUN` and ends it, or the thread is
+//! elsewhere and the flag ends the next `KVM_RUN` at once. The flag is the whole state. It lies in a page that KVM shares
+//! with user space; each vCPU's kicker maps that page a second time and keeps the mapping for as long as a handle
+//! lives, so a handle may outlive its vCPU.
+
+use std::cell::Cell;
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::AsRawFd;
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use kvm_bindings::kvm_run;
+use nerite_vcpu::Kick;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+/// Bit of the flag: somebody kicked. KVM looks at whether the byte is zero only.
+const KICK: u8 = 1;
+/// Bit of the flag: the vCPU is being drained.
+const DRAIN: u8 = 2;
+
+/// The size of the mapping: the flag is in the first page.
+const PAGE: usize = 4096;
+
+/// The signal that ends `KVM_RUN`: the first real-time signal.
+pub fn kick_signal() -> i32 {
+    SIGRTMIN()
+}
+
+extern "C" fn on_kick(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // That it was delivered is all that is needed: system calls that wait end with EINTR.
+}
+
+/// Installs the (empty) handler of [`kick_signal`], once a process.
+fn install_handler() -> io::Result<()> {
+    static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
+    RESULT
+        .get_or_init(|| register_signal_handler(kick_signal(), on_kick).map_err(|error| error.errno()))
+        .map_err(io::Error::from_raw_os_error)
+}
+
+thread_local! {
+    static THREAD_ID: Cell<i32> = const { Cell::new(0) };
+}
+
+fn thread_id() -> i32 {
+    THREAD_ID.with(|id| {
+        if id.get() == 0 {
+            // SAFETY: gettid takes no arguments, touches no memory and cannot fail.
+            id.set(unsafe { libc::gettid() });
+        }
+        id.get()
+    })
+}
+
+/// The kick flag of one vCPU and the thread that runs it.
+pub(crate) struct KickFlag {
+    /// Start of our own mapping of the first page of the vCPU's `kvm_run`.
+    page: NonNull<u8>,
+    /// The thread that ran the vCPU last; 0 before the first run.
+    thread: AtomicI32,
+}
+
+// SAFETY: the mapping stays where it is until the value is dropped, and is accessed through one atomic byte only.
+unsafe impl Send for KickFlag {}
+// SAFETY: as for Send: all access through a shared reference is atomic.
+unsafe impl Sync for KickFlag {}
+
+impl KickFlag {
+    /// Maps the flag of the vCPU behind `vcpu`.
+    pub(crate) fn new(vcpu: &impl AsRawFd) -> io::Result<Arc<Self>> {
+        install_handler()?;
+        // SAFETY: a new shared mapping at an address of the kernel's choice replaces nothing. `vcpu` is an open vCPU
+        // whose file holds the `kvm_run` at offset 0, at least one page long (KVM API, 4.5 and 5).
+        let page = unsafe {
+            libc::mmap(
+                null_mut(),
+                PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                vcpu.as_raw_fd(),
+                0,
+            )
+        };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let page = NonNull::new(page.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Arc::new(Self { page, thread: AtomicI32::new(0) }))
+    }
+
+    fn flag(&self) -> &AtomicU8 {
+        // SAFETY: the offset lies in the first page, which `page` maps readable and writable until `self` is dropped.
+        let byte = unsafe { self.page.add(offset_of!(kvm_run, immediate_exit)) };
+        // SAFETY: the byte is valid for as long as `self`, and user space accesses it through atomics only: nothing in
+        // this crate touches the field in the vCPU's own mapping. The kernel only reads it.
+        unsafe { AtomicU8::from_ptr(byte.as_ptr()) }
+    }
+
+    /// Says that the calling thread is about to run the vCPU.
+    pub(crate) fn bind(&self) {
+        let this = thread_id();
+        if self.thread.load(Ordering::Relaxed) != this {
+            self.thread.store(this, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes a kick: whether there was one since the last call.
+    pub(crate) fn take(&self) -> bool {
+        self.flag().fetch_and(!KICK, Ordering::SeqCst) & KICK != 0
+    }
+
+    /// From now on every `KVM_RUN` ends before the first guest instruction.
+    pub(crate) fn begin_drain(&self) {
+        self.flag().fetch_or(DRAIN, Ordering::SeqCst);
+    }
+
+    /// Ends what [`Self::begin_drain`] began. A kick that came meanwhile stays for the next run.
+    pub(crate) fn end_drain(&self) {
+        self.flag().fetch_and(!DRAIN, Ordering::SeqCst);
+    }
+}
+
+impl Kick for KickFlag {
+    fn kick(&self) {
+        // Before the signal: a thread on its way into KVM_RUN sees one or the other.
+        self.flag().fetch_or(KICK, Ordering::SeqCst);
+        let thread = self.thread.load(Ordering::SeqCst);
+        if thread != 0 {
+            // SAFETY: tgkill touches no memory of ours; should the thread be gone and its id belong to
+            // another thread of this process, that one runs an empty handler.
+            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, kick_signal()) };
+        }
+    }
+}
+
+impl Drop for KickFlag {
+    fn drop(&mut self) {
+        // SAFETY: `page` is our own mapping of that size, and no reference into it outlives `self`.
+        unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE) };
+    }
+}

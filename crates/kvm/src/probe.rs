@@ -1,0 +1,158 @@
+//! What the host's KVM is good for, found out by running a guest.
+//!
+//! Capabilities and CPU flags claim more than works: there are hosts whose `/dev/kvm` opens, creates VMs and
+//! interprets simple integer code, but stops at the first SSE instruction. So a guest of a dozen bytes runs one.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use nerite_arch::hermit::{BootAddresses, BootState};
+use nerite_arch::paging::IdentityMap;
+use nerite_arch::{cpuid, gdt};
+use nerite_memory::{Backing, GuestRam, Region};
+use nerite_vcpu::{Entry, Exit, Vcpu};
+
+use crate::{Error, KvmVcpu, Options, System, VcpuSetup, Vm};
+
+/// What the host's KVM is good for.
+#[derive(Debug)]
+pub enum HostKvm {
+    /// It runs guests on the processor (or on one that does not differ for the guest).
+    Hardware,
+    /// It opens, but interprets guests and cannot run ordinary ones.
+    Emulating {
+        /// What it could not do.
+        reason: String,
+    },
+    /// There is none that can be used.
+    None {
+        /// Why.
+        reason: Error,
+    },
+}
+
+impl fmt::Display for HostKvm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hardware => f.write_str("hardware KVM"),
+            Self::Emulating { reason } => {
+                write!(f, "a KVM that only emulates, and cannot run ordinary guests ({reason})")
+            }
+            Self::None { reason } => write!(f, "no usable KVM: {reason}"),
+        }
+    }
+}
+
+/// How long the guest of a dozen instructions may take.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+/// The guest's RAM: one large page at address 0.
+const RAM: u64 = 2 << 20;
+const GDT: u64 = 0x1000;
+const PML4: u64 = 0x2000;
+const TABLES: u64 = 0x3000;
+const CODE: u64 = 0x10000;
+/// The port by which the guest reports, and what it reports.
+const PORT: u16 = 0x80;
+const REPORT: u32 = 0x5a;
+
+/// Turns SSE on, adds two vectors, and writes the sum to [`PORT`].
+#[rustfmt::skip]
+const PROGRAM: [u8; 42] = [
+    0x0f, 0x20, 0xe0, //             mov rax, cr4
+    0x66, 0x0d, 0x00, 0x06, //       or ax, 0x600          (OSFXSR, OSXMMEXCPT)
+    0x0f, 0x22, 0xe0, //             mov cr4, rax
+    0xb8, 0x2d, 0x00, 0x00, 0x00, // mov eax, 0x2d
+    0x66, 0x0f, 0x6e, 0xc0, //       movd xmm0, eax
+    0x66, 0x0f, 0xef, 0xc9, //       pxor xmm1, xmm1
+    0x66, 0x0f, 0xfe, 0xc8, //       paddd xmm1, xmm0
+    0x66, 0x0f, 0xfe, 0xc8, //       paddd xmm1, xmm0
+    0x66, 0x0f, 0x7e, 0xc8, //       movd eax, xmm1
+    0xba, 0x80, 0x00, 0x00, 0x00, // mov edx, 0x80
+    0xef, //                         out dx, eax
+    0xf4, //                         hlt
+];
+
+/// Finds out what the host's KVM is good for, by running a guest. Takes a few milliseconds.
+pub fn host() -> HostKvm {
+    let system = match System::open() {
+        Ok(system) => system,
+        Err(reason) => return HostKvm::None { reason },
+    };
+    match set_up(&system).and_then(run) {
+        Ok(None) => HostKvm::Hardware,
+        Ok(Some(reason)) => HostKvm::Emulating { reason },
+        Err(reason) => HostKvm::None { reason },
+    }
+}
+
+fn set_up(system: &System) -> Result<KvmVcpu, Error> {
+    let bad = |error: &dyn fmt::Display| Error::Call {
+        operation: "preparing the probe's memory",
+        source: std::io::Error::other(error.to_string()),
+    };
+    let region = Region { start: 0, size: RAM };
+    let ram = GuestRam::new(&[region], &Backing::default()).map_err(|error| bad(&error))?;
+    let map = IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: RAM };
+    for table in map.tables().map_err(|error| bad(&error))? {
+        ram.write(table.addr, table.bytes.as_slice()).map_err(|error| bad(&error))?;
+    }
+    ram.write(GDT, &gdt::bytes()).map_err(|error| bad(&error))?;
+    ram.write(CODE, &PROGRAM).map_err(|error| bad(&error))?;
+
+    let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
+    let state = BootState::new(0, &addresses);
+    let vm = Vm::new(system, Arc::new(ram), &Options::default())?;
+    let setup = VcpuSetup {
+        regs: state.regs,
+        special_regs: state.special,
+        msrs: Vec::new(),
+        cpuid: cpuid::for_guest(
+            &system.supported_cpuid()?,
+            &cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() },
+        ),
+    };
+    vm.create_vcpu(0, &setup)
+}
+
+/// Runs the guest under a watchdog; says what it could not do, if anything.
+fn run(mut vcpu: KvmVcpu) -> Result<Option<String>, Error> {
+    let kicker = vcpu.kicker();
+    let (done, wait) = channel::<()>();
+    let watchdog = thread::spawn(move || {
+        if wait.recv_timeout(TIME_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            kicker.kick();
+        }
+    });
+    let exit = vcpu.run(Entry::Resume);
+    drop(done);
+    // It only sleeps and kicks, and cannot have panicked.
+    let _ = watchdog.join();
+    Ok(match exit? {
+        Exit::PortOut { port: PORT, value: REPORT, .. } => None,
+        Exit::InternalError(error) => Some(format!(
+            "SSE in the guest ends with internal error {}, instruction {}",
+            error.suberror, error.instruction
+        )),
+        Exit::Kicked => Some(format!("a guest of a dozen instructions did not end in {TIME_LIMIT:?}")),
+        other => Some(format!("SSE in the guest ends with {other:?}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_says_something_definite() {
+        let host = host();
+        let text = host.to_string();
+        match host {
+            HostKvm::Hardware => assert_eq!(text, "hardware KVM"),
+            HostKvm::Emulating { reason } => assert!(text.contains(&reason), "{text}"),
+            HostKvm::None { reason } => assert!(text.contains(&reason.to_string()), "{text}"),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A vCPU of KVM.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use kvm_ioctls::{SyncReg, VcpuFd};
+use nerite_arch::{Regs, SpecialRegs};
+use nerite_memory::GuestRam;
+use nerite_vcpu::{Entry, Error, Exit, Kicker, Vcpu};
+
+use crate::convert;
+use crate::exits::{self, Pending};
+use crate::kick::KickFlag;
+
+/// A vCPU of KVM.
+///
+/// It may be created on one thread and run on another; the thread that runs it is the one that kicks reach.
+pub struct KvmVcpu {
+    index: u32,
+    pub(crate) fd: VcpuFd,
+    kick: Arc<KickFlag>,
+    pending: Pending,
+    /// Whether KVM leaves the general registers in the shared page at every exit, which makes reading them free.
+    syncs_regs: bool,
+    /// Whether the registers in the shared page are those of the guest now.
+    regs_are_fresh: bool,
+    /// An open vCPU keeps its VM alive in the kernel, and the VM refers to this memory by address.
+    _ram: Arc<GuestRam>,
+}
+
+/// What entering the guest is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// To run it.
+    Run,
+    /// To complete a pending access: `immediate_exit` is set, and a kick stays for the next run.
+    Drain,
+}
+
+impl KvmVcpu {
+    pub(crate) fn new(
+        index: u32,
+        mut fd: VcpuFd,
+        syncs_regs: bool,
+        ram: Arc<GuestRam>,
+    ) -> Result<Self, Error> {
+        let kick = KickFlag::new(&fd).map_err(|source| Error::Engine {
+            index,
+            operation: "mapping the vCPU's kvm_run",
+            source,
+        })?;
+        if syncs_regs {
+            fd.set_sync_valid_reg(SyncReg::Register);
+        }
+        Ok(Self { index, fd, kick, pending: Pending::None, syncs_regs, regs_are_fresh: false, _ram: ram })
+    }
+
+    pub(crate) fn engine_error(
+        &self,
+        operation: &'static str,
+    ) -> impl FnOnce(kvm_ioctls::Error) -> Error + use<> {
+        let index = self.index;
+        move |error| Error::Engine { index, operation, source: error.into() }
+    }
+
+    /// Enters the guest until there is an exit, or until a kick.
+    fn enter(&mut self, mode: Mode) -> Result<Exit, Error> {
+        self.kick.bind();
+        loop {
+            let raw = match self.fd.run() {
+                Ok(exit) => exits::copy(&exit),
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    match error.kind() {
+                        // A signal: by now KVM has completed the pending access. Without a kick it was meant for others.
+                        io::ErrorKind::Interrupted => {
+                            self.regs_are_fresh = false;
+                            if mode == Mode::Drain || self.kick.take() {
+                                return Ok(Exit::Kicked);
+                            }
+                            continue;
+                        }
+                        // A processor that still waits for its start was woken: let it look again.
+                        io::ErrorKind::WouldBlock => continue,
+                        _ => {
+                            return Err(Error::Engine {
+                                index: self.index,
+                                operation: "KVM_RUN",
+                                source: error,
+                            });
+                        }
+                    }
+                }
+            };
+            let (exit, pending) = exits::finish(raw, &mut self.fd);
+            self.pending = pending;
+            self.regs_are_fresh = self.syncs_regs;
+            return Ok(exit);
+        }
+    }
+}
+
+impl Vcpu for KvmVcpu {
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn run(&mut self, entry: Entry) -> Result<Exit, Error> {
+        match self.pending.answer(&mut self.fd, entry) {
+            Some(next) => Ok(next),
+            None => self.enter(Mode::Run),
+        }
+    }
+
+    fn complete(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
+        if let Some(next) = self.pending.answer(&mut self.fd, entry) {
+            return Ok(Some(next));
+        }
+        self.kick.begin_drain();
+        let exit = self.enter(Mode::Drain);
+        self.kick.end_drain();
+        Ok(Some(exit?).filter(|exit| *exit != Exit::Kicked))
+    }
+
+    fn regs(&mut self) -> Result<Regs, Error> {
+        if self.regs_are_fresh {
+            return Ok(convert::regs_from_kvm(&self.fd.sync_regs_mut().regs));
+        }
+        let regs = self.fd.get_regs().map_err(self.engine_error("KVM_GET_REGS"))?;
+        Ok(convert::regs_from_kvm(&regs))
+    }
+
+    fn set_regs(&mut self, regs: &Regs) -> Result<(), Error> {
+        self.regs_are_fresh = false;
+        self.fd.set_regs(&convert::regs_to_kvm(regs)).map_err(self.engine_error("KVM_SET_REGS"))
+    }
+
+    fn special_regs(&mut self) -> Result<SpecialRegs, Error> {
+        let sregs = self.fd.get_sregs().map_err(self.engine_error("KVM_GET_SREGS"))?;
+        Ok(convert::special_regs_from_kvm(&sregs))
+    }
+
+    fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
+        let mut sregs = self.fd.get_sregs().map_err(self.engine_error("KVM_GET_SREGS"))?;
+        convert::special_regs_to_kvm(regs, &mut sregs);
+        self.fd.set_sregs(&sregs).map_err(self.engine_error("KVM_SET_SREGS"))
+    }
+
+    fn kicker(&self) -> Kicker {
+        Kicker::new(self.kick.clone())
+    }
+}
+
+impl fmt::Debug for KvmVcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KvmVcpu")
+            .field("index", &self.index)
+            .field("pending", &self.pending)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! A VM of KVM: RAM, interrupt controllers, vCPUs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    CpuId, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_MP_STATE_RUNNABLE, KVM_PIT_SPEAKER_DUMMY,
+    KVM_SYNC_X86_REGS, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
+    KVM_X86_DISABLE_EXITS_CSTATE, KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_MWAIT,
+    KVM_X86_DISABLE_EXITS_PAUSE, Msrs, kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config,
+    kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, VmFd};
+use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
+use nerite_memory::GuestRam;
+use nerite_vcpu::Vcpu;
+
+use crate::{Error, KvmVcpu, System, convert};
+
+/// Three pages for the task state segment that Intel processors without "unrestricted guest" need, in the hole
+/// between 3 and 4 GiB that RAM never covers, below KVM's identity map page.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// How a VM differs from the usual one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Create an in-kernel i8254 interval timer.
+    pub pit: bool,
+    /// Let the guest execute HLT, MWAIT and PAUSE without leaving it, so that it manages the host CPU's power states.
+    pub power_management: bool,
+}
+
+/// How a vCPU starts: plain data.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VcpuSetup {
+    /// General registers.
+    pub regs: Regs,
+    /// Segment, descriptor table and control registers.
+    pub special_regs: SpecialRegs,
+    /// Model-specific registers.
+    pub msrs: Vec<Msr>,
+    /// What CPUID says.
+    pub cpuid: Vec<CpuidEntry>,
+}
+
+/// A VM of KVM with its RAM and in-kernel interrupt controllers.
+pub struct Vm {
+    fd: VmFd,
+    syncs_regs: bool,
+    /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
+    ram: Arc<GuestRam>,
+}
+
+impl Vm {
+    /// Creates a VM with `ram` and the in-kernel PIC, I/O APIC and local APICs.
+    ///
+    /// # Errors
+    /// If a call of KVM fails.
+    pub fn new(system: &System, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
+        let fd = create(system)?;
+        let syncs_regs = fd.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_REGS.cast_signed() != 0;
+        let vm = Self { fd, syncs_regs, ram };
+        vm.add_ram()?;
+        vm.fd.set_tss_address(TSS_ADDRESS).map_err(Error::call("KVM_SET_TSS_ADDR"))?;
+        vm.fd.create_irq_chip().map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
+        if options.pit {
+            let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+            vm.fd.create_pit2(config).map_err(Error::call("KVM_CREATE_PIT2"))?;
+        }
+        vm.enable_x2apic()?;
+        if options.power_management {
+            vm.keep_power_instructions_in_guest()?;
+        }
+        Ok(vm)
+    }
+
+    /// The RAM of this VM.
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    fn add_ram(&self) -> Result<(), Error> {
+        for (slot, mapping) in (0_u32..).zip(self.ram.mappings()) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: mapping.guest,
+                memory_size: mapping.size,
+                userspace_addr: mapping.host as u64,
+            };
+            // SAFETY: the mapping belongs to `self.ram`, which is kept until the VM is closed, is never moved or shrunk, and is
+            // accessed from here only in ways that allow others (the guest) to change it at any time.
+            unsafe { self.fd.set_user_memory_region(region) }
+                .map_err(Error::call("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(())
+    }
+
+    /// APIC ids above 254 and no broadcast quirk: x2APIC as the Intel SDM (vol. 3, 12.12) has it.
+    fn enable_x2apic(&self) -> Result<(), Error> {
+        let flags = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+        let cap =
+            kvm_enable_cap { cap: KVM_CAP_X2APIC_API, args: [flags.into(), 0, 0, 0], ..Default::default() };
+        self.fd.enable_cap(&cap).map_err(Error::call("KVM_ENABLE_CAP(KVM_CAP_X2APIC_API)"))
+    }
+
+    fn keep_power_instructions_in_guest(&self) -> Result<(), Error> {
+        let wanted = KVM_X86_DISABLE_EXITS_MWAIT
+            | KVM_X86_DISABLE_EXITS_HLT
+            | KVM_X86_DISABLE_EXITS_PAUSE
+            | KVM_X86_DISABLE_EXITS_CSTATE;
+        let possible = self.fd.check_extension_raw(KVM_CAP_X86_DISABLE_EXITS.into()).cast_unsigned() & wanted;
+        if possible == 0 {
+            return Err(Error::Lacks { capability: "KVM_CAP_X86_DISABLE_EXITS" });
+        }
+        let cap = kvm_enable_cap {
+            cap: KVM_CAP_X86_DISABLE_EXITS,
+            args: [possible.into(), 0, 0, 0],
+            ..Default::default()
+        };
+        self.fd.enable_cap(&cap).map_err(Error::call("KVM_ENABLE_CAP(KVM_CAP_X86_DISABLE_EXITS)"))
+    }
+
+    /// Creates vCPU number `index`, ready to run from the state in `setup`.
+    ///
+    /// # Errors
+    /// If a call of KVM fails, or KVM refuses an MSR (which is named).
+    pub fn create_vcpu(&self, index: u32, setup: &VcpuSetup) -> Result<KvmVcpu, Error> {
+        let fd = self.fd.create_vcpu(index.into()).map_err(Error::call("KVM_CREATE_VCPU"))?;
+        let mut vcpu = KvmVcpu::new(index, fd, self.syncs_regs, self.ram.clone())?;
+        set_cpuid(&vcpu, &setup.cpuid)?;
+        set_msrs(&vcpu, index, &setup.msrs)?;
+        vcpu.set_special_regs(&setup.special_regs)?;
+        vcpu.set_regs(&setup.regs)?;
+        // All vCPUs start at the entry point, none waits for INIT and SIPI.
+        vcpu.fd
+            .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
+            .map_err(vcpu.engine_error("KVM_SET_MP_STATE"))?;
+        Ok(vcpu)
+    }
+
+    /// The rate of the guest's time stamp counter in kHz, if KVM knows it.
+    pub fn tsc_khz(vcpu: &KvmVcpu) -> Option<u32> {
+        vcpu.fd.get_tsc_khz().ok().filter(|khz| *khz != 0)
+    }
+}
+
+/// Creates the VM. A signal can interrupt that, and then it can just be tried again.
+fn create(system: &System) -> Result<VmFd, Error> {
+    loop {
+        match system.kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            other => return other.map_err(Error::call("KVM_CREATE_VM")),
+        }
+    }
+}
+
+fn set_cpuid(vcpu: &KvmVcpu, entries: &[CpuidEntry]) -> Result<(), nerite_vcpu::Error> {
+    let entries: Vec<_> = entries.iter().map(convert::cpuid_to_kvm).collect();
+    let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
+    let set = CpuId::from_entries(&entries).map_err(too_many).and_then(|cpuid| vcpu.fd.set_cpuid2(&cpuid));
+    set.map_err(vcpu.engine_error("KVM_SET_CPUID2"))
+}
+
+fn set_msrs(vcpu: &KvmVcpu, index: u32, msrs: &[Msr]) -> Result<(), nerite_vcpu::Error> {
+    let entries: Vec<_> = msrs
+        .iter()
+        .map(|msr| kvm_msr_entry { index: msr.index, data: msr.value, ..Default::default() })
+        .collect();
+    let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
+    let set = Msrs::from_entries(&entries).map_err(too_many).and_then(|msrs| vcpu.fd.set_msrs(&msrs));
+    let taken = set.map_err(vcpu.engine_error("KVM_SET_MSRS"))?;
+    match msrs.get(taken) {
+        None => Ok(()),
+        Some(refused) => Err(nerite_vcpu::Error::Partial {
+            index,
+            operation: "KVM_SET_MSRS",
+            taken,
+            given: msrs.len(),
+            refused: format!("MSR {:#x}", refused.index),
+        }),
+    }
+}
+
+impl fmt::Debug for Vm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm").field("ram", &self.ram).finish_non_exhaustive()
+    }
+}
