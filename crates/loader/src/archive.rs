@@ -1,0 +1,194 @@
+//! The tar archive inside of a Hermit image (POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar's long names).
+
+use std::io::{Cursor, Read as _};
+use std::ops::Range;
+
+use flate2::bufread::GzDecoder;
+use tar::EntryType;
+
+use crate::bytes::Bytes;
+use crate::{Error, Limits, bytes, text};
+
+/// The first bytes of a gzip stream with deflate compression (RFC 1952, 2.3.1).
+pub(crate) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 8];
+
+/// What an [`Entry`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A hard link to an earlier entry.
+    HardLink,
+    /// A device, a pipe, a sparse file or something unknown.
+    Special,
+}
+
+impl EntryKind {
+    /// In words, with an article.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::File => "a regular file",
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::HardLink => "a hard link",
+            Self::Special => "a special file",
+        }
+    }
+}
+
+/// A file, directory or link of an [`Archive`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name as it is in the archive: any bytes, maybe absolute or with `..`.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Where a link points.
+    pub target: Option<Vec<u8>>,
+    /// Permission bits of the mode.
+    pub mode: u32,
+    /// Where its data is in the decompressed archive; empty unless it is a regular file.
+    data: Range<usize>,
+}
+
+impl Entry {
+    /// Size in bytes; 0 for what is not a regular file.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    /// Whether the name starts with a slash.
+    #[must_use]
+    pub fn is_absolute(&self) -> bool {
+        self.name.starts_with(b"/")
+    }
+
+    /// Whether the name has a `..` component, which may lead out of the archive.
+    #[must_use]
+    pub fn has_parent_component(&self) -> bool {
+        self.name.split(|&byte| byte == b'/').any(|component| component == b"..")
+    }
+
+    /// The name relative to the root of the archive: without leading `/` and `./`, and without a trailing `/`.
+    #[must_use]
+    pub fn relative_name(&self) -> &[u8] {
+        relative(&self.name)
+    }
+}
+
+/// The files of a Hermit image, decompressed once.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    bytes: Bytes,
+    entries: Vec<Entry>,
+}
+
+impl Archive {
+    /// Decompresses a gzip stream and lists the tar archive in it.
+    pub(crate) fn from_gzip(compressed: &[u8], limits: &Limits) -> Result<Self, Error> {
+        let limit = limits.max_decompressed;
+        let mut bytes = Vec::new();
+        let mut reader = GzDecoder::new(compressed).take(limit.saturating_add(1));
+        reader.read_to_end(&mut bytes).map_err(Error::Gzip)?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::Bomb { limit });
+        }
+        Self::from_tar(bytes, limits)
+    }
+
+    /// Lists a tar archive.
+    pub(crate) fn from_tar(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
+        let bytes = Bytes::new(bytes);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut reader = tar::Archive::new(Cursor::new(bytes.as_slice()));
+        let problem = |entry: usize, error: &dyn std::fmt::Display| Error::Tar {
+            entry,
+            problem: text::printable(error.to_string().as_bytes()),
+        };
+        for entry in reader.entries_with_seek().map_err(|error| problem(0, &error))? {
+            let index = entries.len();
+            if index >= limits.max_entries {
+                return Err(Error::TooManyEntries { limit: limits.max_entries });
+            }
+            let entry = entry.map_err(|error| problem(index, &error))?;
+            let kind = kind(entry.header().entry_type());
+            // Other kinds have data only in damaged archives, and sparse files not in one piece.
+            let data = if kind == EntryKind::File {
+                let range = bytes::file_range(entry.raw_file_position(), entry.size());
+                range
+                    .filter(|range| bytes.as_slice().get(range.clone()).is_some())
+                    .ok_or_else(|| problem(index, &"the data ends early"))?
+            } else {
+                0..0
+            };
+            entries.push(Entry {
+                name: entry.path_bytes().into_owned(),
+                kind,
+                target: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
+                mode: entry.header().mode().map_err(|error| problem(index, &error))? & 0o7777,
+                data,
+            });
+        }
+        Ok(Self { bytes, entries })
+    }
+
+    /// All entries in the order of the archive. Names can occur more than once: the latest counts.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The latest entry of a name; leading `/` and `./` make no difference.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&Entry> {
+        let name = relative(name);
+        self.entries.iter().rev().find(|entry| entry.relative_name() == name)
+    }
+
+    /// The data of an entry of this archive.
+    #[must_use]
+    pub fn data(&self, entry: &Entry) -> &[u8] {
+        self.bytes.as_slice().get(entry.data.clone()).unwrap_or_default()
+    }
+
+    /// The data of a regular file, sharing the archive's bytes.
+    pub(crate) fn share(&self, entry: &Entry) -> Result<Bytes, Error> {
+        if entry.kind != EntryKind::File {
+            return Err(Error::NotRegular { name: text::printable(&entry.name), kind: entry.kind });
+        }
+        Ok(self.bytes.slice(entry.data.clone()).unwrap_or_else(|| Bytes::new(Vec::new())))
+    }
+
+    /// Size in bytes of the decompressed archive.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.bytes.as_slice().len() as u64
+    }
+}
+
+fn kind(kind: EntryType) -> EntryKind {
+    match kind {
+        EntryType::Regular | EntryType::Continuous => EntryKind::File,
+        EntryType::Directory => EntryKind::Directory,
+        EntryType::Symlink => EntryKind::Symlink,
+        EntryType::Link => EntryKind::HardLink,
+        _ => EntryKind::Special,
+    }
+}
+
+/// A name without leading `/` and `./` and without trailing `/`.
+fn relative(mut name: &[u8]) -> &[u8] {
+    loop {
+        name = match name {
+            [b'/', rest @ ..] | [b'.', b'/', rest @ ..] | [rest @ .., b'/'] => rest,
+            _ => return name,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Copying a kernel into guest memory and relocating it.
+
+use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Permissions};
+
+use super::relocation::{Relocations, Value};
+use super::{Kernel, Tls};
+use crate::{Error, bytes};
+
+/// Bits of an address that are 0 where a kernel starts: those inside of a 4 KiB page.
+const PAGE_MASK: u64 = 4095;
+/// Memory is cleared in pieces of this many bytes.
+const CLEAR_CHUNK: usize = 64 << 10;
+
+/// A kernel in guest memory. All addresses are guest-physical.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadedKernel {
+    /// Where the guest is entered.
+    pub entry: u64,
+    /// First address of the kernel.
+    pub start: u64,
+    /// Address after the last one.
+    pub end: u64,
+    /// The thread-local storage template.
+    pub tls: Option<Tls>,
+}
+
+impl Kernel {
+    /// Loads the kernel at `start_address` of **fresh memory**, and relocates it.
+    ///
+    /// `start_address` is a multiple of 4096 for a relocatable kernel, and [`Self::fixed_start`] for others. Only
+    /// the bytes that the file has are written: memory that the kernel expects to be zero (`.bss`) must be so, as
+    /// freshly mapped memory is. Call [`Self::clear`] before, to load into used memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongStart`]; [`Error::OutsideMemory`] if the memory has not the whole range, in which case none
+    /// of it is touched; [`Error::Memory`].
+    pub fn load<M: GuestMemory + ?Sized>(
+        &self,
+        memory: &M,
+        start_address: u64,
+    ) -> Result<LoadedKernel, Error> {
+        let (start, end) = self.place(memory, start_address)?;
+        let file = self.bytes.as_slice();
+        // What to add to addresses as linked; wraps to less for no kernel, as fixed ones get 0.
+        let bias = start.wrapping_sub(self.link_start());
+        for segment in &self.segments {
+            let data = bytes::part(file, segment.file_offset, segment.file_size).unwrap_or_default();
+            memory
+                .write_slice(data, GuestAddress(segment.address.wrapping_add(bias)))
+                .map_err(Error::Memory)?;
+        }
+        Relocations::new(&self.tables, file, self.mem_size()).each(|relocation| {
+            let place = GuestAddress(relocation.place.wrapping_add(bias));
+            let value = match relocation.value {
+                Value::Relative(value) => value.wrapping_add(bias),
+                Value::Fixed(value) => value,
+                Value::RelativeInPlace => {
+                    let mut addend = [0; 8];
+                    memory.read_slice(&mut addend, place).map_err(Error::Memory)?;
+                    u64::from_le_bytes(addend).wrapping_add(bias)
+                }
+            };
+            memory.write_slice(&value.to_le_bytes(), place).map_err(Error::Memory)
+        })?;
+        let tls = self.tls().map(|tls| Tls { start: tls.start.wrapping_add(bias), ..tls });
+        Ok(LoadedKernel { entry: self.entry().wrapping_add(bias), start, end, tls })
+    }
+
+    /// Writes zeros where the kernel would be loaded at `start_address`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn clear<M: GuestMemory + ?Sized>(&self, memory: &M, start_address: u64) -> Result<(), Error> {
+        let (mut at, end) = self.place(memory, start_address)?;
+        let zeros = vec![0; CLEAR_CHUNK];
+        while at < end {
+            let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let piece = zeros.get(..left.min(CLEAR_CHUNK)).unwrap_or_default();
+            memory.write_slice(piece, GuestAddress(at)).map_err(Error::Memory)?;
+            at = at.saturating_add(piece.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// The range of guest memory for the kernel at `start`, if it can run there.
+    fn place<M: GuestMemory + ?Sized>(&self, memory: &M, start: u64) -> Result<(u64, u64), Error> {
+        let wanted = self.fixed_start().unwrap_or(start & !PAGE_MASK);
+        if start != wanted {
+            return Err(Error::WrongStart { start, wanted });
+        }
+        let outside = || Error::OutsideMemory { start, end: start.saturating_add(self.mem_size()) };
+        let end = start.checked_add(self.mem_size()).ok_or_else(outside)?;
+        let size = usize::try_from(self.mem_size()).map_err(|_| outside())?;
+        if memory.check_range(GuestAddress(start), size, Permissions::ReadWrite) {
+            Ok((start, end))
+        } else {
+            Err(outside())
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Image`]: what a user names on the command line.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use crate::archive::{Archive, GZIP_MAGIC};
+use crate::bytes::Bytes;
+use crate::config::{self, ImageConfig};
+use crate::{Error, Inspection, Kernel, elf, text};
+
+/// How much an image may cost before it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the file. 1 GiB by default.
+    pub max_file: u64,
+    /// Bytes of the archive in it when decompressed. 1 GiB by default.
+    pub max_decompressed: u64,
+    /// Entries of the archive. 65 536 by default.
+    pub max_entries: usize,
+    /// Bytes of guest memory that the kernel takes when loaded. 4 GiB by default.
+    pub max_memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_file: 1 << 30, max_decompressed: 1 << 30, max_entries: 1 << 16, max_memory: 4 << 30 }
+    }
+}
+
+/// How an image is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The kernel's ELF file alone.
+    Elf,
+    /// A gzip'd tar archive with the kernel, `hermit.toml` and files.
+    Archive,
+}
+
+/// A parsed image: a kernel, and with an archive its configuration and files.
+#[derive(Debug)]
+pub struct Image {
+    kernel: Kernel,
+    archive: Option<(Archive, ImageConfig)>,
+    file_size: u64,
+}
+
+impl Image {
+    /// Reads and parses an image file.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] but those of loading, in an [`Error::InFile`] with the path.
+    pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, Error> {
+        let path = path.as_ref();
+        read_file(path, limits)
+            .and_then(|bytes| Self::parse(bytes, limits))
+            .map_err(|error| Error::InFile { path: path.to_owned(), error: Box::new(error) })
+    }
+
+    /// Parses an image.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] but those of loading.
+    pub fn parse(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
+        let file_size = bytes.len() as u64;
+        if file_size > limits.max_file {
+            return Err(Error::TooLarge { size: file_size, limit: limits.max_file });
+        }
+        if bytes.starts_with(elf::MAGIC) {
+            let kernel = Kernel::from_bytes(Bytes::new(bytes), limits)?;
+            Ok(Self { kernel, archive: None, file_size })
+        } else if bytes.starts_with(GZIP_MAGIC) {
+            let archive = Archive::from_gzip(&bytes, limits)?;
+            Self::from_archive(archive, file_size, limits)
+        } else if bytes.is_empty() {
+            Err(Error::Empty)
+        } else {
+            Err(Error::UnknownFormat { found: guess(&bytes) })
+        }
+    }
+
+    fn from_archive(archive: Archive, file_size: u64, limits: &Limits) -> Result<Self, Error> {
+        let entry = archive.get(config::NAME.as_bytes()).ok_or(Error::NoConfig)?;
+        let config = ImageConfig::parse(archive.share(entry)?.as_slice())?;
+        let name = || text::printable(config.kernel.as_bytes());
+        let entry = archive.get(config.kernel.as_bytes()).ok_or_else(|| Error::NoKernel { name: name() })?;
+        let bytes = archive.share(entry)?;
+        let kernel = parse_inner(bytes, limits)
+            .map_err(|error| Error::InArchive { name: name(), error: Box::new(error) })?;
+        Ok(Self { kernel, archive: Some((archive, config)), file_size })
+    }
+
+    /// How the image is packed.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        if self.archive.is_some() { Format::Archive } else { Format::Elf }
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// The configuration, if the image is an archive.
+    #[must_use]
+    pub fn config(&self) -> Option<&ImageConfig> {
+        self.archive.as_ref().map(|(_, config)| config)
+    }
+
+    /// The files, if the image is an archive.
+    #[must_use]
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.as_ref().map(|(archive, _)| archive)
+    }
+
+    /// Size in bytes of the image file.
+    #[must_use]
+    pub fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
+    /// Everything a person may want to know about it.
+    #[must_use]
+    pub fn inspect(&self) -> Inspection {
+        Inspection::new(self)
+    }
+}
+
+/// The kernel of an archive.
+fn parse_inner(bytes: Bytes, limits: &Limits) -> Result<Kernel, Error> {
+    match bytes.as_slice() {
+        [] => Err(Error::Empty),
+        start if !start.starts_with(elf::MAGIC) => Err(Error::UnknownFormat { found: guess(start) }),
+        _ => Kernel::from_bytes(bytes, limits),
+    }
+}
+
+/// Reads a regular file, up to the limit.
+fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>, Error> {
+    let limit = limits.max_file;
+    // Before opening, because opening a pipe blocks.
+    if !std::fs::metadata(path).map_err(Error::Read)?.is_file() {
+        return Err(Error::NotAFile);
+    }
+    let file = File::open(path).map_err(Error::Read)?;
+    let size = file.metadata().map_err(Error::Read)?.len();
+    if size > limit {
+        return Err(Error::TooLarge { size, limit });
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    // One more than the limit, so that a file that grows meanwhile is noticed.
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::Read)?;
+    Ok(bytes)
+}
+
+/// What a file that is no image seems to be.
+fn guess(bytes: &[u8]) -> String {
+    let known: &[(usize, &[u8], &str)] = &[
+        (257, b"ustar", "a tar archive that is not compressed (use gzip)"),
+        (0, &[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd"),
+        (0, b"\xfd7zXZ\0", "compressed with xz"),
+        (0, b"BZh", "compressed with bzip2"),
+        (0, b"PK\x03\x04", "a zip archive"),
+        (0, b"#!", "a script"),
+        (0, b"MZ", "a PE file or Linux kernel"),
+        (0, b"!<arch>", "a static library"),
+    ];
+    for (offset, magic, name) in known {
+        if bytes.get(*offset..).is_some_and(|rest| rest.starts_with(magic)) {
+            return (*name).to_owned();
+        }
+    }
+    let start = bytes.get(..4).unwrap_or(bytes);
+    let hex: Vec<String> = start.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("it starts with {}", hex.join(" "))
+}
