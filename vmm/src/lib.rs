@@ -1,1 +1,28 @@
 //! The command line of Nerite, as a library so that its parser can be documented and tested.
+//!
+//! The one idea: the program is thin. [`cli`] says what the command line looks like, [`config_file`] what a
+//! configuration file looks like; [`merge`] makes one [`nerite_machine::config::Config`] of them and the environment,
+//! and [`exit_code`] says how the program ends. Everything in between is `nerite-machine`.
+//!
+//! ```
+//! use clap::Parser;
+//! use nerite_vmm::{cli::{Action, Cli}, merge};
+//!
+//! let cli = Cli::try_parse_from(["vmm", "run", "-m", "1G", "hello", "--", "an argument"])?;
+//! let Action::Run(run) = cli.action else { unreachable!() };
+//! let resolved = merge::resolve(*run, &merge::Surroundings::default())?;
+//! assert_eq!(resolved.config.memory.size, Some(1 << 30));
+//! assert_eq!(resolved.config.guest.app_args, ["an argument"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod affinity;
+pub mod cli;
+pub mod config_file;
+pub mod error;
+pub mod exit_code;
+pub mod merge;
+pub mod settings;
+pub mod size;

@@ -1,0 +1,109 @@
+//! What `vmm` can fail with, and how it says so: one line on standard error.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crate::config_file::ConfigFileError;
+use crate::exit_code;
+
+/// Why `vmm` did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The command line or the environment is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {0}")]
+    Stdout(#[source] io::Error),
+}
+
+impl Error {
+    /// The exit code that goes with it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => exit_code::USAGE,
+            Self::ConfigFile(_) => exit_code::CONFIG_FILE,
+            Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => exit_code::BROKEN_PIPE,
+            Self::Stdout(_) => exit_code::HOST,
+        }
+    }
+
+    /// Whether there is nobody to tell: a reader that has gone away knows that it has.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.exit_code() == exit_code::BROKEN_PIPE
+    }
+}
+
+/// An error and its causes in one line of plain text.
+///
+/// A cause that the line already tells is left out. Control characters are escaped, because paths, images and guests
+/// may bring some.
+#[must_use]
+pub fn one_line(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    printable(&line, false)
+}
+
+/// `text` with its control characters escaped; `lines` keeps newlines and tabs.
+#[must_use]
+pub fn printable(text: &str, lines: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.trim_end().chars() {
+        match c {
+            '\n' | '\t' if lines => out.push(c),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        source: Option<Box<Link>>,
+    }
+
+    #[test]
+    fn causes_follow_unless_already_told() {
+        let last = Box::new(Link { text: "no such file", source: None });
+        let middle = Box::new(Link { text: "cannot open x: no such file", source: Some(last) });
+        let first = Link { text: "cannot start", source: Some(middle) };
+        assert_eq!(one_line(&first), "cannot start: cannot open x: no such file");
+    }
+
+    #[test]
+    fn one_line_stays_one_line() {
+        let error = Link { text: "a\nb\x1b[31m\u{85}c", source: None };
+        assert_eq!(one_line(&error), "a\\nb\\u{1b}[31m\\u{85}c");
+        assert_eq!(printable("a\n\tb\x1b\n", true), "a\n\tb\\u{1b}");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_not_told() {
+        let gone = Error::Stdout(io::ErrorKind::BrokenPipe.into());
+        assert_eq!((gone.exit_code(), gone.is_silent()), (141, true));
+        let full = Error::Stdout(io::ErrorKind::StorageFull.into());
+        assert_eq!((full.exit_code(), full.is_silent()), (243, false));
+    }
+}

@@ -1,0 +1,246 @@
+//! What can be set, as one layer of many: the command line, the environment or a configuration file.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use nerite_machine::config::{MAX_CPUS, Output};
+
+use crate::affinity::Affinity;
+use crate::cli::SettingsArgs;
+use crate::size::MemorySize;
+
+/// One layer of settings. What is `None` or empty is left to the layer below.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Guest memory.
+    pub memory: Option<MemorySize>,
+    /// Whether to place the guest at a random address.
+    pub aslr: Option<bool>,
+    /// Transparent huge pages.
+    pub thp: Option<bool>,
+    /// Kernel same-page merging.
+    pub ksm: Option<bool>,
+    /// Reserved huge pages.
+    pub hugepages: Option<bool>,
+    /// Number of vCPUs.
+    pub cpus: Option<CpuCount>,
+    /// The host CPU of each vCPU.
+    pub affinity: Option<Affinity>,
+    /// Let the guest manage CPU power states.
+    pub cpu_pm: Option<bool>,
+    /// An interval timer.
+    pub pit: Option<bool>,
+    /// Environment variables, in order. All layers count, a higher one's last.
+    pub env: Vec<EnvSetting>,
+    /// The kernel's arguments.
+    pub kernel_args: Vec<String>,
+    /// The application's arguments.
+    pub app_args: Vec<String>,
+    /// Where output goes.
+    pub output: Option<OutputSetting>,
+}
+
+impl Settings {
+    /// These settings, and those of `lower` where these say nothing.
+    #[must_use]
+    pub fn over(self, lower: Settings) -> Settings {
+        let list = |high: Vec<String>, low: Vec<String>| if high.is_empty() { low } else { high };
+        let mut env = lower.env;
+        env.extend(self.env);
+        Settings {
+            memory: self.memory.or(lower.memory),
+            aslr: self.aslr.or(lower.aslr),
+            thp: self.thp.or(lower.thp),
+            ksm: self.ksm.or(lower.ksm),
+            hugepages: self.hugepages.or(lower.hugepages),
+            cpus: self.cpus.or(lower.cpus),
+            affinity: self.affinity.or(lower.affinity),
+            cpu_pm: self.cpu_pm.or(lower.cpu_pm),
+            pit: self.pit.or(lower.pit),
+            env,
+            kernel_args: list(self.kernel_args, lower.kernel_args),
+            app_args: list(self.app_args, lower.app_args),
+            output: self.output.or(lower.output),
+        }
+    }
+}
+
+impl From<SettingsArgs> for Settings {
+    fn from(args: SettingsArgs) -> Self {
+        Self {
+            memory: args.memory,
+            aslr: args.no_aslr.map(|no_aslr| !no_aslr),
+            thp: args.thp,
+            ksm: args.ksm,
+            hugepages: args.hugepages,
+            cpus: args.cpus,
+            affinity: args.affinity,
+            cpu_pm: args.cpu_pm,
+            pit: args.pit,
+            env: args.env,
+            kernel_args: args.kernel_arg,
+            app_args: Vec::new(),
+            output: args.output,
+        }
+    }
+}
+
+/// Why a text is not the value of a setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingError {
+    /// Not a number of vCPUs.
+    #[error("`{0}` is not a number of vCPUs; a guest has 1 to {MAX_CPUS}")]
+    Cpus(String),
+    /// An environment variable without a value.
+    #[error("`{0}` has no `=`; write NAME=VALUE to set a variable, or `host` to pass all of vmm's own")]
+    EnvValue(String),
+    /// An environment variable without a name.
+    #[error("`{0}` has no name before the `=`; write NAME=VALUE")]
+    EnvName(String),
+    /// The path of the output is empty.
+    #[error("the name of the output file is empty; write a path, `none` or `-`")]
+    Output,
+}
+
+/// A number of vCPUs, 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuCount(u32);
+
+impl CpuCount {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for CpuCount {
+    type Error = SettingError;
+
+    fn try_from(count: i64) -> Result<Self, SettingError> {
+        match u32::try_from(count) {
+            Ok(count @ 1..=MAX_CPUS) => Ok(Self(count)),
+            _ => Err(SettingError::Cpus(count.to_string())),
+        }
+    }
+}
+
+impl FromStr for CpuCount {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let count: i64 = text.trim().parse().map_err(|_| SettingError::Cpus(text.to_owned()))?;
+        Self::try_from(count)
+    }
+}
+
+/// One word of `--env`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvSetting {
+    /// All variables of the host.
+    Host,
+    /// One variable.
+    Set {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl EnvSetting {
+    /// The variable `name` with this value.
+    #[must_use]
+    pub fn set(name: &str, value: &str) -> Self {
+        Self::Set { name: name.to_owned(), value: value.to_owned() }
+    }
+}
+
+impl FromStr for EnvSetting {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text.split_once('=') {
+            None if text == "host" => Ok(Self::Host),
+            None => Err(SettingError::EnvValue(text.to_owned())),
+            Some(("", _)) => Err(SettingError::EnvName(text.to_owned())),
+            Some((name, value)) => Ok(Self::set(name, value)),
+        }
+    }
+}
+
+/// Where the guest's output goes: `none`, `-` or a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSetting(pub Output);
+
+impl TryFrom<OsString> for OutputSetting {
+    type Error = SettingError;
+
+    fn try_from(text: OsString) -> Result<Self, SettingError> {
+        Ok(Self(match text.to_str() {
+            Some("") => return Err(SettingError::Output),
+            Some("-") => Output::Stdout,
+            Some("none" | "None") => Output::None,
+            _ => Output::File(PathBuf::from(text)),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_higher_layer_wins_key_by_key() {
+        let high = Settings {
+            thp: Some(false),
+            env: vec![EnvSetting::set("A", "high")],
+            app_args: vec!["high".to_owned()],
+            ..Settings::default()
+        };
+        let low = Settings {
+            thp: Some(true),
+            ksm: Some(true),
+            env: vec![EnvSetting::Host, EnvSetting::set("A", "low")],
+            kernel_args: vec!["-low".to_owned()],
+            app_args: vec!["low".to_owned(), "low".to_owned()],
+            ..Settings::default()
+        };
+        let both = high.over(low);
+        assert_eq!(both.thp, Some(false));
+        assert_eq!(both.ksm, Some(true));
+        assert_eq!(both.env, [EnvSetting::Host, EnvSetting::set("A", "low"), EnvSetting::set("A", "high")]);
+        assert_eq!(both.kernel_args, ["-low"]);
+        assert_eq!(both.app_args, ["high"]);
+    }
+
+    #[test]
+    fn variables_split_at_the_first_equals_sign() {
+        assert_eq!("A=b=c".parse(), Ok(EnvSetting::set("A", "b=c")));
+        assert_eq!("A=".parse(), Ok(EnvSetting::set("A", "")));
+        assert_eq!("host=1".parse(), Ok(EnvSetting::set("host", "1")));
+        assert_eq!("host".parse(), Ok(EnvSetting::Host));
+        assert_eq!("A".parse::<EnvSetting>(), Err(SettingError::EnvValue("A".to_owned())));
+        assert_eq!("=b".parse::<EnvSetting>(), Err(SettingError::EnvName("=b".to_owned())));
+    }
+
+    #[test]
+    fn output_is_none_standard_output_or_a_path() {
+        let output = |text: &str| OutputSetting::try_from(OsString::from(text)).map(|setting| setting.0);
+        assert_eq!(output("none"), Ok(Output::None));
+        assert_eq!(output("-"), Ok(Output::Stdout));
+        assert_eq!(output("./none"), Ok(Output::File("./none".into())));
+        assert_eq!(output(""), Err(SettingError::Output));
+    }
+
+    #[test]
+    fn a_guest_has_one_to_sixteen_vcpus() {
+        assert_eq!("1".parse().map(CpuCount::get), Ok(1));
+        assert_eq!("16".parse().map(CpuCount::get), Ok(16));
+        for bad in ["0", "17", "-1", "x", "", "1.5", "99999999999"] {
+            assert!(bad.parse::<CpuCount>().is_err(), "{bad}");
+        }
+    }
+}
