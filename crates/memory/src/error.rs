@@ -18,21 +18,23 @@ pub enum Error {
         /// A size in MiB that would do.
         suggestion: u64,
     },
-    /// The kernel and what it boots from need more memory than the guest has.
-    #[error("the kernel does not fit in {given} MiB of guest memory: pass --memory {needed}M or more")]
+    /// The image and what it boots from need more memory than the guest has.
+    #[error("the guest image does not fit in {given} MiB of guest memory: pass --memory {needed}M or more")]
     TooSmall {
         /// The size asked for, in MiB.
         given: u64,
         /// The smallest size that holds the image, in MiB.
         needed: u64,
     },
-    /// No guest can hold this kernel, whatever its memory size.
-    #[error("the kernel takes {size:#x} bytes, which cannot be placed {where_}: no guest memory size helps")]
-    KernelTooLarge {
-        /// The kernel's size in memory, in bytes.
+    /// No guest can hold this image, whatever its memory size.
+    #[error(
+        "the guest image takes {size:#x} bytes, which cannot be placed {place}: no guest memory size helps"
+    )]
+    ImageTooLarge {
+        /// The image's size in memory, in bytes.
         size: u64,
         /// What limits it.
-        where_: &'static str,
+        place: &'static str,
     },
     /// A kernel linked to a fixed address leaves too little room below it for what the guest boots from.
     #[error(

@@ -134,12 +134,9 @@ impl Layout {
         }
         let needed = align_up(image_end.saturating_sub(self.base), LARGE_PAGE).unwrap_or(u64::MAX);
         // RAM that starts below the gap cannot grow past it in one piece.
-        if self.base < GAP_START && self.base.saturating_add(needed) > GAP_START {
-            let where_ = "below the gap in guest memory at 3 GiB";
-            // With randomisation off (or luckier) the base is 0.
-            if needed > GAP_START || self.base == 0 {
-                return Err(Error::KernelTooLarge { size: request.kernel_mem_size, where_ });
-            }
+        if self.base < GAP_START && needed > GAP_START {
+            let size = image_end.saturating_sub(self.kernel.start);
+            return Err(Error::ImageTooLarge { size, place: "below the gap in guest memory at 3 GiB" });
         }
         Err(Error::TooSmall { given: request.memory_size >> 20, needed: (needed >> 20).max(MIN_MIB) })
     }
@@ -191,20 +188,14 @@ fn check_host(regions: &[Region], size: u64, phys_bits: u8) -> Result<(), Error>
 /// Everything but RAM itself.
 fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
     let out_of_range = |what| Error::OutOfRange { what };
-    let fdt_error = out_of_range("device tree size");
     let fdt_more = request.fdt_size.saturating_sub(FDT_SIZE);
     // A relocatable kernel moves in steps that keep its alignment, a fixed one not at all.
     let step = if request.fixed_start.is_some() { PAGE } else { KERNEL };
-    let Some(shift) = align_up(fdt_more, step).filter(|&shift| shift <= request.memory_size) else {
-        return Err(fdt_error);
-    };
+    let shift = align_up(fdt_more, step).ok_or(out_of_range("device tree size"))?;
     let at = |offset: u64| base.saturating_add(shift).saturating_add(offset);
 
     let kernel_start = request.fixed_start.unwrap_or(at(KERNEL));
-    let kernel_error = out_of_range("kernel size");
-    let Some(kernel_end) = kernel_start.checked_add(request.kernel_mem_size) else {
-        return Err(kernel_error);
-    };
+    let kernel_end = kernel_start.checked_add(request.kernel_mem_size).ok_or(out_of_range("kernel size"))?;
     let (initrd, image_end) = match request.initrd_size {
         0 => (None, kernel_end),
         size => {
@@ -213,7 +204,7 @@ fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
             (Some(Region { start, size }), end)
         }
     };
-    let mut map_end = align_up(image_end, LARGE_PAGE).ok_or(kernel_error)?;
+    let mut map_end = align_up(image_end, LARGE_PAGE).ok_or(out_of_range("image size"))?;
     if request.legacy_identity_map {
         map_end = map_end.max(align_down(kernel_start, GIB).saturating_add(GIB));
     }
@@ -227,10 +218,10 @@ fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
             Some(start) if lowest_kernel < GAP_START => {
                 Error::NoRoomBelowKernel { start, needed: lowest_kernel }
             }
-            _ => Error::KernelTooLarge {
-                size: image_end.saturating_sub(kernel_start),
-                where_: "in what the boot page tables can map",
-            },
+            _ => {
+                let size = image_end.saturating_sub(kernel_start);
+                Error::ImageTooLarge { size, place: "in what the boot page tables can map" }
+            }
         });
     }
     Ok(Layout {

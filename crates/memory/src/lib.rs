@@ -30,12 +30,19 @@
 
 mod error;
 pub mod layout;
+mod mapping;
 mod ram;
 mod region;
 
 pub use error::{AccessError, CStrError, Error};
 pub use layout::{AddressLimit, Layout, Request};
+pub use mapping::MappedRegion;
 pub use ram::{Backing, GuestRam, Mapping, Memory};
 pub use region::{GAP_END, GAP_START, LARGE_PAGE, PAGE, Region};
 // The crate whose types appear in `GuestRam`'s interface, so that users need not match its version by hand.
 pub use vm_memory;
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,19 +1,14 @@
 //! Guest RAM: mappings of host memory with checked, copying access.
 
-use std::io;
-
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise};
-use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::volatile_memory::VolatileSlice;
-use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
-};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollection};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::mapping::MappedRegion;
 use crate::{AccessError, CStrError, Error, LARGE_PAGE, PAGE, Region};
 
-/// The vm-memory type under [`GuestRam`]. Its bitmap, which would track dirty pages, is off.
-pub type Memory = GuestMemoryMmap<()>;
+/// The vm-memory type under [`GuestRam`].
+pub type Memory = GuestRegionCollection<MappedRegion>;
 
 /// How host memory behind guest RAM is obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,10 +57,7 @@ impl GuestRam {
         check_regions(&regions, backing)?;
         let mut mapped = Vec::with_capacity(regions.len());
         for region in &regions {
-            let host = map(region, backing)?;
-            advise(&host, backing)?;
-            let guest = GuestRegionMmap::new(host, GuestAddress(region.start));
-            mapped.push(guest.ok_or(Error::BadRegion { region: *region, reason: WRAPS })?);
+            mapped.push(MappedRegion::new(*region, backing)?);
         }
         let memory = Memory::from_regions(mapped).map_err(|_| Error::NoRegions)?;
         Ok(Self { memory, regions })
@@ -88,7 +80,7 @@ impl GuestRam {
         self.memory.iter().map(|region| Mapping {
             guest: region.start_addr().0,
             size: region.len(),
-            host: region.as_ptr(),
+            host: region.host(),
         })
     }
 
@@ -244,8 +236,6 @@ impl GuestRam {
     }
 }
 
-const WRAPS: &str = "runs over the end of the address space";
-
 fn check_regions(sorted: &[Region], backing: &Backing) -> Result<(), Error> {
     if sorted.is_empty() {
         return Err(Error::NoRegions);
@@ -257,7 +247,7 @@ fn check_regions(sorted: &[Region], backing: &Backing) -> Result<(), Error> {
             return bad("is empty");
         }
         if region.start.checked_add(region.size).is_none() {
-            return bad(WRAPS);
+            return bad("runs over the end of the address space");
         }
         if !region.start.is_multiple_of(unit) || !region.size.is_multiple_of(unit) {
             return bad("address and size must be multiples of the page size");
@@ -273,58 +263,6 @@ fn check_regions(sorted: &[Region], backing: &Backing) -> Result<(), Error> {
     }
     if backing.hugepages && backing.ksm {
         return Err(Error::Conflict { with: "--ksm" });
-    }
-    Ok(())
-}
-
-fn map(region: &Region, backing: &Backing) -> Result<MmapRegion<()>, Error> {
-    let out_of_range = |_| Error::BadRegion { region: *region, reason: "is too large for this host" };
-    let size = usize::try_from(region.size).map_err(out_of_range)?;
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
-    // Reserved pages are counted at mmap only without MAP_NORESERVE.
-    let kind = if backing.hugepages { MapFlags::HUGETLB | MapFlags::HUGE_2MB } else { MapFlags::NORESERVE };
-    // rustix keeps the anonymous flag to itself: it is what vm-memory's builder starts from.
-    let flags = MapFlags::PRIVATE | MapFlags::from_bits_retain(MAP_ANONYMOUS) | kind;
-    MmapRegionBuilder::new(size)
-        .with_mmap_prot(prot.bits().cast_signed())
-        .with_mmap_flags(flags.bits().cast_signed())
-        .with_hugetlbfs(backing.hugepages)
-        .build()
-        .map_err(|error| {
-            let source = match error {
-                MmapRegionError::Mmap(source) => source,
-                other => io::Error::other(other),
-            };
-            if backing.hugepages {
-                Error::HugePages { pages: region.size.div_ceil(LARGE_PAGE), source }
-            } else {
-                Error::Map { size: region.size >> 20, source }
-            }
-        })
-}
-
-/// `MAP_ANONYMOUS` of the Linux ABI on x86 (`asm-generic/mman-common.h`).
-const MAP_ANONYMOUS: u32 = 0x20;
-
-fn advise(region: &MmapRegion<()>, backing: &Backing) -> Result<(), Error> {
-    let thp =
-        "transparent huge pages may be missing from it: see /sys/kernel/mm/transparent_hugepage/enabled";
-    let ksm = "page merging may be missing from it: see /sys/kernel/mm/ksm/run";
-    let advices = [
-        (backing.thp, "--thp", Advice::LinuxHugepage, thp),
-        (backing.ksm, "--ksm", Advice::LinuxMergeable, ksm),
-    ];
-    for (wanted, option, advice, hint) in advices {
-        if !wanted {
-            continue;
-        }
-        // SAFETY: The range is exactly the mapping that `region` owns, so nothing else of this process is
-        // affected, and neither advice changes what the memory holds or whether it is accessible.
-        unsafe { madvise(region.as_ptr().cast(), region.size(), advice) }.map_err(|errno| Error::Advise {
-            option,
-            source: errno.into(),
-            hint,
-        })?;
     }
     Ok(())
 }

@@ -1,0 +1,201 @@
+//! One region of guest RAM in host memory.
+//!
+//! All `unsafe` of this crate is here. vm-memory has a mapping of its own; this one exists because a region's host
+//! address must agree with its guest address below 2 MiB. Otherwise no huge page of the host can be a huge page of the
+//! guest, and transparent huge pages gain little.
+
+use std::fmt;
+use std::io;
+use std::ptr::null_mut;
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use vm_memory::bitmap::BS;
+use vm_memory::volatile_memory::VolatileSlice;
+use vm_memory::{
+    GuestAddress, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes, MemoryRegionAddress,
+};
+
+use crate::region::align_up;
+use crate::{Backing, Error, LARGE_PAGE, Region};
+
+/// A region of guest RAM, mapped.
+pub struct MappedRegion {
+    region: Region,
+    /// The first byte of the region, inside the mapping.
+    start: *mut u8,
+    /// The whole mapping.
+    mapping: *mut u8,
+    mapping_size: usize,
+}
+
+// SAFETY: The pointers are to a mapping that this value owns and that belongs to no thread. It is only unmapped when the
+// value is dropped, and accessed only by volatile means that tolerate others doing so at the same time.
+unsafe impl Send for MappedRegion {}
+// SAFETY: As above: shared use is exactly what the volatile accesses are for.
+unsafe impl Sync for MappedRegion {}
+
+impl MappedRegion {
+    /// Maps zeroed memory for `region`, whose addresses were checked.
+    pub(crate) fn new(region: Region, backing: &Backing) -> Result<Self, Error> {
+        let too_large = Error::BadRegion { region, reason: "is too large for this host" };
+        // Huge pages come aligned; for others there must be room to align in. What is left over stays inaccessible.
+        let slack = if backing.hugepages { 0 } else { LARGE_PAGE };
+        let sizes =
+            region.size.checked_add(slack).map(usize::try_from).zip(usize::try_from(region.size).ok());
+        let Some((Ok(mapping_size), size)) = sizes else { return Err(too_large) };
+        let failed = |errno: rustix::io::Errno| -> Error {
+            let source = io::Error::from(errno);
+            if backing.hugepages {
+                return Error::HugePages { pages: region.size.div_ceil(LARGE_PAGE), source };
+            }
+            Error::Map { size: region.size >> 20, source }
+        };
+        // Reserved huge pages are set aside by mmap only without MAP_NORESERVE.
+        let kind =
+            if backing.hugepages { MapFlags::HUGETLB | MapFlags::HUGE_2MB } else { MapFlags::NORESERVE };
+        // SAFETY: Without MAP_FIXED the kernel chooses a free range, so no memory of this process is affected.
+        let mapping =
+            unsafe { mmap_anonymous(null_mut(), mapping_size, ProtFlags::empty(), MapFlags::PRIVATE | kind) }
+                .map_err(failed)?
+                .cast::<u8>();
+        let address = mapping.addr() as u64;
+        let shift = align_up(address, LARGE_PAGE)
+            .and_then(|aligned| aligned.checked_add(region.start & LARGE_PAGE.wrapping_sub(1)))
+            .map_or(0, |wanted| wanted.wrapping_sub(address) & LARGE_PAGE.wrapping_sub(1));
+        let shift = if backing.hugepages { 0 } else { usize::try_from(shift).unwrap_or(0) };
+        // From here on, dropping it unmaps the mapping.
+        let mapped = Self { region, start: mapping.wrapping_add(shift), mapping, mapping_size };
+        // SAFETY: `shift` is below 2 MiB, the slack, so start..start+size is within the mapping just made, which
+        // nobody else knows of. `start` is a multiple of the page size because the region's start is.
+        unsafe { mprotect(mapped.start.cast(), size, MprotectFlags::READ | MprotectFlags::WRITE) }
+            .map_err(failed)?;
+        mapped.advise(size, backing)?;
+        Ok(mapped)
+    }
+
+    fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {
+        let thp =
+            "transparent huge pages may be missing from it: see /sys/kernel/mm/transparent_hugepage/enabled";
+        let ksm = "page merging may be missing from it: see /sys/kernel/mm/ksm/run";
+        let advices = [
+            (backing.thp, "--thp", Advice::LinuxHugepage, thp),
+            (backing.ksm, "--ksm", Advice::LinuxMergeable, ksm),
+        ];
+        for (_, option, advice, hint) in advices.into_iter().filter(|(wanted, ..)| *wanted) {
+            // SAFETY: The range is within the mapping that `self` owns, and neither advice changes what the memory
+            // holds or whether it is accessible.
+            unsafe { madvise(self.start.cast(), size, advice) }.map_err(|errno| Error::Advise {
+                option,
+                source: errno.into(),
+                hint,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The host address of the first byte.
+    pub(crate) fn host(&self) -> *mut u8 {
+        self.start
+    }
+}
+
+impl fmt::Debug for MappedRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedRegion").field("region", &self.region).field("host", &self.start).finish()
+    }
+}
+
+impl Drop for MappedRegion {
+    fn drop(&mut self) {
+        // SAFETY: The mapping was made by `new`, is unmapped only here, and every slice of it borrows from `self`.
+        let result = unsafe { munmap(self.mapping.cast(), self.mapping_size) };
+        debug_assert!(result.is_ok(), "unmapping guest RAM: {result:?}");
+    }
+}
+
+impl GuestMemoryRegion for MappedRegion {
+    // Where dirty tracking would go.
+    type B = ();
+
+    fn len(&self) -> u64 {
+        self.region.size
+    }
+
+    fn start_addr(&self) -> GuestAddress {
+        GuestAddress(self.region.start)
+    }
+
+    fn bitmap(&self) -> BS<'_, ()> {}
+
+    fn get_host_address(&self, addr: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
+        let offset = self.check_address(addr).ok_or(GuestMemoryError::InvalidBackendAddress)?;
+        let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        Ok(self.start.wrapping_add(offset))
+    }
+
+    fn get_slice(
+        &self,
+        offset: MemoryRegionAddress,
+        count: usize,
+    ) -> Result<VolatileSlice<'_, BS<'_, ()>>, GuestMemoryError> {
+        let end = offset.0.checked_add(count as u64);
+        if end.is_none_or(|end| end > self.region.size) {
+            return Err(GuestMemoryError::InvalidBackendAddress);
+        }
+        let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        // SAFETY: offset + count is at most the region's size, so the slice is within the accessible part of the
+        // mapping, which lives as long as `self`, from which the slice borrows. All use is through such slices, or
+        // by the guest, whom volatile accesses are for.
+        Ok(unsafe { VolatileSlice::new(self.start.wrapping_add(offset), count) })
+    }
+}
+
+impl GuestMemoryRegionBytes for MappedRegion {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_and_guest_addresses_agree_below_2_mib() {
+        for start in [0, 0x1000, 0x1f_f000, 0x1_0000_0000, 0x1_0012_3000] {
+            let mapped = MappedRegion::new(Region { start, size: 0x5000 }, &Backing::default()).unwrap();
+            let host = mapped.host().addr() as u64;
+            assert_eq!(host % LARGE_PAGE, start % LARGE_PAGE, "{start:#x}");
+            let mapping = mapped.mapping.addr() as u64;
+            assert!(host >= mapping && host + 0x5000 <= mapping + mapped.mapping_size as u64);
+        }
+    }
+
+    #[test]
+    fn slices_end_with_the_region() {
+        let mapped = MappedRegion::new(Region { start: 0x1000, size: 0x2000 }, &Backing::default()).unwrap();
+        assert!(mapped.get_slice(MemoryRegionAddress(0), 0x2000).is_ok());
+        assert!(mapped.get_slice(MemoryRegionAddress(0x2000), 0).is_ok());
+        assert!(mapped.get_slice(MemoryRegionAddress(1), 0x2000).is_err());
+        assert!(mapped.get_slice(MemoryRegionAddress(u64::MAX), 2).is_err());
+        assert!(mapped.get_host_address(MemoryRegionAddress(0x1fff)).is_ok());
+        assert!(mapped.get_host_address(MemoryRegionAddress(0x2000)).is_err());
+    }
+
+    #[test]
+    fn memory_outside_the_region_is_inaccessible() {
+        let mapped = MappedRegion::new(Region { start: 0x1000, size: 0x1000 }, &Backing::default()).unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let host = mapped.host().addr();
+        let rights = |address: usize| {
+            maps.lines()
+                .find_map(|line| {
+                    let (range, rest) = line.split_once(' ')?;
+                    let (start, end) = range.split_once('-')?;
+                    let start = usize::from_str_radix(start, 16).ok()?;
+                    let end = usize::from_str_radix(end, 16).ok()?;
+                    (start <= address && address < end).then(|| rest[..4].to_owned())
+                })
+                .unwrap_or_default()
+        };
+        assert_eq!(rights(host), "rw-p");
+        assert_eq!(rights(host + 0xfff), "rw-p");
+        assert_eq!(rights(host + 0x1000), "---p");
+    }
+}
