@@ -24,7 +24,7 @@ pub enum Error {
         error: Box<Error>,
     },
     /// Another error, in the kernel inside of a Hermit image archive.
-    #[error("kernel {name:?} of the archive: {error}")]
+    #[error("kernel \"{name}\" of the archive: {error}")]
     InArchive {
         /// Name of the kernel in the archive.
         name: String,
@@ -91,7 +91,7 @@ pub enum Error {
         found: String,
     },
     /// The program needs shared libraries.
-    #[error("dynamically linked, it needs the shared library {library:?}; {}", HINT)]
+    #[error("dynamically linked, it needs the shared library \"{library}\"; {}", HINT)]
     Dynamic {
         /// The first library.
         library: String,
@@ -194,7 +194,7 @@ pub enum Error {
         symbol: u32,
     },
     /// A relocation against a symbol that is defined nowhere.
-    #[error("undefined symbol {name:?}; link the library that defines it")]
+    #[error("undefined symbol \"{name}\"; link the library that defines it")]
     UndefinedSymbol {
         /// Its name.
         name: String,
@@ -247,21 +247,21 @@ pub enum Error {
     #[error("the archive has no hermit.toml; it is no Hermit image")]
     NoConfig,
     /// The configuration cannot be understood.
-    #[error("hermit.toml, line {line}: {problem}")]
+    #[error("hermit.toml{}: {problem}", line.map(|line| format!(", line {line}")).unwrap_or_default())]
     Config {
-        /// Line, counted from 1.
-        line: usize,
+        /// Line, counted from 1; `None` if something is missing.
+        line: Option<usize>,
         /// What is wrong.
         problem: String,
     },
     /// The archive has no kernel by the name that the configuration gives.
-    #[error("hermit.toml names the kernel {name:?}, which the archive does not have")]
+    #[error("hermit.toml names the kernel \"{name}\", which the archive does not have")]
     NoKernel {
         /// The name.
         name: String,
     },
     /// A file that must be regular is something else.
-    #[error("{name:?} in the archive is {}, it must be a regular file", kind.describe())]
+    #[error("\"{name}\" in the archive is {}, it must be a regular file", kind.describe())]
     NotRegular {
         /// The name.
         name: String,
