@@ -1,3 +1,44 @@
-//! Composes Nerite's crates into a runnable virtual machine from one Config: the embedding API.
+//! A runnable virtual machine from one [`Config`]: **the embedding API of Nerite.**
+//!
+//! [`Machine::new`] reads the image and builds everything, [`Machine::start`] lets the vCPUs run, and [`Running::wait`] gives
+//! the [`Outcome`]. The crates below are composed here, and only here.
+//!
+//! ```no_run
+//! use nerite_machine::{Config, Machine, Outcome};
+//!
+//! let config = Config { image: "hello_world".into(), ..Config::default() };
+//! match Machine::new(&config)?.start()?.wait(None)? {
+//!     Outcome::Exited(code) => std::process::exit(code),
+//!     other => eprintln!("{other}"),
+//! }
+//! # Ok::<(), nerite_machine::Error>(())
+//! ```
 
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod boot;
+mod budget;
 pub mod config;
+mod crash;
+mod dispatch;
+mod error;
+mod hypercalls;
+mod machine;
+mod plan;
+mod running;
+
+pub use config::Config;
+pub use crash::{CrashReport, Frame, VcpuState};
+pub use error::{Error, ErrorKind};
+pub use machine::Machine;
+pub use running::{Outcome, Running};

@@ -1,0 +1,146 @@
+//! Puts a guest into memory and says how its vCPUs start.
+
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nerite_arch::boot_info::{BootInfo, RawBootInfo, TlsInfo};
+use nerite_arch::hermit::BootAddresses;
+use nerite_arch::paging::IdentityMap;
+use nerite_arch::{CpuidEntry, fdt, gdt};
+use nerite_hypercall::{SERIAL_PORT_V1, SERIAL_PORT_V2};
+use nerite_loader::{Interface, Kernel, KernelVersion, LoadedKernel};
+use nerite_memory::{AccessError, AddressLimit, GuestRam, Layout, Request};
+
+use crate::Error;
+use crate::plan::Plan;
+
+/// Kernels before this version expect the whole GiB around them to be mapped at boot.
+const FIRST_WITH_OWN_MAP: (u32, u32, u32) = (0, 10, 0);
+/// The number of physical address bits of a processor that does not say (Intel SDM vol. 3, 4.1.4).
+const DEFAULT_PHYSICAL_BITS: u8 = 36;
+
+fn needs_legacy_map(version: Option<KernelVersion>) -> bool {
+    version.is_none_or(|version| (version.major, version.minor, version.patch) < FIRST_WITH_OWN_MAP)
+}
+
+/// The device tree's contents, except for where memory lies.
+fn device_tree(plan: &Plan, tsc_khz: Option<u32>) -> fdt::Builder {
+    let mut tree = fdt::Builder::new()
+        .cpus(plan.cpus)
+        .kernel_args(plan.kernel_args.iter().cloned())
+        .app_args(plan.app_args.iter().cloned());
+    for (key, value) in &plan.env {
+        tree = tree.env(key, value);
+    }
+    match tsc_khz {
+        Some(khz) => tree.tsc_khz(khz),
+        None => tree,
+    }
+}
+
+/// The number of physical address bits (CPUID 0x80000008, EAX bits 7:0).
+fn physical_bits(cpuid: &[CpuidEntry]) -> u8 {
+    let leaf = cpuid.iter().find(|entry| entry.function == 0x8000_0008);
+    leaf.map(|entry| entry.eax.to_le_bytes()).map_or(DEFAULT_PHYSICAL_BITS, |[bits, ..]| bits)
+}
+
+/// Decides where everything goes. `random` chooses the base, if that is to be random.
+pub(crate) fn lay_out(
+    kernel: &Kernel,
+    plan: &Plan,
+    aslr: bool,
+    random: u64,
+    cpuid: &[CpuidEntry],
+) -> Result<Layout, Error> {
+    let request = Request {
+        memory_size: plan.memory,
+        kernel_mem_size: kernel.mem_size(),
+        fixed_start: kernel.fixed_start(),
+        address_limit: match kernel.interface() {
+            Interface::V1 => AddressLimit::Bits32,
+            Interface::V2 => AddressLimit::Bits64,
+        },
+        aslr,
+        // The rate is not known yet, and takes as much room whatever it is.
+        fdt_size: device_tree(plan, Some(u32::MAX)).size_bound()?,
+        initrd_size: 0,
+        legacy_identity_map: needs_legacy_map(kernel.version()),
+    };
+    Ok(Layout::place(&request, random, physical_bits(cpuid))?)
+}
+
+fn writing(what: &'static str) -> impl FnOnce(AccessError) -> Error {
+    move |source| Error::Write { what, source }
+}
+
+/// Loads the kernel, and writes the GDT and the page tables it starts with.
+pub(crate) fn load(kernel: &Kernel, layout: &Layout, ram: &GuestRam) -> Result<LoadedKernel, Error> {
+    let loaded = kernel.load(ram.inner(), layout.kernel.start)?;
+    ram.write(layout.gdt, &gdt::bytes()).map_err(writing("the GDT"))?;
+    let map = IdentityMap {
+        pml4: layout.pml4,
+        tables_start: layout.page_tables.start,
+        tables_end: layout.page_tables.end(),
+        start: layout.identity_map.start,
+        end: layout.identity_map.end(),
+    };
+    for table in map.tables()? {
+        ram.write(table.addr, table.bytes.as_slice()).map_err(writing("the page tables"))?;
+    }
+    Ok(loaded)
+}
+
+/// Writes the device tree and the boot information.
+pub(crate) fn describe(
+    kernel: &Kernel,
+    plan: &Plan,
+    layout: &Layout,
+    loaded: &LoadedKernel,
+    ram: &GuestRam,
+    tsc_khz: Option<u32>,
+) -> Result<(), Error> {
+    let mut tree = device_tree(plan, tsc_khz);
+    for region in &layout.regions {
+        tree = tree.memory(region.start, region.size);
+    }
+    ram.write(layout.fdt.start, &tree.finish()?).map_err(writing("the device tree"))?;
+
+    let interface = kernel.interface();
+    // A v1 guest learns of its memory from this range alone, and its hypercalls reach no further than the gap.
+    let reach = match (interface, layout.regions.first()) {
+        (Interface::V1, Some(low)) => low.start..low.end(),
+        _ => layout.base..layout.span().end(),
+    };
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let info = BootInfo {
+        phys_addr_range: reach,
+        serial_port: NonZeroU16::new(match interface {
+            Interface::V1 => SERIAL_PORT_V1,
+            Interface::V2 => SERIAL_PORT_V2,
+        }),
+        device_tree: NonZeroU64::new(layout.fdt.start),
+        kernel_range: loaded.start..loaded.end,
+        tls: loaded.tls.map(|tls| TlsInfo {
+            start: tls.start,
+            filesz: tls.filesz,
+            memsz: tls.memsz,
+            align: tls.align,
+        }),
+        has_pci: true,
+        num_cpus: NonZeroU64::new(plan.cpus.into()).unwrap_or(NonZeroU64::MIN),
+        cpu_freq_khz: tsc_khz.and_then(NonZeroU32::new),
+        boot_time_ns: i128::try_from(since_epoch.as_nanos()).unwrap_or(0),
+    };
+    ram.write_obj(layout.boot_info, &RawBootInfo::from(&info)).map_err(writing("the boot information"))
+}
+
+/// What every vCPU's first state is made from.
+pub(crate) fn addresses(layout: &Layout, loaded: &LoadedKernel) -> BootAddresses {
+    BootAddresses {
+        entry: loaded.entry,
+        boot_info: layout.boot_info,
+        stack: layout.stack,
+        pml4: layout.pml4,
+        gdt: layout.gdt,
+    }
+}

@@ -1,0 +1,188 @@
+//! What is told when a guest cannot go on.
+
+use std::fmt;
+
+use nerite_arch::{Regs, SpecialRegs, paging};
+use nerite_loader::{Kernel, LoadedKernel};
+use nerite_memory::GuestRam;
+use nerite_vcpu::Exit;
+
+/// How many frames of a backtrace are shown.
+const MAX_FRAMES: usize = 32;
+/// How many words of a stack are searched for return addresses when there are no frame pointers.
+const MAX_STACK_WORDS: u64 = 512;
+
+/// The state of a vCPU when the machine stopped.
+#[derive(Debug, Clone)]
+pub struct VcpuState {
+    /// The vCPU's index.
+    pub index: u32,
+    /// Its general registers.
+    pub regs: Regs,
+    /// Its segments, descriptor tables and control registers.
+    pub special_regs: SpecialRegs,
+    /// Where it was and how it got there, innermost first.
+    pub backtrace: Vec<Frame>,
+}
+
+/// One step of a backtrace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Guest-virtual address: of the next instruction, or the one a call returns to.
+    pub address: u64,
+    /// The function it is in, and the offset into it, where the image has symbols.
+    pub symbol: Option<(String, u64)>,
+    /// Whether it was found by following frame pointers (`true`), or only lies on the stack.
+    pub certain: bool,
+}
+
+/// Why and where a guest crashed.
+#[derive(Debug, Clone)]
+pub struct CrashReport {
+    /// The vCPU that crashed.
+    pub vcpu: u32,
+    /// Why it left the guest.
+    pub exit: Exit,
+    /// All vCPUs, in order of their index.
+    pub vcpus: Vec<VcpuState>,
+    /// The guest-virtual range of the loaded kernel.
+    pub kernel: std::ops::Range<u64>,
+}
+
+impl fmt::Display for CrashReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "guest crashed on vCPU {}: {}", self.vcpu, Reason(&self.exit))?;
+        writeln!(f, "kernel at {:#x}..{:#x}", self.kernel.start, self.kernel.end)?;
+        for vcpu in &self.vcpus {
+            write!(f, "\nvCPU {}\n{}\n{}\n", vcpu.index, vcpu.regs, vcpu.special_regs)?;
+            f.write_str("backtrace:\n")?;
+            for (number, frame) in vcpu.backtrace.iter().enumerate() {
+                writeln!(f, "  {number:2} {frame}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}", self.address)?;
+        match &self.symbol {
+            Some((name, offset)) => write!(f, " {name}+{offset:#x}")?,
+            None => f.write_str(" ?")?,
+        }
+        f.write_str(if self.certain { "" } else { " (found on the stack)" })
+    }
+}
+
+/// Says in words why a guest cannot go on.
+struct Reason<'a>(&'a Exit);
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Exit::Shutdown => f.write_str(
+                "triple fault (an exception could not be delivered, nor the double fault that followed)",
+            ),
+            Exit::EntryFailed { hardware_reason } => {
+                write!(f, "the processor refused to enter the guest, hardware reason {hardware_reason:#x}")
+            }
+            Exit::InternalError(error) => {
+                let meaning = match error.suberror {
+                    1 => "an instruction could not be emulated",
+                    2 => "exceptions at the same time",
+                    3 => "an event could not be delivered",
+                    4 => "an unexpected exit of the processor",
+                    _ => "not known",
+                };
+                write!(
+                    f,
+                    "KVM internal error {} ({meaning}), instruction bytes {}",
+                    error.suberror, error.instruction
+                )
+            }
+            Exit::Unknown { reason } => write!(f, "unhandled KVM exit reason {reason}"),
+            Exit::Halt => f.write_str("it halted, and nothing can wake it"),
+            other => write!(f, "unhandled exit: {other:?}"),
+        }
+    }
+}
+
+/// Finds out how a vCPU got to where it is.
+pub(crate) struct Unwinder<'a> {
+    pub(crate) ram: &'a GuestRam,
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) loaded: &'a LoadedKernel,
+}
+
+impl Unwinder<'_> {
+    /// Where the vCPU is, then its callers: by frame pointers, or, where there are none, whatever on the stack looks
+    /// like a return address.
+    pub(crate) fn backtrace(&self, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
+        let mut frames = vec![self.frame(regs.rip, true)];
+        self.follow_frame_pointers(regs, special.cr3, &mut frames);
+        if frames.len() < 2 {
+            self.search_stack(regs.rsp, special.cr3, &mut frames);
+        }
+        frames
+    }
+
+    fn follow_frame_pointers(&self, regs: &Regs, cr3: u64, frames: &mut Vec<Frame>) {
+        let mut pointer = regs.rbp;
+        while frames.len() < MAX_FRAMES {
+            let caller = self.word(cr3, pointer);
+            let return_address = pointer.checked_add(8).and_then(|at| self.word(cr3, at));
+            let (Some(caller), Some(return_address)) = (caller, return_address) else { return };
+            if !self.is_code(return_address) {
+                return;
+            }
+            frames.push(self.frame(return_address, true));
+            // Stacks grow down: a caller's frame lies higher. A guest cannot make this run in circles.
+            if caller <= pointer {
+                return;
+            }
+            pointer = caller;
+        }
+    }
+
+    fn search_stack(&self, rsp: u64, cr3: u64, frames: &mut Vec<Frame>) {
+        for position in 0..MAX_STACK_WORDS {
+            let word = rsp.checked_add(position.wrapping_mul(8)).and_then(|at| self.word(cr3, at));
+            let Some(word) = word else { return };
+            if frames.len() >= MAX_FRAMES {
+                return;
+            }
+            if self.is_code(word) {
+                frames.push(self.frame(word, false));
+            }
+        }
+    }
+
+    /// Whether `address` lies in an executable segment of the kernel.
+    fn is_code(&self, address: u64) -> bool {
+        let Some(linked) = self.linked(address) else { return false };
+        self.kernel
+            .segments()
+            .iter()
+            .any(|segment| segment.flags.execute && segment.address <= linked && linked < segment.end())
+    }
+
+    /// `address` as the kernel was linked.
+    fn linked(&self, address: u64) -> Option<u64> {
+        address.checked_sub(self.loaded.start)?.checked_add(self.kernel.link_start())
+    }
+
+    fn frame(&self, address: u64, certain: bool) -> Frame {
+        let location = self.linked(address).and_then(|linked| self.kernel.symbols().lookup(linked));
+        Frame { address, symbol: location.map(|location| (location.name, location.offset)), certain }
+    }
+
+    /// Reads a word at a guest-virtual address. Only if it does not cross a page.
+    fn word(&self, cr3: u64, address: u64) -> Option<u64> {
+        if !address.is_multiple_of(8) {
+            return None;
+        }
+        let translation = paging::walk(cr3, address, |entry| self.ram.read_obj::<u64>(entry).ok()).ok()?;
+        self.ram.read_obj::<u64>(translation.phys).ok()
+    }
+}

@@ -1,0 +1,123 @@
+//! Answers the exits of one vCPU.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nerite_bus::{Bus, Width};
+use nerite_hypercall::{v1, v2};
+use nerite_vcpu::{Entry, Exit, Handler, SystemEvent, Vcpu};
+
+use crate::Error;
+use crate::hypercalls::{Hypercalls, Next, Scratch};
+
+/// Why a vCPU stopped for good.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The guest ended itself with this code.
+    Exited(i32),
+    /// The guest cannot go on.
+    Crashed(Exit),
+    /// The guest asked for power-off or reset.
+    System(SystemEvent),
+    /// The host failed.
+    Host(Error),
+    /// The machine is being stopped.
+    Stopped,
+}
+
+/// What all vCPUs of a machine share: the two address spaces and the hypercalls.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    pub(crate) ports: Bus,
+    pub(crate) mmio: Bus,
+    pub(crate) calls: Hypercalls,
+}
+
+/// Answers the exits of one vCPU.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    platform: Arc<Platform>,
+    scratch: Scratch,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(platform: Arc<Platform>) -> Self {
+        Self { platform, scratch: Scratch::default() }
+    }
+
+    fn port_out<V>(&mut self, vcpu: &mut V, port: u16, width: u8, value: u32) -> ControlFlow<End, Entry>
+    where
+        V: Vcpu + ?Sized,
+    {
+        let calls = &self.platform.calls;
+        let next = if let Some(call) = v2::Call::from_port(port) {
+            match vcpu.regs() {
+                Ok(regs) => calls.v2(call, regs.rdi, &mut self.scratch),
+                Err(error) => return ControlFlow::Break(End::Host(error.into())),
+            }
+        } else if let Some(call) = v1::Call::from_port(port) {
+            calls.v1(call, value, vcpu, &mut self.scratch)
+        } else {
+            if let Some(width) = Width::new(width) {
+                self.platform.ports.write(port.into(), width, value.into());
+            }
+            Next::Resume
+        };
+        after(next)
+    }
+
+    fn port_in(&self, port: u16, width: u8) -> ControlFlow<End, Entry> {
+        if v2::Call::from_port(port) == Some(v2::Call::SerialReadByte) {
+            return match self.platform.calls.read_serial_byte() {
+                Ok(value) => ControlFlow::Continue(Entry::Data(value.into())),
+                Err(next) => after(next),
+            };
+        }
+        read(&self.platform.ports, port.into(), width)
+    }
+}
+
+fn after(next: Next) -> ControlFlow<End, Entry> {
+    match next {
+        Next::Resume => ControlFlow::Continue(Entry::Resume),
+        Next::Exit(code) => ControlFlow::Break(End::Exited(code)),
+        Next::Host(error) => ControlFlow::Break(End::Host(Error::Output(error))),
+        Next::Stopped => ControlFlow::Break(End::Stopped),
+    }
+}
+
+fn read(bus: &Bus, address: u64, width: u8) -> ControlFlow<End, Entry> {
+    ControlFlow::Continue(match Width::new(width) {
+        Some(width) => Entry::Data(bus.read(address, width)),
+        None => Entry::Resume,
+    })
+}
+
+impl<V: Vcpu + ?Sized> Handler<V> for Dispatcher {
+    type End = End;
+
+    fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+        match exit {
+            Exit::PortOut { port, width, value } => self.port_out(vcpu, port, width, value),
+            Exit::PortIn { port, width } => self.port_in(port, width),
+            Exit::MmioRead { address, width } => read(&self.platform.mmio, address, width),
+            Exit::MmioWrite { address, width, value } => {
+                if let Some(width) = Width::new(width) {
+                    self.platform.mmio.write(address, width, value);
+                }
+                ControlFlow::Continue(Entry::Resume)
+            }
+            Exit::Kicked if self.platform.calls.stopping.load(Ordering::Acquire) => {
+                ControlFlow::Break(End::Stopped)
+            }
+            Exit::Kicked => ControlFlow::Continue(Entry::Resume),
+            // The guest's registers that no engine knows do not exist for it.
+            Exit::MsrRead { .. } | Exit::MsrWrite { .. } => ControlFlow::Continue(Entry::Fault),
+            Exit::System(event @ (SystemEvent::PowerOff | SystemEvent::Reset)) => {
+                ControlFlow::Break(End::System(event))
+            }
+            other => ControlFlow::Break(End::Crashed(other)),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What can go wrong outside of the guest.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Whose fault an [`Error`] is. It decides the exit code of the `vmm` program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// What was asked for cannot be: an option needs another value.
+    Config,
+    /// The image is not one that can run.
+    Image,
+    /// The host lacks something, or failed.
+    Host,
+}
+
+/// A machine cannot be made, or the host failed while it ran.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image cannot be read or is malformed.
+    #[error(transparent)]
+    Image(#[from] nerite_loader::Error),
+    /// The image says that it needs more memory than it was given.
+    #[error(
+        "{}: the image requires {required} bytes of memory and was given {given}; pass --memory {}M or more",
+        image.display(), required.div_ceil(1 << 20)
+    )]
+    ImageNeedsMemory {
+        /// The image.
+        image: PathBuf,
+        /// What it requires, in bytes.
+        required: u64,
+        /// What it was given, in bytes.
+        given: u64,
+    },
+    /// The image says that it needs more CPUs than it was given.
+    #[error("{}: the image requires {required} CPUs and was given {given}; pass --cpus {required} or more", image.display())]
+    ImageNeedsCpus {
+        /// The image.
+        image: PathBuf,
+        /// How many it requires.
+        required: u32,
+        /// How many it was given.
+        given: u32,
+    },
+    /// An environment variable in the image's configuration is not `KEY=value`.
+    #[error("{}: hermit.toml: the environment variable \"{variable}\" is not of the form KEY=value", image.display())]
+    ImageVariable {
+        /// The image.
+        image: PathBuf,
+        /// The variable.
+        variable: String,
+    },
+    /// A number of vCPUs that no machine can have.
+    #[error("{given} CPUs: pass 1 to {} to --cpus", crate::config::MAX_CPUS)]
+    CpuCount {
+        /// How many were asked for.
+        given: u32,
+    },
+    /// A memory size that is too small for any guest.
+    #[error("{given} bytes of memory: pass at least {}M to --memory", crate::config::MIN_MEMORY >> 20)]
+    MemoryTooSmall {
+        /// What was asked for, in bytes.
+        given: u64,
+    },
+    /// The list of host CPUs does not fit the vCPUs.
+    #[error("{given} host CPUs in --affinity for {cpus} vCPUs: name one for each")]
+    Affinity {
+        /// How many host CPUs were named.
+        given: usize,
+        /// How many vCPUs there are.
+        cpus: u32,
+    },
+    /// A vCPU cannot be bound to its host CPU.
+    #[error(
+        "cannot bind vCPU {vcpu} to host CPU {cpu}: {source}; name CPUs that this process may use in --affinity"
+    )]
+    Pin {
+        /// The vCPU.
+        vcpu: u32,
+        /// The host CPU.
+        cpu: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// More strings than hypercall interface v1 can carry.
+    #[error("{given} {what} are more than the {allowed} that a kernel with hypercall interface v1 can take")]
+    TooManyStrings {
+        /// What they are.
+        what: &'static str,
+        /// How many were given.
+        given: usize,
+        /// How many there can be.
+        allowed: usize,
+    },
+    /// The memory cannot be laid out or obtained.
+    #[error(transparent)]
+    Memory(#[from] nerite_memory::Error),
+    /// What the guest is to be told cannot be put into its boot information.
+    #[error(transparent)]
+    Boot(#[from] nerite_arch::Error),
+    /// Boot data does not fit into the memory that was laid out for it: a bug.
+    #[error("writing {what} to guest memory: {source}; please report this")]
+    Write {
+        /// What was written.
+        what: &'static str,
+        /// Why it failed.
+        source: nerite_memory::AccessError,
+    },
+    /// KVM cannot be used, or failed.
+    #[error(transparent)]
+    Kvm(#[from] nerite_kvm::Error),
+    /// The host's KVM interprets guests, and met an instruction it does not know.
+    #[error(
+        "this host's KVM only emulates processors and stopped at the instruction {instruction}; \
+         run on a host with hardware virtualisation, or in the lab (`cargo xtask lab -- vmm run ...`)"
+    )]
+    EmulatingKvm {
+        /// The instruction's bytes.
+        instruction: String,
+    },
+    /// A vCPU's engine failed.
+    #[error(transparent)]
+    Vcpu(#[from] nerite_vcpu::Error),
+    /// A bus range is taken twice: a bug.
+    #[error(transparent)]
+    Bus(#[from] nerite_bus::Error),
+    /// The file for the guest's output cannot be made.
+    #[error("{}: cannot create the output file: {source}", path.display())]
+    OutputFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The guest's output cannot be written.
+    #[error("cannot write the guest's output: {0}")]
+    Output(#[source] io::Error),
+    /// Another call of the host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Names what was tried when the host failed.
+    pub(crate) fn host<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Host { what, source: source.into() }
+    }
+
+    /// Whose fault this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Image(_) | Self::ImageVariable { .. } => ErrorKind::Image,
+            Self::ImageNeedsMemory { .. }
+            | Self::ImageNeedsCpus { .. }
+            | Self::CpuCount { .. }
+            | Self::MemoryTooSmall { .. }
+            | Self::Affinity { .. }
+            | Self::TooManyStrings { .. }
+            | Self::Boot(_) => ErrorKind::Config,
+            Self::Memory(memory) => match memory {
+                nerite_memory::Error::ImageTooLarge { .. }
+                | nerite_memory::Error::NoRoomBelowKernel { .. } => ErrorKind::Image,
+                nerite_memory::Error::Map { .. }
+                | nerite_memory::Error::HugePages { .. }
+                | nerite_memory::Error::Advise { .. } => ErrorKind::Host,
+                _ => ErrorKind::Config,
+            },
+            Self::Kvm(nerite_kvm::Error::TooManyVcpus { .. }) => ErrorKind::Config,
+            _ => ErrorKind::Host,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The pieces of guest memory that a call's buffer consists of.
+
+use nerite_arch::paging;
+use nerite_hypercall::errno::EFAULT;
+use nerite_memory::{AccessError, GuestRam};
+
+/// How much is moved between guest memory and the host at a time, in bytes.
+pub(crate) const CHUNK: usize = 64 << 10;
+
+/// A vCPU's buffer on the way between guest memory and the host, allocated once.
+#[derive(Debug)]
+pub(crate) struct Scratch(Box<[u8]>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(vec![0; CHUNK].into_boxed_slice())
+    }
+}
+
+impl Scratch {
+    /// The first `length` bytes, or all there are.
+    pub(crate) fn first(&mut self, length: u64) -> &mut [u8] {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.0.len());
+        self.0.get_mut(..length).unwrap_or_default()
+    }
+}
+
+/// Where a buffer lies: what its address means differs between the interface versions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Buffer {
+    /// Guest-physical and contiguous (v2, and v1's serial buffer).
+    Physical { address: u64, length: u64 },
+    /// Guest-virtual, through the page tables at `cr3` (v1's file calls).
+    Virtual { cr3: u64, address: u64, length: u64 },
+}
+
+impl Buffer {
+    /// The length the guest gave.
+    pub(crate) const fn length(&self) -> u64 {
+        match self {
+            Self::Physical { length, .. } | Self::Virtual { length, .. } => *length,
+        }
+    }
+
+    /// The part of the buffer from `offset` on, at most `length` bytes of it.
+    fn part(&self, offset: u64, length: u64) -> Option<Self> {
+        let length = length.min(self.length().checked_sub(offset)?);
+        Some(match *self {
+            Self::Physical { address, .. } => {
+                Self::Physical { address: address.checked_add(offset)?, length }
+            }
+            Self::Virtual { cr3, address, .. } => {
+                Self::Virtual { cr3, address: address.checked_add(offset)?, length }
+            }
+        })
+    }
+
+    /// Whether all of it lies in RAM. What is checked is limited to the size of RAM: no longer buffer can be right.
+    pub(crate) fn check(&self, ram: &GuestRam) -> Result<(), i32> {
+        if self.length() > ram.size() {
+            return Err(EFAULT);
+        }
+        self.for_each_piece(ram, |address, length| ram.check(address, length))
+    }
+
+    /// Copies the buffer's bytes from `offset` on into `to`, as many as fit. Returns how many.
+    pub(crate) fn read(&self, ram: &GuestRam, offset: u64, to: &mut [u8]) -> Result<usize, i32> {
+        let part = self.part(offset, to.len() as u64).ok_or(EFAULT)?;
+        let mut done = 0_usize;
+        part.for_each_piece(ram, |address, length| {
+            let (start, end) = piece(done, address, length)?;
+            let to = to.get_mut(start..end).ok_or(AccessError { addr: address, len: length })?;
+            done = end;
+            ram.read(address, to)
+        })?;
+        Ok(done)
+    }
+
+    /// Copies `from` to the buffer's beginning. It must not be longer than the buffer.
+    pub(crate) fn write(&self, ram: &GuestRam, from: &[u8]) -> Result<(), i32> {
+        let part = self.part(0, from.len() as u64).ok_or(EFAULT)?;
+        let mut done = 0_usize;
+        part.for_each_piece(ram, |address, length| {
+            let (start, end) = piece(done, address, length)?;
+            let from = from.get(start..end).ok_or(AccessError { addr: address, len: length })?;
+            done = end;
+            ram.write(address, from)
+        })
+    }
+
+    /// Calls `visit` with each contiguous guest-physical piece: address and length.
+    fn for_each_piece(
+        &self,
+        ram: &GuestRam,
+        mut visit: impl FnMut(u64, u64) -> Result<(), AccessError>,
+    ) -> Result<(), i32> {
+        match *self {
+            Self::Physical { address, length } => visit(address, length).map_err(|_| EFAULT),
+            Self::Virtual { cr3, address, length } => {
+                let read = |entry| ram.read_obj::<u64>(entry).ok();
+                for piece in paging::chunks(cr3, address, length, read) {
+                    let (address, length) = piece.map_err(|_| EFAULT)?;
+                    visit(address, length).map_err(|_| EFAULT)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn piece(done: usize, address: u64, length: u64) -> Result<(usize, usize), AccessError> {
+    let end = usize::try_from(length).ok().and_then(|length| done.checked_add(length));
+    end.map(|end| (done, end)).ok_or(AccessError { addr: address, len: length })
+}

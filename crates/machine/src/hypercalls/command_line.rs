@@ -1,0 +1,74 @@
+//! Arguments and environment as hypercall interface v1 hands them over.
+
+use nerite_hypercall::v1::{CmdsizeParams, MAX_ARGC_ENVC};
+
+use crate::Error;
+
+/// The application's arguments and environment, ready to be copied into the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct CommandLine {
+    /// Each with its final zero byte; the first is the path of the image.
+    arguments: Vec<Vec<u8>>,
+    /// `KEY=value`, each with its final zero byte.
+    environment: Vec<Vec<u8>>,
+}
+
+impl CommandLine {
+    /// Takes the path of the image, the application's arguments and the environment.
+    ///
+    /// # Errors
+    /// If there are more than interface v1 can carry: 128 each, the path included.
+    pub(crate) fn new(
+        path: &str,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> Result<Self, Error> {
+        let with_zero = |text: String| {
+            let mut bytes = text.into_bytes();
+            bytes.push(0);
+            bytes
+        };
+        let line = Self {
+            arguments: std::iter::once(path)
+                .chain(arguments.iter().map(String::as_str))
+                .map(|argument| with_zero(argument.to_owned()))
+                .collect(),
+            environment: environment.iter().map(|(key, value)| with_zero(format!("{key}={value}"))).collect(),
+        };
+        for (what, list) in [("arguments", &line.arguments), ("environment variables", &line.environment)] {
+            if list.len() > MAX_ARGC_ENVC {
+                return Err(Error::TooManyStrings { what, given: list.len(), allowed: MAX_ARGC_ENVC });
+            }
+        }
+        Ok(line)
+    }
+
+    /// The strings' numbers and lengths.
+    pub(super) fn sizes(&self) -> CmdsizeParams {
+        let mut params = CmdsizeParams::default();
+        let fill = |count: &mut i32, list: &[Vec<u8>]| {
+            *count = i32::try_from(list.len()).unwrap_or(i32::MAX);
+            let mut sizes = [0_i32; MAX_ARGC_ENVC];
+            for (size, string) in sizes.iter_mut().zip(list) {
+                *size = i32::try_from(string.len()).unwrap_or(i32::MAX);
+            }
+            sizes
+        };
+        let (mut argc, mut envc) = (0, 0);
+        params.argsz = fill(&mut argc, &self.arguments);
+        params.envsz = fill(&mut envc, &self.environment);
+        params.argc = argc;
+        params.envc = envc;
+        params
+    }
+
+    /// The arguments, each with its final zero byte.
+    pub(super) fn arguments(&self) -> &[Vec<u8>] {
+        &self.arguments
+    }
+
+    /// The environment, `KEY=value`, each with its final zero byte.
+    pub(super) fn environment(&self) -> &[Vec<u8>] {
+        &self.environment
+    }
+}

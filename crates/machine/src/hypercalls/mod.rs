@@ -1,0 +1,116 @@
+//! What the machine answers to Hermit's hypercalls.
+//!
+//! A parameter structure is read once into a local copy, and only its result field is written back: another vCPU may change
+//! it at any time. A pointer that does not lie in RAM is answered with `EFAULT` where the call has a result, and
+//! logged where it has none.
+
+mod buffers;
+mod command_line;
+mod stdio;
+mod v1;
+mod v2;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nerite_devices::{Console, Input};
+use nerite_memory::{AccessError, GuestRam};
+
+use crate::budget::LogBudget;
+pub(crate) use buffers::Scratch;
+pub(crate) use command_line::CommandLine;
+
+/// How a vCPU goes on after a hypercall.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// With the next instruction.
+    Resume,
+    /// Not: the guest ended itself with this code.
+    Exit(i32),
+    /// Not: the host failed at something the guest must be able to rely on.
+    Host(io::Error),
+    /// Not: the machine is being stopped.
+    Stopped,
+}
+
+/// Why a call was given up half way.
+enum Stop {
+    /// Its parameters, or the field for its result, are not in RAM.
+    Pointer(AccessError),
+    /// The vCPU does not go on.
+    Next(Next),
+}
+
+impl From<AccessError> for Stop {
+    fn from(error: AccessError) -> Self {
+        Self::Pointer(error)
+    }
+}
+
+impl From<Next> for Stop {
+    fn from(next: Next) -> Self {
+        Self::Next(next)
+    }
+}
+
+impl From<nerite_vcpu::Error> for Stop {
+    fn from(error: nerite_vcpu::Error) -> Self {
+        Self::Next(Next::Host(io::Error::other(error)))
+    }
+}
+
+/// Answers hypercalls. Shared by all vCPUs; holds no lock of its own.
+#[derive(Debug)]
+pub(crate) struct Hypercalls {
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) console: Arc<Console>,
+    pub(crate) input: Input,
+    pub(crate) command_line: CommandLine,
+    /// Becomes readable, and stays so, when the machine is being stopped.
+    pub(crate) stop_event: Arc<OwnedFd>,
+    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) budget: LogBudget,
+}
+
+impl Hypercalls {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Turns the console's answer to a write into how the vCPU goes on.
+    fn after_write(&self, written: io::Result<()>) -> Next {
+        match written {
+            Ok(()) => Next::Resume,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && self.is_stopping() => Next::Stopped,
+            Err(error) => Next::Host(error),
+        }
+    }
+
+    /// Waits for input and reads it. `Err(None)` if the machine is being stopped.
+    fn read_input(&self, buffer: &mut [u8]) -> Result<usize, Option<io::Error>> {
+        // A prompt must be seen before its answer is waited for.
+        if let Err(error) = self.console.flush() {
+            log::debug!("flushing before a read: {error}");
+        }
+        loop {
+            match self.input.read(buffer, self.stop_event.as_fd()) {
+                Ok(length) => return Ok(length),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if self.is_stopping() {
+                        return Err(None);
+                    }
+                }
+                Err(error) => return Err(Some(error)),
+            }
+        }
+    }
+
+    fn bad_pointer(&self, call: &str, error: &AccessError) {
+        self.budget.guest_error(format_args!("hypercall {call}: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Builds a machine.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nerite_arch::cpuid;
+use nerite_arch::hermit::BootState;
+use nerite_bus::Bus;
+use nerite_devices::{Console, EmptyPciHost, Input, Sink};
+use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
+use nerite_loader::{Image, Limits, LoadedKernel};
+use nerite_memory::{Backing, GuestRam};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::budget::LogBudget;
+use crate::config::{Config, Output};
+use crate::dispatch::Platform;
+use crate::hypercalls::{CommandLine, Hypercalls};
+use crate::plan::Plan;
+use crate::{Error, Running, boot, running};
+
+/// A machine with its guest in memory and its vCPUs at the first instruction.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) image: Image,
+    pub(crate) loaded: LoadedKernel,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) vcpus: Vec<KvmVcpu>,
+    pub(crate) affinity: Vec<usize>,
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) console: Arc<Console>,
+    pub(crate) stop_event: Arc<OwnedFd>,
+    pub(crate) stopping: Arc<AtomicBool>,
+}
+
+impl Machine {
+    /// Reads the image and builds the machine that `config` describes.
+    ///
+    /// # Errors
+    /// If the image is not one that can run, the configuration cannot be met, or the host fails; [`Error::kind`] says
+    /// which.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let image = Image::read(&config.image, &Limits::default())?;
+        let plan = Plan::new(config, &image)?;
+        let kernel = image.kernel();
+
+        let system = System::open()?;
+        let max_vcpus = system.max_vcpus();
+        if usize::try_from(plan.cpus).is_ok_and(|cpus| cpus > max_vcpus) {
+            return Err(nerite_kvm::Error::TooManyVcpus { asked: plan.cpus, allowed: max_vcpus }.into());
+        }
+        let host_cpuid = system.supported_cpuid()?;
+
+        let random = if config.memory.aslr { random()? } else { 0 };
+        let layout = boot::lay_out(kernel, &plan, config.memory.aslr, random, &host_cpuid)?;
+        log::debug!("{layout:x?}");
+        let backing =
+            Backing { thp: config.memory.thp, ksm: config.memory.ksm, hugepages: config.memory.hugepages };
+        let ram = Arc::new(GuestRam::new(&layout.regions, &backing)?);
+        let loaded = boot::load(kernel, &layout, &ram)?;
+
+        let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };
+        let vm = Vm::new(&system, ram.clone(), &options)?;
+        let addresses = boot::addresses(&layout, &loaded);
+        let tsc_deadline = system.has_tsc_deadline_timer();
+        let vcpus = (0..plan.cpus)
+            .map(|index| {
+                let guest = cpuid::Guest { vcpu_index: index, vcpu_count: plan.cpus, tsc_deadline };
+                let BootState { regs, special: special_regs, msrs } = BootState::new(index, &addresses);
+                let cpuid = cpuid::for_guest(&host_cpuid, &guest);
+                vm.create_vcpu(index, &VcpuSetup { regs, special_regs, msrs, cpuid })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let tsc_khz = vcpus.first().and_then(Vm::tsc_khz);
+        boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz)?;
+
+        let path = config.image.to_string_lossy();
+        let console =
+            Arc::new(Console::new(sink(&config.output)?).map_err(Error::host("making the console"))?);
+        let stop_event =
+            Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let calls = Hypercalls {
+            ram: ram.clone(),
+            console: console.clone(),
+            input: Input::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()),
+            command_line: command_line(&image, &path, &plan)?,
+            stop_event: stop_event.clone(),
+            stopping: stopping.clone(),
+            budget: LogBudget::default(),
+        };
+        let platform = Arc::new(platform(calls)?);
+        let affinity = config.cpus.affinity.clone();
+        Ok(Self { image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping })
+    }
+
+    /// Starts a thread for each vCPU.
+    ///
+    /// # Errors
+    /// If the host has no thread left, or a vCPU cannot be bound to its host CPU.
+    pub fn start(self) -> Result<Running, Error> {
+        running::start(self)
+    }
+}
+
+/// Only interface v1 hands strings over by hypercall, and only it limits their number.
+fn command_line(image: &Image, path: &str, plan: &Plan) -> Result<CommandLine, Error> {
+    match image.kernel().interface() {
+        nerite_loader::Interface::V1 => CommandLine::new(path, &plan.app_args, &plan.env),
+        nerite_loader::Interface::V2 => Ok(CommandLine::default()),
+    }
+}
+
+fn platform(calls: Hypercalls) -> Result<Platform, Error> {
+    let mut ports = Bus::new("port");
+    let pci = u64::from(EmptyPciHost::FIRST_PORT)..=u64::from(EmptyPciHost::LAST_PORT);
+    ports.insert("PCI host", pci, Arc::new(EmptyPciHost::default()))?;
+    Ok(Platform { ports, mmio: Bus::new("MMIO"), calls })
+}
+
+fn sink(output: &Output) -> Result<Sink, Error> {
+    match output {
+        Output::None => Ok(Sink::Null),
+        Output::Stdout => rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
+            .map(Sink::Fd)
+            .map_err(|error| Error::Output(error.into())),
+        Output::File(path) => File::create(path)
+            .map(|file| Sink::Fd(file.into()))
+            .map_err(|source| Error::OutputFile { path: path.clone(), source }),
+    }
+}
+
+fn random() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    let got = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(Error::host("getting random numbers"))?;
+    if got != bytes.len() {
+        return Err(Error::host("getting random numbers")(io::Error::from(io::ErrorKind::UnexpectedEof)));
+    }
+    Ok(u64::from_ne_bytes(bytes))
+}

@@ -1,0 +1,88 @@
+//! From what was asked for and what the image asks for to what will be built.
+
+use nerite_loader::{Image, Interface};
+
+use crate::Error;
+use crate::config::{Config, DEFAULT_MEMORY, MAX_CPUS, MIN_MEMORY};
+
+/// What will be built: every choice is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) memory: u64,
+    pub(crate) cpus: u32,
+    pub(crate) kernel_args: Vec<String>,
+    pub(crate) app_args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// Merges the image's own configuration under `config`, which always wins.
+    pub(crate) fn new(config: &Config, image: &Image) -> Result<Self, Error> {
+        let own = image.config();
+        let required_memory = own.and_then(|own| own.memory).unwrap_or(0);
+        let required_cpus = own.and_then(|own| own.cpus).unwrap_or(0);
+        let path = || config.image.clone();
+
+        let memory = config.memory.size.unwrap_or_else(|| DEFAULT_MEMORY.max(round_up(required_memory)));
+        if memory < MIN_MEMORY {
+            return Err(Error::MemoryTooSmall { given: memory });
+        }
+        if memory < required_memory {
+            return Err(Error::ImageNeedsMemory { image: path(), required: required_memory, given: memory });
+        }
+        let cpus = config.cpus.count.unwrap_or_else(|| required_cpus.max(1));
+        if cpus < required_cpus {
+            return Err(Error::ImageNeedsCpus { image: path(), required: required_cpus, given: cpus });
+        }
+        if cpus == 0 || cpus > MAX_CPUS {
+            return Err(Error::CpuCount { given: cpus });
+        }
+        let affinity = config.cpus.affinity.len();
+        if affinity != 0 && u32::try_from(affinity) != Ok(cpus) {
+            return Err(Error::Affinity { given: affinity, cpus });
+        }
+
+        let or_own = |given: &[String], own: Option<&Vec<String>>| match own {
+            Some(own) if given.is_empty() => own.clone(),
+            _ => given.to_vec(),
+        };
+        let mut env = Vec::new();
+        for variable in own.into_iter().flat_map(|own| &own.env_vars) {
+            let (key, value) = variable
+                .split_once('=')
+                .ok_or_else(|| Error::ImageVariable { image: path(), variable: variable.clone() })?;
+            set(&mut env, key, value);
+        }
+        for (key, value) in &config.guest.env {
+            set(&mut env, key, value);
+        }
+        let plan = Self {
+            memory,
+            cpus,
+            kernel_args: or_own(&config.guest.kernel_args, own.map(|own| &own.kernel_args)),
+            app_args: or_own(&config.guest.app_args, own.map(|own| &own.app_args)),
+            env,
+        };
+        if image.kernel().interface() == Interface::V1 && !plan.kernel_args.is_empty() {
+            log::warn!(
+                "{}: this kernel has hypercall interface v1, which carries no kernel arguments: {:?} are not passed on",
+                config.image.display(),
+                plan.kernel_args
+            );
+        }
+        Ok(plan)
+    }
+}
+
+/// Sets a variable; a later one of the same name takes the place of an earlier one.
+fn set(env: &mut Vec<(String, String)>, key: &str, value: &str) {
+    match env.iter_mut().find(|(name, _)| name == key) {
+        Some((_, old)) => value.clone_into(old),
+        None => env.push((key.to_owned(), value.to_owned())),
+    }
+}
+
+/// Up to the next multiple of 2 MiB.
+fn round_up(size: u64) -> u64 {
+    size.checked_next_multiple_of(crate::config::MEMORY_GRANULARITY).unwrap_or(u64::MAX)
+}
