@@ -11,18 +11,39 @@ use crate::{paths, progress};
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root()).stdin(Stdio::null());
+    // Cargo sets these for the package it runs, which is xtask, and not for those that xtask builds.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// Runs a build; its messages go where ours go. `what` is named when it fails.
+pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success(), "{what} do not build");
+    Ok(())
 }
 
 /// Builds the release `vmm` and says where it is.
 pub(crate) fn vmm() -> Result<PathBuf> {
     let step = progress::step("building vmm");
-    let status = cargo()
-        .args(["build", "--quiet", "--release", "--package", "nerite-vmm", "--bin", "vmm", "--target-dir"])
-        .arg(paths::target())
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "vmm does not build");
+    let mut command = cargo();
+    command.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "nerite-vmm",
+        "--bin",
+        "vmm",
+        "--target-dir",
+    ]);
+    run(command.arg(paths::target()), "the sources of vmm")?;
     step.done();
     Ok(paths::target().join("release/vmm"))
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ use crate::job::{Ending, Job, Stream};
 /// Output beyond this many bytes per stream is dropped: a guest that prints for ever must not fill the host.
 const MAX_OUTPUT: usize = 16 << 20;
 /// How long output may trickle in after the command has ended.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(10);
+/// How many pieces of output may wait; then the command waits, as it would for a slow terminal.
+const PIECES: usize = 16;
 /// Search path of a job, the same on the host and in the lab.
 const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin";
 
@@ -45,7 +47,7 @@ fn spawn(job: &Job) -> Result<Child, String> {
 }
 
 fn supervise(job: &Job, mut child: Child, start: Instant, output: &mut dyn FnMut(Stream, &[u8])) -> Ending {
-    let (sender, events) = mpsc::channel();
+    let (sender, events) = mpsc::sync_channel(PIECES);
     let pid = Pid::from_child(&child);
     feed(job, &mut child);
     if let Some(stdout) = child.stdout.take() {
@@ -64,7 +66,8 @@ fn supervise(job: &Job, mut child: Child, start: Instant, output: &mut dyn FnMut
     let mut kill = job.kill.as_ref().map(|kill| Marker { text: kill.after.as_bytes(), tail: Vec::new() });
     let (mut open, mut running, mut timed_out) = (2, true, false);
     while open > 0 || running {
-        let event = events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let event = if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { events.recv_timeout(left) };
         match event {
             Ok(Event::Piece(stream, bytes)) => {
                 if stream == Stream::Out && kill.as_mut().is_some_and(|marker| marker.seen(&bytes)) {
@@ -119,7 +122,7 @@ fn feed(job: &Job, child: &mut Child) {
     });
 }
 
-fn read_all(stream: Stream, mut from: impl Read + Send + 'static, sender: Sender<Event>) {
+fn read_all(stream: Stream, mut from: impl Read + Send + 'static, sender: SyncSender<Event>) {
     thread::spawn(move || {
         let mut buffer = vec![0; 16 << 10];
         let mut total = 0;
@@ -129,6 +132,7 @@ fn read_all(stream: Stream, mut from: impl Read + Send + 'static, sender: Sender
             if total <= MAX_OUTPUT && sender.send(Event::Piece(stream, piece)).is_err() {
                 return;
             }
+            // Beyond the limit it is read and dropped, so that the command does not hang on a full pipe.
         }
         let _ = sender.send(Event::Closed);
     });
@@ -223,10 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn endless_output_ends_with_the_time() {
+        let job = Job { timeout: 1, ..shell("yes") };
+        let (start, mut length) = (Instant::now(), 0);
+        let (ending, _) = execute(&job, &mut |_, bytes| length += bytes.len());
+        assert_eq!(ending, Ending::TimedOut);
+        assert!(length <= MAX_OUTPUT, "{length} bytes");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
     fn a_child_left_behind_does_not_hold_the_job_up() {
         let start = Instant::now();
         assert_eq!(run(&shell("sleep 100 & exit 3")).0, Ending::Exited(3));
-        assert!(start.elapsed() < Duration::from_secs(4));
+        assert!(start.elapsed() < Duration::from_secs(8));
     }
 
     #[test]

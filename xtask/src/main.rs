@@ -6,10 +6,14 @@
 mod build;
 mod exec;
 mod job;
+mod kernels;
 mod lab;
 mod packages;
 mod paths;
+mod platform;
 mod progress;
+mod suite;
+mod test_kernels;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +26,8 @@ use clap::Parser;
 enum Cli {
     /// Run a command in the lab: an emulated machine with real KVM
     Lab(lab::Args),
+    /// Boot the test kernels, on hardware KVM or in the lab
+    TestKernels(test_kernels::Args),
     /// Run the list of jobs (this is what works inside the lab)
     #[command(hide = true)]
     Agent,
@@ -30,6 +36,7 @@ enum Cli {
 fn main() -> ExitCode {
     let result = match Cli::parse() {
         Cli::Lab(args) => lab::main(args),
+        Cli::TestKernels(args) => test_kernels::main(&args),
         Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),
     };
     match result {

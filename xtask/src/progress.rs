@@ -46,11 +46,6 @@ impl Step {
     pub(crate) fn done(self) {
         say(&format!("{}: {:.1} s", self.text, self.start.elapsed().as_secs_f64()));
     }
-
-    /// How long it has been going.
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.start.elapsed()
-    }
 }
 
 impl Drop for Step {

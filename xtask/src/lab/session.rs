@@ -29,11 +29,9 @@ pub(crate) const MAX_RETRIES: usize = 2;
 
 /// What a session tells while it runs.
 pub(crate) enum Report<'a> {
-    /// The job with this index started.
-    Started(usize),
-    /// It wrote something.
+    /// The job that runs now wrote something.
     Output(Stream, &'a [u8]),
-    /// It ended.
+    /// The job with this index ended.
     Finished(usize, &'a Outcome),
 }
 
@@ -198,7 +196,6 @@ impl Watch {
                 Kind::Start => {
                     self.job = Some((frame.job, Instant::now()));
                     now = Outcome::failed("");
-                    report(Report::Started(number));
                 }
                 Kind::Out => {
                     now.stdout.extend_from_slice(&frame.payload);

@@ -1,0 +1,112 @@
+//! Where guests run: on this host's KVM if that is real, in the lab otherwise.
+
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+
+use anyhow::Result;
+use nerite_kvm::probe::{self, HostKvm};
+
+use crate::job::{Job, Outcome, Stream};
+use crate::lab::{Machine, Report, Session};
+use crate::{exec, progress};
+
+/// The two places in which a guest can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Platform {
+    /// This host, whose KVM uses the processor.
+    Hardware,
+    /// The emulated machine.
+    Lab,
+}
+
+impl Platform {
+    /// Asks the host's KVM to run a guest, and says in one line what follows from the answer.
+    pub(crate) fn choose() -> Self {
+        match probe::host() {
+            HostKvm::Hardware => {
+                progress::say("guests run on this host's hardware KVM");
+                Self::Hardware
+            }
+            other => {
+                progress::say(&format!("guests run in the lab: this host has {other}"));
+                Self::Lab
+            }
+        }
+    }
+}
+
+/// Runs jobs on one of the platforms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Runner {
+    /// Where.
+    pub(crate) platform: Platform,
+    /// How many at the same time: processes on the host, or labs.
+    pub(crate) workers: usize,
+    /// What a lab is like.
+    pub(crate) machine: Machine,
+}
+
+impl Runner {
+    /// Runs all jobs and hands each outcome to `report` as it comes, in no particular order. Returns how often a lab
+    /// froze and was started again.
+    pub(crate) fn run(&self, jobs: &[Job], report: &mut dyn FnMut(usize, &Outcome)) -> Result<usize> {
+        let workers = self.workers.clamp(1, jobs.len().max(1));
+        let (sender, results) = mpsc::channel();
+        let queue = Mutex::new(0..jobs.len());
+        thread::scope(|scope| {
+            let mut labs = Vec::new();
+            for worker in 0..workers {
+                let (sender, queue) = (sender.clone(), &queue);
+                match self.platform {
+                    Platform::Hardware => {
+                        scope.spawn(move || run_on_host(jobs, queue, &sender));
+                    }
+                    Platform::Lab => labs.push(scope.spawn(move || {
+                        let mine: Vec<usize> = (worker..jobs.len()).step_by(workers).collect();
+                        self.run_in_lab(jobs, &mine, &sender)
+                    })),
+                }
+            }
+            drop(sender);
+            for (index, outcome) in results {
+                report(index, &outcome);
+            }
+            let mut freezes = 0;
+            for lab in labs {
+                freezes += lab.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a lab's thread panicked")))?;
+            }
+            Ok(freezes)
+        })
+    }
+
+    fn run_in_lab(
+        &self,
+        jobs: &[Job],
+        mine: &[usize],
+        sender: &mpsc::Sender<(usize, Outcome)>,
+    ) -> Result<usize> {
+        let mut session = Session::new(self.machine)?;
+        let list: Vec<Job> = mine.iter().filter_map(|index| jobs.get(*index)).cloned().collect();
+        let results = session.run(&list, &mut |report| {
+            if let Report::Finished(index, outcome) = report
+                && let Some(index) = mine.get(index)
+            {
+                let _ = sender.send((*index, outcome.clone()));
+            }
+        })?;
+        Ok(results.freezes)
+    }
+}
+
+fn run_on_host(jobs: &[Job], queue: &Mutex<std::ops::Range<usize>>, sender: &mpsc::Sender<(usize, Outcome)>) {
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some((index, job)) = next.and_then(|index| Some((index, jobs.get(index)?))) else { return };
+        let mut outcome = Outcome::failed("");
+        (outcome.ending, outcome.time) = exec::execute(job, &mut |stream, bytes| match stream {
+            Stream::Out => outcome.stdout.extend_from_slice(bytes),
+            Stream::Err => outcome.stderr.extend_from_slice(bytes),
+        });
+        let _ = sender.send((index, outcome));
+    }
+}

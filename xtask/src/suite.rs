@@ -1,0 +1,198 @@
+//! The list of guest tests, `tests/kernels/suite.toml`: what to run and what must come of it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::exec;
+use crate::job::{Ending, Job, Kill, Outcome};
+use crate::kernels::{self, Tar};
+
+/// The file `suite.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Suite {
+    /// The tests, in the order in which they run.
+    #[serde(rename = "test")]
+    pub(crate) tests: Vec<Test>,
+}
+
+/// One run of one guest.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Test {
+    /// Unique.
+    pub(crate) name: String,
+    /// The binary in `tests/kernels` to boot.
+    image: String,
+    /// If there, the kernel is packed into a Hermit image tar with these settings.
+    tar: Option<Tar>,
+    /// Options of `vmm run` before the image.
+    #[serde(default)]
+    options: Vec<String>,
+    /// Arguments of the guest.
+    #[serde(default)]
+    args: Vec<String>,
+    /// Environment variables of the `vmm` process.
+    #[serde(default)]
+    env: std::collections::BTreeMap<String, String>,
+    /// Text on standard input.
+    #[serde(default)]
+    stdin: String,
+    /// Whether standard input stays open after that.
+    #[serde(default)]
+    stdin_open: bool,
+    /// Expected exit code of `vmm`.
+    #[serde(default)]
+    exit: i32,
+    /// Texts that standard output must contain.
+    #[serde(default)]
+    stdout: Vec<String>,
+    /// What standard output must be, to the byte.
+    stdout_exact: Option<String>,
+    /// Texts that standard error must contain.
+    #[serde(default)]
+    stderr: Vec<String>,
+    /// Texts that neither stream may contain.
+    #[serde(default)]
+    absent: Vec<String>,
+    /// Seconds.
+    #[serde(default = "default_timeout")]
+    timeout: u64,
+    /// A signal to send to `vmm`.
+    kill: Option<Kill>,
+    /// Why the test runs on hardware KVM only.
+    pub(crate) hardware_only: Option<String>,
+}
+
+fn default_timeout() -> u64 {
+    60
+}
+
+impl Suite {
+    /// Reads the suite of this repository.
+    pub(crate) fn load() -> Result<Self> {
+        let path = kernels::source().join("suite.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let suite: Self = toml::from_str(text)?;
+        let mut names: Vec<&str> = suite.tests.iter().map(|test| test.name.as_str()).collect();
+        names.sort_unstable();
+        for pair in names.windows(2) {
+            ensure!(pair[0] != pair[1], "two tests are called {}", pair[0]);
+        }
+        for test in &suite.tests {
+            let checks = !test.stdout.is_empty() || test.stdout_exact.is_some() || !test.stderr.is_empty();
+            ensure!(checks, "the test {} looks at no output, so it would pass without its guest", test.name);
+            if let Some(kill) = &test.kill {
+                let known = exec::signal_named(&kill.signal).is_some();
+                ensure!(known, "the test {} sends an unknown signal, {}", test.name, kill.signal);
+            }
+        }
+        Ok(suite)
+    }
+}
+
+impl Test {
+    /// What is to be run, with the kernels in the folder `kernels`; packs the image if the test asks for it.
+    pub(crate) fn job(&self, vmm: &Path, kernels: &Path, images: &Path) -> Result<Job> {
+        let kernel = kernels.join(&self.image);
+        let image = match &self.tar {
+            None => kernel,
+            Some(tar) => {
+                let image = images.join(format!("{}.hermit", self.name));
+                tar.pack(&kernel, &image).with_context(|| format!("test {}", self.name))?;
+                image
+            }
+        };
+        ensure!(image.is_file(), "the test {} names an unknown image, {}", self.name, self.image);
+        let mut command = vec![vmm.display().to_string(), "run".to_owned()];
+        command.extend_from_slice(&self.options);
+        command.push(image.display().to_string());
+        if !self.args.is_empty() {
+            command.push("--".to_owned());
+            command.extend_from_slice(&self.args);
+        }
+        Ok(Job {
+            name: self.name.clone(),
+            command,
+            dir: None,
+            stdin: self.stdin.clone(),
+            stdin_file: None,
+            stdin_open: self.stdin_open,
+            timeout: self.timeout,
+            files: vec![vmm.to_owned(), image],
+            kill: self.kill.clone(),
+            env: self.env.clone(),
+        })
+    }
+
+    /// What is wrong with the outcome; nothing if the test passed.
+    pub(crate) fn judge(&self, outcome: &Outcome) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if outcome.ending != Ending::Exited(self.exit) {
+            wrong.push(format!("expected exit code {}, got: {}", self.exit, outcome.ending));
+        }
+        let stdout = String::from_utf8_lossy(&outcome.stdout);
+        let stderr = String::from_utf8_lossy(&outcome.stderr);
+        for (name, texts, stream) in [("stdout", &self.stdout, &stdout), ("stderr", &self.stderr, &stderr)] {
+            let missing = texts.iter().filter(|text| !stream.contains(text.as_str()));
+            wrong.extend(missing.map(|text| format!("expected on {name}: {text:?}")));
+        }
+        if let Some(exact) = self.stdout_exact.as_ref().filter(|exact| exact.as_bytes() != outcome.stdout) {
+            wrong.push(format!("expected exactly this on stdout: {exact:?}"));
+        }
+        let unwanted = self.absent.iter().filter(|text| stdout.contains(*text) || stderr.contains(*text));
+        wrong.extend(unwanted.map(|text| format!("must not be there: {text:?}")));
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const ONE: &str = "[[test]]\nname = 'a'\nimage = 'hello'\nstdout = ['hi']\nexit = 3\n";
+
+    fn outcome(code: i32, stdout: &str) -> Outcome {
+        let (stdout, stderr) = (stdout.as_bytes().to_vec(), Vec::new());
+        Outcome { ending: Ending::Exited(code), stdout, stderr, time: Duration::ZERO }
+    }
+
+    #[test]
+    fn mistakes_in_the_suite_are_named() {
+        let error = |text: &str| format!("{:#}", Suite::parse(text).unwrap_err());
+        assert!(error(&format!("{ONE}nonsense = 1")).contains("nonsense"));
+        assert!(error(&format!("{ONE}{ONE}")).contains("two tests are called a"));
+        assert!(error("[[test]]\nname = 'x'\nimage = 'y'").contains("looks at no output"));
+        assert!(error(&format!("{ONE}kill = {{ after = 'x', signal = 'SIGFOO' }}")).contains("SIGFOO"));
+        assert!(error(&format!("{ONE}tar = {{ colour = 'red' }}")).contains("colour"));
+    }
+
+    #[test]
+    fn an_outcome_is_judged_by_code_and_text() {
+        let suite = Suite::parse(&format!("{ONE}absent = ['panic']")).unwrap();
+        let test = &suite.tests[0];
+        assert_eq!(test.judge(&outcome(3, "oh, hi there")), Vec::<String>::new());
+        assert_eq!(test.judge(&outcome(0, "hi")), ["expected exit code 3, got: exit code 0"]);
+        assert_eq!(test.judge(&outcome(3, "ho")), ["expected on stdout: \"hi\""]);
+        assert_eq!(test.judge(&outcome(3, "hi panic")), ["must not be there: \"panic\""]);
+        let late = Outcome { ending: Ending::TimedOut, ..outcome(3, "hi") };
+        assert_eq!(test.judge(&late).len(), 1);
+    }
+
+    #[test]
+    fn exact_output_is_exact() {
+        let suite = Suite::parse("[[test]]\nname = 'a'\nimage = 'i'\nstdout_exact = \"x\\n\"").unwrap();
+        let test = &suite.tests[0];
+        assert!(test.judge(&outcome(0, "x\n")).is_empty());
+        assert_eq!(test.judge(&outcome(0, "x")).len(), 1);
+    }
+}

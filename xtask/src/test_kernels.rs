@@ -1,0 +1,118 @@
+//! `cargo xtask test-kernels`: boots every test kernel and looks at what came of it.
+
+use anyhow::{Result, ensure};
+
+use crate::job::{Job, Outcome, Summary};
+use crate::lab::Machine;
+use crate::platform::{Platform, Runner};
+use crate::suite::{Suite, Test};
+use crate::{build, kernels, paths, progress};
+
+/// Some guests have 5 GiB.
+const LAB_MEMORY_MIB: u64 = 8192;
+
+/// `cargo xtask test-kernels`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only tests with this text in their name; "hermit" is the group of real Hermit applications
+    filter: Option<String>,
+    /// Print the tests' names and run nothing
+    #[arg(long)]
+    list: bool,
+    /// How many to run at the same time; in the lab, that many labs, each with its own emulated CPU
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    jobs: usize,
+}
+
+/// Runs the tests, prints a line for each and the closing line; the status is 1 if one failed.
+pub(crate) fn main(args: &Args) -> Result<i32> {
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let tests = select(filter)?;
+    if args.list {
+        tests.iter().for_each(|test| println!("{}", test.name));
+        return Ok(0);
+    }
+    let summary = run(&tests, &runner(Platform::choose(), args.jobs))?;
+    println!("{summary}");
+    Ok(i32::from(summary.failed > 0))
+}
+
+/// The tests with `filter` in their name.
+pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
+    let suite = Suite::load()?;
+    let tests: Vec<Test> = suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
+    ensure!(!tests.is_empty(), "no test has \"{filter}\" in its name; --list shows them");
+    Ok(tests)
+}
+
+/// How guest tests are run.
+pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
+    Runner { platform, workers, machine: Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() } }
+}
+
+/// Builds what the tests need and runs them.
+pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
+    let vmm = build::vmm()?;
+    let folder = kernels::build()?;
+    let images = paths::target().join("kernels/images");
+    let mut summary = Summary::default();
+    let mut chosen = Vec::new();
+    for test in tests {
+        match &test.hardware_only {
+            Some(reason) if runner.platform == Platform::Lab => {
+                println!("SKIP {}: on hardware KVM only: {reason}", test.name);
+                summary.skipped += 1;
+            }
+            _ => chosen.push(test),
+        }
+    }
+    let jobs = chosen.iter().map(|test| test.job(&vmm, &folder, &images)).collect::<Result<Vec<Job>>>()?;
+    let freezes = runner.run(&jobs, &mut |index, outcome| {
+        if let (Some(test), Some(job)) = (chosen.get(index), jobs.get(index)) {
+            let wrong = test.judge(outcome);
+            summary += print_verdict(job, outcome, &wrong);
+        }
+    })?;
+    if freezes > 0 {
+        progress::say(&format!("the lab froze {freezes} times and was started again"));
+    }
+    Ok(summary)
+}
+
+/// Prints the line of one test, and after a failure all that is known about it.
+pub(crate) fn print_verdict(job: &Job, outcome: &Outcome, wrong: &[String]) -> Summary {
+    let seconds = outcome.time.as_secs_f64();
+    if wrong.is_empty() {
+        println!("ok   {} ({seconds:.1} s)", job.name);
+        return Summary { passed: 1, ..Summary::default() };
+    }
+    println!("FAIL {} ({seconds:.1} s)", job.name);
+    println!("     command: {}", shown(&job.command));
+    for line in wrong {
+        println!("     {line}");
+    }
+    for (name, bytes) in [("stdout", &outcome.stdout), ("stderr", &outcome.stderr)] {
+        println!("     {name} ({} bytes):", bytes.len());
+        let text = String::from_utf8_lossy(bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        // The beginning says what was run and the end how it ended.
+        let (first, last) = (40, 60);
+        for (number, line) in lines.iter().enumerate() {
+            if number < first || number + last >= lines.len() {
+                println!("       {line}");
+            } else if number == first {
+                println!("       ... {} lines left out", lines.len() - first - last);
+            }
+        }
+    }
+    Summary { failed: 1, ..Summary::default() }
+}
+
+/// A command as someone would type it.
+fn shown(command: &[String]) -> String {
+    let words = command.iter().map(|word| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !word.is_empty() && word.chars().all(plain) { word.clone() } else { format!("{word:?}") }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
