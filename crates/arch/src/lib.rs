@@ -50,3 +50,8 @@ mod regs;
 pub use cpuid::CpuidEntry;
 pub use error::Error;
 pub use regs::{DescriptorTable, Msr, Regs, Segment, SpecialRegs};
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
 //! The topology leaves that only AMD CPUs have (APM vol. 3, appendix E.4).
 
 use super::topology::cache_level;
-use super::{Guest, Leaves};
+use super::{CpuidEntry, Guest, Leaves};
 
 /// Leaf 0x80000008 (APM E.4.7): ECX[7:0] is the number of cores less one, ECX[15:12] the bits of the APIC id that number
 /// them. With it goes `CmpLegacy` of leaf 0x80000001, ECX bit 1: more than one core in the package.
@@ -29,9 +29,14 @@ pub(super) fn caches(leaves: &mut Leaves, guest: &Guest) {
 }
 
 /// Leaf 0x8000001E (APM E.4.16): EAX is the extended APIC id, EBX[7:0] the core id and EBX[15:8] its threads less one,
-/// ECX the node, of which there is one. Zero where the host has no topology extensions, so left alone there.
+/// ECX the node, of which there is one. Reserved where the host has no topology extensions, so left alone there.
+///
+/// Leaf 0x80000026, extended topology, repeats what leaf 0xB says. It describes the host, so it is emptied.
 pub(super) fn ids(leaves: &mut Leaves, guest: &Guest) {
     const TOPOLOGY_EXTENSIONS: u32 = 1 << 22;
+    for leaf in leaves.of(0x8000_0026) {
+        *leaf = CpuidEntry { function: leaf.function, index: leaf.index, ..CpuidEntry::default() };
+    }
     let extensions = leaves.get(0x8000_0001).is_some_and(|leaf| leaf.ecx & TOPOLOGY_EXTENSIONS != 0);
     if !extensions {
         return;

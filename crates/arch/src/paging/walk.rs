@@ -76,9 +76,9 @@ const NO_EXECUTE: u64 = 1 << 63;
 /// Translates `vaddr` through the 4-level page tables whose root is in `cr3`, in at most four reads.
 ///
 /// `read` gives the 8 bytes at a guest-physical address, or `None` where there is no memory. Tables that refer to
-/// themselves are no problem: each level is visited once. Entries that bits 63:52 of an address would make invalid on
-/// a CPU with fewer physical address bits are masked, not refused. A guest that turned on 5-level paging
-/// (CR4.LA57) needs another walker.
+/// themselves are no problem: each level is visited once. Addresses are bits 51:12 of an entry, whatever the width of
+/// the CPU's physical addresses: one that is too wide leads out of memory and fails there. A guest that turned on
+/// 5-level paging (CR4.LA57) needs another walker.
 ///
 /// # Errors
 ///
