@@ -13,9 +13,13 @@ pub(crate) fn main() {
     println!("loaded at {:#x}", range.start);
     check!(
         range.start >= LINKED_AT && range.start < LINKED_AT + 0x10_0000,
-        "loaded at {:#x}, linked for {LINKED_AT:#x}", range.start
+        "loaded at {:#x}, linked for {LINKED_AT:#x}",
+        range.start
     );
-    check!(range.contains(&(core::ptr::from_ref(POINTER).addr() as u64)), "a pointer points out of the image");
+    check!(
+        range.contains(&(core::ptr::from_ref(POINTER).addr() as u64)),
+        "a pointer points out of the image"
+    );
     check_eq!(core::hint::black_box(*POINTER), 0x5afe_c0de, "a constant behind a pointer");
     check_eq!(boot::info().hardware_info.phys_addr_range.start, 0, "start of RAM of a fixed image");
 }

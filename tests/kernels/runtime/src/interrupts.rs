@@ -114,7 +114,11 @@ extern "C" fn dispatch(frame: &mut Frame) {
     if handler.is_null() {
         println!(
             "unexpected {} (vector {vector}, error code {:#x}) at {:#x}, rsp {:#x}, cr2 {:#x}",
-            name(frame.vector), frame.error, frame.rip, frame.rsp, cpu::cr2()
+            name(frame.vector),
+            frame.error,
+            frame.rip,
+            frame.rsp,
+            cpu::cr2()
         );
         exit(-1);
     }
@@ -202,20 +206,12 @@ pub(crate) fn init(index: usize) {
         0u64,
         0x00af_9b00_0000_ffff,
         0x00cf_9300_0000_ffff,
-        size_of::<Tss>() as u64 - 1
-            | (tss_at & 0xff_ffff) << 16
-            | 0x89 << 40
-            | (tss_at >> 24 & 0xff) << 56,
+        size_of::<Tss>() as u64 - 1 | (tss_at & 0xff_ffff) << 16 | 0x89 << 40 | (tss_at >> 24 & 0xff) << 56,
         tss_at >> 32,
     ]));
-    let gdt_pointer = TablePointer {
-        limit: size_of_val(gdt) as u16 - 1,
-        base: core::ptr::from_ref(gdt).addr() as u64,
-    };
-    let idt_pointer = TablePointer {
-        limit: (VECTORS * 16 - 1) as u16,
-        base: idt().addr() as u64,
-    };
+    let gdt_pointer =
+        TablePointer { limit: size_of_val(gdt) as u16 - 1, base: core::ptr::from_ref(gdt).addr() as u64 };
+    let idt_pointer = TablePointer { limit: (VECTORS * 16 - 1) as u16, base: idt().addr() as u64 };
     // SAFETY: both tables are valid, live for ever, and keep the meaning of the selectors in use (8 and 0x10).
     unsafe {
         asm!(

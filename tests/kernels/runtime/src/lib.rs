@@ -72,6 +72,17 @@ pub fn v2() -> V2 {
     unsafe { V2::assume_identity_mapped() }
 }
 
+/// A parameter block of a hypercall.
+pub trait Block: zerocopy::FromBytes + zerocopy::IntoBytes {}
+
+impl<T: zerocopy::FromBytes + zerocopy::IntoBytes> Block for T {}
+
+/// Puts a value on the heap for good.
+#[must_use]
+pub fn leak<T>(value: T) -> &'static mut T {
+    alloc::boxed::Box::leak(alloc::boxed::Box::new(value))
+}
+
 /// Ends the machine with `code`.
 pub fn exit(code: i32) -> ! {
     match entry::kernel().interface {
