@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::io;
 
+use nerite_machine::ErrorKind;
+
 use crate::config_file::ConfigFileError;
 use crate::exit_code;
 
@@ -16,6 +18,15 @@ pub enum Error {
     /// The configuration file is wrong.
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
+    /// The image to inspect cannot be read or is malformed.
+    #[error(transparent)]
+    Image(#[from] nerite_loader::Error),
+    /// The machine cannot be made, or the host failed while it ran.
+    #[error(transparent)]
+    Machine(#[from] nerite_machine::Error),
+    /// The signals that end a run cannot be listened to.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(#[source] io::Error),
@@ -28,8 +39,18 @@ impl Error {
         match self {
             Self::Usage(_) => exit_code::USAGE,
             Self::ConfigFile(_) => exit_code::CONFIG_FILE,
-            Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => exit_code::BROKEN_PIPE,
-            Self::Stdout(_) => exit_code::HOST,
+            Self::Image(_) => exit_code::IMAGE,
+            Self::Stdout(error) | Self::Machine(nerite_machine::Error::Output(error))
+                if error.kind() == io::ErrorKind::BrokenPipe =>
+            {
+                exit_code::BROKEN_PIPE
+            }
+            Self::Machine(error) => match error.kind() {
+                ErrorKind::Config => exit_code::USAGE,
+                ErrorKind::Image => exit_code::IMAGE,
+                _ => exit_code::HOST,
+            },
+            Self::Signals(_) | Self::Stdout(_) => exit_code::HOST,
         }
     }
 

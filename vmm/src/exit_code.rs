@@ -1,7 +1,5 @@
 //! What `vmm`'s exit code means. See [`HELP`].
 
-use std::process::ExitCode;
-
 /// The command line or the environment is wrong.
 pub const USAGE: u8 = 240;
 /// The configuration file cannot be used.
@@ -47,12 +45,6 @@ pub fn from_guest(code: i32) -> (u8, bool) {
 #[must_use]
 pub fn from_signal(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |signal| SIGNAL_BASE.saturating_add(signal))
-}
-
-/// `code` for `main` to return.
-#[must_use]
-pub fn exit(code: u8) -> ExitCode {
-    ExitCode::from(code)
 }
 
 #[cfg(test)]

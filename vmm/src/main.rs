@@ -1,3 +1,9 @@
-//! The `vmm` program.
+//! The `vmm` program. Everything is in the library `nerite_vmm`.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nerite_vmm::program::main(std::env::args_os())
+}

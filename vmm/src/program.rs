@@ -1,0 +1,72 @@
+//! The program: from the command line to an exit code.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use nerite_kvm::probe::HostKvm;
+use nerite_loader::{Image, Limits};
+
+use crate::cli::{Action, Cli, InspectArgs};
+use crate::error::Error;
+use crate::{exit_code, logging, output, run};
+
+/// Does what the words of the command line say, the first of which is the program's name.
+///
+/// Everything that goes wrong is told on standard error. The exit code is for `main` to return; see [`exit_code`].
+#[must_use]
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let done = match Cli::try_parse_from(words) {
+        Ok(cli) => {
+            logging::init(cli.verbose);
+            execute(cli.action)
+        }
+        Err(error) => tell(&error),
+    };
+    ExitCode::from(done.unwrap_or_else(|error| {
+        output::report(&error);
+        error.exit_code()
+    }))
+}
+
+fn execute(action: Action) -> Result<u8, Error> {
+    match action {
+        Action::Run(args) => run::run(*args),
+        Action::Inspect(args) => inspect(&args),
+        Action::Probe => probe(),
+    }
+}
+
+/// Prints clap's answer: help and version on standard output, mistakes on standard error.
+fn tell(error: &clap::Error) -> Result<u8, Error> {
+    if !error.use_stderr() {
+        return error.print().map(|()| 0).map_err(Error::Stdout);
+    }
+    let text = error.render();
+    let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    let name = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand { "" } else { "vmm: " };
+    // There is nowhere to say that standard error cannot be written.
+    let _ = write!(std::io::stderr().lock(), "{name}{text}");
+    Ok(exit_code::USAGE)
+}
+
+fn inspect(args: &InspectArgs) -> Result<u8, Error> {
+    let image = Image::read(&args.image, &Limits::default())?;
+    output::print(&image.inspect().to_string())?;
+    Ok(0)
+}
+
+/// Prints one word for programs on standard output, and the reason for people on standard error.
+fn probe() -> Result<u8, Error> {
+    let host = nerite_kvm::probe::host();
+    let word = match host {
+        HostKvm::Hardware => "hardware",
+        HostKvm::Emulating { .. } => "emulating",
+        HostKvm::None { .. } => "none",
+    };
+    output::say(&host.to_string());
+    output::print(&format!("{word}\n"))?;
+    Ok(0)
+}

@@ -1,0 +1,143 @@
+//! Running the built `vmm`, and images to run it on.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
+
+pub mod image;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a run may take before it counts as hanging.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// A folder that a test works in, with helpers to run `vmm` there. It is removed in the end.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file, and gives its path as text.
+    pub fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, contents).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// `vmm` with these words, in this folder, with no environment but a home here.
+    pub fn vmm(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
+        command.args(words).current_dir(self.0.path()).stdin(Stdio::null());
+        command.env_clear().env("HOME", self.path("home")).env("RUST_BACKTRACE", "1");
+        command
+    }
+
+    /// Runs `vmm` with these words to its end.
+    pub fn run(&self, words: &[&str]) -> Done {
+        finish(&mut self.vmm(words))
+    }
+}
+
+/// How a run of `vmm` ended.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// Checks that it ended with this code and one line on standard error that has all of these parts.
+    #[track_caller]
+    pub fn is_error(&self, code: u8, parts: &[&str]) {
+        assert_eq!(self.code, i32::from(code), "{self:?}");
+        assert!(self.stderr.starts_with("vmm: error: "), "{self:?}");
+        assert_eq!(self.stderr.matches('\n').count(), 1, "not one line: {self:?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is missing: {self:?}");
+        }
+        assert_eq!(self.stdout, "", "{self:?}");
+        self.is_orderly();
+    }
+
+    /// Checks that nothing looks like a panic.
+    #[track_caller]
+    pub fn is_orderly(&self) {
+        for word in ["panicked", "RUST_BACKTRACE", "stack backtrace", "unwrap", "internal error: entered"] {
+            assert!(!self.stderr.contains(word), "{self:?}");
+        }
+    }
+}
+
+/// Runs a command to its end, which must come within the time limit.
+#[track_caller]
+pub fn finish(command: &mut Command) -> Done {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let Output { status, stdout, stderr } = wait(child);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Done { code: code(status), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// Waits for a process; a thread ends it at the time limit.
+#[track_caller]
+pub fn wait(child: Child) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    let (done, receiver) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        let late = receiver.recv_timeout(TIME_LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        late
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(done);
+    assert!(!watchdog.join().unwrap(), "vmm hangs: {output:?}");
+    output
+}
+
+/// The exit code as a shell sees it.
+pub fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.code().or(status.signal().map(|signal| 128 + signal)).unwrap()
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < TIME_LIMIT, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says why a test does not run, where cargo shows it.
+pub fn skip(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
+/// Whether guests of integer instructions can be run here, on hardware or on an emulating KVM.
+pub fn has_kvm() -> bool {
+    let folder = Folder::new();
+    let probe = folder.run(&["probe"]);
+    let usable = probe.stdout != "none\n";
+    if !usable {
+        skip(probe.stderr.trim());
+    }
+    usable
+}
+
+/// Makes a path readable for all, and the folders above it up to the temporary folder.
+pub fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
