@@ -51,7 +51,7 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Where a link points.
     pub target: Option<Vec<u8>>,
-    /// Permission bits of the mode.
+    /// Permission bits of the mode; 0 if the archive does not say.
     pub mode: u32,
     /// Where its data is in the decompressed archive; empty unless it is a regular file.
     data: Range<usize>,
@@ -132,7 +132,8 @@ impl Archive {
                 name: entry.path_bytes().into_owned(),
                 kind,
                 target: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
-                mode: entry.header().mode().map_err(|error| problem(index, &error))? & 0o7777,
+                // Some tools leave it empty, and nothing depends on it.
+                mode: entry.header().mode().unwrap_or(0) & 0o7777,
                 data,
             });
         }

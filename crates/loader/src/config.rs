@@ -57,7 +57,7 @@ impl ImageConfig {
 
     /// The environment variables as names and values, in order; what is not `NAME=value` is left out.
     pub fn env(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.env_vars.iter().filter_map(|text| text.split_once('=')).filter(|(name, _)| !name.is_empty())
+        self.env_vars.iter().filter_map(|text| assignment(text))
     }
 
     /// What TOML can say but a guest cannot be told: its strings end at the first NUL.
@@ -68,6 +68,11 @@ impl ImageConfig {
         }
         Ok(())
     }
+}
+
+/// Name and value of an environment variable.
+pub(crate) fn assignment(text: &str) -> Option<(&str, &str)> {
+    text.split_once('=').filter(|(name, _)| !name.is_empty())
 }
 
 /// An error of the TOML parser, with its line where that can be found.

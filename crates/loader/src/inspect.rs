@@ -164,22 +164,28 @@ impl fmt::Display for RelocationCounts {
 
 fn show_config(f: &mut fmt::Formatter<'_>, config: &ImageConfig) -> fmt::Result {
     line(f, "kernel file", format_args!("{}", text::printable(config.kernel.as_bytes())))?;
-    let lists = [
-        ("kernel arguments", &config.kernel_args),
-        ("arguments", &config.app_args),
-        ("environment", &config.env_vars),
-    ];
-    for (name, values) in lists {
-        for (index, value) in values.iter().enumerate() {
-            let name = if index == 0 { name } else { "" };
-            line(f, name, format_args!("{}", text::printable(value.as_bytes())))?;
-        }
+    list(f, "kernel arguments", config.kernel_args.iter().map(String::as_str))?;
+    list(f, "arguments", config.app_args.iter().map(String::as_str))?;
+    for (index, value) in config.env_vars.iter().enumerate() {
+        let name = if index == 0 { "environment" } else { "" };
+        let note =
+            if crate::config::assignment(value).is_some() { "" } else { " (no effect: not NAME=value)" };
+        line(f, name, format_args!("{}{note}", text::printable(value.as_bytes())))?;
     }
     if let Some(memory) = config.memory {
         line(f, "needs memory", format_args!("{}", Size(memory)))?;
     }
     if let Some(cpus) = config.cpus {
         line(f, "needs vCPUs", format_args!("{cpus}"))?;
+    }
+    Ok(())
+}
+
+/// A line for each value, the first with the name.
+fn list<'a>(f: &mut fmt::Formatter<'_>, name: &str, values: impl Iterator<Item = &'a str>) -> fmt::Result {
+    for (index, value) in values.enumerate() {
+        let name = if index == 0 { name } else { "" };
+        line(f, name, format_args!("{}", text::printable(value.as_bytes())))?;
     }
     Ok(())
 }

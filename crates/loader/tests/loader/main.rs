@@ -1,0 +1,9 @@
+//! Tests of whole images: made here byte by byte, loaded, compared, damaged.
+#![allow(clippy::cast_possible_truncation, reason = "the files made here are small")]
+
+mod differential;
+mod elf;
+mod errors;
+mod exercise;
+mod hostile;
+mod images;
