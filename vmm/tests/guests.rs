@@ -101,11 +101,9 @@ fn memory_and_vcpus_of_many_sizes() {
     fixed.loads[0].0 = 0x20_0000;
     fixed.entry += 0x20_0000;
     let fixed = folder.file("fixed", fixed.build());
-    let mut v1 = Elf::new(&image::exit(3));
+    // Exit of interface v1 is port 0x540; EAX is the address of the code, which is in the image itself.
+    let mut v1 = Elf::new(&[0x8d, 0x05, 0x06, 0, 0, 0, 0x66, 0xba, 0x40, 0x05, 0xef, 0xf4, 3, 0, 0, 0]);
     v1.interface = None;
-    // Exit of interface v1 is port 0x540; EAX is the address of the code, in the image itself.
-    v1.code =
-        vec![0x8d, 0x05, 0x0c, 0, 0, 0, 0x66, 0xba, 0x40, 0x05, 0xef, 0xf4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
     let v1 = folder.file("v1", v1.build());
     for image in [&image, &fixed, &v1] {
         for options in [
@@ -199,7 +197,7 @@ fn a_second_signal_does_not_wait() {
     let wchan = format!("/proc/{}/task", pid.as_raw_nonzero());
     wait_until("the pipe to fill up", || {
         std::fs::read_dir(&wchan).unwrap().flatten().any(|task| {
-            std::fs::read_to_string(task.path().join("syscall")).is_ok_and(|call| call.starts_with("1 0x1 "))
+            std::fs::read_to_string(task.path().join("syscall")).is_ok_and(|call| call.starts_with("1 0x"))
         })
     });
     kill_process(pid, Signal::INT).unwrap();
@@ -218,7 +216,7 @@ fn a_guest_that_waits_for_input_can_be_stopped() {
     // SerialReadByte is port 0x1040, and the address of the byte is in RDI.
     let read = [0x48, 0x8d, 0x3d, 0x10, 0, 0, 0, 0x66, 0xba, 0x40, 0x10, 0xef, 0xf4, 0xeb, 0xfd];
     let folder = Folder::new();
-    let child = start(&folder, |command| drop(command.stdin(Stdio::piped())), &read);
+    let child = start(&folder, |command| _ = command.stdin(Stdio::piped()), &read);
     std::thread::sleep(std::time::Duration::from_millis(50));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(code(wait(child).status), 143);
@@ -263,7 +261,7 @@ fn nothing_is_left_behind() {
         return;
     }
     let folder = Folder::new();
-    let child = start(&folder, |command| drop(command.env("TMPDIR", folder.path("tmp"))), &image::SPIN);
+    let child = start(&folder, |command| _ = command.env("TMPDIR", folder.path("tmp")), &image::SPIN);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(code(wait(child).status), 130);
     let left: Vec<_> =
