@@ -148,6 +148,8 @@ mod tests {
         assert_eq!(config.app_args, ["a b", "", "gr\u{fc}n"]);
         assert_eq!(config.env_vars, ["A=1", "B="]);
         assert_eq!((config.memory, config.cpus), (Some(32 << 20), Some(2)));
+        let bytes = format!("{MINIMAL}[requirements]\nmemory = 33554432\n");
+        assert_eq!(ImageConfig::parse(bytes.as_bytes()).unwrap().memory, Some(32 << 20));
     }
 
     #[test]

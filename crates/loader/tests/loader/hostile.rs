@@ -179,6 +179,17 @@ fn data_block() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// A tar archive of an image.
+fn archive(config: &str, kernel: &[u8]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, data) in [("hermit.toml", config.as_bytes()), ("app", kernel)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, name, data).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -217,15 +228,8 @@ proptest! {
 
     #[test]
     fn damaged_archives(list in prop::collection::vec(damage(), 1..6), packed in any::<bool>()) {
-        let mut builder = tar::Builder::new(Vec::new());
         let config = "version = '1'\nkernel = 'app'\n[input]\nkernel_args = []\napp_args = []\n";
-        for (name, data) in [("hermit.toml", config.as_bytes()), ("app", &Elf::hermit().build())] {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(data.len() as u64);
-            builder.append_data(&mut header, name, data).unwrap();
-        }
-        let mut file = builder.into_inner().unwrap();
-        prop_assert!(exercise::image_tar(&file).is_ok());
+        let mut file = archive(config, &Elf::hermit().build());
         if packed {
             file = exercise::gzip(&file);
         }
@@ -234,9 +238,25 @@ proptest! {
     }
 }
 
+/// What the tests here begin with is well-formed; with `NERITE_SEEDS` set to a folder, it is written there for the
+/// targets in `fuzz/`.
 #[test]
-fn undamaged_kernels_pass() {
-    exercise::elf(Elf::hermit().build()).unwrap();
-    exercise::elf(Elf::fixed(0x80_0000).build()).unwrap();
-    exercise::image(Elf { relr: vec![CODE + 0x11a8, 0b101], ..Elf::hermit() }.build()).unwrap();
+fn seeds() {
+    let config = "version = '1'\nkernel = 'app'\n[input]\nkernel_args = ['-ip']\napp_args = []\nenv_vars = ['A=1']\n\
+                  [requirements]\nmemory = '32 MiB'\ncpus = 2\n";
+    let compact = Elf { relr: vec![CODE + 0x11a8, 0b101], ..Elf::hermit() }.build();
+    let kernels = [Elf::hermit().build(), Elf::fixed(0x80_0000).build(), compact];
+    let mut seeds = vec![("hermit_toml", config.as_bytes().to_vec())];
+    for kernel in kernels {
+        let archive = archive(config, &kernel);
+        exercise::elf(kernel.clone()).unwrap();
+        exercise::image_tar(&archive).unwrap();
+        seeds.extend([("elf", kernel), ("image_tar", exercise::gzip(&archive)), ("image_tar", archive)]);
+    }
+    exercise::hermit_toml(config.as_bytes()).unwrap();
+    let Some(folder) = std::env::var_os("NERITE_SEEDS").map(std::path::PathBuf::from) else { return };
+    for (index, (target, seed)) in seeds.into_iter().enumerate() {
+        std::fs::create_dir_all(folder.join(target)).unwrap();
+        std::fs::write(folder.join(target).join(format!("seed-{index}")), seed).unwrap();
+    }
 }
