@@ -17,7 +17,7 @@ use crate::size::MemorySize;
 #[derive(Debug, Parser)]
 #[command(name = "vmm", version, about, long_about = None, args_override_self = true, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-#[command(after_help = exit_code::HELP)]
+#[command(after_long_help = exit_code::HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -55,7 +55,7 @@ pub struct InspectArgs {
 /// `vmm run`.
 #[derive(Debug, Args)]
 #[command(override_usage = "vmm run [OPTIONS] <IMAGE> [--] [ARGS]...")]
-#[command(after_help = exit_code::HELP, args_override_self = true)]
+#[command(after_long_help = exit_code::HELP, args_override_self = true)]
 pub struct RunArgs {
     /// The image (a Hermit ELF file, or a gzip'd tar with a hermit.toml in it), then the application's arguments
     ///

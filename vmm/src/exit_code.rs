@@ -20,14 +20,16 @@ pub const BROKEN_PIPE: u8 = SIGNAL_BASE + SIGPIPE;
 
 /// The exit codes, for `--help`.
 pub const HELP: &str = "\
-Exit codes:
-  0-255  vmm run: what the guest ended with (-1 to -128 as 255 to 128; 255 for any other number, with a line that says it)
+Exit codes of `vmm run`:
+  0-255  the guest's own; -1 to -128 as 255 to 128, any other number as 255 with a message
   240    wrong command line or environment
   241    wrong configuration file
   242    wrong image
-  243    the host cannot do it (no KVM, no memory, failed input or output)
+  243    the host cannot do it: no KVM, no memory, failed input or output
   244    the guest crashed; the report is on standard error
-  128+n  ended by signal n (130 SIGINT, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output)";
+  128+n  ended by signal n: 130 SIGINT, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output
+
+240 and above come with a message on standard error, unless they are the guest's own.";
 
 /// The exit code for what a guest ended with, and whether it is that number exactly.
 ///

@@ -1,5 +1,7 @@
 //! Hermit images made by hand: small enough to break in every way one likes.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers are made here, and small")]
+
 use std::io::Write as _;
 
 /// Where the code starts, in the file and in memory.
