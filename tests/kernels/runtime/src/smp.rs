@@ -22,8 +22,6 @@ pub struct Found {
     pub selectors: [u16; 4],
     /// Address and limit of the GDT.
     pub gdt: (u64, u16),
-    /// Limit of the IDT.
-    pub idt_limit: u16,
 }
 
 static FOUND: [AtomicPtr<Found>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
@@ -38,16 +36,11 @@ struct TableRegister {
     base: u64,
 }
 
-fn table_registers() -> (TableRegister, TableRegister) {
-    let (mut gdt, mut idt) = (TableRegister::default(), TableRegister::default());
-    // SAFETY: stores ten bytes each into what is ten bytes.
-    unsafe {
-        core::arch::asm!(
-            "sgdt [{}]", "sidt [{}]",
-            in(reg) &raw mut gdt, in(reg) &raw mut idt, options(nostack, preserves_flags)
-        );
-    }
-    (gdt, idt)
+fn gdt() -> TableRegister {
+    let mut gdt = TableRegister::default();
+    // SAFETY: stores ten bytes into what is ten bytes.
+    unsafe { core::arch::asm!("sgdt [{}]", in(reg) &raw mut gdt, options(nostack, preserves_flags)) }
+    gdt
 }
 
 fn selectors() -> [u16; 4] {
@@ -64,7 +57,7 @@ fn selectors() -> [u16; 4] {
 
 /// Notes what this processor found, before anything is changed.
 pub(crate) fn remember_entry(index: usize, state: &EntryState) {
-    let (gdt, idt) = table_registers();
+    let gdt = gdt();
     let found = Found {
         state: *state,
         cr3: cpu::cr3(),
@@ -73,7 +66,6 @@ pub(crate) fn remember_entry(index: usize, state: &EntryState) {
         misc_enable: cpu::rdmsr(0x1a0),
         selectors: selectors(),
         gdt: (gdt.base, gdt.limit),
-        idt_limit: idt.limit,
     };
     let kept = alloc::boxed::Box::leak(alloc::boxed::Box::new(found));
     FOUND[index].store(kept, Ordering::Release);

@@ -31,7 +31,7 @@ fn main() {
     check_eq!(calls.write(b"one buffer\n"), Ok(()), "writing a buffer");
     check_eq!(calls.write_fd(STDOUT, b"standard output\n"), Ok(()), "writing to descriptor 1");
     check_eq!(calls.write_fd(STDERR, b"standard error\n"), Ok(()), "writing to descriptor 2");
-    let mut large = vec![b'.'; 1 << 20];
+    let mut large = vec![b'.'; 256 << 10];
     for (number, line) in large.chunks_mut(64).enumerate() {
         let text = format!("{number:05}");
         line[..5].copy_from_slice(text.as_bytes());
