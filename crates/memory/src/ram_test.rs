@@ -232,6 +232,16 @@ fn advice_reaches_the_mapping_or_is_an_error() {
 }
 
 #[test]
+fn memory_is_not_counted_before_it_is_touched() {
+    let ram = ram(&[(0, 4 << 20)]);
+    let flags = vm_flags(ram.mappings().next().unwrap().host.addr());
+    // Strict accounting (2) counts all memory, whatever is asked for.
+    let strict =
+        std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
+    assert!(strict || flags.iter().any(|name| name == "nr"), "{flags:?}");
+}
+
+#[test]
 fn vm_memory_sees_the_same_ram() {
     let ram = three();
     ram.inner().write_slice(b"xyz", GuestAddress(BASE + 0xfff)).unwrap();
