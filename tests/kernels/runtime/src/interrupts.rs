@@ -206,7 +206,7 @@ pub(crate) fn init(index: usize) {
         0u64,
         0x00af_9b00_0000_ffff,
         0x00cf_9300_0000_ffff,
-        size_of::<Tss>() as u64 - 1 | (tss_at & 0xff_ffff) << 16 | 0x89 << 40 | (tss_at >> 24 & 0xff) << 56,
+        (size_of::<Tss>() as u64 - 1) | (tss_at & 0xff_ffff) << 16 | 0x89 << 40 | (tss_at >> 24 & 0xff) << 56,
         tss_at >> 32,
     ]));
     let gdt_pointer =

@@ -28,7 +28,7 @@ fn each(start: u64, end: u64, step: u64, mut touch: impl FnMut(u64)) {
 fn main() {
     let args = boot::args();
     let step: u64 = args.first().and_then(|arg| arg.parse().ok()).expect("wants a distance in bytes");
-    assert!(step >= 8 && step % 8 == 0, "words are 8 bytes apart at least");
+    assert!(step >= 8 && step.is_multiple_of(8), "words are 8 bytes apart at least");
     // What lies below the kernel's end is in use: tables, stacks, this code.
     let used = boot::info().load_info.kernel_image_addr_range.end.next_multiple_of(PAGE);
     let mut parts = vec![];
