@@ -9,18 +9,19 @@ use nerite_arch::paging::IdentityMap;
 use nerite_arch::{CpuidEntry, fdt, gdt};
 use nerite_hypercall::{SERIAL_PORT_V1, SERIAL_PORT_V2};
 use nerite_loader::{Interface, Kernel, KernelVersion, LoadedKernel};
-use nerite_memory::{AccessError, AddressLimit, GuestRam, Layout, Request};
+use nerite_memory::{AccessError, AddressLimit, GuestRam, Layout, Region, Request};
 
 use crate::Error;
 use crate::plan::Plan;
 
-/// Kernels before this version expect the whole GiB around them to be mapped at boot.
-const FIRST_WITH_OWN_MAP: (u32, u32, u32) = (0, 10, 0);
+/// The first version whose images say which one they are.
+const FIRST_WITH_VERSION: (u32, u32, u32) = (0, 10, 0);
 /// The number of physical address bits of a processor that does not say (Intel SDM vol. 3, 4.1.4).
 const DEFAULT_PHYSICAL_BITS: u8 = 36;
 
-fn needs_legacy_map(version: Option<KernelVersion>) -> bool {
-    version.is_none_or(|version| (version.major, version.minor, version.patch) < FIRST_WITH_OWN_MAP)
+/// Whether this is a kernel before 0.10, which expects the whole GiB around it to be mapped at boot.
+pub(crate) fn is_before_0_10(version: Option<KernelVersion>) -> bool {
+    version.is_none_or(|version| (version.major, version.minor, version.patch) < FIRST_WITH_VERSION)
 }
 
 /// The device tree's contents, except for where memory lies.
@@ -64,7 +65,7 @@ pub(crate) fn lay_out(
         // The rate is not known yet, and takes as much room whatever it is.
         fdt_size: device_tree(plan, Some(u32::MAX)).size_bound()?,
         initrd_size: 0,
-        legacy_identity_map: needs_legacy_map(kernel.version()),
+        legacy_identity_map: is_before_0_10(kernel.version()),
     };
     Ok(Layout::place(&request, random, physical_bits(cpuid))?)
 }
@@ -99,18 +100,26 @@ pub(crate) fn describe(
     ram: &GuestRam,
     tsc_khz: Option<u32>,
 ) -> Result<(), Error> {
+    let interface = kernel.interface();
+    // A v1 guest's hypercalls carry 32-bit addresses: it must not put their parameters above the gap.
+    let usable = match (interface, layout.regions.as_slice()) {
+        (Interface::V1, [low, ..]) => std::slice::from_ref(low),
+        (_, regions) => regions,
+    };
+    let reach = usable.first().map_or(0, |first| first.start)..usable.last().map_or(0, Region::end);
+    if usable.len() < layout.regions.len() {
+        log::warn!(
+            "a kernel with hypercall interface v1 can use only the {} MiB of memory below 3 GiB",
+            reach.end >> 20
+        );
+    }
+
     let mut tree = device_tree(plan, tsc_khz);
-    for region in &layout.regions {
+    for region in usable {
         tree = tree.memory(region.start, region.size);
     }
     ram.write(layout.fdt.start, &tree.finish()?).map_err(writing("the device tree"))?;
 
-    let interface = kernel.interface();
-    // A v1 guest learns of its memory from this range alone, and its hypercalls reach no further than the gap.
-    let reach = match (interface, layout.regions.first()) {
-        (Interface::V1, Some(low)) => low.start..low.end(),
-        _ => layout.base..layout.span().end(),
-    };
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let info = BootInfo {
         phys_addr_range: reach,

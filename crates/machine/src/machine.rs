@@ -109,7 +109,10 @@ impl Machine {
 /// Only interface v1 hands strings over by hypercall, and only it limits their number.
 fn command_line(image: &Image, path: &str, plan: &Plan) -> Result<CommandLine, Error> {
     match image.kernel().interface() {
-        nerite_loader::Interface::V1 => CommandLine::new(path, &plan.app_args, &plan.env),
+        nerite_loader::Interface::V1 => {
+            let terminates_environment = !boot::is_before_0_10(image.kernel().version());
+            CommandLine::new(path, &plan.app_args, &plan.env, terminates_environment)
+        }
         nerite_loader::Interface::V2 => Ok(CommandLine::default()),
     }
 }

@@ -4,6 +4,10 @@ use nerite_hypercall::v1::{CmdsizeParams, MAX_ARGC_ENVC};
 
 use crate::Error;
 
+/// How many environment strings a kernel is given that forgets the null pointer after the last one. Its table then is large
+/// enough to come from memory that was never used, and is zero, instead of the remains of a smaller allocation.
+const UNTERMINATED_MINIMUM: usize = 16;
+
 /// The application's arguments and environment, ready to be copied into the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct CommandLine {
@@ -16,25 +20,32 @@ pub(crate) struct CommandLine {
 impl CommandLine {
     /// Takes the path of the image, the application's arguments and the environment.
     ///
+    /// Hermit kernels before 0.10 do not put a null pointer after the last environment string. For those
+    /// (`terminates_environment` is `false`) the list is filled up with empty strings, which are no variables.
+    ///
     /// # Errors
     /// If there are more than interface v1 can carry: 128 each, the path included.
     pub(crate) fn new(
         path: &str,
         arguments: &[String],
         environment: &[(String, String)],
+        terminates_environment: bool,
     ) -> Result<Self, Error> {
         let with_zero = |text: String| {
             let mut bytes = text.into_bytes();
             bytes.push(0);
             bytes
         };
-        let line = Self {
+        let mut line = Self {
             arguments: std::iter::once(path)
                 .chain(arguments.iter().map(String::as_str))
                 .map(|argument| with_zero(argument.to_owned()))
                 .collect(),
             environment: environment.iter().map(|(key, value)| with_zero(format!("{key}={value}"))).collect(),
         };
+        if !terminates_environment && line.environment.len() < UNTERMINATED_MINIMUM {
+            line.environment.resize_with(UNTERMINATED_MINIMUM, || with_zero(String::new()));
+        }
         for (what, list) in [("arguments", &line.arguments), ("environment variables", &line.environment)] {
             if list.len() > MAX_ARGC_ENVC {
                 return Err(Error::TooManyStrings { what, given: list.len(), allowed: MAX_ARGC_ENVC });
