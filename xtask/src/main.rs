@@ -1,10 +1,10 @@
 //! `cargo xtask`: builds, runs and tests Nerite. `cargo xtask help` lists what it can do.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program's output is what it is for")]
 #![forbid(unsafe_code)]
 
 mod build;
 mod exec;
+mod hermit;
 mod job;
 mod kernels;
 mod lab;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         // A process has no more than a byte to say how it ended.
         Ok(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
         Err(error) => {
-            eprintln!("xtask: {error:#}");
+            progress::say(&format!("{error:#}"));
             ExitCode::from(125)
         }
     }

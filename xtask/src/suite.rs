@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::exec;
+use crate::hermit;
 use crate::job::{Ending, Job, Kill, Outcome};
 use crate::kernels::{self, Tar};
 
@@ -65,6 +66,9 @@ pub(crate) struct Test {
     kill: Option<Kill>,
     /// Why the test runs on hardware KVM only.
     pub(crate) hardware_only: Option<String>,
+    /// Whether it boots the real Hermit kernel, which takes minutes to build.
+    #[serde(skip)]
+    pub(crate) hermit: bool,
 }
 
 fn default_timeout() -> u64 {
@@ -77,6 +81,14 @@ impl Suite {
         let path = kernels::source().join("suite.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
+    }
+
+    /// Reads the tests of the real Hermit kernel.
+    pub(crate) fn load_hermit() -> Result<Self> {
+        let mut suite =
+            Self::parse(&hermit::suite()?).context("bad test suite tests/hermit-app/suite.toml")?;
+        suite.tests.iter_mut().for_each(|test| test.hermit = true);
+        Ok(suite)
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -105,7 +117,7 @@ impl Test {
         let image = match &self.tar {
             None => kernel,
             Some(tar) => {
-                let image = images.join(format!("{}.hermit", self.name));
+                let image = images.join(format!("{}.hermit", self.name.replace('/', "_")));
                 tar.pack(&kernel, &image).with_context(|| format!("test {}", self.name))?;
                 image
             }

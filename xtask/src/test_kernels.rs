@@ -1,12 +1,12 @@
 //! `cargo xtask test-kernels`: boots every test kernel and looks at what came of it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::job::{Job, Outcome, Summary};
 use crate::lab::Machine;
 use crate::platform::{Platform, Runner};
 use crate::suite::{Suite, Test};
-use crate::{build, kernels, paths, progress};
+use crate::{build, hermit, kernels, paths, progress};
 
 /// Some guests have 5 GiB.
 const LAB_MEMORY_MIB: u64 = 8192;
@@ -29,17 +29,17 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let filter = args.filter.as_deref().unwrap_or_default();
     let tests = select(filter)?;
     if args.list {
-        tests.iter().for_each(|test| println!("{}", test.name));
+        tests.iter().for_each(|test| progress::print(&test.name));
         return Ok(0);
     }
     let summary = run(&tests, &runner(Platform::choose(), args.jobs))?;
-    println!("{summary}");
+    progress::print(&summary.to_string());
     Ok(i32::from(summary.failed > 0))
 }
 
-/// The tests with `filter` in their name.
+/// The tests with `filter` in their name; those of the slow group only if it begins with the group's name.
 pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
-    let suite = Suite::load()?;
+    let suite = if filter.starts_with("hermit") { Suite::load_hermit() } else { Suite::load() }?;
     let tests: Vec<Test> = suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
     ensure!(!tests.is_empty(), "no test has \"{filter}\" in its name; --list shows them");
     Ok(tests)
@@ -53,20 +53,25 @@ pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
 /// Builds what the tests need and runs them.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
     let vmm = build::vmm()?;
-    let folder = kernels::build()?;
+    let kernels = tests.iter().any(|test| !test.hermit).then(kernels::build).transpose()?;
+    let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
     let images = paths::target().join("kernels/images");
     let mut summary = Summary::default();
     let mut chosen = Vec::new();
     for test in tests {
         match &test.hardware_only {
             Some(reason) if runner.platform == Platform::Lab => {
-                println!("SKIP {}: on hardware KVM only: {reason}", test.name);
+                progress::print(&format!("SKIP {}: on hardware KVM only: {reason}", test.name));
                 summary.skipped += 1;
             }
             _ => chosen.push(test),
         }
     }
-    let jobs = chosen.iter().map(|test| test.job(&vmm, &folder, &images)).collect::<Result<Vec<Job>>>()?;
+    let job = |test: &&Test| {
+        let folder = if test.hermit { &hermit } else { &kernels };
+        test.job(&vmm, folder.as_deref().context("the guests are not built")?, &images)
+    };
+    let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
     let freezes = runner.run(&jobs, &mut |index, outcome| {
         if let (Some(test), Some(job)) = (chosen.get(index), jobs.get(index)) {
             let wrong = test.judge(outcome);
@@ -83,25 +88,25 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
 pub(crate) fn print_verdict(job: &Job, outcome: &Outcome, wrong: &[String]) -> Summary {
     let seconds = outcome.time.as_secs_f64();
     if wrong.is_empty() {
-        println!("ok   {} ({seconds:.1} s)", job.name);
+        progress::print(&format!("ok   {} ({seconds:.1} s)", job.name));
         return Summary { passed: 1, ..Summary::default() };
     }
-    println!("FAIL {} ({seconds:.1} s)", job.name);
-    println!("     command: {}", shown(&job.command));
+    progress::print(&format!("FAIL {} ({seconds:.1} s)", job.name));
+    progress::print(&format!("     command: {}", shown(&job.command)));
     for line in wrong {
-        println!("     {line}");
+        progress::print(&format!("     {line}"));
     }
     for (name, bytes) in [("stdout", &outcome.stdout), ("stderr", &outcome.stderr)] {
-        println!("     {name} ({} bytes):", bytes.len());
+        progress::print(&format!("     {name} ({} bytes):", bytes.len()));
         let text = String::from_utf8_lossy(bytes);
         let lines: Vec<&str> = text.lines().collect();
         // The beginning says what was run and the end how it ended.
         let (first, last) = (40, 60);
         for (number, line) in lines.iter().enumerate() {
             if number < first || number + last >= lines.len() {
-                println!("       {line}");
+                progress::print(&format!("       {line}"));
             } else if number == first {
-                println!("       ... {} lines left out", lines.len() - first - last);
+                progress::print(&format!("       ... {} lines left out", lines.len() - first - last));
             }
         }
     }
