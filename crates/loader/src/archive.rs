@@ -1,13 +1,12 @@
-//! The tar archive inside of a Hermit image (POSIX.1-2017, pax, "ustar Interchange Format"; GNU tar's long names).
+//! The archive inside of a Hermit image: decompressed once, its files looked up by name.
 
-use std::io::{Cursor, Read as _};
+use std::io::Read as _;
 use std::ops::Range;
 
 use flate2::bufread::GzDecoder;
-use tar::EntryType;
 
 use crate::bytes::Bytes;
-use crate::{Error, Limits, bytes, text};
+use crate::{Error, Limits, tar_reader, text};
 
 /// The first bytes of a gzip stream with deflate compression (RFC 1952, 2.3.1).
 pub(crate) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 8];
@@ -24,7 +23,7 @@ pub enum EntryKind {
     Symlink,
     /// A hard link to an earlier entry.
     HardLink,
-    /// A device, a pipe, a sparse file or something unknown.
+    /// A device, a pipe or something unknown.
     Special,
 }
 
@@ -54,7 +53,7 @@ pub struct Entry {
     /// Permission bits of the mode; 0 if the archive does not say.
     pub mode: u32,
     /// Where its data is in the decompressed archive; empty unless it is a regular file.
-    data: Range<usize>,
+    pub(crate) data: Range<usize>,
 }
 
 impl Entry {
@@ -106,37 +105,7 @@ impl Archive {
     /// Lists a tar archive.
     pub(crate) fn from_tar(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
         let bytes = Bytes::new(bytes);
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut reader = tar::Archive::new(Cursor::new(bytes.as_slice()));
-        let problem = |entry: usize, error: &dyn std::fmt::Display| Error::Tar {
-            entry,
-            problem: text::printable(error.to_string().as_bytes()),
-        };
-        for entry in reader.entries_with_seek().map_err(|error| problem(0, &error))? {
-            let index = entries.len();
-            if index >= limits.max_entries {
-                return Err(Error::TooManyEntries { limit: limits.max_entries });
-            }
-            let entry = entry.map_err(|error| problem(index, &error))?;
-            let kind = kind(entry.header().entry_type());
-            // Other kinds have data only in damaged archives, and sparse files not in one piece.
-            let data = if kind == EntryKind::File {
-                let range = bytes::file_range(entry.raw_file_position(), entry.size());
-                range
-                    .filter(|range| bytes.as_slice().get(range.clone()).is_some())
-                    .ok_or_else(|| problem(index, &"the data ends early"))?
-            } else {
-                0..0
-            };
-            entries.push(Entry {
-                name: entry.path_bytes().into_owned(),
-                kind,
-                target: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
-                // Some tools leave it empty, and nothing depends on it.
-                mode: entry.header().mode().unwrap_or(0) & 0o7777,
-                data,
-            });
-        }
+        let entries = tar_reader::entries(bytes.as_slice(), limits.max_entries)?;
         Ok(Self { bytes, entries })
     }
 
@@ -171,16 +140,6 @@ impl Archive {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.bytes.as_slice().len() as u64
-    }
-}
-
-fn kind(kind: EntryType) -> EntryKind {
-    match kind {
-        EntryType::Regular | EntryType::Continuous => EntryKind::File,
-        EntryType::Directory => EntryKind::Directory,
-        EntryType::Symlink => EntryKind::Symlink,
-        EntryType::Link => EntryKind::HardLink,
-        _ => EntryKind::Special,
     }
 }
 

@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(config.app_args, ["a b", "", "gr\u{fc}n"]);
         assert_eq!(config.env_vars, ["A=1", "B="]);
         assert_eq!((config.memory, config.cpus), (Some(32 << 20), Some(2)));
-        let bytes = format!("{MINIMAL}[requirements]\nmemory = 33554432\n");
+        let bytes = format!("{MINIMAL}[requirements]\nmemory = '33554432'\n");
         assert_eq!(ImageConfig::parse(bytes.as_bytes()).unwrap().memory, Some(32 << 20));
     }
 
@@ -200,5 +200,19 @@ mod tests {
         assert!(error(&" ".repeat(MAX_SIZE + 1)).contains("larger than"));
         let deep = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(error(&deep).starts_with("hermit.toml, line 1: "));
+        // Whatever else can be nested, up to the size that is let through: no stack overflow, no long wait.
+        let count = MAX_SIZE / 4;
+        for text in [
+            format!("{}a = 1", "a.".repeat(count)),
+            format!("[{}a]\nb = 1", "a.".repeat(count)),
+            format!("[[{}a]]\nb = 1", "a.".repeat(count)),
+            format!("a = {}", "{a=".repeat(count)),
+            format!("{MINIMAL}{}a = 1", "a.".repeat(count)),
+            "[[a]]\n".repeat(count / 2),
+            (0..count / 3).map(|i| format!("[a{i}]\n")).collect(),
+            (0..count / 4).map(|i| format!("a.b{i}.c=1\n")).collect(),
+        ] {
+            assert!(ImageConfig::parse(text.as_bytes()).is_err());
+        }
     }
 }

@@ -52,6 +52,7 @@ mod error;
 mod image;
 mod inspect;
 mod symbols;
+mod tar_reader;
 mod text;
 
 pub use archive::{Archive, Entry, EntryKind};

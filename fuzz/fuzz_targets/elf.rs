@@ -1,0 +1,10 @@
+//! The ELF parser, relocations, symbols and loading, on any bytes.
+#![no_main]
+
+#[path = "../../crates/loader/tests/loader/exercise.rs"]
+#[allow(dead_code, reason = "each target uses one of its functions")]
+mod exercise;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = exercise::elf(bytes.to_vec());
+});
