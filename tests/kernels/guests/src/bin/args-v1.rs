@@ -27,6 +27,10 @@ fn main() {
             println!("argument {} {}", index - 1, Escaped(argument));
         }
     }
+    // Kernels before 0.10, of which this is one, need their list filled up with empty strings at the end.
+    let used = envp.iter().position(|entry| text(entry).is_empty()).unwrap_or(envp.len());
+    check!(envp[used..].iter().all(|entry| text(entry).is_empty()), "an empty string among the environment");
+    envp.truncate(used);
     envp.sort();
     for entry in &envp {
         let entry = text(entry);
