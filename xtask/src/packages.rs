@@ -122,6 +122,17 @@ fn update_lists(root: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Fetches the package lists anew, or says which command does.
+pub(crate) fn update() -> Result<()> {
+    let Some(root) = root_prefix() else {
+        bail!("the package lists are not there, or too old; type:\n    sudo apt-get update");
+    };
+    let step = progress::step("fetching package lists");
+    apt(&root, &["update", "--quiet"])?;
+    step.done();
+    Ok(())
+}
+
 /// How old the newest package list is; `None` where there is none.
 fn lists_age() -> Option<Duration> {
     let entries = fs::read_dir("/var/lib/apt/lists").ok()?;

@@ -36,7 +36,8 @@ fn count_together(count: u64) -> u64 {
             })
         })
         .collect();
-    let own: u64 = threads.into_iter().map(|thread| thread.join().expect("the thread has not panicked")).sum();
+    let own: u64 =
+        threads.into_iter().map(|thread| thread.join().expect("the thread has not panicked")).sum();
     let locked = *mutex.lock().expect("no thread has panicked");
     assert_eq!((own, locked), (atomic.load(Ordering::Relaxed), count * ROUNDS));
     assert_eq!(MINE.get(), 0, "another thread's local is seen here");

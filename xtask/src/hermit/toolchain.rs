@@ -81,7 +81,10 @@ impl Toolchain {
     }
 
     fn library_path(&self) -> OsString {
+        // Some packages have their libraries in /lib, where no system has two folders any more.
         let mut path = OsString::from(self.usr.join("lib/x86_64-linux-gnu"));
+        path.push(":");
+        path.push(self.usr.join("../lib/x86_64-linux-gnu"));
         if let Some(rest) = std::env::var_os("LD_LIBRARY_PATH") {
             path.push(":");
             path.push(rest);
@@ -109,7 +112,14 @@ fn lld() -> Result<PathBuf> {
 fn download(folder: &Path) -> Result<()> {
     let parent = folder.parent().context("the toolchain has no parent folder")?;
     let fresh = tempfile::tempdir_in(parent).context("cannot make a temporary folder")?;
-    let names = needed().context("cannot find out what Debian's Rust toolchain consists of")?;
+    let names = match needed() {
+        Ok(names) => names,
+        // A machine that has just been set up has no package lists.
+        Err(_) => {
+            packages::update()?;
+            needed().context("the Rust toolchain with library sources comes from Debian")?
+        }
+    };
     let step = progress::step(&format!(
         "downloading a Rust toolchain with library sources ({} packages)",
         names.len()
@@ -133,8 +143,10 @@ fn needed() -> Result<BTreeSet<String>> {
         if ASSUMED.contains(&name.as_str()) || needed.contains(&name) || installed(&name) {
             continue;
         }
-        let text = output_of(Command::new("apt-cache").args(["depends", "--important", &name]))
-            .with_context(|| format!("the package lists do not know {name}; type:\n    apt-get update"))?;
+        let mut command = Command::new("apt-cache");
+        // What it says depends on the language.
+        let text = output_of(command.args(["depends", "--important", &name]).env("LC_ALL", "C"))
+            .with_context(|| format!("the package lists do not know {name}"))?;
         queue.extend(dependencies(&text));
         needed.insert(name);
     }
