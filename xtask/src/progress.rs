@@ -9,9 +9,15 @@ use std::time::{Duration, Instant};
 /// How often a long step says that it is still at work where nobody watches a terminal.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// One line of progress.
+/// One line of progress, on standard error.
 pub(crate) fn say(text: &str) {
-    eprintln!("xtask: {text}");
+    // Whoever stopped reading has no use for an error either.
+    let _ = writeln!(std::io::stderr(), "xtask: {text}");
+}
+
+/// One line of results, on standard output.
+pub(crate) fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// A step that takes a while. A thread shows the elapsed time until it is done or dropped.
