@@ -8,10 +8,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 /// Where console output goes.
@@ -81,12 +81,23 @@ impl Console {
         }
     }
 
-    /// Writes a partial line, if there is one.
+    /// Writes a partial line, if there is one and the sink takes it now.
+    ///
+    /// It never waits, neither for the sink nor for a vCPU that is waiting for the sink: whoever calls it has a machine
+    /// to attend to. Returns whether nothing waits any more; if something does, call it again when [`Console::sink`]
+    /// takes more.
     ///
     /// # Errors
     /// As [`Console::write`].
-    pub fn flush(&self) -> io::Result<()> {
-        let mut line = self.lock();
+    pub fn flush(&self) -> io::Result<bool> {
+        let mut line = match self.line.try_lock() {
+            Ok(line) => line,
+            Err(TryLockError::Poisoned(line)) => line.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        if !line.is_empty() && !self.takes_more()? {
+            return Ok(false);
+        }
         if self.armed.swap(false, Ordering::AcqRel) {
             // Takes the signal back; it is there whenever `armed` was set, so this cannot block.
             match rustix::io::read(&self.event, &mut [0_u8; 8]) {
@@ -94,7 +105,27 @@ impl Console {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.flush_line(&mut line)
+        self.flush_line(&mut line).map(|()| true)
+    }
+
+    /// What output goes to, to wait until it takes more. None if that is nowhere, which takes everything.
+    pub fn sink(&self) -> Option<BorrowedFd<'_>> {
+        match &self.sink {
+            Sink::Fd(fd) => Some(fd.as_fd()),
+            Sink::Null => None,
+        }
+    }
+
+    /// Whether the sink takes a line without making the writer wait, or has an error to tell.
+    ///
+    /// A pipe that is ready for output takes at least `PIPE_BUF` = 4096 bytes (pipe(7)), which is the longest line.
+    fn takes_more(&self) -> io::Result<bool> {
+        let Some(sink) = self.sink() else { return Ok(true) };
+        match poll(&mut [PollFd::from_borrowed_fd(sink, PollFlags::OUT)], Some(&Timespec::default())) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Readable from the first byte of a partial line until [`Console::flush`].

@@ -120,3 +120,35 @@ fn a_stop_ends_a_waiting_read() {
     stop_write.write_all(b"!").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Interrupted);
 }
+
+#[test]
+fn a_flush_waits_for_nobody() {
+    let (console, mut end) = console();
+    for byte in *b"name? " {
+        console.put(byte).unwrap();
+    }
+    // Nobody reads: the sink is filled until it takes no more.
+    let full = |sink: BorrowedFd<'_>| {
+        rustix::io::ioctl_fionbio(sink, true).unwrap();
+        while rustix::io::write(sink, &[b'.'; 4096]).is_ok() {}
+        rustix::io::ioctl_fionbio(sink, false).unwrap();
+    };
+    full(console.sink().unwrap());
+    assert!(!console.flush().unwrap());
+    assert!(is_readable(console.partial_line()), "the line still waits");
+    let filling = arrived(&mut end);
+    assert!(!filling.contains("name"));
+    assert!(console.flush().unwrap());
+    assert_eq!(arrived(&mut end), "name? ");
+
+    // A vCPU that waits for the sink holds the line.
+    full(console.sink().unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| console.write(&[b'x'; 1 << 20]).unwrap_err());
+        while console.line.try_lock().is_ok() {
+            std::thread::yield_now();
+        }
+        assert!(!console.flush().unwrap());
+        drop(end);
+    });
+}

@@ -178,6 +178,21 @@ fn pin(vcpu: u32, cpu: usize) -> Result<(), Error> {
     pinned.map_err(|error| Error::Pin { vcpu, cpu, source: error.into() })
 }
 
+/// How far a partial line is on its way out.
+#[derive(Debug, Clone, Copy)]
+enum PartialLine {
+    /// There is none.
+    None,
+    /// Its end may come within the grace period.
+    Waits,
+    /// The sink has not taken it.
+    Blocked,
+}
+
+fn writable(sink: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(sink, PollFlags::OUT)
+}
+
 impl Running {
     /// Waits until the machine ends by itself, or until `stop` becomes readable, and takes it down.
     ///
@@ -187,22 +202,26 @@ impl Running {
         if let Err(error) = self.attend(stop) {
             self.shared.finish(u32::MAX, End::Host(error));
         }
-        self.take_down()
+        self.take_down(stop)
     }
 
     /// Ends the machine when `stop` says so; meanwhile writes partial lines that have waited long enough.
     fn attend(&self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
-        let mut partial_line = false;
+        let mut partial_line = PartialLine::None;
         loop {
             let ended = self.shared.stop_event.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
-            let timeout = if partial_line {
-                Some(Timespec { tv_sec: 0, tv_nsec: Console::GRACE.subsec_nanos().into() })
-            } else {
-                polled.push(PollFd::from_borrowed_fd(self.console.partial_line(), PollFlags::IN));
-                None
-            };
+            let mut timeout = None;
+            match partial_line {
+                PartialLine::None => {
+                    polled.push(PollFd::from_borrowed_fd(self.console.partial_line(), PollFlags::IN));
+                }
+                PartialLine::Waits => {
+                    timeout = Some(Timespec { tv_sec: 0, tv_nsec: Console::GRACE.subsec_nanos().into() });
+                }
+                PartialLine::Blocked => polled.extend(self.console.sink().map(writable)),
+            }
             match poll(&mut polled, timeout.as_ref()) {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(Error::host("waiting for the machine"))?,
@@ -215,11 +234,28 @@ impl Running {
                 self.shared.finish(u32::MAX, End::Stopped);
                 return Ok(());
             }
-            if partial_line {
-                self.console.flush().map_err(Error::Output)?;
-            }
-            partial_line = !partial_line;
+            partial_line = match partial_line {
+                PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
+                PartialLine::Waits if self.console.flush().map_err(Error::Output)? => PartialLine::None,
+                PartialLine::Waits => PartialLine::Blocked,
+            };
         }
+    }
+
+    /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
+    fn drain(&self, stop: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
+        while !self.console.flush().map_err(Error::Output)? {
+            let mut polled: Vec<_> = self.console.sink().map(writable).into_iter().collect();
+            polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(Error::host("waiting for the guest's output to be taken"))?,
+            };
+            if stop.is_some() && polled.last().is_some_and(|stop| !stop.revents().is_empty()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Gets all vCPUs out of the guest and their threads out of their loops.
@@ -256,7 +292,7 @@ impl Running {
         }
     }
 
-    fn take_down(mut self) -> Result<Outcome, Error> {
+    fn take_down(mut self, stop: Option<BorrowedFd<'_>>) -> Result<Outcome, Error> {
         self.stop_vcpus();
         let mut finished = Vec::new();
         for thread in std::mem::take(&mut self.threads) {
@@ -270,16 +306,24 @@ impl Running {
             counts.add(&vcpu.counts);
         }
         log::info!("{counts}");
-        let flushed = self.console.flush().map_err(Error::Output);
         let (vcpu, end) = lock(&self.shared.end).take().unwrap_or((u32::MAX, End::Stopped));
-        match end {
-            End::Host(error) => Err(error),
-            End::Exited(code) => flushed.map(|()| Outcome::Exited(code)),
-            End::System(SystemEvent::Reset) => flushed.map(|()| Outcome::Reset),
-            End::System(_) => flushed.map(|()| Outcome::PoweredOff),
-            End::Crashed(exit) => self.crashed(vcpu, exit, finished),
-            End::Stopped => Ok(Outcome::Stopped),
-        }
+        let outcome = match end {
+            End::Host(error) => return Err(error),
+            End::Stopped => {
+                // What cannot be written now is not waited for.
+                let _ = self.console.flush();
+                return Ok(Outcome::Stopped);
+            }
+            End::Crashed(exit) => {
+                let drained = self.drain(stop);
+                log::debug!("the output before the crash is out: {drained:?}");
+                return self.crashed(vcpu, exit, finished);
+            }
+            End::Exited(code) => Outcome::Exited(code),
+            End::System(SystemEvent::Reset) => Outcome::Reset,
+            End::System(_) => Outcome::PoweredOff,
+        };
+        Ok(if self.drain(stop)? { outcome } else { Outcome::Stopped })
     }
 
     /// Makes the report of a crash, or says that it is the host that cannot run this guest.
