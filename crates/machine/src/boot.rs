@@ -16,12 +16,36 @@ use crate::plan::Plan;
 
 /// The first version whose images say which one they are.
 const FIRST_WITH_VERSION: (u32, u32, u32) = (0, 10, 0);
+/// The first version that takes the interrupt controllers' addresses for granted.
+const FIRST_WITHOUT_MP_SEARCH: (u32, u32, u32) = (0, 13, 2);
+/// Where older kernels look for a MultiProcessor Specification table (MP 1.4, 4): the end of the first 640 KiB and the BIOS
+/// area.
+const MP_SEARCH: [Region; 2] =
+    [Region { start: 0x9_f000, size: 0x1000 }, Region { start: 0xf_0000, size: 0x1_0000 }];
 /// The number of physical address bits of a processor that does not say (Intel SDM vol. 3, 4.1.4).
 const DEFAULT_PHYSICAL_BITS: u8 = 36;
 
+fn is_before(version: Option<KernelVersion>, first: (u32, u32, u32)) -> bool {
+    version.is_none_or(|version| (version.major, version.minor, version.patch) < first)
+}
+
 /// Whether this is a kernel before 0.10, which expects the whole GiB around it to be mapped at boot.
 pub(crate) fn is_before_0_10(version: Option<KernelVersion>) -> bool {
-    version.is_none_or(|version| (version.major, version.minor, version.patch) < FIRST_WITH_VERSION)
+    is_before(version, FIRST_WITH_VERSION)
+}
+
+/// What memory the machine needs: RAM, and, for kernels that would search there, zeros where an MP table would be. Without
+/// them each of the 17 408 words they read is an exit.
+///
+/// Huge pages are too large for that: with them, such kernels only boot more slowly.
+pub(crate) fn regions(layout: &Layout, version: Option<KernelVersion>, hugepages: bool) -> Vec<Region> {
+    let mut regions = Vec::new();
+    if is_before(version, FIRST_WITHOUT_MP_SEARCH) && !hugepages {
+        let is_free = |search: &Region| !layout.regions.iter().any(|region| region.overlaps(search));
+        regions.extend(MP_SEARCH.into_iter().filter(is_free));
+    }
+    regions.extend_from_slice(&layout.regions);
+    regions
 }
 
 /// The device tree's contents, except for where memory lies.
@@ -135,7 +159,8 @@ pub(crate) fn describe(
             memsz: tls.memsz,
             align: tls.align,
         }),
-        has_pci: true,
+        // There is no PCI device: kernels that ask do not go through 1024 slots to find that out.
+        has_pci: false,
         num_cpus: NonZeroU64::new(plan.cpus.into()).unwrap_or(NonZeroU64::MIN),
         cpu_freq_khz: tsc_khz.and_then(NonZeroU32::new),
         boot_time_ns: i128::try_from(since_epoch.as_nanos()).unwrap_or(0),

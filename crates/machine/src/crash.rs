@@ -119,7 +119,7 @@ impl Unwinder<'_> {
     /// Where the vCPU is, then its callers: by frame pointers, or, where there are none, whatever on the stack looks
     /// like a return address.
     pub(crate) fn backtrace(&self, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
-        let mut frames = vec![self.frame(regs.rip, true)];
+        let mut frames = vec![self.frame(regs.rip)];
         self.follow_frame_pointers(regs, special.cr3, &mut frames);
         if frames.len() < 2 {
             self.search_stack(regs.rsp, special.cr3, &mut frames);
@@ -136,7 +136,7 @@ impl Unwinder<'_> {
             if !self.is_code(return_address) {
                 return;
             }
-            frames.push(self.frame(return_address, true));
+            frames.push(self.caller(return_address, true));
             // Stacks grow down: a caller's frame lies higher. A guest cannot make this run in circles.
             if caller <= pointer {
                 return;
@@ -153,7 +153,7 @@ impl Unwinder<'_> {
                 return;
             }
             if self.is_code(word) {
-                frames.push(self.frame(word, false));
+                frames.push(self.caller(word, false));
             }
         }
     }
@@ -172,9 +172,21 @@ impl Unwinder<'_> {
         address.checked_sub(self.loaded.start)?.checked_add(self.kernel.link_start())
     }
 
-    fn frame(&self, address: u64, certain: bool) -> Frame {
-        let location = self.linked(address).and_then(|linked| self.kernel.symbols().lookup(linked));
-        Frame { address, symbol: location.map(|location| (location.name, location.offset)), certain }
+    fn frame(&self, address: u64) -> Frame {
+        self.located(address, address, true)
+    }
+
+    /// A frame that a call returns to. The call is before that address, which may be another function's already if the
+    /// call never returns.
+    fn caller(&self, address: u64, certain: bool) -> Frame {
+        self.located(address, address.saturating_sub(1), certain)
+    }
+
+    fn located(&self, address: u64, inside: u64, certain: bool) -> Frame {
+        let location = self.linked(inside).and_then(|linked| self.kernel.symbols().lookup(linked));
+        let into = address.saturating_sub(inside);
+        let symbol = location.map(|location| (location.name, location.offset.saturating_add(into)));
+        Frame { address, symbol, certain }
     }
 
     /// Reads a word at a guest-virtual address. Only if it does not cross a page.

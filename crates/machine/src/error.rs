@@ -44,14 +44,6 @@ pub enum Error {
         /// How many it was given.
         given: u32,
     },
-    /// An environment variable in the image's configuration is not `KEY=value`.
-    #[error("{}: hermit.toml: the environment variable \"{variable}\" is not of the form KEY=value", image.display())]
-    ImageVariable {
-        /// The image.
-        image: PathBuf,
-        /// The variable.
-        variable: String,
-    },
     /// A number of vCPUs that no machine can have.
     #[error("{given} CPUs: pass 1 to {} to --cpus", crate::config::MAX_CPUS)]
     CpuCount {
@@ -156,7 +148,7 @@ impl Error {
     /// Whose fault this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Image(_) | Self::ImageVariable { .. } => ErrorKind::Image,
+            Self::Image(_) => ErrorKind::Image,
             Self::ImageNeedsMemory { .. }
             | Self::ImageNeedsCpus { .. }
             | Self::CpuCount { .. }

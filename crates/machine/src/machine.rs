@@ -59,7 +59,8 @@ impl Machine {
         log::debug!("{layout:x?}");
         let backing =
             Backing { thp: config.memory.thp, ksm: config.memory.ksm, hugepages: config.memory.hugepages };
-        let ram = Arc::new(GuestRam::new(&layout.regions, &backing)?);
+        let regions = boot::regions(&layout, kernel.version(), backing.hugepages);
+        let ram = Arc::new(GuestRam::new(&regions, &backing)?);
         let loaded = boot::load(kernel, &layout, &ram)?;
 
         let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };

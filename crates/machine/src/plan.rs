@@ -48,9 +48,15 @@ impl Plan {
         };
         let mut env = Vec::new();
         for variable in own.into_iter().flat_map(|own| &own.env_vars) {
-            let (key, value) = variable
-                .split_once('=')
-                .ok_or_else(|| Error::ImageVariable { image: path(), variable: variable.clone() })?;
+            let pair = variable.split_once('=').filter(|(key, _)| !key.is_empty());
+            let Some((key, value)) = pair else {
+                // Such as "host", which an image must not ask for.
+                log::warn!(
+                    "{}: hermit.toml: {variable:?} in env_vars is not of the form KEY=value and is ignored",
+                    config.image.display()
+                );
+                continue;
+            };
             set(&mut env, key, value);
         }
         for (key, value) in &config.guest.env {
