@@ -86,11 +86,11 @@ fn directory_entry_header_ends_where_the_name_starts() {
     assert_eq!(v2::DIRENT_ALIGN, align_of::<Dirent64>());
 }
 
-/// Hands the bytes of one of our results to the peer, as memory shared with a guest does.
+/// Hands the bytes of one of our results to `uhyve-interface`, as memory shared with a guest does.
 fn as_theirs<Ours: zerocopy::IntoBytes + Copy, Theirs: Copy>(ours: Ours) -> Theirs {
     assert_eq!((size_of::<Ours>(), align_of::<Ours>()), (size_of::<Theirs>(), align_of::<Theirs>()));
     // SAFETY: the sizes are equal, every byte of `ours` is initialised (`IntoBytes`), and the callers below
-    // pass only tags that the peer's enum has.
+    // pass only tags that the other enum has.
     unsafe { std::mem::transmute_copy(&ours) }
 }
 
@@ -115,8 +115,8 @@ fn results_mean_the_same() {
     assert_eq!(v2::StatusResult::success().errno(), None);
 }
 
-/// The peer's name of a call, which differs from ours for two of version 1.
-fn peer_name_v1(call: v1::Call) -> String {
+/// `uhyve-interface`'s name of a call, which differs from ours for two of version 1.
+fn their_name_v1(call: v1::Call) -> String {
     match call {
         v1::Call::SerialWriteByte => "Uart".into(),
         v1::Call::SerialWriteBuffer => "SerialBufferWrite".into(),
@@ -133,7 +133,7 @@ fn every_port_is_the_same_call() {
     for port in 0..=u16::MAX {
         let ours = v1::Call::from_port(port);
         let theirs = u1::HypercallAddress::try_from(port).ok();
-        assert_eq!(ours.map(peer_name_v1), theirs.map(|t| format!("{t:?}")), "v1 port {port:#x}");
+        assert_eq!(ours.map(their_name_v1), theirs.map(|t| format!("{t:?}")), "v1 port {port:#x}");
         seen1 += usize::from(ours.is_some());
 
         let ours = v2::Call::from_port(port);
