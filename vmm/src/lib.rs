@@ -31,3 +31,7 @@ pub mod run;
 pub mod settings;
 pub mod signals;
 pub mod size;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

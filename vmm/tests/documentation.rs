@@ -1,0 +1,88 @@
+//! What the documentation says is what the program does: options, exit codes, configuration files.
+
+use std::path::{Path, PathBuf};
+
+/// A file of the repository, or nothing in a copy of this package alone.
+fn text(name: &str) -> Option<String> {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    let alone = !Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask").exists();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text),
+        Err(_) if alone => None,
+        Err(error) => panic!("{}: {error}", path.display()),
+    }
+}
+
+/// The fenced blocks of a language in a Markdown text.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let start = format!("```{language}\n");
+    text.split(&start).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn every_option_is_described() {
+    let Some(text) = text("docs/cli.md") else { return };
+    let command = nerite_vmm::cli::command();
+    let run = command.find_subcommand("run").unwrap();
+    let mut count = 0;
+    for option in run.get_opts() {
+        let long = option.get_long().unwrap();
+        assert!(
+            text.contains(&format!("`--{long}")) || text.contains(&format!(", `--{long}")),
+            "--{long} is missing"
+        );
+        if let Some(short) = option.get_short() {
+            assert!(text.contains(&format!("| `-{short}`, `--{long}")), "-{short} is missing");
+        }
+        for alias in option.get_all_aliases().unwrap_or_default() {
+            assert!(text.contains(&format!("| `--{alias}` |")), "--{alias} is missing");
+        }
+        count += 1;
+    }
+    assert!(count > 12, "{count} options");
+}
+
+#[test]
+fn every_exit_code_is_described() {
+    for name in ["docs/cli.md", "README.md"] {
+        let Some(text) = text(name) else { continue };
+        use nerite_vmm::exit_code::{CONFIG_FILE, CRASH, HOST, IMAGE, USAGE};
+        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH] {
+            assert!(text.contains(&format!("| {code} |")), "{name}: {code} is missing");
+        }
+        assert!(text.contains("| 128+n |") && text.contains("| 0-255 |"), "{name}");
+    }
+}
+
+#[test]
+fn the_configuration_files_shown_load() {
+    let Some(text) = text("docs/config.md") else { return };
+    let blocks = blocks(&text, "toml");
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let loaded = nerite_vmm::config_file::parse(Path::new("config.md"), block).unwrap();
+        assert_eq!(loaded.warnings, [""; 0]);
+        assert!(loaded.settings.memory.is_some() && loaded.settings.cpus.is_some());
+    }
+    // Every key has its place in one of them: an unknown key makes the parser name them all.
+    for table in ["memory", "cpu", "guest", "uhyve"] {
+        let message =
+            nerite_vmm::config_file::parse(Path::new("x"), &format!("[{table}]\nnonsense = 1")).unwrap_err();
+        let message = message.to_string();
+        let keys = message.split("expected one of ").nth(1).unwrap();
+        for key in keys.split(", in `").next().unwrap().split(", ") {
+            let key = key.trim_matches('`');
+            let shown = text.contains(&format!("\n{key} = ")) || text.contains(&format!("`{key}`"));
+            assert!(shown, "{key} of [{table}] is missing");
+        }
+    }
+}
+
+/// The example in the README is that of a crate, where it is compiled and run as a test.
+#[test]
+fn the_example_of_the_readme_is_tested() {
+    let (Some(readme), Some(of_crate)) = (text("README.md"), text("crates/arch/README.md")) else { return };
+    let examples = blocks(&readme, "rust");
+    assert_eq!(examples.len(), 1);
+    assert!(blocks(&of_crate, "rust").contains(&examples[0]), "copy it from crates/arch/README.md");
+}
