@@ -47,6 +47,14 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(paths::target().join("kernels/release"))
 }
 
+/// Builds one test kernel and says where it is.
+pub(crate) fn build_one(name: &str) -> Result<PathBuf> {
+    let step = progress::step(&format!("building the guest {name}"));
+    build::run(guest_cargo("build").args(["--quiet", "--release", "--bin", name]), "the guest's sources")?;
+    step.done();
+    Ok(paths::target().join("kernels/release").join(name))
+}
+
 /// What a Hermit image tar says in its `hermit.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]

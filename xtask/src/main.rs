@@ -3,16 +3,23 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod dist;
+mod doctor;
 mod exec;
 mod hermit;
+mod host_tests;
 mod job;
 mod kernels;
 mod lab;
+mod libtest;
 mod packages;
 mod paths;
 mod platform;
 mod progress;
+mod run;
+mod style;
 mod suite;
+mod test;
 mod test_kernels;
 
 use std::path::Path;
@@ -24,6 +31,14 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Cli {
+    /// Boot a guest: on hardware KVM where there is one, in the lab otherwise
+    Run(run::Args),
+    /// Check everything: format, lints, unit tests, documentation, packages, guests
+    Test(test::Args),
+    /// Say what this machine has of what guests need, and what to do about the rest
+    Doctor,
+    /// Make the stripped program, shell completions and man pages, in target/dist
+    Dist,
     /// Run a command in the lab: an emulated machine with real KVM
     Lab(lab::Args),
     /// Boot the test kernels, on hardware KVM or in the lab
@@ -35,6 +50,10 @@ enum Cli {
 
 fn main() -> ExitCode {
     let result = match Cli::parse() {
+        Cli::Run(args) => run::main(args),
+        Cli::Test(args) => test::main(&args),
+        Cli::Doctor => doctor::main(),
+        Cli::Dist => dist::main().map(|()| 0),
         Cli::Lab(args) => lab::main(args),
         Cli::TestKernels(args) => test_kernels::main(&args),
         Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),

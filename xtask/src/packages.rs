@@ -160,6 +160,11 @@ pub(crate) fn kernel_package(meta: &str) -> Result<String> {
         .with_context(|| format!("this system's packages have no {meta}; the lab needs Debian's"))
 }
 
+/// The same, if the package lists that are there say so.
+pub(crate) fn known_kernel_package(meta: &str) -> Option<String> {
+    first_dependency(meta).ok().flatten()
+}
+
 fn first_dependency(meta: &str) -> Result<Option<String>> {
     let output = Command::new("apt-cache")
         .args(["--no-recommends", "depends", meta])

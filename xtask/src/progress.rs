@@ -52,6 +52,11 @@ impl Step {
     pub(crate) fn done(self) {
         say(&format!("{}: {:.1} s", self.text, self.start.elapsed().as_secs_f64()));
     }
+
+    /// Ends the step and says what it came to.
+    pub(crate) fn done_with(self, result: &str) {
+        say(&format!("{}: {result}, {:.1} s", self.text, self.start.elapsed().as_secs_f64()));
+    }
 }
 
 impl Drop for Step {

@@ -27,7 +27,7 @@ const MODULES: [&str; 12] = [
     "af_packet",
 ];
 /// The package that always depends on the newest kernel of its kind.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+pub(crate) const META_PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// A kernel ready to boot.
 pub(crate) struct Kernel {

@@ -44,6 +44,14 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+impl Args {
+    /// A plain run of `command`.
+    pub(crate) fn for_command(command: Vec<String>, timeout: u64) -> Self {
+        let Machine { memory_mib, cpus } = Machine::default();
+        Self { files: Vec::new(), stdin: None, env: Vec::new(), timeout, memory: memory_mib, cpus, command }
+    }
+}
+
 /// Runs one command in the lab; its exit status is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
     let machine = Machine { memory_mib: args.memory, cpus: args.cpus };
