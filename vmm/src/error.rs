@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use nerite_machine::ErrorKind;
 
@@ -22,8 +23,13 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] nerite_loader::Error),
     /// The machine cannot be made, or the host failed while it ran.
-    #[error(transparent)]
-    Machine(#[from] nerite_machine::Error),
+    #[error("{}{source}", about(.image, .source))]
+    Machine {
+        /// The image it was to run.
+        image: PathBuf,
+        /// What went wrong.
+        source: nerite_machine::Error,
+    },
     /// The signals that end a run cannot be listened to.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
@@ -40,12 +46,12 @@ impl Error {
             Self::Usage(_) => exit_code::USAGE,
             Self::ConfigFile(_) => exit_code::CONFIG_FILE,
             Self::Image(_) => exit_code::IMAGE,
-            Self::Stdout(error) | Self::Machine(nerite_machine::Error::Output(error))
+            Self::Stdout(error) | Self::Machine { source: nerite_machine::Error::Output(error), .. }
                 if error.kind() == io::ErrorKind::BrokenPipe =>
             {
                 exit_code::BROKEN_PIPE
             }
-            Self::Machine(error) => match error.kind() {
+            Self::Machine { source, .. } => match source.kind() {
                 ErrorKind::Config => exit_code::USAGE,
                 ErrorKind::Image => exit_code::IMAGE,
                 _ => exit_code::HOST,
@@ -59,6 +65,14 @@ impl Error {
     pub fn is_silent(&self) -> bool {
         self.exit_code() == exit_code::BROKEN_PIPE
     }
+}
+
+/// The image's path and a colon, if the image is part of what is wrong and the error does not name it: another image
+/// might fit into the memory, while no image runs without KVM.
+fn about(image: &Path, error: &nerite_machine::Error) -> String {
+    let path = image.display().to_string();
+    let named = error.kind() == ErrorKind::Host || error.to_string().contains(&path);
+    if named { String::new() } else { format!("{path}: ") }
 }
 
 /// An error and its causes in one line of plain text.

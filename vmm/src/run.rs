@@ -22,11 +22,11 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     for warning in &resolved.warnings {
         warn!("{warning}");
     }
-    let machine = Machine::new(&resolved.config)?;
+    let failed = |source| Error::Machine { image: resolved.config.image.clone(), source };
+    let machine = Machine::new(&resolved.config).map_err(failed)?;
     // From here on a signal must stop vCPU threads first. Until here the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
-    let running = machine.start()?;
-    let outcome = running.wait(Some(signals.fd()))?;
+    let outcome = machine.start().and_then(|running| running.wait(Some(signals.fd()))).map_err(failed)?;
     Ok(code(&outcome, &signals))
 }
 

@@ -143,7 +143,7 @@ fn kernel_larger_than_the_memory() {
     elf.loads[0].1 = 512 << 20;
     let path = folder.file("large", elf.build());
     let done = folder.run(&["run", "-m", "64M", &path]);
-    done.is_error(USAGE, &["--memory"]);
+    done.is_error(USAGE, &["--memory", &path]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn fixed_image_outside_of_the_memory() {
     elf.loads[0].0 = 1 << 30;
     elf.entry += 1 << 30;
     let path = folder.file("far", elf.build());
-    folder.run(&["run", "-m", "64M", &path]).is_error(USAGE, &["--memory"]);
+    folder.run(&["run", "-m", "64M", &path]).is_error(USAGE, &["--memory", &path]);
 }
 
 #[test]
