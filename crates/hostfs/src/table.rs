@@ -1,0 +1,70 @@
+//! The guest's descriptors.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nerite_hypercall::STDERR;
+use nerite_hypercall::errno::{EBADF, EMFILE};
+
+use crate::open::Open;
+
+/// The first number after the standard streams.
+const FIRST: i32 = STDERR + 1;
+
+/// Numbers for open files; the lowest that is free is the next.
+///
+/// The lock is held only to look up and to change the table. Who uses a file holds a reference to it, so it can be
+/// closed at any time and goes away when nobody uses it any more.
+#[derive(Debug)]
+pub(crate) struct Table {
+    slots: Mutex<Vec<Option<Arc<Open>>>>,
+    limit: usize,
+}
+
+impl Table {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { slots: Mutex::default(), limit }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Option<Arc<Open>>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails early where [`Self::insert`] would, before a file is created for nothing.
+    pub(crate) fn has_room(&self) -> Result<(), i32> {
+        let slots = self.slots();
+        if slots.len() < self.limit || slots.iter().any(Option::is_none) { Ok(()) } else { Err(EMFILE) }
+    }
+
+    pub(crate) fn insert(&self, open: Open) -> Result<i32, i32> {
+        let open = Arc::new(open);
+        let mut slots = self.slots();
+        let index = match slots.iter().position(Option::is_none) {
+            Some(index) => index,
+            None if slots.len() < self.limit => {
+                slots.push(None);
+                slots.len().saturating_sub(1)
+            }
+            None => return Err(EMFILE),
+        };
+        let fd = i32::try_from(index).ok().and_then(|index| index.checked_add(FIRST)).ok_or(EMFILE)?;
+        if let Some(slot) = slots.get_mut(index) {
+            *slot = Some(open);
+        }
+        Ok(fd)
+    }
+
+    fn index(fd: i32) -> Result<usize, i32> {
+        fd.checked_sub(FIRST).and_then(|index| usize::try_from(index).ok()).ok_or(EBADF)
+    }
+
+    pub(crate) fn get(&self, fd: i32) -> Result<Arc<Open>, i32> {
+        let index = Self::index(fd)?;
+        self.slots().get(index).cloned().flatten().ok_or(EBADF)
+    }
+
+    /// Frees the number. The host's descriptor is closed by the caller's drop, without the lock.
+    pub(crate) fn remove(&self, fd: i32) -> Result<Arc<Open>, i32> {
+        let index = Self::index(fd)?;
+        self.slots().get_mut(index).and_then(Option::take).ok_or(EBADF)
+    }
+}
