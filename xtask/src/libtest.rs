@@ -12,23 +12,35 @@ use crate::progress;
 /// What a test that finds nothing to run on writes to standard error, before the reason.
 const SKIPPED: &str = "skipped: ";
 
+/// Why a test is ignored that `host_tests` runs later, where there is a KVM.
+pub(crate) const LATER: &str = "needs a KVM";
+
 /// Follows the standard output of test programs and keeps what is worth printing.
 #[derive(Default)]
 pub(crate) struct Reader {
     /// So far.
     pub(crate) summary: Summary,
+    /// Whether tests that wait for a KVM are run later, and so are not skipped.
+    later: bool,
+    /// How many of them the program that runs now has named.
+    deferred: usize,
 }
 
 impl Reader {
     /// Takes in one line; gives back what to print of it.
     pub(crate) fn line(&mut self, line: &str) -> Option<String> {
         if let Some(counts) = line.strip_prefix("test result: ") {
-            self.summary += counts_in(counts);
+            let mut counts = counts_in(counts);
+            counts.skipped = counts.skipped.saturating_sub(std::mem::take(&mut self.deferred));
+            self.summary += counts;
             return None;
         }
         if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
-            let ignored = verdict.strip_prefix("ignored");
-            return match ignored {
+            return match verdict.strip_prefix("ignored") {
+                Some(reason) if self.later && reason.ends_with(LATER) => {
+                    self.deferred += 1;
+                    None
+                }
                 Some(reason) => Some(format!("SKIP {name}{}", reason.replacen(',', ":", 1))),
                 None => (verdict == "FAILED").then(|| format!("FAIL {name}")),
             };
@@ -61,8 +73,9 @@ fn counts_in(text: &str) -> Summary {
     }
 }
 
-/// Runs `cargo test` as given, shows its progress and failures, and counts its tests.
-pub(crate) fn run(command: &mut Command) -> Result<Summary> {
+/// Runs `cargo test` as given, shows its progress and failures, and counts its tests. With `later`, those that wait for a
+/// KVM do not count: they are run by someone else.
+pub(crate) fn run(command: &mut Command, later: bool) -> Result<Summary> {
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -75,7 +88,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Summary> {
         });
         reader.summary.skipped
     });
-    let mut reader = Reader::default();
+    let mut reader = Reader { later, ..Reader::default() };
     each_line(stdout, |line| {
         if let Some(text) = reader.line(line) {
             progress::print(&text);
@@ -118,6 +131,18 @@ mod tests {
         let shown: Vec<String> = text.lines().filter_map(|line| reader.line(line)).collect();
         assert_eq!(shown, ["FAIL c", "SKIP d: needs a tape drive", "thread 'c' panicked"]);
         assert_eq!(reader.summary, Summary { passed: 13, failed: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn tests_that_run_later_are_not_skipped() {
+        let text = "test a ... ignored, needs a KVM\ntest b ... ignored, broken\n\
+                    test result: ok. 0 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out";
+        let mut reader = Reader { later: true, ..Reader::default() };
+        let shown: Vec<String> = text.lines().filter_map(|line| reader.line(line)).collect();
+        assert_eq!((shown.len(), reader.summary.skipped), (1, 1));
+        let mut reader = Reader::default();
+        assert_eq!(text.lines().filter_map(|line| reader.line(line)).count(), 2);
+        assert_eq!(reader.summary.skipped, 2);
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let mut run = Run { summary: Summary::default(), failed: Vec::new() };
     sources(&mut run);
     run.group("unit, integration and documentation tests", || {
-        libtest::run(cargo().args(["test", "--workspace", "--all-features", "--no-fail-fast"]))
+        let arguments = ["test", "--workspace", "--all-features", "--no-fail-fast"];
+        libtest::run(cargo().args(arguments), !args.no_guests)
     });
     run.group("examples", examples);
     run.check("documentation", || {
@@ -117,9 +118,7 @@ fn guests(run: &mut Run, quick: bool) -> Result<()> {
     let runner = test_kernels::runner(Platform::choose(), 1);
     let tests = test_kernels::select("")?;
     run.group("test kernels", || test_kernels::run(&tests, &runner));
-    if runner.platform == Platform::Lab {
-        run.group("tests of the KVM backend and of vmm, in the lab", || host_tests::run(&runner));
-    }
+    run.group("tests that use KVM", || host_tests::run(&runner));
     if quick {
         run.skip("real Hermit applications", "left out with --quick");
     } else {
