@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use nerite_machine::config::Mount;
 
 use crate::affinity::Affinity;
 use crate::exit_code;
-use crate::settings::{CpuCount, EnvSetting, OutputSetting};
-use crate::size::MemorySize;
+use crate::settings::{CpuCount, EnvSetting, FileCount, OutputSetting, file_mapping, read_only_mount};
+use crate::size::{MemorySize, parse_bytes};
 
 /// Runs Hermit unikernels on Linux/KVM.
 #[derive(Debug, Parser)]
@@ -143,6 +144,35 @@ pub struct SettingsArgs {
     #[arg(action = clap::ArgAction::Append)]
     pub kernel_arg: Vec<String>,
 
+    /// Let the guest see a file or directory of the host (repeatable), such as ./site:/www:ro
+    ///
+    /// `ro` is for reading only and the default, `rw` for changing it, too. The guest path is absolute. Nothing else of
+    /// the host is visible; what a guest creates elsewhere is gone when it ends. Links are followed only inside of the
+    /// directory.
+    #[arg(long, value_name = "HOST:GUEST[:ro|rw]", help_heading = "Files")]
+    #[arg(action = clap::ArgAction::Append, value_parser = read_only_mount)]
+    pub mount: Vec<Mount>,
+
+    /// The same as --mount HOST:GUEST:rw, as uhyve spells it (repeatable)
+    #[arg(long, value_name = "HOST:GUEST", help_heading = "Files")]
+    #[arg(action = clap::ArgAction::Append, value_parser = file_mapping)]
+    pub file_mapping: Vec<Mount>,
+
+    /// How many files the guest may have open at a time [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Files")]
+    pub max_open_files: Option<FileCount>,
+
+    /// How much the guest may write to files in all, such as 10G [default: no limit]
+    #[arg(long, value_name = "SIZE", help_heading = "Files", value_parser = parse_bytes)]
+    pub max_written: Option<u64>,
+
+    /// How large the guest's temporary files may be together [default: 256M]
+    ///
+    /// They are what it creates where nothing is mounted, in $TMPDIR but without names, at most 1024 of them. 0 allows only
+    /// empty ones.
+    #[arg(long, value_name = "SIZE", help_heading = "Files", value_parser = parse_bytes)]
+    pub max_temporary: Option<u64>,
+
     /// Write the guest's output to this file; `none` discards it, `-` is standard output [default: -]
     #[arg(short, long, value_name = "FILE|none|-", help_heading = "Guest", value_hint = ValueHint::FilePath)]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputSetting::try_from))]
@@ -172,6 +202,8 @@ pub fn command() -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use nerite_machine::config::Access;
+
     use super::*;
 
     fn run(args: &[&str]) -> RunArgs {
@@ -247,6 +279,24 @@ mod tests {
     }
 
     #[test]
+    fn mounts_are_read_only_unless_they_say_so() {
+        let run = run(&[
+            "--mount",
+            "a:/b",
+            "--mount=c:/d:rw",
+            "--file-mapping",
+            "e:/f",
+            "--max-written",
+            "1G",
+            "img",
+        ]);
+        let mounts = [&run.settings.mount[..], &run.settings.file_mapping].concat();
+        let all: Vec<_> = mounts.iter().map(|mount| (mount.guest.as_str(), mount.access)).collect();
+        assert_eq!(all, [("/b", Access::ReadOnly), ("/d", Access::ReadWrite), ("/f", Access::ReadWrite)]);
+        assert_eq!(run.settings.max_written, Some(1 << 30));
+    }
+
+    #[test]
     fn bad_values_name_the_option() {
         for (words, parts) in [
             (&["-m", "1M", "img"], ["--memory <SIZE>", "16 MiB"]),
@@ -256,6 +306,11 @@ mod tests {
             (&["-a", "2-1", "img"], ["--affinity <CPUS>", "backwards"]),
             (&["-e", "FOO", "img"], ["--env", "NAME=VALUE"]),
             (&["-e", "=x", "img"], ["--env", "name"]),
+            (&["--mount", "x", "img"], ["--mount <HOST:GUEST[:ro|rw]>", "guest path is missing"]),
+            (&["--mount", "x:y", "img"], ["--mount", "slash"]),
+            (&["--file-mapping", ":/y", "img"], ["--file-mapping", "host path is empty"]),
+            (&["--max-open-files", "0", "img"], ["--max-open-files", "1 to"]),
+            (&["--max-temporary", "x", "img"], ["--max-temporary", "not a size"]),
         ] {
             let error = error(words);
             assert!(parts.iter().all(|part| error.contains(part)), "{words:?}: {error}");

@@ -9,12 +9,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use nerite_machine::config::Mount;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::affinity::Affinity;
-use crate::settings::{CpuCount, EnvSetting, OutputSetting, Settings};
-use crate::size::MemorySize;
+use crate::settings::{
+    CpuCount, EnvSetting, FileCount, OutputSetting, Settings, file_mapping, read_only_mount,
+};
+use crate::size::{MemorySize, parse_bytes};
 
 /// The largest configuration file in bytes. A larger one is surely not meant to be one.
 const MAX_FILE: u64 = 1 << 20;
@@ -146,6 +149,7 @@ struct Tables {
     memory: MemoryTable,
     cpu: CpuTable,
     guest: GuestTable,
+    files: FilesTable,
     uhyve: UhyveTable,
 }
 
@@ -191,6 +195,19 @@ struct GuestTable {
     output: Option<OutputSetting>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FilesTable {
+    #[serde(deserialize_with = "read_only_mounts")]
+    mounts: Vec<Mount>,
+    #[serde(deserialize_with = "file_count")]
+    max_open_files: Option<FileCount>,
+    #[serde(deserialize_with = "bytes")]
+    max_written: Option<u64>,
+    #[serde(deserialize_with = "bytes")]
+    max_temporary: Option<u64>,
+}
+
 /// The peer's own table. What `vmm` has no use for may be of any type.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -198,7 +215,8 @@ struct UhyveTable {
     #[serde(deserialize_with = "output")]
     output: Option<OutputSetting>,
     stats: Option<toml::Value>,
-    file_mapping: Option<toml::Value>,
+    #[serde(deserialize_with = "file_mappings")]
+    file_mapping: Vec<Mount>,
     tempdir: Option<toml::Value>,
     hermit_image_mode: Option<toml::Value>,
     file_isolation: Option<toml::Value>,
@@ -214,15 +232,10 @@ impl UhyveTable {
     fn without_effect(&self) -> impl Iterator<Item = String> + '_ {
         [
             ("stats", &self.stats, "vmm prints no statistics of a run"),
-            ("file_mapping", &self.file_mapping, "vmm gives guests no host files"),
-            ("tempdir", &self.tempdir, "vmm creates no temporary files"),
+            ("tempdir", &self.tempdir, "temporary files go to $TMPDIR and have no names there"),
             ("hermit_image_mode", &self.hermit_image_mode, "vmm has one way to load an image"),
-            (
-                "file_isolation",
-                &self.file_isolation,
-                "vmm gives guests no host files, so there are none to isolate",
-            ),
-            ("io_mode", &self.io_mode, "vmm gives guests no host files"),
+            ("file_isolation", &self.file_isolation, "guests are always confined to what is mounted"),
+            ("io_mode", &self.io_mode, "files are read and written as the host does it"),
             ("gdb_port", &self.gdb_port, "vmm has no debugger stub"),
             ("config", &self.config, "a configuration file cannot name another"),
             ("trace_dir", &self.trace_dir, "vmm writes no traces"),
@@ -237,7 +250,7 @@ impl UhyveTable {
 impl Tables {
     /// The settings, or which key comes under two names.
     fn settings(self) -> Result<Settings, String> {
-        let Tables { memory, cpu, guest, uhyve } = self;
+        let Tables { memory, cpu, guest, files, uhyve } = self;
         let no_aslr = memory.no_aslr.map(|no_aslr| !no_aslr);
         let env = one("`env` and `env_vars` in [guest]", guest.env, guest.env_vars)?;
         Ok(Settings {
@@ -254,6 +267,10 @@ impl Tables {
             kernel_args: guest.kernel_args,
             app_args: guest.args,
             output: one("`output` in [guest] and `output` in [uhyve]", guest.output, uhyve.output)?,
+            mounts: uhyve.file_mapping.into_iter().chain(files.mounts).collect(),
+            max_open_files: files.max_open_files,
+            max_written: files.max_written,
+            max_temporary: files.max_temporary,
         })
     }
 }
@@ -284,6 +301,28 @@ fn memory_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Memo
         NumberOrText::Text(text) => text.parse(),
     };
     size.map(Some).map_err(de::Error::custom)
+}
+
+/// A number of bytes, or a text with a unit.
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match NumberOrText::deserialize(deserializer)? {
+        NumberOrText::Number(bytes) => {
+            u64::try_from(bytes).map(Some).map_err(|_| de::Error::custom("a size cannot be negative"))
+        }
+        NumberOrText::Text(text) => parse_bytes(&text).map(Some).map_err(de::Error::custom),
+    }
+}
+
+fn file_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FileCount>, D::Error> {
+    FileCount::try_from(i64::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+fn read_only_mounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::Error> {
+    words(deserializer)?.iter().map(|text| read_only_mount(text).map_err(de::Error::custom)).collect()
+}
+
+fn file_mappings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::Error> {
+    words(deserializer)?.iter().map(|text| file_mapping(text).map_err(de::Error::custom)).collect()
 }
 
 fn cpu_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuCount>, D::Error> {

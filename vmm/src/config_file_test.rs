@@ -1,6 +1,6 @@
 use std::ffi::OsStr;
 
-use nerite_machine::config::Output;
+use nerite_machine::config::{Access, Output};
 
 use super::*;
 
@@ -58,6 +58,7 @@ fn every_key_of_our_own() {
             kernel_args: vec!["-ip".to_owned(), "10.0.5.3".to_owned()],
             app_args: vec!["x".to_owned(), String::new()],
             output: Some(OutputSetting(Output::File("out.txt".into()))),
+            ..Settings::default()
         }
     );
 }
@@ -105,10 +106,10 @@ fn every_key_of_the_peer() {
     assert_eq!(settings.affinity.map(Affinity::into_cpus), Some(vec![1, 2, 3, 4]));
     assert_eq!(settings.env, [EnvSetting::set("foo", "bar")]);
     assert_eq!(settings.output, Some(OutputSetting(Output::File("test.txt".into()))));
+    assert_eq!(settings.mounts.iter().map(|mount| mount.guest.as_str()).collect::<Vec<_>>(), ["/bar"]);
     let warned: Vec<_> = loaded.warnings.iter().filter_map(|line| line.split('`').nth(1)).collect();
     let expected = [
         "stats",
-        "file_mapping",
         "tempdir",
         "hermit_image_mode",
         "file_isolation",
@@ -120,6 +121,31 @@ fn every_key_of_the_peer() {
     ];
     assert_eq!(warned, expected);
     assert!(loaded.warnings.iter().all(|line| line.starts_with("uhyve.toml: `")), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn files_of_the_host() {
+    let text = "[files]\nmounts = ['./site:/www', 'data:/data:rw']\nmax_open_files = 10\n\
+                max_written = '1G'\nmax_temporary = 4096\n[uhyve]\nfile_mapping = ['x:/x']";
+    let settings = settings(text);
+    let mounts: Vec<_> = settings
+        .mounts
+        .iter()
+        .map(|mount| (mount.guest.as_str(), mount.access == Access::ReadWrite))
+        .collect();
+    assert_eq!(mounts, [("/x", true), ("/www", false), ("/data", true)]);
+    assert_eq!(settings.max_open_files.map(FileCount::get), Some(10));
+    assert_eq!((settings.max_written, settings.max_temporary), (Some(1 << 30), Some(4096)));
+    for (bad, part) in [
+        ("mounts = ['x']", "guest path is missing"),
+        ("mounts = 'x:/y'", "sequence"),
+        ("max_open_files = 0", "1 to"),
+        ("max_written = -1", "negative"),
+        ("max_temporary = 'x'", "not a size"),
+    ] {
+        let error = parse(Path::new("x"), &format!("[files]\n{bad}")).unwrap_err().to_string();
+        assert!(error.contains(part), "{bad}: {error}");
+    }
 }
 
 #[test]

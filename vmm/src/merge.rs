@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use nerite_machine::config::{Config, CpuConfig, GuestConfig, MemoryConfig};
+use nerite_machine::config::{Config, CpuConfig, FileLimits, GuestConfig, MemoryConfig};
 
 use crate::cli::RunArgs;
 use crate::config_file::{self, ConfigFileError, Loaded};
@@ -207,6 +207,7 @@ fn utf8(word: &OsStr) -> Result<String, Error> {
 
 fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Config {
     let default = MemoryConfig::default();
+    let limits = FileLimits::default();
     Config {
         image,
         memory: MemoryConfig {
@@ -224,6 +225,13 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
         },
         guest: GuestConfig { kernel_args: settings.kernel_args, app_args: settings.app_args, env },
         output: settings.output.map(|output| output.0).unwrap_or_default(),
+        mounts: settings.mounts,
+        file_limits: FileLimits {
+            open_files: settings.max_open_files.map_or(limits.open_files, crate::settings::FileCount::get),
+            bytes_written: settings.max_written.unwrap_or(limits.bytes_written),
+            temporary_bytes: settings.max_temporary.unwrap_or(limits.temporary_bytes),
+            ..limits
+        },
     }
 }
 

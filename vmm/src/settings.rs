@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use nerite_machine::config::{MAX_CPUS, Output};
+use nerite_machine::config::{Access, MAX_CPUS, Mount, Output};
 
 use crate::affinity::Affinity;
 use crate::cli::SettingsArgs;
@@ -39,6 +39,14 @@ pub struct Settings {
     pub app_args: Vec<String>,
     /// Where output goes.
     pub output: Option<OutputSetting>,
+    /// What the guest sees of the host's files. All layers count; of two with the same guest path a higher one's.
+    pub mounts: Vec<Mount>,
+    /// How many files the guest may have open.
+    pub max_open_files: Option<FileCount>,
+    /// How many bytes the guest may write to files.
+    pub max_written: Option<u64>,
+    /// How many bytes the guest may have in temporary files.
+    pub max_temporary: Option<u64>,
 }
 
 impl Settings {
@@ -48,6 +56,9 @@ impl Settings {
         let list = |high: Vec<String>, low: Vec<String>| if high.is_empty() { low } else { high };
         let mut env = lower.env;
         env.extend(self.env);
+        let mut mounts = lower.mounts;
+        mounts.retain(|low| self.mounts.iter().all(|high| high.guest != low.guest));
+        mounts.extend(self.mounts);
         Settings {
             memory: self.memory.or(lower.memory),
             aslr: self.aslr.or(lower.aslr),
@@ -62,6 +73,10 @@ impl Settings {
             kernel_args: list(self.kernel_args, lower.kernel_args),
             app_args: list(self.app_args, lower.app_args),
             output: self.output.or(lower.output),
+            mounts,
+            max_open_files: self.max_open_files.or(lower.max_open_files),
+            max_written: self.max_written.or(lower.max_written),
+            max_temporary: self.max_temporary.or(lower.max_temporary),
         }
     }
 }
@@ -82,6 +97,10 @@ impl From<SettingsArgs> for Settings {
             kernel_args: args.kernel_arg,
             app_args: Vec::new(),
             output: args.output,
+            mounts: args.mount.into_iter().chain(args.file_mapping).collect(),
+            max_open_files: args.max_open_files,
+            max_written: args.max_written,
+            max_temporary: args.max_temporary,
         }
     }
 }
@@ -99,6 +118,9 @@ pub enum SettingError {
     /// An environment variable without a name.
     #[error("`{0}` has no name before the `=`; write NAME=VALUE")]
     EnvName(String),
+    /// Not a number of files.
+    #[error("`{0}` is not a number of open files; allow 1 to {MAX_FILES}")]
+    Files(String),
     /// The path of the output is empty.
     #[error("the name of the output file is empty; write a path, `none` or `-`")]
     Output,
@@ -134,6 +156,65 @@ impl FromStr for CpuCount {
         let count: i64 = text.trim().parse().map_err(|_| SettingError::Cpus(text.to_owned()))?;
         Self::try_from(count)
     }
+}
+
+/// The most files that a guest can be allowed to have open. Each takes a descriptor of this process.
+const MAX_FILES: u32 = 1 << 20;
+
+/// A number of open files, 1 to 1 048 576.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileCount(u32);
+
+impl FileCount {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl TryFrom<i64> for FileCount {
+    type Error = SettingError;
+
+    fn try_from(count: i64) -> Result<Self, SettingError> {
+        match u32::try_from(count) {
+            Ok(count @ 1..=MAX_FILES) => Ok(Self(count)),
+            _ => Err(SettingError::Files(count.to_string())),
+        }
+    }
+}
+
+impl FromStr for FileCount {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let count: i64 = text.trim().parse().map_err(|_| SettingError::Files(text.to_owned()))?;
+        Self::try_from(count)
+    }
+}
+
+/// Reads a mount that is read-only unless it says otherwise.
+///
+/// # Errors
+///
+/// If it is not of the form `HOST:GUEST[:ro|rw]`.
+pub fn read_only_mount(text: &str) -> Result<Mount, nerite_machine::config::MountError> {
+    Mount::parse(text, Access::ReadOnly)
+}
+
+/// Reads a mount as the peer understands it: one that can be written.
+///
+/// # Errors
+///
+/// If it is not of the form `HOST:GUEST`.
+pub fn file_mapping(text: &str) -> Result<Mount, nerite_machine::config::MountError> {
+    // There a guest path may be relative, and starts at the root.
+    Mount::parse(text, Access::ReadWrite).or_else(|error| match text.rsplit_once(':') {
+        Some((host, guest)) if !guest.is_empty() && !guest.starts_with('/') => {
+            Mount::parse(&format!("{host}:/{guest}"), Access::ReadWrite)
+        }
+        _ => Err(error),
+    })
 }
 
 /// One word of `--env`.
@@ -214,6 +295,35 @@ mod tests {
         assert_eq!(both.env, [EnvSetting::Host, EnvSetting::set("A", "low"), EnvSetting::set("A", "high")]);
         assert_eq!(both.kernel_args, ["-low"]);
         assert_eq!(both.app_args, ["high"]);
+    }
+
+    #[test]
+    fn mounts_of_all_layers_count() {
+        let layer = |mounts: &[&str]| Settings {
+            mounts: mounts.iter().map(|text| read_only_mount(text).unwrap()).collect(),
+            ..Settings::default()
+        };
+        let both = layer(&["high:/a", "high:/b"]).over(layer(&["low:/a:rw", "low:/c"]));
+        let all: Vec<_> =
+            both.mounts.iter().map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str())).collect();
+        assert_eq!(all, [("low", "/c"), ("high", "/a"), ("high", "/b")]);
+    }
+
+    #[test]
+    fn the_peers_mappings_may_be_relative() {
+        let guest = |text: &str| file_mapping(text).map(|mount| (mount.guest, mount.access)).ok();
+        assert_eq!(guest("a:b/c"), Some(("/b/c".to_owned(), Access::ReadWrite)));
+        assert_eq!(guest("a:/b"), Some(("/b".to_owned(), Access::ReadWrite)));
+        assert_eq!(guest("a:/b:ro"), Some(("/b".to_owned(), Access::ReadOnly)));
+        assert_eq!((guest("a"), guest("a:"), guest(":b")), (None, None, None));
+    }
+
+    #[test]
+    fn a_guest_may_open_at_least_one_file() {
+        assert_eq!("1".parse().map(FileCount::get), Ok(1));
+        for bad in ["0", "-1", "x", "1048577", ""] {
+            assert!(bad.parse::<FileCount>().is_err(), "{bad}");
+        }
     }
 
     #[test]

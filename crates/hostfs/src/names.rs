@@ -17,6 +17,12 @@ use crate::temporary::TempFile;
 /// The mode of directories that nobody created.
 const DIRECTORY_MODE: u32 = 0o755;
 
+/// Bytes of all names, each with those above it, that mounts and an image may have together. An image of many deep names
+/// would take a multiple of its size.
+const FIXED_BYTES: usize = 64 << 20;
+/// What a name takes besides its bytes, roughly.
+const NAME_OVERHEAD: usize = 128;
+
 /// What a name stands for.
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
@@ -44,12 +50,14 @@ pub(crate) struct Names {
     next_inode: u64,
     /// How many more the guest may create.
     room: usize,
+    /// Bytes of names an image may still bring along.
+    fixed_room: usize,
 }
 
 impl Names {
     /// Only the root. The guest may create `room` names.
     pub(crate) fn new(room: usize) -> Self {
-        let mut names = Self { nodes: BTreeMap::new(), next_inode: 1, room };
+        let mut names = Self { nodes: BTreeMap::new(), next_inode: 1, room, fixed_room: FIXED_BYTES };
         names.put(b"", Node::Directory { mode: DIRECTORY_MODE });
         names
     }
@@ -66,7 +74,7 @@ impl Names {
     pub(crate) fn add_fixed(&mut self, path: &[u8], node: Node) -> Result<(), &'static str> {
         for parent in path::ancestors(path) {
             match self.nodes.get(parent).map(|found| &found.node) {
-                None => self.put(parent, Node::Directory { mode: DIRECTORY_MODE }),
+                None => self.put_fixed(parent, Node::Directory { mode: DIRECTORY_MODE })?,
                 Some(Node::Directory { .. } | Node::MountPoint(_)) => {}
                 Some(_) => return Err("another file has the name of a directory above it"),
             }
@@ -75,11 +83,16 @@ impl Names {
             Some(Node::Directory { .. }) if !matches!(node, Node::MountPoint(_) | Node::Directory { .. }) => {
                 Err("a directory has the same name")
             }
-            _ => {
-                self.put(path, node);
-                Ok(())
-            }
+            _ => self.put_fixed(path, node),
         }
+    }
+
+    fn put_fixed(&mut self, path: &[u8], node: Node) -> Result<(), &'static str> {
+        let size = path.len().saturating_add(NAME_OVERHEAD);
+        self.fixed_room =
+            self.fixed_room.checked_sub(size).ok_or("the names are too many and too long (64 MiB in all)")?;
+        self.put(path, node);
+        Ok(())
     }
 
     /// What a path stands for.

@@ -54,6 +54,14 @@ fn what_the_guest_creates_is_counted() {
     assert_eq!(names.remove(b"/x", false).unwrap_err(), ENOENT);
 }
 
+#[test]
+fn an_image_of_deep_names_is_refused() {
+    let mut names = Names::new(0);
+    let deep = |number: u32| format!("/{number}{}", "/a".repeat(2000)).into_bytes();
+    let added = (0..100).take_while(|&number| names.add_fixed(&deep(number), mount_point()).is_ok()).count();
+    assert!((12..20).contains(&added), "{added}");
+}
+
 proptest! {
     /// A listing has each first name below a directory once, whatever bytes are in it.
     #[test]

@@ -53,7 +53,8 @@ fn device_tree(plan: &Plan, tsc_khz: Option<u32>) -> fdt::Builder {
     let mut tree = fdt::Builder::new()
         .cpus(plan.cpus)
         .kernel_args(plan.kernel_args.iter().cloned())
-        .app_args(plan.app_args.iter().cloned());
+        .app_args(plan.app_args.iter().cloned())
+        .mounts(plan.mounts.iter().cloned());
     for (key, value) in &plan.env {
         tree = tree.env(key, value);
     }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
+
 /// The smallest guest memory size in bytes: 16 MiB.
 pub const MIN_MEMORY: u64 = 16 << 20;
 /// Guest memory sizes are multiples of this many bytes: 2 MiB, the page size of the boot page tables.
@@ -25,6 +27,10 @@ pub struct Config {
     pub cpus: CpuConfig,
     /// What the guest is told: arguments and environment.
     pub guest: GuestConfig,
+    /// Files and directories of the host that the guest sees. Nothing else of the host is visible to it.
+    pub mounts: Vec<Mount>,
+    /// How much of the host's files the guest may use.
+    pub file_limits: FileLimits,
     /// Where the guest's console output goes.
     pub output: Output,
 }

@@ -86,6 +86,9 @@ pub enum Error {
         /// How many there can be.
         allowed: usize,
     },
+    /// The guest's files cannot be set up.
+    #[error(transparent)]
+    Files(#[from] nerite_hostfs::Error),
     /// The memory cannot be laid out or obtained.
     #[error(transparent)]
     Memory(#[from] nerite_memory::Error),
@@ -156,6 +159,13 @@ impl Error {
             | Self::Affinity { .. }
             | Self::TooManyStrings { .. }
             | Self::Boot(_) => ErrorKind::Config,
+            Self::Files(files) => match files {
+                nerite_hostfs::Error::ImageFile { .. } => ErrorKind::Image,
+                nerite_hostfs::Error::NoOpenat2 { .. } | nerite_hostfs::Error::NoProc { .. } => {
+                    ErrorKind::Host
+                }
+                _ => ErrorKind::Config,
+            },
             Self::Memory(memory) => match memory {
                 nerite_memory::Error::ImageTooLarge { .. }
                 | nerite_memory::Error::NoRoomBelowKernel { .. } => ErrorKind::Image,

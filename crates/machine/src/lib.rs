@@ -32,6 +32,7 @@ pub mod config;
 mod crash;
 mod dispatch;
 mod error;
+mod files;
 mod hypercalls;
 mod machine;
 mod plan;

@@ -20,7 +20,7 @@ use crate::config::{Config, Output};
 use crate::dispatch::Platform;
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
-use crate::{Error, Running, boot, running};
+use crate::{Error, Running, boot, files, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -44,7 +44,11 @@ impl Machine {
     /// which.
     pub fn new(config: &Config) -> Result<Self, Error> {
         let image = Image::read(&config.image, &Limits::default())?;
-        let plan = Plan::new(config, &image)?;
+        let mut plan = Plan::new(config, &image)?;
+        let stop_event =
+            Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
+        let files = files::open(config, &image)?.interrupted_by(stop_event.clone());
+        plan.mounts = files::mount_points(&files);
         let kernel = image.kernel();
 
         let system = System::open()?;
@@ -81,12 +85,11 @@ impl Machine {
         let path = config.image.to_string_lossy();
         let console =
             Arc::new(Console::new(sink(&config.output)?).map_err(Error::host("making the console"))?);
-        let stop_event =
-            Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
         let stopping = Arc::new(AtomicBool::new(false));
         let calls = Hypercalls {
             ram: ram.clone(),
             console: console.clone(),
+            files,
             input: Input::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()),
             command_line: command_line(&image, &path, &plan)?,
             stop_event: stop_event.clone(),

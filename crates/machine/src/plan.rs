@@ -13,6 +13,8 @@ pub(crate) struct Plan {
     pub(crate) kernel_args: Vec<String>,
     pub(crate) app_args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    /// The directories a kernel has to mount to see its files.
+    pub(crate) mounts: Vec<String>,
 }
 
 impl Plan {
@@ -68,6 +70,7 @@ impl Plan {
             kernel_args: or_own(&config.guest.kernel_args, own.map(|own| &own.kernel_args)),
             app_args: or_own(&config.guest.app_args, own.map(|own| &own.app_args)),
             env,
+            mounts: Vec::new(),
         };
         if image.kernel().interface() == Interface::V1 && !plan.kernel_args.is_empty() {
             log::warn!(

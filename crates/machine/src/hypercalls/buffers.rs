@@ -3,6 +3,7 @@
 use nerite_arch::paging;
 use nerite_hypercall::errno::EFAULT;
 use nerite_memory::{AccessError, GuestRam};
+use vm_memory::VolatileSlice;
 
 /// How much is moved between guest memory and the host at a time, in bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -86,6 +87,30 @@ impl Buffer {
             done = end;
             ram.write(address, from)
         })
+    }
+
+    /// The host memory behind the buffer, in order, one piece for each stretch that is contiguous for the guest.
+    ///
+    /// The pieces end early where page tables, which can change at any time, lead out of RAM: check first.
+    pub(crate) fn pieces<'a>(&self, ram: &'a GuestRam) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
+        let (physical, pages) = match *self {
+            Self::Physical { address, length } => (Some((address, length)), None),
+            Self::Virtual { cr3, address, length } => {
+                let read = |entry| ram.read_obj::<u64>(entry).ok();
+                (None, Some(paging::chunks(cr3, address, length, read).map_while(Result::ok)))
+            }
+        };
+        let mut pages = pages.into_iter().flatten().peekable();
+        let joined = std::iter::from_fn(move || {
+            let (address, mut length) = pages.next()?;
+            let follows = |&(next, _): &(u64, u64), length| address.checked_add(length) == Some(next);
+            while let Some((_, more)) = pages.next_if(|page| follows(page, length)) {
+                length = length.saturating_add(more);
+            }
+            Some((address, length))
+        });
+        let ranges = physical.into_iter().chain(joined);
+        ranges.map_while(|(address, length)| ram.slices(address, length).ok()).flatten()
     }
 
     /// Calls `visit` with each contiguous guest-physical piece: address and length.

@@ -6,7 +6,8 @@
 
 mod buffers;
 mod command_line;
-mod stdio;
+mod files;
+mod streams;
 mod v1;
 mod v2;
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nerite_devices::{Console, Input};
+use nerite_hostfs::HostFs;
 use nerite_memory::{AccessError, GuestRam};
 
 use crate::budget::LogBudget;
@@ -67,6 +69,7 @@ pub(crate) struct Hypercalls {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) console: Arc<Console>,
     pub(crate) input: Input,
+    pub(crate) files: HostFs,
     pub(crate) command_line: CommandLine,
     /// Becomes readable, and stays so, when the machine is being stopped.
     pub(crate) stop_event: Arc<OwnedFd>,

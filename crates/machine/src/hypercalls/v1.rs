@@ -10,7 +10,7 @@ use nerite_memory::AccessError;
 use nerite_vcpu::Vcpu;
 
 use super::buffers::{Buffer, Scratch};
-use super::stdio::Answer;
+use super::streams::Answer;
 use super::{Hypercalls, Next, Stop};
 
 const fn or_errno(result: Result<i32, i32>) -> i32 {
@@ -57,6 +57,14 @@ impl Hypercalls {
                 let params = ram.read_obj::<WriteParams>(data)?;
                 let buffer = virtual_buffer(vcpu, params.buf, params.len)?;
                 let written = self.file_write(params.fd, buffer, scratch);
+                if let Ok(Ok(length)) = written
+                    && length < buffer.length()
+                {
+                    let lost = buffer.length().saturating_sub(length);
+                    self.budget.guest_error(format_args!(
+                        "hypercall FileWrite lost {lost} bytes, which it cannot report"
+                    ));
+                }
                 self.without_result(call.name(), written)?;
             }
             Call::FileRead => {
@@ -70,11 +78,11 @@ impl Hypercalls {
             }
             Call::FileOpen => {
                 let params = ram.read_obj::<OpenParams>(data)?;
-                let ret = or_errno(self.file_open(params.name, params.flags));
+                let ret = or_errno(self.file_open(params.name, params.flags, params.mode));
                 ram.write_obj(field(offset_of!(OpenParams, ret)), &ret)?;
             }
             Call::FileClose => {
-                let ret = or_errno(Self::file_close(ram.read_obj::<CloseParams>(data)?.fd));
+                let ret = or_errno(self.file_close(ram.read_obj::<CloseParams>(data)?.fd));
                 ram.write_obj(field(offset_of!(CloseParams, ret)), &ret)?;
             }
             Call::FileUnlink => {
@@ -83,7 +91,8 @@ impl Hypercalls {
             }
             Call::FileLseek => {
                 // This version knows only -1 as an error.
-                let position = Self::file_seek(ram.read_obj::<LseekParams>(data)?.fd).unwrap_or(-1);
+                let params = ram.read_obj::<LseekParams>(data)?;
+                let position = self.file_seek(params.fd, params.offset, params.whence).unwrap_or(-1);
                 ram.write_obj(field(offset_of!(LseekParams, offset)), &position)?;
             }
             Call::Cmdsize => ram.write_obj(data, &self.command_line.sizes())?,

@@ -116,11 +116,11 @@ impl Hypercalls {
         match call {
             Call::FileOpen => {
                 let params = ram.read_obj::<OpenParams>(data)?;
-                let ret = or_errno(self.file_open(params.name, params.flags));
+                let ret = or_errno(self.file_open(params.name, params.flags, params.mode));
                 ram.write_obj(field(offset_of!(OpenParams, ret)), &ret)
             }
             Call::FileClose => {
-                let ret = or_errno(Self::file_close(ram.read_obj::<CloseParams>(data)?.fd));
+                let ret = or_errno(self.file_close(ram.read_obj::<CloseParams>(data)?.fd));
                 ram.write_obj(field(offset_of!(CloseParams, ret)), &ret)
             }
             Call::FileUnlink => {
@@ -128,14 +128,19 @@ impl Hypercalls {
                 ram.write_obj(field(offset_of!(UnlinkParams, ret)), &ret)
             }
             Call::FileLseek => {
-                let position = match Self::file_seek(ram.read_obj::<LseekParams>(data)?.fd) {
+                let params = ram.read_obj::<LseekParams>(data)?;
+                let whence = i32::try_from(params.whence).unwrap_or(-1);
+                let position = match self.file_seek(params.fd, params.offset, whence) {
                     Ok(position) => position,
                     Err(errno) => i64::from(errno.saturating_neg()),
                 };
                 ram.write_obj(field(offset_of!(LseekParams, offset)), &position)
             }
             Call::Getdents => {
-                let ret = match Self::directory_entries(ram.read_obj::<GetdentsParams>(data)?.fd) {
+                let params = ram.read_obj::<GetdentsParams>(data)?;
+                let buffer = Buffer::Physical { address: params.buf, length: params.len };
+                let ret = match self.directory_entries(params.fd, buffer) {
+                    Ok(0) => GetdentsResult::end(),
                     Ok(length) => GetdentsResult::success(length),
                     Err(errno) => GetdentsResult::error(errno),
                 };
@@ -147,12 +152,12 @@ impl Hypercalls {
             }
             Call::FileStat => {
                 let params = ram.read_obj::<StatParams>(data)?;
-                let ret = self.store_attributes(params.attr, self.file_stat(params.name));
+                let ret = self.store_attributes(params.attr, self.file_stat(params.name, params.kind));
                 ram.write_obj(field(offset_of!(StatParams, ret)), &ret)
             }
             Call::FileFstat => {
                 let params = ram.read_obj::<FstatParams>(data)?;
-                let ret = self.store_attributes(params.attr, Self::descriptor_stat(params.fd));
+                let ret = self.store_attributes(params.attr, self.descriptor_stat(params.fd));
                 ram.write_obj(field(offset_of!(FstatParams, ret)), &ret)
             }
             _ => {

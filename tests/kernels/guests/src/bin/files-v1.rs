@@ -1,4 +1,4 @@
-//! File calls of interface version 1: the standard streams work, everything else is a clean error.
+//! File calls of interface version 1: the standard streams work, nothing of the host is there, temporary files work.
 
 #![no_std]
 #![no_main]
@@ -56,7 +56,7 @@ fn main() {
         check_eq!(close(fd), -EBADF, "close of descriptor {fd}");
         check_eq!(lseek(fd, file::SEEK_SET), -1, "seek on descriptor {fd}");
     }
-    for path in [c"/etc/passwd", c"/root/nothing", c"", c"/"] {
+    for path in [c"/etc/passwd", c"/root/nothing", c""] {
         for flags in [file::O_RDONLY, file::O_RDWR, file::O_WRONLY | file::O_TRUNC] {
             let ret = open(path, flags);
             let known = runtime::hypercall::errno::name(-ret);
