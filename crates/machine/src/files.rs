@@ -1,10 +1,11 @@
 //! The files a machine's guest sees: what the user mounts, and what its image brings along.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use nerite_hostfs::{HostFs, ImageFile};
-use nerite_loader::{Archive, EntryKind, Image};
+use nerite_loader::{Archive, EntryKind, Image, Interface};
 
 use crate::{Config, Error};
 
@@ -21,8 +22,22 @@ impl AsRef<[u8]> for InArchive {
     }
 }
 
+/// Where kernels with hypercall interface v1 look for files, unless this environment variable says otherwise.
+const V1_FOLDER: (&str, &str) = ("UHYVE_MOUNT", "/root");
+
 /// Opens the mounts and takes the files of the image.
-pub(crate) fn open(config: &Config, image: &Image) -> Result<HostFs, Error> {
+pub(crate) fn open(config: &Config, image: &Image, env: &[(String, String)]) -> Result<HostFs, Error> {
+    if image.kernel().interface() == Interface::V1 {
+        let (variable, default) = V1_FOLDER;
+        let folder = env.iter().find(|(name, _)| name == variable).map_or(default, |(_, value)| value);
+        for mount in config.mounts.iter().filter(|mount| !Path::new(&mount.guest).starts_with(folder)) {
+            log::warn!(
+                "this kernel has hypercall interface v1 and looks for files only below {folder}: it does not see {} \
+                 unless the environment variable {variable} names another folder",
+                mount.guest
+            );
+        }
+    }
     let files = image.archive().map(|archive| image_files(&Arc::new(archive.clone()))).unwrap_or_default();
     Ok(HostFs::new(&config.mounts, &files, config.file_limits)?)
 }

@@ -47,7 +47,7 @@ impl Machine {
         let mut plan = Plan::new(config, &image)?;
         let stop_event =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
-        let files = files::open(config, &image)?.interrupted_by(stop_event.clone());
+        let files = files::open(config, &image, &plan.env)?.interrupted_by(stop_event.clone());
         plan.mounts = files::mount_points(&files);
         let kernel = image.kernel();
 

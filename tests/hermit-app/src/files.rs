@@ -1,4 +1,4 @@
-//! Files: an error for what the host has not mapped, and the kernel's own memory file system.
+//! Files: what the host has mounted, and what is created where it has not.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -196,3 +196,27 @@ fn image_files_are_served_without_copies() {
     let dot = [ImageFile { path: b"a/..".to_vec(), data, mode: 0 }];
     assert!(matches!(HostFs::new(&[], &dot, Limits::default()), Err(Error::ImageFile { .. })));
 }
+
+/// What `/proc/thread-self/io` says about this thread: system calls that read and that wrote.
+fn transfers() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap();
+    (field("syscr: "), field("syscw: "))
+}
+
+#[test]
+fn a_megabyte_is_one_system_call() {
+    let (_folder, files) = data(Access::ReadWrite);
+    let mut memory = vec![1; 1 << 20];
+    let fd = files.open(b"/data/a", O_CREAT | O_RDWR, 0o600).unwrap();
+    let start = transfers();
+    // What looking itself takes.
+    let own = transfers().0 - start.0;
+    assert_eq!(files.write(fd, [VolatileSlice::from(&mut memory[..])]), Ok(1 << 20));
+    let written = transfers();
+    assert_eq!((written.0 - start.0, written.1 - start.1), (2 * own, 1));
+    files.seek(fd, 0, SEEK_SET).unwrap();
+    assert_eq!(files.read(fd, [VolatileSlice::from(&mut memory[..])]), Ok(1 << 20));
+    let read = transfers();
+    assert_eq!((read.0 - written.0, read.1 - written.1), (own + 1, 0));
+}

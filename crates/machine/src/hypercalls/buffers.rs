@@ -137,3 +137,74 @@ fn piece(done: usize, address: u64, length: u64) -> Result<(usize, usize), Acces
     let end = usize::try_from(length).ok().and_then(|length| done.checked_add(length));
     end.map(|end| (done, end)).ok_or(AccessError { addr: address, len: length })
 }
+
+#[cfg(test)]
+mod tests {
+    use nerite_memory::{Backing, Region};
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const WRITABLE_PRESENT: u64 = 3;
+
+    /// Four MiB at 0 and two more at 5 GiB, with page tables from 0x1000 on that map pages as `pages` says.
+    fn guest(pages: &[(u64, u64)]) -> GuestRam {
+        let regions = [Region { start: 0, size: 4 * MIB }, Region { start: 5 << 30, size: 2 * MIB }];
+        let ram = GuestRam::new(&regions, &Backing::default()).unwrap();
+        for (table, next) in [(0x1000, 0x2000), (0x2000, 0x3000), (0x3000, 0x4000)] {
+            ram.write_obj(table, &(next | WRITABLE_PRESENT)).unwrap();
+        }
+        for (page, physical) in pages {
+            ram.write_obj(0x4000 + page * 8, &(physical | WRITABLE_PRESENT)).unwrap();
+        }
+        ram
+    }
+
+    /// Where in its region each piece begins, and its length.
+    fn pieces(ram: &GuestRam, buffer: Buffer) -> Vec<(u64, usize)> {
+        let guest_address = |host: usize| {
+            let mut mappings = ram.mappings();
+            let found =
+                mappings.find(|mapping| (host.wrapping_sub(mapping.host.addr()) as u64) < mapping.size);
+            found.map(|mapping| mapping.guest + (host - mapping.host.addr()) as u64).unwrap()
+        };
+        let pieces = buffer.pieces(ram);
+        pieces.map(|piece| (guest_address(piece.ptr_guard().as_ptr().addr()), piece.len())).collect()
+    }
+
+    #[test]
+    fn a_megabyte_in_one_place_is_one_piece() {
+        let ram = guest(&[]);
+        let buffer = Buffer::Physical { address: 0x1234, length: MIB };
+        assert_eq!(pieces(&ram, buffer), [(0x1234, 1 << 20)]);
+        // As are pages that follow one another.
+        let pages: Vec<_> = (0..256).map(|page| (page, MIB + page * 4096)).collect();
+        let ram = guest(&pages);
+        let buffer = Buffer::Virtual { cr3: 0x1000, address: 5, length: MIB - 5 };
+        assert_eq!(buffer.check(&ram), Ok(()));
+        assert_eq!(pieces(&ram, buffer), [(MIB + 5, (1 << 20) - 5)]);
+    }
+
+    #[test]
+    fn scattered_pages_are_pieces_in_order() {
+        let high = 5 << 30;
+        let ram = guest(&[(0, 0x9000), (1, 0xa000), (2, 0x8000), (3, high)]);
+        let buffer = Buffer::Virtual { cr3: 0x1000, address: 0xff0, length: 0x2020 };
+        assert_eq!(pieces(&ram, buffer), [(0x9ff0, 0x1010), (0x8000, 0x1000), (high, 0x10)]);
+    }
+
+    #[test]
+    fn pieces_end_where_memory_does() {
+        let ram = guest(&[(0, 0x9000), (1, 4 * MIB), (2, 0x8000)]);
+        let buffer = Buffer::Virtual { cr3: 0x1000, address: 0, length: 0x3000 };
+        assert_eq!(buffer.check(&ram), Err(EFAULT));
+        // What is behind a hole must not move into its place.
+        assert_eq!(pieces(&ram, buffer), [(0x9000, 0x1000)]);
+        for (address, length) in [(4 * MIB - 1, 2), (u64::MAX, 2), (0, u64::MAX), (3 * MIB, 5 << 30)] {
+            let buffer = Buffer::Physical { address, length };
+            assert_eq!(buffer.check(&ram), Err(EFAULT));
+            assert_eq!(pieces(&ram, buffer), []);
+        }
+        assert_eq!(Buffer::Physical { address: u64::MAX, length: 0 }.check(&ram), Ok(()));
+    }
+}
