@@ -1,13 +1,18 @@
 //! `vmm run`.
 
 use log::{info, warn};
+use nerite_machine::config::FileLimits;
 use nerite_machine::{Machine, Outcome};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
 use crate::error::Error;
 use crate::merge::{self, Surroundings};
 use crate::signals::Signals;
 use crate::{exit_code, output};
+
+/// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console, mounts.
+const OWN_DESCRIPTORS: usize = 256;
 
 /// Runs an image to its end, and says with which exit code the program should end.
 ///
@@ -22,12 +27,33 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     for warning in &resolved.warnings {
         warn!("{warning}");
     }
+    raise_descriptor_limit(&resolved.config.file_limits);
     let failed = |source| Error::Machine { image: resolved.config.image.clone(), source };
     let machine = Machine::new(&resolved.config).map_err(failed)?;
     // From here on a signal must stop vCPU threads first. Until here the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
     let outcome = machine.start().and_then(|running| running.wait(Some(signals.fd()))).map_err(failed)?;
     Ok(code(&outcome, &signals))
+}
+
+/// Makes room for the guest's files, so that they do not take the descriptors that the program itself needs. Where the
+/// host allows fewer, the guest gets an error when they are used up.
+fn raise_descriptor_limit(limits: &FileLimits) {
+    let files = limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
+    let wanted = u64::try_from(files).unwrap_or(u64::MAX);
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if current < wanted {
+        warn!(
+            "this host allows {current} open files, and the guest with what vmm itself needs may want {wanted}"
+        );
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }) {
+        warn!("cannot allow this process {current} open files: {error}");
+    }
 }
 
 /// The exit code for how a run ended; says what a code alone does not.

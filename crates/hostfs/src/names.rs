@@ -75,12 +75,12 @@ impl Names {
         for parent in path::ancestors(path) {
             match self.nodes.get(parent).map(|found| &found.node) {
                 None => self.put_fixed(parent, Node::Directory { mode: DIRECTORY_MODE })?,
-                Some(Node::Directory { .. } | Node::MountPoint(_)) => {}
+                Some(Node::Directory { .. } | Node::MountPoint(file_type::DIRECTORY)) => {}
                 Some(_) => return Err("another file has the name of a directory above it"),
             }
         }
         match self.nodes.get(path).map(|found| &found.node) {
-            Some(Node::Directory { .. }) if !matches!(node, Node::MountPoint(_) | Node::Directory { .. }) => {
+            Some(Node::Directory { .. }) if !matches!(node, Node::MountPoint(file_type::DIRECTORY)) => {
                 Err("a directory has the same name")
             }
             _ => self.put_fixed(path, node),

@@ -161,6 +161,14 @@ fn bad_mounts_are_refused() {
     assert!(matches!(new(&[mount(&folder, "a", Access::ReadOnly)]), Error::GuestPath { .. }));
     let twice = [mount(&folder, "/a", Access::ReadOnly), mount(&folder, "/b/../a/", Access::ReadOnly)];
     assert!(matches!(new(&twice), Error::Duplicate { .. }));
+    // A file cannot be a directory as well, in whatever order.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut both = [mount(&file, "/a", Access::ReadOnly), mount(&folder, "/a/b", Access::ReadOnly)];
+    assert!(matches!(new(&both), Error::GuestPath { .. }));
+    both.reverse();
+    assert!(matches!(new(&both), Error::GuestPath { .. }));
+    assert!(matches!(new(&[mount(&file, "/", Access::ReadOnly)]), Error::GuestPath { .. }));
 }
 
 #[test]
