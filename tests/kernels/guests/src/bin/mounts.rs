@@ -79,7 +79,7 @@ fn lists(path: &core::ffi::CStr, name: &[u8]) -> bool {
             break;
         }
         check_eq!(params.ret.tag, GetdentsResult::SUCCESS, "directory entries");
-        check!(params.ret.value <= 512 && params.ret.value % 8 == 0, "size of the entries");
+        check!(params.ret.value <= 512 && params.ret.value.is_multiple_of(8), "size of the entries");
         let mut rest = room.map(u64::to_le_bytes);
         let bytes = rest.as_flattened_mut();
         let mut at = 0;
