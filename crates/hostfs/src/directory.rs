@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nerite_hypercall::errno::EINVAL;
 use nerite_hypercall::v2::{DIRENT_ALIGN, DirentHeader, file_type};
@@ -61,61 +61,70 @@ fn fill(entries: &mut VecDeque<Entry>, listing: &mut Vec<u8>, limit: usize) -> R
     Ok(())
 }
 
-/// Where a reader of a directory is.
+/// Where a reader of a host directory is.
 #[derive(Debug, Default)]
-pub(crate) struct Listing {
+pub(crate) struct HostListing {
     /// Entries that the host gave and the guest's last buffer had no room for.
     pending: Mutex<VecDeque<Entry>>,
 }
 
-impl Listing {
-    pub(crate) fn of(entries: Vec<Entry>) -> Self {
-        Self { pending: Mutex::new(entries.into()) }
+impl HostListing {
+    fn pending(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> VecDeque<Entry> {
-        std::mem::take(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Puts back what another reader did not get, before what is there by now.
-    fn put_back(&self, mut entries: VecDeque<Entry>) {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The next entries, at most `limit` bytes of them; none at the end. No lock is held while the host reads.
+    pub(crate) fn next(&self, directory: impl AsFd, limit: usize) -> Result<Vec<u8>, i32> {
+        let mut entries = std::mem::take(&mut *self.pending());
+        let mut listing = Vec::new();
+        let read = if entries.is_empty() { read_host(directory, &mut entries) } else { Ok(()) };
+        let filled = read.and_then(|()| fill(&mut entries, &mut listing, limit.min(MAX_LISTING)));
+        // What this reader did not get comes before what another one put there meanwhile.
+        let mut pending = self.pending();
         entries.append(&mut pending);
         *pending = entries;
-    }
-
-    /// The next entries, at most `limit` bytes of them; none at the end.
-    pub(crate) fn next(&self, limit: usize) -> Result<Vec<u8>, i32> {
-        let mut entries = self.take();
-        let mut listing = Vec::new();
-        let filled = fill(&mut entries, &mut listing, limit.min(MAX_LISTING));
-        self.put_back(entries);
         filled.map(|()| listing)
     }
 
-    /// The same, with the entries of a host directory following. No lock is held while the host reads.
-    pub(crate) fn next_of_host(&self, directory: impl AsFd, limit: usize) -> Result<Vec<u8>, i32> {
-        let limit = limit.min(MAX_LISTING);
-        let mut entries = self.take();
-        let mut listing = Vec::new();
-        let mut filled = Ok(());
-        if entries.is_empty() {
-            filled = read_host(directory, &mut entries);
-        }
-        let filled = filled.and_then(|()| fill(&mut entries, &mut listing, limit));
-        self.put_back(entries);
-        filled.map(|()| listing)
-    }
-
-    /// Starts again: with `entries`, or with the host directory that is rewound.
-    pub(crate) fn restart(&self, entries: Vec<Entry>) {
-        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = entries.into();
-    }
-
-    pub(crate) fn restart_host(&self, directory: impl AsFd) -> Result<(), i32> {
+    /// Starts again.
+    pub(crate) fn restart(&self, directory: impl AsFd) -> Result<(), i32> {
         rustix::fs::seek(directory, SeekFrom::Start(0)).map_err(to_guest)?;
-        self.restart(Vec::new());
+        self.pending().clear();
         Ok(())
+    }
+}
+
+/// Where a reader of a directory in memory is.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    state: Mutex<(VecDeque<Entry>, Cursor)>,
+}
+
+/// What of a directory in memory comes next; nothing at its beginning.
+pub(crate) type Cursor = Option<Vec<u8>>;
+
+impl Listing {
+    /// The next entries, at most `limit` bytes of them; none at the end. `page` gives some entries from a place on, and
+    /// moves the place.
+    ///
+    /// A page at a time, because a descriptor must not cost as much as its directory is large.
+    pub(crate) fn next(
+        &self,
+        limit: usize,
+        page: impl FnOnce(&mut Cursor) -> Vec<Entry>,
+    ) -> Result<Vec<u8>, i32> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (entries, cursor) = &mut *state;
+        if entries.is_empty() {
+            *entries = page(cursor).into();
+        }
+        let mut listing = Vec::new();
+        fill(entries, &mut listing, limit.min(MAX_LISTING)).map(|()| listing)
+    }
+
+    /// Starts again.
+    pub(crate) fn restart(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (VecDeque::new(), None);
     }
 }
 

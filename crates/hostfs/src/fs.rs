@@ -173,8 +173,11 @@ impl HostFs {
             Node::Directory { .. } | Node::MountPoint(_) if flags.changes() || flags.create => Err(EISDIR),
             Node::Directory { .. } | Node::MountPoint(_) => {
                 let attributes = found.attributes()?;
-                let entries = self.names().list(path.as_bytes());
-                Ok(Open::Directory { attributes, listing: Listing::of(entries.clone()), entries })
+                Ok(Open::Directory {
+                    path: path.as_bytes().to_vec(),
+                    attributes,
+                    listing: Listing::default(),
+                })
             }
             _ if flags.directory => Err(ENOTDIR),
             Node::Image(_) if flags.changes() => Err(EROFS),
@@ -302,7 +305,8 @@ impl HostFs {
     /// # Errors
     /// `EBADF`, `ENOTDIR`, or `EINVAL` if not even one entry has room.
     pub fn read_directory(&self, fd: i32, limit: u64) -> Result<Vec<u8>, i32> {
-        self.table.get(fd)?.entries(usize::try_from(limit).unwrap_or(usize::MAX))
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.table.get(fd)?.entries(limit, |path, cursor| self.names().page(path, cursor))
     }
 }
 

@@ -9,7 +9,7 @@ use nerite_hypercall::errno::{EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EROFS};
 use nerite_hypercall::v2::{FileAttr, file_type};
 
 use crate::attributes;
-use crate::directory::Entry;
+use crate::directory::{Cursor, Entry};
 use crate::image::Image;
 use crate::path;
 use crate::temporary::TempFile;
@@ -22,6 +22,9 @@ const DIRECTORY_MODE: u32 = 0o755;
 const FIXED_BYTES: usize = 64 << 20;
 /// What a name takes besides its bytes, roughly.
 const NAME_OVERHEAD: usize = 128;
+
+/// How many entries of a directory are looked up at a time.
+const PAGE: usize = 64;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
@@ -155,14 +158,18 @@ impl Names {
         }
     }
 
-    /// What is in a directory.
-    pub(crate) fn list(&self, path: &[u8]) -> Vec<Entry> {
-        let inode = |path: &[u8]| self.nodes.get(path).map_or(1, |found| found.inode);
-        let parent = path::split(path).map_or(path, |(parent, _)| parent);
-        let mut entries = Vec::from(Entry::dots(inode(path), inode(parent)));
-        let mut next = [path, b"/"].concat();
-        while let Some((child, found)) =
-            self.nodes.range::<[u8], _>((Bound::Included(next.as_slice()), Bound::Unbounded)).next()
+    /// Some of what is in a directory, from a place on.
+    pub(crate) fn page(&self, path: &[u8], cursor: &mut Cursor) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut next = cursor.take().unwrap_or_else(|| {
+            let inode = |path: &[u8]| self.nodes.get(path).map_or(1, |found| found.inode);
+            let parent = path::split(path).map_or(path, |(parent, _)| parent);
+            entries.extend(Entry::dots(inode(path), inode(parent)));
+            [path, b"/"].concat()
+        });
+        while entries.len() < PAGE
+            && let Some((child, found)) =
+                self.nodes.range::<[u8], _>((Bound::Included(next.as_slice()), Bound::Unbounded)).next()
         {
             let Some(name) = child.strip_prefix(path).and_then(|rest| rest.strip_prefix(b"/")) else { break };
             next = if let Some(slash) = name.iter().position(|&byte| byte == b'/') {
@@ -178,6 +185,7 @@ impl Names {
                 [child, &b"\0"[..]].concat()
             };
         }
+        *cursor = Some(next);
         entries
     }
 

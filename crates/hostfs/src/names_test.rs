@@ -4,6 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Names {
+    /// All entries of a directory.
+    fn list(&self, path: &[u8]) -> Vec<Entry> {
+        let mut cursor = None;
+        let pages = std::iter::from_fn(|| Some(self.page(path, &mut cursor)).filter(|page| !page.is_empty()));
+        pages.flatten().collect()
+    }
+}
+
 fn names_in(names: &Names, path: &str) -> Vec<String> {
     let entries = names.list(path.as_bytes());
     entries.iter().skip(2).map(|entry| String::from_utf8(entry.name.clone()).unwrap()).collect()

@@ -11,7 +11,7 @@ use rustix::fs::SeekFrom;
 use vm_memory::VolatileSlice;
 
 use crate::attributes;
-use crate::directory::{Entry, Listing};
+use crate::directory::{Cursor, Entry, HostListing, Listing};
 use crate::errno::to_guest;
 use crate::host::Opened;
 use crate::image::Image;
@@ -23,10 +23,10 @@ use crate::transfer::{patiently, read, write};
 pub(crate) enum Open {
     Regular(OwnedFd),
     Special(OwnedFd),
-    HostDirectory { directory: OwnedFd, listing: Listing },
+    HostDirectory { directory: OwnedFd, listing: HostListing },
     Temporary { inode: u64, file: OpenTemp },
     Image { inode: u64, image: Arc<Image>, position: AtomicU64 },
-    Directory { attributes: FileAttr, entries: Vec<Entry>, listing: Listing },
+    Directory { path: Vec<u8>, attributes: FileAttr, listing: Listing },
 }
 
 impl From<Opened> for Open {
@@ -34,7 +34,9 @@ impl From<Opened> for Open {
         match opened {
             Opened::Regular(file) => Self::Regular(file),
             Opened::Special(file) => Self::Special(file),
-            Opened::Directory(directory) => Self::HostDirectory { directory, listing: Listing::default() },
+            Opened::Directory(directory) => {
+                Self::HostDirectory { directory, listing: HostListing::default() }
+            }
         }
     }
 }
@@ -91,10 +93,10 @@ impl Open {
             Self::Image { image, position, .. } => image.seek(position, offset, whence),
             // Of directories only the beginning is a place that means the same to all.
             Self::HostDirectory { directory, listing } if target == SeekFrom::Start(0) => {
-                listing.restart_host(directory).map(|()| 0)
+                listing.restart(directory).map(|()| 0)
             }
-            Self::Directory { entries, listing, .. } if target == SeekFrom::Start(0) => {
-                listing.restart(entries.clone());
+            Self::Directory { listing, .. } if target == SeekFrom::Start(0) => {
+                listing.restart();
                 Ok(0)
             }
             Self::HostDirectory { .. } | Self::Directory { .. } => Err(EINVAL),
@@ -112,11 +114,15 @@ impl Open {
         }
     }
 
-    /// The next directory entries, at most `limit` bytes.
-    pub(crate) fn entries(&self, limit: usize) -> Result<Vec<u8>, i32> {
+    /// The next directory entries, at most `limit` bytes. `page` gives those of a directory in memory.
+    pub(crate) fn entries(
+        &self,
+        limit: usize,
+        page: impl FnOnce(&[u8], &mut Cursor) -> Vec<Entry>,
+    ) -> Result<Vec<u8>, i32> {
         match self {
-            Self::HostDirectory { directory, listing } => listing.next_of_host(directory, limit),
-            Self::Directory { listing, .. } => listing.next(limit),
+            Self::HostDirectory { directory, listing } => listing.next(directory, limit),
+            Self::Directory { path, listing, .. } => listing.next(limit, |cursor| page(path, cursor)),
             _ => Err(ENOTDIR),
         }
     }

@@ -24,6 +24,17 @@ fn large_directories_come_page_by_page() {
 }
 
 #[test]
+fn large_directories_in_memory_come_page_by_page() {
+    let data: crate::SharedBytes = Arc::new(Vec::new());
+    let image = |index: u32| ImageFile { path: format!("d/{index}").into(), data: data.clone(), mode: 0o644 };
+    let images: Vec<_> = (0..1000).map(image).collect();
+    let files = HostFs::new(&[], &images, Limits::default()).unwrap();
+    for size in [24, 100, 4096, 1 << 20] {
+        assert_eq!(list(&files, "/d", size).unwrap().len(), 1002);
+    }
+}
+
+#[test]
 fn directories_are_rewound() {
     let (folder, files) = data(Access::ReadOnly);
     std::fs::write(folder.path().join("a"), "").unwrap();
