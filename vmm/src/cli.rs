@@ -3,6 +3,7 @@
 //! [`command`] is the whole parser, for shell completions and the man page; [`Cli`] is what comes out of it.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -11,7 +12,9 @@ use nerite_machine::config::Mount;
 
 use crate::affinity::Affinity;
 use crate::exit_code;
-use crate::settings::{CpuCount, EnvSetting, FileCount, OutputSetting, file_mapping, read_only_mount};
+use crate::settings::{
+    CpuCount, EnvSetting, FileCount, OutputSetting, file_mapping, parse_rate, read_only_mount,
+};
 use crate::size::{MemorySize, parse_bytes};
 
 /// Runs Hermit unikernels on Linux/KVM.
@@ -177,6 +180,16 @@ pub struct SettingsArgs {
     #[arg(short, long, value_name = "FILE|none|-", help_heading = "Guest", value_hint = ValueHint::FilePath)]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputSetting::try_from))]
     pub output: Option<OutputSetting>,
+
+    /// How much the guest may write to its output in a second, such as 1M [default: no limit]
+    ///
+    /// A guest that writes more is slowed down.
+    #[arg(long, value_name = "SIZE", help_heading = "Guest", value_parser = parse_rate)]
+    pub max_output_rate: Option<NonZeroU64>,
+
+    /// How many lines the log may have about hypercalls the guest gets wrong [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Guest")]
+    pub max_log_lines: Option<u32>,
 }
 
 impl RunArgs {
@@ -310,6 +323,7 @@ mod tests {
             (&["--mount", "x:y", "img"], ["--mount", "slash"]),
             (&["--file-mapping", ":/y", "img"], ["--file-mapping", "host path is empty"]),
             (&["--max-open-files", "0", "img"], ["--max-open-files", "1 to"]),
+            (&["--max-output-rate", "0", "img"], ["--max-output-rate", "at least one byte"]),
             (&["--max-temporary", "x", "img"], ["--max-temporary", "not a size"]),
         ] {
             let error = error(words);

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use nerite_machine::config::Mount;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::affinity::Affinity;
 use crate::settings::{
-    CpuCount, EnvSetting, FileCount, OutputSetting, Settings, file_mapping, read_only_mount,
+    CpuCount, EnvSetting, FileCount, OutputSetting, SettingError, Settings, file_mapping, read_only_mount,
 };
 use crate::size::{MemorySize, parse_bytes};
 
@@ -193,6 +194,9 @@ struct GuestTable {
     args: Vec<String>,
     #[serde(deserialize_with = "output")]
     output: Option<OutputSetting>,
+    #[serde(deserialize_with = "rate")]
+    max_output_rate: Option<NonZeroU64>,
+    max_log_lines: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -271,6 +275,8 @@ impl Tables {
             max_open_files: files.max_open_files,
             max_written: files.max_written,
             max_temporary: files.max_temporary,
+            max_output_rate: guest.max_output_rate,
+            max_log_lines: guest.max_log_lines,
         })
     }
 }
@@ -311,6 +317,13 @@ fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
         }
         NumberOrText::Text(text) => parse_bytes(&text).map(Some).map_err(de::Error::custom),
     }
+}
+
+/// A number of bytes a second, not 0.
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
+    bytes(deserializer)?
+        .map(|bytes| NonZeroU64::new(bytes).ok_or_else(|| de::Error::custom(SettingError::NoRate)))
+        .transpose()
 }
 
 fn file_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FileCount>, D::Error> {

@@ -40,6 +40,8 @@ fn every_key_of_our_own() {
         kernel_args = ["-ip", "10.0.5.3"]
         args = ["x", ""]
         output = "out.txt"
+        max_output_rate = "1M"
+        max_log_lines = 5
         "#,
     );
     assert_eq!(
@@ -58,6 +60,8 @@ fn every_key_of_our_own() {
             kernel_args: vec!["-ip".to_owned(), "10.0.5.3".to_owned()],
             app_args: vec!["x".to_owned(), String::new()],
             output: Some(OutputSetting(Output::File("out.txt".into()))),
+            max_output_rate: NonZeroU64::new(1 << 20),
+            max_log_lines: Some(5),
             ..Settings::default()
         }
     );
@@ -142,6 +146,7 @@ fn files_of_the_host() {
         ("max_open_files = 0", "1 to"),
         ("max_written = -1", "negative"),
         ("max_temporary = 'x'", "not a size"),
+        ("[guest]\nmax_output_rate = 0", "at least one byte"),
     ] {
         let error = parse(Path::new("x"), &format!("[files]\n{bad}")).unwrap_err().to_string();
         assert!(error.contains(part), "{bad}: {error}");

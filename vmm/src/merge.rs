@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use nerite_machine::config::{Config, CpuConfig, FileLimits, GuestConfig, MemoryConfig};
+use nerite_machine::config::{Config, CpuConfig, FileLimits, GuestConfig, MemoryConfig, OutputLimits};
 
 use crate::cli::RunArgs;
 use crate::config_file::{self, ConfigFileError, Loaded};
@@ -225,6 +225,10 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
         },
         guest: GuestConfig { kernel_args: settings.kernel_args, app_args: settings.app_args, env },
         output: settings.output.map(|output| output.0).unwrap_or_default(),
+        output_limits: OutputLimits {
+            bytes_per_second: settings.max_output_rate,
+            log_lines: settings.max_log_lines.unwrap_or(OutputLimits::default().log_lines),
+        },
         mounts: settings.mounts,
         file_limits: FileLimits {
             open_files: settings.max_open_files.map_or(limits.open_files, crate::settings::FileCount::get),

@@ -1,6 +1,7 @@
 //! What can be set, as one layer of many: the command line, the environment or a configuration file.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,7 +9,7 @@ use nerite_machine::config::{Access, MAX_CPUS, Mount, Output};
 
 use crate::affinity::Affinity;
 use crate::cli::SettingsArgs;
-use crate::size::MemorySize;
+use crate::size::{MemorySize, SizeError, parse_bytes};
 
 /// One layer of settings. What is `None` or empty is left to the layer below.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,6 +48,10 @@ pub struct Settings {
     pub max_written: Option<u64>,
     /// How many bytes the guest may have in temporary files.
     pub max_temporary: Option<u64>,
+    /// How many bytes of output the guest may write in a second.
+    pub max_output_rate: Option<NonZeroU64>,
+    /// How many lines of the log may be about what the guest does wrong.
+    pub max_log_lines: Option<u32>,
 }
 
 impl Settings {
@@ -77,6 +82,8 @@ impl Settings {
             max_open_files: self.max_open_files.or(lower.max_open_files),
             max_written: self.max_written.or(lower.max_written),
             max_temporary: self.max_temporary.or(lower.max_temporary),
+            max_output_rate: self.max_output_rate.or(lower.max_output_rate),
+            max_log_lines: self.max_log_lines.or(lower.max_log_lines),
         }
     }
 }
@@ -101,6 +108,8 @@ impl From<SettingsArgs> for Settings {
             max_open_files: args.max_open_files,
             max_written: args.max_written,
             max_temporary: args.max_temporary,
+            max_output_rate: args.max_output_rate,
+            max_log_lines: args.max_log_lines,
         }
     }
 }
@@ -121,6 +130,12 @@ pub enum SettingError {
     /// Not a number of files.
     #[error("`{0}` is not a number of open files; allow 1 to {MAX_FILES}")]
     Files(String),
+    /// A rate that is no size, with why.
+    #[error(transparent)]
+    Rate(#[from] SizeError),
+    /// A rate of nothing.
+    #[error("a guest must be allowed at least one byte of output in a second")]
+    NoRate,
     /// The path of the output is empty.
     #[error("the name of the output file is empty; write a path, `none` or `-`")]
     Output,
@@ -191,6 +206,15 @@ impl FromStr for FileCount {
         let count: i64 = text.trim().parse().map_err(|_| SettingError::Files(text.to_owned()))?;
         Self::try_from(count)
     }
+}
+
+/// Reads a number of bytes a second, which must not be 0.
+///
+/// # Errors
+///
+/// If it is not a size, or 0.
+pub fn parse_rate(text: &str) -> Result<NonZeroU64, SettingError> {
+    NonZeroU64::new(parse_bytes(text)?).ok_or(SettingError::NoRate)
 }
 
 /// Reads a mount that is read-only unless it says otherwise.

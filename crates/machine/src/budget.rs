@@ -3,20 +3,16 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many messages about guest errors are logged in the life of a machine.
-const MESSAGES: u32 = 64;
-
 /// Counts down the messages a guest may still cause.
 #[derive(Debug)]
 pub(crate) struct LogBudget(AtomicU32);
 
-impl Default for LogBudget {
-    fn default() -> Self {
-        Self(AtomicU32::new(MESSAGES))
-    }
-}
-
 impl LogBudget {
+    /// A budget of this many messages for the life of a machine.
+    pub(crate) const fn new(messages: u32) -> Self {
+        Self(AtomicU32::new(messages))
+    }
+
     /// Logs an error of the guest, if its budget is not used up.
     pub(crate) fn guest_error(&self, message: fmt::Arguments<'_>) {
         if !log::log_enabled!(log::Level::Warn) {
@@ -44,11 +40,11 @@ mod tests {
 
     #[test]
     fn the_budget_runs_out_and_stays_out() {
-        let budget = LogBudget::default();
-        for expected in (0..MESSAGES).rev() {
+        let budget = LogBudget::new(3);
+        for expected in (0..3).rev() {
             assert_eq!(budget.take(), Some(expected));
         }
         assert_eq!(budget.take(), None);
-        assert_eq!(budget.take(), None);
+        assert_eq!(LogBudget::new(0).take(), None);
     }
 }

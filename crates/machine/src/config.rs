@@ -1,5 +1,6 @@
 //! What a virtual machine is made of: one plain, serialisable-by-hand [`Config`].
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
@@ -33,6 +34,8 @@ pub struct Config {
     pub file_limits: FileLimits,
     /// Where the guest's console output goes.
     pub output: Output,
+    /// How much the guest may write there and into the log.
+    pub output_limits: OutputLimits,
 }
 
 /// Guest memory.
@@ -78,6 +81,22 @@ pub struct GuestConfig {
     pub app_args: Vec<String>,
     /// Environment variables, in order; a later one of the same name wins.
     pub env: Vec<(String, String)>,
+}
+
+/// How much a guest may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// Bytes a second on the console, or `None` for as fast as the host takes them. After a silence, a second's worth may
+    /// come at once. A vCPU that writes more is made to wait.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Lines in the log about hypercalls the guest gets wrong, in the life of the machine.
+    pub log_lines: u32,
+}
+
+impl Default for OutputLimits {
+    fn default() -> Self {
+        Self { bytes_per_second: None, log_lines: 64 }
+    }
 }
 
 /// Where the guest's console output goes.

@@ -36,6 +36,7 @@ mod files;
 mod hypercalls;
 mod machine;
 mod plan;
+mod rate;
 mod running;
 
 pub use config::Config;

@@ -20,6 +20,7 @@ use crate::config::{Config, Output};
 use crate::dispatch::Platform;
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
+use crate::rate::Rate;
 use crate::{Error, Running, boot, files, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
@@ -94,7 +95,8 @@ impl Machine {
             command_line: command_line(&image, &path, &plan)?,
             stop_event: stop_event.clone(),
             stopping: stopping.clone(),
-            budget: LogBudget::default(),
+            rate: config.output_limits.bytes_per_second.map(Rate::new),
+            budget: LogBudget::new(config.output_limits.log_lines),
         };
         let platform = Arc::new(platform(calls)?);
         let affinity = config.cpus.affinity.clone();

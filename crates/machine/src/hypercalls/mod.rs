@@ -15,12 +15,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use nerite_devices::{Console, Input};
 use nerite_hostfs::HostFs;
 use nerite_memory::{AccessError, GuestRam};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::budget::LogBudget;
+use crate::rate::Rate;
 pub(crate) use buffers::Scratch;
 pub(crate) use command_line::CommandLine;
 
@@ -74,12 +78,46 @@ pub(crate) struct Hypercalls {
     /// Becomes readable, and stays so, when the machine is being stopped.
     pub(crate) stop_event: Arc<OwnedFd>,
     pub(crate) stopping: Arc<AtomicBool>,
+    /// How fast the guest may write to the console.
+    pub(crate) rate: Option<Rate>,
     pub(crate) budget: LogBudget,
 }
 
 impl Hypercalls {
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Waits until the guest may write so many bytes, with no lock held.
+    fn throttle(&self, bytes: usize) -> Result<(), Next> {
+        let Some(rate) = &self.rate else { return Ok(()) };
+        let until = Instant::now().checked_add(rate.delay(bytes));
+        loop {
+            // A time that the clock cannot express does not come.
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(());
+            }
+            // What is ready to be seen has waited long enough.
+            if let Err(error) = self.console.flush() {
+                log::debug!("flushing before a wait: {error}");
+            }
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut stop = [PollFd::new(&*self.stop_event, PollFlags::IN)];
+            match poll(&mut stop, timeout.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Err(Next::Stopped),
+                Err(error) => return Err(Next::Host(error.into())),
+            }
+        }
+    }
+
+    /// Writes one byte to the console.
+    fn put(&self, byte: u8) -> Next {
+        match self.throttle(1) {
+            Ok(()) => self.after_write(self.console.put(byte)),
+            Err(next) => next,
+        }
     }
 
     /// Turns the console's answer to a write into how the vCPU goes on.

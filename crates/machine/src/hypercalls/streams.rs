@@ -23,6 +23,7 @@ impl Hypercalls {
                 Ok(length) => length,
                 Err(errno) => return Ok(Err(errno)),
             };
+            self.throttle(length)?;
             match self.after_write(self.console.write(chunk.get(..length).unwrap_or_default())) {
                 Next::Resume => done = done.saturating_add(length as u64),
                 next => return Err(next),

@@ -45,7 +45,7 @@ impl Hypercalls {
             Call::Exit => return Ok(Next::Exit(ram.read_obj::<ExitParams>(data)?.arg)),
             Call::SerialWriteByte => {
                 let [byte, ..] = data.to_le_bytes();
-                return Ok(self.after_write(self.console.put(byte)));
+                return Ok(self.put(byte));
             }
             Call::SerialWriteBuffer => {
                 let params = ram.read_obj::<SerialWriteBufferParams>(data)?;

@@ -38,7 +38,7 @@ impl Hypercalls {
             }
             Call::SerialWriteByte => {
                 let [byte, ..] = data.to_le_bytes();
-                return self.after_write(self.console.put(byte));
+                return self.put(byte);
             }
             Call::SerialWriteBuffer | Call::SerialReadBuffer => self.serial_v2(call, data, scratch),
             Call::FileWrite | Call::FileRead => self.transfer_v2(call, data, scratch),
