@@ -64,7 +64,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     run.group("examples", examples);
     run.check("documentation", || {
         let mut command = cargo();
-        command.args(["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"]);
+        command.args(["doc", "--quiet", "--workspace", "--no-deps"]);
         quiet(command.env("RUSTDOCFLAGS", "-D warnings"))
     });
     run.check("shell completions, man pages and the stripped program", dist::main);

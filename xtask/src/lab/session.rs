@@ -59,8 +59,9 @@ impl Session {
         let kernel = kernel::get()?;
         let mut files = Files::new();
         files.add(busybox, "/bin/busybox".as_ref())?;
-        let myself = std::env::current_exe().context("cannot find this program's file")?;
-        files.add(&myself, "/lab/xtask".as_ref())?;
+        // Not by its name: cargo may have put another build of xtask there since this one started.
+        let myself = format!("/proc/{}/exe", std::process::id());
+        files.add(myself.as_ref(), "/lab/xtask".as_ref())?;
         let mut names = String::new();
         for (name, file) in &kernel.modules {
             files.add(file, format!("/lab/{name}.ko").as_ref())?;
