@@ -4,6 +4,10 @@ use proptest::prelude::*;
 
 use crate::{Bus, Device, Error, Width};
 
+fn index(address: u64) -> usize {
+    usize::try_from(address).unwrap()
+}
+
 /// Remembers its accesses and answers reads with the offset.
 #[derive(Default)]
 struct Probe(Mutex<Vec<(u64, u8, Option<u64>)>>);
@@ -84,7 +88,7 @@ proptest! {
         let mut bus = Bus::new("port");
         let mut owner = vec![None; 300];
         for (number, (start, length)) in ranges.into_iter().enumerate() {
-            let (from, to) = (start as usize, (start + length) as usize);
+            let (from, to) = (index(start), index(start + length));
             let free = owner[from..=to].iter().all(Option::is_none);
             prop_assert_eq!(bus.insert("device", start..=start + length, probe.clone()).is_ok(), free);
             if free {
@@ -92,7 +96,7 @@ proptest! {
             }
         }
         for (address, bytes) in accesses {
-            let hit = &owner[address as usize..address as usize + usize::from(bytes)];
+            let hit = &owner[index(address)..index(address) + usize::from(bytes)];
             let expected = match hit[0] {
                 Some((_, start)) if hit.iter().all(|one| *one == hit[0]) => {
                     width(bytes).truncate((address - start) | 0xaaaa_aaaa_aaaa_0000)
