@@ -110,3 +110,30 @@ fn run_on_host(jobs: &[Job], queue: &Mutex<std::ops::Range<usize>>, sender: &mps
         let _ = sender.send((index, outcome));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Ending;
+
+    #[test]
+    fn jobs_on_the_host_run_at_the_same_time_and_keep_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = |script: &str| Job {
+            command: vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()],
+            dir: Some(folder.path().to_owned()),
+            timeout: 20,
+            ..Job::default()
+        };
+        // The first one ends only if the second one runs meanwhile.
+        let jobs = [job("until [ -e go ]; do sleep 0.05; done; echo first"), job("touch go; exit 5")];
+        let runner = Runner { platform: Platform::Hardware, workers: 2, machine: Machine::default() };
+        let mut seen = vec![None; jobs.len()];
+        let freezes = runner.run(&jobs, &mut |index, outcome| {
+            seen[index] = Some((outcome.ending.clone(), outcome.stdout.clone()));
+        });
+        assert_eq!(freezes.unwrap(), 0);
+        assert_eq!(seen[0], Some((Ending::Exited(0), b"first\n".to_vec())));
+        assert_eq!(seen[1], Some((Ending::Exited(5), Vec::new())));
+    }
+}

@@ -64,6 +64,7 @@ pub(crate) fn main(args: Args) -> Result<i32> {
         timeout: args.timeout,
         ..Job::default()
     };
+    // So that the folder is there, too.
     session.files().add_text(here.join(".lab"), "");
     for pair in &args.env {
         let (key, value) =

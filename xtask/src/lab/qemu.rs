@@ -53,7 +53,7 @@ impl Qemu {
             .arg(initramfs)
             .args(["-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on"])
             .arg("-serial")
-            .arg(format!("file:{}", console.display()))
+            .arg(format!("file:{}", console.display().to_string().replace(',', ",,")))
             .args(["-chardev", "stdio,id=results,signal=off", "-serial", "chardev:results"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -63,9 +63,18 @@ impl Qemu {
         let results = child.stdout.take().context("QEMU has no output")?;
         Ok((Self { child, console, errors }, results))
     }
+}
 
+/// What can be seen of a running machine from outside.
+pub(crate) trait Console {
     /// What the lab's kernel and first process have said so far, and QEMU itself.
-    pub(crate) fn log(&self) -> String {
+    fn log(&self) -> String;
+    /// How much has been said on the console: a sign of life.
+    fn length(&self) -> u64;
+}
+
+impl Console for Qemu {
+    fn log(&self) -> String {
         let mut text = read_lossy(&self.console);
         let errors = read_lossy(&self.errors);
         if !errors.is_empty() {
@@ -75,8 +84,7 @@ impl Qemu {
         text
     }
 
-    /// How much has been said on the console: a sign of life.
-    pub(crate) fn console_length(&self) -> u64 {
+    fn length(&self) -> u64 {
         fs::metadata(&self.console).map_or(0, |meta| meta.len())
     }
 }

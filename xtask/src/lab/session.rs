@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use super::agent::{JOBS, JobList};
 use super::initramfs::Files;
 use super::kernel::{self, Kernel};
-use super::qemu::{Machine, Qemu};
+use super::qemu::{Console, Machine, Qemu};
 use super::wire::{self, End, Frame, Kind};
 use crate::job::{Job, Outcome, Stream};
 use crate::{packages, paths, progress};
@@ -22,6 +22,8 @@ use crate::{packages, paths, progress};
 const SILENCE: Duration = Duration::from_secs(60);
 /// How much longer than its own limit a job may take before the lab, not the job, is held to be at fault.
 const GRACE: Duration = Duration::from_secs(60);
+/// How the folders of running labs are called; the number of the process follows.
+const RUN: &str = "run-";
 /// What the kernel says when it is stuck.
 const FROZEN: [&str; 3] = ["soft lockup", "rcu_preempt detected stalls", "Kernel panic"];
 /// How often a frozen lab is started again.
@@ -57,6 +59,7 @@ impl Session {
         let tools = packages::need(&[packages::QEMU, packages::BUSYBOX])?;
         let [qemu, busybox] = tools.as_slice() else { anyhow::bail!("the lab's programs are not there") };
         let kernel = kernel::get()?;
+        sweep();
         let mut files = Files::new();
         files.add(busybox, "/bin/busybox".as_ref())?;
         // Not by its name: cargo may have put another build of xtask there since this one started.
@@ -93,7 +96,7 @@ impl Session {
             if todo.is_empty() {
                 break;
             }
-            let Err(freeze) = self.boot(jobs, &todo, &mut outcomes, report)? else { continue };
+            let Err(freeze) = self.boot(jobs, &todo, &mut outcomes, report)? else { break };
             freezes += 1;
             let text = format!("the lab froze ({}); its console:\n{}\n", freeze.why, tail(&freeze.log));
             progress::say(&text);
@@ -106,7 +109,8 @@ impl Session {
                 progress::say(&format!("starting the lab again ({freezes} of {MAX_RETRIES} retries)"));
             }
         }
-        let outcomes = outcomes.into_iter().flatten().collect();
+        let lost = || Outcome::failed("the lab said nothing about it");
+        let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect();
         Ok(Results { outcomes, freezes })
     }
 
@@ -119,26 +123,32 @@ impl Session {
     ) -> Result<Result<(), Freeze>> {
         let list = JobList { jobs: todo.iter().filter_map(|i| jobs.get(*i)).cloned().collect() };
         self.files.add_text(JOBS, toml::to_string(&list).context("cannot write the list of jobs")?);
-        let folder = tempfile::Builder::new().prefix("run-").tempdir_in(paths::lab())?;
+        let prefix = format!("{RUN}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(paths::lab())?;
         let initramfs = folder.path().join("initramfs.cpio");
         self.files.write(&initramfs)?;
         let release = &self.kernel.release;
         progress::say(&format!("booting the lab (QEMU without KVM, nested SVM, Linux {release})"));
         let (qemu, results) =
             Qemu::start(&self.qemu, &self.kernel.image, &initramfs, self.machine, folder.path())?;
-        let mut watch = Watch {
-            frames: listen(results),
-            console: 0,
-            heard: Instant::now(),
-            started: Instant::now(),
-            job: None,
-            qemu,
-        };
-        Ok(watch.follow(&list.jobs, todo, outcomes, report))
+        Ok(Watch::new(listen(results), qemu).follow(&list.jobs, todo, outcomes, report))
+    }
+}
+
+/// Removes what runs have left that were killed.
+fn sweep() {
+    let Ok(folders) = std::fs::read_dir(paths::lab()) else { return };
+    for folder in folders.flatten() {
+        let name = folder.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(RUN).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = std::fs::remove_dir_all(folder.path());
+        }
     }
 }
 
 /// Why a lab is held to be frozen, and its console.
+#[derive(Debug)]
 struct Freeze {
     why: String,
     log: String,
@@ -158,16 +168,20 @@ fn listen(results: ChildStdout) -> Receiver<Frame> {
 }
 
 /// Follows a running lab.
-struct Watch {
+struct Watch<C> {
     frames: Receiver<Frame>,
-    qemu: Qemu,
+    qemu: C,
     console: u64,
     heard: Instant,
     started: Instant,
     job: Option<(usize, Instant)>,
 }
 
-impl Watch {
+impl<C: Console> Watch<C> {
+    fn new(frames: Receiver<Frame>, qemu: C) -> Self {
+        Self { frames, qemu, console: 0, heard: Instant::now(), started: Instant::now(), job: None }
+    }
+
     fn follow(
         &mut self,
         jobs: &[Job],
@@ -227,7 +241,7 @@ impl Watch {
 
     /// Looks for signs of a frozen lab.
     fn check(&mut self, jobs: &[Job]) -> Result<(), Freeze> {
-        let length = self.qemu.console_length();
+        let length = self.qemu.length();
         if length != self.console {
             self.console = length;
             self.heard = Instant::now();
@@ -257,4 +271,92 @@ impl Watch {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Ending;
+
+    struct Fake(&'static str);
+
+    impl Console for Fake {
+        fn log(&self) -> String {
+            self.0.to_owned()
+        }
+
+        fn length(&self) -> u64 {
+            self.0.len() as u64
+        }
+    }
+
+    /// Follows a lab that sends these frames and then closes its line; two jobs, of which the second list entry comes
+    /// first.
+    fn follow(
+        console: &'static str,
+        frames: &[(Kind, usize, &str)],
+    ) -> (Result<(), Freeze>, Vec<Option<Outcome>>) {
+        let (sender, receiver) = mpsc::channel();
+        for (kind, job, payload) in frames {
+            sender.send(Frame { kind: *kind, job: *job, payload: payload.as_bytes().to_vec() }).unwrap();
+        }
+        drop(sender);
+        let mut outcomes = vec![None; 2];
+        let jobs = [Job { timeout: 9, ..Job::default() }, Job { timeout: 9, ..Job::default() }];
+        let numbers = VecDeque::from([1, 0]);
+        let result = Watch::new(receiver, Fake(console)).follow(&jobs, &numbers, &mut outcomes, &mut |_| ());
+        (result, outcomes)
+    }
+
+    const END: &str = "ending = { Exited = 7 }\nmilliseconds = 12";
+
+    #[test]
+    fn what_a_job_said_is_kept_with_how_it_ended() {
+        let frames = [
+            (Kind::Ready, 0, "6.1"),
+            (Kind::Start, 0, ""),
+            (Kind::Out, 0, "a"),
+            (Kind::Err, 0, "x"),
+            (Kind::Beat, 0, ""),
+            (Kind::Out, 0, "b"),
+            (Kind::End, 0, END),
+            (Kind::Done, 0, ""),
+        ];
+        let (result, outcomes) = follow("Linux version 6.1", &frames);
+        result.unwrap();
+        assert!(outcomes[0].is_none());
+        let outcome = outcomes[1].as_ref().unwrap();
+        assert_eq!((outcome.stdout.as_slice(), outcome.stderr.as_slice()), (&b"ab"[..], &b"x"[..]));
+        assert_eq!((&outcome.ending, outcome.time), (&Ending::Exited(7), Duration::from_millis(12)));
+    }
+
+    #[test]
+    fn a_lab_that_ends_in_the_middle_keeps_what_is_done() {
+        let frames = [(Kind::Start, 0, ""), (Kind::End, 0, END), (Kind::Start, 1, "")];
+        let (result, outcomes) = follow("", &frames);
+        assert!(result.unwrap_err().why.contains("ended by itself"));
+        assert!(outcomes[1].is_some() && outcomes[0].is_none());
+    }
+
+    #[test]
+    fn a_kernel_that_is_stuck_is_a_frozen_lab() {
+        let console = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!";
+        let (result, _) = follow(console, &[(Kind::Start, 0, ""), (Kind::Beat, 0, "")]);
+        let freeze = result.unwrap_err();
+        assert!(freeze.why.contains("soft lockup") && freeze.log.contains("CPU#0"));
+    }
+
+    #[test]
+    fn a_garbled_report_is_not_believed() {
+        let (result, outcomes) = follow("", &[(Kind::Start, 0, ""), (Kind::End, 0, "ending = 3")]);
+        assert!(result.unwrap_err().why.contains("garbled"));
+        assert!(outcomes[1].is_none());
+    }
+
+    #[test]
+    fn a_long_console_is_cut_to_its_end() {
+        let log: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let tail = tail(&log.join("\n"));
+        assert!(tail.starts_with("40\n") && tail.ends_with("\n99"));
+    }
 }
