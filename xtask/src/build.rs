@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{paths, progress};
 
@@ -46,4 +46,15 @@ pub(crate) fn vmm() -> Result<PathBuf> {
     run(command.arg(paths::target()), "the sources of vmm")?;
     step.done();
     Ok(paths::target().join("release/vmm"))
+}
+
+/// Runs a command whose output is of interest only when it fails.
+pub(crate) fn quiet(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run {name}"))?;
+    if !output.status.success() {
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!("{}\n{}{}", output.status, err, out);
+    }
+    Ok(())
 }

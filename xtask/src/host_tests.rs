@@ -1,18 +1,22 @@
 //! Runs the test programs of the crates that use KVM where KVM is real: on a host without, that is in the lab. Those of
 //! their tests that need one are ignored in a plain `cargo test`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::build::cargo;
 use crate::job::{Ending, Job, Summary};
-use crate::libtest::Reader;
+use crate::libtest::{LATER, Reader};
 use crate::platform::Runner;
-use crate::{paths, progress, test_kernels};
+use crate::{paths, progress, style, test_kernels};
 
-/// The packages whose tests use KVM.
-const PACKAGES: [&str; 3] = ["nerite-kvm", "nerite-machine", "nerite-vmm"];
+/// The packages whose tests use KVM, and their folders.
+const PACKAGES: [(&str, &str); 3] =
+    [("nerite-kvm", "crates/kvm"), ("nerite-machine", "crates/machine"), ("nerite-vmm", "vmm")];
+/// What stands in the sources of a test that uses KVM.
+const SIGNS: [&str; 2] = [LATER, "has_kvm"];
 /// Seconds for one test program.
 const TIMEOUT: u64 = 300;
 
@@ -21,7 +25,7 @@ pub(crate) fn run(runner: &Runner) -> Result<Summary> {
     let programs = build()?;
     let vmm = paths::target().join("debug/vmm");
     let job = |program: &PathBuf| Job {
-        name: program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        name: name_of(program),
         command: vec![program.display().to_string(), "--include-ignored".to_owned()],
         dir: Some("/tmp".into()),
         timeout: TIMEOUT,
@@ -43,7 +47,8 @@ pub(crate) fn run(runner: &Runner) -> Result<Summary> {
         }
         let ended = matches!(outcome.ending, Ending::Exited(0));
         if ended {
-            progress::print(&format!("ok   {}: {}", job.name, reader.summary));
+            let seconds = outcome.time.as_secs_f64();
+            progress::print(&format!("ok   {}: {} ({seconds:.1} s)", job.name, reader.summary));
         } else {
             let wrong = [format!("expected exit code 0, got: {}", outcome.ending)];
             test_kernels::print_verdict(job, outcome, &wrong);
@@ -54,26 +59,52 @@ pub(crate) fn run(runner: &Runner) -> Result<Summary> {
     Ok(total)
 }
 
-/// Builds the test programs and says where they are.
-fn build() -> Result<Vec<PathBuf>> {
-    let mut command = cargo();
-    command.args(["test", "--no-run", "--all-features"]);
-    for package in PACKAGES {
-        command.args(["--package", package]);
-    }
-    let output = command.arg("--target-dir").arg(paths::target()).output().context("cannot run cargo")?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the tests do not build:\n{text}");
-    let programs = programs_in(&text);
-    ensure!(!programs.is_empty(), "cargo named no test program:\n{text}");
-    Ok(programs)
+/// The program's name, without the number that cargo puts behind it.
+fn name_of(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    format!("tests of {}", name.rsplit_once('-').map_or(&*name, |(name, _)| name))
 }
 
-/// Reads lines of the form `  Executable tests/steps.rs (target/debug/deps/steps-0123)`.
-fn programs_in(text: &str) -> Vec<PathBuf> {
-    let lines = text.lines().filter(|line| line.trim_start().starts_with("Executable "));
-    let paths = lines.filter_map(|line| line.rsplit_once('(')?.1.strip_suffix(')'));
-    paths.map(|path| paths::root().join(path)).collect()
+/// Builds the test programs and says where those are that use KVM.
+fn build() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for (package, folder) in PACKAGES {
+        let mut command = cargo();
+        command.args(["test", "--no-run", "--all-features", "--package", package, "--target-dir"]);
+        let output = command.arg(paths::target()).output().context("cannot run cargo")?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the tests of {package} do not build:\n{text}");
+        for (source, program) in programs_in(&text) {
+            if uses_kvm(&paths::root().join(folder).join(source))? {
+                found.push(program);
+            }
+        }
+    }
+    ensure!(!found.is_empty(), "no test uses KVM");
+    Ok(found)
+}
+
+/// Reads lines of the form `  Executable tests/steps.rs (target/debug/deps/steps-0123)`: source and program.
+fn programs_in(text: &str) -> Vec<(&str, PathBuf)> {
+    let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("Executable "));
+    let pairs = lines.filter_map(|line| line.strip_suffix(')')?.rsplit_once(" ("));
+    pairs.map(|(source, path)| (source.trim_start_matches("unittests "), paths::root().join(path))).collect()
+}
+
+/// Whether a test program is made of sources that use KVM; unit tests are those of a whole folder.
+fn uses_kvm(source: &Path) -> Result<bool> {
+    let read = |path: &Path| {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        anyhow::Ok(SIGNS.iter().any(|sign| text.contains(sign)))
+    };
+    match source.parent() {
+        Some(folder) if folder.ends_with("src") => {
+            let mut files = Vec::new();
+            style::collect(folder, &mut files)?;
+            Ok(files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?.contains(&true))
+        }
+        _ => read(source),
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +116,20 @@ mod tests {
         let text = "   Compiling a v0.1.0\n  Executable unittests src/lib.rs (target/debug/deps/a-1)\n  \
                     Executable tests/b.rs (/t/debug/deps/b-2)\n";
         let found = programs_in(text);
-        assert_eq!(found, [paths::root().join("target/debug/deps/a-1"), PathBuf::from("/t/debug/deps/b-2")]);
+        let first = paths::root().join("target/debug/deps/a-1");
+        assert_eq!(found, [("src/lib.rs", first), ("tests/b.rs", PathBuf::from("/t/debug/deps/b-2"))]);
+    }
+
+    #[test]
+    fn tests_that_use_kvm_are_told_from_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (with, without) = (folder.path().join("a.rs"), folder.path().join("b.rs"));
+        fs::write(&with, "if !has_kvm() {").unwrap();
+        fs::write(&without, "fn main() {}").unwrap();
+        assert!(uses_kvm(&with).unwrap());
+        assert!(!uses_kvm(&without).unwrap());
+        fs::create_dir(folder.path().join("src")).unwrap();
+        fs::copy(with, folder.path().join("src/other.rs")).unwrap();
+        assert!(uses_kvm(&folder.path().join("src/lib.rs")).unwrap());
     }
 }

@@ -12,6 +12,7 @@ mod job;
 mod kernels;
 mod lab;
 mod libtest;
+mod package;
 mod packages;
 mod paths;
 mod platform;

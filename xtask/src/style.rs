@@ -51,7 +51,7 @@ fn faults(text: &str, path: &Path) -> Vec<String> {
 }
 
 /// The text files under `folder`, without what is built.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub(crate) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default();

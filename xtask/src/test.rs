@@ -3,12 +3,12 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::build::cargo;
+use crate::build::{cargo, quiet};
 use crate::job::Summary;
 use crate::platform::Platform;
-use crate::{dist, host_tests, kernels, libtest, paths, progress, style, test_kernels};
+use crate::{dist, host_tests, kernels, libtest, package, paths, progress, style, test_kernels};
 
 /// `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Leave out everything that boots a guest
     #[arg(long)]
     no_guests: bool,
-    /// Leave out the slow parts: real Hermit applications, and building every packaged crate alone
+    /// Leave out the slow part, real Hermit applications
     #[arg(long)]
     quick: bool,
 }
@@ -68,11 +68,11 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         quiet(command.env("RUSTDOCFLAGS", "-D warnings"))
     });
     run.check("shell completions, man pages and the stripped program", dist::main);
-    package(&mut run, args.quick);
+    run.check("packages", package::check);
     if args.no_guests {
         run.skip("guests", "left out with --no-guests");
     } else {
-        guests(&mut run, args.quick)?;
+        guests(&mut run, args.quick);
     }
     for name in &run.failed {
         progress::say(&format!("failed: {name}"));
@@ -102,22 +102,12 @@ fn sources(run: &mut Run) {
     });
 }
 
-/// Whether every crate can be published alone.
-fn package(run: &mut Run, quick: bool) {
-    let name = "packages";
-    let mut command = cargo();
-    // The sources of a package are those of the tree, committed or not: that is what is tested here.
-    command.args(["package", "--quiet", "--workspace", "--exclude", "xtask", "--allow-dirty"]);
-    if quick {
-        command.arg("--no-verify");
-    }
-    run.check(name, || quiet(&mut command));
-}
-
-fn guests(run: &mut Run, quick: bool) -> Result<()> {
+fn guests(run: &mut Run, quick: bool) {
     let runner = test_kernels::runner(Platform::choose(), 1);
-    let tests = test_kernels::select("")?;
-    run.group("test kernels", || test_kernels::run(&tests, &runner));
+    run.group("test kernels", || {
+        let tests = test_kernels::select("")?;
+        test_kernels::run(&tests, &runner)
+    });
     run.group("tests that use KVM", || host_tests::run(&runner));
     if quick {
         run.skip("real Hermit applications", "left out with --quick");
@@ -127,25 +117,25 @@ fn guests(run: &mut Run, quick: bool) -> Result<()> {
             test_kernels::run(&tests, &runner)
         });
     }
-    Ok(())
 }
 
 /// Runs every example of every crate: they end by themselves and need no KVM.
 fn examples() -> Result<Summary> {
+    let target = paths::target();
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--workspace", "--all-features", "--examples", "--target-dir"]);
+    quiet(command.arg(&target))?;
     let mut summary = Summary::default();
-    let root = paths::root();
-    for folder in fs::read_dir(root.join("crates")).context("cannot read crates/")? {
-        let folder = folder?;
-        let Ok(examples) = fs::read_dir(folder.path().join("examples")) else { continue };
+    for folder in fs::read_dir(paths::root().join("crates")).context("cannot read crates/")? {
+        let Ok(examples) = fs::read_dir(folder?.path().join("examples")) else { continue };
         for example in examples {
             let file = example?.path();
-            let Some(name) = file.file_stem().and_then(|stem| stem.to_str()) else { continue };
-            let package = format!("nerite-{}", folder.file_name().to_string_lossy());
-            let result = quiet(cargo().args(["run", "--quiet", "--package", &package, "--example", name]));
-            match result {
+            let name = file.file_stem().unwrap_or_default();
+            let mut program = Command::new(target.join("debug/examples").join(name));
+            match quiet(program.stdin(Stdio::null()).current_dir(paths::root())) {
                 Ok(()) => summary.passed += 1,
                 Err(error) => {
-                    progress::print(&format!("FAIL example {name} of {package}: {error:#}"));
+                    progress::print(&format!("FAIL example {}: {error:#}", file.display()));
                     summary.failed += 1;
                 }
             }
@@ -153,14 +143,4 @@ fn examples() -> Result<Summary> {
     }
     ensure!(summary != Summary::default(), "there are no examples");
     Ok(summary)
-}
-
-/// Runs a command whose output is of interest only when it fails.
-fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output().context("cannot run cargo")?;
-    if !output.status.success() {
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        bail!("{}\n{}{}", output.status, err, out);
-    }
-    Ok(())
 }

@@ -1,0 +1,95 @@
+//! Whether each crate can be published, and used, alone.
+//!
+//! `cargo package` can verify what it packs, but it takes a crate's neighbours from a cache that goes by their version, which
+//! does not change while they do. So the packages are unpacked beside each other here, and each is built from what is in
+//! them.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use flate2::read::GzDecoder;
+
+use crate::build::{self, cargo};
+use crate::paths;
+
+/// Packs every crate, and checks that each one builds from its package.
+pub(crate) fn check() -> Result<()> {
+    let target = paths::target();
+    let packed = target.join("package");
+    for old in crates_in(&packed).unwrap_or_default() {
+        fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
+    }
+    let mut command = cargo();
+    // The sources are those of the tree, committed or not: that is what is tested here.
+    command.args(["package", "--quiet", "--workspace", "--exclude", "xtask", "--allow-dirty", "--no-verify"]);
+    build::quiet(command.arg("--target-dir").arg(&target))?;
+
+    let folder = target.join("package-check");
+    let sources = folder.join("src");
+    if sources.exists() {
+        fs::remove_dir_all(&sources).with_context(|| format!("cannot remove {}", sources.display()))?;
+    }
+    let mut names = Vec::new();
+    for package in crates_in(&packed)? {
+        unpack(&package, &sources)?;
+        let stem = package.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        names.push(stem);
+    }
+    ensure!(!names.is_empty(), "cargo package packed nothing");
+    fs::write(folder.join("Cargo.toml"), workspace(&names))
+        .context("cannot write a workspace of the packages")?;
+    fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
+        .context("cannot copy Cargo.lock")?;
+    for package in &names {
+        let mut command = cargo();
+        command.args(["check", "--quiet", "--target-dir"]).arg(folder.join("target"));
+        // One at a time, so that none gets a feature of a dependency that another one asked for.
+        command.args(["--package", name_of(package)]).current_dir(&folder);
+        build::quiet(&mut command).with_context(|| format!("the package {package} does not build alone"))?;
+    }
+    Ok(())
+}
+
+fn crates_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "crate"));
+    found.sort();
+    Ok(found)
+}
+
+fn unpack(package: &Path, to: &Path) -> Result<()> {
+    let open = || -> std::io::Result<()> {
+        let mut archive = tar::Archive::new(GzDecoder::new(File::open(package)?));
+        // All files in a package have the same time, by which cargo would not notice that they changed.
+        archive.set_preserve_mtime(false);
+        archive.unpack(to)
+    };
+    open().with_context(|| format!("cannot unpack {}", package.display()))
+}
+
+/// The crate's name: what stands before the version in `name-1.2.3`.
+fn name_of(package: &str) -> &str {
+    package.rsplit_once('-').map_or(package, |(name, _)| name)
+}
+
+/// A workspace of the packages, in which each takes the others from here rather than from the registry.
+fn workspace(packages: &[String]) -> String {
+    let mut text = "[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n[patch.crates-io]\n".to_owned();
+    for package in packages {
+        text.push_str(&format!("{} = {{ path = \"src/{package}\" }}\n", name_of(package)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_replace_those_of_the_registry() {
+        let text = workspace(&["nerite-bus-0.1.0".to_owned()]);
+        assert!(text.ends_with("nerite-bus = { path = \"src/nerite-bus-0.1.0\" }\n"));
+    }
+}
