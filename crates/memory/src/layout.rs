@@ -195,34 +195,22 @@ fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
     let at = |offset: u64| base.saturating_add(shift).saturating_add(offset);
 
     let kernel_start = request.fixed_start.unwrap_or(at(KERNEL));
-    let kernel_end = kernel_start.checked_add(request.kernel_mem_size).ok_or(out_of_range("kernel size"))?;
-    let (initrd, image_end) = match request.initrd_size {
-        0 => (None, kernel_end),
-        size => {
-            let start = align_up(kernel_end, PAGE).ok_or(out_of_range("kernel size"))?;
-            let end = start.checked_add(size).ok_or(out_of_range("image size"))?;
-            (Some(Region { start, size }), end)
-        }
-    };
-    let mut map_end = align_up(image_end, LARGE_PAGE).ok_or(out_of_range("image size"))?;
-    if request.legacy_identity_map {
-        map_end = map_end.max(align_down(kernel_start, GIB).saturating_add(GIB));
-    }
+    let Extent { kernel, initrd, map_end } = Extent::new(request, kernel_start)?;
     let identity_map = Region::from_bounds(base, map_end);
 
     let stack = align_down(kernel_start, PAGE).saturating_sub(STACK_SIZE);
-    let tables = table_bytes(&identity_map);
-    let lowest_kernel = at(PAGE_TABLES).saturating_add(tables).saturating_add(STACK_SIZE);
+    let below = |map: &Region| at(PAGE_TABLES).saturating_add(table_bytes(map)).saturating_add(STACK_SIZE);
+    let lowest_kernel = below(&identity_map);
     if lowest_kernel > kernel_start {
-        return Err(match request.fixed_start {
-            Some(start) if lowest_kernel < GAP_START => {
-                Error::NoRoomBelowKernel { start, needed: lowest_kernel }
-            }
-            _ => {
-                let size = image_end.saturating_sub(kernel_start);
-                Error::ImageTooLarge { size, place: "in what the boot page tables can map" }
-            }
-        });
+        return Err(
+            match request.fixed_start.and_then(|_| lowest_start(request, base, lowest_kernel, below)) {
+                Some(needed) => Error::NoRoomBelowKernel { start: kernel_start, needed },
+                None => {
+                    let size = initrd.unwrap_or(kernel).end().saturating_sub(kernel_start);
+                    Error::ImageTooLarge { size, place: "in what the boot page tables can map" }
+                }
+            },
+        );
     }
     Ok(Layout {
         regions: Vec::new(),
@@ -233,10 +221,54 @@ fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
         pml4: at(PML4),
         page_tables: Region::from_bounds(at(PAGE_TABLES), stack),
         stack,
-        kernel: Region { start: kernel_start, size: request.kernel_mem_size },
+        kernel,
         initrd,
         identity_map,
     })
+}
+
+/// What a kernel at some address takes up.
+struct Extent {
+    kernel: Region,
+    initrd: Option<Region>,
+    /// Where the boot page tables can stop, a multiple of 2 MiB.
+    map_end: u64,
+}
+
+impl Extent {
+    fn new(request: &Request, kernel_start: u64) -> Result<Self, Error> {
+        let out_of_range = |what| Error::OutOfRange { what };
+        let kernel_end =
+            kernel_start.checked_add(request.kernel_mem_size).ok_or(out_of_range("kernel size"))?;
+        let (initrd, image_end) = match request.initrd_size {
+            0 => (None, kernel_end),
+            size => {
+                let start = align_up(kernel_end, PAGE).ok_or(out_of_range("kernel size"))?;
+                let end = start.checked_add(size).ok_or(out_of_range("image size"))?;
+                (Some(Region { start, size }), end)
+            }
+        };
+        let mut map_end = align_up(image_end, LARGE_PAGE).ok_or(out_of_range("image size"))?;
+        if request.legacy_identity_map {
+            map_end = map_end.max(align_down(kernel_start, GIB).saturating_add(GIB));
+        }
+        Ok(Self { kernel: Region { start: kernel_start, size: request.kernel_mem_size }, initrd, map_end })
+    }
+}
+
+/// The lowest address that a kernel which found too little room below itself could be linked to, if there is one below
+/// the gap. `below` is what must lie below it, and `start` a first guess.
+fn lowest_start(request: &Request, base: u64, mut start: u64, below: impl Fn(&Region) -> u64) -> Option<u64> {
+    // A kernel that is moved up can need more page tables, so that it must be moved further. Each round is a page or more.
+    while start < GAP_START {
+        let map_end = Extent::new(request, start).ok()?.map_end;
+        let needed = below(&Region::from_bounds(base, map_end));
+        if needed <= start {
+            return Some(start);
+        }
+        start = needed;
+    }
+    None
 }
 
 /// How many bytes of page tables, without the root, map `range` with 2 MiB pages.
