@@ -171,7 +171,7 @@ pub struct SettingsArgs {
 
     /// How large the guest's temporary files may be together [default: 256M]
     ///
-    /// They are what it creates where nothing is mounted, in $TMPDIR but without names, at most 1024 of them. 0 allows only
+    /// They are what it creates where nothing is mounted, in memory and without names on the host, at most 1024 of them. 0 allows only
     /// empty ones.
     #[arg(long, value_name = "SIZE", help_heading = "Files", value_parser = parse_bytes)]
     pub max_temporary: Option<u64>,

@@ -236,7 +236,7 @@ impl UhyveTable {
     fn without_effect(&self) -> impl Iterator<Item = String> + '_ {
         [
             ("stats", &self.stats, "vmm prints no statistics of a run"),
-            ("tempdir", &self.tempdir, "temporary files go to $TMPDIR and have no names there"),
+            ("tempdir", &self.tempdir, "temporary files are in memory"),
             ("hermit_image_mode", &self.hermit_image_mode, "vmm has one way to load an image"),
             ("file_isolation", &self.file_isolation, "guests are always confined to what is mounted"),
             ("io_mode", &self.io_mode, "files are read and written as the host does it"),

@@ -11,7 +11,7 @@ use vm_memory::VolatileSlice;
 use crate::attributes;
 use crate::directory::Listing;
 use crate::flags::Flags;
-use crate::host::{MountPoint, Reopener};
+use crate::host::{MountPoint, Mounts, Reopener};
 use crate::image::Image;
 use crate::limits::Budget;
 use crate::names::{Found, Names, Node};
@@ -40,40 +40,37 @@ pub struct HostFs {
 }
 
 impl HostFs {
-    /// Opens everything that is mounted.
+    /// Opens everything that is mounted: [`Mounts::open`] and [`HostFs::with_mounts`] in one.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn new(mounts: &[Mount], image_files: &[ImageFile], limits: Limits) -> Result<Self, Error> {
+        Self::with_mounts(Mounts::open(mounts)?, image_files, limits)
+    }
+
+    /// Takes what has been opened, and the files of an image, which need not have been known then.
     ///
     /// Where a mount and an image file have the same path, the mount is seen.
     ///
     /// # Errors
-    /// If a mount's host side cannot be opened or its guest side is no path, two have the same, or the host lacks
-    /// `openat2` or `/proc`.
-    pub fn new(mounts: &[Mount], image_files: &[ImageFile], limits: Limits) -> Result<Self, Error> {
-        let reopener = Reopener::new()
-            .inspect_err(|error| {
-                log::warn!("cannot open /proc/self/fd: {error}; guests cannot create temporary files")
-            })
-            .ok();
+    /// If the names of the image's files are no paths, or one of them is in the way of a mount.
+    pub fn with_mounts(mounts: Mounts, image_files: &[ImageFile], limits: Limits) -> Result<Self, Error> {
+        let Mounts { mut points, reopener } = mounts;
         let mut names = Names::new(limits.temporary_entries);
         for file in image_files {
             add_image_file(&mut names, file)?;
         }
-        let mut opened: Vec<MountPoint> = Vec::with_capacity(mounts.len());
-        for mount in mounts {
-            let point = MountPoint::open(mount, reopener.as_ref())?;
-            if opened.iter().any(|other| other.guest == point.guest) {
-                return Err(Error::Duplicate { guest: mount.guest.clone() });
-            }
+        for point in &points {
             let kind = attributes::dirent_type(point.kind());
             names.add_fixed(&point.guest, Node::MountPoint(kind)).map_err(|reason| Error::GuestPath {
-                host: mount.host.clone(),
-                guest: mount.guest.clone(),
+                host: point.path.clone(),
+                guest: String::from_utf8_lossy(&point.guest).into_owned(),
                 reason,
             })?;
-            opened.push(point);
         }
-        opened.sort_by_key(|point| std::cmp::Reverse(point.guest.len()));
+        points.sort_by_key(|point| std::cmp::Reverse(point.guest.len()));
         Ok(Self {
-            mounts: opened,
+            mounts: points,
             names: Mutex::new(names),
             table: Table::new(limits.open_files),
             temporary: TempStore::new(limits.temporary_bytes),
@@ -184,9 +181,7 @@ impl HostFs {
             Node::Image(image) => {
                 Ok(Open::Image { inode, image: image.clone(), position: AtomicU64::new(0) })
             }
-            Node::Temporary(file) => {
-                Ok(Open::Temporary { inode, file: file.open(flags, self.reopener.as_ref())? })
-            }
+            Node::Temporary(file) => Ok(Open::Temporary { inode, file: file.open(flags)? }),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nerite_hypercall::errno::{EACCES, EBUSY, EEXIST, EISDIR, ENOENT, ENOTDIR, EROFS};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -38,11 +38,68 @@ impl Reopener {
     }
 }
 
+/// Everything that is mounted, opened.
+///
+/// What is done with it later opens nothing outside of it, so a process can give up its rights to all other files in
+/// between; [`Mounts::paths`] says which it has to keep.
+#[derive(Debug, Default)]
+pub struct Mounts {
+    pub(crate) points: Vec<MountPoint>,
+    /// There if a single file is mounted.
+    pub(crate) reopener: Option<Reopener>,
+}
+
+/// A file or directory that a guest may use, for a sandbox's rules.
+#[derive(Debug, Clone, Copy)]
+pub struct MountedPath<'a> {
+    /// An `O_PATH` descriptor.
+    pub file: BorrowedFd<'a>,
+    /// Whether the guest may change it.
+    pub access: Access,
+    /// Whether it is a directory, and everything below it belongs to the mount.
+    pub is_directory: bool,
+}
+
+impl Mounts {
+    /// Opens the host side of each mount.
+    ///
+    /// # Errors
+    /// If a mount's host side cannot be opened or its guest side is no path, two have the same, or the host lacks
+    /// `openat2` or `/proc`.
+    pub fn open(mounts: &[Mount]) -> Result<Self, Error> {
+        let mut opened = Self::default();
+        for mount in mounts {
+            let point = MountPoint::open(mount)?;
+            if opened.points.iter().any(|other| other.guest == point.guest) {
+                return Err(Error::Duplicate { guest: mount.guest.clone() });
+            }
+            if !point.is_directory() && opened.reopener.is_none() {
+                let failed =
+                    |source: Errno| Error::NoProc { path: mount.host.clone(), source: source.into() };
+                opened.reopener = Some(Reopener::new().map_err(failed)?);
+            }
+            opened.points.push(point);
+        }
+        Ok(opened)
+    }
+
+    /// What is mounted.
+    pub fn paths(&self) -> impl Iterator<Item = MountedPath<'_>> {
+        self.points.iter().map(|point| MountedPath {
+            file: point.host.as_fd(),
+            access: point.access,
+            is_directory: point.is_directory(),
+        })
+    }
+}
+
 /// A mount, opened.
 #[derive(Debug)]
 pub(crate) struct MountPoint {
     /// The guest's path, with a slash before each name.
     pub(crate) guest: Vec<u8>,
+    /// The host's path, for messages.
+    pub(crate) path: PathBuf,
     access: Access,
     host: OwnedFd,
     kind: FileType,
@@ -60,7 +117,7 @@ pub(crate) enum Opened {
 
 impl MountPoint {
     /// Opens the host side, and checks that the host can confine what is opened beneath it.
-    pub(crate) fn open(mount: &Mount, reopener: Option<&Reopener>) -> Result<Self, Error> {
+    fn open(mount: &Mount) -> Result<Self, Error> {
         let guest = mount.guest_path()?.as_bytes().to_vec();
         let path = &mount.host;
         let opening = |source: Errno| Error::Open { path: path.clone(), source: source.into() };
@@ -70,11 +127,8 @@ impl MountPoint {
         if kind == FileType::Directory {
             beneath(host.as_fd(), Path::new("."), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|source| Error::NoOpenat2 { path: path.clone(), source: source.into() })?;
-        } else if reopener.is_none() {
-            let source = Reopener::new().err().unwrap_or(Errno::NOENT).into();
-            return Err(Error::NoProc { path: path.clone(), source });
         }
-        Ok(Self { guest, access: mount.access, host, kind })
+        Ok(Self { guest, path: path.clone(), access: mount.access, host, kind })
     }
 
     pub(crate) fn is_directory(&self) -> bool {

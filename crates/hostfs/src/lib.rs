@@ -61,6 +61,7 @@ mod transfer;
 
 pub use error::Error;
 pub use fs::HostFs;
+pub use host::{MountedPath, Mounts};
 pub use image::{ImageFile, SharedBytes};
 pub use limits::Limits;
 pub use mount::{Access, Mount};

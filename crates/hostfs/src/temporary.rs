@@ -1,55 +1,39 @@
 //! Files that the guest creates where nothing is mounted.
 //!
-//! They have no name on the host: each is an inode that exists only as long as this process has a descriptor of it, so
-//! nothing is left behind however the process ends.
+//! They are memory of the host's kernel (`memfd_create`) without a name: each exists only as long as this process has a
+//! descriptor of it, so nothing is left behind however the process ends. Nothing has to be opened by path to make or to open
+//! one, so a process that is not allowed to open anything any more can still have them.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nerite_hypercall::errno::{EEXIST, EINVAL, ENOSPC, ENOTDIR, EROFS};
+use nerite_hypercall::errno::{EBADF, EEXIST, EINVAL, ENOSPC, ENOTDIR, EOVERFLOW};
 use nerite_hypercall::v2::FileAttr;
-use rustix::fs::{MemfdFlags, Mode, OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::{MemfdFlags, OFlags, SeekFrom};
 use vm_memory::VolatileSlice;
 
 use crate::attributes;
 use crate::errno::to_guest;
 use crate::flags::Flags;
-use crate::host::{Reopener, retry};
 use crate::limits::Budget;
 use crate::transfer::{read, write};
 
-/// Where temporary files are made, and how much may be in them.
+/// How much may be in temporary files.
 #[derive(Debug)]
 pub(crate) struct TempStore {
-    /// Opened once: where the file system of the host's temporary folder can make files without names.
-    folder: Option<OwnedFd>,
     room: Arc<Budget>,
 }
 
 impl TempStore {
     pub(crate) fn new(bytes: u64) -> Self {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(std::env::temp_dir(), flags, Mode::empty()).ok();
-        Self { folder, room: Arc::new(Budget::new(bytes)) }
+        Self { room: Arc::new(Budget::new(bytes)) }
     }
 
-    /// Makes an empty file, on the disk or, where that cannot be, in memory.
+    /// Makes an empty file.
     pub(crate) fn create(&self, mode: u32) -> Result<TempFile, i32> {
-        let on_disk = self.folder.as_ref().ok_or(Errno::NOENT).and_then(|folder| {
-            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            // The guest's mode is kept aside: the file has to be opened again whatever it is.
-            retry(|| rustix::fs::openat(folder, ".", flags, Mode::RUSR | Mode::WUSR))
-        });
-        let file = match on_disk {
-            Ok(file) => file,
-            Err(Errno::MFILE | Errno::NFILE) => return Err(nerite_hypercall::errno::EMFILE),
-            Err(error) => {
-                log::debug!("no temporary file on disk ({error}): making one in memory");
-                rustix::fs::memfd_create("nerite-guest", MemfdFlags::CLOEXEC).map_err(to_guest)?
-            }
-        };
-        Ok(TempFile { file, mode: mode & 0o777, room: self.room.clone(), charged: Mutex::new(0) })
+        let file = rustix::fs::memfd_create("nerite-guest", MemfdFlags::CLOEXEC).map_err(to_guest)?;
+        Ok(TempFile { file, mode: mode & 0o777, room: self.room.clone(), state: Mutex::default() })
     }
 }
 
@@ -59,16 +43,30 @@ pub(crate) struct TempFile {
     file: OwnedFd,
     mode: u32,
     room: Arc<Budget>,
-    /// How much of the room this file takes: its size.
-    ///
     /// Held while the file is accessed, because only then is known which byte a write starts at. The host's kernel has a
-    /// lock of its own for that; and an access to such a file waits for nobody else.
-    charged: Mutex<u64>,
+    /// lock of its own for that; and an access to memory waits for nobody else.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The file's size, which is how much of the room it takes.
+    size: u64,
+    /// Where the host's descriptor, which all users of the file share, stands.
+    at: u64,
 }
 
 impl TempFile {
-    fn charged(&self) -> MutexGuard<'_, u64> {
-        self.charged.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the host's descriptor where it has to be. One access after another finds it there.
+    fn go_to(&self, state: &mut State, position: u64) -> Result<(), i32> {
+        if state.at != position {
+            state.at = rustix::fs::seek(&self.file, SeekFrom::Start(position)).map_err(to_guest)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn attributes(&self, inode: u64) -> Result<FileAttr, i32> {
@@ -82,30 +80,33 @@ impl TempFile {
         Ok(attributes)
     }
 
-    /// Opens the file with a position of its own.
-    pub(crate) fn open(self: &Arc<Self>, flags: Flags, reopener: Option<&Reopener>) -> Result<OpenTemp, i32> {
+    /// Opens the file with a position and rights of its own.
+    pub(crate) fn open(self: &Arc<Self>, flags: Flags) -> Result<OpenTemp, i32> {
         if flags.exclusive {
             return Err(EEXIST);
         }
         if flags.directory {
             return Err(ENOTDIR);
         }
-        // The length is not the host's to change: what it gets back has to be counted.
-        let host = Flags { truncate: false, append: false, ..flags };
-        let host = host.existing().difference(OFlags::NONBLOCK);
-        let file = reopener.ok_or(EROFS)?.open(self.file.as_fd(), host)?;
         if flags.truncate {
-            let mut charged = self.charged();
+            let mut state = self.state();
             rustix::fs::ftruncate(&self.file, 0).map_err(to_guest)?;
-            self.room.give_back(std::mem::take(&mut charged));
+            self.room.give_back(std::mem::take(&mut state.size));
         }
-        Ok(OpenTemp { node: self.clone(), file, append: flags.append })
+        let (readable, writable) = (flags.access != OFlags::WRONLY, flags.writes());
+        Ok(OpenTemp {
+            node: self.clone(),
+            position: AtomicU64::new(0),
+            readable,
+            writable,
+            append: flags.append,
+        })
     }
 }
 
 impl Drop for TempFile {
     fn drop(&mut self) {
-        self.room.give_back(*self.charged());
+        self.room.give_back(self.state().size);
     }
 }
 
@@ -113,48 +114,77 @@ impl Drop for TempFile {
 #[derive(Debug)]
 pub(crate) struct OpenTemp {
     node: Arc<TempFile>,
-    file: OwnedFd,
+    /// Changed only while the file's state is locked.
+    position: AtomicU64,
+    readable: bool,
+    writable: bool,
     append: bool,
 }
 
 impl OpenTemp {
     pub(crate) fn read(&self, slice: &mut VolatileSlice<'_>) -> Result<usize, i32> {
-        let _position = self.node.charged();
-        read(self.file.as_fd(), slice)
+        if !self.readable {
+            return Err(EBADF);
+        }
+        let mut state = self.node.state();
+        let start = self.position.load(Ordering::Relaxed);
+        if start >= state.size || slice.is_empty() {
+            return Ok(0);
+        }
+        self.node.go_to(&mut state, start)?;
+        let length = read(self.node.file.as_fd(), slice)?;
+        state.at = start.saturating_add(length as u64);
+        self.position.store(state.at, Ordering::Relaxed);
+        Ok(length)
     }
 
     /// Writes as much as there is room for.
     pub(crate) fn write(&self, slice: &VolatileSlice<'_>) -> Result<usize, i32> {
+        if !self.writable {
+            return Err(EBADF);
+        }
         if slice.is_empty() {
             return Ok(0);
         }
-        let mut charged = self.node.charged();
-        let from = if self.append { SeekFrom::End(0) } else { SeekFrom::Current(0) };
-        let start = rustix::fs::seek(&self.file, from).map_err(to_guest)?;
+        let mut state = self.node.state();
+        let size = state.size;
+        let start = if self.append { size } else { self.position.load(Ordering::Relaxed) };
         let end = start.saturating_add(slice.len() as u64);
-        let growth = end.saturating_sub(*charged);
+        let growth = end.saturating_sub(size);
         let granted = self.node.room.take(growth);
-        let last = if granted == growth { end } else { charged.saturating_add(granted) };
+        let last = if granted == growth { end } else { size.saturating_add(granted) };
         let length = usize::try_from(last.saturating_sub(start)).unwrap_or(0).min(slice.len());
         let result = match slice.subslice(0, length) {
-            Ok(part) if !part.is_empty() => write(self.file.as_fd(), &part),
+            Ok(part) if !part.is_empty() => {
+                self.node.go_to(&mut state, start).and_then(|()| write(self.node.file.as_fd(), &part))
+            }
             _ => Err(ENOSPC),
         };
         let written = *result.as_ref().unwrap_or(&0) as u64;
-        let size = if written == 0 { *charged } else { start.saturating_add(written).max(*charged) };
-        let used = size.saturating_sub(*charged);
+        if written != 0 {
+            state.at = start.saturating_add(written);
+            self.position.store(state.at, Ordering::Relaxed);
+            state.size = state.at.max(size);
+        }
+        let used = state.size.saturating_sub(size);
         self.node.room.give_back(granted.saturating_sub(used));
-        *charged = size;
         result
     }
 
     pub(crate) fn seek(&self, to: SeekFrom) -> Result<u64, i32> {
-        let _position = self.node.charged();
-        rustix::fs::seek(&self.file, to).map_err(|error| match error {
-            // Beyond what a file can be.
-            Errno::OVERFLOW => EINVAL,
-            error => to_guest(error),
-        })
+        let state = self.node.state();
+        let (base, offset) = match to {
+            SeekFrom::Start(position) => (position, 0),
+            SeekFrom::Current(offset) => (self.position.load(Ordering::Relaxed), offset),
+            SeekFrom::End(offset) => (state.size, offset),
+            _ => return Err(EINVAL),
+        };
+        let overflow = if offset < 0 { EINVAL } else { EOVERFLOW };
+        let position = base.checked_add_signed(offset).ok_or(overflow)?;
+        // The host's kernel has no position beyond the largest number with a sign.
+        i64::try_from(position).map_err(|_| EINVAL)?;
+        self.position.store(position, Ordering::Relaxed);
+        Ok(position)
     }
 
     pub(crate) fn attributes(&self, inode: u64) -> Result<FileAttr, i32> {
@@ -164,34 +194,62 @@ impl OpenTemp {
 
 #[cfg(test)]
 mod tests {
-    use nerite_hypercall::file::{O_CREAT, O_RDWR};
+    use nerite_hypercall::file::{O_APPEND, O_CREAT, O_RDONLY, O_RDWR, O_WRONLY};
 
     use super::*;
+
+    fn open(file: &Arc<TempFile>, flags: i32) -> OpenTemp {
+        file.open(Flags::new(flags).unwrap()).unwrap()
+    }
 
     /// The host's kernel frees an inode without a name with its last descriptor, also of a process that is killed.
     #[test]
     fn files_have_no_name_on_the_host() {
-        let on_disk = TempStore::new(100);
-        assert!(on_disk.folder.is_some());
-        let in_memory = TempStore { folder: None, ..TempStore::new(100) };
-        let reopener = Reopener::new().unwrap();
-        for store in [on_disk, in_memory] {
-            let file = Arc::new(store.create(0o4640).unwrap());
-            assert_eq!(rustix::fs::fstat(&file.file).unwrap().st_nlink, 0);
-            let open = file.open(Flags::new(O_CREAT | O_RDWR).unwrap(), Some(&reopener)).unwrap();
-            let (mut from, mut to) = (*b"abc", [0; 4]);
-            assert_eq!(open.write(&VolatileSlice::from(&mut from[..])), Ok(3));
-            assert_eq!(open.seek(SeekFrom::Start(1)), Ok(1));
-            assert_eq!(open.read(&mut VolatileSlice::from(&mut to[..])), Ok(2));
-            assert_eq!(to, *b"bc\0\0");
-            let attributes = open.attributes(7).unwrap();
-            assert_eq!(
-                (attributes.st_ino, attributes.st_mode, attributes.st_nlink, attributes.st_size),
-                (7, 0o100_640, 1, 3)
-            );
-            assert_eq!(store.room.take(u64::MAX), 97);
-            drop((open, file));
-            assert_eq!(store.room.take(u64::MAX), 3);
-        }
+        let store = TempStore::new(100);
+        let file = Arc::new(store.create(0o4640).unwrap());
+        // A memory file has a link count of 0 or 1 (depending on the kernel), and no directory that it is in.
+        let name =
+            std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file.file)));
+        assert_eq!(name.unwrap().to_str(), Some("/memfd:nerite-guest (deleted)"));
+        let open = open(&file, O_CREAT | O_RDWR);
+        let (mut from, mut to) = (*b"abc", [0; 4]);
+        assert_eq!(open.write(&VolatileSlice::from(&mut from[..])), Ok(3));
+        assert_eq!(open.seek(SeekFrom::Start(1)), Ok(1));
+        assert_eq!(open.read(&mut VolatileSlice::from(&mut to[..])), Ok(2));
+        assert_eq!(to, *b"bc\0\0");
+        let attributes = open.attributes(7).unwrap();
+        assert_eq!(
+            (attributes.st_ino, attributes.st_mode, attributes.st_nlink, attributes.st_size),
+            (7, 0o100_640, 1, 3)
+        );
+        assert_eq!(store.room.take(u64::MAX), 97);
+        drop((open, file));
+        assert_eq!(store.room.take(u64::MAX), 3);
+    }
+
+    #[test]
+    fn each_open_file_has_a_position_and_rights_of_its_own() {
+        let file = Arc::new(TempStore::new(100).create(0).unwrap());
+        let [reader, writer, appender] =
+            [O_RDONLY, O_WRONLY, O_WRONLY | O_APPEND].map(|flags| open(&file, flags));
+        let (mut from, mut to) = (*b"abcd", [0; 2]);
+        let mut write = |file: &OpenTemp, count| file.write(&VolatileSlice::from(&mut from[..count]));
+        let mut read = |file: &OpenTemp| {
+            let length = file.read(&mut VolatileSlice::from(&mut to[..]))?;
+            Ok(String::from_utf8(to[..length].to_vec()).unwrap())
+        };
+        assert_eq!((write(&writer, 4), write(&appender, 2), write(&reader, 1)), (Ok(4), Ok(2), Err(EBADF)));
+        assert_eq!((read(&reader), read(&writer)), (Ok("ab".to_owned()), Err(EBADF)));
+        assert_eq!(write(&writer, 1), Ok(1));
+        assert_eq!(
+            (read(&reader), read(&reader), read(&reader)),
+            (Ok("cd".into()), Ok("ab".into()), Ok(String::new()))
+        );
+        assert_eq!(reader.seek(SeekFrom::End(-1)), Ok(5));
+        assert_eq!(reader.seek(SeekFrom::Current(-6)), Err(EINVAL));
+        assert_eq!(reader.seek(SeekFrom::Current(i64::MAX)), Err(EINVAL));
+        assert_eq!(read(&reader), Ok("b".into()));
+        assert_eq!(reader.seek(SeekFrom::Start(50)), Ok(50));
+        assert_eq!(read(&reader), Ok(String::new()));
     }
 }

@@ -77,11 +77,15 @@ const PROGRAM: [u8; 42] = [
 
 /// Finds out what the host's KVM is good for, by running a guest. Takes a few milliseconds.
 pub fn host() -> HostKvm {
-    let system = match System::open() {
-        Ok(system) => system,
-        Err(reason) => return HostKvm::None { reason },
-    };
-    match set_up(&system).and_then(run) {
+    match System::open() {
+        Ok(system) => try_guest(&system),
+        Err(reason) => HostKvm::None { reason },
+    }
+}
+
+/// The same for a KVM that is open already, so that nothing has to be opened.
+pub fn try_guest(system: &System) -> HostKvm {
+    match set_up(system).and_then(run) {
         Ok(None) => HostKvm::Hardware,
         Ok(Some(reason)) => HostKvm::Emulating { reason },
         Err(reason) => HostKvm::None { reason },

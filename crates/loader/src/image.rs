@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::archive::{Archive, GZIP_MAGIC};
 use crate::bytes::Bytes;
@@ -37,6 +37,41 @@ pub enum Format {
     Archive,
 }
 
+/// An image file that has been opened, and not looked into yet.
+///
+/// It is hostile: whoever wants to confine the process before its bytes are parsed opens it first.
+#[derive(Debug)]
+pub struct ImageSource {
+    path: PathBuf,
+    file: File,
+}
+
+impl ImageSource {
+    /// Opens an image file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened or is no regular file, in an [`Error::InFile`] with the path.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref().to_owned();
+        match open_file(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(error) => Err(Error::InFile { path, error: Box::new(error) }),
+        }
+    }
+
+    /// Reads and parses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::read`].
+    pub fn read(self, limits: &Limits) -> Result<Image, Error> {
+        read_file(&self.file, limits)
+            .and_then(|bytes| Image::parse(bytes, limits))
+            .map_err(|error| Error::InFile { path: self.path, error: Box::new(error) })
+    }
+}
+
 /// A parsed image: a kernel, and with an archive its configuration and files.
 #[derive(Debug)]
 pub struct Image {
@@ -52,10 +87,7 @@ impl Image {
     ///
     /// Any [`Error`] but those of loading, in an [`Error::InFile`] with the path.
     pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, Error> {
-        let path = path.as_ref();
-        read_file(path, limits)
-            .and_then(|bytes| Self::parse(bytes, limits))
-            .map_err(|error| Error::InFile { path: path.to_owned(), error: Box::new(error) })
+        ImageSource::open(path)?.read(limits)
     }
 
     /// Parses an image.
@@ -138,14 +170,18 @@ fn parse_inner(bytes: Bytes, limits: &Limits) -> Result<Kernel, Error> {
     }
 }
 
-/// Reads a regular file, up to the limit.
-fn read_file(path: &Path, limits: &Limits) -> Result<Vec<u8>, Error> {
-    let limit = limits.max_file;
+/// Opens a regular file.
+fn open_file(path: &Path) -> Result<File, Error> {
     // Before opening, because opening a pipe blocks.
     if !std::fs::metadata(path).map_err(Error::Read)?.is_file() {
         return Err(Error::NotAFile);
     }
-    let file = File::open(path).map_err(Error::Read)?;
+    File::open(path).map_err(Error::Read)
+}
+
+/// Reads a file, up to the limit.
+fn read_file(file: &File, limits: &Limits) -> Result<Vec<u8>, Error> {
+    let limit = limits.max_file;
     let size = file.metadata().map_err(Error::Read)?.len();
     if size > limit {
         return Err(Error::TooLarge { size, limit });

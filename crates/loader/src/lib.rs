@@ -59,6 +59,6 @@ pub use archive::{Archive, Entry, EntryKind};
 pub use config::ImageConfig;
 pub use elf::{Interface, Kernel, KernelVersion, LoadedKernel, RelocationCounts, Segment, SegmentFlags, Tls};
 pub use error::Error;
-pub use image::{Format, Image, Limits};
+pub use image::{Format, Image, ImageSource, Limits};
 pub use inspect::Inspection;
 pub use symbols::{Location, Symbols};

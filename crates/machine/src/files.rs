@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use nerite_hostfs::{HostFs, ImageFile};
+use nerite_hostfs::{HostFs, ImageFile, Mounts};
 use nerite_loader::{Archive, EntryKind, Image, Interface};
 
 use crate::{Config, Error};
@@ -25,8 +25,13 @@ impl AsRef<[u8]> for InArchive {
 /// Where kernels with hypercall interface v1 look for files, unless this environment variable says otherwise.
 const V1_FOLDER: (&str, &str) = ("UHYVE_MOUNT", "/root");
 
-/// Opens the mounts and takes the files of the image.
-pub(crate) fn open(config: &Config, image: &Image, env: &[(String, String)]) -> Result<HostFs, Error> {
+/// Takes the mounts and the files of the image.
+pub(crate) fn take(
+    mounts: Mounts,
+    config: &Config,
+    image: &Image,
+    env: &[(String, String)],
+) -> Result<HostFs, Error> {
     if image.kernel().interface() == Interface::V1 {
         let (variable, default) = V1_FOLDER;
         let folder = env.iter().find(|(name, _)| name == variable).map_or(default, |(_, value)| value);
@@ -39,7 +44,7 @@ pub(crate) fn open(config: &Config, image: &Image, env: &[(String, String)]) -> 
         }
     }
     let files = image.archive().map(|archive| image_files(&Arc::new(archive.clone()))).unwrap_or_default();
-    Ok(HostFs::new(&config.mounts, &files, config.file_limits)?)
+    Ok(HostFs::with_mounts(mounts, &files, config.file_limits)?)
 }
 
 /// Regular files, and hard links to them. A symbolic link in an image is not followed by anyone.

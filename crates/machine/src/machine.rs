@@ -1,6 +1,5 @@
 //! Builds a machine.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,23 +8,24 @@ use std::sync::atomic::AtomicBool;
 use nerite_arch::cpuid;
 use nerite_arch::hermit::BootState;
 use nerite_bus::Bus;
-use nerite_devices::{Console, EmptyPciHost, Input, Sink};
+use nerite_devices::{Console, EmptyPciHost, Input};
 use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
 use nerite_loader::{Image, Limits, LoadedKernel};
 use nerite_memory::{Backing, GuestRam};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::budget::LogBudget;
-use crate::config::{Config, Output};
+use crate::config::Config;
 use crate::dispatch::Platform;
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
 use crate::rate::Rate;
-use crate::{Error, Running, boot, files, running};
+use crate::{Error, Opened, Running, boot, files, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
 pub struct Machine {
+    pub(crate) system: System,
     pub(crate) image: Image,
     pub(crate) loaded: LoadedKernel,
     pub(crate) ram: Arc<GuestRam>,
@@ -38,21 +38,29 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads the image and builds the machine that `config` describes.
+    /// Opens what `config` names, reads the image and builds the machine.
+    ///
+    /// To confine the process in between, take [`Opened`].
     ///
     /// # Errors
     /// If the image is not one that can run, the configuration cannot be met, or the host fails; [`Error::kind`] says
     /// which.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let image = Image::read(&config.image, &Limits::default())?;
+        Opened::open(config)?.build()
+    }
+
+    pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
+        let Opened { config, image, system, mounts, output, input } = opened;
+        let config = &config;
+        let image = image.read(&Limits::default())?;
         let mut plan = Plan::new(config, &image)?;
         let stop_event =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
-        let files = files::open(config, &image, &plan.env)?.interrupted_by(stop_event.clone());
+        let files = files::take(mounts, config, &image, &plan.env)?.interrupted_by(stop_event.clone());
         plan.mounts = files::mount_points(&files);
         let kernel = image.kernel();
 
-        let system = System::open()?;
+        let system = system?;
         let max_vcpus = system.max_vcpus();
         if usize::try_from(plan.cpus).is_ok_and(|cpus| cpus > max_vcpus) {
             return Err(nerite_kvm::Error::TooManyVcpus { asked: plan.cpus, allowed: max_vcpus }.into());
@@ -84,14 +92,13 @@ impl Machine {
         boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz)?;
 
         let path = config.image.to_string_lossy();
-        let console =
-            Arc::new(Console::new(sink(&config.output)?).map_err(Error::host("making the console"))?);
+        let console = Arc::new(Console::new(output.sink()?).map_err(Error::host("making the console"))?);
         let stopping = Arc::new(AtomicBool::new(false));
         let calls = Hypercalls {
             ram: ram.clone(),
             console: console.clone(),
             files,
-            input: Input::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()),
+            input: Input::new(input),
             command_line: command_line(&image, &path, &plan)?,
             stop_event: stop_event.clone(),
             stopping: stopping.clone(),
@@ -100,7 +107,7 @@ impl Machine {
         };
         let platform = Arc::new(platform(calls)?);
         let affinity = config.cpus.affinity.clone();
-        Ok(Self { image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping })
+        Ok(Self { system, image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping })
     }
 
     /// Starts a thread for each vCPU.
@@ -128,18 +135,6 @@ fn platform(calls: Hypercalls) -> Result<Platform, Error> {
     let pci = u64::from(EmptyPciHost::FIRST_PORT)..=u64::from(EmptyPciHost::LAST_PORT);
     ports.insert("PCI host", pci, Arc::new(EmptyPciHost::default()))?;
     Ok(Platform { ports, mmio: Bus::new("MMIO"), calls })
-}
-
-fn sink(output: &Output) -> Result<Sink, Error> {
-    match output {
-        Output::None => Ok(Sink::Null),
-        Output::Stdout => rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
-            .map(Sink::Fd)
-            .map_err(|error| Error::Output(error.into())),
-        Output::File(path) => File::create(path)
-            .map(|file| Sink::Fd(file.into()))
-            .map_err(|source| Error::OutputFile { path: path.clone(), source }),
-    }
 }
 
 fn random() -> Result<u64, Error> {

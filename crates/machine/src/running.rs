@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_devices::Console;
-use nerite_kvm::KvmVcpu;
 use nerite_kvm::probe::{self, HostKvm};
+use nerite_kvm::{KvmVcpu, System};
 use nerite_loader::{Image, LoadedKernel};
 use nerite_memory::GuestRam;
 use nerite_vcpu::{Counted, Exit, ExitCounts, InternalError, Kicker, SystemEvent, Vcpu, drive};
@@ -102,6 +102,7 @@ pub struct Running {
     threads: Vec<JoinHandle<Finished>>,
     kickers: Vec<Kicker>,
     console: Arc<Console>,
+    system: System,
     image: Image,
     loaded: LoadedKernel,
     ram: Arc<GuestRam>,
@@ -109,7 +110,8 @@ pub struct Running {
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
-    let Machine { image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping } = machine;
+    let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping } =
+        machine;
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
         stop_event,
@@ -118,7 +120,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         one_left: Condvar::new(),
     });
     let kickers = vcpus.iter().map(Vcpu::kicker).collect();
-    let mut running = Running { shared, threads: Vec::new(), kickers, console, image, loaded, ram };
+    let mut running = Running { shared, threads: Vec::new(), kickers, console, system, image, loaded, ram };
     for (vcpu, cpu) in vcpus.into_iter().zip(affinity.into_iter().map(Some).chain(std::iter::repeat(None))) {
         let shared = running.shared.clone();
         let dispatcher = Dispatcher::new(platform.clone());
@@ -329,7 +331,7 @@ impl Running {
     /// Makes the report of a crash, or says that it is the host that cannot run this guest.
     fn crashed(&self, vcpu: u32, exit: Exit, finished: Vec<Finished>) -> Result<Outcome, Error> {
         if let Exit::InternalError(InternalError { suberror: EMULATION_FAILED, instruction, .. }) = exit
-            && let HostKvm::Emulating { .. } = probe::host()
+            && let HostKvm::Emulating { .. } = probe::try_guest(&self.system)
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }

@@ -1,0 +1,94 @@
+//! What a machine needs of its host, opened.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use nerite_devices::Sink;
+use nerite_hostfs::{MountedPath, Mounts};
+use nerite_kvm::System;
+use nerite_loader::ImageSource;
+
+use crate::config::{Config, Output};
+use crate::{Error, Machine};
+
+/// Everything that a machine needs of its host, opened, and the image not looked into yet.
+///
+/// From here on nothing is opened by path any more, except below what is mounted. So this is the place to give up all
+/// rights that are left: before the first byte of the image, which is hostile, is parsed.
+#[derive(Debug)]
+pub struct Opened {
+    pub(crate) config: Config,
+    pub(crate) image: ImageSource,
+    /// That there is no KVM is said only of an image that could run.
+    pub(crate) system: Result<System, nerite_kvm::Error>,
+    pub(crate) mounts: Mounts,
+    pub(crate) output: OpenOutput,
+    pub(crate) input: Option<OwnedFd>,
+}
+
+impl Opened {
+    /// Opens what `config` names: the image, KVM, the mounts and the output.
+    ///
+    /// # Errors
+    /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
+    pub fn open(config: &Config) -> Result<Self, Error> {
+        let image = ImageSource::open(&config.image)?;
+        let mounts = Mounts::open(&config.mounts)?;
+        let output = OpenOutput::open(&config.output)?;
+        let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
+        Ok(Self { config: config.clone(), image, system: System::open(), mounts, output, input })
+    }
+
+    /// The files and directories that have to stay accessible.
+    pub fn mounted(&self) -> impl Iterator<Item = MountedPath<'_>> {
+        self.mounts.paths()
+    }
+
+    /// Reads the image and builds the machine.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn build(self) -> Result<Machine, Error> {
+        Machine::build(self)
+    }
+}
+
+/// Where the guest's output goes.
+#[derive(Debug)]
+pub(crate) struct OpenOutput {
+    sink: Sink,
+    /// The file to be emptied once there is something to run.
+    file: Option<(PathBuf, File)>,
+}
+
+impl OpenOutput {
+    fn open(output: &Output) -> Result<Self, Error> {
+        let (sink, file) = match output {
+            Output::None => (Sink::Null, None),
+            Output::Stdout => {
+                let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
+                (Sink::Fd(stdout.map_err(|error| Error::Output(error.into()))?), None)
+            }
+            Output::File(path) => {
+                let failed = |source| Error::OutputFile { path: path.clone(), source };
+                let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+                (Sink::Null, Some((path.clone(), file.map_err(failed)?)))
+            }
+        };
+        Ok(Self { sink, file })
+    }
+
+    /// The sink, with nothing of an earlier run in it.
+    pub(crate) fn sink(self) -> Result<Sink, Error> {
+        let Some((path, file)) = self.file else { return Ok(self.sink) };
+        let emptied = match file.metadata() {
+            // A pipe or terminal has nothing that could be taken away.
+            Ok(metadata) if !metadata.is_file() => Ok(()),
+            Ok(_) => file.set_len(0),
+            Err(error) => Err(error),
+        };
+        emptied.map_err(|source| Error::OutputFile { path, source })?;
+        Ok(Sink::Fd(file.into()))
+    }
+}
