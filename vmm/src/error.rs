@@ -30,6 +30,14 @@ pub enum Error {
         /// What went wrong.
         source: nerite_machine::Error,
     },
+    /// The guest's output cannot be written.
+    #[error("{to}: cannot write the guest's output: {source}")]
+    Output {
+        /// Where it was to go: a path, or the words "standard output".
+        to: String,
+        /// What went wrong.
+        source: io::Error,
+    },
     /// The signals that end a run cannot be listened to.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
@@ -46,7 +54,7 @@ impl Error {
             Self::Usage(_) => exit_code::USAGE,
             Self::ConfigFile(_) => exit_code::CONFIG_FILE,
             Self::Image(_) => exit_code::IMAGE,
-            Self::Stdout(error) | Self::Machine { source: nerite_machine::Error::Output(error), .. }
+            Self::Stdout(error) | Self::Output { source: error, .. }
                 if error.kind() == io::ErrorKind::BrokenPipe =>
             {
                 exit_code::BROKEN_PIPE
@@ -56,7 +64,7 @@ impl Error {
                 ErrorKind::Image => exit_code::IMAGE,
                 _ => exit_code::HOST,
             },
-            Self::Signals(_) | Self::Stdout(_) => exit_code::HOST,
+            Self::Signals(_) | Self::Stdout(_) | Self::Output { .. } => exit_code::HOST,
         }
     }
 

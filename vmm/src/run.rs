@@ -1,8 +1,8 @@
 //! `vmm run`.
 
 use log::{info, warn};
-use nerite_machine::config::FileLimits;
-use nerite_machine::{Machine, Outcome};
+use nerite_machine::config::{FileLimits, Output};
+use nerite_machine::{Config, Machine, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
@@ -28,12 +28,26 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
         warn!("{warning}");
     }
     raise_descriptor_limit(&resolved.config.file_limits);
-    let failed = |source| Error::Machine { image: resolved.config.image.clone(), source };
+    let failed = |source| failed(&resolved.config, source);
     let machine = Machine::new(&resolved.config).map_err(failed)?;
     // From here on a signal must stop vCPU threads first. Until here the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
     let outcome = machine.start().and_then(|running| running.wait(Some(signals.fd()))).map_err(failed)?;
     Ok(code(&outcome, &signals))
+}
+
+/// What the program says of a machine that could not be made or go on.
+fn failed(config: &Config, source: nerite_machine::Error) -> Error {
+    match source {
+        nerite_machine::Error::Output(source) => {
+            let to = match &config.output {
+                Output::File(path) => path.display().to_string(),
+                _ => "standard output".to_owned(),
+            };
+            Error::Output { to, source }
+        }
+        source => Error::Machine { image: config.image.clone(), source },
+    }
 }
 
 /// Makes room for the guest's files, so that they do not take the descriptors that the program itself needs. Where the

@@ -251,11 +251,15 @@ fn the_output_cannot_be_written() {
     }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[image::print("a\n"), image::exit(0)].concat()));
-    folder.run(&["run", "-o", "/dev/full", &image]).is_error(243, &["No space left"]);
+    folder
+        .run(&["run", "-o", "/dev/full", &image])
+        .is_error(243, &["/dev/full: cannot write", "No space left"]);
     let mut command = folder.vmm(&["run", &image]);
     command.stdout(File::options().write(true).open("/dev/full").unwrap());
     let output = wait(command.stderr(Stdio::piped()).spawn().unwrap());
     assert_eq!(code(output.status), 243, "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("standard output: cannot write the guest's output: No space left"), "{text}");
 }
 
 #[test]
