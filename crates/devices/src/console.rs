@@ -81,6 +81,21 @@ impl Console {
         }
     }
 
+    /// Puts a byte where partial lines wait and leaves it there, even if it ends the line, for whoever calls
+    /// [`Console::flush`] next. Never waits. Returns false if there is no room now; the byte is then not taken.
+    pub fn hold(&self, byte: u8) -> bool {
+        let mut line = match self.line.try_lock() {
+            Ok(line) => line,
+            Err(TryLockError::Poisoned(line)) => line.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let room = line.len() < Self::LINE_CAPACITY;
+        if room {
+            line.push(byte);
+        }
+        room
+    }
+
     /// Writes a partial line, if there is one and the sink takes it now.
     ///
     /// It never waits, neither for the sink nor for a vCPU that is waiting for the sink: whoever calls it has a machine

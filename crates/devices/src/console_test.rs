@@ -152,3 +152,23 @@ fn a_flush_waits_for_nobody() {
         drop(end);
     });
 }
+
+#[test]
+fn held_bytes_wait_for_a_flush_and_keep_their_place() {
+    let (console, mut end) = console();
+    console.put(b'a').unwrap();
+    for byte in *b"b\nc" {
+        assert!(console.hold(byte));
+    }
+    assert_eq!(arrived(&mut end), "");
+    assert!(console.flush().unwrap());
+    assert_eq!(arrived(&mut end), "ab\nc");
+    assert!(console.hold(b'd'));
+    console.write(b"e").unwrap();
+    assert_eq!(arrived(&mut end), "de");
+    // As much as a pipe that is ready takes at once, and no more.
+    let held = (0..5000).take_while(|_| console.hold(b'x')).count();
+    assert_eq!(held, 4096);
+    assert!(console.flush().unwrap());
+    assert_eq!(arrived(&mut end).len(), 4096);
+}

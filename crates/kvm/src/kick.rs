@@ -9,8 +9,6 @@
 use std::cell::Cell;
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::AsRawFd;
-use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -18,13 +16,12 @@ use kvm_bindings::kvm_run;
 use nerite_vcpu::Kick;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use crate::pages::SharedPages;
+
 /// Bit of the flag: somebody kicked. KVM looks at whether the byte is zero only.
 const KICK: u8 = 1;
 /// Bit of the flag: the vCPU is being drained.
 const DRAIN: u8 = 2;
-
-/// The size of the mapping: the flag is in the first page.
-const PAGE: usize = 4096;
 
 /// The signal that ends `KVM_RUN`: the first real-time signal.
 pub fn kick_signal() -> i32 {
@@ -59,43 +56,22 @@ fn thread_id() -> i32 {
 
 /// The kick flag of one vCPU and the thread that runs it.
 pub(crate) struct KickFlag {
-    /// Start of our own mapping of the first page of the vCPU's `kvm_run`.
-    page: NonNull<u8>,
+    /// The flag is in the first page, `kvm_run`.
+    pages: Arc<SharedPages>,
     /// The thread that ran the vCPU last; 0 before the first run.
     thread: AtomicI32,
 }
 
-// SAFETY: the mapping stays where it is until the value is dropped, and is accessed through one atomic byte only.
-unsafe impl Send for KickFlag {}
-// SAFETY: as for Send: all access through a shared reference is atomic.
-unsafe impl Sync for KickFlag {}
-
 impl KickFlag {
-    /// Maps the flag of the vCPU behind `vcpu`.
-    pub(crate) fn new(vcpu: &impl AsRawFd) -> io::Result<Arc<Self>> {
+    /// The flag of the vCPU of these pages.
+    pub(crate) fn new(pages: Arc<SharedPages>) -> io::Result<Arc<Self>> {
         install_handler()?;
-        // SAFETY: a new shared mapping at an address of the kernel's choice replaces nothing. `vcpu` is an open vCPU
-        // whose file holds the `kvm_run` at offset 0, at least one page long (KVM API, 4.5 and 5).
-        let page = unsafe {
-            libc::mmap(
-                null_mut(),
-                PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                vcpu.as_raw_fd(),
-                0,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let page = NonNull::new(page.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(Arc::new(Self { page, thread: AtomicI32::new(0) }))
+        Ok(Arc::new(Self { pages, thread: AtomicI32::new(0) }))
     }
 
     fn flag(&self) -> &AtomicU8 {
-        // SAFETY: the offset lies in the first page, which `page` maps readable and writable until `self` is dropped.
-        let byte = unsafe { self.page.add(offset_of!(kvm_run, immediate_exit)) };
+        // SAFETY: the offset lies in the first page, which `pages` maps readable and writable until `self` is dropped.
+        let byte = unsafe { self.pages.start().add(offset_of!(kvm_run, immediate_exit)) };
         // SAFETY: the byte is valid for as long as `self`, and user space accesses it through atomics only: nothing in
         // this crate touches the field in the vCPU's own mapping. The kernel only reads it.
         unsafe { AtomicU8::from_ptr(byte.as_ptr()) }
@@ -135,12 +111,5 @@ impl Kick for KickFlag {
             // another thread of this process, that one runs an empty handler.
             unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, kick_signal()) };
         }
-    }
-}
-
-impl Drop for KickFlag {
-    fn drop(&mut self) {
-        // SAFETY: `page` is our own mapping of that size, and no reference into it outlives `self`.
-        unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE) };
     }
 }

@@ -12,6 +12,7 @@ use nerite_vcpu::{Entry, Error, Exit, Kicker, Vcpu};
 use crate::convert;
 use crate::exits::{self, Pending};
 use crate::kick::KickFlag;
+use crate::pages::SharedPages;
 
 /// A vCPU of KVM.
 ///
@@ -19,6 +20,7 @@ use crate::kick::KickFlag;
 pub struct KvmVcpu {
     index: u32,
     pub(crate) fd: VcpuFd,
+    pub(crate) pages: Arc<SharedPages>,
     kick: Arc<KickFlag>,
     pending: Pending,
     /// Whether KVM leaves the general registers in the shared page at every exit, which makes reading them free.
@@ -45,15 +47,22 @@ impl KvmVcpu {
         syncs_regs: bool,
         ram: Arc<GuestRam>,
     ) -> Result<Self, Error> {
-        let kick = KickFlag::new(&fd).map_err(|source| Error::Engine {
-            index,
-            operation: "mapping the vCPU's kvm_run",
-            source,
-        })?;
+        let failed = |source| Error::Engine { index, operation: "mapping the vCPU's kvm_run", source };
+        let pages = Arc::new(SharedPages::new(&fd).map_err(failed)?);
+        let kick = KickFlag::new(pages.clone()).map_err(failed)?;
         if syncs_regs {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        Ok(Self { index, fd, kick, pending: Pending::None, syncs_regs, regs_are_fresh: false, _ram: ram })
+        Ok(Self {
+            index,
+            fd,
+            pages,
+            kick,
+            pending: Pending::None,
+            syncs_regs,
+            regs_are_fresh: false,
+            _ram: ram,
+        })
     }
 
     pub(crate) fn engine_error(

@@ -1,7 +1,7 @@
 //! A VM of KVM: RAM, interrupt controllers, vCPUs.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::{
     CpuId, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_MP_STATE_RUNNABLE, KVM_PIT_SPEAKER_DUMMY,
@@ -10,11 +10,12 @@ use kvm_bindings::{
     KVM_X86_DISABLE_EXITS_PAUSE, Msrs, kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, VmFd};
+use kvm_ioctls::{Cap, IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
 use nerite_memory::GuestRam;
-use nerite_vcpu::Vcpu;
+use nerite_vcpu::{PostedWrites, Vcpu};
 
+use crate::ring::Ring;
 use crate::{Error, KvmVcpu, System, convert};
 
 /// Three pages for the task state segment that Intel processors without "unrestricted guest" need, in the hole
@@ -49,6 +50,8 @@ pub struct Vm {
     syncs_regs: bool,
     /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
     ram: Arc<GuestRam>,
+    /// The ring of posted writes, once there is a vCPU, through which it is reached.
+    ring: OnceLock<Arc<Ring>>,
 }
 
 impl Vm {
@@ -59,7 +62,7 @@ impl Vm {
     pub fn new(system: &System, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
         let fd = create(system)?;
         let syncs_regs = fd.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_REGS.cast_signed() != 0;
-        let vm = Self { fd, syncs_regs, ram };
+        let vm = Self { fd, syncs_regs, ram, ring: OnceLock::new() };
         vm.add_ram()?;
         vm.fd.set_tss_address(TSS_ADDRESS).map_err(Error::call("KVM_SET_TSS_ADDR"))?;
         vm.fd.create_irq_chip().map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
@@ -132,11 +135,30 @@ impl Vm {
         set_msrs(&vcpu, index, &setup.msrs)?;
         vcpu.set_special_regs(&setup.special_regs)?;
         vcpu.set_regs(&setup.regs)?;
+        self.ring.get_or_init(|| Arc::new(Ring::new(vcpu.pages.clone())));
         // All vCPUs start at the entry point, none waits for INIT and SIPI.
         vcpu.fd
             .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
             .map_err(vcpu.engine_error("KVM_SET_MP_STATE"))?;
         Ok(vcpu)
+    }
+
+    /// From now on lets the guest go on after a write to the `size` ports from `first` on, and collects what was written in
+    /// [`Vm::posted_writes`]. Writes still come as exits when no more can be collected.
+    ///
+    /// All of the access must lie within the range, whatever its width.
+    ///
+    /// # Errors
+    /// If KVM cannot collect port writes (before Linux 4.20).
+    pub fn post_port_writes(&self, first: u16, size: u16) -> Result<(), Error> {
+        self.fd
+            .register_coalesced_mmio(IoEventAddress::Pio(first.into()), size.into())
+            .map_err(Error::call("KVM_REGISTER_COALESCED_MMIO"))
+    }
+
+    /// The writes that are collected for all vCPUs of this VM; `None` before the first vCPU is created.
+    pub fn posted_writes(&self) -> Option<Arc<dyn PostedWrites>> {
+        self.ring.get().map(|ring| ring.clone() as Arc<dyn PostedWrites>)
     }
 
     /// The rate of the guest's time stamp counter in kHz, if KVM knows it.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use nerite_bus::{Bus, Width};
 use nerite_hypercall::{v1, v2};
-use nerite_vcpu::{Entry, Exit, Handler, SystemEvent, Vcpu};
+use nerite_vcpu::{Entry, Exit, Handler, PostedWrites, SystemEvent, Vcpu};
 
 use crate::Error;
 use crate::hypercalls::{Hypercalls, Next, Scratch};
@@ -32,6 +32,8 @@ pub(crate) struct Platform {
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
     pub(crate) calls: Hypercalls,
+    /// Port writes that are on their way.
+    pub(crate) posted: Option<Arc<dyn PostedWrites>>,
 }
 
 /// Answers the exits of one vCPU.
@@ -98,6 +100,10 @@ impl<V: Vcpu + ?Sized> Handler<V> for Dispatcher {
     type End = End;
 
     fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+        // The guest made these before what it left for.
+        if let Err(next) = self.platform.settle_posted() {
+            return after(next);
+        }
         match exit {
             Exit::PortOut { port, width, value } => self.port_out(vcpu, port, width, value),
             Exit::PortIn { port, width } => self.port_in(port, width),

@@ -37,6 +37,7 @@ mod hypercalls;
 mod machine;
 mod opened;
 mod plan;
+mod posted;
 mod rate;
 mod running;
 

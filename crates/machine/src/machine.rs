@@ -10,8 +10,9 @@ use nerite_arch::hermit::BootState;
 use nerite_bus::Bus;
 use nerite_devices::{Console, EmptyPciHost, Input};
 use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
-use nerite_loader::{Image, Limits, LoadedKernel};
+use nerite_loader::{Image, Interface, Limits, LoadedKernel};
 use nerite_memory::{Backing, GuestRam};
+use nerite_vcpu::PostedWrites;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::budget::LogBudget;
@@ -20,7 +21,7 @@ use crate::dispatch::Platform;
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
 use crate::rate::Rate;
-use crate::{Error, Opened, Running, boot, files, running};
+use crate::{Error, Opened, Running, boot, files, posted, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -105,7 +106,8 @@ impl Machine {
             rate: config.output_limits.bytes_per_second.map(Rate::new),
             budget: LogBudget::new(config.output_limits.log_lines),
         };
-        let platform = Arc::new(platform(calls)?);
+        let posted = post_writes(&vm, kernel.interface());
+        let platform = Arc::new(platform(calls, posted)?);
         let affinity = config.cpus.affinity.clone();
         Ok(Self { system, image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping })
     }
@@ -122,19 +124,29 @@ impl Machine {
 /// Only interface v1 hands strings over by hypercall, and only it limits their number.
 fn command_line(image: &Image, path: &str, plan: &Plan) -> Result<CommandLine, Error> {
     match image.kernel().interface() {
-        nerite_loader::Interface::V1 => {
+        Interface::V1 => {
             let terminates_environment = !boot::is_before_0_10(image.kernel().version());
             CommandLine::new(path, &plan.app_args, &plan.env, terminates_environment)
         }
-        nerite_loader::Interface::V2 => Ok(CommandLine::default()),
+        Interface::V2 => Ok(CommandLine::default()),
     }
 }
 
-fn platform(calls: Hypercalls) -> Result<Platform, Error> {
+/// Has KVM collect writes that need no answer. Where it cannot, each is an exit.
+fn post_writes(vm: &Vm, interface: Interface) -> Option<Arc<dyn PostedWrites>> {
+    for &(first, size) in posted::ports(interface) {
+        if let Err(error) = vm.post_port_writes(first, size) {
+            log::debug!("writes to port {first:#x} are not collected: {error}");
+        }
+    }
+    vm.posted_writes()
+}
+
+fn platform(calls: Hypercalls, posted: Option<Arc<dyn PostedWrites>>) -> Result<Platform, Error> {
     let mut ports = Bus::new("port");
     let pci = u64::from(EmptyPciHost::FIRST_PORT)..=u64::from(EmptyPciHost::LAST_PORT);
     ports.insert("PCI host", pci, Arc::new(EmptyPciHost::default()))?;
-    Ok(Platform { ports, mmio: Bus::new("MMIO"), calls })
+    Ok(Platform { ports, mmio: Bus::new("MMIO"), calls, posted })
 }
 
 fn random() -> Result<u64, Error> {

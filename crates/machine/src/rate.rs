@@ -28,6 +28,11 @@ impl Rate {
         self.delay_at(now, bytes)
     }
 
+    /// Counts one byte if it can be written at once. Returns whether it can.
+    pub(crate) fn take_one(&self) -> bool {
+        self.delay(0).is_zero() && self.delay(1).is_zero()
+    }
+
     fn delay_at(&self, now: u64, bytes: usize) -> Duration {
         let cost = u128::from(SECOND).saturating_mul(bytes as u128).div_euclid(self.per_second.get().into());
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);

@@ -19,7 +19,8 @@ use rustix::io::Errno;
 use rustix::thread::CpuSet;
 
 use crate::crash::{CrashReport, Unwinder, VcpuState};
-use crate::dispatch::{Dispatcher, End};
+use crate::dispatch::{Dispatcher, End, Platform};
+use crate::posted::Clock;
 use crate::{Error, Machine};
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
@@ -102,6 +103,7 @@ pub struct Running {
     threads: Vec<JoinHandle<Finished>>,
     kickers: Vec<Kicker>,
     console: Arc<Console>,
+    platform: Arc<Platform>,
     system: System,
     image: Image,
     loaded: LoadedKernel,
@@ -120,10 +122,11 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         one_left: Condvar::new(),
     });
     let kickers = vcpus.iter().map(Vcpu::kicker).collect();
-    let mut running = Running { shared, threads: Vec::new(), kickers, console, system, image, loaded, ram };
+    let mut running =
+        Running { shared, threads: Vec::new(), kickers, console, platform, system, image, loaded, ram };
     for (vcpu, cpu) in vcpus.into_iter().zip(affinity.into_iter().map(Some).chain(std::iter::repeat(None))) {
         let shared = running.shared.clone();
-        let dispatcher = Dispatcher::new(platform.clone());
+        let dispatcher = Dispatcher::new(running.platform.clone());
         let index = vcpu.index();
         let thread = thread::Builder::new()
             .name(format!("vcpu{index}"))
@@ -210,11 +213,12 @@ impl Running {
     /// Ends the machine when `stop` says so; meanwhile writes partial lines that have waited long enough.
     fn attend(&self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let mut partial_line = PartialLine::None;
+        let mut clock = Clock::new(self.image.kernel().interface());
         loop {
             let ended = self.shared.stop_event.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
-            let mut timeout = None;
+            let mut timeout = clock.as_ref().and_then(|clock| Timespec::try_from(clock.wait()).ok());
             match partial_line {
                 PartialLine::None => {
                     polled.push(PollFd::from_borrowed_fd(self.console.partial_line(), PollFlags::IN));
@@ -224,7 +228,7 @@ impl Running {
                 }
                 PartialLine::Blocked => polled.extend(self.console.sink().map(writable)),
             }
-            match poll(&mut polled, timeout.as_ref()) {
+            let ready = match poll(&mut polled, timeout.as_ref()) {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(Error::host("waiting for the machine"))?,
             };
@@ -236,6 +240,17 @@ impl Running {
                 self.shared.finish(u32::MAX, End::Stopped);
                 return Ok(());
             }
+            if let Some(clock) = &mut clock {
+                let found = self.platform.collect_posted(false);
+                clock.looked(found);
+                if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
+                    continue;
+                }
+                // Output that was collected has waited for its time already.
+                if found {
+                    partial_line = PartialLine::Waits;
+                }
+            }
             partial_line = match partial_line {
                 PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
                 PartialLine::Waits if self.console.flush().map_err(Error::Output)? => PartialLine::None,
@@ -246,7 +261,14 @@ impl Running {
 
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
     fn drain(&self, stop: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
-        while !self.console.flush().map_err(Error::Output)? {
+        loop {
+            self.platform.collect_posted(true);
+            if self.console.flush().map_err(Error::Output)? {
+                if !self.platform.has_posted() {
+                    return Ok(true);
+                }
+                continue;
+            }
             let mut polled: Vec<_> = self.console.sink().map(writable).into_iter().collect();
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
             match poll(&mut polled, None) {
@@ -257,7 +279,6 @@ impl Running {
                 return Ok(false);
             }
         }
-        Ok(true)
     }
 
     /// Gets all vCPUs out of the guest and their threads out of their loops.
@@ -313,6 +334,7 @@ impl Running {
             End::Host(error) => return Err(error),
             End::Stopped => {
                 // What cannot be written now is not waited for.
+                self.platform.collect_posted(true);
                 let _ = self.console.flush();
                 return Ok(Outcome::Stopped);
             }

@@ -12,6 +12,8 @@
 //! The loop around the step is [`drive`], eight lines long. Whatever wants to watch (counting, tracing, stepping) wraps the
 //! [`Vcpu`], as [`Counted`] does, and costs nothing where it is not used.
 //!
+//! An engine may also collect writes that need no answer while the guest goes on: [`PostedWrites`] says what their taker owes.
+//!
 //! A vCPU belongs to one thread. Other threads reach it only through its [`Kicker`], which makes the running
 //! (or next) step end with [`Exit::Kicked`]. A kick is never lost, and one kick ends one step.
 
@@ -31,6 +33,7 @@ mod counted;
 mod error;
 mod exit;
 mod kick;
+mod posted;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 
@@ -42,6 +45,7 @@ pub use counted::{Counted, ExitCounts};
 pub use error::Error;
 pub use exit::{Entry, Exit, InstructionBytes, InternalError, Kind, SystemEvent};
 pub use kick::{Kick, Kicker};
+pub use posted::{PostedWrite, PostedWrites};
 
 /// One virtual CPU of some engine (KVM, a software CPU, a script in a test).
 pub trait Vcpu {

@@ -112,8 +112,13 @@ impl Hypercalls {
         }
     }
 
+    /// Whether the guest may write a byte now without being made to wait. If so, the byte counts.
+    pub(crate) fn has_rate_left(&self) -> bool {
+        self.rate.as_ref().is_none_or(|rate| rate.take_one())
+    }
+
     /// Writes one byte to the console.
-    fn put(&self, byte: u8) -> Next {
+    pub(crate) fn put(&self, byte: u8) -> Next {
         match self.throttle(1) {
             Ok(()) => self.after_write(self.console.put(byte)),
             Err(next) => next,

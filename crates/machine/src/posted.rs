@@ -1,0 +1,113 @@
+//! Port writes that KVM collects while the guest goes on, and what becomes of them.
+//!
+//! Such a write reaches its device at the next exit of any vCPU, before that exit is answered, or when [`Clock`] says that it is
+//! time to look, or when all vCPUs have stopped. Three things follow: nothing is reordered, nothing waits for long, and
+//! nothing gets lost when the guest crashes or hangs.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use nerite_bus::Width;
+use nerite_hypercall::v1;
+use nerite_loader::Interface;
+use nerite_vcpu::PostedWrite;
+
+use crate::dispatch::Platform;
+use crate::hypercalls::Next;
+
+/// The PCI address register (PCI 3.0, 3.2.2.3.2): it only matters to the access to the data register that follows.
+const PCI_ADDRESS: (u16, u16) = (0xcf8, 4);
+/// The serial port of hypercall interface v1, in every width. The one of v2 is not among these: its data is in RDI, which
+/// is not part of the write.
+const SERIAL_V1: (u16, u16) = (nerite_hypercall::SERIAL_PORT_V1, 4);
+
+/// The ports, first and how many, whose writes a guest with this interface need not wait for.
+pub(crate) const fn ports(interface: Interface) -> &'static [(u16, u16)] {
+    match interface {
+        Interface::V1 => &[PCI_ADDRESS, SERIAL_V1],
+        Interface::V2 => &[PCI_ADDRESS],
+    }
+}
+
+/// When to look for output that nothing has told of.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// How often nothing was there, since something was.
+    idle: u32,
+}
+
+impl Clock {
+    /// How long a guest's output waits at most.
+    const BUSY: Duration = Duration::from_millis(5);
+    /// The same for a guest that has not said anything for [`Clock::PATIENCE`] times. Nobody notices; an idle host does.
+    const IDLE: Duration = Duration::from_millis(20);
+    const PATIENCE: u32 = 200;
+
+    /// A clock for guests with this interface, if there is anything to look for.
+    pub(crate) fn new(interface: Interface) -> Option<Self> {
+        // A PCI address has no effect of its own, so that it can wait for as long as it likes.
+        (interface == Interface::V1).then_some(Self { idle: 0 })
+    }
+
+    /// How long to wait before looking again.
+    pub(crate) const fn wait(&self) -> Duration {
+        if self.idle < Self::PATIENCE { Self::BUSY } else { Self::IDLE }
+    }
+
+    /// Takes note of whether there was something.
+    pub(crate) const fn looked(&mut self, found: bool) {
+        self.idle = if found { 0 } else { self.idle.saturating_add(1) };
+    }
+}
+
+impl Platform {
+    /// Lets all posted writes take effect, as the exits that they did not cause would have: on a vCPU's thread, which may
+    /// be made to wait.
+    pub(crate) fn settle_posted(&self) -> Result<(), Next> {
+        let Some(posted) = self.posted.as_ref().filter(|posted| !posted.is_empty()) else { return Ok(()) };
+        let mut result = Ok(());
+        posted.take(&mut |write| match self.posted_write(write, |byte| self.calls.put(byte)) {
+            Next::Resume => ControlFlow::Continue(()),
+            other => {
+                result = Err(other);
+                ControlFlow::Break(())
+            }
+        });
+        result
+    }
+
+    /// Whether any writes are posted.
+    pub(crate) fn has_posted(&self) -> bool {
+        self.posted.as_ref().is_some_and(|posted| !posted.is_empty())
+    }
+
+    /// Moves posted output to where the console's [`flush`](nerite_devices::Console::flush) finds it, and lets other posted
+    /// writes take effect. Never waits: what does not fit stays where it is, as does what would exceed the guest's rate,
+    /// unless this is `final_call`. Returns whether there was anything.
+    pub(crate) fn collect_posted(&self, final_call: bool) -> bool {
+        let Some(posted) = self.posted.as_ref().filter(|posted| !posted.is_empty()) else { return false };
+        let may_hold = |byte| (final_call || self.calls.has_rate_left()) && self.calls.console.hold(byte);
+        posted.try_take(&mut |write| {
+            let held =
+                self.posted_write(write, |byte| if may_hold(byte) { Next::Resume } else { Next::Stopped });
+            if matches!(held, Next::Resume) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        true
+    }
+
+    fn posted_write(&self, write: PostedWrite, put: impl FnOnce(u8) -> Next) -> Next {
+        let PostedWrite { port, width, value } = write;
+        if v1::Call::from_port(port) == Some(v1::Call::SerialWriteByte) {
+            let [byte, ..] = value.to_le_bytes();
+            return put(byte);
+        }
+        if let Some(width) = Width::new(width) {
+            self.ports.write(port.into(), width, value.into());
+        }
+        Next::Resume
+    }
+}
+
+#[cfg(test)]
+#[path = "posted_test.rs"]
+mod tests;
