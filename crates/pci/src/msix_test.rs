@@ -1,0 +1,105 @@
+use std::sync::Mutex;
+
+use super::*;
+
+type Calls = Vec<(u16, Option<Message>)>;
+
+/// Remembers what it was asked to connect, and refuses messages to address 0x666000.
+#[derive(Default)]
+struct Recorder(Mutex<Calls>);
+
+impl MessageRoutes for Recorder {
+    fn connect(&self, vector: u16, _: BorrowedFd<'_>, message: Option<Message>) -> io::Result<()> {
+        self.0.lock().unwrap().push((vector, message));
+        match message {
+            Some(Message { address: 0x666000, .. }) => Err(io::ErrorKind::InvalidInput.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn msix(vectors: usize) -> (Msix, Arc<Recorder>, Arc<[Event]>) {
+    let events: Arc<[Event]> = (0..vectors).map(|_| Event::new().unwrap()).collect();
+    let recorder = Arc::new(Recorder::default());
+    (Msix::new(events.clone(), recorder.clone()), recorder, events)
+}
+
+fn calls(recorder: &Recorder) -> Calls {
+    std::mem::take(&mut recorder.0.lock().unwrap())
+}
+
+#[test]
+fn a_vector_is_connected_when_it_is_unmasked_and_msix_is_on() {
+    let (mut msix, recorder, _events) = msix(3);
+    msix.write_table(16, 4, 0xfee0_1000);
+    msix.write_table(24, 4, 0x41);
+    msix.write_table(28, 4, 0);
+    assert_eq!(calls(&recorder), [], "MSI-X is off");
+    msix.set_control(0x8002);
+    let message = Message { address: 0xfee0_1000, data: 0x41 };
+    assert_eq!(calls(&recorder), [(1, Some(message))]);
+    msix.set_control(0x8002);
+    msix.write_table(28, 4, 0);
+    assert_eq!(calls(&recorder), [], "nothing has changed");
+    msix.set_control(0xc002);
+    msix.set_control(0x8002);
+    assert_eq!(calls(&recorder), [(1, None), (1, Some(message))]);
+    msix.write_table(28, 4, 1);
+    msix.write_table(24, 4, 0x42);
+    msix.write_table(28, 4, 0);
+    assert_eq!(calls(&recorder), [(1, None), (1, Some(Message { data: 0x42, ..message }))]);
+    msix.set_control(0);
+    assert_eq!(calls(&recorder), [(1, None)]);
+}
+
+#[test]
+fn the_table_takes_double_and_quad_words() {
+    let (mut msix, _, _events) = msix(2);
+    msix.write_table(0, 8, 0x1_fee0_0003);
+    msix.write_table(8, 8, 0xffff_ffff_0000_0055);
+    assert_eq!(msix.read_table(0, 8), 0x1_fee0_0000, "the address is a multiple of four");
+    assert_eq!(msix.read_table(8, 8), 0x1_0000_0055, "reserved bits of vector control stay zero");
+    for (offset, width) in [(0, 1), (0, 2), (2, 4), (4, 8), (0, 3)] {
+        msix.write_table(offset, width, 0);
+        assert_eq!(msix.read_table(offset, width), u64::MAX);
+    }
+    assert_eq!(msix.read_table(0, 8), 0x1_fee0_0000);
+    for offset in [32, 0x7f0, u64::MAX - 3] {
+        msix.write_table(offset, 4, 7);
+        assert_eq!(msix.read_table(offset, 4), 0, "no such vector");
+    }
+}
+
+#[test]
+fn a_signal_of_a_masked_vector_is_pending() {
+    let (mut msix, _, events) = msix(70);
+    events[2].signal();
+    events[65].signal();
+    assert_eq!(msix.read_pending(0, 8), 4);
+    assert_eq!(msix.read_pending(0, 4), 4);
+    assert_eq!(msix.read_pending(8, 8), 2);
+    assert_eq!(msix.read_pending(16, 8), 0);
+    assert_eq!(msix.read_pending(4, 8), u64::MAX);
+    assert_eq!(msix.read_pending(0, 1), u64::MAX);
+    msix.set_control(0x8000);
+    msix.write_table(2 * 16 + 12, 4, 0);
+    assert_eq!(msix.read_pending(0, 8), 0, "delivered by whoever it is connected to");
+}
+
+#[test]
+fn a_message_that_is_refused_stays_pending() {
+    let (mut msix, recorder, events) = msix(1);
+    msix.set_control(0x8000);
+    msix.write_table(0, 8, 0x666000);
+    msix.write_table(12, 4, 0);
+    events[0].signal();
+    assert_eq!(msix.read_pending(0, 4), 1);
+    assert_eq!(calls(&recorder).len(), 1);
+}
+
+#[test]
+fn the_capability_says_where_the_table_is() {
+    let (msix, _, _events) = msix(5);
+    assert_eq!(msix.capability(1, 0x4000, 0x4800), [4, 0, 1, 0x40, 0, 0, 1, 0x48, 0, 0]);
+    assert_eq!(msix.vectors(), 5);
+}

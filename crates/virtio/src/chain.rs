@@ -1,0 +1,207 @@
+//! Descriptor chains of split virtqueues (virtio 1.2, 2.7.5), taken strictly.
+
+use nerite_memory::GuestRam;
+
+/// A descriptor goes on with the one it names (2.7.5).
+const NEXT: u16 = 1;
+/// The device writes the buffer; otherwise it reads it.
+const WRITE: u16 = 2;
+/// The buffer is a table of descriptors.
+const INDIRECT: u16 = 4;
+/// Bytes of a descriptor.
+const DESCRIPTOR: u64 = 16;
+
+/// A piece of guest memory, in RAM from the first byte to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Length in bytes, not zero.
+    pub length: u32,
+}
+
+/// A chain that no driver may offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// A descriptor's number is not in its table (2.7.5).
+    #[error("descriptor {index} is not in a table of {size}")]
+    Index {
+        /// The number.
+        index: u16,
+        /// How many descriptors the table has.
+        size: u32,
+    },
+    /// More descriptors than the queue has entries, as when a chain ends in itself (2.7.5.2).
+    #[error("the chain is longer than the queue, which has {0} entries")]
+    TooLong(u16),
+    /// A buffer is not in RAM.
+    #[error("the buffer of {length} bytes at {address:#x} is not in RAM")]
+    OutsideRam {
+        /// Where it is said to be.
+        address: u64,
+        /// Its length in bytes.
+        length: u32,
+    },
+    /// A buffer for the device to read follows one for it to write (2.7.4.2).
+    #[error("a buffer to read follows one to write")]
+    Order,
+    /// An indirect table although that was not negotiated, in an indirect table, or with a successor (2.7.5.3.1).
+    #[error("an indirect table where none may be")]
+    Indirect,
+    /// An indirect table that is empty or does not hold whole descriptors (2.7.5.3.2).
+    #[error("an indirect table of {0} bytes")]
+    IndirectLength(u32),
+}
+
+/// One request of the driver: buffers to read, then buffers to write.
+///
+/// The pieces lie in a vector that is used again for the next chain. Buffers of no bytes are left out.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    segments: Vec<Segment>,
+    /// How many of `segments` are for the device to read.
+    readable: usize,
+    readable_bytes: u64,
+    writable_bytes: u64,
+    head: u16,
+}
+
+/// Where descriptors are looked up.
+#[derive(Clone, Copy)]
+struct Table {
+    address: u64,
+    size: u32,
+    is_indirect: bool,
+}
+
+struct Descriptor {
+    address: u64,
+    length: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Chain {
+    /// An empty chain.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the device reads.
+    pub fn readable(&self) -> &[Segment] {
+        self.segments.get(..self.readable).unwrap_or_default()
+    }
+
+    /// What the device writes.
+    pub fn writable(&self) -> &[Segment] {
+        self.segments.get(self.readable..).unwrap_or_default()
+    }
+
+    /// How many bytes the device can read. At most the queue's size times 4 GiB.
+    pub fn readable_bytes(&self) -> u64 {
+        self.readable_bytes
+    }
+
+    /// How many bytes the device can write.
+    pub fn writable_bytes(&self) -> u64 {
+        self.writable_bytes
+    }
+
+    /// The number of the first descriptor, under which the chain is given back.
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// Takes the chain that starts with descriptor `head` of the table of `size` descriptors at `table`.
+    ///
+    /// Each descriptor is read once, and no more of them than `size`.
+    ///
+    /// # Errors
+    /// If it is malformed. What is taken by then is to be ignored.
+    pub fn take(
+        &mut self,
+        ram: &GuestRam,
+        table: u64,
+        size: u16,
+        head: u16,
+        allow_indirect: bool,
+    ) -> Result<(), ChainError> {
+        self.segments.clear();
+        (self.readable, self.readable_bytes, self.writable_bytes) = (0, 0, 0);
+        self.head = head;
+        let mut table = Table { address: table, size: size.into(), is_indirect: !allow_indirect };
+        let mut next = head;
+        for _ in 0..size {
+            let descriptor = table.read(ram, next)?;
+            if descriptor.flags & INDIRECT != 0 {
+                // Neither nested nor followed by another descriptor.
+                if table.is_indirect || descriptor.flags & NEXT != 0 {
+                    return Err(ChainError::Indirect);
+                }
+                table = Table::indirect(&descriptor)?;
+                next = 0;
+                continue;
+            }
+            self.add(ram, &descriptor)?;
+            if descriptor.flags & NEXT == 0 {
+                return Ok(());
+            }
+            next = descriptor.next;
+        }
+        Err(ChainError::TooLong(size))
+    }
+
+    fn add(&mut self, ram: &GuestRam, descriptor: &Descriptor) -> Result<(), ChainError> {
+        let Descriptor { address, length, flags, .. } = *descriptor;
+        if ram.check(address, length.into()).is_err() {
+            return Err(ChainError::OutsideRam { address, length });
+        }
+        let is_writable = flags & WRITE != 0;
+        if !is_writable && self.writable_bytes > 0 {
+            return Err(ChainError::Order);
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        self.segments.push(Segment { address, length });
+        if is_writable {
+            self.writable_bytes = self.writable_bytes.saturating_add(length.into());
+        } else {
+            self.readable = self.segments.len();
+            self.readable_bytes = self.readable_bytes.saturating_add(length.into());
+        }
+        Ok(())
+    }
+}
+
+impl Table {
+    /// The table that `descriptor` points to. The flag that says whether the device writes it is ignored (2.7.5.3.2).
+    fn indirect(descriptor: &Descriptor) -> Result<Self, ChainError> {
+        let Descriptor { address, length, .. } = *descriptor;
+        let size = u64::from(length) / DESCRIPTOR;
+        if size == 0 || !u64::from(length).is_multiple_of(DESCRIPTOR) {
+            return Err(ChainError::IndirectLength(length));
+        }
+        let size = u32::try_from(size).map_err(|_| ChainError::IndirectLength(length))?;
+        Ok(Self { address, size, is_indirect: true })
+    }
+
+    fn read(&self, ram: &GuestRam, index: u16) -> Result<Descriptor, ChainError> {
+        if u32::from(index) >= self.size {
+            return Err(ChainError::Index { index, size: self.size });
+        }
+        let length = 16;
+        let offset = u64::from(index).saturating_mul(DESCRIPTOR);
+        let address = self.address.saturating_add(offset);
+        let mut bytes = [0; 16];
+        ram.read(address, &mut bytes).map_err(|_| ChainError::OutsideRam { address, length })?;
+        let [a0, a1, a2, a3, a4, a5, a6, a7, l0, l1, l2, l3, f0, f1, n0, n1] = bytes;
+        Ok(Descriptor {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            length: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
+        })
+    }
+}

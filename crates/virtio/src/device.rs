@@ -1,0 +1,117 @@
+//! What a virtio device implements.
+
+use std::fmt;
+use std::sync::Arc;
+
+use nerite_memory::GuestRam;
+
+use crate::common::QueueConfig;
+use crate::{Event, Notifier, Queue, QueueError};
+
+/// What a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Virtio device identifier (virtio 1.2, 5): 1 is a network card.
+    pub id: u16,
+    /// PCI class, subclass and programming interface.
+    pub class: u32,
+}
+
+/// Why a device cannot start with what the driver has chosen. It needs a reset.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A queue that the device cannot do without is not enabled.
+    #[error("queue {0} is not enabled")]
+    QueueMissing(u16),
+    /// A queue cannot be used.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// What the device stands for on the host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// What a device gets when its driver is ready, until the next reset.
+#[derive(Clone)]
+pub struct Session {
+    /// The features both sides agreed on.
+    pub features: u64,
+    /// The queues that the driver has enabled, by number; they no longer change.
+    pub queues: Arc<[Option<QueueConfig>]>,
+    /// Signalled when the driver says that a queue has new requests, by queue.
+    pub kicks: Arc<[Event]>,
+    /// Raises interrupts.
+    pub notifier: Arc<Notifier>,
+    /// Guest memory.
+    pub ram: Arc<GuestRam>,
+}
+
+impl Session {
+    /// Queue number `index`, to be used.
+    ///
+    /// # Errors
+    /// If it is not enabled.
+    pub fn queue(&self, index: u16) -> Result<Queue, StartError> {
+        let config = self.queues.get(usize::from(index)).and_then(Option::as_ref);
+        let config = config.ok_or(StartError::QueueMissing(index))?;
+        Ok(Queue::new(self.ram.clone(), config, self.features)?)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("features", &format_args!("{:#x}", self.features))
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A virtio device, without its transport.
+pub trait Device: Send + Sync {
+    /// What it is.
+    fn kind(&self) -> Kind;
+
+    /// The features it offers, its own and those of [`crate::feature`]; [`crate::feature::VERSION_1`] is always offered.
+    fn features(&self) -> u64;
+
+    /// Whether the device works with these features, a part of those it offers. The default is yes.
+    fn accepts(&self, _features: u64) -> bool {
+        true
+    }
+
+    /// The largest size of each queue, powers of two.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Reads `width` bytes (1 to 8) of the device's configuration, little-endian. What is not there reads zero.
+    fn read_config(&self, offset: u64, width: u8) -> u64;
+
+    /// Writes the device's configuration. The default ignores it: everything is read-only.
+    fn write_config(&self, _offset: u64, _width: u8, _value: u64) {}
+
+    /// The driver is ready. Called on a vCPU's thread, which must not be kept.
+    ///
+    /// # Errors
+    /// If the device cannot work like this.
+    fn start(&self, session: Session) -> Result<(), StartError>;
+
+    /// The driver has reset the device. When this returns, queues are no longer touched. Also called when the device was not
+    /// started.
+    fn stop(&self);
+}
+
+/// `width` bytes of `config` at `offset`, little-endian; what is not there is zero.
+pub fn config_bytes(config: &[u8], offset: u64, width: u8) -> u64 {
+    let mut bytes = [0; 8];
+    let from = usize::try_from(offset).ok().and_then(|start| config.get(start..)).unwrap_or_default();
+    for (to, from) in bytes.iter_mut().zip(from).take(width.into()) {
+        *to = *from;
+    }
+    u64::from_le_bytes(bytes)
+}

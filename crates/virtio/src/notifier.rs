@@ -1,0 +1,183 @@
+//! Interrupts of a virtio device (virtio 1.2, 4.1.5.3 and 4.1.5.4).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+
+use crate::{Event, status};
+
+/// No MSI-X vector (4.1.5.1.2).
+pub const NO_VECTOR: u16 = 0xffff;
+
+/// ISR status: a queue has something for the driver (4.1.4.5).
+const ISR_QUEUE: u8 = 1;
+/// ISR status: the device's configuration has changed.
+const ISR_CONFIG: u8 = 2;
+
+/// Raises a device's interrupts, from any thread and without a lock.
+///
+/// With MSI-X on, each interrupt is the signal of one event, and whoever connected the event delivers it. Otherwise there is the
+/// interrupt pin: its event is signalled while ISR status is not zero.
+#[derive(Debug)]
+pub struct Notifier {
+    isr: AtomicU8,
+    generation: AtomicU8,
+    needs_reset: AtomicBool,
+    is_live: AtomicBool,
+    msix: AtomicBool,
+    pin_disabled: AtomicBool,
+    config_vector: AtomicU16,
+    queue_vectors: Box<[AtomicU16]>,
+    vectors: Arc<[Event]>,
+    pin: Event,
+    lowered: Event,
+}
+
+impl Notifier {
+    /// For a device with `queues` queues. `vectors` are the events of its MSI-X vectors.
+    ///
+    /// # Errors
+    /// If the process or the host has no descriptor left.
+    pub fn new(queues: usize, vectors: Arc<[Event]>) -> std::io::Result<Self> {
+        Ok(Self {
+            isr: AtomicU8::new(0),
+            generation: AtomicU8::new(0),
+            needs_reset: AtomicBool::new(false),
+            is_live: AtomicBool::new(false),
+            msix: AtomicBool::new(false),
+            pin_disabled: AtomicBool::new(false),
+            config_vector: AtomicU16::new(NO_VECTOR),
+            queue_vectors: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
+            vectors,
+            pin: Event::new()?,
+            lowered: Event::new()?,
+        })
+    }
+
+    /// Queue `index` has given something back (2.7.7): interrupts the driver. Returns whether it could.
+    pub fn queue(&self, index: u16) -> bool {
+        let vector = self
+            .queue_vectors
+            .get(usize::from(index))
+            .map_or(NO_VECTOR, |vector| vector.load(Ordering::Acquire));
+        self.raise(vector, ISR_QUEUE)
+    }
+
+    /// The device's configuration has changed (2.5): drivers that read it at this moment read it again.
+    pub fn config_changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        if self.is_live.load(Ordering::Acquire) {
+            self.raise(self.config_vector.load(Ordering::Acquire), ISR_CONFIG);
+        }
+    }
+
+    /// The driver has broken a rule: the device does nothing until it is reset (2.1.2).
+    pub fn fail(&self) {
+        self.needs_reset.store(true, Ordering::Release);
+        if self.is_live.load(Ordering::Acquire) {
+            self.raise(self.config_vector.load(Ordering::Acquire), ISR_CONFIG);
+        }
+    }
+
+    /// Whether the device needs a reset.
+    pub fn has_failed(&self) -> bool {
+        self.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// The event whose signal is the interrupt of queue `index`, if MSI-X is on: for whoever works on a queue without this
+    /// process, such as the host's kernel.
+    pub fn queue_event(&self, index: u16) -> Option<&Event> {
+        if !self.msix.load(Ordering::Acquire) {
+            return None;
+        }
+        let vector = self.queue_vectors.get(usize::from(index))?.load(Ordering::Acquire);
+        self.vectors.get(usize::from(vector))
+    }
+
+    /// The event that raises the interrupt pin, for a level interrupt with resampling.
+    pub fn pin(&self) -> &Event {
+        &self.pin
+    }
+
+    /// Signalled by the hypervisor when the guest has ended an interrupt by pin and the line was lowered. Whoever has a thread
+    /// calls [`Self::resample`] then.
+    pub fn lowered(&self) -> &Event {
+        &self.lowered
+    }
+
+    /// Raises the pin again if there is still something to tell.
+    pub fn resample(&self) {
+        self.lowered.take();
+        if self.isr.load(Ordering::Acquire) != 0 && !self.msix.load(Ordering::Acquire) {
+            self.raise_pin();
+        }
+    }
+
+    fn raise(&self, vector: u16, bit: u8) -> bool {
+        if self.msix.load(Ordering::Acquire) {
+            let event = self.vectors.get(usize::from(vector));
+            event.inspect(|event| event.signal());
+            return event.is_some();
+        }
+        self.isr.fetch_or(bit, Ordering::AcqRel);
+        self.raise_pin();
+        true
+    }
+
+    fn raise_pin(&self) {
+        if !self.pin_disabled.load(Ordering::Acquire) {
+            self.pin.signal();
+        }
+    }
+
+    /// ISR status as the driver reads it: that clears it (4.1.4.5.1).
+    pub(crate) fn take_isr(&self) -> u8 {
+        self.isr.swap(0, Ordering::AcqRel)
+    }
+
+    pub(crate) fn has_isr(&self) -> bool {
+        self.isr.load(Ordering::Acquire) != 0
+    }
+
+    pub(crate) fn generation(&self) -> u8 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The status bit that is the device's own.
+    pub(crate) fn status(&self) -> u8 {
+        if self.has_failed() { status::DEVICE_NEEDS_RESET } else { 0 }
+    }
+
+    pub(crate) fn set_config_vector(&self, vector: u16) {
+        self.config_vector.store(vector, Ordering::Release);
+    }
+
+    pub(crate) fn set_queue_vector(&self, index: u16, vector: u16) {
+        if let Some(slot) = self.queue_vectors.get(usize::from(index)) {
+            slot.store(vector, Ordering::Release);
+        }
+    }
+
+    /// How interrupts go: by message, and if not, whether the pin is to stay silent.
+    pub(crate) fn set_mode(&self, msix: bool, pin_disabled: bool) {
+        self.msix.store(msix, Ordering::Release);
+        let was_disabled = self.pin_disabled.swap(pin_disabled, Ordering::AcqRel);
+        if was_disabled && !pin_disabled {
+            self.resample();
+        }
+    }
+
+    pub(crate) fn set_live(&self, live: bool) {
+        self.is_live.store(live, Ordering::Release);
+    }
+
+    /// As after a reset of the device. How interrupts go is the PCI function's matter and stays.
+    pub(crate) fn reset(&self) {
+        self.set_live(false);
+        self.needs_reset.store(false, Ordering::Release);
+        self.isr.store(0, Ordering::Release);
+        self.set_config_vector(NO_VECTOR);
+        for vector in &self.queue_vectors {
+            vector.store(NO_VECTOR, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! A virtio device as a PCI function (virtio 1.2, 4.1).
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nerite_memory::GuestRam;
+use nerite_pci::{
+    Bar, COMMAND, Capability, ConfigSpace, Function, Identity, MessageRoutes, Msix, WINDOW, command,
+};
+
+use crate::{Action, Common, Device, Event, Notifier, Session, common_cfg};
+
+/// Where things lie behind base address 0.
+pub mod region {
+    /// The common configuration (4.1.4.3).
+    pub const COMMON: u64 = 0x0000;
+    /// ISR status (4.1.4.5).
+    pub const ISR: u64 = 0x1000;
+    /// The device's own configuration (4.1.4.6).
+    pub const DEVICE: u64 = 0x2000;
+    /// Notifications (4.1.4.4): four bytes for each queue.
+    pub const NOTIFY: u64 = 0x3000;
+    /// The table of MSI-X vectors.
+    pub const MSIX_TABLE: u64 = 0x4000;
+    /// The pending bits of MSI-X vectors.
+    pub const MSIX_PENDING: u64 = 0x5000;
+    /// Each of them has a page of its own.
+    pub(crate) const SIZE: u64 = 0x1000;
+}
+
+/// Bytes behind base address 0.
+pub const BAR_SIZE: u32 = 0x8000;
+/// Bytes between the notification addresses of two queues.
+const NOTIFY_MULTIPLIER: u32 = 4;
+/// The largest number of queues: their notification addresses and vectors fill less than a page each.
+const MAX_QUEUES: usize = 128;
+
+/// Red Hat's vendor identifier, which virtio uses (4.1.2).
+const VENDOR: u16 = 0x1af4;
+/// The device identifier of virtio device 0 (4.1.2.1).
+const DEVICE_BASE: u16 = 0x1040;
+/// Vendor-specific capability, which virtio's are.
+const VENDOR_CAPABILITY: u8 = 0x09;
+/// Configuration types of virtio's capabilities (4.1.4).
+const CFG_COMMON: u8 = 1;
+const CFG_NOTIFY: u8 = 2;
+const CFG_ISR: u8 = 3;
+const CFG_DEVICE: u8 = 4;
+const CFG_PCI: u8 = 5;
+/// Status register, bit 3: the function wants the pin raised.
+const INTERRUPT_STATUS: u32 = 1 << 19;
+
+/// Why there can be no doorbell. The guest's notification then comes by a write that a vCPU takes out of the guest.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DoorbellError(pub String);
+
+/// Makes writes of the guest signal events without a vCPU's help.
+pub trait Doorbells: Send + Sync {
+    /// From now on a write of any width at the guest-physical `address` signals `event`, and nothing else.
+    ///
+    /// # Errors
+    /// If the hypervisor refuses.
+    fn attach(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), DoorbellError>;
+
+    /// Ends what [`Self::attach`] began.
+    fn detach(&self, address: u64, event: BorrowedFd<'_>);
+}
+
+/// No doorbells: every notification is a write that a vCPU brings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDoorbells;
+
+impl Doorbells for NoDoorbells {
+    fn attach(&self, _: u64, _: BorrowedFd<'_>) -> Result<(), DoorbellError> {
+        Err(DoorbellError("this hypervisor has no doorbells".to_owned()))
+    }
+
+    fn detach(&self, _: u64, _: BorrowedFd<'_>) {}
+}
+
+/// What a function is connected to.
+pub struct Wiring {
+    /// Guest memory.
+    pub ram: Arc<GuestRam>,
+    /// Doorbells for its queues.
+    pub doorbells: Arc<dyn Doorbells>,
+    /// Ways for its messages.
+    pub messages: Arc<dyn MessageRoutes>,
+    /// Where its base address 0 is at first.
+    pub address: u32,
+    /// The line of the interrupt controller that its pin is wired to.
+    pub line: u8,
+}
+
+impl fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wiring")
+            .field("address", &self.address)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A PCI function that is a virtio device.
+///
+/// vCPUs come here for configuration only. Queues are worked on elsewhere: requests come by the events of
+/// [`Session::kicks`], and interrupts go through [`Notifier`].
+pub struct VirtioPci<D: Device> {
+    device: Arc<D>,
+    ram: Arc<GuestRam>,
+    kicks: Arc<[Event]>,
+    notifier: Arc<Notifier>,
+    doorbells: Arc<dyn Doorbells>,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: ConfigSpace,
+    common: Common,
+    msix: Msix,
+    /// Offset of MSI-X's message control.
+    msix_control: u8,
+    /// Offset of the capability that gives access to what is behind base addresses (4.1.4.9).
+    pci_cfg: u8,
+    /// The base address that doorbells are attached for, and for which queues.
+    attached: Option<(u64, Vec<u16>)>,
+}
+
+impl<D: Device> VirtioPci<D> {
+    /// Makes `device` a PCI function.
+    ///
+    /// # Errors
+    /// If the process or the host has no descriptor left, or the device has more than 128 queues.
+    pub fn new(device: Arc<D>, wiring: Wiring) -> std::io::Result<Self> {
+        let queues = device.queue_sizes().len();
+        if queues > MAX_QUEUES {
+            return Err(std::io::Error::other(format!("a virtio device of {queues} queues")));
+        }
+        let events = |count| (0..count).map(|_| Event::new()).collect::<std::io::Result<Arc<[Event]>>>();
+        // One for each queue, and one for changes of the configuration.
+        let vectors = events(queues.saturating_add(1))?;
+        let notifier = Arc::new(Notifier::new(queues, vectors.clone())?);
+        let msix = Msix::new(vectors, wiring.messages);
+        let common = Common::new(device.features(), device.queue_sizes(), msix.vectors());
+        let (config, msix_control, pci_cfg) =
+            config_space(device.as_ref(), &msix, wiring.address, wiring.line)
+                .map_err(std::io::Error::other)?;
+        let state = State { config, common, msix, msix_control, pci_cfg, attached: None };
+        Ok(Self {
+            device,
+            ram: wiring.ram,
+            kicks: events(queues)?,
+            notifier,
+            doorbells: wiring.doorbells,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// What raises its interrupts.
+    pub fn notifier(&self) -> &Arc<Notifier> {
+        &self.notifier
+    }
+
+    /// The device within.
+    pub fn device(&self) -> &Arc<D> {
+        &self.device
+    }
+
+    /// The events of its queues' notifications.
+    pub fn kicks(&self) -> &Arc<[Event]> {
+        &self.kicks
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each register is whole at every moment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_region(&self, state: &State, offset: u64, width: u8) -> u64 {
+        let within = offset & region::SIZE.wrapping_sub(1);
+        match offset.saturating_sub(within) {
+            region::COMMON => {
+                state.common.read(within, width, self.notifier.generation(), self.notifier.status())
+            }
+            region::ISR if (within, width) == (0, 1) => self.notifier.take_isr().into(),
+            region::DEVICE => self.device.read_config(within, width),
+            // Nothing is to be read there (4.1.4.4).
+            region::NOTIFY => 0,
+            region::MSIX_TABLE => state.msix.read_table(within, width),
+            region::MSIX_PENDING => state.msix.read_pending(within, width),
+            _ => u64::MAX,
+        }
+    }
+
+    fn write_region(&self, state: &mut State, offset: u64, width: u8, value: u64) {
+        let within = offset & region::SIZE.wrapping_sub(1);
+        match offset.saturating_sub(within) {
+            region::COMMON => {
+                let action = state.common.write(within, width, value);
+                self.act(state, action);
+            }
+            region::DEVICE => self.device.write_config(within, width, value),
+            region::NOTIFY => self.kick(state, within),
+            region::MSIX_TABLE => state.msix.write_table(within, width, value),
+            _ => {}
+        }
+    }
+
+    /// A notification that came by a vCPU. Before the driver is ready, there is nothing to notify.
+    fn kick(&self, state: &State, offset: u64) {
+        let index = offset / u64::from(NOTIFY_MULTIPLIER);
+        let Ok(index) = u16::try_from(index) else { return };
+        if state.common.is_live(index) {
+            self.kicks.get(usize::from(index)).into_iter().for_each(Event::signal);
+        }
+    }
+
+    fn act(&self, state: &mut State, action: Action) {
+        match action {
+            Action::None => {}
+            Action::Reset => self.reset(state),
+            Action::ConfigVector(vector) => self.notifier.set_config_vector(vector),
+            Action::QueueVector { index, vector } => self.notifier.set_queue_vector(index, vector),
+            Action::CheckFeatures { features, then_start } => {
+                if self.device.accepts(features) {
+                    state.common.features_ok();
+                    if then_start {
+                        self.start(state);
+                    }
+                }
+            }
+            Action::Start => self.start(state),
+        }
+    }
+
+    fn start(&self, state: &mut State) {
+        let frozen = state.common.freeze(&self.ram);
+        self.notifier.set_live(true);
+        let queues = match frozen {
+            Ok(queues) => queues.into(),
+            Err(fault) => {
+                log::warn!("the guest's virtio driver: {fault}; the device needs a reset");
+                return self.notifier.fail();
+            }
+        };
+        let session = Session {
+            features: state.common.features(),
+            queues,
+            kicks: self.kicks.clone(),
+            notifier: self.notifier.clone(),
+            ram: self.ram.clone(),
+        };
+        if let Err(error) = self.device.start(session) {
+            log::warn!("a virtio device cannot start: {error}; it needs a reset");
+            self.device.stop();
+            return self.notifier.fail();
+        }
+        self.place_doorbells(state);
+    }
+
+    fn reset(&self, state: &mut State) {
+        self.device.stop();
+        state.common.reset();
+        self.place_doorbells(state);
+        self.notifier.reset();
+        for kick in self.kicks.iter() {
+            kick.take();
+        }
+    }
+
+    /// Attaches, moves or detaches doorbells, as the driver's state and the base address want it.
+    fn place_doorbells(&self, state: &mut State) {
+        let address = state.config.bar_address(0).filter(|_| state.common.is_frozen());
+        // Elsewhere other things answer.
+        let address = address.filter(|address| WINDOW.contains(address));
+        if state.attached.as_ref().map(|(at, _)| *at) == address {
+            return;
+        }
+        if let Some((at, queues)) = state.attached.take() {
+            for index in queues {
+                if let Some(kick) = self.kicks.get(usize::from(index)) {
+                    self.doorbells.detach(doorbell(at, index), kick.as_fd());
+                }
+            }
+        }
+        let Some(at) = address else { return };
+        let mut queues = Vec::new();
+        for (index, kick) in
+            (0_u16..).zip(self.kicks.iter()).filter(|(index, _)| state.common.is_live(*index))
+        {
+            match self.doorbells.attach(doorbell(at, index), kick.as_fd()) {
+                Ok(()) => queues.push(index),
+                Err(error) => log::debug!("no doorbell for queue {index} at {at:#x}: {error}"),
+            }
+        }
+        state.attached = Some((at, queues));
+    }
+
+    /// What follows from a write to configuration space.
+    fn config_written(&self, state: &mut State) {
+        let control = state.config.read(state.msix_control, 2);
+        state.msix.set_control(u16::try_from(control).unwrap_or_default());
+        let pin_disabled = state.config.command() & command::INTX_DISABLE != 0;
+        self.notifier.set_mode(state.msix.is_enabled(), pin_disabled);
+        self.place_doorbells(state);
+    }
+
+    /// The window that configuration space has on what is behind base addresses (4.1.4.9): which offset it shows, and how many bytes.
+    fn pci_cfg_target(state: &State) -> Option<(u64, u8)> {
+        let at = state.pci_cfg;
+        let bar = state.config.read(at.checked_add(4)?, 1);
+        let offset = u64::from(state.config.read(at.checked_add(8)?, 4));
+        let length = u8::try_from(state.config.read(at.checked_add(12)?, 4)).ok()?;
+        let fits = offset.checked_add(length.into())? <= u64::from(BAR_SIZE);
+        (bar == 0 && matches!(length, 1 | 2 | 4) && offset.is_multiple_of(length.into()) && fits)
+            .then_some((offset, length))
+    }
+
+    fn is_pci_cfg_data(state: &State, offset: u8) -> bool {
+        state.pci_cfg.checked_add(16).is_some_and(|data| (data..=data.saturating_add(3)).contains(&offset))
+    }
+}
+
+impl<D: Device> Function for VirtioPci<D> {
+    fn read_config(&self, offset: u8, width: u8) -> u32 {
+        let state = self.lock();
+        if Self::is_pci_cfg_data(&state, offset) {
+            let Some((at, length)) = Self::pci_cfg_target(&state) else { return u32::MAX };
+            return u32::try_from(self.read_region(&state, at, length) & 0xffff_ffff).unwrap_or(u32::MAX);
+        }
+        let value = state.config.read(offset, width);
+        let has_status = offset == COMMAND && width == 4 && self.notifier.has_isr();
+        if has_status { value | INTERRUPT_STATUS } else { value }
+    }
+
+    fn write_config(&self, offset: u8, width: u8, value: u32) {
+        let mut state = self.lock();
+        if Self::is_pci_cfg_data(&state, offset) {
+            if let Some((at, length)) = Self::pci_cfg_target(&state) {
+                self.write_region(&mut state, at, length, value.into());
+            }
+            return;
+        }
+        state.config.write(offset, width, value);
+        self.config_written(&mut state);
+    }
+
+    fn read_memory(&self, address: u64, width: u8) -> Option<u64> {
+        let state = self.lock();
+        let (_, offset) = state.config.decode(address, width)?;
+        Some(self.read_region(&state, offset, width))
+    }
+
+    fn write_memory(&self, address: u64, width: u8, value: u64) -> bool {
+        let mut state = self.lock();
+        let Some((_, offset)) = state.config.decode(address, width) else { return false };
+        self.write_region(&mut state, offset, width, value);
+        true
+    }
+}
+
+impl<D: Device> fmt::Debug for VirtioPci<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtioPci").field("kind", &self.device.kind()).finish_non_exhaustive()
+    }
+}
+
+/// Where the guest writes to notify queue `index`.
+fn doorbell(bar: u64, index: u16) -> u64 {
+    let offset = u64::from(index).saturating_mul(NOTIFY_MULTIPLIER.into());
+    bar.saturating_add(region::NOTIFY).saturating_add(offset)
+}
+
+/// Builds the configuration space. Returns it with the offsets of MSI-X's message control and of the capability for access
+/// through configuration space.
+fn config_space<D: Device>(
+    device: &D,
+    msix: &Msix,
+    address: u32,
+    line: u8,
+) -> Result<(ConfigSpace, u8, u8), nerite_pci::Error> {
+    let kind = device.kind();
+    let mut config = ConfigSpace::new(&Identity {
+        vendor: VENDOR,
+        device: DEVICE_BASE.saturating_add(kind.id),
+        // Not transitional (4.1.2.1).
+        revision: 1,
+        class: kind.class,
+        subsystem_vendor: VENDOR,
+        subsystem: DEVICE_BASE.saturating_add(kind.id),
+    });
+    // Reading ISR status has a side effect, yet drivers map it uncached, and some only take prefetchable regions.
+    config.add_bar(0, Bar { size: BAR_SIZE, prefetchable: true })?;
+    config.place(0, address);
+    config.set_interrupt(1, line);
+    let notify_length = u32::try_from(device.queue_sizes().len())
+        .unwrap_or(u32::MAX)
+        .saturating_mul(NOTIFY_MULTIPLIER)
+        .max(NOTIFY_MULTIPLIER);
+    let regions = [
+        (CFG_COMMON, region::COMMON, common_cfg::LENGTH, None),
+        (CFG_NOTIFY, region::NOTIFY, notify_length, Some(NOTIFY_MULTIPLIER)),
+        (CFG_ISR, region::ISR, 1, None),
+        (CFG_DEVICE, region::DEVICE, 0x1000, None),
+    ];
+    for (kind, offset, length, last) in regions {
+        let body = virtio_capability(kind, offset, length, last);
+        config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &[] })?;
+    }
+    let body = virtio_capability(CFG_PCI, 0, 0, Some(0));
+    // Base address, offset and length can be written (4.1.4.9.1); the data that follows is looked up.
+    let writable = [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let pci_cfg =
+        config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &writable })?;
+    let table = u32::try_from(region::MSIX_TABLE).unwrap_or_default();
+    let pending = u32::try_from(region::MSIX_PENDING).unwrap_or_default();
+    let body = msix.capability(0, table, pending);
+    let msix = config.add_capability(&Capability {
+        id: Msix::CAPABILITY,
+        body: &body,
+        writable: &Msix::WRITABLE,
+    })?;
+    Ok((config, msix.saturating_add(2), pci_cfg))
+}
+
+/// The body of a virtio capability (4.1.4): everything after identifier and link.
+fn virtio_capability(kind: u8, offset: u64, length: u32, last: Option<u32>) -> Vec<u8> {
+    let size: u8 = if last.is_some() { 20 } else { 16 };
+    // Base address 0, the only one of its kind.
+    let mut body = vec![size, kind, 0, 0, 0, 0];
+    body.extend(u32::try_from(offset).unwrap_or_default().to_le_bytes());
+    body.extend(length.to_le_bytes());
+    body.extend(last.into_iter().flat_map(u32::to_le_bytes));
+    body
+}

@@ -1,0 +1,157 @@
+//! A split virtqueue as a device uses it (virtio 1.2, 2.7).
+
+use std::fmt;
+use std::sync::Arc;
+
+use nerite_memory::GuestRam;
+use virtio_queue::{Queue as Rings, QueueOwnedT, QueueT};
+use vm_memory::GuestAddress;
+
+use crate::common::QueueConfig;
+use crate::{Chain, ChainError, feature};
+
+/// Available ring, flags: the driver wants no interrupts (2.7.7).
+const NO_INTERRUPT: u16 = 1;
+
+/// What a driver must not do with a queue. The device needs a reset.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// A ring cannot be used: it is not in RAM, or says that it holds more than it can.
+    #[error("queue {index}: {source}")]
+    Ring {
+        /// Which queue.
+        index: u16,
+        /// What is wrong.
+        source: virtio_queue::Error,
+    },
+    /// A chain is malformed.
+    #[error("queue {index}, chain at descriptor {head}: {source}")]
+    Chain {
+        /// Which queue.
+        index: u16,
+        /// The chain's first descriptor.
+        head: u16,
+        /// What is wrong.
+        source: ChainError,
+    },
+}
+
+/// A queue in use. One thread at a time has it.
+pub struct Queue {
+    ram: Arc<GuestRam>,
+    rings: Rings,
+    index: u16,
+    indirect: bool,
+}
+
+impl Queue {
+    /// A queue as the driver has set it up.
+    ///
+    /// # Errors
+    /// If `config` is not one that [`crate::Common::freeze`] lets pass.
+    pub fn new(ram: Arc<GuestRam>, config: &QueueConfig, features: u64) -> Result<Self, QueueError> {
+        let index = config.index;
+        let ring = |source| QueueError::Ring { index, source };
+        let mut rings = Rings::new(config.size).map_err(ring)?;
+        rings.try_set_desc_table_address(GuestAddress(config.descriptors)).map_err(ring)?;
+        rings.try_set_avail_ring_address(GuestAddress(config.available)).map_err(ring)?;
+        rings.try_set_used_ring_address(GuestAddress(config.used)).map_err(ring)?;
+        rings.set_event_idx(features & feature::EVENT_IDX != 0);
+        rings.set_ready(true);
+        Ok(Self { ram, rings, index, indirect: features & feature::INDIRECT_DESC != 0 })
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// How many entries it has.
+    pub fn size(&self) -> u16 {
+        self.rings.size()
+    }
+
+    /// The memory it lies in.
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// Takes the next request, if there is one, into `chain`.
+    ///
+    /// # Errors
+    /// If the ring or the chain is malformed.
+    pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
+        let index = self.index;
+        let mut available =
+            self.rings.iter(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })?;
+        let Some(head) = available.next().map(|chain| chain.head_index()) else { return Ok(false) };
+        chain
+            .take(&self.ram, self.rings.desc_table(), self.rings.size(), head, self.indirect)
+            .map_err(|source| QueueError::Chain { index, head, source })?;
+        Ok(true)
+    }
+
+    /// Puts back the last `count` requests that were taken and not given back: they come again.
+    pub fn undo_pop(&mut self, count: u16) {
+        let next = self.rings.next_avail().wrapping_sub(count);
+        self.rings.set_next_avail(next);
+    }
+
+    /// Gives a request back, of which `written` bytes were written.
+    ///
+    /// # Errors
+    /// If the ring is no longer there.
+    pub fn push(&mut self, head: u16, written: u32) -> Result<(), QueueError> {
+        let index = self.index;
+        self.rings
+            .add_used(self.ram.inner(), head, written)
+            .map_err(|source| QueueError::Ring { index, source })
+    }
+
+    /// Whether the driver wants an interrupt for what was given back since the last call (2.7.7.2).
+    ///
+    /// # Errors
+    /// If the ring is no longer there.
+    pub fn wants_interrupt(&mut self) -> Result<bool, QueueError> {
+        let index = self.index;
+        let ring = |source| QueueError::Ring { index, source };
+        if !self.rings.needs_notification(self.ram.inner()).map_err(ring)? {
+            return Ok(false);
+        }
+        if self.rings.event_idx_enabled() {
+            return Ok(true);
+        }
+        let mut flags = [0; 2];
+        let read = self.ram.read(self.rings.avail_ring(), &mut flags);
+        read.map_err(|_| ring(virtio_queue::Error::FindMemoryRegion))?;
+        Ok(u16::from_le_bytes(flags) & NO_INTERRUPT == 0)
+    }
+
+    /// Asks the driver to notify the device of new requests. Returns whether some have come before it could know.
+    ///
+    /// # Errors
+    /// If the ring is no longer there.
+    pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
+        let index = self.index;
+        self.rings.enable_notification(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })
+    }
+
+    /// Tells the driver that notifications are not needed for now.
+    ///
+    /// # Errors
+    /// If the ring is no longer there.
+    pub fn disable_kicks(&mut self) -> Result<(), QueueError> {
+        let index = self.index;
+        self.rings.disable_notification(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("index", &self.index)
+            .field("rings", &self.rings)
+            .finish_non_exhaustive()
+    }
+}

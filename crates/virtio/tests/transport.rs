@@ -1,0 +1,405 @@
+//! The whole transport with a device that copies what it reads to what it writes.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+
+use nerite_memory::GuestRam;
+use nerite_pci::{Function, Message, MessageRoutes, NotConnected};
+use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
+use nerite_virtio::{
+    Chain, Device, DoorbellError, Doorbells, Kind, NoDoorbells, Queue, Session, StartError, VirtioPci,
+    Wiring, common_cfg, config_bytes, feature, region, status,
+};
+use proptest::prelude::*;
+
+const BUFFERS: u64 = RAM + 0x10000;
+const BAR: u32 = 0xc000_0000;
+
+#[derive(Default)]
+struct Echo(Mutex<Option<(Session, Queue)>>);
+
+impl Echo {
+    /// What the device's thread would do.
+    fn serve(&self) -> bool {
+        let mut running = self.0.lock().unwrap();
+        let Some((session, queue)) = running.as_mut() else { return false };
+        session.kicks[0].take();
+        let mut chain = Chain::new();
+        loop {
+            match queue.pop(&mut chain) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(_) => {
+                    session.notifier.fail();
+                    return false;
+                }
+            }
+            let mut text = vec![0; chain.readable_bytes() as usize];
+            let mut at = 0;
+            for segment in chain.readable() {
+                let end = at + segment.length as usize;
+                session.ram.read(segment.address, &mut text[at..end]).unwrap();
+                at = end;
+            }
+            let to = chain.writable()[0];
+            let length = text.len().min(to.length as usize);
+            session.ram.write(to.address, &text[..length]).unwrap();
+            queue.push(chain.head(), length as u32).unwrap();
+        }
+        if queue.wants_interrupt().unwrap() { session.notifier.queue(0) } else { false }
+    }
+}
+
+impl Device for Echo {
+    fn kind(&self) -> Kind {
+        Kind { id: 1, class: 0x02_00_00 }
+    }
+
+    fn features(&self) -> u64 {
+        feature::INDIRECT_DESC | feature::EVENT_IDX | 3
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        features & 3 != 2
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[16, 16]
+    }
+
+    fn read_config(&self, offset: u64, width: u8) -> u64 {
+        config_bytes(&[1, 2, 3, 4, 5, 6], offset, width)
+    }
+
+    fn start(&self, session: Session) -> Result<(), StartError> {
+        let queue = session.queue(0)?;
+        *self.0.lock().unwrap() = Some((session, queue));
+        Ok(())
+    }
+
+    fn stop(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+#[derive(Default)]
+struct Recorder {
+    doorbells: Mutex<Vec<(u64, i32)>>,
+    messages: Mutex<Vec<(u16, Option<Message>)>>,
+}
+
+impl Doorbells for Recorder {
+    fn attach(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), DoorbellError> {
+        self.doorbells.lock().unwrap().push((address, event.as_raw_fd()));
+        Ok(())
+    }
+
+    fn detach(&self, address: u64, event: BorrowedFd<'_>) {
+        let mut doorbells = self.doorbells.lock().unwrap();
+        let at = doorbells.iter().position(|one| *one == (address, event.as_raw_fd())).expect("was attached");
+        doorbells.remove(at);
+    }
+}
+
+impl MessageRoutes for Recorder {
+    fn connect(&self, vector: u16, _: BorrowedFd<'_>, message: Option<Message>) -> std::io::Result<()> {
+        self.messages.lock().unwrap().push((vector, message));
+        Ok(())
+    }
+}
+
+struct Machine {
+    ram: Arc<GuestRam>,
+    function: Arc<VirtioPci<Echo>>,
+    driver: Driver,
+    recorder: Arc<Recorder>,
+}
+
+fn machine() -> Machine {
+    let ram = ram(1 << 20);
+    let recorder = Arc::new(Recorder::default());
+    let wiring = Wiring {
+        ram: ram.clone(),
+        doorbells: recorder.clone(),
+        messages: recorder.clone(),
+        address: BAR,
+        line: 11,
+    };
+    let function = Arc::new(VirtioPci::new(Arc::new(Echo::default()), wiring).unwrap());
+    Machine { ram, driver: Driver::new(function.clone()), function, recorder }
+}
+
+impl Machine {
+    fn start(&self) -> FakeQueue {
+        self.driver.negotiate(0);
+        let rings = Rings::at(RAM, 16);
+        self.ram.zero(RAM, 0x2000).unwrap();
+        self.driver.set_queue(0, &rings);
+        self.driver.ready();
+        FakeQueue::new(self.ram.clone(), rings)
+    }
+
+    fn echo(&self, queue: &mut FakeQueue) {
+        self.ram.write(BUFFERS, b"hello").unwrap();
+        self.ram.zero(BUFFERS + 64, 5).unwrap();
+        let head = queue.add(&[(BUFFERS, 5, 0), (BUFFERS + 64, 8, WRITE)]);
+        self.driver.kick(0);
+        assert!(self.function.kicks()[0].is_signalled());
+        assert!(self.function.device().serve());
+        assert_eq!(queue.take_used(), Some((head.into(), 5)));
+        let mut text = [0; 5];
+        self.ram.read(BUFFERS + 64, &mut text).unwrap();
+        assert_eq!(&text, b"hello");
+    }
+}
+
+#[test]
+fn a_driver_finds_it_and_gets_answers_by_pin() {
+    let machine = machine();
+    assert_eq!(machine.function.read_config(0, 4), 0x1041_1af4);
+    let mut queue = machine.start();
+    machine.echo(&mut queue);
+    let notifier = machine.function.notifier();
+    assert!(notifier.pin().take());
+    assert_ne!(machine.function.read_config(4, 4) & 1 << 19, 0);
+    // The guest ends the interrupt without having looked why: it comes again.
+    notifier.resample();
+    assert!(notifier.pin().take());
+    assert_eq!(machine.driver.isr(), 1);
+    assert_eq!(machine.driver.isr(), 0, "reading clears it");
+    notifier.resample();
+    assert!(!notifier.pin().is_signalled());
+    // The pin turned off, and on again with something to tell.
+    machine.function.write_config(4, 2, 0x406);
+    machine.echo(&mut queue);
+    assert!(!notifier.pin().is_signalled());
+    machine.function.write_config(4, 2, 0x006);
+    assert!(notifier.pin().is_signalled());
+}
+
+#[test]
+fn with_msix_interrupts_are_messages_and_the_pin_is_silent() {
+    let machine = machine();
+    machine.driver.set_msix(true);
+    machine.driver.set_message(1, 0xfee0_0000, 0x40);
+    assert_eq!(
+        *machine.recorder.messages.lock().unwrap(),
+        [(1, Some(Message { address: 0xfee0_0000, data: 0x40 }))]
+    );
+    let mut queue = machine.start();
+    machine.echo(&mut queue);
+    let notifier = machine.function.notifier();
+    assert!(notifier.queue_event(0).unwrap().take());
+    assert!(!notifier.pin().is_signalled());
+    assert_eq!(machine.driver.isr(), 0);
+    assert!(notifier.queue_event(1).is_none(), "no vector was chosen");
+}
+
+#[test]
+fn doorbells_follow_the_base_address_while_the_driver_is_ready() {
+    let machine = machine();
+    let bells = || machine.recorder.doorbells.lock().unwrap().clone();
+    let kick = machine.function.kicks()[0].as_fd().as_raw_fd();
+    assert_eq!(bells(), []);
+    machine.start();
+    assert_eq!(bells(), [(u64::from(BAR) + region::NOTIFY, kick)], "of the queue that is enabled");
+    machine.function.write_config(0x10, 4, 0xd000_0000);
+    assert_eq!(bells(), [(0xd000_0000 + region::NOTIFY, kick)]);
+    // As when a driver finds out the size.
+    machine.function.write_config(4, 2, 4);
+    assert_eq!(bells(), []);
+    machine.function.write_config(4, 2, 6);
+    assert_eq!(bells().len(), 1);
+    // Where RAM or an interrupt controller is, there is no doorbell.
+    for address in [0x10_0000, 0xfec0_0000, 0xffff_8000] {
+        machine.function.write_config(0x10, 4, address);
+        assert_eq!(bells(), []);
+    }
+    machine.function.write_config(0x10, 4, BAR);
+    assert_eq!(bells().len(), 1);
+    machine.driver.reset();
+    assert_eq!(bells(), []);
+}
+
+#[test]
+fn a_device_works_again_after_a_reset_at_any_moment() {
+    let machine = machine();
+    machine.driver.set_status(0);
+    for turn in 0..6 {
+        let mut queue = machine.start();
+        machine.echo(&mut queue);
+        queue.add(&[(BUFFERS, 5, 0), (BUFFERS + 64, 8, WRITE)]);
+        machine.driver.kick(0);
+        if turn % 2 == 0 {
+            machine.driver.reset();
+            assert!(!machine.function.device().serve(), "a reset device touches no queue");
+            assert_eq!(queue.take_used(), None);
+            machine.driver.kick(0);
+            assert!(!machine.function.kicks()[0].is_signalled(), "notified after a reset");
+        }
+    }
+}
+
+#[test]
+fn notifications_before_the_driver_is_ready_and_of_no_queue_are_nothing() {
+    let machine = machine();
+    machine.driver.kick(0);
+    machine.driver.negotiate(0);
+    machine.driver.set_queue(0, &Rings::at(RAM, 16));
+    machine.driver.kick(0);
+    machine.driver.ready();
+    machine.driver.kick(1);
+    machine.driver.kick(900);
+    assert!(machine.function.kicks().iter().all(|kick| !kick.is_signalled()));
+    assert_eq!(machine.driver.status() & status::DEVICE_NEEDS_RESET, 0);
+}
+
+#[test]
+fn a_mistake_needs_a_reset_and_is_forgotten_after_it() {
+    let machine = machine();
+    let mut queue = machine.start();
+    queue.publish(77);
+    machine.driver.kick(0);
+    machine.function.device().serve();
+    assert_ne!(machine.driver.status() & status::DEVICE_NEEDS_RESET, 0);
+    assert_eq!(machine.driver.isr() & 2, 2, "the driver is told");
+    let mut queue = machine.start();
+    machine.echo(&mut queue);
+
+    // A queue outside of RAM, and one that is missing.
+    for rings in [Some(Rings::at(0, 16)), Some(Rings { size: 5, ..Rings::at(RAM, 16) }), None] {
+        machine.driver.negotiate(0);
+        rings.iter().for_each(|rings| machine.driver.set_queue(0, rings));
+        machine.driver.ready();
+        assert_ne!(machine.driver.status() & status::DEVICE_NEEDS_RESET, 0);
+        machine.driver.kick(0);
+        assert!(!machine.function.device().serve());
+    }
+    let mut queue = machine.start();
+    machine.echo(&mut queue);
+}
+
+#[test]
+fn features_that_the_device_cannot_combine_are_refused() {
+    let machine = machine();
+    machine.driver.reset();
+    machine.driver.set_status(3);
+    machine.driver.accept(feature::VERSION_1 | 2);
+    machine.driver.set_status(11);
+    assert_eq!(machine.driver.status(), 3);
+    machine.driver.accept(feature::VERSION_1 | 3);
+    machine.driver.set_status(11);
+    assert_eq!(machine.driver.status(), 11);
+}
+
+#[test]
+fn a_change_of_configuration_is_announced() {
+    let machine = machine();
+    let notifier = machine.function.notifier();
+    notifier.config_changed();
+    assert_eq!(machine.driver.read(common_cfg::CONFIG_GENERATION, 1), 1);
+    assert_eq!(machine.driver.isr(), 0, "nobody is there to be told");
+    machine.start();
+    notifier.config_changed();
+    assert_eq!(machine.driver.read(common_cfg::CONFIG_GENERATION, 1), 2);
+    assert_eq!(machine.driver.isr(), 2);
+    assert_eq!(machine.driver.read(region::DEVICE, 4), 0x0403_0201);
+    assert_eq!(machine.driver.read(region::DEVICE + 4, 4), 0x0605);
+    assert_eq!(machine.driver.read(region::DEVICE + 0xffc, 4), 0);
+}
+
+/// Capabilities of vendor type by their virtio type: offset in configuration space.
+fn capability(function: &dyn Function, kind: u32) -> u8 {
+    let mut at = function.read_config(0x34, 1) as u8;
+    loop {
+        if function.read_config(at, 1) == 9 && function.read_config(at + 3, 1) == kind {
+            return at;
+        }
+        at = function.read_config(at + 1, 1) as u8;
+        assert_ne!(at, 0, "capability {kind}");
+    }
+}
+
+#[test]
+fn capabilities_say_where_registers_are() {
+    let machine = machine();
+    let function = machine.function.as_ref();
+    for (kind, offset, length) in
+        [(1, region::COMMON, 56), (2, region::NOTIFY, 8), (3, region::ISR, 1), (4, region::DEVICE, 0x1000)]
+    {
+        let at = capability(function, kind);
+        assert_eq!(function.read_config(at + 4, 1), 0, "base address 0");
+        assert_eq!(u64::from(function.read_config(at + 8, 4)), offset);
+        assert_eq!(function.read_config(at + 12, 4), length);
+    }
+    assert_eq!(function.read_config(capability(function, 2) + 16, 4), 4);
+}
+
+#[test]
+fn registers_can_be_reached_through_configuration_space() {
+    let machine = machine();
+    let function = machine.function.as_ref();
+    let at = capability(function, 5);
+    let access = |offset: u32, length: u32| {
+        function.write_config(at + 4, 1, 0);
+        function.write_config(at + 8, 4, offset);
+        function.write_config(at + 12, 4, length);
+    };
+    access(common_cfg::DEVICE_STATUS as u32, 1);
+    function.write_config(at + 16, 4, 3);
+    assert_eq!(machine.driver.status(), 3);
+    assert_eq!(function.read_config(at + 16, 4), 3);
+    access(region::DEVICE as u32, 4);
+    assert_eq!(function.read_config(at + 16, 4), 0x0403_0201);
+    for (offset, length) in [(0xffff_fffc, 4), (0x7ffe, 4), (2, 4), (0, 3), (0, 0), (0, 8), (0, 0xffff_ffff)]
+    {
+        access(offset, length);
+        function.write_config(at + 16, 4, 0);
+        assert_eq!(function.read_config(at + 16, 4), 0xffff_ffff, "{offset:#x} {length}");
+    }
+    function.write_config(at + 4, 1, 1);
+    assert_eq!(function.read_config(at + 16, 4), 0xffff_ffff, "another base address");
+    assert_eq!(machine.driver.status(), 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Any accesses at all, with the device's thread in between: no panic, and after a reset the device works.
+    #[test]
+    fn any_accesses_are_survived(
+        accesses in prop::collection::vec(
+            (0_u8..4, prop_oneof![0_u64..64, 0_u64..0x8000], prop::sample::select(vec![1_u8, 2, 4, 8]),
+             prop_oneof![0_u64..16, Just(RAM), Just(RAM + 0x1000), any::<u64>()]), 0..80),
+    ) {
+        let ram = ram(1 << 20);
+        let wiring = Wiring {
+            ram: ram.clone(),
+            doorbells: Arc::new(NoDoorbells),
+            messages: Arc::new(NotConnected),
+            address: BAR,
+            line: 5,
+        };
+        let function = Arc::new(VirtioPci::new(Arc::new(Echo::default()), wiring).unwrap());
+        for (what, offset, width, value) in accesses {
+            match what {
+                0 => drop(function.read_memory(u64::from(BAR) + offset, width)),
+                1 => drop(function.write_memory(u64::from(BAR) + offset, width, value)),
+                2 => function.write_config(offset as u8, width.min(4), value as u32),
+                _ => drop(function.read_config(offset as u8, width.min(4))),
+            }
+            // Whatever it is handed by then, the echo is a device that unwraps.
+            if function.device().0.lock().unwrap().is_some() {
+                function.device().stop();
+            }
+        }
+        function.write_config(0x10, 4, BAR);
+        function.write_config(4, 2, 6);
+        let driver = Driver::new(function.clone());
+        let recorder = Arc::new(Recorder::default());
+        let machine = Machine { ram, function, driver, recorder };
+        machine.driver.set_msix(false);
+        let mut queue = machine.start();
+        machine.echo(&mut queue);
+    }
+}
