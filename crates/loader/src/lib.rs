@@ -53,6 +53,8 @@ mod image;
 mod inspect;
 mod symbols;
 mod tar_reader;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod text;
 
 pub use archive::{Archive, Entry, EntryKind};

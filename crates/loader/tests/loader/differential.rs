@@ -7,7 +7,9 @@ use nerite_loader::{Interface, Kernel, KernelVersion, Limits};
 use proptest::prelude::*;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
-use crate::elf::{CODE, Elf, Note, R_64, R_GLOB_DAT, R_RELATIVE, Rela, Segment, abi_tag, interface_note};
+use nerite_loader::testing::{
+    CODE, Elf, Note, R_64, R_GLOB_DAT, R_RELATIVE, Rela, Segment, abi_tag, interface_note,
+};
 
 /// Loads a file both ways and compares all there is to compare.
 fn compare(file: &[u8], start: u64) {

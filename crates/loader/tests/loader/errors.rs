@@ -3,7 +3,7 @@
 use nerite_loader::{Error, Image, Kernel, Limits};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
-use crate::elf::{
+use nerite_loader::testing::{
     CODE, Elf, Note, R_64, R_GLOB_DAT, R_RELATIVE, Rela, Segment, interface_note, program_header,
 };
 
@@ -243,7 +243,7 @@ fn relocated_values() {
     // Weak and undefined wins over what is in the file.
     data[32..40].copy_from_slice(&[0xff; 8]);
     let absolute = elf.dynamic_symbols.len() as u32;
-    elf.dynamic_symbols.push(crate::elf::Symbol {
+    elf.dynamic_symbols.push(nerite_loader::testing::Symbol {
         name: b"abs",
         info: 0x10,
         section: 0xfff1,

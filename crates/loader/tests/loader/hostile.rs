@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::elf::{CODE, Elf, program_header};
 use crate::exercise;
+use nerite_loader::testing::{CODE, Elf, program_header};
 
 /// Numbers at which arithmetic and comparisons go wrong.
 fn number() -> impl Strategy<Value = u64> {
@@ -111,17 +111,14 @@ fn odd_kernel() -> impl Strategy<Value = Elf> {
     (relr, relas, segments, tls, dynamic, number()).prop_map(
         |(relr, relas, segments, tls, dynamic, number)| {
             let mut elf = Elf { relr, tls, dynamic, ..Elf::hermit() };
-            elf.relas.extend(relas.into_iter().map(|(place, kind, symbol)| crate::elf::Rela {
+            elf.relas.extend(relas.into_iter().map(|(place, kind, symbol)| nerite_loader::testing::Rela {
                 place,
                 kind,
                 symbol,
                 addend: number as i64,
             }));
-            elf.segments.extend(segments.into_iter().map(|(address, memory_size)| crate::elf::Segment {
-                address,
-                data: vec![1; 16],
-                memory_size,
-                flags: 7,
+            elf.segments.extend(segments.into_iter().map(|(address, memory_size)| {
+                nerite_loader::testing::Segment { address, data: vec![1; 16], memory_size, flags: 7 }
             }));
             for symbol in &mut elf.symbols {
                 (symbol.value, symbol.size) = (number, number);

@@ -5,8 +5,8 @@ use std::fs;
 use nerite_loader::{EntryKind, Error, Format, Image, Limits};
 use tar::{Builder, EntryType, Header};
 
-use crate::elf::{CODE, Elf, Symbol};
 use crate::exercise::gzip;
+use nerite_loader::testing::{CODE, Elf, Symbol};
 
 const CONFIG: &str = "version = '1'\nkernel = '/bin/app'\n[input]\nkernel_args = ['-ip', '10.0.5.3']\napp_args = ['a b']\nenv_vars = ['A=1']\n[requirements]\nmemory = '32 MiB'\ncpus = 2\n";
 

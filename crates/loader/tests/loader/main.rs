@@ -2,7 +2,6 @@
 #![allow(clippy::cast_possible_truncation, reason = "the files made here are small")]
 
 mod differential;
-mod elf;
 mod errors;
 mod exercise;
 mod hostile;

@@ -1,76 +1,117 @@
-//! Writes small, well-formed Hermit ELF files, to be loaded or to be damaged.
+//! Writes small, well-formed Hermit ELF files for tests: to be loaded or to be damaged.
 //!
 //! The file: header, program headers, notes, dynamic section, relocations, dynamic symbols (all of that is the first
 //! loadable segment), then the segments' bytes, then symbol table, strings and section headers (not loaded).
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "only tests use it, and their files are small"
+)]
+
 /// File offset of a program header.
-pub(crate) fn program_header(index: usize) -> usize {
+pub fn program_header(index: usize) -> usize {
     64 + 56 * index
 }
 
-pub(crate) const ET_EXEC: u16 = 2;
-pub(crate) const ET_DYN: u16 = 3;
+/// A program with a fixed address.
+pub const ET_EXEC: u16 = 2;
+/// A relocatable program.
+pub const ET_DYN: u16 = 3;
 
-pub(crate) const R_64: u32 = 1;
-pub(crate) const R_GLOB_DAT: u32 = 6;
-pub(crate) const R_RELATIVE: u32 = 8;
+/// Relocation: symbol and addend.
+pub const R_64: u32 = 1;
+/// Relocation: symbol.
+pub const R_GLOB_DAT: u32 = 6;
+/// Relocation: start address and addend.
+pub const R_RELATIVE: u32 = 8;
 
 /// Address of the first segment of [`Elf::hermit`], relative to the start.
-pub(crate) const CODE: u64 = 0x1_0000;
+pub const CODE: u64 = 0x1_0000;
 
+/// A loadable segment.
 #[derive(Debug, Clone)]
-pub(crate) struct Segment {
-    pub(crate) address: u64,
-    pub(crate) data: Vec<u8>,
-    pub(crate) memory_size: u64,
-    pub(crate) flags: u32,
+pub struct Segment {
+    /// Address as linked.
+    pub address: u64,
+    /// The bytes in the file.
+    pub data: Vec<u8>,
+    /// Size in memory in bytes.
+    pub memory_size: u64,
+    /// Permissions: 1 execute, 2 write, 4 read.
+    pub flags: u32,
 }
 
+/// An ELF note.
 #[derive(Debug, Clone)]
-pub(crate) struct Note {
-    pub(crate) name: &'static [u8],
-    pub(crate) kind: u32,
-    pub(crate) desc: Vec<u8>,
+pub struct Note {
+    /// Its name with its final zero byte.
+    pub name: &'static [u8],
+    /// Its type.
+    pub kind: u32,
+    /// Its contents.
+    pub desc: Vec<u8>,
 }
 
+/// A relocation with addend.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rela {
-    pub(crate) place: u64,
-    pub(crate) kind: u32,
-    pub(crate) symbol: u32,
-    pub(crate) addend: i64,
+pub struct Rela {
+    /// What it changes: an address as linked.
+    pub place: u64,
+    /// Its type.
+    pub kind: u32,
+    /// Index of a dynamic symbol.
+    pub symbol: u32,
+    /// What is added.
+    pub addend: i64,
 }
 
+/// A symbol.
 #[derive(Debug, Clone)]
-pub(crate) struct Symbol {
-    pub(crate) name: &'static [u8],
+pub struct Symbol {
+    /// Its name.
+    pub name: &'static [u8],
     /// Binding in the upper half, type in the lower.
-    pub(crate) info: u8,
-    pub(crate) section: u16,
-    pub(crate) value: u64,
-    pub(crate) size: u64,
+    pub info: u8,
+    /// The section it is in; 0 if undefined.
+    pub section: u16,
+    /// Its address as linked.
+    pub value: u64,
+    /// Its size in bytes, 0 if unknown.
+    pub size: u64,
 }
 
+/// A Hermit ELF file to be.
 #[derive(Debug, Clone)]
-pub(crate) struct Elf {
-    pub(crate) kind: u16,
+pub struct Elf {
+    /// Type of the file: [`ET_DYN`] or [`ET_EXEC`].
+    pub kind: u16,
     /// Address of the file header as linked; all other addresses are as they are.
-    pub(crate) base: u64,
-    pub(crate) entry: u64,
-    pub(crate) notes: Vec<Note>,
+    pub base: u64,
+    /// Entry point as linked.
+    pub entry: u64,
+    /// The notes that count.
+    pub notes: Vec<Note>,
     /// Notes of a second note segment.
-    pub(crate) more_notes: Vec<Note>,
-    pub(crate) segments: Vec<Segment>,
+    pub more_notes: Vec<Note>,
+    /// The loadable segments after the first, which holds the headers.
+    pub segments: Vec<Segment>,
     /// Address, size in the file, size in memory, alignment.
-    pub(crate) tls: Option<(u64, u64, u64, u64)>,
-    pub(crate) relas: Vec<Rela>,
-    pub(crate) relr: Vec<u64>,
-    pub(crate) dynamic_symbols: Vec<Symbol>,
+    pub tls: Option<(u64, u64, u64, u64)>,
+    /// `DT_RELA` relocations.
+    pub relas: Vec<Rela>,
+    /// `DT_RELR` relocations, packed.
+    pub relr: Vec<u64>,
+    /// Symbols that relocations refer to.
+    pub dynamic_symbols: Vec<Symbol>,
     /// Names of libraries.
-    pub(crate) needed: Vec<&'static [u8]>,
+    pub needed: Vec<&'static [u8]>,
     /// Further entries of the dynamic section.
-    pub(crate) dynamic: Vec<(u64, u64)>,
-    pub(crate) symbols: Vec<Symbol>,
+    pub dynamic: Vec<(u64, u64)>,
+    /// Symbols for people.
+    pub symbols: Vec<Symbol>,
 }
 
 impl Default for Elf {
@@ -93,17 +134,19 @@ impl Default for Elf {
     }
 }
 
-pub(crate) fn interface_note(version: u32) -> Note {
+/// The note that names a hypercall interface.
+pub fn interface_note(version: u32) -> Note {
     Note { name: b"UHYVEIF\0", kind: 0x5b00, desc: version.to_be_bytes().to_vec() }
 }
 
-pub(crate) fn abi_tag(words: [u32; 4]) -> Note {
+/// The note that names the kernel's version: 6, major, minor, patch.
+pub fn abi_tag(words: [u32; 4]) -> Note {
     Note { name: b"GNU\0", kind: 1, desc: words.iter().flat_map(|word| word.to_le_bytes()).collect() }
 }
 
 impl Elf {
     /// A relocatable kernel with code, data with .bss, TLS, relocations of all kinds, notes and symbols.
-    pub(crate) fn hermit() -> Self {
+    pub fn hermit() -> Self {
         let mut elf = Self {
             segments: vec![
                 Segment { address: CODE, data: vec![0x90; 0x123], memory_size: 0x123, flags: 5 },
@@ -150,7 +193,7 @@ impl Elf {
     }
 
     /// The same at a fixed address.
-    pub(crate) fn fixed(base: u64) -> Self {
+    pub fn fixed(base: u64) -> Self {
         let mut elf = Self::hermit();
         elf.kind = ET_EXEC;
         elf.base = base;
@@ -164,12 +207,12 @@ impl Elf {
     }
 
     /// Index among the program headers of a segment of `segments`.
-    pub(crate) fn segment_index(index: usize) -> usize {
+    pub fn segment_index(index: usize) -> usize {
         index + 1
     }
 
     /// The file.
-    pub(crate) fn build(&self) -> Vec<u8> {
+    pub fn build(&self) -> Vec<u8> {
         let mut file = File(vec![0; program_header(8 + self.segments.len())]);
         let notes = [&self.notes, &self.more_notes].map(|notes| file.add(&note_bytes(notes)));
         let (symbols, strings, dynamic) = self.add_dynamic(&mut file);
