@@ -179,3 +179,7 @@ pub(crate) fn addresses(layout: &Layout, loaded: &LoadedKernel) -> BootAddresses
         gdt: layout.gdt,
     }
 }
+
+#[cfg(test)]
+#[path = "boot_test.rs"]
+mod tests;

@@ -198,3 +198,7 @@ impl Unwinder<'_> {
         self.ram.read_obj::<u64>(translation.phys).ok()
     }
 }
+
+#[cfg(test)]
+#[path = "crash_test.rs"]
+mod tests;

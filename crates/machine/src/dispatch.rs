@@ -127,3 +127,7 @@ impl<V: Vcpu + ?Sized> Handler<V> for Dispatcher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_test.rs"]
+mod tests;

@@ -40,6 +40,8 @@ mod plan;
 mod posted;
 mod rate;
 mod running;
+#[cfg(test)]
+mod testing;
 
 pub use config::Config;
 pub use crash::{CrashReport, Frame, VcpuState};

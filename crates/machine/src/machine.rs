@@ -142,7 +142,8 @@ fn post_writes(vm: &Vm, interface: Interface) -> Option<Arc<dyn PostedWrites>> {
     vm.posted_writes()
 }
 
-fn platform(calls: Hypercalls, posted: Option<Arc<dyn PostedWrites>>) -> Result<Platform, Error> {
+/// The machine's devices.
+pub(crate) fn platform(calls: Hypercalls, posted: Option<Arc<dyn PostedWrites>>) -> Result<Platform, Error> {
     let mut ports = Bus::new("port");
     let pci = u64::from(EmptyPciHost::FIRST_PORT)..=u64::from(EmptyPciHost::LAST_PORT);
     ports.insert("PCI host", pci, Arc::new(EmptyPciHost::default()))?;

@@ -95,3 +95,7 @@ fn set(env: &mut Vec<(String, String)>, key: &str, value: &str) {
 fn round_up(size: u64) -> u64 {
     size.checked_next_multiple_of(crate::config::MEMORY_GRANULARITY).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;

@@ -1,0 +1,122 @@
+use nerite_loader::testing::Elf;
+
+use super::*;
+use crate::config::{CpuConfig, GuestConfig, MemoryConfig};
+use crate::testing::image;
+use crate::testing::log::lines_of;
+
+const MIB: u64 = 1 << 20;
+
+fn v2() -> Elf {
+    image::elf(2, Some([0, 13, 0]))
+}
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config { image: "some/image".into(), ..Config::default() };
+    change(&mut config);
+    config
+}
+
+fn plan(image: &Image, change: impl FnOnce(&mut Config)) -> Result<Plan, Error> {
+    Plan::new(&config(change), image)
+}
+
+/// The message of the error that this must be.
+#[track_caller]
+fn error(image: &Image, change: impl FnOnce(&mut Config)) -> String {
+    plan(image, change).unwrap_err().to_string()
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn with_nothing_asked_for_it_is_64_mib_and_one_cpu() {
+    let plan = plan(&image::parse(&v2()), |_| {}).unwrap();
+    let expected = Plan {
+        memory: 64 * MIB,
+        cpus: 1,
+        kernel_args: Vec::new(),
+        app_args: Vec::new(),
+        env: Vec::new(),
+        mounts: Vec::new(),
+    };
+    assert_eq!(plan, expected);
+}
+
+#[test]
+fn the_image_asks_and_the_user_decides() {
+    let image = image::archive(&v2(), "env_vars = ['A=own', 'B=own=2']", "memory = '129 MiB'\ncpus = 3");
+    let own = plan(&image, |_| {}).unwrap();
+    // Rounded up to whole large pages.
+    assert_eq!((own.memory, own.cpus), (130 * MIB, 3));
+    assert_eq!((own.kernel_args, own.app_args), (vec!["-own".to_owned()], vec!["own".to_owned()]));
+    assert_eq!(own.env, pairs(&[("A", "own"), ("B", "own=2")]));
+
+    let given = plan(&image, |config| {
+        config.memory = MemoryConfig { size: Some(256 * MIB), ..MemoryConfig::default() };
+        config.cpus = CpuConfig { count: Some(4), affinity: vec![0, 1, 0, 1], ..CpuConfig::default() };
+        config.guest = GuestConfig {
+            kernel_args: vec!["-k".to_owned()],
+            app_args: vec!["given".to_owned()],
+            env: pairs(&[("C", "1"), ("B", "given"), ("C", "2")]),
+        };
+    });
+    let given = given.unwrap();
+    assert_eq!((given.memory, given.cpus), (256 * MIB, 4));
+    assert_eq!((given.kernel_args, given.app_args), (vec!["-k".to_owned()], vec!["given".to_owned()]));
+    assert_eq!(given.env, pairs(&[("A", "own"), ("B", "given"), ("C", "2")]));
+}
+
+#[test]
+fn less_than_the_image_requires_is_refused() {
+    let image = image::archive(&v2(), "", "memory = '100 MiB'\ncpus = 2");
+    let text = error(&image, |config| config.memory.size = Some(64 * MIB));
+    assert!(text.starts_with("some/image: ") && text.contains("pass --memory 100M or more"), "{text}");
+    let text = error(&image, |config| config.cpus.count = Some(1));
+    assert!(text.starts_with("some/image: ") && text.contains("pass --cpus 2 or more"), "{text}");
+    assert!(plan(&image, |config| config.memory.size = Some(100 * MIB)).is_ok());
+}
+
+#[test]
+fn what_no_machine_can_have_is_refused() {
+    let image = image::parse(&v2());
+    for size in [0, 15 * MIB] {
+        let text = error(&image, |config| config.memory.size = Some(size));
+        assert!(text.contains("pass at least 16M to --memory"), "{text}");
+    }
+    for cpus in [0, MAX_CPUS + 1, u32::MAX] {
+        let text = error(&image, |config| config.cpus.count = Some(cpus));
+        assert!(text.contains("pass 1 to 16 to --cpus"), "{text}");
+    }
+    for affinity in [vec![0], vec![0, 1, 2]] {
+        let text = error(&image, |config| {
+            config.cpus = CpuConfig { count: Some(2), affinity, ..CpuConfig::default() };
+        });
+        assert!(text.contains("name one for each"), "{text}");
+    }
+    let hungry = image::archive(&v2(), "", "cpus = 17");
+    assert!(error(&hungry, |_| {}).contains("17 CPUs"));
+    let hungry = image::archive(&v2(), "", "memory = '18446744073709551615 B'");
+    assert_eq!(plan(&hungry, |_| {}).unwrap().memory, u64::MAX, "which no layout takes");
+}
+
+#[test]
+fn what_an_image_says_wrongly_is_told_and_left_out() {
+    let image = image::archive(&v2(), "env_vars = ['host', '=x', 'A=', 'B']", "");
+    let (plan, lines) = lines_of(|| plan(&image, |_| {}).unwrap());
+    assert_eq!(plan.env, pairs(&[("A", "")]));
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].contains("some/image: hermit.toml: \"host\""), "{}", lines[0]);
+}
+
+#[test]
+fn kernel_arguments_do_not_reach_a_v1_kernel_and_that_is_told() {
+    let image = image::parse(&image::elf(1, None));
+    let (_, lines) = lines_of(|| plan(&image, |config| config.guest.kernel_args = vec!["-ip".to_owned()]));
+    assert!(
+        matches!(&lines[..], [line] if line.contains("not passed on") && line.contains("-ip")),
+        "{lines:?}"
+    );
+}

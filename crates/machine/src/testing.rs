@@ -1,0 +1,151 @@
+//! What this crate's unit tests share: a machine without a hypervisor, and a log that can be read.
+
+use std::io::Read;
+use std::num::NonZeroU64;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nerite_devices::{Console, Input, Sink};
+use nerite_hostfs::{HostFs, Limits};
+use nerite_hypercall::{v1, v2};
+use nerite_memory::{Backing, GuestRam, Region};
+use nerite_vcpu::scripted::Scripted;
+use rustix::event::{EventfdFlags, eventfd};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::budget::LogBudget;
+use crate::dispatch::{Dispatcher, Platform};
+use crate::hypercalls::{CommandLine, Hypercalls, Next, Scratch};
+use crate::machine::platform;
+use crate::rate::Rate;
+
+pub(crate) mod image;
+pub(crate) mod log;
+pub(crate) mod tables;
+
+pub(crate) const MIB: u64 = 1 << 20;
+/// The end of the lower part of RAM.
+pub(crate) const RAM_END: u64 = 4 * MIB;
+/// Where the higher part of RAM is, which 32 bits cannot express.
+pub(crate) const HIGH: u64 = 5 << 30;
+/// Where parameters are put.
+pub(crate) const PARAMS: u64 = 0x5000;
+
+/// A machine as the hypercalls and the dispatcher see it: RAM at 0 to 4 MiB and 5 GiB to 5 GiB + 2 MiB, a console whose
+/// other end is here, and a vCPU that does as it is told.
+pub(crate) struct Guest {
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) vcpu: Scripted,
+    pub(crate) scratch: Scratch,
+    /// The other end of the console's output.
+    pub(crate) screen: UnixStream,
+    /// The other end of the console's input, which ends when this is dropped.
+    pub(crate) keyboard: Option<UnixStream>,
+}
+
+/// How a [`Guest`] differs from the usual one.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) command_line: CommandLine,
+    pub(crate) bytes_per_second: Option<u64>,
+}
+
+impl Guest {
+    pub(crate) fn new() -> Self {
+        Self::with(Setup::default())
+    }
+
+    pub(crate) fn with(setup: Setup) -> Self {
+        let regions = [Region { start: 0, size: RAM_END }, Region { start: HIGH, size: 2 * MIB }];
+        let ram = Arc::new(GuestRam::new(&regions, &Backing::default()).unwrap());
+        let (console, screen) = UnixStream::pair().unwrap();
+        let (keyboard, input) = UnixStream::pair().unwrap();
+        screen.set_nonblocking(true).unwrap();
+        let calls = Hypercalls {
+            ram: ram.clone(),
+            console: Arc::new(Console::new(Sink::Fd(console.into())).unwrap()),
+            input: Input::new(Some(input.into())),
+            files: HostFs::new(&[], &[], Limits::default()).unwrap(),
+            command_line: setup.command_line,
+            stop_event: Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap()),
+            stopping: Arc::new(AtomicBool::new(false)),
+            rate: setup.bytes_per_second.and_then(NonZeroU64::new).map(Rate::new),
+            budget: LogBudget::new(64),
+        };
+        Self {
+            ram,
+            platform: Arc::new(platform(calls, None).unwrap()),
+            vcpu: Scripted::default(),
+            scratch: Scratch::default(),
+            screen,
+            keyboard: Some(keyboard),
+        }
+    }
+
+    pub(crate) fn calls(&self) -> &Hypercalls {
+        &self.platform.calls
+    }
+
+    pub(crate) fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(self.platform.clone())
+    }
+
+    /// What has come out of the console, a partial line included.
+    pub(crate) fn shown(&mut self) -> Vec<u8> {
+        self.calls().console.flush().unwrap();
+        self.arrived()
+    }
+
+    /// What has come out of the console so far.
+    pub(crate) fn arrived(&mut self) -> Vec<u8> {
+        let mut shown = Vec::new();
+        let mut buffer = [0; 8192];
+        while let Ok(length @ 1..) = self.screen.read(&mut buffer) {
+            shown.extend_from_slice(&buffer[..length]);
+        }
+        shown
+    }
+
+    /// Says that the machine is being stopped, as the end of another vCPU does.
+    pub(crate) fn stop(&self) {
+        self.calls().stopping.store(true, Ordering::Release);
+        rustix::io::write(&self.calls().stop_event, &1_u64.to_ne_bytes()).unwrap();
+    }
+
+    pub(crate) fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.ram.read(address, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// A call of interface v1 with what is in EAX.
+    pub(crate) fn v1_at(&mut self, call: v1::Call, eax: u64) -> Next {
+        let eax = u32::try_from(eax).unwrap();
+        self.platform.calls.v1(call, eax, &mut self.vcpu, &mut self.scratch)
+    }
+
+    /// A call of interface v1 that must come back, with these parameters; gives what they are afterwards.
+    pub(crate) fn v1<T: FromBytes + IntoBytes + Immutable>(&mut self, call: v1::Call, params: T) -> T {
+        self.ram.write_obj(PARAMS, &params).unwrap();
+        let next = self.v1_at(call, PARAMS);
+        assert!(matches!(next, Next::Resume), "{call:?}: {next:?}");
+        self.ram.read_obj(PARAMS).unwrap()
+    }
+
+    /// A call of interface v2 with what is in RDI.
+    pub(crate) fn v2_at(&mut self, call: v2::Call, rdi: u64) -> Next {
+        self.platform.calls.v2(call, rdi, &mut self.scratch)
+    }
+
+    /// A call of interface v2 that must come back, with these parameters, which lie beyond 4 GiB; gives what they are
+    /// afterwards.
+    pub(crate) fn v2<T: FromBytes + IntoBytes + Immutable>(&mut self, call: v2::Call, params: T) -> T {
+        let address = HIGH + PARAMS;
+        self.ram.write_obj(address, &params).unwrap();
+        let next = self.v2_at(call, address);
+        assert!(matches!(next, Next::Resume), "{call:?}: {next:?}");
+        self.ram.read_obj(address).unwrap()
+    }
+}
