@@ -12,6 +12,7 @@ use nerite_machine::config::Mount;
 
 use crate::affinity::Affinity;
 use crate::exit_code;
+use crate::observe::ObserveArgs;
 use crate::settings::{
     CpuCount, EnvSetting, FileCount, OutputSetting, file_mapping, parse_rate, read_only_mount,
 };
@@ -80,6 +81,10 @@ pub struct RunArgs {
     /// Memory, machine and guest.
     #[command(flatten)]
     pub settings: SettingsArgs,
+
+    /// Statistics, limits and control.
+    #[command(flatten)]
+    pub observe: ObserveArgs,
 }
 
 /// The options of `vmm run` that a configuration file can hold, too.

@@ -10,6 +10,8 @@ pub const IMAGE: u8 = 242;
 pub const HOST: u8 = 243;
 /// The guest crashed.
 pub const CRASH: u8 = 244;
+/// The time that the guest was given is up.
+pub const TIME_LIMIT: u8 = 245;
 /// A signal ended the run: this, plus the signal's number.
 pub const SIGNAL_BASE: u8 = 128;
 
@@ -27,6 +29,7 @@ Exit codes of `vmm run`:
   242    wrong image
   243    the host cannot do it: no KVM, no memory, failed input or output
   244    the guest crashed; the report is on standard error
+  245    the guest's time was up (--time-limit)
   128+n  ended by signal n: 130 SIGINT, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output
 
 240 and above come with a message on standard error, unless they are the guest's own.";
@@ -80,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_code() {
-        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, BROKEN_PIPE] {
+        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, BROKEN_PIPE] {
             assert!(HELP.contains(&format!("{code} ")), "{code}");
         }
     }

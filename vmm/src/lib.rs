@@ -25,6 +25,7 @@ pub mod error;
 pub mod exit_code;
 pub mod logging;
 pub mod merge;
+pub mod observe;
 pub mod output;
 pub mod program;
 pub mod run;

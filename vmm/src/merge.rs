@@ -12,6 +12,7 @@ use nerite_machine::config::{Config, CpuConfig, FileLimits, GuestConfig, MemoryC
 use crate::cli::RunArgs;
 use crate::config_file::{self, ConfigFileError, Loaded};
 use crate::error::Error;
+use crate::observe::ObserveArgs;
 use crate::settings::{EnvSetting, Settings};
 
 /// What `vmm` finds around it.
@@ -51,7 +52,7 @@ impl Surroundings {
 }
 
 /// A machine to run, and what there is to warn about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Resolved {
     /// The machine.
     pub config: Config,
@@ -59,6 +60,8 @@ pub struct Resolved {
     pub file: Option<PathBuf>,
     /// Lines of warning.
     pub warnings: Vec<String>,
+    /// What the program itself does to watch and control the run.
+    pub observe: ObserveArgs,
 }
 
 /// Puts everything together.
@@ -98,7 +101,8 @@ pub fn resolve(run: RunArgs, surroundings: &Surroundings) -> Result<Resolved, Er
         })?;
     }
     let env = environment(&settings.env, surroundings, &mut warnings);
-    Ok(Resolved { config: config(image, settings, env), file, warnings })
+    let config = Config { observe: run.observe.machine(), ..config(image, settings, env) };
+    Ok(Resolved { config, file, warnings, observe: run.observe })
 }
 
 /// Reads the configuration file that is named, or the first of the usual ones that exists.
@@ -230,6 +234,7 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
             log_lines: settings.max_log_lines.unwrap_or(OutputLimits::default().log_lines),
         },
         mounts: settings.mounts,
+        observe: nerite_machine::config::Observe::default(),
         file_limits: FileLimits {
             open_files: settings.max_open_files.map_or(limits.open_files, crate::settings::FileCount::get),
             bytes_written: settings.max_written.unwrap_or(limits.bytes_written),

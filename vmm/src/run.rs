@@ -32,8 +32,10 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let machine = Machine::new(&resolved.config).map_err(failed)?;
     // From here on a signal must stop vCPU threads first. Until here the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
-    let outcome = machine.start().and_then(|running| running.wait(Some(signals.fd()))).map_err(failed)?;
-    Ok(code(&outcome, &signals))
+    let running = machine.start().map_err(failed)?;
+    let (outcome, report) = running.wait_and_report(Some(signals.fd()));
+    resolved.observe.print(&report);
+    Ok(code(&outcome.map_err(failed)?, &signals))
 }
 
 /// What the program says of a machine that could not be made or go on.
@@ -86,6 +88,10 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
         Outcome::Crashed(report) => {
             output::say(&report.to_string());
             exit_code::CRASH
+        }
+        Outcome::TimeLimit => {
+            output::say("vmm: the guest's time is up");
+            exit_code::TIME_LIMIT
         }
         Outcome::Reset => {
             output::say("vmm: the guest asked for a reset, and is ended instead");

@@ -61,6 +61,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         let arguments = ["test", "--workspace", "--all-features", "--no-fail-fast"];
         libtest::run(cargo().args(arguments), !args.no_guests)
     });
+    run.group("every order of a vCPU's threads", loom);
     run.group("examples", examples);
     run.check("documentation", || {
         let mut command = cargo();
@@ -117,6 +118,15 @@ fn guests(run: &mut Run, quick: bool) {
             test_kernels::run(&tests, &runner)
         });
     }
+}
+
+/// Runs the models of the threads that share a vCPU, which a plain `cargo test` leaves out.
+fn loom() -> Result<Summary> {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--release", "--package", "nerite-vcpu", "--test", "loom"]);
+    command.arg("--target-dir").arg(paths::target().join("loom"));
+    // The lints that deny what tests may do are not for the primitives under loom.
+    libtest::run(command.env("RUSTFLAGS", "--cfg loom"), false)
 }
 
 /// Runs every example of every crate: they end by themselves and need no KVM.

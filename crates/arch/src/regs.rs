@@ -43,6 +43,13 @@ pub struct Regs {
     pub rflags: u64,
 }
 
+impl Regs {
+    /// RFLAGS.TF: a debug exception after each instruction (Intel SDM vol. 1, 3.4.3.3).
+    pub const RFLAGS_TF: u64 = 1 << 8;
+    /// RFLAGS.IF: maskable interrupts are taken (Intel SDM vol. 1, 3.4.3.3).
+    pub const RFLAGS_IF: u64 = 1 << 9;
+}
+
 /// A segment register with its hidden part (Intel SDM vol. 3, 3.4.3 and 3.4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Segment {

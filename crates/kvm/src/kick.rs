@@ -28,11 +28,24 @@ pub fn kick_signal() -> i32 {
     SIGRTMIN()
 }
 
-extern "C" fn on_kick(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // That it was delivered is all that is needed: system calls that wait end with EINTR.
+extern "C" fn on_kick(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // Of a kick from another thread it is enough that it was delivered: system calls that wait end with EINTR. A timer
+    // has nobody who could have set the flag.
+    // SAFETY: the kernel hands a valid structure to a handler that was installed with SA_SIGINFO.
+    let info = unsafe { &*info };
+    if info.si_code != libc::SI_TIMER {
+        return;
+    }
+    // SAFETY: `si_code` says that a timer of this process sent the signal, and so the value is there.
+    let flag = unsafe { info.si_value() }.sival_ptr.cast::<u8>();
+    if !flag.is_null() {
+        // SAFETY: this crate's timers are the only ones with this signal; they bring the address of a flag that stays
+        // valid for ever and is accessed through atomics only.
+        unsafe { AtomicU8::from_ptr(flag) }.fetch_or(KICK, Ordering::SeqCst);
+    }
 }
 
-/// Installs the (empty) handler of [`kick_signal`], once a process.
+/// Installs the handler of [`kick_signal`], once a process.
 fn install_handler() -> io::Result<()> {
     static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
     RESULT
@@ -44,7 +57,7 @@ thread_local! {
     static THREAD_ID: Cell<i32> = const { Cell::new(0) };
 }
 
-fn thread_id() -> i32 {
+pub(crate) fn thread_id() -> i32 {
     THREAD_ID.with(|id| {
         if id.get() == 0 {
             // SAFETY: gettid takes no arguments, touches no memory and cannot fail.
@@ -69,12 +82,17 @@ impl KickFlag {
         Ok(Arc::new(Self { pages, thread: AtomicI32::new(0) }))
     }
 
-    fn flag(&self) -> &AtomicU8 {
+    /// Where the flag lies, for as long as `self`.
+    pub(crate) fn address(&self) -> *mut u8 {
         // SAFETY: the offset lies in the first page, which `pages` maps readable and writable until `self` is dropped.
-        let byte = unsafe { self.pages.start().add(offset_of!(kvm_run, immediate_exit)) };
+        unsafe { self.pages.start().add(offset_of!(kvm_run, immediate_exit)) }.as_ptr()
+    }
+
+    fn flag(&self) -> &AtomicU8 {
+        let byte = self.address();
         // SAFETY: the byte is valid for as long as `self`, and user space accesses it through atomics only: nothing in
         // this crate touches the field in the vCPU's own mapping. The kernel only reads it.
-        unsafe { AtomicU8::from_ptr(byte.as_ptr()) }
+        unsafe { AtomicU8::from_ptr(byte) }
     }
 
     /// Says that the calling thread is about to run the vCPU.

@@ -32,11 +32,13 @@ mod pages;
 pub mod probe;
 mod ring;
 mod system;
+mod timer;
 mod vcpu;
 mod vm;
 
 pub use error::Error;
 pub use kick::kick_signal;
 pub use system::System;
+pub use timer::KickTimer;
 pub use vcpu::KvmVcpu;
 pub use vm::{Options, VcpuSetup, Vm};

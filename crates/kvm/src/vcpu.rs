@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use kvm_bindings::KVM_MP_STATE_HALTED;
 use kvm_ioctls::{SyncReg, VcpuFd};
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_memory::GuestRam;
@@ -13,6 +14,7 @@ use crate::convert;
 use crate::exits::{self, Pending};
 use crate::kick::KickFlag;
 use crate::pages::SharedPages;
+use crate::timer::KickTimer;
 
 /// A vCPU of KVM.
 ///
@@ -62,6 +64,18 @@ impl KvmVcpu {
             syncs_regs,
             regs_are_fresh: false,
             _ram: ram,
+        })
+    }
+
+    /// Kicks this vCPU once after `delay`, unless the timer is dropped before. To be called on the thread that runs it.
+    ///
+    /// # Errors
+    /// If the host has no timer left.
+    pub fn kick_after(&self, delay: std::time::Duration) -> Result<KickTimer, Error> {
+        KickTimer::start(&self.kick, delay).map_err(|source| Error::Engine {
+            index: self.index,
+            operation: "starting a timer",
+            source,
         })
     }
 
@@ -158,6 +172,19 @@ impl Vcpu for KvmVcpu {
 
     fn kicker(&self) -> Kicker {
         Kicker::new(self.kick.clone())
+    }
+
+    fn take_kick(&mut self) -> bool {
+        self.kick.take()
+    }
+
+    fn inject_nmi(&mut self) -> Result<(), Error> {
+        self.fd.nmi().map_err(self.engine_error("KVM_NMI"))
+    }
+
+    fn is_halted(&mut self) -> Result<bool, Error> {
+        let state = self.fd.get_mp_state().map_err(self.engine_error("KVM_GET_MP_STATE"))?;
+        Ok(state.mp_state == KVM_MP_STATE_HALTED)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
 
@@ -36,6 +37,22 @@ pub struct Config {
     pub output: Output,
     /// How much the guest may write there and into the log.
     pub output_limits: OutputLimits,
+    /// What is watched, and for how long the guest may run.
+    pub observe: Observe,
+}
+
+/// What is watched of a run, and what ends it. Whatever is off costs nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observe {
+    /// Measure every exit: how often, how long. Without it, exits are only counted.
+    pub statistics: bool,
+    /// Record every exit in this file, as lines of JSON.
+    pub trace: Option<PathBuf>,
+    /// End the machine after this time, counted from its start.
+    pub time_limit: Option<Duration>,
+    /// Leave a guest alone that has halted all its processors with interrupts off: somebody can still wake it by an NMI,
+    /// or wants to look at it. Otherwise that is reported like a crash.
+    pub keep_halted: bool,
 }
 
 /// Guest memory.

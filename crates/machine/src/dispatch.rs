@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use nerite_bus::{Bus, Width};
 use nerite_hypercall::{v1, v2};
-use nerite_vcpu::{Entry, Exit, Handler, PostedWrites, SystemEvent, Vcpu};
+use nerite_vcpu::{Attended, Control, Entry, Exit, Handler, PostedWrites, RunState, SystemEvent, Vcpu};
 
 use crate::Error;
 use crate::hypercalls::{Hypercalls, Next, Scratch};
@@ -24,6 +25,8 @@ pub(crate) enum End {
     Host(Error),
     /// The machine is being stopped.
     Stopped,
+    /// The time it was given is up.
+    TimeLimit,
 }
 
 /// What all vCPUs of a machine share: the two address spaces and the hypercalls.
@@ -41,51 +44,76 @@ pub(crate) struct Platform {
 pub(crate) struct Dispatcher {
     platform: Arc<Platform>,
     scratch: Scratch,
+    control: Arc<Control>,
+    /// When the time is up that the machine was given.
+    deadline: Option<Instant>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(platform: Arc<Platform>) -> Self {
-        Self { platform, scratch: Scratch::default() }
+    pub(crate) fn new(platform: Arc<Platform>, control: Arc<Control>, deadline: Option<Instant>) -> Self {
+        Self { platform, scratch: Scratch::default(), control, deadline }
     }
 
-    fn port_out<V>(&mut self, vcpu: &mut V, port: u16, width: u8, value: u32) -> ControlFlow<End, Entry>
-    where
-        V: Vcpu + ?Sized,
-    {
-        let calls = &self.platform.calls;
-        let next = if let Some(call) = v2::Call::from_port(port) {
-            match vcpu.regs() {
-                Ok(regs) => calls.v2(call, regs.rdi, &mut self.scratch),
-                Err(error) => return ControlFlow::Break(End::Host(error.into())),
-            }
-        } else if let Some(call) = v1::Call::from_port(port) {
-            calls.v1(call, value, vcpu, &mut self.scratch)
-        } else {
-            if let Some(width) = Width::new(width) {
-                self.platform.ports.write(port.into(), width, value.into());
-            }
-            Next::Resume
-        };
-        after(next)
-    }
-
-    fn port_in(&self, port: u16, width: u8) -> ControlFlow<End, Entry> {
-        if v2::Call::from_port(port) == Some(v2::Call::SerialReadByte) {
-            return match self.platform.calls.read_serial_byte() {
-                Ok(value) => ControlFlow::Continue(Entry::Data(value.into())),
-                Err(next) => after(next),
+    fn port_out<V: Vcpu>(
+        &mut self,
+        vcpu: &mut V,
+        port: u16,
+        width: u8,
+        value: u32,
+    ) -> ControlFlow<End, Entry> {
+        loop {
+            let calls = &self.platform.calls;
+            let next = if let Some(call) = v2::Call::from_port(port) {
+                match vcpu.regs() {
+                    Ok(regs) => calls.v2(call, regs.rdi, &mut self.scratch),
+                    Err(error) => return ControlFlow::Break(End::Host(error.into())),
+                }
+            } else if let Some(call) = v1::Call::from_port(port) {
+                calls.v1(call, value, vcpu, &mut self.scratch)
+            } else {
+                if let Some(width) = Width::new(width) {
+                    self.platform.ports.write(port.into(), width, value.into());
+                }
+                Next::Resume
             };
+            if let Some(next) = self.after(vcpu, next) {
+                return next;
+            }
         }
-        read(&self.platform.ports, port.into(), width)
     }
-}
 
-fn after(next: Next) -> ControlFlow<End, Entry> {
-    match next {
-        Next::Resume => ControlFlow::Continue(Entry::Resume),
-        Next::Exit(code) => ControlFlow::Break(End::Exited(code)),
-        Next::Host(error) => ControlFlow::Break(End::Host(Error::Output(error))),
-        Next::Stopped => ControlFlow::Break(End::Stopped),
+    fn port_in<V: Vcpu>(&self, vcpu: &mut V, port: u16, width: u8) -> ControlFlow<End, Entry> {
+        if v2::Call::from_port(port) != Some(v2::Call::SerialReadByte) {
+            return read(&self.platform.ports, port.into(), width);
+        }
+        loop {
+            let next = match self.platform.calls.read_serial_byte() {
+                Ok(value) => return ControlFlow::Continue(Entry::Data(value.into())),
+                Err(next) => self.after(vcpu, next),
+            };
+            if let Some(next) = next {
+                return next;
+            }
+        }
+    }
+
+    /// How the vCPU goes on after a call; `None` if the call is to be made again.
+    fn after<V: Vcpu>(&self, vcpu: &mut V, next: Next) -> Option<ControlFlow<End, Entry>> {
+        Some(match next {
+            Next::Resume => ControlFlow::Continue(Entry::Resume),
+            Next::Exit(code) => ControlFlow::Break(End::Exited(code)),
+            Next::Host(error) => ControlFlow::Break(End::Host(Error::Output(error))),
+            Next::Stopped => ControlFlow::Break(End::Stopped),
+            Next::Again => match self.control.attend(vcpu, RunState::InService) {
+                Attended::Stop => ControlFlow::Break(End::Stopped),
+                Attended::Continue if self.is_late() => ControlFlow::Break(End::TimeLimit),
+                Attended::Continue => return None,
+            },
+        })
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -96,17 +124,19 @@ fn read(bus: &Bus, address: u64, width: u8) -> ControlFlow<End, Entry> {
     })
 }
 
-impl<V: Vcpu + ?Sized> Handler<V> for Dispatcher {
+impl<V: Vcpu> Handler<V> for Dispatcher {
     type End = End;
 
     fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
         // The guest made these before what it left for.
-        if let Err(next) = self.platform.settle_posted() {
-            return after(next);
+        if let Err(next) = self.platform.settle_posted()
+            && let Some(next) = self.after(vcpu, next)
+        {
+            return next;
         }
         match exit {
             Exit::PortOut { port, width, value } => self.port_out(vcpu, port, width, value),
-            Exit::PortIn { port, width } => self.port_in(port, width),
+            Exit::PortIn { port, width } => self.port_in(vcpu, port, width),
             Exit::MmioRead { address, width } => read(&self.platform.mmio, address, width),
             Exit::MmioWrite { address, width, value } => {
                 if let Some(width) = Width::new(width) {
@@ -117,6 +147,7 @@ impl<V: Vcpu + ?Sized> Handler<V> for Dispatcher {
             Exit::Kicked if self.platform.calls.stopping.load(Ordering::Acquire) => {
                 ControlFlow::Break(End::Stopped)
             }
+            Exit::Kicked if self.is_late() => ControlFlow::Break(End::TimeLimit),
             Exit::Kicked => ControlFlow::Continue(Entry::Resume),
             // The guest's registers that no engine knows do not exist for it.
             Exit::MsrRead { .. } | Exit::MsrWrite { .. } => ControlFlow::Continue(Entry::Fault),

@@ -129,6 +129,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The file for the trace cannot be made.
+    #[error("{}: cannot create the trace file: {source}", path.display())]
+    TraceFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The guest's output cannot be written.
     #[error("cannot write the guest's output: {0}")]
     Output(#[source] io::Error),

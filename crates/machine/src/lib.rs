@@ -33,19 +33,26 @@ mod crash;
 mod dispatch;
 mod error;
 mod files;
+mod halts;
+mod handle;
 mod hypercalls;
 mod machine;
 mod opened;
 mod plan;
 mod posted;
 mod rate;
+mod report;
 mod running;
 #[cfg(test)]
 mod testing;
+mod vcpu_thread;
 
 pub use config::Config;
 pub use crash::{CrashReport, Frame, VcpuState};
 pub use error::{Error, ErrorKind};
+pub use handle::{Handle, HandleError, Pause};
 pub use machine::Machine;
+pub use nerite_vcpu::{Held, RunState};
 pub use opened::Opened;
+pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Outcome, Running};

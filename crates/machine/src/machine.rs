@@ -12,11 +12,11 @@ use nerite_devices::{Console, EmptyPciHost, Input};
 use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
 use nerite_loader::{Image, Interface, Limits, LoadedKernel};
 use nerite_memory::{Backing, GuestRam};
-use nerite_vcpu::PostedWrites;
+use nerite_vcpu::{PostedWrites, Tracer};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::budget::LogBudget;
-use crate::config::Config;
+use crate::config::{Config, Observe};
 use crate::dispatch::Platform;
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
@@ -36,6 +36,8 @@ pub struct Machine {
     pub(crate) console: Arc<Console>,
     pub(crate) stop_event: Arc<OwnedFd>,
     pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) observe: Observe,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl Machine {
@@ -51,7 +53,7 @@ impl Machine {
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { config, image, system, mounts, output, input } = opened;
+        let Opened { config, image, system, mounts, output, input, tracer } = opened;
         let config = &config;
         let image = image.read(&Limits::default())?;
         let mut plan = Plan::new(config, &image)?;
@@ -109,7 +111,21 @@ impl Machine {
         let posted = post_writes(&vm, kernel.interface());
         let platform = Arc::new(platform(calls, posted)?);
         let affinity = config.cpus.affinity.clone();
-        Ok(Self { system, image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping })
+        let observe = config.observe.clone();
+        Ok(Self {
+            system,
+            image,
+            loaded,
+            ram,
+            vcpus,
+            affinity,
+            platform,
+            console,
+            stop_event,
+            stopping,
+            observe,
+            tracer,
+        })
     }
 
     /// Starts a thread for each vCPU.

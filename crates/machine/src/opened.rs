@@ -2,12 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nerite_devices::Sink;
 use nerite_hostfs::{MountedPath, Mounts};
 use nerite_kvm::System;
 use nerite_loader::ImageSource;
+use nerite_vcpu::Tracer;
 
 use crate::config::{Config, Output};
 use crate::{Error, Machine};
@@ -25,6 +26,7 @@ pub struct Opened {
     pub(crate) mounts: Mounts,
     pub(crate) output: OpenOutput,
     pub(crate) input: Option<OwnedFd>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 impl Opened {
@@ -36,8 +38,9 @@ impl Opened {
         let image = ImageSource::open(&config.image)?;
         let mounts = Mounts::open(&config.mounts)?;
         let output = OpenOutput::open(&config.output)?;
+        let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
-        Ok(Self { config: config.clone(), image, system: System::open(), mounts, output, input })
+        Ok(Self { config: config.clone(), image, system: System::open(), mounts, output, input, tracer })
     }
 
     /// The files and directories that have to stay accessible.
@@ -52,6 +55,11 @@ impl Opened {
     pub fn build(self) -> Result<Machine, Error> {
         Machine::build(self)
     }
+}
+
+fn trace_file(path: &Path) -> Result<Tracer, Error> {
+    let file = File::create(path).map_err(|source| Error::TraceFile { path: path.to_owned(), source })?;
+    Ok(Tracer::new(file))
 }
 
 /// Where the guest's output goes.

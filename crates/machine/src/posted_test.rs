@@ -116,7 +116,7 @@ const BYTE: Exit = Exit::PortOut { port: SERIAL_V1.0, width: 1, value: b'!' as u
 fn posted_output_comes_before_the_exit_that_follows_it() {
     let mut setting = setting(None);
     setting.queue.say("one\ntwo");
-    let mut dispatcher = Dispatcher::new(setting.platform.clone());
+    let mut dispatcher = Dispatcher::new(setting.platform.clone(), Arc::default(), None);
     let mut vcpu = Scripted::new([]);
     assert!(matches!(dispatcher.handle(&mut vcpu, BYTE), ControlFlow::Continue(Entry::Resume)));
     assert!(setting.platform.calls.console.flush().unwrap());
@@ -128,7 +128,7 @@ fn posted_output_comes_before_the_exit_that_follows_it() {
 fn output_before_a_crash_is_complete() {
     let mut setting = setting(None);
     setting.queue.say("the last words\nof a guest");
-    let mut dispatcher = Dispatcher::new(setting.platform.clone());
+    let mut dispatcher = Dispatcher::new(setting.platform.clone(), Arc::default(), None);
     let end = drive(&mut Scripted::new([]), &mut dispatcher).unwrap();
     assert!(matches!(end, End::Crashed(Exit::Shutdown)), "{end:?}");
     assert!(setting.platform.calls.console.flush().unwrap());
@@ -140,7 +140,7 @@ fn a_posted_address_is_there_when_its_data_is_read() {
     let setting = setting(None);
     setting.queue.post(PCI_ADDRESS.0, 7);
     setting.queue.post(PCI_ADDRESS.0, 8);
-    let mut dispatcher = Dispatcher::new(setting.platform);
+    let mut dispatcher = Dispatcher::new(setting.platform, Arc::default(), None);
     let read = Exit::PortIn { port: 0xcfc, width: 4 };
     let answer = dispatcher.handle(&mut Scripted::new([]), read);
     assert!(matches!(answer, ControlFlow::Continue(Entry::Data(8))), "{answer:?}");

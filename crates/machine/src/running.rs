@@ -1,27 +1,25 @@
 //! Runs a machine to its end.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nerite_arch::{Regs, SpecialRegs};
 use nerite_devices::Console;
+use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
-use nerite_kvm::{KvmVcpu, System};
 use nerite_loader::{Image, LoadedKernel};
-use nerite_memory::GuestRam;
-use nerite_vcpu::{Counted, Exit, ExitCounts, InternalError, Kicker, SystemEvent, Vcpu, drive};
+use nerite_vcpu::{Control, Exit, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::thread::CpuSet;
 
 use crate::crash::{CrashReport, Unwinder, VcpuState};
 use crate::dispatch::{Dispatcher, End, Platform};
+use crate::halts::HaltWatch;
 use crate::posted::Clock;
-use crate::{Error, Machine};
+use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
+use crate::{Error, Handle, Machine, Report};
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -42,6 +40,8 @@ pub enum Outcome {
     Crashed(Box<CrashReport>),
     /// It was stopped from outside.
     Stopped,
+    /// The time it was given was up.
+    TimeLimit,
 }
 
 impl fmt::Display for Outcome {
@@ -52,68 +52,31 @@ impl fmt::Display for Outcome {
             Self::Reset => f.write_str("guest asked for a reset"),
             Self::Crashed(report) => report.fmt(f),
             Self::Stopped => f.write_str("guest stopped"),
+            Self::TimeLimit => f.write_str("the guest's time was up"),
         }
     }
-}
-
-/// What the vCPU threads and the one that waits for them share.
-#[derive(Debug)]
-struct Shared {
-    /// Why the machine ends: the first reason counts.
-    end: Mutex<Option<(u32, End)>>,
-    /// Becomes readable, and stays so, when there is an `end`.
-    stop_event: Arc<OwnedFd>,
-    stopping: Arc<AtomicBool>,
-    /// How many vCPU threads have not left their loop yet.
-    left: Mutex<usize>,
-    one_left: Condvar,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole at every moment.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    /// Ends the machine, unless it is ending already.
-    fn finish(&self, vcpu: u32, end: End) {
-        let mut current = lock(&self.end);
-        if current.is_none() {
-            *current = Some((vcpu, end));
-            self.stopping.store(true, Ordering::Release);
-            // An eventfd refuses only when its counter is full, and this adds 1 once.
-            if let Err(error) = rustix::io::write(&self.stop_event, &1_u64.to_ne_bytes()) {
-                log::error!("signalling the end of the machine: {error}");
-            }
-        }
-    }
-}
-
-/// What a vCPU thread gives back.
-struct Finished {
-    index: u32,
-    counts: ExitCounts,
-    state: Result<(Regs, SpecialRegs), nerite_vcpu::Error>,
 }
 
 /// A machine whose vCPUs run.
 #[derive(Debug)]
 pub struct Running {
-    shared: Arc<Shared>,
+    handle: Handle,
     threads: Vec<JoinHandle<Finished>>,
-    kickers: Vec<Kicker>,
     console: Arc<Console>,
     platform: Arc<Platform>,
     system: System,
     image: Image,
     loaded: LoadedKernel,
-    ram: Arc<GuestRam>,
+    tracer: Option<Tracer>,
+    deadline: Option<Instant>,
+    halts: Option<HaltWatch>,
 }
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
-    let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, stop_event, stopping } =
-        machine;
+    let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, .. } = machine;
+    let Machine { stop_event, stopping, observe, tracer, .. } = machine;
+    let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
         stop_event,
@@ -121,16 +84,39 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         left: Mutex::new(vcpus.len()),
         one_left: Condvar::new(),
     });
-    let kickers = vcpus.iter().map(Vcpu::kicker).collect();
-    let mut running =
-        Running { shared, threads: Vec::new(), kickers, console, platform, system, image, loaded, ram };
-    for (vcpu, cpu) in vcpus.into_iter().zip(affinity.into_iter().map(Some).chain(std::iter::repeat(None))) {
-        let shared = running.shared.clone();
-        let dispatcher = Dispatcher::new(running.platform.clone());
+    let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
+    for (control, vcpu) in controls.iter().zip(&vcpus) {
+        control.set_kicker(vcpu.kicker());
+    }
+    let layers = Layers { statistics: observe.statistics, tracer: tracer.clone() };
+    let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
+    let handle = Handle { shared: shared.clone(), controls: controls.clone(), ram, started };
+    let halts = (!observe.keep_halted).then(|| HaltWatch::new(handle.clone()));
+    let mut running = Running {
+        handle,
+        threads: Vec::new(),
+        console,
+        platform,
+        system,
+        image,
+        loaded,
+        tracer,
+        deadline,
+        halts,
+    };
+    let cpus = affinity.into_iter().map(Some).chain(std::iter::repeat(None));
+    for ((vcpu, cpu), control) in vcpus.into_iter().zip(cpus).zip(controls.iter()) {
         let index = vcpu.index();
-        let thread = thread::Builder::new()
-            .name(format!("vcpu{index}"))
-            .spawn(move || run_vcpu(vcpu, cpu, dispatcher, &shared));
+        let task = Task {
+            cpu,
+            dispatcher: Dispatcher::new(running.platform.clone(), control.clone(), deadline),
+            control: control.clone(),
+            shared: shared.clone(),
+            layers: layers.clone(),
+            deadline,
+        };
+        let thread =
+            thread::Builder::new().name(format!("vcpu{index}")).spawn(move || vcpu_thread::run(vcpu, task));
         match thread {
             Ok(thread) => running.threads.push(thread),
             Err(source) => {
@@ -140,47 +126,6 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         }
     }
     Ok(running)
-}
-
-/// The life of a vCPU's thread.
-fn run_vcpu(vcpu: KvmVcpu, cpu: Option<usize>, mut dispatcher: Dispatcher, shared: &Shared) -> Finished {
-    let index = vcpu.index();
-    let _leaving = Leaving(shared);
-    let mut vcpu = Counted::new(vcpu);
-    let end = match cpu.map_or(Ok(()), |cpu| pin(index, cpu)) {
-        Ok(()) => drive(&mut vcpu, &mut dispatcher).unwrap_or_else(|error| End::Host(error.into())),
-        Err(error) => End::Host(error),
-    };
-    log::debug!("vCPU {index}: {end:?}");
-    shared.finish(index, end);
-    let state = vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?)));
-    Finished { index, counts: *vcpu.counts(), state }
-}
-
-/// Says, when it is dropped, that a vCPU's thread has left its loop: also if that was by a panic.
-struct Leaving<'a>(&'a Shared);
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.finish(u32::MAX, End::Stopped);
-        }
-        let mut left = lock(&self.0.left);
-        *left = left.saturating_sub(1);
-        self.0.one_left.notify_all();
-    }
-}
-
-/// Binds the calling thread to a host CPU.
-fn pin(vcpu: u32, cpu: usize) -> Result<(), Error> {
-    let pinned = if cpu < CpuSet::MAX_CPU {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        rustix::thread::sched_setaffinity(None, &set)
-    } else {
-        Err(Errno::INVAL)
-    };
-    pinned.map_err(|error| Error::Pin { vcpu, cpu, source: error.into() })
 }
 
 /// How far a partial line is on its way out.
@@ -194,40 +139,57 @@ enum PartialLine {
     Blocked,
 }
 
+fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(two).min()
+}
+
 fn writable(sink: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(sink, PollFlags::OUT)
 }
 
 impl Running {
+    /// The machine, for other threads to hold, ask or end it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Waits until the machine ends by itself, or until `stop` becomes readable, and takes it down.
     ///
     /// # Errors
     /// If the host failed in something that the guest relies on.
     pub fn wait(self, stop: Option<BorrowedFd<'_>>) -> Result<Outcome, Error> {
-        if let Err(error) = self.attend(stop) {
-            self.shared.finish(u32::MAX, End::Host(error));
-        }
-        self.take_down(stop)
+        self.wait_and_report(stop).0
     }
 
-    /// Ends the machine when `stop` says so; meanwhile writes partial lines that have waited long enough.
-    fn attend(&self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    /// As [`Running::wait`], and says what the run was like.
+    pub fn wait_and_report(mut self, stop: Option<BorrowedFd<'_>>) -> (Result<Outcome, Error>, Report) {
+        if let Err(error) = self.attend(stop) {
+            self.handle.shared.finish(u32::MAX, End::Host(error));
+        }
+        let mut report = Report::default();
+        let outcome = self.take_down(stop, &mut report);
+        (outcome, report)
+    }
+
+    /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
+    fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let mut partial_line = PartialLine::None;
         let mut clock = Clock::new(self.image.kernel().interface());
         loop {
-            let ended = self.shared.stop_event.as_fd();
+            let ended = self.handle.shared.stop_event.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
-            let mut timeout = clock.as_ref().and_then(|clock| Timespec::try_from(clock.wait()).ok());
+            let looks = clock.as_ref().and_then(|clock| Instant::now().checked_add(clock.wait()));
+            let mut wake = earlier(looks, self.next_look());
             match partial_line {
                 PartialLine::None => {
                     polled.push(PollFd::from_borrowed_fd(self.console.partial_line(), PollFlags::IN));
                 }
-                PartialLine::Waits => {
-                    timeout = Some(Timespec { tv_sec: 0, tv_nsec: Console::GRACE.subsec_nanos().into() });
-                }
+                PartialLine::Waits => wake = earlier(wake, Instant::now().checked_add(Console::GRACE)),
                 PartialLine::Blocked => polled.extend(self.console.sink().map(writable)),
             }
+            let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             let ready = match poll(&mut polled, timeout.as_ref()) {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(Error::host("waiting for the machine"))?,
@@ -237,7 +199,10 @@ impl Running {
                 return Ok(());
             }
             if stop.is_some() && is_ready(1) {
-                self.shared.finish(u32::MAX, End::Stopped);
+                self.handle.shared.finish(u32::MAX, End::Stopped);
+                return Ok(());
+            }
+            if self.look() {
                 return Ok(());
             }
             if let Some(clock) = &mut clock {
@@ -252,11 +217,32 @@ impl Running {
                 }
             }
             partial_line = match partial_line {
-                PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
                 PartialLine::Waits if self.console.flush().map_err(Error::Output)? => PartialLine::None,
                 PartialLine::Waits => PartialLine::Blocked,
+                other if ready == 0 => other,
+                PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
             };
         }
+    }
+
+    /// When to look whether the time is up, or the guest has halted for ever.
+    fn next_look(&self) -> Option<Instant> {
+        // The first vCPU ends the machine itself, unless it is waiting for the host.
+        let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
+        earlier(late, self.halts.as_ref().map(HaltWatch::next))
+    }
+
+    /// Looks whether the time is up, or the guest has halted for ever, and ends the machine then.
+    fn look(&mut self) -> bool {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.handle.shared.finish(0, End::TimeLimit);
+            return true;
+        }
+        let halted = self.halts.as_mut().is_some_and(HaltWatch::look);
+        if halted {
+            self.handle.shared.finish(0, End::Crashed(Exit::Halt));
+        }
+        halted
     }
 
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
@@ -284,12 +270,13 @@ impl Running {
     /// Gets all vCPUs out of the guest and their threads out of their loops.
     fn stop_vcpus(&self) {
         self.console.stop();
-        let mut left = lock(&self.shared.left);
+        let mut left = lock(&self.handle.shared.left);
         while *left > 0 {
-            for kicker in &self.kickers {
-                kicker.kick();
+            for control in self.handle.controls.iter() {
+                control.stop();
             }
             left = self
+                .handle
                 .shared
                 .one_left
                 .wait_timeout_while(left, KICK_AGAIN, |left| *left > 0)
@@ -299,15 +286,13 @@ impl Running {
     }
 
     /// Stops what runs of a machine that could not be started whole.
-    fn abandon(mut self) {
-        self.shared.finish(u32::MAX, End::Stopped);
-        let started = self.threads.len();
-        let missing = self.kickers.len().saturating_sub(started);
+    fn abandon(self) {
+        self.handle.shared.finish(u32::MAX, End::Stopped);
+        let missing = self.handle.vcpu_count().saturating_sub(self.threads.len());
         {
-            let mut left = lock(&self.shared.left);
+            let mut left = lock(&self.handle.shared.left);
             *left = left.saturating_sub(missing);
         }
-        self.kickers.truncate(started);
         self.stop_vcpus();
         for thread in self.threads {
             // A panic was printed when it happened, and this machine has failed anyway.
@@ -315,7 +300,7 @@ impl Running {
         }
     }
 
-    fn take_down(mut self, stop: Option<BorrowedFd<'_>>) -> Result<Outcome, Error> {
+    fn take_down(mut self, stop: Option<BorrowedFd<'_>>, report: &mut Report) -> Result<Outcome, Error> {
         self.stop_vcpus();
         let mut finished = Vec::new();
         for thread in std::mem::take(&mut self.threads) {
@@ -324,12 +309,17 @@ impl Running {
                 source: std::io::Error::other("it panicked; please report this"),
             })?);
         }
-        let mut counts = ExitCounts::default();
-        for vcpu in &finished {
-            counts.add(&vcpu.counts);
+        report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
+        report.wall_time = self.handle.uptime();
+        report.memory_size = self.handle.ram.size();
+        report.memory_touched = self.handle.ram.touched();
+        log::info!("{}", report.total().exits);
+        if let Some(tracer) = &self.tracer
+            && let Err(error) = tracer.finish()
+        {
+            log::warn!("the trace is not complete: {error}");
         }
-        log::info!("{counts}");
-        let (vcpu, end) = lock(&self.shared.end).take().unwrap_or((u32::MAX, End::Stopped));
+        let (vcpu, end) = lock(&self.handle.shared.end).take().unwrap_or((u32::MAX, End::Stopped));
         let outcome = match end {
             End::Host(error) => return Err(error),
             End::Stopped => {
@@ -344,6 +334,10 @@ impl Running {
                 return self.crashed(vcpu, exit, finished);
             }
             End::Exited(code) => Outcome::Exited(code),
+            End::TimeLimit => {
+                let _ = self.console.flush();
+                return Ok(Outcome::TimeLimit);
+            }
             End::System(SystemEvent::Reset) => Outcome::Reset,
             End::System(_) => Outcome::PoweredOff,
         };
@@ -357,7 +351,7 @@ impl Running {
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }
-        let unwinder = Unwinder { ram: &self.ram, kernel: self.image.kernel(), loaded: &self.loaded };
+        let unwinder = Unwinder { ram: &self.handle.ram, kernel: self.image.kernel(), loaded: &self.loaded };
         let mut vcpus = Vec::new();
         for Finished { index, state, .. } in finished {
             let (regs, special_regs) = state?;

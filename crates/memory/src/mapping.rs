@@ -16,7 +16,7 @@ use vm_memory::{
 };
 
 use crate::region::align_up;
-use crate::{Backing, Error, LARGE_PAGE, Region};
+use crate::{Backing, Error, LARGE_PAGE, PAGE, Region};
 
 /// A region of guest RAM, mapped.
 pub struct MappedRegion {
@@ -93,6 +93,31 @@ impl MappedRegion {
         Ok(())
     }
 
+    /// How many bytes the host has provided memory for, in whole pages; `None` if it does not say.
+    pub(crate) fn touched(&self) -> Option<u64> {
+        /// How many pages are asked for at a time: a byte of the answer is for each.
+        const CHUNK: usize = 4096;
+        let page = usize::try_from(PAGE).ok()?;
+        let size = usize::try_from(self.region.size).ok()?;
+        let mut touched = 0_u64;
+        let mut is_there = [0_u8; CHUNK];
+        for start in (0..size).step_by(CHUNK.saturating_mul(page)) {
+            let length = size.saturating_sub(start).min(CHUNK.saturating_mul(page));
+            // SAFETY: the range is within the mapping that `self` owns; `is_there` has a byte for each of its pages, of
+            // which there are at most CHUNK.
+            let result = unsafe {
+                libc::mincore(self.start.wrapping_add(start).cast(), length, is_there.as_mut_ptr())
+            };
+            if result != 0 {
+                return None;
+            }
+            let pages = is_there.iter().take(length.div_ceil(page));
+            let resident = pages.filter(|page| **page & 1 != 0).count() as u64;
+            touched = touched.saturating_add(resident.saturating_mul(PAGE));
+        }
+        Some(touched)
+    }
+
     /// The host address of the first byte.
     pub(crate) fn host(&self) -> *mut u8 {
         self.start
@@ -154,6 +179,8 @@ impl GuestMemoryRegionBytes for MappedRegion {}
 
 #[cfg(test)]
 mod tests {
+    use vm_memory::Bytes as _;
+
     use super::*;
 
     #[test]
@@ -165,6 +192,18 @@ mod tests {
             let mapping = mapped.mapping.addr() as u64;
             assert!(host >= mapping && host + 0x5000 <= mapping + mapped.mapping_size as u64);
         }
+    }
+
+    #[test]
+    fn only_pages_that_were_touched_count() {
+        let size = 20 << 20;
+        let mapped = MappedRegion::new(Region { start: 0x1000, size }, &Backing::default()).unwrap();
+        let before = mapped.touched().unwrap();
+        for offset in [0, 5 << 20, size - 1] {
+            mapped.write_obj(1_u8, MemoryRegionAddress(offset)).unwrap();
+        }
+        // A host with transparent huge pages for all gives more at once.
+        assert!(mapped.touched().unwrap() >= before + 3 * 4096);
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl GuestRam {
         self.regions.iter().fold(0, |sum, region| sum.saturating_add(region.size))
     }
 
+    /// How many bytes the host has provided memory for so far, in whole pages; `None` if it does not say.
+    pub fn touched(&self) -> Option<u64> {
+        self.memory.iter().try_fold(0_u64, |sum, region| Some(sum.saturating_add(region.touched()?)))
+    }
+
     /// Each region with its host address, lowest first, for registration with a hypervisor.
     pub fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
         self.memory.iter().map(|region| Mapping {

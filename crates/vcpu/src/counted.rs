@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use nerite_arch::{Regs, SpecialRegs};
-
-use crate::{Entry, Error, Exit, Kicker, Kind, Vcpu};
+use crate::{Entry, Error, Exit, Kind, Layer, Statistics, Vcpu};
 
 /// A vCPU that counts its exits.
 #[derive(Debug)]
@@ -23,25 +21,26 @@ impl<V: Vcpu> Counted<V> {
     pub fn counts(&self) -> &ExitCounts {
         &self.counts
     }
-
-    /// The vCPU within.
-    pub fn inner_mut(&mut self) -> &mut V {
-        &mut self.inner
-    }
 }
 
-impl<V: Vcpu> Vcpu for Counted<V> {
-    fn index(&self) -> u32 {
-        self.inner.index()
+impl<V: Vcpu> Layer for Counted<V> {
+    type Inner = V;
+
+    fn inner(&self) -> &V {
+        &self.inner
     }
 
-    fn run(&mut self, entry: Entry) -> Result<Exit, Error> {
+    fn inner_mut(&mut self) -> &mut V {
+        &mut self.inner
+    }
+
+    fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
         let exit = self.inner.run(entry)?;
         self.counts.count(exit.kind());
         Ok(exit)
     }
 
-    fn complete(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
+    fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
         let exit = self.inner.complete(entry)?;
         if let Some(exit) = &exit {
             self.counts.count(exit.kind());
@@ -49,24 +48,8 @@ impl<V: Vcpu> Vcpu for Counted<V> {
         Ok(exit)
     }
 
-    fn regs(&mut self) -> Result<Regs, Error> {
-        self.inner.regs()
-    }
-
-    fn set_regs(&mut self, regs: &Regs) -> Result<(), Error> {
-        self.inner.set_regs(regs)
-    }
-
-    fn special_regs(&mut self) -> Result<SpecialRegs, Error> {
-        self.inner.special_regs()
-    }
-
-    fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
-        self.inner.set_special_regs(regs)
-    }
-
-    fn kicker(&self) -> Kicker {
-        self.inner.kicker()
+    fn statistics_layer(&self) -> Option<Statistics> {
+        Some(Statistics { exits: self.counts, ..Statistics::default() })
     }
 }
 

@@ -33,4 +33,12 @@ pub enum Error {
         /// The first item that was not accepted.
         refused: String,
     },
+    /// The engine cannot do this.
+    #[error("vCPU {index}: {what} is not possible with this engine")]
+    Unsupported {
+        /// Which vCPU.
+        index: u32,
+        /// What was tried.
+        what: &'static str,
+    },
 }

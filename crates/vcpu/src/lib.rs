@@ -29,23 +29,34 @@
     )
 )]
 
+mod control;
 mod counted;
 mod error;
 mod exit;
 mod kick;
+mod layer;
 mod posted;
+mod run_state;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
+mod statistics;
+mod sync;
+mod trace;
 
 use std::ops::ControlFlow;
 
 use nerite_arch::{Regs, SpecialRegs};
 
+pub use control::{AskError, Attended, Control, Held, Job};
 pub use counted::{Counted, ExitCounts};
 pub use error::Error;
 pub use exit::{Entry, Exit, InstructionBytes, InternalError, Kind, SystemEvent};
 pub use kick::{Kick, Kicker};
+pub use layer::Layer;
 pub use posted::{PostedWrite, PostedWrites};
+pub use run_state::RunState;
+pub use statistics::{Histogram, Measured, Statistics};
+pub use trace::{Traced, Tracer};
 
 /// One virtual CPU of some engine (KVM, a software CPU, a script in a test).
 pub trait Vcpu {
@@ -95,6 +106,30 @@ pub trait Vcpu {
 
     /// A handle by which any thread ends the running (or else the next) step of this vCPU.
     fn kicker(&self) -> Kicker;
+
+    /// Takes back a kick that has not ended a step yet. Returns whether there was one.
+    fn take_kick(&mut self) -> bool;
+
+    /// Makes a non-maskable interrupt pending.
+    ///
+    /// # Errors
+    /// If the engine fails, or has no such interrupts.
+    fn inject_nmi(&mut self) -> Result<(), Error> {
+        Err(Error::Unsupported { index: self.index(), what: "injecting an NMI" })
+    }
+
+    /// Whether it waits, in the engine, for an interrupt (it executed HLT and nothing came yet).
+    ///
+    /// # Errors
+    /// If the engine fails, or does not know.
+    fn is_halted(&mut self) -> Result<bool, Error> {
+        Err(Error::Unsupported { index: self.index(), what: "asking whether it is halted" })
+    }
+
+    /// What was measured so far, if anything measures.
+    fn statistics(&self) -> Option<Statistics> {
+        None
+    }
 }
 
 /// Answers the exits of a vCPU.
@@ -122,6 +157,37 @@ where
             ControlFlow::Continue(next) => entry = next,
             ControlFlow::Break(end) => return Ok(end),
         }
+    }
+}
+
+/// Runs `vcpu` until `handler` ends the loop or `control` does, which is `None`.
+///
+/// The handler sees [`Exit::Kicked`] too, after the control's inbox is empty.
+///
+/// # Errors
+/// The first error of the engine.
+pub fn drive_controlled<V, H>(
+    vcpu: &mut V,
+    handler: &mut H,
+    control: &Control,
+) -> Result<Option<H::End>, Error>
+where
+    V: Vcpu,
+    H: Handler<V>,
+{
+    let mut entry = Entry::Resume;
+    loop {
+        control.entering();
+        let exit = vcpu.run(entry)?;
+        if exit == Exit::Kicked && control.attend(vcpu, RunState::Paused) == Attended::Stop {
+            return Ok(None);
+        }
+        control.serving();
+        match handler.handle(vcpu, exit) {
+            ControlFlow::Continue(next) => entry = next,
+            ControlFlow::Break(end) => return Ok(Some(end)),
+        }
+        control.answered();
     }
 }
 

@@ -78,4 +78,8 @@ impl Vcpu for Scripted {
     fn kicker(&self) -> Kicker {
         Kicker::new(self.kicked.clone())
     }
+
+    fn take_kick(&mut self) -> bool {
+        self.kicked.0.swap(false, Ordering::SeqCst)
+    }
 }

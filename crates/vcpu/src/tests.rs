@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 
 use crate::scripted::Scripted;
-use crate::{Counted, Entry, Exit, Handler, InstructionBytes, Kind, Vcpu, drive};
+use crate::{Counted, Entry, Exit, Handler, InstructionBytes, Kind, Layer as _, Vcpu, drive};
 
 /// Answers reads with the port's number, ends at the first shutdown or kick.
 struct Echo(Vec<Exit>);

@@ -39,6 +39,8 @@ pub(crate) enum Next {
     Host(io::Error),
     /// Not: the machine is being stopped.
     Stopped,
+    /// Not yet: somebody wants something of this vCPU while it waits for the host. Nothing of the call is done; make it again.
+    Again,
 }
 
 /// Why a call was given up half way.
@@ -134,23 +136,17 @@ impl Hypercalls {
         }
     }
 
-    /// Waits for input and reads it. `Err(None)` if the machine is being stopped.
-    fn read_input(&self, buffer: &mut [u8]) -> Result<usize, Option<io::Error>> {
+    /// Waits for input and reads it. A signal ends the wait: with [`Next::Again`], or [`Next::Stopped`].
+    fn read_input(&self, buffer: &mut [u8]) -> Result<usize, Next> {
         // A prompt must be seen before its answer is waited for.
         if let Err(error) = self.console.flush() {
             log::debug!("flushing before a read: {error}");
         }
-        loop {
-            match self.input.read(buffer, self.stop_event.as_fd()) {
-                Ok(length) => return Ok(length),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    if self.is_stopping() {
-                        return Err(None);
-                    }
-                }
-                Err(error) => return Err(Some(error)),
-            }
-        }
+        self.input.read(buffer, self.stop_event.as_fd()).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted if self.is_stopping() => Next::Stopped,
+            io::ErrorKind::Interrupted => Next::Again,
+            _ => Next::Host(error),
+        })
     }
 
     fn bad_pointer(&self, call: &str, error: &AccessError) {

@@ -44,11 +44,11 @@ impl Hypercalls {
         let chunk = scratch.first(buffer.length());
         let length = match self.read_input(chunk) {
             Ok(length) => length,
-            Err(None) => return Err(Next::Stopped),
-            Err(Some(error)) => {
+            Err(Next::Host(error)) => {
                 self.budget.guest_error(format_args!("reading standard input: {error}"));
                 return Ok(Err(EIO));
             }
+            Err(next) => return Err(next),
         };
         Ok(buffer.write(&self.ram, chunk.get(..length).unwrap_or_default()).map(|()| length as u64))
     }

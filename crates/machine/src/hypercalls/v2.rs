@@ -63,11 +63,11 @@ impl Hypercalls {
                 let [byte] = byte;
                 Ok(u32::from(byte))
             }
-            Err(None) => Err(Next::Stopped),
-            Err(Some(error)) => {
+            Err(Next::Host(error)) => {
                 self.budget.guest_error(format_args!("reading standard input: {error}"));
                 Ok(SERIAL_END)
             }
+            Err(next) => Err(next),
         }
     }
 

@@ -1,0 +1,71 @@
+//! A kick that comes by itself after a time.
+//!
+//! The kernel's timer signals the vCPU's own thread (`SIGEV_THREAD_ID`, timer_create(2)), so no other thread has to run in
+//! time. The signal brings the address of the vCPU's kick flag, which the handler sets before it returns: a signal that comes just
+//! before `KVM_RUN` is not lost either.
+
+use std::io;
+use std::mem::zeroed;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::kick::{KickFlag, kick_signal, thread_id};
+
+/// A timer that kicks a vCPU once, unless it is dropped before.
+#[derive(Debug)]
+pub struct KickTimer {
+    id: libc::c_int,
+}
+
+impl KickTimer {
+    /// Starts a timer that kicks the vCPU that the calling thread runs, after `delay`.
+    pub(crate) fn start(flag: &Arc<KickFlag>, delay: Duration) -> io::Result<Self> {
+        // SAFETY: all fields of the structure are integers or pointers, for which zero is a value.
+        let mut event: libc::sigevent = unsafe { zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = kick_signal();
+        event.sigev_notify_thread_id = thread_id();
+        event.sigev_value.sival_ptr = flag.address().cast();
+        let mut id: libc::c_int = 0;
+        // SAFETY: both pointers are to live structures of the kernel's layout for this call.
+        let made = unsafe {
+            libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw mut event, &raw mut id)
+        };
+        if made != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // A signal may be on its way even when the timer is gone: its address has to be good for ever.
+        std::mem::forget(flag.clone());
+        let timer = Self { id };
+        // A time of zero would switch the timer off.
+        let delay = delay.max(Duration::from_nanos(1));
+        let spec = libc::itimerspec {
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: libc::timespec {
+                tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: delay.subsec_nanos().into(),
+            },
+        };
+        // SAFETY: the timer is ours, and the pointer is to a live structure of the kernel's layout.
+        let set = unsafe {
+            libc::syscall(
+                libc::SYS_timer_settime,
+                timer.id,
+                0,
+                &raw const spec,
+                std::ptr::null_mut::<libc::itimerspec>(),
+            )
+        };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(timer)
+    }
+}
+
+impl Drop for KickTimer {
+    fn drop(&mut self) {
+        // SAFETY: the timer is ours and not used after this.
+        unsafe { libc::syscall(libc::SYS_timer_delete, self.id) };
+    }
+}

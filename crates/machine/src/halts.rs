@@ -1,0 +1,73 @@
+//! Finding out that a guest has halted for ever.
+//!
+//! A processor that halts with interrupts off is woken by an NMI, an INIT or a reset only. When all do, nobody is left to
+//! send one. KVM keeps halted processors to itself, so they have to be asked, which takes each out of its halt for a
+//! moment. A machine is asked only when its process has used next to no processor time, and ever less often while the answer
+//! is that it just waits.
+
+use std::time::{Duration, Instant};
+
+use nerite_arch::Regs;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Handle;
+
+/// How long a machine must have been idle before it is asked first.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest time between two questions.
+const LONGEST: Duration = Duration::from_secs(16);
+/// A process that uses less than one part in so many of its time is idle.
+const IDLE_PART: u32 = 50;
+
+/// Watches for a guest that has halted for ever.
+#[derive(Debug)]
+pub(crate) struct HaltWatch {
+    handle: Handle,
+    interval: Duration,
+    next: Instant,
+    /// Processor time of this process when the interval began.
+    used: Duration,
+}
+
+fn process_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
+impl HaltWatch {
+    pub(crate) fn new(handle: Handle) -> Self {
+        let now = Instant::now();
+        Self { handle, interval: FIRST, next: after(now, FIRST), used: process_time() }
+    }
+
+    /// When to look next.
+    pub(crate) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks, if it is time to. Returns whether the guest has halted for ever.
+    pub(crate) fn look(&mut self) -> bool {
+        if Instant::now() < self.next {
+            return false;
+        }
+        let used = process_time().saturating_sub(self.used);
+        let is_idle = used < self.interval.checked_div(IDLE_PART).unwrap_or_default();
+        let halted = is_idle && (0..self.handle.vcpu_count()).all(|index| self.is_halted(index));
+        self.interval = if is_idle { self.interval.saturating_mul(2).min(LONGEST) } else { FIRST };
+        self.next = after(Instant::now(), self.interval);
+        self.used = process_time();
+        halted
+    }
+
+    /// Whether a vCPU has halted with interrupts off. One that cannot be asked waits for the host, and will go on.
+    fn is_halted(&self, index: usize) -> bool {
+        let halted = self.handle.ask(index, |vcpu, state| {
+            let is_waiting = state == nerite_vcpu::RunState::Paused && vcpu.is_halted()?;
+            Ok::<_, nerite_vcpu::Error>(is_waiting && vcpu.regs()?.rflags & Regs::RFLAGS_IF == 0)
+        });
+        matches!(halted, Ok(Ok(true)))
+    }
+}
+
+fn after(now: Instant, interval: Duration) -> Instant {
+    now.checked_add(interval).unwrap_or(now)
+}

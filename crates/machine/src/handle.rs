@@ -1,0 +1,171 @@
+//! Holding, asking and ending a running machine from any thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nerite_arch::{Regs, SpecialRegs};
+use nerite_memory::GuestRam;
+use nerite_vcpu::{AskError, Control, Held, RunState, Statistics, Vcpu};
+
+use crate::dispatch::End;
+use crate::vcpu_thread::Shared;
+
+/// How long a vCPU may take to answer before it counts as waiting for the host.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A running machine, for those who hold, ask or end it. It can be cloned, and may outlive the machine.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) controls: Arc<[Arc<Control>]>,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) started: Instant,
+}
+
+/// Why a question about a vCPU has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// There is no such vCPU.
+    #[error("there is no vCPU {index}: this machine has {count}, from 0 on")]
+    NoSuchVcpu {
+        /// The one that was asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The vCPU cannot be asked.
+    #[error("vCPU {index}: {source}")]
+    Ask {
+        /// The one that was asked.
+        index: usize,
+        /// Why it did not answer.
+        source: AskError,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Vcpu(#[from] nerite_vcpu::Error),
+}
+
+/// Holds some vCPUs for as long as it lives.
+#[derive(Debug)]
+#[must_use = "the vCPUs go on when this is dropped"]
+pub struct Pause {
+    held: Vec<(Arc<Control>, Held)>,
+}
+
+impl Pause {
+    /// How each vCPU is held, in the order they were asked for.
+    pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
+        self.held.iter().map(|(_, held)| *held)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        for (control, _) in &self.held {
+            control.release();
+        }
+    }
+}
+
+impl Handle {
+    /// How many vCPUs there are.
+    pub fn vcpu_count(&self) -> usize {
+        self.controls.len()
+    }
+
+    /// How long the machine has been running.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The guest's RAM.
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// The control of one vCPU.
+    ///
+    /// # Errors
+    /// If there is no such vCPU.
+    pub fn control(&self, index: usize) -> Result<&Arc<Control>, HandleError> {
+        self.controls.get(index).ok_or(HandleError::NoSuchVcpu { index, count: self.controls.len() })
+    }
+
+    /// Where each vCPU is.
+    pub fn states(&self) -> Vec<RunState> {
+        self.controls.iter().map(|control| control.state()).collect()
+    }
+
+    /// Holds all vCPUs. When it returns, none executes an instruction before the pause is dropped.
+    pub fn pause(&self) -> Pause {
+        Self::hold(self.controls.iter())
+    }
+
+    /// Holds one vCPU.
+    ///
+    /// # Errors
+    /// If there is no such vCPU.
+    pub fn pause_one(&self, index: usize) -> Result<Pause, HandleError> {
+        Ok(Self::hold(std::iter::once(self.control(index)?)))
+    }
+
+    fn hold<'a>(controls: impl Iterator<Item = &'a Arc<Control>>) -> Pause {
+        // All are told first: they stop at the same time.
+        let controls: Vec<_> = controls.inspect(|control| control.hold()).cloned().collect();
+        let held = controls.into_iter().map(|control| {
+            let held = control.wait_held(PATIENCE);
+            (control, held)
+        });
+        Pause { held: held.collect() }
+    }
+
+    /// Has `question` answered by a vCPU, held or not. It goes on as it was.
+    ///
+    /// # Errors
+    /// If there is no such vCPU, it has stopped, or it waits for the host and does not answer.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        index: usize,
+        question: impl FnOnce(&mut dyn Vcpu, RunState) -> T + Send + 'static,
+    ) -> Result<T, HandleError> {
+        self.control(index)?.ask(PATIENCE, question).map_err(|source| HandleError::Ask { index, source })
+    }
+
+    /// The registers of a vCPU.
+    ///
+    /// # Errors
+    /// As [`Handle::ask`], or if the engine fails.
+    pub fn registers(&self, index: usize) -> Result<(Regs, SpecialRegs), HandleError> {
+        let regs = self.ask(index, |vcpu, _| {
+            let regs = vcpu.regs()?;
+            Ok::<_, nerite_vcpu::Error>((regs, vcpu.special_regs()?))
+        })?;
+        Ok(regs?)
+    }
+
+    /// What was measured of each vCPU so far. A vCPU that cannot be asked has nothing.
+    pub fn statistics(&self) -> Vec<Option<Statistics>> {
+        let ask = |index| self.ask(index, |vcpu, _| vcpu.statistics()).ok().flatten();
+        (0..self.vcpu_count()).map(ask).collect()
+    }
+
+    /// Makes a non-maskable interrupt pending on a vCPU.
+    ///
+    /// # Errors
+    /// As [`Handle::ask`], or if the engine fails.
+    pub fn inject_nmi(&self, index: usize) -> Result<(), HandleError> {
+        Ok(self.ask(index, |vcpu, _| vcpu.inject_nmi())??)
+    }
+
+    /// Ends the machine, as a signal would. Does not wait for it.
+    pub fn stop(&self) {
+        self.shared.finish(u32::MAX, End::Stopped);
+    }
+
+    /// Whether the machine is ending.
+    pub fn is_ending(&self) -> bool {
+        self.shared.stopping.load(std::sync::atomic::Ordering::Acquire)
+    }
+}

@@ -1,0 +1,176 @@
+//! What a run was like.
+
+use std::fmt;
+use std::time::Duration;
+
+use nerite_vcpu::{Histogram, Kind, Statistics};
+
+/// How many ports that are no hypercall's are listed.
+const MAX_PORTS: usize = 16;
+
+/// What was measured of a run. Without [`crate::config::Observe::statistics`], exits are counted and not timed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Each vCPU's, in order of their index.
+    pub vcpus: Vec<Statistics>,
+    /// From the start of the vCPUs to their end.
+    pub wall_time: Duration,
+    /// Bytes of guest RAM that the host has had to provide, if it says.
+    pub memory_touched: Option<u64>,
+    /// Bytes of guest RAM.
+    pub memory_size: u64,
+}
+
+impl Report {
+    /// All vCPUs together.
+    pub fn total(&self) -> Statistics {
+        self.vcpus.iter().fold(Statistics::default(), |mut sum, vcpu| {
+            sum.merge(vcpu);
+            sum
+        })
+    }
+}
+
+/// The name of the hypercall that a write or read of `port` makes, if it makes one.
+pub fn hypercall_name(port: u16) -> Option<&'static str> {
+    use nerite_hypercall::{v1, v2};
+    v2::Call::from_port(port).map(v2::Call::name).or_else(|| v1::Call::from_port(port).map(v1::Call::name))
+}
+
+/// Accesses of ports that make hypercalls, by name, and of all others, by port; the most frequent first.
+pub type ByName = (Vec<(&'static str, u64)>, Vec<(u16, u64)>);
+
+/// Splits accesses of ports into hypercalls and others.
+pub fn hypercalls(statistics: &Statistics) -> ByName {
+    let mut calls: Vec<(&'static str, u64)> = Vec::new();
+    let mut ports: Vec<(u16, u64)> = Vec::new();
+    for &(port, count) in statistics.port_writes.iter().chain(&statistics.port_reads) {
+        if let Some(name) = hypercall_name(port) {
+            add(&mut calls, name, count);
+        } else {
+            add(&mut ports, port, count);
+        }
+    }
+    calls.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    ports.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    (calls, ports)
+}
+
+fn add<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, count: u64) {
+    match counts.iter_mut().find(|(other, _)| *other == key) {
+        Some((_, sum)) => *sum = sum.saturating_add(count),
+        None => counts.push((key, count)),
+    }
+}
+
+/// A table for people, as `--stats` prints it.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total();
+        writeln!(f, "run time        {:>12}", Time(self.wall_time))?;
+        if let Some(touched) = self.memory_touched {
+            let (touched, size) = (touched >> 10, self.memory_size >> 10);
+            writeln!(f, "memory touched  {touched:>8} KiB of {size} KiB")?;
+        }
+        writeln!(f, "\nvCPU      exits        in guest          in vmm")?;
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            let (guest, vmm) = (Time(vcpu.in_guest.sum()), Time(vcpu.time_in_vmm()));
+            writeln!(f, "{index:>4} {:>10}  {guest:>14}  {vmm:>14}", vcpu.exits.total())?;
+        }
+        writeln!(
+            f,
+            "\nexits                   count  time in vmm       mean       50 %       99 %      100 %"
+        )?;
+        for kind in Kind::ALL {
+            if total.exits.of(kind) > 0 {
+                row(f, kind.name(), total.exits.of(kind), &total.service_of(kind))?;
+            }
+        }
+        if total.completions > 0 {
+            writeln!(f, "{:<18} {:>10}", "completions only", total.completions)?;
+        }
+        let (calls, ports) = hypercalls(&total);
+        if !calls.is_empty() {
+            writeln!(f, "\nhypercalls              count")?;
+        }
+        for (name, count) in calls {
+            writeln!(f, "{name:<18} {count:>10}")?;
+        }
+        if !ports.is_empty() {
+            writeln!(f, "\nother ports             count")?;
+        }
+        for (port, count) in ports.iter().take(MAX_PORTS) {
+            writeln!(f, "{:<18} {count:>10}", format!("{port:#06x}"))?;
+        }
+        if let Some(more) = ports.len().checked_sub(MAX_PORTS).filter(|more| *more > 0) {
+            writeln!(f, "and {more} more")?;
+        }
+        Ok(())
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, name: &str, count: u64, times: &Histogram) -> fmt::Result {
+    write!(f, "{name:<18} {count:>10}")?;
+    if times.count() > 0 {
+        write!(f, "  {:>11}  {:>9}", Time(times.sum()), Time(times.mean()))?;
+        for quantile in [500, 990, 1000] {
+            write!(f, "  {:>9}", format!("<{}", Time(times.quantile(quantile))))?;
+        }
+    }
+    writeln!(f)
+}
+
+/// A time with three digits or so.
+struct Time(Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:.1?}", self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut vcpu = Statistics::default();
+        for _ in 0..3 {
+            vcpu.exits.count(Kind::PortOut);
+            vcpu.service[Kind::PortOut as usize].add(Duration::from_micros(3));
+        }
+        vcpu.in_guest.add(Duration::from_millis(2));
+        vcpu.port_writes = vec![(0xcf8, 1), (0x800, 1), (0x1030, 1)];
+        vcpu.port_reads = vec![(0xcf8, 2)];
+        Report {
+            vcpus: vec![vcpu.clone(), vcpu],
+            wall_time: Duration::from_millis(1500),
+            memory_touched: Some(1 << 20),
+            memory_size: 64 << 20,
+        }
+    }
+
+    #[test]
+    fn hypercalls_are_told_from_other_ports() {
+        let (calls, ports) = hypercalls(&report().total());
+        assert_eq!(calls, [("SerialWriteByte", 2), ("SerialWriteBuffer", 2)]);
+        assert_eq!(ports, [(0xcf8, 6)]);
+    }
+
+    #[test]
+    fn the_table_has_all_parts() {
+        let text = report().to_string();
+        for part in [
+            "run time                1.5s\n",
+            "memory touched      1024 KiB of 65536 KiB\n",
+            "   1          3           2.0ms           9.0µs\n",
+            "port out                    6       18.0µs      3.0µs",
+            "SerialWriteBuffer           2\n",
+            "0x0cf8                      6\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing:\n{text}");
+        }
+        let quiet = Report::default().to_string();
+        assert!(!quiet.contains("hypercalls") && !quiet.contains("other ports"), "{quiet}");
+    }
+}

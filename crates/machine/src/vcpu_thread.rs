@@ -1,0 +1,144 @@
+//! The life of a vCPU's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use nerite_arch::{Regs, SpecialRegs};
+use nerite_kvm::KvmVcpu;
+use nerite_vcpu::{Control, Counted, Measured, Statistics, Traced, Tracer, Vcpu, drive_controlled};
+use rustix::io::Errno;
+use rustix::thread::CpuSet;
+use std::os::fd::OwnedFd;
+
+use crate::Error;
+use crate::dispatch::{Dispatcher, End};
+
+/// What the vCPU threads and the one that waits for them share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Why the machine ends: the first reason counts.
+    pub(crate) end: Mutex<Option<(u32, End)>>,
+    /// Becomes readable, and stays so, when there is an `end`.
+    pub(crate) stop_event: Arc<OwnedFd>,
+    pub(crate) stopping: Arc<AtomicBool>,
+    /// How many vCPU threads have not left their loop yet.
+    pub(crate) left: Mutex<usize>,
+    pub(crate) one_left: Condvar,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Ends the machine, unless it is ending already.
+    pub(crate) fn finish(&self, vcpu: u32, end: End) {
+        let mut current = lock(&self.end);
+        if current.is_none() {
+            *current = Some((vcpu, end));
+            self.stopping.store(true, Ordering::Release);
+            // An eventfd refuses only when its counter is full, and this adds 1 once.
+            if let Err(error) = rustix::io::write(&self.stop_event, &1_u64.to_ne_bytes()) {
+                log::error!("signalling the end of the machine: {error}");
+            }
+        }
+    }
+}
+
+/// What a vCPU thread gives back.
+pub(crate) struct Finished {
+    pub(crate) index: u32,
+    pub(crate) statistics: Statistics,
+    pub(crate) state: Result<(Regs, SpecialRegs), nerite_vcpu::Error>,
+}
+
+/// What is put around a vCPU.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    pub(crate) statistics: bool,
+    pub(crate) tracer: Option<Tracer>,
+}
+
+/// Everything that a vCPU's thread needs besides the vCPU.
+pub(crate) struct Task {
+    /// The host CPU to run on.
+    pub(crate) cpu: Option<usize>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) control: Arc<Control>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) layers: Layers,
+    /// When the machine's time is up; the first vCPU is in charge of it.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Runs a vCPU to the machine's end.
+pub(crate) fn run(vcpu: KvmVcpu, task: Task) -> Finished {
+    let _leaving = Leaving { shared: task.shared.clone(), control: task.control.clone() };
+    let timer = task
+        .deadline
+        .filter(|_| vcpu.index() == 0)
+        .map(|deadline| vcpu.kick_after(deadline.saturating_duration_since(Instant::now())));
+    if let Some(Err(error)) = timer {
+        task.shared.finish(vcpu.index(), End::Host(error.into()));
+    }
+    if task.layers.statistics {
+        with_trace(Measured::new(vcpu), task)
+    } else {
+        with_trace(Counted::new(vcpu), task)
+    }
+}
+
+fn with_trace<V: Vcpu>(vcpu: V, task: Task) -> Finished {
+    match task.layers.tracer.clone() {
+        Some(tracer) => run_loop(Traced::new(vcpu, tracer), task),
+        None => run_loop(vcpu, task),
+    }
+}
+
+fn run_loop<V: Vcpu>(mut vcpu: V, task: Task) -> Finished {
+    let Task { cpu, mut dispatcher, control, shared, .. } = task;
+    let index = vcpu.index();
+    let end = match cpu.map_or(Ok(()), |cpu| pin(index, cpu)) {
+        Ok(()) => drive_controlled(&mut vcpu, &mut dispatcher, &control)
+            .map_or_else(|error| End::Host(error.into()), |end| end.unwrap_or(End::Stopped)),
+        Err(error) => End::Host(error),
+    };
+    log::debug!("vCPU {index}: {end:?}");
+    shared.finish(index, end);
+    let state = vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?)));
+    Finished { index, statistics: vcpu.statistics().unwrap_or_default(), state }
+}
+
+/// Says, when it is dropped, that a vCPU's thread has left its loop: also if that was by a panic.
+struct Leaving {
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.finish(u32::MAX, End::Stopped);
+        }
+        self.control.leave();
+        let mut left = lock(&self.shared.left);
+        *left = left.saturating_sub(1);
+        self.shared.one_left.notify_all();
+    }
+}
+
+/// Binds the calling thread to a host CPU.
+fn pin(vcpu: u32, cpu: usize) -> Result<(), Error> {
+    let pinned = if cpu < CpuSet::MAX_CPU {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        rustix::thread::sched_setaffinity(None, &set)
+    } else {
+        Err(Errno::INVAL)
+    };
+    pinned.map_err(|error| Error::Pin { vcpu, cpu, source: error.into() })
+}

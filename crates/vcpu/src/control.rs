@@ -1,0 +1,284 @@
+//! Holding a vCPU, looking into it and letting it go on, from any thread.
+//!
+//! The vCPU's own thread looks into its inbox only after a kick, so an exit that nobody else cares about costs three plain
+//! stores. Two rules make kicks exact:
+//!
+//! * a wish is put into the inbox *before* the kick, under the inbox's lock: whoever sees the kick sees the wish;
+//! * a kick is sent only while the vCPU does not look into its inbox, and taken back when it begins to: so none is left
+//!   over for the next run.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering};
+use crate::{Kicker, RunState, Vcpu};
+
+/// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
+const KICK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Something to do on a vCPU's thread, with the vCPU held. The state says whether it may be changed.
+pub type Job = Box<dyn FnOnce(&mut dyn Vcpu, RunState) + Send>;
+
+/// What others want of a vCPU.
+#[derive(Default)]
+struct Inbox {
+    /// How many want it to be held.
+    holds: u32,
+    jobs: VecDeque<Job>,
+    stop: bool,
+    /// Whether the vCPU's thread is in [`Control::attend`].
+    attending: bool,
+    /// Whether the vCPU's thread is gone.
+    gone: bool,
+}
+
+/// How one vCPU is held, looked into and stopped. Shared between its thread and all others.
+pub struct Control {
+    state: AtomicU8,
+    inbox: Mutex<Inbox>,
+    /// Signalled when the inbox or the state changed.
+    changed: Condvar,
+    kicker: OnceLock<Kicker>,
+}
+
+/// What a vCPU does after it has looked into its inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Attended {
+    /// It goes on.
+    Continue,
+    /// It leaves its loop.
+    Stop,
+}
+
+/// How a vCPU is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// With nothing half done: its state may be read, saved and changed.
+    Paused,
+    /// With an access unanswered: jobs run, and may read its state.
+    InService,
+    /// Its thread waits for the host in a service and cannot be asked. It executes no instruction before it is released.
+    Busy,
+    /// It is gone.
+    Stopped,
+}
+
+/// Why a job was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The vCPU has stopped.
+    #[error("the vCPU has stopped")]
+    Stopped,
+    /// The vCPU's thread waits for the host.
+    #[error("the vCPU waits for the host in a service and did not answer in time")]
+    Busy,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Control {
+    /// The control of a vCPU that no thread has run yet.
+    pub fn new() -> Self {
+        Self {
+            state: AtomicU8::new(RunState::Created as u8),
+            inbox: Mutex::new(Inbox::default()),
+            changed: Condvar::new(),
+            kicker: OnceLock::new(),
+        }
+    }
+
+    /// Says how the vCPU is kicked. Before its thread starts; the first one counts.
+    pub fn set_kicker(&self, kicker: Kicker) {
+        // A second kicker would be for the same vCPU.
+        let _ = self.kicker.set(kicker);
+    }
+
+    /// Where the vCPU is now, or was a moment ago.
+    pub fn state(&self) -> RunState {
+        RunState::from_u8(self.state.load(Ordering::Acquire))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // What is behind this lock is whole at every moment: jobs run without it.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets the vCPU's thread to look into the inbox, which the caller has locked and changed.
+    fn call(&self, inbox: &Inbox) {
+        if inbox.attending {
+            self.changed.notify_all();
+        } else if let Some(kicker) = self.kicker.get() {
+            kicker.kick();
+        }
+    }
+
+    /// Wants the vCPU to be held, once more. Does not wait for it; see [`Control::wait_held`].
+    pub fn hold(&self) {
+        let mut inbox = self.lock();
+        inbox.holds = inbox.holds.saturating_add(1);
+        self.call(&inbox);
+    }
+
+    /// Takes back one [`Control::hold`]. The vCPU goes on when all are taken back.
+    pub fn release(&self) {
+        let mut inbox = self.lock();
+        inbox.holds = inbox.holds.saturating_sub(1);
+        self.changed.notify_all();
+    }
+
+    /// Waits until a vCPU that is wanted to be held is, and says how. `patience` is for one that waits for the host.
+    pub fn wait_held(&self, patience: Duration) -> Held {
+        let deadline = Instant::now().checked_add(patience);
+        let mut inbox = self.lock();
+        loop {
+            if inbox.gone {
+                return Held::Stopped;
+            }
+            if inbox.attending {
+                match self.state() {
+                    RunState::Paused => return Held::Paused,
+                    RunState::InService => return Held::InService,
+                    // It has not seen this hold yet.
+                    _ => {}
+                }
+            }
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if late && self.state() == RunState::InService {
+                return Held::Busy;
+            }
+            inbox = self.wait(inbox, true);
+        }
+    }
+
+    /// Waits for a change of the inbox or of the state.
+    fn wait<'a>(&'a self, inbox: MutexGuard<'a, Inbox>, kick_again: bool) -> MutexGuard<'a, Inbox> {
+        let (inbox, timeout) =
+            self.changed.wait_timeout(inbox, KICK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+        if kick_again && timeout.timed_out() {
+            self.call(&inbox);
+        }
+        inbox
+    }
+
+    /// Has a job done on the vCPU's thread at the next moment at which nothing is half done, or while the vCPU waits for
+    /// the host. Does not wait for it. A vCPU that has stopped drops the job.
+    pub fn post(&self, job: Job) {
+        let mut inbox = self.lock();
+        if !inbox.gone {
+            inbox.jobs.push_back(job);
+            self.call(&inbox);
+        }
+    }
+
+    /// Has `question` answered on the vCPU's thread and waits for the answer.
+    ///
+    /// # Errors
+    /// If the vCPU has stopped, or waits for the host for longer than `patience`; then the question is not asked any more.
+    #[cfg(not(loom))]
+    pub fn ask<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        question: impl FnOnce(&mut dyn Vcpu, RunState) -> T + Send + 'static,
+    ) -> Result<T, AskError> {
+        use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+        let (sender, receiver) = sync_channel(1);
+        self.post(Box::new(move |vcpu, state| {
+            // Nobody waits any more: then nobody wants it done.
+            let _ = sender.send(question(vcpu, state));
+        }));
+        let start = Instant::now();
+        loop {
+            match receiver.recv_timeout(KICK_AGAIN) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(AskError::Stopped),
+                Err(RecvTimeoutError::Timeout) if start.elapsed() > patience => return Err(AskError::Busy),
+                Err(RecvTimeoutError::Timeout) => self.call(&self.lock()),
+            }
+        }
+    }
+
+    /// Makes the vCPU leave its loop. Does not wait for it.
+    pub fn stop(&self) {
+        let mut inbox = self.lock();
+        inbox.stop = true;
+        self.call(&inbox);
+    }
+
+    /// The vCPU's thread: it is about to enter the guest.
+    pub fn entering(&self) {
+        self.state.store(RunState::Running as u8, Ordering::Release);
+    }
+
+    /// The vCPU's thread: an exit is being answered.
+    pub fn serving(&self) {
+        self.state.store(RunState::InService as u8, Ordering::Release);
+    }
+
+    /// The vCPU's thread: the answer is known.
+    pub fn answered(&self) {
+        self.state.store(RunState::ServiceToComplete as u8, Ordering::Release);
+    }
+
+    /// The vCPU's thread: wants itself to be held, as at a breakpoint. Somebody has to [`Control::release`] it.
+    pub fn hold_self(&self) {
+        let mut inbox = self.lock();
+        inbox.holds = inbox.holds.saturating_add(1);
+    }
+
+    /// The vCPU's thread, after a kick: does what is in the inbox, and stays here while the vCPU is to be held.
+    ///
+    /// `state` is [`RunState::Paused`] if nothing is half done, and [`RunState::InService`] if an exit waits for its answer.
+    pub fn attend(&self, vcpu: &mut dyn Vcpu, state: RunState) -> Attended {
+        let mut inbox = self.lock();
+        // Whoever kicked until now has its wish in the inbox.
+        vcpu.take_kick();
+        inbox.attending = true;
+        let attended = loop {
+            if let Some(job) = inbox.jobs.pop_front() {
+                drop(inbox);
+                job(vcpu, state);
+                inbox = self.lock();
+            } else if inbox.stop {
+                break Attended::Stop;
+            } else if inbox.holds == 0 {
+                break Attended::Continue;
+            } else {
+                if self.state() != state {
+                    self.state.store(state as u8, Ordering::Release);
+                    self.changed.notify_all();
+                }
+                inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        inbox.attending = false;
+        let next = if state == RunState::Paused { RunState::Running } else { state };
+        self.state.store(next as u8, Ordering::Release);
+        attended
+    }
+
+    /// The vCPU's thread: it has left its loop. Jobs that were not done are dropped.
+    pub fn leave(&self) {
+        let jobs = {
+            let mut inbox = self.lock();
+            inbox.gone = true;
+            self.state.store(RunState::Stopped as u8, Ordering::Release);
+            self.changed.notify_all();
+            std::mem::take(&mut inbox.jobs)
+        };
+        drop(jobs);
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("state", &self.state()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,265 @@
+//! Measuring a vCPU by wrapping its step.
+
+use std::time::{Duration, Instant};
+
+use crate::{Entry, Error, Exit, ExitCounts, Kind, Layer, Vcpu};
+
+/// How many buckets a histogram has: one for each power of two of nanoseconds that 64 bits hold.
+const BUCKETS: usize = 64;
+/// How many ports there are.
+const PORTS: usize = 0x1_0000;
+
+/// How often something took how long, by powers of two of nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Histogram {
+    buckets: [u64; BUCKETS],
+    sum: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], sum: 0 }
+    }
+}
+
+impl Histogram {
+    /// Adds one that took this long.
+    pub fn add(&mut self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.sum = self.sum.saturating_add(nanos);
+        let bucket = usize::try_from(nanos.checked_ilog2().unwrap_or(0)).unwrap_or(0);
+        if let Some(count) = self.buckets.get_mut(bucket) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// How long they took together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum)
+    }
+
+    /// The mean; zero if there were none.
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos(self.sum.checked_div(self.count()).unwrap_or(0))
+    }
+
+    /// A time that this share of them, in thousandths, did not exceed, to a power of two: the end of its bucket.
+    pub fn quantile(&self, thousandths: u64) -> Duration {
+        let count = u128::from(self.count());
+        let wanted = count.saturating_mul(thousandths.into()).div_ceil(1000).max(1);
+        let mut seen = 0_u128;
+        for (from, bucket) in self.buckets() {
+            seen = seen.saturating_add(bucket.into());
+            if seen >= wanted {
+                return Duration::from_nanos(from.saturating_mul(2));
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// The buckets that are not empty: from how many nanoseconds on (to less than twice as many; the first one from 0), and
+    /// how many.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let starts = std::iter::successors(Some(1_u64), |start| start.checked_mul(2));
+        starts.zip(self.buckets).filter(|(_, count)| *count > 0)
+    }
+
+    /// Adds all of another histogram.
+    pub fn merge(&mut self, other: &Self) {
+        self.sum = self.sum.saturating_add(other.sum);
+        for (to, from) in self.buckets.iter_mut().zip(other.buckets) {
+            *to = to.saturating_add(from);
+        }
+    }
+}
+
+/// What was measured of one vCPU, or of several together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Exits by kind.
+    pub exits: ExitCounts,
+    /// How long the VMM took to answer, by kind, in the order of [`Kind::ALL`].
+    pub service: [Histogram; Kind::ALL.len()],
+    /// How long each stay in the guest was, with the way there and back.
+    pub in_guest: Histogram,
+    /// Entries that only completed an access.
+    pub completions: u64,
+    /// Writes to ports: port and how many, in order of the port.
+    pub port_writes: Vec<(u16, u64)>,
+    /// Reads of ports: port and how many, in order of the port.
+    pub port_reads: Vec<(u16, u64)>,
+}
+
+impl Statistics {
+    /// How long the VMM took to answer exits of this kind.
+    pub fn service_of(&self, kind: Kind) -> Histogram {
+        self.service.get(usize::from(kind as u8)).copied().unwrap_or_default()
+    }
+
+    /// How long the VMM took for everything.
+    pub fn time_in_vmm(&self) -> Duration {
+        self.service.iter().fold(Duration::ZERO, |sum, histogram| sum.saturating_add(histogram.sum()))
+    }
+
+    /// Adds what was measured of another vCPU.
+    pub fn merge(&mut self, other: &Self) {
+        self.exits.add(&other.exits);
+        for (to, from) in self.service.iter_mut().zip(&other.service) {
+            to.merge(from);
+        }
+        self.in_guest.merge(&other.in_guest);
+        self.completions = self.completions.saturating_add(other.completions);
+        self.port_writes = merged(&self.port_writes, &other.port_writes);
+        self.port_reads = merged(&self.port_reads, &other.port_reads);
+    }
+}
+
+fn merged(one: &[(u16, u64)], two: &[(u16, u64)]) -> Vec<(u16, u64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for (port, count) in one.iter().chain(two) {
+        let sum: &mut u64 = sums.entry(*port).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    sums.into_iter().collect()
+}
+
+/// A vCPU that measures its steps. Each step costs two looks at the clock more.
+#[derive(Debug)]
+pub struct Measured<V> {
+    inner: V,
+    statistics: Statistics,
+    /// Counts by port. Pages of it that no port touches cost nothing.
+    writes: Vec<u64>,
+    reads: Vec<u64>,
+    /// The last exit, and when it came.
+    left: Option<(Kind, Instant)>,
+}
+
+impl<V: Vcpu> Measured<V> {
+    /// Measures `inner` from now on.
+    pub fn new(inner: V) -> Self {
+        Self {
+            inner,
+            statistics: Statistics::default(),
+            writes: vec![0; PORTS],
+            reads: vec![0; PORTS],
+            left: None,
+        }
+    }
+
+    /// The way into the guest begins.
+    fn enter(&mut self) -> Instant {
+        let now = Instant::now();
+        if let Some((kind, since)) = self.left.take()
+            && let Some(histogram) = self.statistics.service.get_mut(usize::from(kind as u8))
+        {
+            histogram.add(now.saturating_duration_since(since));
+        }
+        now
+    }
+
+    fn left(&mut self, entered: Instant, exit: &Exit) {
+        let now = Instant::now();
+        self.statistics.in_guest.add(now.saturating_duration_since(entered));
+        self.statistics.exits.count(exit.kind());
+        self.left = Some((exit.kind(), now));
+        let count = match exit {
+            Exit::PortOut { port, .. } => self.writes.get_mut(usize::from(*port)),
+            Exit::PortIn { port, .. } => self.reads.get_mut(usize::from(*port)),
+            _ => None,
+        };
+        if let Some(count) = count {
+            *count = count.saturating_add(1);
+        }
+    }
+}
+
+fn counted(by_port: &[u64]) -> Vec<(u16, u64)> {
+    let all = (0..=u16::MAX).zip(by_port.iter().copied());
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
+impl<V: Vcpu> Layer for Measured<V> {
+    type Inner = V;
+
+    fn inner(&self) -> &V {
+        &self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut V {
+        &mut self.inner
+    }
+
+    fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
+        let entered = self.enter();
+        let exit = self.inner.run(entry)?;
+        self.left(entered, &exit);
+        Ok(exit)
+    }
+
+    fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
+        let entered = self.enter();
+        self.statistics.completions = self.statistics.completions.saturating_add(1);
+        let exit = self.inner.complete(entry)?;
+        if let Some(exit) = &exit {
+            self.left(entered, exit);
+        }
+        Ok(exit)
+    }
+
+    fn statistics_layer(&self) -> Option<Statistics> {
+        Some(Statistics {
+            port_writes: counted(&self.writes),
+            port_reads: counted(&self.reads),
+            ..self.statistics.clone()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripted::Scripted;
+
+    #[test]
+    fn times_go_to_powers_of_two() {
+        let mut histogram = Histogram::default();
+        for nanos in [0, 1, 2, 3, 1023, 1024, u64::MAX] {
+            histogram.add(Duration::from_nanos(nanos));
+        }
+        let buckets: Vec<_> = histogram.buckets().collect();
+        assert_eq!(buckets, [(1, 2), (2, 2), (512, 1), (1024, 1), (1 << 63, 1)]);
+        assert_eq!(histogram.count(), 7);
+        assert_eq!(histogram.quantile(500), Duration::from_nanos(4));
+        assert_eq!(histogram.quantile(1000), Duration::from_nanos(u64::MAX));
+        assert_eq!(Histogram::default().quantile(990), Duration::ZERO);
+        let mut twice = histogram;
+        twice.merge(&histogram);
+        assert_eq!(twice.count(), 14);
+    }
+
+    #[test]
+    fn steps_are_measured_by_kind_and_port() {
+        let out = Exit::PortOut { port: 0x1020, width: 4, value: 1 };
+        let read = Exit::PortIn { port: 0xcfc, width: 4 };
+        let mut vcpu = Measured::new(Scripted::new([out, out, read]));
+        while vcpu.run(Entry::Resume).unwrap() != Exit::Shutdown {}
+        assert_eq!(vcpu.complete(Entry::Resume).unwrap(), None);
+        let mut statistics = vcpu.statistics().unwrap();
+        assert_eq!(statistics.exits.of(Kind::PortOut), 2);
+        assert_eq!(statistics.service_of(Kind::PortOut).count(), 2);
+        assert_eq!(statistics.in_guest.count(), 4);
+        assert_eq!(statistics.completions, 1);
+        assert_eq!(statistics.port_writes, [(0x1020, 2)]);
+        assert_eq!(statistics.port_reads, [(0xcfc, 1)]);
+        statistics.merge(&statistics.clone());
+        assert_eq!(statistics.port_writes, [(0x1020, 4)]);
+        assert_eq!(statistics.exits.total(), 8);
+        assert!(statistics.time_in_vmm() > Duration::ZERO);
+    }
+}

@@ -1,0 +1,147 @@
+//! The options that watch, limit and control a run. A configuration file has none of them.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+use nerite_machine::Report;
+use nerite_machine::config::Observe;
+
+use crate::output;
+
+/// Options of `vmm run` that watch, limit and control a run.
+#[derive(Debug, Args, Default)]
+pub struct ObserveArgs {
+    /// Print what the run was like on standard error: `table`, `json`, or `json:FILE` for a file
+    ///
+    /// Exits by reason and vCPU and how long they took to answer, time in the guest, hypercalls by name, memory touched.
+    /// Without this option, none of it is measured.
+    #[arg(long, value_name = "table|json[:FILE]", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "table", help_heading = "Observation")]
+    pub stats: Option<StatsSetting>,
+
+    /// Record every exit in this file, as lines of JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Observation")]
+    pub trace: Option<PathBuf>,
+
+    /// End the guest after this time, such as 500ms, 5s, 2m or 1h, with exit code 245
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Observation")]
+    pub time_limit: Option<Duration>,
+}
+
+impl ObserveArgs {
+    /// What of it concerns the machine.
+    #[must_use]
+    pub fn machine(&self) -> Observe {
+        Observe {
+            statistics: self.stats.is_some(),
+            trace: self.trace.clone(),
+            time_limit: self.time_limit,
+            keep_halted: false,
+        }
+    }
+
+    /// Prints the statistics, if they are asked for.
+    pub fn print(&self, report: &Report) {
+        let json = || format!("{}\n", nerite_control::statistics::of_run(report));
+        match &self.stats {
+            None => {}
+            Some(StatsSetting::Table) => output::say(&report.to_string()),
+            Some(StatsSetting::Json(None)) => output::say(&json()),
+            Some(StatsSetting::Json(Some(path))) => {
+                if let Err(error) = std::fs::write(path, json()) {
+                    log::error!("cannot write the statistics to {}: {error}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// How the statistics are printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StatsSetting {
+    /// A table for people.
+    Table,
+    /// One line of JSON, on standard error or in a file.
+    Json(Option<PathBuf>),
+}
+
+/// Why a text does not say how statistics are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write `table`, `json` or `json:FILE`")]
+pub struct StatsError;
+
+impl FromStr for StatsSetting {
+    type Err = StatsError;
+
+    fn from_str(text: &str) -> Result<Self, StatsError> {
+        match text.split_once(':') {
+            None if text == "table" => Ok(Self::Table),
+            None if text == "json" => Ok(Self::Json(None)),
+            Some(("json", path)) if !path.is_empty() => Ok(Self::Json(Some(path.into()))),
+            _ => Err(StatsError),
+        }
+    }
+}
+
+/// The longest time that can be asked for: a year.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Why a text is not a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time; write a number and a unit, such as 500ms, 5s, 2m or 1h, from 1us to a year")]
+pub struct TimeError;
+
+/// The time that `text` stands for: a number, which may have a fraction, and one of the units us, ms, s, m, h.
+///
+/// # Errors
+///
+/// If it is something else, shorter than a microsecond or longer than a year.
+pub fn parse_time(text: &str) -> Result<Duration, TimeError> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(TimeError)?;
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() || number.starts_with('.') || number.ends_with('.') {
+        return Err(TimeError);
+    }
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(TimeError),
+    };
+    let number: f64 = number.parse().map_err(|_| TimeError)?;
+    let time = Duration::try_from_secs_f64(number * seconds).map_err(|_| TimeError)?;
+    if (Duration::from_micros(1)..=LONGEST).contains(&time) { Ok(time) } else { Err(TimeError) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, millis) in
+            [("500ms", 500), ("5s", 5000), ("1.5s", 1500), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "5", "s", "-1s", "+1s", "1 s", "1.2.3s", ".5s", "5.s", "0s", "9000000h", "1d", "1e3s"]
+        {
+            assert_eq!(parse_time(bad), Err(TimeError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn statistics_are_a_table_or_json() {
+        assert_eq!("table".parse(), Ok(StatsSetting::Table));
+        assert_eq!("json".parse(), Ok(StatsSetting::Json(None)));
+        assert_eq!("json:a:b".parse(), Ok(StatsSetting::Json(Some("a:b".into()))));
+        for bad in ["", "json:", "xml", "table:x"] {
+            assert_eq!(bad.parse::<StatsSetting>(), Err(StatsError), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Statistics, traces and limits of a run, seen from outside.
+
+mod common;
+
+use std::process::Stdio;
+
+use common::{Done, Folder, has_kvm, image};
+
+fn run(options: &[&str], code: &[u8]) -> (Folder, Done) {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(code));
+    let words = [&["run"][..], options, &[&image]].concat();
+    let done = folder.run(&words);
+    done.is_orderly();
+    (folder, done)
+}
+
+fn greeting() -> Vec<u8> {
+    [image::print("hi\n"), image::exit(7)].concat()
+}
+
+#[test]
+fn the_time_limit_ends_guests_that_loop_halt_or_wait_for_input() {
+    if !has_kvm() {
+        return;
+    }
+    // in eax, dx with SerialReadByte's port, 0x1040: waits for input that never comes.
+    let read = [0x66, 0xba, 0x40, 0x10, 0xed];
+    for (name, code) in [("loop", &image::SPIN[..]), ("halt", &image::HALT), ("read", &read)] {
+        let folder = Folder::new();
+        let image = folder.file("image", image::elf(code));
+        let mut command = folder.vmm(&["run", "--time-limit", "300ms", &image]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let start = std::time::Instant::now();
+        let mut child = piped.spawn().unwrap();
+        let input = child.stdin.take();
+        let output = common::wait(child);
+        drop(input);
+        assert_eq!(common::code(output.status), 245, "{name}: {output:?}");
+        assert_eq!(output.stderr, b"vmm: the guest's time is up\n", "{name}");
+        assert!(start.elapsed().as_millis() >= 300, "{name}");
+    }
+}
+
+#[test]
+fn a_guest_within_its_time_is_not_touched() {
+    if !has_kvm() {
+        return;
+    }
+    let (_folder, done) = run(&["--time-limit", "1h"], &greeting());
+    assert_eq!((done.code, &*done.stdout, &*done.stderr), (7, "hi\n", ""));
+}
+
+#[test]
+fn a_guest_that_has_halted_for_ever_is_reported() {
+    if !has_kvm() {
+        return;
+    }
+    let (_folder, done) = run(&["-c", "2"], &image::HALT);
+    assert_eq!(done.code, 244, "{done:?}");
+    assert!(done.stderr.contains("it halted, and nothing can wake it"), "{done:?}");
+    assert!(done.stderr.contains("\nvCPU 1\n"), "{done:?}");
+}
+
+#[test]
+fn statistics_name_exits_and_hypercalls() {
+    if !has_kvm() {
+        return;
+    }
+    let (_folder, done) = run(&["--stats"], &greeting());
+    assert_eq!((done.code, &*done.stdout), (7, "hi\n"));
+    let table: Vec<Vec<&str>> = done.stderr.lines().map(|line| line.split_whitespace().collect()).collect();
+    for row in [["SerialWriteByte", "3"], ["Exit", "1"]] {
+        assert!(table.iter().any(|words| *words == row), "{row:?}: {done:?}");
+    }
+    assert!(table.iter().any(|words| words.starts_with(&["port", "out", "4"])), "{done:?}");
+}
+
+#[test]
+fn statistics_as_json_go_to_a_file() {
+    if !has_kvm() {
+        return;
+    }
+    let (folder, done) = run(&["--stats=json:out.json"], &greeting());
+    assert_eq!((done.code, &*done.stderr), (7, ""));
+    let json = std::fs::read_to_string(folder.path("out.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["total"]["hypercalls"]["SerialWriteByte"], 3);
+    assert_eq!(json["vcpus"][0]["exits"]["port out"]["count"], 4);
+    assert_eq!(json["total"]["exits"]["port out"]["service"]["count"], 3, "the last one has no answer");
+    assert!(json["memory_touched"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_trace_has_every_exit_in_order() {
+    if !has_kvm() {
+        return;
+    }
+    let (folder, done) = run(&["--trace", "trace.json"], &greeting());
+    assert_eq!(done.code, 7);
+    let trace = std::fs::read_to_string(folder.path("trace.json")).unwrap();
+    let ports: Vec<u64> = trace
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .enumerate()
+        .inspect(|(number, line)| assert_eq!(line["n"], number + 1))
+        .map(|(_, line)| line["port"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ports, [0x1020, 0x1020, 0x1020, 0x1010]);
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_an_error() {
+    if !has_kvm() {
+        return;
+    }
+    let (_folder, done) = run(&["--trace", "no/such/folder"], &greeting());
+    done.is_error(243, &["no/such/folder", "trace file"]);
+}
