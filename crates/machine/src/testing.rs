@@ -89,7 +89,7 @@ impl Guest {
     }
 
     pub(crate) fn dispatcher(&self) -> Dispatcher {
-        Dispatcher::new(self.platform.clone())
+        Dispatcher::new(self.platform.clone(), Arc::default(), None)
     }
 
     /// What has come out of the console, a partial line included.
