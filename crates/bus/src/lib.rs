@@ -219,3 +219,8 @@ impl fmt::Debug for Bus {
 
 #[cfg(test)]
 mod tests;
+
+/// The README's example, kept true by running it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

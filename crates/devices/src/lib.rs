@@ -20,3 +20,8 @@ mod pci_host;
 
 pub use console::{Console, Input, Sink};
 pub use pci_host::EmptyPciHost;
+
+/// The README's example, kept true by running it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

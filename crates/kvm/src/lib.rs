@@ -42,3 +42,8 @@ pub use system::System;
 pub use timer::KickTimer;
 pub use vcpu::KvmVcpu;
 pub use vm::{Options, VcpuSetup, Vm};
+
+/// The README's example, kept true by running it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

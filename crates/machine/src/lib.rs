@@ -56,3 +56,8 @@ pub use nerite_vcpu::{Held, RunState};
 pub use opened::Opened;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Outcome, Running};
+
+/// The README's example, kept true by running it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

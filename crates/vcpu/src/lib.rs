@@ -213,3 +213,8 @@ where
 
 #[cfg(test)]
 mod tests;
+
+/// The README's example, kept true by running it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
