@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod dist;
 mod doctor;
@@ -44,6 +45,14 @@ enum Cli {
     Lab(lab::Args),
     /// Boot the test kernels, on hardware KVM or in the lab
     TestKernels(test_kernels::Args),
+    /// Measure vmm, beside its peer where there is one
+    Bench(bench::Args),
+    /// Measure the cases in a file (this is what works where guests run)
+    #[command(hide = true)]
+    BenchWorker {
+        /// The file
+        cases: std::path::PathBuf,
+    },
     /// Run the list of jobs (this is what works inside the lab)
     #[command(hide = true)]
     Agent,
@@ -57,6 +66,8 @@ fn main() -> ExitCode {
         Cli::Dist => dist::main().map(|()| 0),
         Cli::Lab(args) => lab::main(args),
         Cli::TestKernels(args) => test_kernels::main(&args),
+        Cli::Bench(args) => bench::main(&args),
+        Cli::BenchWorker { cases } => bench::worker::main(&cases).map(|()| 0),
         Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),
     };
     match result {

@@ -80,6 +80,11 @@ impl Session {
         &mut self.files
     }
 
+    /// The release of the lab's kernel.
+    pub(crate) fn release(&self) -> &str {
+        &self.kernel.release
+    }
+
     /// Runs the jobs, one after the other, and tells `report` what happens. A job that takes too long has failed; a lab
     /// that freezes is started again with the jobs that are left, [`MAX_RETRIES`] times in all.
     pub(crate) fn run(&mut self, jobs: &[Job], report: &mut dyn FnMut(Report<'_>)) -> Result<Results> {

@@ -1,0 +1,218 @@
+//! The benches: which guests are run how.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::data::{Case, Who};
+
+/// The programs that are compared, and what there is to run.
+pub(crate) struct Setting<'a> {
+    pub(crate) vmm: &'a Path,
+    pub(crate) peer: Option<&'a Path>,
+    /// The folder of the test kernels.
+    pub(crate) kernels: &'a Path,
+    /// The guest that does nothing, without symbols: what is left is what every guest costs.
+    pub(crate) empty: &'a Path,
+    /// Hermit images.
+    pub(crate) images: &'a [PathBuf],
+    /// How often each case is timed; those that take long, half as often.
+    pub(crate) rounds: usize,
+}
+
+/// How a guest is run.
+#[derive(Default)]
+struct Guest<'a> {
+    image: PathBuf,
+    memory: Option<&'a str>,
+    cpus: Option<u32>,
+    /// A host folder that the guest sees as `/data`.
+    data: Option<&'a str>,
+    args: &'a [&'a str],
+    expect: &'a str,
+}
+
+impl Guest<'_> {
+    fn command(&self, who: Who, setting: &Setting<'_>) -> Option<Vec<String>> {
+        let mut words: Vec<String> = match who {
+            Who::Ours => vec![setting.vmm.display().to_string(), "run".to_owned()],
+            Who::Peer => vec![setting.peer?.display().to_string()],
+        };
+        // Both know these spellings.
+        if let Some(memory) = self.memory {
+            words.extend(["--memory-size".to_owned(), memory.to_owned()]);
+        }
+        if let Some(cpus) = self.cpus {
+            words.extend(["--cpu-count".to_owned(), cpus.to_string()]);
+        }
+        if let Some(data) = self.data {
+            words.extend(["--file-mapping".to_owned(), format!("{data}:/data")]);
+        }
+        words.push(self.image.display().to_string());
+        if !self.args.is_empty() {
+            words.push("--".to_owned());
+            words.extend(self.args.iter().map(|&word| word.to_owned()));
+        }
+        Some(words)
+    }
+}
+
+/// How much of a bench is done.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    counted: bool,
+}
+
+struct Benches<'a> {
+    setting: &'a Setting<'a>,
+    cases: Vec<Case>,
+}
+
+impl Benches<'_> {
+    fn add(&mut self, bench: &str, guest: &Guest<'_>, effort: Effort) {
+        for who in [Who::Ours, Who::Peer] {
+            let Some(command) = guest.command(who, self.setting) else { continue };
+            self.cases.push(Case {
+                bench: bench.to_owned(),
+                who,
+                command,
+                expect: guest.expect.to_owned(),
+                rounds: effort.rounds,
+                counted: effort.counted,
+                timeout: 60,
+            });
+        }
+    }
+}
+
+/// All cases, in order, of the benches with `filter` in their name.
+pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
+    let mut benches = Benches { setting, cases: Vec::new() };
+    let kernel = |name: &str| setting.kernels.join(name);
+    let often = Effort { rounds: setting.rounds, counted: true };
+    let timed = Effort { rounds: setting.rounds.div_ceil(2), counted: false };
+    let empty = |memory, cpus| Guest {
+        image: setting.empty.to_owned(),
+        memory,
+        cpus,
+        expect: "empty: ok",
+        ..Guest::default()
+    };
+
+    benches.add("empty", &empty(None, None), often);
+    for image in setting.images {
+        let name = image_name(image);
+        // What it says last is its own business; that it says something is not.
+        let guest = Guest { image: image.clone(), expect: "\n", ..Guest::default() };
+        benches.add(&format!("hermit {name}"), &guest, often);
+    }
+    for memory in ["64MiB", "1GiB", "4GiB", "16GiB"] {
+        benches.add(&format!("memory {memory}"), &empty(Some(memory), None), timed);
+    }
+    for cpus in [2, 4, 8, 16] {
+        let counted = Effort { counted: true, ..timed };
+        benches.add(&format!("vcpus {cpus}"), &empty(None, Some(cpus)), counted);
+    }
+    for kind in ["out", "in", "mmio", "hypercall", "posted", "cpuid"] {
+        let guest =
+            Guest { image: kernel("exits"), args: &["2000", kind], expect: "exits: ok", ..Guest::default() };
+        benches.add(&format!("exits {kind}"), &guest, timed);
+    }
+    for (bench, image, args) in
+        [("console lines", "flood", ["4000"]), ("console bytes", "flood-v1", ["20000"])]
+    {
+        let expect = format!("{image}: ok");
+        let guest = Guest { image: kernel(image), args: &args, expect: &expect, ..Guest::default() };
+        benches.add(bench, &guest, Effort { counted: true, ..timed });
+    }
+    for kib in ["4", "64", "1024"] {
+        let guest = Guest {
+            image: kernel("file-rate"),
+            args: &["8", kib],
+            data: Some("/tmp"),
+            expect: "file-rate: ok",
+            ..Guest::default()
+        };
+        benches.add(&format!("file {kib} KiB"), &guest, timed);
+    }
+    benches.cases.retain(|case| case.bench.contains(filter));
+    Ok(benches.cases)
+}
+
+/// What to call an image: its file and the folder it is in.
+fn image_name(image: &Path) -> String {
+    let name = |path: Option<&Path>| {
+        path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    format!("{}/{}", name(image.parent()), name(Some(image)))
+}
+
+/// The Hermit images that `path` names: itself, or every `hello_world` in it and in the folders in it.
+pub(crate) fn images(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    folders.push(path.to_owned());
+    folders.sort();
+    let images: Vec<PathBuf> =
+        folders.iter().map(|folder| folder.join("hello_world")).filter(|image| image.is_file()).collect();
+    ensure!(!images.is_empty(), "there is no hello_world in {} or a folder in it", path.display());
+    Ok(images)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting<'a>(peer: Option<&'a Path>, images: &'a [PathBuf]) -> Setting<'a> {
+        Setting {
+            vmm: Path::new("/vmm"),
+            peer,
+            kernels: Path::new("/k"),
+            empty: Path::new("/e"),
+            images,
+            rounds: 5,
+        }
+    }
+
+    #[test]
+    fn both_programs_are_given_the_same() {
+        let images = [PathBuf::from("/i/0.13/hello_world")];
+        let cases = all(&setting(Some(Path::new("/uhyve")), &images), "").unwrap();
+        let of = |bench: &str| -> Vec<String> {
+            cases.iter().filter(|case| case.bench == bench).map(|case| case.command.join(" ")).collect()
+        };
+        assert_eq!(
+            of("vcpus 4"),
+            ["/vmm run --cpu-count 4 /e", "/uhyve --cpu-count 4 /e"].map(str::to_owned)
+        );
+        assert_eq!(of("hermit 0.13/hello_world")[1], "/uhyve /i/0.13/hello_world");
+        assert_eq!(of("file 4 KiB")[0], "/vmm run --file-mapping /tmp:/data /k/file-rate -- 8 4");
+        assert!(cases.iter().all(|case| !case.expect.is_empty()));
+    }
+
+    #[test]
+    fn a_filter_and_a_missing_peer_leave_out() {
+        let cases = all(&setting(None, &[]), "exits").unwrap();
+        assert_eq!(cases.len(), 6);
+        assert!(cases.iter().all(|case| case.who == Who::Ours && case.bench.starts_with("exits ")));
+    }
+
+    #[test]
+    fn images_are_found_in_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(images(folder.path()).is_err());
+        for name in ["b", "a"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("hello_world"), "x").unwrap();
+        }
+        let found = images(folder.path()).unwrap();
+        assert_eq!(found, ["a", "b"].map(|name| folder.path().join(name).join("hello_world")));
+        assert_eq!(images(&found[0]).unwrap(), [found[0].clone()]);
+        assert_eq!(image_name(Path::new("/x/0.13/hello_world")), "0.13/hello_world");
+    }
+}

@@ -1,0 +1,412 @@
+//! `cargo xtask bench`: measures `vmm`, beside its peer where there is one.
+//!
+//! Both run alternately on the same machine, in one boot of the lab where guests run there. Times are good for the ratio of the
+//! two; counts are good for themselves.
+
+mod cases;
+mod data;
+mod html;
+mod stats;
+mod table;
+mod trace;
+pub(crate) mod worker;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use self::data::{Case, Counts, Kind, Line, Measure, Report, Run, Who};
+use crate::job::{Job, Stream};
+use crate::lab::{self, Session};
+use crate::platform::Platform;
+use crate::{build, exec, kernels, paths, progress};
+
+/// The peer and its version.
+const PEER: (&str, &str) = ("uhyve", "0.10.0");
+/// Where the worker is inside the lab.
+const IN_LAB: &str = "/lab/xtask";
+
+/// `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only benches with this text in their name
+    name: Option<String>,
+    /// The program to compare with; by default uhyve 0.10.0, which is installed under target/peer. "none" for no comparison
+    #[arg(long, value_name = "PATH")]
+    peer: Option<PathBuf>,
+    /// A Hermit image, or a folder in which (or in whose folders) images are called hello_world. Can be given several times
+    #[arg(long, value_name = "PATH")]
+    image: Vec<PathBuf>,
+    /// Write all samples to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Compare with a file that --json wrote; the status is 1 if a count has become worse
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// How often each start is timed
+    #[arg(long, default_value_t = 11, value_name = "N")]
+    rounds: usize,
+    /// Print the names of the benches and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// Measures, prints, and writes the report.
+pub(crate) fn main(args: &Args) -> Result<i32> {
+    let before = args.compare.as_deref().map(read).transpose()?;
+    let mut images = Vec::new();
+    for path in &args.image {
+        images.extend(cases::images(&std::path::absolute(path)?)?);
+    }
+    let filter = args.name.as_deref().unwrap_or_default();
+    let setting = |vmm, kernels, empty, peer| cases::Setting {
+        vmm,
+        peer,
+        kernels,
+        empty,
+        images: &images,
+        rounds: args.rounds,
+    };
+    if args.list {
+        let mut names: Vec<String> =
+            cases::all(&setting(Path::new(""), Path::new(""), Path::new(""), None), filter)?
+                .into_iter()
+                .map(|case| case.bench)
+                .collect();
+        names.dedup();
+        names.iter().for_each(|name| progress::print(name));
+        return Ok(0);
+    }
+
+    let mut skipped = Vec::new();
+    if images.is_empty() {
+        skipped.push("hermit: no image was given (--image FILE or FOLDER)".to_owned());
+    }
+    skipped.push("exits through ioeventfd: the machine has no device that uses one".to_owned());
+    let platform = Platform::choose();
+    let peer = peer(args.peer.as_deref(), &mut skipped)?;
+    let (vmm, kernels) = (build::vmm()?, kernels::build()?);
+    let empty = stripped(&kernels.join("empty"))?;
+    let cases = cases::all(&setting(&vmm, &kernels, &empty, peer.as_deref()), filter)?;
+    ensure!(!cases.is_empty(), "no bench has \"{filter}\" in its name; --list shows them");
+
+    let mut findings = Findings::new(&cases);
+    let kernel = run(platform, &cases, &mut |line| findings.take(line))?;
+    skipped.append(&mut findings.failed);
+    let report = Report {
+        version: data::VERSION,
+        source: source(),
+        platform: match platform {
+            Platform::Hardware => format!("hardware, {kernel}"),
+            Platform::Lab => format!("lab, {kernel}"),
+        },
+        peer: peer.as_ref().map(|_| args.peer.as_ref().map_or(PEER.0, |_| "the given program").to_owned()),
+        measures: findings.measures(),
+        skipped,
+    };
+    progress::print(&table::print(&report, before.as_ref()));
+    let folder = paths::target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    write(&folder.join("report.html"), &html::report(&report))?;
+    write(&folder.join("report.svg"), &html::plots(&report.measures))?;
+    let json = serde_json::to_string_pretty(&report)?;
+    write(&folder.join("report.json"), &json)?;
+    if let Some(path) = &args.json {
+        write(path, &json)?;
+    }
+    progress::say(&format!("the report is in {}", folder.join("report.html").display()));
+    let worse = before.is_some_and(|before| table::counts_are_worse(&before, &report));
+    Ok(i32::from(worse))
+}
+
+/// A copy of a guest without its symbols, which nothing needs to run it.
+fn stripped(guest: &Path) -> Result<PathBuf> {
+    let folder = paths::target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let copy = folder.join("empty");
+    build::quiet(Command::new("strip").arg("-o").arg(&copy).arg(guest))
+        .context("strip (package binutils)")?;
+    Ok(copy)
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Report> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let report: Report =
+        serde_json::from_str(&text).with_context(|| format!("{} is no report of a bench", path.display()))?;
+    ensure!(report.version == data::VERSION, "{} is of another version of the bench", path.display());
+    Ok(report)
+}
+
+/// The state of the source, for the report.
+fn source() -> String {
+    let git =
+        Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(paths::root()).output();
+    let text =
+        git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    if text.is_empty() { "not known".to_owned() } else { text }
+}
+
+/// Where the peer is; installs it if it is to be there and is not.
+fn peer(given: Option<&Path>, skipped: &mut Vec<String>) -> Result<Option<PathBuf>> {
+    if let Some(path) = given {
+        if path == Path::new("none") {
+            skipped.push("the peer: not wanted".to_owned());
+            return Ok(None);
+        }
+        ensure!(path.is_file(), "{} is not there", path.display());
+        return Ok(Some(std::path::absolute(path)?));
+    }
+    let (name, version) = PEER;
+    let folder = paths::target().join("peer");
+    let program = folder.join("bin").join(name);
+    if !program.is_file() {
+        let step =
+            progress::step(&format!("installing {name} {version} with cargo, for this comparison only"));
+        let mut install = build::cargo();
+        install.args(["install", "--quiet", "--locked", "--version", version, name, "--root"]).arg(&folder);
+        match build::quiet(&mut install) {
+            Ok(()) => step.done(),
+            Err(error) => {
+                skipped.push(format!("the peer: {name} {version} cannot be installed: {error:#}"));
+                return Ok(None);
+            }
+        }
+    }
+    Ok(Some(program))
+}
+
+/// Has the worker go through the cases; gives the kernel's release.
+fn run(platform: Platform, cases: &[Case], each: &mut dyn FnMut(Line)) -> Result<String> {
+    let folder = paths::target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let list = folder.join("cases.json");
+    write(&list, &serde_json::to_string(cases)?)?;
+    let myself = match platform {
+        Platform::Lab => IN_LAB.to_owned(),
+        Platform::Hardware => std::env::current_exe()?.display().to_string(),
+    };
+    let runs: usize = cases.iter().map(|case| case.rounds + 1 + usize::from(case.counted)).sum();
+    let mut files = vec![list.clone()];
+    files
+        .extend(cases.iter().flat_map(|case| &case.command).map(PathBuf::from).filter(|path| path.is_file()));
+    // With it programs find their libraries as on any other machine.
+    files.extend([PathBuf::from("/etc/ld.so.cache")].into_iter().filter(|path| path.is_file()));
+    let job = Job {
+        name: "bench".to_owned(),
+        command: vec![myself, "bench-worker".to_owned(), list.display().to_string()],
+        dir: Some("/tmp".into()),
+        timeout: 60 + 20 * runs as u64,
+        files,
+        ..Job::default()
+    };
+    let (mut rest, mut errors, mut done) = (String::new(), String::new(), 0_usize);
+    let mut output = |stream, bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        if stream == Stream::Err {
+            errors.push_str(&text);
+            return;
+        }
+        rest.push_str(&text);
+        while let Some((line, after)) = rest.split_once('\n') {
+            if let Ok(line) = serde_json::from_str(line) {
+                done += 1;
+                show(done, runs, cases, &line);
+                each(line);
+            }
+            rest = after.to_owned();
+        }
+    };
+    let (ending, kernel) = match platform {
+        Platform::Hardware => {
+            let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+            (exec::execute(&job, &mut output).0, release.trim().to_owned())
+        }
+        Platform::Lab => {
+            let mut session = Session::new(lab::Machine::default())?;
+            let results = session.run(std::slice::from_ref(&job), &mut |report| {
+                if let lab::Report::Output(stream, bytes) = report {
+                    output(stream, bytes);
+                }
+            })?;
+            let outcome = results.outcomes.into_iter().next().context("the lab gave no result")?;
+            (outcome.ending, session.release().to_owned())
+        }
+    };
+    if ending.code() != 0 {
+        bail!("the bench ended early: {ending}\n{errors}");
+    }
+    Ok(kernel)
+}
+
+/// A line of progress each time a case is through.
+fn show(done: usize, runs: usize, cases: &[Case], line: &Line) {
+    let case = |at: usize| {
+        cases.get(at).map_or(String::new(), |case| format!("{}, {}", case.bench, case.who.name()))
+    };
+    let percent = done * 100 / runs.max(1);
+    match line {
+        Line::Timed { .. } if done.is_multiple_of(10) => progress::say(&format!("{percent} %")),
+        Line::Timed { .. } => {}
+        Line::Counted { case: at, counts } => progress::say(&format!(
+            "{percent} %: {}: {} exits, {} system calls, {} KiB",
+            case(*at),
+            counts.exits.values().sum::<u64>(),
+            counts.syscalls,
+            counts.rss
+        )),
+        Line::Failed { case: at, why } => progress::say(&format!("{percent} %: {}: {why}", case(*at))),
+    }
+}
+
+/// What the worker has said so far.
+struct Findings<'a> {
+    cases: &'a [Case],
+    runs: Vec<Vec<Run>>,
+    counts: Vec<Option<Counts>>,
+    failed: Vec<String>,
+}
+
+impl<'a> Findings<'a> {
+    fn new(cases: &'a [Case]) -> Self {
+        Self {
+            cases,
+            runs: vec![Vec::new(); cases.len()],
+            counts: vec![None; cases.len()],
+            failed: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Timed { case, run } => self.runs[case].push(run),
+            Line::Counted { case, counts } => self.counts[case] = Some(counts),
+            Line::Failed { case, why } => {
+                let Case { bench, who, .. } = &self.cases[case];
+                self.failed.push(format!("{bench}, {}: {why}", who.name()));
+            }
+        }
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let mut measures = Measures::default();
+        for (at, case) in self.cases.iter().enumerate() {
+            for run in &self.runs[at] {
+                measures.add(case, "start to first output", "us", Kind::Time, run.first);
+                measures.add(case, "start to end", "us", Kind::Time, run.whole);
+                for (name, value, unit) in &run.values {
+                    let kind = if unit.ends_with("/s") { Kind::Rate } else { Kind::Time };
+                    measures.add(case, name, unit, kind, *value);
+                }
+            }
+            if let Some(counts) = &self.counts[at] {
+                let exits: u64 = counts.exits.values().sum();
+                let figures = [
+                    ("exits", "", exits),
+                    ("system calls", "", counts.syscalls),
+                    ("peak memory", "KiB", counts.rss),
+                    ("threads", "", counts.threads),
+                ];
+                for (what, unit, value) in figures {
+                    measures.add(case, what, unit, Kind::Count, value as f64);
+                }
+                for (reason, count) in &counts.exits {
+                    measures.add(case, &format!("exits: {reason}"), "", Kind::Count, *count as f64);
+                }
+            }
+        }
+        measures.0
+    }
+}
+
+#[derive(Default)]
+struct Measures(Vec<Measure>);
+
+impl Measures {
+    fn add(&mut self, case: &Case, what: &str, unit: &str, kind: Kind, value: f64) {
+        let found = self.0.iter_mut().position(|measure| measure.bench == case.bench && measure.what == what);
+        let at = found.unwrap_or_else(|| {
+            self.0.push(Measure {
+                bench: case.bench.clone(),
+                what: what.to_owned(),
+                unit: unit.to_owned(),
+                kind,
+                ours: Vec::new(),
+                peer: Vec::new(),
+            });
+            self.0.len() - 1
+        });
+        let measure = &mut self.0[at];
+        match case.who {
+            Who::Ours => measure.ours.push(value),
+            Who::Peer => measure.peer.push(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_become_measures() {
+        let case = |who| Case {
+            bench: "b".to_owned(),
+            who,
+            command: Vec::new(),
+            expect: String::new(),
+            rounds: 1,
+            counted: true,
+            timeout: 1,
+        };
+        let cases = [case(Who::Ours), case(Who::Peer)];
+        let mut findings = Findings::new(&cases);
+        let run = |whole| Run { first: 1.0, whole, values: vec![("w".to_owned(), 7.0, "MiB/s".to_owned())] };
+        findings.take(Line::Timed { case: 0, run: run(2.0) });
+        findings.take(Line::Timed { case: 1, run: run(3.0) });
+        findings.take(Line::Timed { case: 0, run: run(4.0) });
+        let exits = [("port in 0x1".to_owned(), 5), ("halt".to_owned(), 2)].into();
+        findings.take(Line::Counted { case: 0, counts: Counts { exits, syscalls: 9, rss: 100, threads: 1 } });
+        findings.take(Line::Failed { case: 1, why: "no".to_owned() });
+        let measures = findings.measures();
+        let of = |what: &str| measures.iter().find(|measure| measure.what == what).unwrap();
+        assert_eq!(
+            (of("start to end").ours.clone(), of("start to end").peer.clone()),
+            (vec![2.0, 4.0], vec![3.0])
+        );
+        assert_eq!(of("w").kind, Kind::Rate);
+        assert_eq!((of("exits").ours[0], of("exits: halt").ours[0]), (7.0, 2.0));
+        assert_eq!(findings.failed, ["b, peer: no"]);
+    }
+
+    #[test]
+    fn a_report_survives_its_file() {
+        let measure = Measure {
+            bench: "b".to_owned(),
+            what: "w".to_owned(),
+            unit: String::new(),
+            kind: Kind::Count,
+            ours: vec![1.0],
+            peer: Vec::new(),
+        };
+        let report = Report {
+            version: data::VERSION,
+            source: "s".to_owned(),
+            platform: "p".to_owned(),
+            peer: None,
+            measures: vec![measure],
+            skipped: Vec::new(),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("r.json");
+        write(&file, &serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(read(&file).unwrap(), report);
+        write(&file, "{}").unwrap();
+        assert!(read(&file).is_err());
+    }
+}
