@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use nerite_machine::config::Mount;
 
 use crate::affinity::Affinity;
+use crate::ctl::CtlArgs;
 use crate::exit_code;
 use crate::observe::ObserveArgs;
 use crate::settings::{
@@ -44,6 +45,8 @@ pub enum Action {
     Run(Box<RunArgs>),
     /// Print what an image is: entry, versions, segments, TLS, relocations, tar contents
     Inspect(InspectArgs),
+    /// Ask a running guest that has a control socket: pause, resume, stop, registers, memory
+    Ctl(CtlArgs),
     /// Print whether this host can run guests: hardware, emulating or none
     #[command(hide = true)]
     Probe,

@@ -41,6 +41,12 @@ pub enum Error {
     /// The signals that end a run cannot be listened to.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// There is no control socket.
+    #[error(transparent)]
+    ControlSocket(#[from] nerite_control::ServerError),
+    /// A running machine did not answer.
+    #[error(transparent)]
+    Control(#[from] nerite_control::ClientError),
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(#[source] io::Error),
@@ -64,7 +70,11 @@ impl Error {
                 ErrorKind::Image => exit_code::IMAGE,
                 _ => exit_code::HOST,
             },
-            Self::Signals(_) | Self::Stdout(_) | Self::Output { .. } => exit_code::HOST,
+            Self::Signals(_)
+            | Self::ControlSocket(_)
+            | Self::Control(_)
+            | Self::Stdout(_)
+            | Self::Output { .. } => exit_code::HOST,
         }
     }
 

@@ -28,6 +28,12 @@ pub struct ObserveArgs {
     /// End the guest after this time, such as 500ms, 5s, 2m or 1h, with exit code 245
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Observation")]
     pub time_limit: Option<Duration>,
+
+    /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
+    ///
+    /// It is accessible to this user only, and removed in the end.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, help_heading = "Observation")]
+    pub api_socket: Option<PathBuf>,
 }
 
 impl ObserveArgs {
@@ -38,7 +44,7 @@ impl ObserveArgs {
             statistics: self.stats.is_some(),
             trace: self.trace.clone(),
             time_limit: self.time_limit,
-            keep_halted: false,
+            keep_halted: self.api_socket.is_some(),
         }
     }
 

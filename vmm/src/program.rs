@@ -11,7 +11,7 @@ use nerite_loader::{Image, Limits};
 
 use crate::cli::{Action, Cli, InspectArgs};
 use crate::error::Error;
-use crate::{exit_code, logging, output, run};
+use crate::{ctl, exit_code, logging, output, run};
 
 /// Does what the words of the command line say, the first of which is the program's name.
 ///
@@ -35,6 +35,7 @@ fn execute(action: Action) -> Result<u8, Error> {
     match action {
         Action::Run(args) => run::run(*args),
         Action::Inspect(args) => inspect(&args),
+        Action::Ctl(args) => ctl::run(&args),
         Action::Probe => probe(),
     }
 }

@@ -1,9 +1,11 @@
 //! `vmm run`.
 
 use log::{info, warn};
+use nerite_control::Server;
 use nerite_machine::config::{FileLimits, Output};
 use nerite_machine::{Config, Machine, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::SIGTERM;
 
 use crate::cli::RunArgs;
 use crate::error::Error;
@@ -29,11 +31,14 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     }
     raise_descriptor_limit(&resolved.config.file_limits);
     let failed = |source| failed(&resolved.config, source);
+    let server = resolved.observe.api_socket.as_deref().map(Server::bind).transpose()?;
     let machine = Machine::new(&resolved.config).map_err(failed)?;
     // From here on a signal must stop vCPU threads first. Until here the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
     let running = machine.start().map_err(failed)?;
+    let serving = server.map(|server| server.start(running.handle())).transpose()?;
     let (outcome, report) = running.wait_and_report(Some(signals.fd()));
+    drop(serving);
     resolved.observe.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))
 }
@@ -84,7 +89,8 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             }
             code
         }
-        Outcome::Stopped => exit_code::from_signal(signals.received().unwrap_or_default()),
+        // Through the control socket, if not by a signal.
+        Outcome::Stopped => exit_code::from_signal(signals.received().unwrap_or(SIGTERM)),
         Outcome::Crashed(report) => {
             output::say(&report.to_string());
             exit_code::CRASH

@@ -1,0 +1,161 @@
+//! Answers requests.
+
+use std::collections::BTreeMap;
+
+use nerite_machine::{Handle, HandleError, Held, Pause, RunState};
+use serde_json::{Value, json};
+
+use crate::protocol::{Code, Command, Failure, MAX_READ, Request, to_hex};
+use crate::{registers, statistics};
+
+/// Answers requests about one machine, and keeps what is paused.
+#[derive(Debug)]
+pub struct Desk {
+    handle: Handle,
+    /// What is held, by vCPU.
+    paused: BTreeMap<usize, Pause>,
+}
+
+fn of_handle(error: &HandleError) -> Failure {
+    let code = match error {
+        HandleError::NoSuchVcpu { .. } => Code::NotThere,
+        _ => Code::Failed,
+    };
+    Failure::new(code, error)
+}
+
+const fn how(held: Held) -> &'static str {
+    match held {
+        Held::Paused => "paused",
+        Held::InService => "in service",
+        Held::Busy => "busy",
+        Held::Stopped => "stopped",
+    }
+}
+
+impl Desk {
+    /// A desk for this machine, with nothing paused.
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        Self { handle, paused: BTreeMap::new() }
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// If it cannot be met; the machine is as it was.
+    pub fn answer(&mut self, request: &Request) -> Result<Value, Failure> {
+        match request.command {
+            Command::Status => Ok(self.status()),
+            Command::Pause => self.pause(request.vcpu),
+            Command::Resume => self.resume(request.vcpu),
+            Command::Stop => {
+                self.handle.stop();
+                Ok(json!({}))
+            }
+            Command::Kill => {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                    .map(|()| json!({}))
+                    .map_err(|error| Failure::new(Code::Failed, error))
+            }
+            Command::Stats => Ok(self.stats()),
+            Command::Regs => self.registers(request.vcpu),
+            Command::Nmi => {
+                let vcpu = request.vcpu.unwrap_or(0);
+                self.handle.inject_nmi(vcpu).map_err(|error| of_handle(&error))?;
+                Ok(json!({ "vcpu": vcpu }))
+            }
+            Command::ReadMemory => self.read_memory(request),
+        }
+    }
+
+    fn vcpus(&self, vcpu: Option<usize>) -> Result<std::ops::Range<usize>, Failure> {
+        match vcpu {
+            Some(vcpu) => {
+                self.handle.control(vcpu).map_err(|error| of_handle(&error))?;
+                Ok(vcpu..vcpu.saturating_add(1))
+            }
+            None => Ok(0..self.handle.vcpu_count()),
+        }
+    }
+
+    fn status(&self) -> Value {
+        let vcpus: Vec<_> = self.handle.states().into_iter().map(RunState::name).collect();
+        let ram = self.handle.ram();
+        let regions =
+            ram.regions().iter().map(|region| json!({ "start": region.start, "size": region.size }));
+        json!({
+            "pid": std::process::id(),
+            "uptime_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
+            "paused": self.paused.keys().collect::<Vec<_>>(),
+            "vcpus": vcpus,
+            "memory": regions.collect::<Vec<_>>(),
+        })
+    }
+
+    fn pause(&mut self, vcpu: Option<usize>) -> Result<Value, Failure> {
+        let vcpus = self.vcpus(vcpu)?;
+        if vcpu.is_none() {
+            // All are told to stop before any is waited for.
+            let all = self.handle.pause();
+            for index in vcpus.clone() {
+                self.pause_one(index)?;
+            }
+            drop(all);
+        } else {
+            self.pause_one(vcpus.start)?;
+        }
+        let held = vcpus.filter_map(|index| self.paused.get(&index));
+        Ok(json!({ "vcpus": held.flat_map(Pause::held).map(how).collect::<Vec<_>>() }))
+    }
+
+    fn pause_one(&mut self, index: usize) -> Result<(), Failure> {
+        if !self.paused.contains_key(&index) {
+            let pause = self.handle.pause_one(index).map_err(|error| of_handle(&error))?;
+            self.paused.insert(index, pause);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, vcpu: Option<usize>) -> Result<Value, Failure> {
+        let vcpus = self.vcpus(vcpu)?;
+        let released = vcpus.filter(|index| self.paused.remove(index).is_some()).count();
+        Ok(json!({ "resumed": released }))
+    }
+
+    fn stats(&self) -> Value {
+        let measured: Vec<_> = self.handle.statistics();
+        let mut total = nerite_vcpu::Statistics::default();
+        measured.iter().flatten().for_each(|vcpu| total.merge(vcpu));
+        let vcpus = measured.iter().map(|vcpu| vcpu.as_ref().map(statistics::of_vcpus));
+        json!({
+            "wall_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
+            "memory_touched": self.handle.ram().touched(),
+            "memory_size": self.handle.ram().size(),
+            "vcpus": vcpus.collect::<Vec<_>>(),
+            "total": statistics::of_vcpus(&total),
+        })
+    }
+
+    fn registers(&self, vcpu: Option<usize>) -> Result<Value, Failure> {
+        let read = |index| {
+            let (regs, special) = self.handle.registers(index).map_err(|error| of_handle(&error))?;
+            Ok(registers::to_json(index, &regs, &special))
+        };
+        let vcpus = self.vcpus(vcpu)?.map(read).collect::<Result<Vec<_>, Failure>>()?;
+        Ok(json!({ "vcpus": vcpus }))
+    }
+
+    fn read_memory(&self, request: &Request) -> Result<Value, Failure> {
+        let (Some(address), Some(length)) = (request.address, request.length) else {
+            return Err(Failure::new(Code::BadRequest, "`address` and `length` are needed"));
+        };
+        if length > MAX_READ {
+            let message = format!("at most {MAX_READ} bytes can be read at a time");
+            return Err(Failure::new(Code::BadRequest, message));
+        }
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        self.handle.ram().read(address, &mut bytes).map_err(|error| Failure::new(Code::NotThere, error))?;
+        Ok(json!({ "address": address, "data": to_hex(&bytes) }))
+    }
+}

@@ -1,0 +1,222 @@
+//! The side of the machine: a socket, and one thread for all who connect to it.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nerite_machine::Handle;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use crate::answers::Desk;
+use crate::protocol::{Answer, Code, Failure, MAX_REQUEST, parse};
+
+/// How many can be connected at a time; more wait.
+const MAX_CLIENTS: usize = 16;
+/// How long a client may take to take its answer before it is dropped.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// Another machine listens there.
+    #[error("{}: another process listens on this socket; choose another path", .0.display())]
+    InUse(PathBuf),
+    /// The socket cannot be made.
+    #[error("{}: cannot make the control socket: {source}", path.display())]
+    Bind {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The thread cannot be started.
+    #[error("cannot start the thread of the control socket: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// A control socket that nobody answers yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Makes the socket, accessible to this user only. To be called while the process has one thread: the file mode
+    /// creation mask is changed for a moment.
+    ///
+    /// A socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn bind(path: &Path) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Bind { path: path.to_owned(), source };
+        let listener = match bind_private(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                // A file of another kind refuses a connection, too, and is not ours to remove.
+                if !fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
+                    return Err(failed(error));
+                }
+                match UnixStream::connect(path) {
+                    Ok(_) => return Err(ServerError::InUse(path.to_owned())),
+                    Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(_) => return Err(failed(error)),
+                }
+                fs::remove_file(path).map_err(failed)?;
+                bind_private(path).map_err(failed)?
+            }
+            other => other.map_err(failed)?,
+        };
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Starts to answer for this machine.
+    ///
+    /// # Errors
+    /// If the host has no thread or descriptor left.
+    pub fn start(self, handle: Handle) -> Result<Serving, ServerError> {
+        let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
+        let end = Arc::new(end);
+        let path = self.path.clone();
+        let thread = thread::Builder::new().name("control".to_owned()).spawn({
+            let end = end.clone();
+            move || self.serve(Desk::new(handle), &end)
+        });
+        Ok(Serving { end, path, thread: Some(thread.map_err(ServerError::Thread)?) })
+    }
+
+    fn serve(&self, mut desk: Desk, end: &OwnedFd) {
+        let mut clients: Vec<Client> = Vec::new();
+        loop {
+            let mut polled = vec![PollFd::new(end, PollFlags::IN)];
+            polled.extend(clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
+            if clients.len() < MAX_CLIENTS {
+                polled.push(PollFd::new(&self.listener, PollFlags::IN));
+            }
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    log::error!("the control socket is closed: {error}");
+                    return;
+                }
+                Ok(_) => {}
+            }
+            let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
+            if is_ready(0) {
+                return;
+            }
+            let is_new = is_ready(clients.len().saturating_add(1));
+            let mut position = 0_usize;
+            clients.retain_mut(|client| {
+                position = position.saturating_add(1);
+                !is_ready(position) || client.attend(&mut desk)
+            });
+            if is_new {
+                clients.extend(self.accept());
+            }
+        }
+    }
+
+    fn accept(&self) -> Option<Client> {
+        match self.listener.accept().and_then(|(stream, _)| Client::new(stream)) {
+            Ok(client) => Some(client),
+            Err(error) => {
+                log::debug!("accepting on the control socket: {error}");
+                None
+            }
+        }
+    }
+}
+
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    listener
+}
+
+/// One who is connected.
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    /// What has come of a request.
+    line: Vec<u8>,
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        Ok(Self { stream, line: Vec::new() })
+    }
+
+    /// Takes in what has come and answers what is complete. Returns whether the connection goes on.
+    fn attend(&mut self, desk: &mut Desk) -> bool {
+        let mut bytes = [0; 4096];
+        let length = match self.stream.read(&mut bytes) {
+            Ok(0) => return false,
+            Ok(length) => length,
+            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+        };
+        for byte in bytes.iter().take(length) {
+            if *byte != b'\n' {
+                self.line.push(*byte);
+                if self.line.len() >= MAX_REQUEST {
+                    let message = format!("a request has at most {MAX_REQUEST} bytes");
+                    let _ = self.send(&Answer::new(None, Err(Failure::new(Code::TooLarge, message))));
+                    return false;
+                }
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            let answer = match parse(&line) {
+                Ok(request) => Answer::new(request.id, desk.answer(&request)),
+                Err((id, failure)) => Answer::new(id, Err(failure)),
+            };
+            if self.send(&answer).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn send(&mut self, answer: &Answer) -> io::Result<()> {
+        let mut line = serde_json::to_vec(answer)?;
+        line.push(b'\n');
+        self.stream.write_all(&line)
+    }
+}
+
+/// A control socket that is being answered, until this is dropped.
+#[derive(Debug)]
+pub struct Serving {
+    end: Arc<OwnedFd>,
+    path: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::io::write(self.end.as_fd(), &1_u64.to_ne_bytes()) {
+            log::error!("ending the control socket: {error}");
+            return;
+        }
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed when it happened.
+            let _ = thread.join();
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("{}: {error}", self.path.display());
+        }
+    }
+}

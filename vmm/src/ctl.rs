@@ -1,0 +1,134 @@
+//! `vmm ctl`: asks a running machine through its control socket.
+
+use std::fs::OpenOptions;
+use std::io::BufWriter;
+use std::io::Write as _;
+use std::num::ParseIntError;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueHint};
+use nerite_control::protocol::Command;
+use nerite_control::{Client, ClientError};
+
+use crate::error::Error;
+use crate::output;
+
+/// `vmm ctl`.
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// The socket that `vmm run --api-socket` made
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub socket: PathBuf,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CtlAction,
+}
+
+/// The commands of `vmm ctl`.
+#[derive(Debug, Clone, Subcommand)]
+#[non_exhaustive]
+pub enum CtlAction {
+    /// Hold all vCPUs, or one
+    Pause(OneVcpu),
+    /// Let all vCPUs go on, or one
+    Resume(OneVcpu),
+    /// End the guest as SIGTERM does, with exit code 143
+    Stop,
+    /// End the process at once, as SIGKILL does
+    Kill,
+    /// Where each vCPU is
+    Status,
+    /// What was measured so far; more with `--stats`
+    Stats,
+    /// The registers of all vCPUs, or of one
+    Regs(OneVcpu),
+    /// Send a non-maskable interrupt to vCPU 0, or to another
+    Nmi(OneVcpu),
+    /// Copy guest-physical memory to a file; pause the guest before, to have it of one moment
+    DumpMemory {
+        /// The file, which is created or overwritten
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Where it begins, such as 0x100000
+        #[arg(value_parser = parse_number)]
+        address: u64,
+        /// How many bytes
+        #[arg(value_parser = parse_number)]
+        length: u64,
+    },
+}
+
+/// A choice of one vCPU.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OneVcpu {
+    /// Only this vCPU, from 0
+    #[arg(long, value_name = "N")]
+    pub vcpu: Option<usize>,
+}
+
+/// A number, hexadecimal after `0x`.
+///
+/// # Errors
+///
+/// If it is not one, or does not fit 64 bits.
+pub fn parse_number(text: &str) -> Result<u64, ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16),
+        _ => text.parse(),
+    }
+}
+
+/// Asks, and prints the answer as a line of JSON.
+///
+/// # Errors
+///
+/// If the machine cannot be reached or refuses.
+pub fn run(args: &CtlArgs) -> Result<u8, Error> {
+    let mut client = Client::connect(&args.socket)?;
+    let (command, vcpu) = match &args.action {
+        CtlAction::Pause(one) => (Command::Pause, one.vcpu),
+        CtlAction::Resume(one) => (Command::Resume, one.vcpu),
+        CtlAction::Stop => (Command::Stop, None),
+        CtlAction::Kill => (Command::Kill, None),
+        CtlAction::Status => (Command::Status, None),
+        CtlAction::Stats => (Command::Stats, None),
+        CtlAction::Regs(one) => (Command::Regs, one.vcpu),
+        CtlAction::Nmi(one) => (Command::Nmi, one.vcpu),
+        CtlAction::DumpMemory { file, address, length } => {
+            return dump_memory(&mut client, file, *address, *length).map(|()| 0);
+        }
+    };
+    match client.command(command, vcpu) {
+        // It has no time left to answer.
+        Err(ClientError::Broken(_)) if command == Command::Kill => {}
+        answer => output::print(&format!("{}\n", answer?))?,
+    }
+    Ok(0)
+}
+
+fn dump_memory(client: &mut Client, file: &Path, address: u64, length: u64) -> Result<(), Error> {
+    // A guest's memory holds its secrets.
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let output = options.open(file).map_err(ClientError::Output)?;
+    let mut output = BufWriter::new(output);
+    client.read_memory(address, length, &mut output)?;
+    Ok(output.flush().map_err(ClientError::Output)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_may_be_hexadecimal() {
+        assert_eq!(parse_number("0x1F"), Ok(31));
+        assert_eq!(parse_number("31"), Ok(31));
+        assert_eq!(parse_number("0xffffffffffffffff"), Ok(u64::MAX));
+        for bad in ["", "0x", "0x+1", "-1", "1f", "0x10000000000000000"] {
+            assert!(parse_number(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Holding the vCPUs of a busy machine very often, through the embedding API.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Folder, has_kvm, image};
+use nerite_machine::config::{Config, CpuConfig, Output};
+use nerite_machine::{Handle, Held, Machine, Outcome, Running};
+
+/// How often each test holds and releases. A plain `cargo test` does a tenth.
+const CYCLES: u32 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
+/// A test ends after this time, whatever it has done by then.
+const TIME: Duration = Duration::from_secs(60);
+
+fn start(folder: &Folder, cpus: u32, code: &[u8]) -> Running {
+    let config = Config {
+        image: folder.file("image", image::elf(code)).into(),
+        cpus: CpuConfig { count: Some(cpus), ..CpuConfig::default() },
+        output: Output::None,
+        ..Config::default()
+    };
+    Machine::new(&config).unwrap().start().unwrap()
+}
+
+fn stop(running: Running) {
+    running.handle().stop();
+    assert!(matches!(running.wait(None), Ok(Outcome::Stopped)));
+}
+
+/// `inc rbx`, `mov dx, 0x3000`, `in al, dx` and again: an exit every few instructions.
+const EXITS: [u8; 10] = [0x48, 0xff, 0xc3, 0x66, 0xba, 0x00, 0x30, 0xec, 0xeb, 0xf6];
+
+fn counter(handle: &Handle, vcpu: usize) -> u64 {
+    handle.registers(vcpu).unwrap().0.rbx
+}
+
+#[test]
+fn a_busy_machine_of_four_is_held_and_released_very_often() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = Folder::new();
+    let running = start(&folder, 4, &EXITS);
+    let handle = running.handle();
+    let begin = Instant::now();
+    let mut cycles = 0;
+    while cycles < CYCLES && begin.elapsed() < TIME {
+        let pause = handle.pause();
+        assert!(pause.held().all(|held| held == Held::Paused), "{pause:?}");
+        if cycles % 64 == 0 {
+            let before: Vec<_> = (0..4).map(|vcpu| counter(&handle, vcpu)).collect();
+            std::thread::yield_now();
+            let after: Vec<_> = (0..4).map(|vcpu| counter(&handle, vcpu)).collect();
+            assert_eq!(before, after, "a held guest ran");
+        }
+        drop(pause);
+        cycles += 1;
+    }
+    assert!(cycles > 500, "{cycles} cycles in {:?}", begin.elapsed());
+    // They all still run.
+    let before: Vec<_> = (0..4).map(|vcpu| counter(&handle, vcpu)).collect();
+    common::wait_until("all to go on", || (0..4).all(|vcpu| counter(&handle, vcpu) > before[vcpu]));
+    stop(running);
+}
+
+#[test]
+fn several_threads_hold_and_ask_at_the_same_time() {
+    if !has_kvm() {
+        return;
+    }
+    for code in [&EXITS[..], &image::SPIN, &image::HALT] {
+        let folder = Folder::new();
+        let running = start(&folder, 2, code);
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                let handle = running.handle();
+                std::thread::spawn(move || {
+                    let begin = Instant::now();
+                    for _ in 0..CYCLES / 20 {
+                        if begin.elapsed() > TIME / 3 {
+                            break;
+                        }
+                        if worker % 2 == 0 {
+                            let pause = handle.pause_one(worker / 2).unwrap();
+                            assert_eq!(pause.held().next(), Some(Held::Paused));
+                        } else {
+                            handle.registers(worker / 2).unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        stop(running);
+    }
+}
+
+#[test]
+fn a_held_machine_can_be_stopped() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = Folder::new();
+    let running = start(&folder, 2, &image::SPIN);
+    let handle = running.handle();
+    let pause = handle.pause();
+    stop(running);
+    drop(pause);
+    assert!(handle.registers(0).is_err(), "it is gone");
+    assert_eq!(handle.pause().held().collect::<Vec<_>>(), [Held::Stopped; 2]);
+}
