@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use common::image::{self, Elf};
-use common::{Folder, finish, open_to_all, skip};
+use common::{Folder, finish, has_kvm, open_to_all, skip};
 
 const USAGE: u8 = 240;
 const CONFIG_FILE: u8 = 241;
@@ -217,6 +217,20 @@ fn memory_that_no_host_has() {
         let band = if done.code == i32::from(USAGE) { USAGE } else { HOST };
         done.is_error(band, &["memory"]);
     }
+}
+
+#[test]
+fn memory_that_kvm_cannot_take_in_one_piece() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.file("image", image::elf(&image::exit(0)));
+    let done = folder.run(&["run", "-m", "60000G", &path]);
+    // Unless the processor's addresses or the system's limits end before.
+    let band = if done.code == i32::from(USAGE) { USAGE } else { HOST };
+    done.is_error(band, &["of guest memory", "pass less to --memory"]);
+    assert!(!done.stderr.contains("KVM_SET_USER_MEMORY_REGION failed"), "{done:?}");
 }
 
 #[test]

@@ -41,6 +41,34 @@ pub enum Error {
         /// How many there can be.
         allowed: usize,
     },
+    /// More RAM in one piece than KVM takes.
+    #[error(
+        "{} GiB of guest memory in one piece (at {start:#x}) are more than KVM takes, which is just below {} GiB: pass \
+         less to --memory",
+        size >> 30, limit.div_ceil(1 << 30)
+    )]
+    TooMuchRam {
+        /// Guest-physical address of the piece.
+        start: u64,
+        /// Its size in bytes.
+        size: u64,
+        /// The most that KVM takes, in bytes.
+        limit: u64,
+    },
+    /// KVM cannot use host memory as RAM.
+    #[error(
+        "KVM refuses {} MiB of guest memory at {start:#x} (KVM_SET_USER_MEMORY_REGION): {source}; pass less to --memory, \
+         or free memory on this host",
+        size >> 20
+    )]
+    Ram {
+        /// Guest-physical address of the piece.
+        start: u64,
+        /// Its size in bytes.
+        size: u64,
+        /// Why not.
+        source: io::Error,
+    },
     /// A call failed.
     #[error("{operation} failed: {source}")]
     Call {

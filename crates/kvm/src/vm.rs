@@ -12,7 +12,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
-use nerite_memory::GuestRam;
+use nerite_memory::{GuestRam, Mapping};
 use nerite_vcpu::{PostedWrites, Vcpu};
 
 use crate::ring::Ring;
@@ -21,6 +21,9 @@ use crate::{Error, KvmVcpu, System, convert};
 /// Three pages for the task state segment that Intel processors without "unrestricted guest" need, in the hole
 /// between 3 and 4 GiB that RAM never covers, below KVM's identity map page.
 const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// The most bytes a memory slot can have: 2^31 - 1 pages (`KVM_MEM_MAX_NR_PAGES` of Linux).
+const MAX_SLOT: u64 = 0x7fff_ffff << 12;
 
 /// How a VM differs from the usual one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,17 +87,14 @@ impl Vm {
 
     fn add_ram(&self) -> Result<(), Error> {
         for (slot, mapping) in (0_u32..).zip(self.ram.mappings()) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: mapping.guest,
-                memory_size: mapping.size,
-                userspace_addr: mapping.host as u64,
-            };
+            let region = memory_region(slot, &mapping)?;
             // SAFETY: the mapping belongs to `self.ram`, which is kept until the VM is closed, is never moved or shrunk, and is
             // accessed from here only in ways that allow others (the guest) to change it at any time.
-            unsafe { self.fd.set_user_memory_region(region) }
-                .map_err(Error::call("KVM_SET_USER_MEMORY_REGION"))?;
+            unsafe { self.fd.set_user_memory_region(region) }.map_err(|error| Error::Ram {
+                start: mapping.guest,
+                size: mapping.size,
+                source: error.into(),
+            })?;
         }
         Ok(())
     }
@@ -168,6 +168,20 @@ impl Vm {
 }
 
 /// Creates the VM. A signal can interrupt that, and then it can just be tried again.
+/// A memory slot for one piece of RAM. What is too large for one is refused here: KVM would only say `EINVAL`.
+fn memory_region(slot: u32, mapping: &Mapping) -> Result<kvm_userspace_memory_region, Error> {
+    if mapping.size > MAX_SLOT {
+        return Err(Error::TooMuchRam { start: mapping.guest, size: mapping.size, limit: MAX_SLOT });
+    }
+    Ok(kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: mapping.guest,
+        memory_size: mapping.size,
+        userspace_addr: mapping.host as u64,
+    })
+}
+
 fn create(system: &System) -> Result<VmFd, Error> {
     loop {
         match system.kvm.create_vm() {
@@ -207,5 +221,22 @@ fn set_msrs(vcpu: &KvmVcpu, index: u32, msrs: &[Msr]) -> Result<(), nerite_vcpu:
 impl fmt::Debug for Vm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Vm").field("ram", &self.ram).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_ram_than_a_slot_can_have_is_named() {
+        let mapping = |size| Mapping { guest: 0x1_0000_0000, size, host: std::ptr::null_mut() };
+        let region = memory_region(3, &mapping(MAX_SLOT)).unwrap();
+        assert_eq!((region.slot, region.guest_phys_addr, region.memory_size), (3, 0x1_0000_0000, MAX_SLOT));
+        let error = memory_region(0, &mapping(60_000 << 30)).unwrap_err().to_string();
+        for part in ["60000 GiB", "0x100000000", "just below 8192 GiB", "--memory"] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        assert!(memory_region(0, &mapping(MAX_SLOT + 0x1000)).is_err());
     }
 }

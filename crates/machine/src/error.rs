@@ -182,7 +182,9 @@ impl Error {
                 | nerite_memory::Error::Advise { .. } => ErrorKind::Host,
                 _ => ErrorKind::Config,
             },
-            Self::Kvm(nerite_kvm::Error::TooManyVcpus { .. }) => ErrorKind::Config,
+            Self::Kvm(nerite_kvm::Error::TooManyVcpus { .. } | nerite_kvm::Error::TooMuchRam { .. }) => {
+                ErrorKind::Config
+            }
             _ => ErrorKind::Host,
         }
     }
