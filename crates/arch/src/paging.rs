@@ -1,10 +1,11 @@
-//! Boot page tables, and a walker for the page tables a guest made (Intel SDM vol. 3, 5.5: 4-level paging).
+//! Boot page tables, and a walker for the page tables a guest made (Intel SDM vol. 3, 5.5: 4-level
+//! and 5-level paging).
 
 use crate::Error;
 
 mod walk;
 
-pub use walk::{Chunks, Flags, Translation, WalkError, chunks, walk};
+pub use walk::{Chunks, Flags, Root, Translation, WalkError, chunks, walk};
 
 /// The size of a page table in bytes, and of the smallest page.
 pub const TABLE_SIZE: usize = 4096;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use nerite_arch::{Regs, SpecialRegs, paging};
+use nerite_arch::paging::{self, Root};
+use nerite_arch::{Regs, SpecialRegs};
 use nerite_loader::{Kernel, LoadedKernel};
 use nerite_memory::GuestRam;
 use nerite_vcpu::Exit;
@@ -11,6 +12,11 @@ use nerite_vcpu::Exit;
 const MAX_FRAMES: usize = 32;
 /// How many words of a stack are searched for return addresses when there are no frame pointers.
 const MAX_STACK_WORDS: u64 = 512;
+
+/// Where a processor starts: the instruction pointer and the base of CS, and real mode.
+const RESET_RIP: u64 = 0xfff0;
+const RESET_CS: u64 = 0xffff_0000;
+const CR0_PE: u64 = 1;
 
 /// The state of a vCPU when the machine stopped.
 #[derive(Debug, Clone)]
@@ -23,6 +29,17 @@ pub struct VcpuState {
     pub special_regs: SpecialRegs,
     /// Where it was and how it got there, innermost first.
     pub backtrace: Vec<Frame>,
+}
+
+impl VcpuState {
+    /// Whether its registers are those after INIT (Intel SDM vol. 3, 10.1.1): real mode, at the reset vector. KVM puts a
+    /// vCPU into that state after a triple fault on AMD, where the hardware leaves its state undefined (AMD APM vol. 2,
+    /// 15.14.3).
+    pub fn is_reset(&self) -> bool {
+        self.regs.rip == RESET_RIP
+            && self.special_regs.cs.base == RESET_CS
+            && self.special_regs.cr0 & CR0_PE == 0
+    }
 }
 
 /// One step of a backtrace.
@@ -54,7 +71,14 @@ impl fmt::Display for CrashReport {
         writeln!(f, "guest crashed on vCPU {}: {}", self.vcpu, Reason(&self.exit))?;
         writeln!(f, "kernel at {:#x}..{:#x}", self.kernel.start, self.kernel.end)?;
         for vcpu in &self.vcpus {
-            write!(f, "\nvCPU {}\n{}\n{}\n", vcpu.index, vcpu.regs, vcpu.special_regs)?;
+            writeln!(f, "\nvCPU {}", vcpu.index)?;
+            if vcpu.is_reset() {
+                f.write_str(
+                    "(on AMD, a triple fault leaves no state behind: these are the registers of the processor after its reset, \
+                     and what they were before is lost)\n",
+                )?;
+            }
+            write!(f, "{}\n{}\n", vcpu.regs, vcpu.special_regs)?;
             f.write_str("backtrace:\n")?;
             for (number, frame) in vcpu.backtrace.iter().enumerate() {
                 writeln!(f, "  {number:2} {frame}")?;
@@ -120,18 +144,20 @@ impl Unwinder<'_> {
     /// like a return address.
     pub(crate) fn backtrace(&self, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
         let mut frames = vec![self.frame(regs.rip)];
-        self.follow_frame_pointers(regs, special.cr3, &mut frames);
+        // Outside of 64-bit mode it is not the kernel that runs.
+        let Some(root) = Root::of(special) else { return frames };
+        self.follow_frame_pointers(regs, root, &mut frames);
         if frames.len() < 2 {
-            self.search_stack(regs.rsp, special.cr3, &mut frames);
+            self.search_stack(regs.rsp, root, &mut frames);
         }
         frames
     }
 
-    fn follow_frame_pointers(&self, regs: &Regs, cr3: u64, frames: &mut Vec<Frame>) {
+    fn follow_frame_pointers(&self, regs: &Regs, root: Root, frames: &mut Vec<Frame>) {
         let mut pointer = regs.rbp;
         while frames.len() < MAX_FRAMES {
-            let caller = self.word(cr3, pointer);
-            let return_address = pointer.checked_add(8).and_then(|at| self.word(cr3, at));
+            let caller = self.word(root, pointer);
+            let return_address = pointer.checked_add(8).and_then(|at| self.word(root, at));
             let (Some(caller), Some(return_address)) = (caller, return_address) else { return };
             if !self.is_code(return_address) {
                 return;
@@ -145,9 +171,9 @@ impl Unwinder<'_> {
         }
     }
 
-    fn search_stack(&self, rsp: u64, cr3: u64, frames: &mut Vec<Frame>) {
+    fn search_stack(&self, rsp: u64, root: Root, frames: &mut Vec<Frame>) {
         for position in 0..MAX_STACK_WORDS {
-            let word = rsp.checked_add(position.wrapping_mul(8)).and_then(|at| self.word(cr3, at));
+            let word = rsp.checked_add(position.wrapping_mul(8)).and_then(|at| self.word(root, at));
             let Some(word) = word else { return };
             if frames.len() >= MAX_FRAMES {
                 return;
@@ -190,11 +216,11 @@ impl Unwinder<'_> {
     }
 
     /// Reads a word at a guest-virtual address. Only if it does not cross a page.
-    fn word(&self, cr3: u64, address: u64) -> Option<u64> {
+    fn word(&self, root: Root, address: u64) -> Option<u64> {
         if !address.is_multiple_of(8) {
             return None;
         }
-        let translation = paging::walk(cr3, address, |entry| self.ram.read_obj::<u64>(entry).ok()).ok()?;
+        let translation = paging::walk(root, address, |entry| self.ram.read_obj::<u64>(entry).ok()).ok()?;
         self.ram.read_obj::<u64>(translation.phys).ok()
     }
 }

@@ -129,6 +129,45 @@ fn broken_page_tables_leave_the_first_frame() {
     }
 }
 
+#[test]
+fn five_levels_of_page_tables_are_honoured() {
+    let mut guest = guest();
+    guest.words(STACK, &[0, TEXT + 0x20]);
+    let table = 0x18_0000;
+    guest.words(table + 511 * 8, &[tables::ROOT | 3]);
+    guest.special.cr3 = table;
+    let upper = 0xffff_0000_0000_0000;
+    assert_eq!(guest.backtrace(TEXT, upper + STACK, 0).len(), 1, "no such address with four levels");
+    guest.special.cr4 |= 1 << 12;
+    assert_eq!(guest.backtrace(TEXT, upper + STACK, 0).len(), 2);
+    assert_eq!(guest.backtrace(TEXT, STACK, 0).len(), 1, "not mapped");
+}
+
+#[test]
+fn outside_of_64_bit_mode_nothing_is_followed() {
+    let mut guest = guest();
+    guest.words(STACK, &[0, TEXT + 0x20]);
+    assert_eq!(guest.backtrace(TEXT, STACK, STACK).len(), 2);
+    guest.special.cr0 = 0x6000_0010;
+    assert_eq!(guest.backtrace(TEXT, STACK, STACK).len(), 1);
+}
+
+#[test]
+fn registers_after_a_reset_are_told_from_those_of_the_guest() {
+    let told = |rip, cr0, base| {
+        let special_regs =
+            SpecialRegs { cr0, cs: Segment { base, ..Segment::default() }, ..SpecialRegs::default() };
+        let regs = Regs { rip, ..Regs::default() };
+        let vcpu = VcpuState { index: 2, regs, special_regs, backtrace: Vec::new() };
+        let report = CrashReport { vcpu: 2, exit: Exit::Shutdown, vcpus: vec![vcpu], kernel: 0..0 };
+        report.to_string().contains("\nvCPU 2\n(on AMD, a triple fault leaves no state behind")
+    };
+    assert!(told(0xfff0, 0x6000_0010, 0xffff_0000));
+    assert!(!told(0xfff0, 0x8000_0031, 0xffff_0000));
+    assert!(!told(0x1_0004_1000, 0x6000_0010, 0xffff_0000));
+    assert!(!told(0xfff0, 0x6000_0010, 0));
+}
+
 fn report(exit: Exit) -> String {
     let vcpus = vec![
         VcpuState {

@@ -139,6 +139,66 @@ fn a_table_that_refers_to_itself_ends_after_four_reads() {
     assert_eq!((found.unwrap().phys, reads), (CR3 | 0xfff, 4));
 }
 
+/// The tables of a processor in 64-bit mode with these bits of CR4.
+fn root(cr4: u64) -> Root {
+    let regs = SpecialRegs { cr0: CR0_PG, cr3: CR3, cr4, efer: EFER_LMA, ..SpecialRegs::default() };
+    Root::of(&regs).unwrap()
+}
+
+#[test]
+fn the_registers_decide_the_number_of_levels() {
+    assert_eq!(root(0x20), Root::from(CR3));
+    assert_eq!(root(0x20 | CR4_LA57).levels, 5);
+    let regs = SpecialRegs { cr0: CR0_PG, efer: EFER_LMA, ..SpecialRegs::default() };
+    assert_eq!(Root::of(&SpecialRegs { cr0: 0x60000010, ..regs }), None, "no paging");
+    assert_eq!(Root::of(&SpecialRegs { efer: 0x100, ..regs }), None, "not in 64-bit mode");
+}
+
+#[test]
+fn five_levels_translate_57_bits() {
+    // Slot 0x1a5 of the fifth level leads to the tables of the other four.
+    let low = 0x1234_5678_9abc;
+    for top in [0x00a5_u64, 0x01a5] {
+        let vaddr = ((top << 55).cast_signed() >> 7).cast_unsigned() | low;
+        let lower =
+            path(low, 1, 0x8000 | USABLE).into_iter().map(|(at, entry)| (at + 0x1000, entry + 0x1000));
+        let mut words: Vec<_> = lower.collect();
+        words.push((0x1000 + top * 8, 0x2000 | USABLE));
+        let found = walk(root(CR4_LA57), vaddr, memory(&words)).unwrap();
+        assert_eq!((found.phys, found.page_size), (0x9abc, 0x1000));
+        assert_eq!(walk(root(0), vaddr, memory(&words)), Err(WalkError::NotCanonical { vaddr }));
+        let rest: Vec<_> = chunks(root(CR4_LA57), vaddr, 8, memory(&words)).collect();
+        assert_eq!(rest, [Ok((0x9abc, 8))]);
+        let last = words.len() - 1;
+        words[last].1 &= !USER;
+        assert!(!walk(root(CR4_LA57), vaddr, memory(&words)).unwrap().flags.user, "rights of all levels");
+        words[last].1 |= LARGE;
+        let entry = words[last].1;
+        let reserved = WalkError::Reserved { vaddr, level: 5, entry };
+        assert_eq!(walk(root(CR4_LA57), vaddr, memory(&words)), Err(reserved));
+        words[last].1 = 0;
+        let missing = WalkError::NotPresent { vaddr, level: 5 };
+        assert_eq!(walk(root(CR4_LA57), vaddr, memory(&words)), Err(missing));
+    }
+}
+
+#[test]
+fn five_levels_have_canonical_addresses_of_their_own() {
+    let root = root(CR4_LA57);
+    for vaddr in [1 << 56, 0xfeff_ffff_ffff_ffff, 1 << 63] {
+        assert_eq!(walk(root, vaddr, |_| panic!("read")), Err(WalkError::NotCanonical { vaddr }));
+    }
+    for vaddr in [1 << 47, (1 << 56) - 1, 0xff00_0000_0000_0000, u64::MAX] {
+        assert_eq!(walk(root, vaddr, memory(&[])), Err(WalkError::NotPresent { vaddr, level: 5 }));
+    }
+    let mut reads = 0;
+    let found = walk(root, u64::MAX, |_| {
+        reads += 1;
+        Some(CR3 | USABLE)
+    });
+    assert_eq!((found.unwrap().phys, reads), (CR3 | 0xfff, 5));
+}
+
 #[test]
 fn chunks_follow_the_pages() {
     let vaddr = 0x40_1ffe;
@@ -166,19 +226,20 @@ fn chunks_end_at_the_edges_of_the_address_space() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is in the tables: at most four reads, all of them aligned and below 2^52, and an answer within the page.
+    /// Whatever is in the tables: a read a level, all of them aligned and below 2^52, and an answer within the page.
     #[test]
     fn any_tables_are_survived(
-        cr3: u64, vaddr: u64, entries in proptest::collection::vec(any::<u64>(), 4), present: bool
+        cr3: u64, vaddr: u64, entries in proptest::collection::vec(any::<u64>(), 5), present: bool, five: bool
     ) {
+        let root = Root { cr3, levels: if five { 5 } else { 4 } };
         let mut next = entries.iter();
         let mut reads = 0;
-        let result = walk(cr3, vaddr, |addr| {
+        let result = walk(root, vaddr, |addr| {
             reads += 1;
             assert!(addr % 8 == 0 && addr < 1 << 52);
             next.next().map(|entry| entry | u64::from(present))
         });
-        prop_assert!(reads <= 4);
+        prop_assert!(reads <= root.levels);
         if let Ok(found) = result {
             prop_assert!([1 << 12, 1 << 21, 1 << 30].contains(&found.page_size));
             prop_assert!(found.phys < 1 << 52);

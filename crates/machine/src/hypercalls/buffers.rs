@@ -1,6 +1,6 @@
 //! The pieces of guest memory that a call's buffer consists of.
 
-use nerite_arch::paging;
+use nerite_arch::paging::{self, Root};
 use nerite_hypercall::errno::EFAULT;
 use nerite_memory::{AccessError, GuestRam};
 use vm_memory::VolatileSlice;
@@ -31,8 +31,8 @@ impl Scratch {
 pub(crate) enum Buffer {
     /// Guest-physical and contiguous (v2, and v1's serial buffer).
     Physical { address: u64, length: u64 },
-    /// Guest-virtual, through the page tables at `cr3` (v1's file calls).
-    Virtual { cr3: u64, address: u64, length: u64 },
+    /// Guest-virtual, through these page tables (v1's file calls). Without tables it is nowhere.
+    Virtual { root: Option<Root>, address: u64, length: u64 },
 }
 
 impl Buffer {
@@ -50,8 +50,8 @@ impl Buffer {
             Self::Physical { address, .. } => {
                 Self::Physical { address: address.checked_add(offset)?, length }
             }
-            Self::Virtual { cr3, address, .. } => {
-                Self::Virtual { cr3, address: address.checked_add(offset)?, length }
+            Self::Virtual { root, address, .. } => {
+                Self::Virtual { root, address: address.checked_add(offset)?, length }
             }
         })
     }
@@ -95,9 +95,9 @@ impl Buffer {
     pub(crate) fn pieces<'a>(&self, ram: &'a GuestRam) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
         let (physical, pages) = match *self {
             Self::Physical { address, length } => (Some((address, length)), None),
-            Self::Virtual { cr3, address, length } => {
+            Self::Virtual { root, address, length } => {
                 let read = |entry| ram.read_obj::<u64>(entry).ok();
-                (None, Some(paging::chunks(cr3, address, length, read).map_while(Result::ok)))
+                (None, root.map(|root| paging::chunks(root, address, length, read).map_while(Result::ok)))
             }
         };
         let mut pages = pages.into_iter().flatten().peekable();
@@ -121,9 +121,9 @@ impl Buffer {
     ) -> Result<(), i32> {
         match *self {
             Self::Physical { address, length } => visit(address, length).map_err(|_| EFAULT),
-            Self::Virtual { cr3, address, length } => {
+            Self::Virtual { root, address, length } => {
                 let read = |entry| ram.read_obj::<u64>(entry).ok();
-                for piece in paging::chunks(cr3, address, length, read) {
+                for piece in paging::chunks(root.ok_or(EFAULT)?, address, length, read) {
                     let (address, length) = piece.map_err(|_| EFAULT)?;
                     visit(address, length).map_err(|_| EFAULT)?;
                 }
@@ -180,7 +180,7 @@ mod tests {
         // As are pages that follow one another.
         let pages: Vec<_> = (0..256).map(|page| (page, MIB + page * 4096)).collect();
         let ram = guest(&pages);
-        let buffer = Buffer::Virtual { cr3: 0x1000, address: 5, length: MIB - 5 };
+        let buffer = Buffer::Virtual { root: Some(Root::from(0x1000)), address: 5, length: MIB - 5 };
         assert_eq!(buffer.check(&ram), Ok(()));
         assert_eq!(pieces(&ram, buffer), [(MIB + 5, (1 << 20) - 5)]);
     }
@@ -189,14 +189,14 @@ mod tests {
     fn scattered_pages_are_pieces_in_order() {
         let high = 5 << 30;
         let ram = guest(&[(0, 0x9000), (1, 0xa000), (2, 0x8000), (3, high)]);
-        let buffer = Buffer::Virtual { cr3: 0x1000, address: 0xff0, length: 0x2020 };
+        let buffer = Buffer::Virtual { root: Some(Root::from(0x1000)), address: 0xff0, length: 0x2020 };
         assert_eq!(pieces(&ram, buffer), [(0x9ff0, 0x1010), (0x8000, 0x1000), (high, 0x10)]);
     }
 
     #[test]
     fn pieces_end_where_memory_does() {
         let ram = guest(&[(0, 0x9000), (1, 4 * MIB), (2, 0x8000)]);
-        let buffer = Buffer::Virtual { cr3: 0x1000, address: 0, length: 0x3000 };
+        let buffer = Buffer::Virtual { root: Some(Root::from(0x1000)), address: 0, length: 0x3000 };
         assert_eq!(buffer.check(&ram), Err(EFAULT));
         // What is behind a hole must not move into its place.
         assert_eq!(pieces(&ram, buffer), [(0x9000, 0x1000)]);

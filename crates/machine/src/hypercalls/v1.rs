@@ -2,6 +2,7 @@
 
 use std::mem::offset_of;
 
+use nerite_arch::paging::Root;
 use nerite_hypercall::v1::{
     Call, CloseParams, CmdvalParams, ExitParams, LseekParams, OpenParams, ReadParams,
     SerialWriteBufferParams, UnlinkParams, WriteParams,
@@ -130,10 +131,11 @@ impl Hypercalls {
     }
 }
 
-/// A buffer at a guest-virtual address, seen through the calling vCPU's page tables.
+/// A buffer at a guest-virtual address, seen through the calling vCPU's page tables. Outside of 64-bit mode no
+/// such call can be right.
 fn virtual_buffer<V>(vcpu: &mut V, address: u64, length: u64) -> Result<Buffer, nerite_vcpu::Error>
 where
     V: Vcpu + ?Sized,
 {
-    Ok(Buffer::Virtual { cr3: vcpu.special_regs()?.cr3, address, length })
+    Ok(Buffer::Virtual { root: Root::of(&vcpu.special_regs()?), address, length })
 }

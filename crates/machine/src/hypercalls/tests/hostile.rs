@@ -114,7 +114,7 @@ proptest! {
         let mapping: Vec<_> = (16..).zip(pages.iter().map(|&page| physical(page))).collect();
         tables::map(&guest.ram, &mapping);
         let data: Vec<u8> = (0..=250_u8).cycle().map(|n| seed.wrapping_add(n)).take(len).collect();
-        let buffer = Buffer::Virtual { cr3: tables::ROOT, address: 0x1_0000 + offset, length: len as u64 };
+        let buffer = Buffer::Virtual { root: Some(tables::ROOT.into()), address: 0x1_0000 + offset, length: len as u64 };
         prop_assert_eq!(buffer.write(&guest.ram, &data), Ok(()));
         // Later bytes win where pages are mapped twice.
         let mut expected = std::collections::BTreeMap::new();

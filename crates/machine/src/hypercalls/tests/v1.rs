@@ -107,6 +107,34 @@ fn file_writes_go_through_the_callers_page_tables() {
 }
 
 #[test]
+fn five_levels_of_page_tables_are_honoured() {
+    let mut guest = paged();
+    guest.ram.write(0x9000, b"five").unwrap();
+    // A table above the four: its last entry is the upper half's.
+    guest.ram.write_obj(0xa000 + 511 * 8, &(tables::ROOT | 3)).unwrap();
+    guest.vcpu.special_regs.cr3 = 0xa000;
+    guest.vcpu.special_regs.cr4 |= 1 << 12;
+    guest.v1(Call::FileWrite, WriteParams { fd: 1, buf: 0xffff_0000_0001_0000, len: 4 });
+    assert_eq!(guest.shown(), b"five");
+    let line = line_of(|| {
+        guest.v1(Call::FileWrite, WriteParams { fd: 1, buf: 0x1_0000, len: 4 });
+    });
+    assert!(line.contains("EFAULT"), "{line}");
+}
+
+#[test]
+fn outside_of_64_bit_mode_no_virtual_address_is_any_good() {
+    let mut guest = paged();
+    guest.vcpu.special_regs.cr0 = 0x6000_0010;
+    let line = line_of(|| {
+        guest.v1(Call::FileWrite, WriteParams { fd: 1, buf: 0x1_0000, len: 4 });
+    });
+    assert!(line.contains("EFAULT"), "{line}");
+    let ret = guest.v1(Call::FileRead, ReadParams { fd: 0, buf: 0x1_0000, len: 1, ret: 0 }).ret;
+    assert_eq!(ret, i64::from(-EFAULT));
+}
+
+#[test]
 fn a_write_that_fails_can_only_be_told_to_the_log() {
     let mut guest = paged();
     let mut failing = |fd, buf, len| {
