@@ -5,50 +5,22 @@ use kvm_bindings::{
 };
 use nerite_arch::{CpuidEntry, DescriptorTable, Regs, Segment, SpecialRegs};
 
-pub(crate) fn regs_from_kvm(from: &kvm_regs) -> Regs {
-    Regs {
-        rax: from.rax,
-        rbx: from.rbx,
-        rcx: from.rcx,
-        rdx: from.rdx,
-        rsi: from.rsi,
-        rdi: from.rdi,
-        rsp: from.rsp,
-        rbp: from.rbp,
-        r8: from.r8,
-        r9: from.r9,
-        r10: from.r10,
-        r11: from.r11,
-        r12: from.r12,
-        r13: from.r13,
-        r14: from.r14,
-        r15: from.r15,
-        rip: from.rip,
-        rflags: from.rflags,
-    }
+/// The general registers of `$from` in the structure `$to`: both have the same fields, and no others.
+macro_rules! same_registers {
+    ($from:expr => $to:ident) => {
+        same_registers!($from => $to: rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags)
+    };
+    ($from:expr => $to:ident: $($name:ident)*) => {
+        $to { $($name: $from.$name),* }
+    };
 }
 
-pub(crate) fn regs_to_kvm(from: &Regs) -> kvm_regs {
-    kvm_regs {
-        rax: from.rax,
-        rbx: from.rbx,
-        rcx: from.rcx,
-        rdx: from.rdx,
-        rsi: from.rsi,
-        rdi: from.rdi,
-        rsp: from.rsp,
-        rbp: from.rbp,
-        r8: from.r8,
-        r9: from.r9,
-        r10: from.r10,
-        r11: from.r11,
-        r12: from.r12,
-        r13: from.r13,
-        r14: from.r14,
-        r15: from.r15,
-        rip: from.rip,
-        rflags: from.rflags,
-    }
+pub(crate) const fn regs_from_kvm(from: &kvm_regs) -> Regs {
+    same_registers!(from => Regs)
+}
+
+pub(crate) const fn regs_to_kvm(from: &Regs) -> kvm_regs {
+    same_registers!(from => kvm_regs)
 }
 
 fn segment_from_kvm(from: &kvm_segment) -> Segment {
