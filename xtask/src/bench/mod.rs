@@ -5,6 +5,7 @@
 
 mod cases;
 mod data;
+mod findings;
 mod html;
 mod stats;
 mod table;
@@ -17,7 +18,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::data::{Case, Counts, Kind, Line, Measure, Report, Run, Who};
+use self::data::{Case, Line, Report};
+use self::findings::Findings;
 use crate::job::{Job, Stream};
 use crate::lab::{self, Session};
 use crate::platform::Platform;
@@ -264,125 +266,10 @@ fn show(done: usize, runs: usize, cases: &[Case], line: &Line) {
     }
 }
 
-/// What the worker has said so far.
-struct Findings<'a> {
-    cases: &'a [Case],
-    runs: Vec<Vec<Run>>,
-    counts: Vec<Option<Counts>>,
-    failed: Vec<String>,
-}
-
-impl<'a> Findings<'a> {
-    fn new(cases: &'a [Case]) -> Self {
-        Self {
-            cases,
-            runs: vec![Vec::new(); cases.len()],
-            counts: vec![None; cases.len()],
-            failed: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, line: Line) {
-        match line {
-            Line::Timed { case, run } => self.runs[case].push(run),
-            Line::Counted { case, counts } => self.counts[case] = Some(counts),
-            Line::Failed { case, why } => {
-                let Case { bench, who, .. } = &self.cases[case];
-                self.failed.push(format!("{bench}, {}: {why}", who.name()));
-            }
-        }
-    }
-
-    fn measures(&self) -> Vec<Measure> {
-        let mut measures = Measures::default();
-        for (at, case) in self.cases.iter().enumerate() {
-            for run in &self.runs[at] {
-                measures.add(case, "start to first output", "us", Kind::Time, run.first);
-                measures.add(case, "start to end", "us", Kind::Time, run.whole);
-                for (name, value, unit) in &run.values {
-                    let kind = if unit.ends_with("/s") { Kind::Rate } else { Kind::Time };
-                    measures.add(case, name, unit, kind, *value);
-                }
-            }
-            if let Some(counts) = &self.counts[at] {
-                let exits: u64 = counts.exits.values().sum();
-                let figures = [
-                    ("exits", "", exits),
-                    ("system calls", "", counts.syscalls),
-                    ("peak memory", "KiB", counts.rss),
-                    ("threads", "", counts.threads),
-                ];
-                for (what, unit, value) in figures {
-                    measures.add(case, what, unit, Kind::Count, value as f64);
-                }
-                for (reason, count) in &counts.exits {
-                    measures.add(case, &format!("exits: {reason}"), "", Kind::Count, *count as f64);
-                }
-            }
-        }
-        measures.0
-    }
-}
-
-#[derive(Default)]
-struct Measures(Vec<Measure>);
-
-impl Measures {
-    fn add(&mut self, case: &Case, what: &str, unit: &str, kind: Kind, value: f64) {
-        let found = self.0.iter_mut().position(|measure| measure.bench == case.bench && measure.what == what);
-        let at = found.unwrap_or_else(|| {
-            self.0.push(Measure {
-                bench: case.bench.clone(),
-                what: what.to_owned(),
-                unit: unit.to_owned(),
-                kind,
-                ours: Vec::new(),
-                peer: Vec::new(),
-            });
-            self.0.len() - 1
-        });
-        let measure = &mut self.0[at];
-        match case.who {
-            Who::Ours => measure.ours.push(value),
-            Who::Peer => measure.peer.push(value),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::data::{Kind, Measure};
     use super::*;
-
-    #[test]
-    fn findings_become_measures() {
-        let case = |who| Case {
-            bench: "b".to_owned(),
-            who,
-            command: Vec::new(),
-            expect: String::new(),
-            rounds: 1,
-            counted: true,
-            timeout: 1,
-        };
-        let cases = [case(Who::Ours), case(Who::Peer)];
-        let mut findings = Findings::new(&cases);
-        let run = |whole| Run { first: 1.0, whole, values: vec![("w".to_owned(), 7.0, "MiB/s".to_owned())] };
-        findings.take(Line::Timed { case: 0, run: run(2.0) });
-        findings.take(Line::Timed { case: 1, run: run(3.0) });
-        findings.take(Line::Timed { case: 0, run: run(4.0) });
-        let exits = [("port in 0x1".to_owned(), 5), ("halt".to_owned(), 2)].into();
-        findings.take(Line::Counted { case: 0, counts: Counts { exits, syscalls: 9, rss: 100, threads: 1 } });
-        findings.take(Line::Failed { case: 1, why: "no".to_owned() });
-        let measures = findings.measures();
-        let of = |what: &str| measures.iter().find(|measure| measure.what == what).unwrap();
-        assert_eq!(
-            (of("start to end").ours.clone(), of("start to end").peer.clone()),
-            (vec![2.0, 4.0], vec![3.0])
-        );
-        assert_eq!(of("w").kind, Kind::Rate);
-        assert_eq!((of("exits").ours[0], of("exits: halt").ours[0]), (7.0, 2.0));
-        assert_eq!(findings.failed, ["b, peer: no"]);
-    }
 
     #[test]
     fn a_report_survives_its_file() {
