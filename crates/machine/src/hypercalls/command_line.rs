@@ -83,3 +83,71 @@ impl CommandLine {
         &self.environment
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(arguments: usize, environment: usize, terminates: bool) -> Result<CommandLine, Error> {
+        let environment: Vec<_> = (0..environment).map(|n| (format!("K{n}"), String::new())).collect();
+        CommandLine::new("path", &vec![String::new(); arguments], &environment, terminates)
+    }
+
+    #[test]
+    fn as_many_strings_fit_as_the_interface_has_room_for() {
+        // The path is one more.
+        let full = line(MAX_ARGC_ENVC - 1, MAX_ARGC_ENVC, true).unwrap();
+        let sizes = full.sizes();
+        assert_eq!(({ sizes.argc }, { sizes.envc }), (128, 128));
+        for (arguments, environment, what) in
+            [(MAX_ARGC_ENVC, 0, "129 arguments"), (0, MAX_ARGC_ENVC + 1, "129 environment variables")]
+        {
+            let error = line(arguments, environment, true).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("128"), "{error}");
+        }
+    }
+
+    #[test]
+    fn kernels_that_forget_the_end_of_the_list_get_a_long_one() {
+        for given in [0, 3, 15, 16, 40] {
+            let line = line(0, given, false).unwrap();
+            assert_eq!(line.environment().len(), given.max(UNTERMINATED_MINIMUM));
+            assert!(line.environment()[given..].iter().all(|empty| empty == b"\0"));
+        }
+        assert_eq!(line(0, 3, true).unwrap().environment().len(), 3);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn sizes_are_those_of_the_strings(
+            path: String,
+            arguments in proptest::collection::vec(any::<String>(), 0..20),
+            environment in proptest::collection::vec(any::<(String, String)>(), 0..20),
+            terminates: bool,
+        ) {
+            let line = CommandLine::new(&path, &arguments, &environment, terminates).unwrap();
+            let sizes = line.sizes();
+            let (argsz, envsz) = (sizes.argsz, sizes.envsz);
+            let lists = [(sizes.argc, argsz, line.arguments()), (sizes.envc, envsz, line.environment())];
+            for (count, sizes, strings) in lists {
+                prop_assert_eq!(usize::try_from(count).unwrap(), strings.len());
+                for (size, string) in sizes.iter().zip(strings) {
+                    prop_assert_eq!(usize::try_from(*size).unwrap(), string.len());
+                    prop_assert_eq!(string.last(), Some(&0));
+                }
+            }
+            prop_assert_eq!(&line.arguments()[0][..path.len()], path.as_bytes());
+            for (string, argument) in line.arguments()[1..].iter().zip(&arguments) {
+                prop_assert_eq!(&string[..argument.len()], argument.as_bytes());
+            }
+            for (string, (key, value)) in line.environment().iter().zip(&environment) {
+                let variable = format!("{key}={value}\0");
+                prop_assert_eq!(string.as_slice(), variable.as_bytes());
+            }
+        }
+    }
+}
