@@ -124,7 +124,7 @@ proptest! {
         }
         for at in 0..=255_u8 {
             let fixed = !before.writable[usize::from(at)];
-            prop_assert_eq!(config.read(at, 1) as u8 & fixed, before.read(at, 1) as u8 & fixed);
+            prop_assert_eq!(config.read(at, 1) & u32::from(fixed), before.read(at, 1) & u32::from(fixed));
         }
         for at in 0..=252_u8 {
             let bytes = (0..4).fold(0, |word, i| word | config.read(at + i, 1) << (8 * u32::from(i)));

@@ -67,7 +67,7 @@ fn the_handshake_goes_in_order() {
     // Features and readiness before the device was acknowledged, or without VERSION_1.
     for early in [status::FEATURES_OK, status::DRIVER_OK, AGREED, AGREED | status::DRIVER_OK] {
         assert_eq!(common.write(DEVICE_STATUS, 1, early.into()), Action::None);
-        assert_eq!(read(&common, DEVICE_STATUS, 1) as u8 & !3, 0);
+        assert_eq!(read(&common, DEVICE_STATUS, 1) & !3, 0);
     }
     let mut common = agreed();
     assert_eq!(read(&common, DEVICE_STATUS, 1), u64::from(AGREED));

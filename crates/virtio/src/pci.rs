@@ -210,7 +210,7 @@ impl<D: Device> VirtioPci<D> {
 
     /// A notification that came by a vCPU. Before the driver is ready, there is nothing to notify.
     fn kick(&self, state: &State, offset: u64) {
-        let index = offset / u64::from(NOTIFY_MULTIPLIER);
+        let index = offset >> NOTIFY_MULTIPLIER.trailing_zeros();
         let Ok(index) = u16::try_from(index) else { return };
         if state.common.is_live(index) {
             self.kicks.get(usize::from(index)).into_iter().for_each(Event::signal);

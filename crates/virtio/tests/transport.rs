@@ -1,5 +1,10 @@
 //! The whole transport with a device that copies what it reads to what it writes.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the numbers of tests are small, or are cut from random ones"
+)]
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 

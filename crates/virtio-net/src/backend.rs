@@ -1,0 +1,110 @@
+//! Where frames come from and go to.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use nerite_memory::{AccessError, GuestRam};
+use nerite_virtio::{Segment, Session};
+
+/// Bytes of the header before each frame (5.1.6): `struct virtio_net_hdr_v1`, little-endian.
+pub const HEADER: usize = 12;
+/// The largest frame with its header: 64 KiB of segments to be cut (5.1.6.3.1 has 65562 for a frame), and some room for tags.
+pub const MAX_FRAME: usize = 12 + 65_600;
+
+/// Sends and receives the frames of one queue pair. It never waits: where it would have to, it returns
+/// [`io::ErrorKind::WouldBlock`], and [`Backend::fd`] becomes ready later.
+///
+/// Frames come with their header. A backend that was not offered checksums and segmentation finds zeros there.
+pub trait Backend: Send {
+    /// Readable when there is a frame, writable when there is room again. Watched edge-triggered.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Sends the frame in `pieces`, header first: [`HEADER`] to [`MAX_FRAME`] bytes, all of them in RAM.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it must come again later. With any other error the frame is dropped.
+    fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()>;
+
+    /// Receives a frame into `room`, header first, and what does not fit there into `spill`; `num_buffers` is left to the
+    /// caller. Returns its length with header. What fits nowhere is lost, and the length is then more than both together, or as much.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is no frame. With any other error nothing was received, and it is tried again when there
+    /// is more.
+    fn receive(&mut self, ram: &GuestRam, room: &[Segment], spill: &mut [u8]) -> io::Result<usize>;
+
+    /// Gets out what was sent and kept back. Called after a batch of frames.
+    ///
+    /// # Errors
+    /// `WouldBlock` if not all could be; it is called again when there is room.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The features the driver accepted, before the first frame.
+    ///
+    /// # Errors
+    /// If the host cannot do it.
+    fn set_features(&mut self, _features: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether the driver uses this pair. Pairs other than the first are not used at first.
+    ///
+    /// # Errors
+    /// If the host cannot do it.
+    fn set_enabled(&mut self, _enabled: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Works on the queues by itself: the host's kernel, for example.
+///
+/// Interrupts of the queues go through [`nerite_virtio::Notifier::queue_event`] where that is there, and otherwise through the
+/// events in `calls`, by queue, which the card's thread passes on.
+pub trait Engine: Send {
+    /// Takes over the queue pairs of `session`.
+    ///
+    /// # Errors
+    /// If the host cannot do it.
+    fn start(&mut self, session: &Session, calls: &[nerite_virtio::Event]) -> io::Result<()>;
+
+    /// Lets go of the queues: when this returns, they are no longer touched.
+    fn stop(&mut self);
+
+    /// How many pairs the driver uses.
+    ///
+    /// # Errors
+    /// If the host cannot do it.
+    fn set_pairs(&mut self, _pairs: u16) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes `bytes` at `offset` into the room that `pieces` make together. What does not fit is left out.
+///
+/// # Errors
+/// If a piece is not in RAM.
+pub fn write_across(
+    ram: &GuestRam,
+    pieces: &[Segment],
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), AccessError> {
+    let mut skip = offset;
+    let mut rest = bytes;
+    for piece in pieces {
+        let room = u64::from(piece.length).saturating_sub(skip);
+        if room > 0 {
+            let length = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
+            let (now, later) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            ram.write(piece.address.saturating_add(skip), now)?;
+            rest = later;
+        }
+        skip = skip.saturating_sub(piece.length.into());
+        if rest.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
