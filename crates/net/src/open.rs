@@ -1,0 +1,71 @@
+//! From a [`Spec`] to an open connection.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use nerite_virtio_net::{Backend, Mac, NetConfig, Side, feature};
+
+use crate::{Error, Link, Spec, Tap, User, Vhost, tap, user};
+
+/// A card's connection, open, and what the card is to be.
+#[derive(Debug)]
+pub struct Connection {
+    /// What the card is.
+    pub config: NetConfig,
+    /// What it is connected to.
+    pub side: Side,
+}
+
+/// Opens what `spec` describes, for a guest with `cpus` processors.
+///
+/// # Errors
+/// If it is not there, or this process may not use it.
+pub fn open(spec: &Spec, cpus: u16) -> Result<Connection, Error> {
+    match &spec.link {
+        Link::Tap { name, vhost } => {
+            let opened = Tap::open(name, spec.queues.unwrap_or(1).min(cpus.max(1)), spec.mtu)?;
+            connect_tap(spec, opened, *vhost)
+        }
+        Link::Fd { fd, vhost } => connect_tap(spec, Tap::from_descriptor(*fd, spec.mtu)?, *vhost),
+        Link::User { forwards, host } => {
+            let mtu = spec.mtu.unwrap_or(user::MTU).min(user::MTU);
+            let user = User::start(forwards, *host, mtu)?;
+            Ok(Connection {
+                config: NetConfig {
+                    mac: spec.mac.unwrap_or(Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03])),
+                    mtu: Some(mtu),
+                    pairs: 1,
+                    // What comes from passt has been checked; what goes there must have a checksum.
+                    offloads: feature::GUEST_CSUM,
+                },
+                side: Side::Backends(vec![Box::new(user)]),
+            })
+        }
+    }
+}
+
+fn connect_tap(spec: &Spec, opened: tap::Opened, vhost: bool) -> Result<Connection, Error> {
+    let pairs = u16::try_from(opened.queues.len()).unwrap_or(u16::MAX);
+    let config = NetConfig {
+        mac: spec.mac.unwrap_or_else(|| mac_for(&opened.name)),
+        mtu: Some(opened.mtu),
+        pairs,
+        offloads: feature::OFFLOADS,
+    };
+    let side = if vhost {
+        Side::Engine(Box::new(Vhost::new(opened.queues)?))
+    } else {
+        let backend = |tap| Box::new(tap) as Box<dyn Backend>;
+        Side::Backends(opened.queues.into_iter().map(backend).collect())
+    };
+    Ok(Connection { config, side })
+}
+
+/// An address that stays the same for a link of a host and differs between hosts.
+fn mac_for(name: &str) -> Mac {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    std::fs::read("/etc/machine-id").unwrap_or_default().hash(&mut hasher);
+    let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
+    // Locally administered.
+    Mac([0x52, 0x54, a, b, c, d])
+}

@@ -1,0 +1,126 @@
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use nerite_virtio::fake::{RAM, ram};
+
+use super::*;
+
+fn pair() -> (User, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (User::on_socket(ours.into()).unwrap(), theirs)
+}
+
+fn segment(address: u64, length: u32) -> Segment {
+    Segment { address, length }
+}
+
+#[test]
+fn frames_go_out_after_their_length_and_without_virtio_header() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    ram.write(RAM, b"............frame").unwrap();
+    user.send(&ram, &[segment(RAM, 8), segment(RAM + 8, 9)]).unwrap();
+    let mut got = [0; 9];
+    passt.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"\0\0\0\x05frame");
+}
+
+#[test]
+fn frames_come_in_whole_whatever_the_pieces_of_the_stream() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let mut spill = [0; 64];
+    user.set_features(nerite_virtio_net::feature::GUEST_CSUM).unwrap();
+    let room = [segment(RAM, 12), segment(RAM + 100, 4)];
+    for part in [&b"\0\0"[..], b"\0\x06", b"abc"] {
+        passt.write_all(part).unwrap();
+        assert_eq!(user.receive(&ram, &room, &mut spill).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    passt.write_all(b"def\0\0\0\x01x").unwrap();
+    assert_eq!(user.receive(&ram, &room, &mut spill).unwrap(), 18);
+    let mut bytes = [0; 4];
+    ram.read(RAM + 100, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"abcd");
+    assert_eq!(&spill[..2], b"ef");
+    ram.read(RAM, &mut bytes).unwrap();
+    assert_eq!(bytes, [DATA_VALID, 0, 0, 0]);
+    assert_eq!(user.receive(&ram, &room, &mut spill).unwrap(), 13);
+    assert_eq!(user.receive(&ram, &[segment(RAM, 10)], &mut spill).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(passt);
+    assert_eq!(user.receive(&ram, &room, &mut spill).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_length_that_cannot_be_is_an_error_each_time() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    passt.write_all(b"\xff\xff\xff\xff and more").unwrap();
+    for _ in 0..3 {
+        let error = user.receive(&ram, &[segment(RAM, 100)], &mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+}
+
+#[test]
+fn a_slow_reader_gets_every_byte_in_order() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        std::thread::sleep(Duration::from_millis(50));
+        passt.read_to_end(&mut all).unwrap();
+        all
+    });
+    let mut expected = Vec::new();
+    for number in 0..400_u32 {
+        let length = 1 + number * 97 % 9000;
+        let bytes: Vec<u8> = (0..length).map(|at| (at ^ number).to_le_bytes()[0]).collect();
+        ram.write(RAM + 12, &bytes).unwrap();
+        let pieces = [segment(RAM, 40), segment(RAM + 40, 12 + length)];
+        let total = 40 + length;
+        loop {
+            match user.send(&ram, &pieces) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                other => break other.unwrap(),
+            }
+        }
+        expected.extend(total.to_be_bytes());
+        let mut frame = vec![0; total as usize];
+        ram.read(RAM + 12, &mut frame).unwrap();
+        expected.extend(frame);
+        // What was taken is no longer the guest's to change.
+        ram.zero(RAM, 20_000).unwrap();
+    }
+    while user.flush().is_err() {
+        std::thread::yield_now();
+    }
+    drop(user);
+    let got = reader.join().unwrap();
+    assert_eq!(got.len(), expected.len());
+    assert!(got == expected);
+}
+
+#[test]
+fn passt_is_told_what_leads_where() {
+    let forwards = ["tcp:8080:80", "udp:0.0.0.0/53:5353"].map(|text| text.parse().unwrap());
+    let words = arguments(&forwards, false, 1500);
+    let line = words.join(std::ffi::OsStr::new(" "));
+    let line = line.to_str().unwrap();
+    for part in [
+        "--fd 0",
+        "--address 10.0.5.3 --netmask 24 --gateway 10.0.5.1 --mtu 1500",
+        "--tcp-ports 127.0.0.1/8080:80",
+        "--udp-ports 0.0.0.0/53:5353",
+        "--no-map-gw",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!arguments(&[], true, 1500).contains(&"--no-map-gw".into()));
+}
+
+#[test]
+fn the_last_words_of_passt_are_told() {
+    let said = b"Failed to send 9 bytes to syslog\nDon't run as root. Changing\nFailed to bind port\n\n";
+    assert_eq!(last_words(said, "exit status: 1"), "Failed to bind port (exit status: 1)");
+    assert_eq!(last_words(b"", "exit status: 1"), "exit status: 1");
+}
