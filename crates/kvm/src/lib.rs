@@ -27,6 +27,7 @@
 mod convert;
 mod error;
 mod exits;
+mod interrupts;
 mod kick;
 mod pages;
 pub mod probe;
@@ -37,6 +38,7 @@ mod vcpu;
 mod vm;
 
 pub use error::Error;
+pub use interrupts::{Interrupts, MessageId};
 pub use kick::kick_signal;
 pub use system::System;
 pub use timer::KickTimer;

@@ -16,7 +16,7 @@ use nerite_memory::{GuestRam, Mapping};
 use nerite_vcpu::{PostedWrites, Vcpu};
 
 use crate::ring::Ring;
-use crate::{Error, KvmVcpu, System, convert};
+use crate::{Error, Interrupts, KvmVcpu, System, convert};
 
 /// Three pages for the task state segment that Intel processors without "unrestricted guest" need, in the hole
 /// between 3 and 4 GiB that RAM never covers, below KVM's identity map page.
@@ -49,7 +49,7 @@ pub struct VcpuSetup {
 
 /// A VM of KVM with its RAM and in-kernel interrupt controllers.
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     syncs_regs: bool,
     /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
     ram: Arc<GuestRam>,
@@ -65,7 +65,7 @@ impl Vm {
     pub fn new(system: &System, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
         let fd = create(system)?;
         let syncs_regs = fd.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_REGS.cast_signed() != 0;
-        let vm = Self { fd, syncs_regs, ram, ring: OnceLock::new() };
+        let vm = Self { fd: Arc::new(fd), syncs_regs, ram, ring: OnceLock::new() };
         vm.add_ram()?;
         vm.fd.set_tss_address(TSS_ADDRESS).map_err(Error::call("KVM_SET_TSS_ADDR"))?;
         vm.fd.create_irq_chip().map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
@@ -83,6 +83,11 @@ impl Vm {
     /// The RAM of this VM.
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.ram
+    }
+
+    /// Interrupts and notifications of this VM's devices.
+    pub fn interrupts(&self) -> Interrupts {
+        Interrupts::new(self.fd.clone())
     }
 
     fn add_ram(&self) -> Result<(), Error> {
