@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
-use nerite_machine::config::Mount;
+use nerite_machine::config::{CardSpec, Mount};
 
 use crate::affinity::Affinity;
 use crate::ctl::CtlArgs;
@@ -183,6 +183,16 @@ pub struct SettingsArgs {
     /// empty ones.
     #[arg(long, value_name = "SIZE", help_heading = "Files", value_parser = parse_bytes)]
     pub max_temporary: Option<u64>,
+
+    /// Give the guest a network card (repeatable), such as tap=tap0 or user,hostfwd=tcp:8080:80
+    ///
+    /// tap=NAME is a tap of the host, made if it is not there and vmm may make it; with vhost=on the host's kernel moves the
+    /// frames, queues=N asks for several queue pairs. user needs no privileges, but the program passt: the guest is 10.0.5.3,
+    /// its gateway 10.0.5.1, DHCP says so, too; hostfwd=tcp:HOSTPORT:GUESTPORT lets a port of 127.0.0.1 lead to the guest, and host=on
+    /// the gateway to the host. fd=N is a tap that the parent process has opened. All take mac=ADDRESS and mtu=BYTES.
+    #[arg(long, value_name = "LINK[,OPTION=VALUE...]", help_heading = "Network")]
+    #[arg(action = clap::ArgAction::Append)]
+    pub net: Vec<CardSpec>,
 
     /// Write the guest's output to this file; `none` discards it, `-` is standard output [default: -]
     #[arg(short, long, value_name = "FILE|none|-", help_heading = "Guest", value_hint = ValueHint::FilePath)]

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use nerite_machine::config::Mount;
+use nerite_machine::config::{CardSpec, Mount};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -151,6 +151,7 @@ struct Tables {
     cpu: CpuTable,
     guest: GuestTable,
     files: FilesTable,
+    net: NetTable,
     uhyve: UhyveTable,
 }
 
@@ -212,6 +213,13 @@ struct FilesTable {
     max_temporary: Option<u64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NetTable {
+    #[serde(deserialize_with = "cards")]
+    cards: Vec<CardSpec>,
+}
+
 /// The peer's own table. What `vmm` has no use for may be of any type.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -228,7 +236,8 @@ struct UhyveTable {
     gdb_port: Option<toml::Value>,
     config: Option<toml::Value>,
     trace_dir: Option<toml::Value>,
-    net: Option<toml::Value>,
+    #[serde(deserialize_with = "card")]
+    net: Option<CardSpec>,
 }
 
 impl UhyveTable {
@@ -243,7 +252,6 @@ impl UhyveTable {
             ("gdb_port", &self.gdb_port, "vmm has no debugger stub"),
             ("config", &self.config, "a configuration file cannot name another"),
             ("trace_dir", &self.trace_dir, "vmm writes no traces"),
-            ("net", &self.net, "vmm has no network card"),
         ]
         .into_iter()
         .filter(|(_, value, _)| value.as_ref().is_some_and(|value| *value != toml::Value::Boolean(false)))
@@ -254,7 +262,7 @@ impl UhyveTable {
 impl Tables {
     /// The settings, or which key comes under two names.
     fn settings(self) -> Result<Settings, String> {
-        let Tables { memory, cpu, guest, files, uhyve } = self;
+        let Tables { memory, cpu, guest, files, net, uhyve } = self;
         let no_aslr = memory.no_aslr.map(|no_aslr| !no_aslr);
         let env = one("`env` and `env_vars` in [guest]", guest.env, guest.env_vars)?;
         Ok(Settings {
@@ -275,6 +283,7 @@ impl Tables {
             max_open_files: files.max_open_files,
             max_written: files.max_written,
             max_temporary: files.max_temporary,
+            network: uhyve.net.into_iter().chain(net.cards).collect(),
             max_output_rate: guest.max_output_rate,
             max_log_lines: guest.max_log_lines,
         })
@@ -328,6 +337,14 @@ fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>
 
 fn file_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FileCount>, D::Error> {
     FileCount::try_from(i64::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+fn cards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CardSpec>, D::Error> {
+    words(deserializer)?.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+}
+
+fn card<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CardSpec>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 fn read_only_mounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::Error> {

@@ -111,6 +111,7 @@ fn every_key_of_the_peer() {
     assert_eq!(settings.env, [EnvSetting::set("foo", "bar")]);
     assert_eq!(settings.output, Some(OutputSetting(Output::File("test.txt".into()))));
     assert_eq!(settings.mounts.iter().map(|mount| mount.guest.as_str()).collect::<Vec<_>>(), ["/bar"]);
+    assert_eq!(settings.network, ["tap=tap10".parse().unwrap()]);
     let warned: Vec<_> = loaded.warnings.iter().filter_map(|line| line.split('`').nth(1)).collect();
     let expected = [
         "stats",
@@ -121,7 +122,6 @@ fn every_key_of_the_peer() {
         "gdb_port",
         "config",
         "trace_dir",
-        "net",
     ];
     assert_eq!(warned, expected);
     assert!(loaded.warnings.iter().all(|line| line.starts_with("uhyve.toml: `")), "{:?}", loaded.warnings);
@@ -248,4 +248,14 @@ fn files_are_looked_for_here_then_in_the_xdg_folder() {
     assert_eq!(search(None, Some("/h")), ["nerite.toml", "/h/.config/nerite/nerite.toml"]);
     assert_eq!(search(Some(""), Some("/h")), ["nerite.toml", "/h/.config/nerite/nerite.toml"]);
     assert_eq!(search(Some("rel"), None), ["nerite.toml"]);
+}
+
+#[test]
+fn network_cards() {
+    let text = "[net]\ncards = ['tap=tap0,vhost=on', 'user,hostfwd=tcp:8080:80']\n";
+    let cards = parse(Path::new("n.toml"), text).unwrap().settings.network;
+    let cards: Vec<_> = cards.iter().map(ToString::to_string).collect();
+    assert_eq!(cards, ["tap=tap0,vhost=on", "user,hostfwd=tcp:8080:80"]);
+    let error = parse(Path::new("n.toml"), "[net]\ncards = ['tap0']\n").unwrap_err().to_string();
+    assert!(error.contains("tap=NAME"), "{error}");
 }

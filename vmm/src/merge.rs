@@ -234,6 +234,7 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
             log_lines: settings.max_log_lines.unwrap_or(OutputLimits::default().log_lines),
         },
         mounts: settings.mounts,
+        network: settings.network,
         observe: nerite_machine::config::Observe::default(),
         file_limits: FileLimits {
             open_files: settings.max_open_files.map_or(limits.open_files, crate::settings::FileCount::get),

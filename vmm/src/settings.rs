@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use nerite_machine::config::{Access, MAX_CPUS, Mount, Output};
+use nerite_machine::config::{Access, CardSpec, MAX_CPUS, Mount, Output};
 
 use crate::affinity::Affinity;
 use crate::cli::SettingsArgs;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub max_written: Option<u64>,
     /// How many bytes the guest may have in temporary files.
     pub max_temporary: Option<u64>,
+    /// Network cards.
+    pub network: Vec<CardSpec>,
     /// How many bytes of output the guest may write in a second.
     pub max_output_rate: Option<NonZeroU64>,
     /// How many lines of the log may be about what the guest does wrong.
@@ -82,6 +84,7 @@ impl Settings {
             max_open_files: self.max_open_files.or(lower.max_open_files),
             max_written: self.max_written.or(lower.max_written),
             max_temporary: self.max_temporary.or(lower.max_temporary),
+            network: if self.network.is_empty() { lower.network } else { self.network },
             max_output_rate: self.max_output_rate.or(lower.max_output_rate),
             max_log_lines: self.max_log_lines.or(lower.max_log_lines),
         }
@@ -108,6 +111,7 @@ impl From<SettingsArgs> for Settings {
             max_open_files: args.max_open_files,
             max_written: args.max_written,
             max_temporary: args.max_temporary,
+            network: args.net,
             max_output_rate: args.max_output_rate,
             max_log_lines: args.max_log_lines,
         }

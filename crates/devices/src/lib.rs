@@ -1,7 +1,6 @@
 //! Small device models that know no hypervisor: **each is a value that can be built, driven and tested alone.**
 //!
 //! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can interrupt.
-//! * [`EmptyPciHost`]: a PCI host bridge's configuration ports with nothing behind them.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -16,10 +15,8 @@
 )]
 
 mod console;
-mod pci_host;
 
 pub use console::{Console, Input, Sink};
-pub use pci_host::EmptyPciHost;
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

@@ -124,6 +124,7 @@ pub(crate) fn describe(
     loaded: &LoadedKernel,
     ram: &GuestRam,
     tsc_khz: Option<u32>,
+    has_pci: bool,
 ) -> Result<(), Error> {
     let interface = kernel.interface();
     // A v1 guest's hypercalls carry 32-bit addresses: it must not put their parameters above the gap.
@@ -160,8 +161,8 @@ pub(crate) fn describe(
             memsz: tls.memsz,
             align: tls.align,
         }),
-        // There is no PCI device: kernels that ask do not go through 1024 slots to find that out.
-        has_pci: false,
+        // Without a PCI device, kernels that ask do not go through 1024 slots to find that out.
+        has_pci,
         num_cpus: NonZeroU64::new(plan.cpus.into()).unwrap_or(NonZeroU64::MIN),
         cpu_freq_khz: tsc_khz.and_then(NonZeroU32::new),
         boot_time_ns: i128::try_from(since_epoch.as_nanos()).unwrap_or(0),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
+pub use nerite_net::{Spec as CardSpec, SpecError as CardSpecError};
 
 /// The smallest guest memory size in bytes: 16 MiB.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -12,6 +13,8 @@ pub const MIN_MEMORY: u64 = 16 << 20;
 pub const MEMORY_GRANULARITY: u64 = 2 << 20;
 /// The guest memory size used when none is given, in bytes: 64 MiB.
 pub const DEFAULT_MEMORY: u64 = 64 << 20;
+/// The largest number of network cards: each has an interrupt line of its own.
+pub const MAX_CARDS: usize = 4;
 /// The largest number of vCPUs that can be asked for.
 pub const MAX_CPUS: u32 = 16;
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub mounts: Vec<Mount>,
     /// How much of the host's files the guest may use.
     pub file_limits: FileLimits,
+    /// Network cards, at most [`MAX_CARDS`].
+    pub network: Vec<CardSpec>,
     /// Where the guest's console output goes.
     pub output: Output,
     /// How much the guest may write there and into the log.

@@ -89,6 +89,28 @@ pub enum Error {
     /// The guest's files cannot be set up.
     #[error(transparent)]
     Files(#[from] nerite_hostfs::Error),
+    /// A network card cannot be connected.
+    #[error(transparent)]
+    Net(#[from] nerite_net::Error),
+    /// A network card cannot be made.
+    #[error(transparent)]
+    Card(#[from] nerite_virtio_net::Error),
+    /// More network cards than there is room for.
+    #[error("{given} network cards: pass --net at most {} times", crate::config::MAX_CARDS)]
+    CardCount {
+        /// How many were asked for.
+        given: usize,
+    },
+    /// More queue pairs than vCPUs, which could not use them.
+    #[error(
+        "a network card with {queues} queue pairs for {cpus} vCPUs: pass queues={cpus} or less to --net, or more --cpus"
+    )]
+    CardQueues {
+        /// How many queue pairs were asked for.
+        queues: u16,
+        /// How many vCPUs there are.
+        cpus: u32,
+    },
     /// The memory cannot be laid out or obtained.
     #[error(transparent)]
     Memory(#[from] nerite_memory::Error),
@@ -163,10 +185,13 @@ impl Error {
             Self::ImageNeedsMemory { .. }
             | Self::ImageNeedsCpus { .. }
             | Self::CpuCount { .. }
+            | Self::CardCount { .. }
+            | Self::CardQueues { .. }
             | Self::MemoryTooSmall { .. }
             | Self::Affinity { .. }
             | Self::TooManyStrings { .. }
             | Self::Boot(_) => ErrorKind::Config,
+            Self::Net(error) if error.is_usage() => ErrorKind::Config,
             Self::Files(files) => match files {
                 nerite_hostfs::Error::ImageFile { .. } => ErrorKind::Image,
                 nerite_hostfs::Error::NoOpenat2 { .. } | nerite_hostfs::Error::NoProc { .. } => {

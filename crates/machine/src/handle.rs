@@ -8,6 +8,7 @@ use nerite_memory::GuestRam;
 use nerite_vcpu::{AskError, Control, Held, RunState, Statistics, Vcpu};
 
 use crate::dispatch::End;
+use crate::network::Network;
 use crate::vcpu_thread::Shared;
 
 /// How long a vCPU may take to answer before it counts as waiting for the host.
@@ -20,6 +21,7 @@ pub struct Handle {
     pub(crate) controls: Arc<[Arc<Control>]>,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) started: Instant,
+    pub(crate) network: Network,
 }
 
 /// Why a question about a vCPU has no answer.
@@ -73,6 +75,11 @@ impl Handle {
     /// How many vCPUs there are.
     pub fn vcpu_count(&self) -> usize {
         self.controls.len()
+    }
+
+    /// Its network cards.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// How long the machine has been running.

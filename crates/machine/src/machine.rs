@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 use nerite_arch::cpuid;
 use nerite_arch::hermit::BootState;
 use nerite_bus::Bus;
-use nerite_devices::{Console, EmptyPciHost, Input};
+use nerite_devices::{Console, Input};
 use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
 use nerite_loader::{Image, Interface, Limits, LoadedKernel};
 use nerite_memory::{Backing, GuestRam};
+use nerite_pci::Bridge;
 use nerite_vcpu::{PostedWrites, Tracer};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -19,6 +20,7 @@ use crate::budget::LogBudget;
 use crate::config::{Config, Observe};
 use crate::dispatch::Platform;
 use crate::hypercalls::{CommandLine, Hypercalls};
+use crate::network::Network;
 use crate::plan::Plan;
 use crate::rate::Rate;
 use crate::{Error, Opened, Running, boot, files, posted, running};
@@ -38,6 +40,7 @@ pub struct Machine {
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) network: Network,
 }
 
 impl Machine {
@@ -53,7 +56,7 @@ impl Machine {
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { config, image, system, mounts, output, input, tracer } = opened;
+        let Opened { config, image, system, mounts, output, input, tracer, links } = opened;
         let config = &config;
         let image = image.read(&Limits::default())?;
         let mut plan = Plan::new(config, &image)?;
@@ -81,6 +84,7 @@ impl Machine {
 
         let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };
         let vm = Vm::new(&system, ram.clone(), &options)?;
+        let network = Network::new(links, &vm, &ram, plan.cpus)?;
         let addresses = boot::addresses(&layout, &loaded);
         let tsc_deadline = system.has_tsc_deadline_timer();
         let vcpus = (0..plan.cpus)
@@ -92,7 +96,7 @@ impl Machine {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let tsc_khz = vcpus.first().and_then(Vm::tsc_khz);
-        boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz)?;
+        boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz, !network.bridge().is_empty())?;
 
         let path = config.image.to_string_lossy();
         let console = Arc::new(Console::new(output.sink()?).map_err(Error::host("making the console"))?);
@@ -109,7 +113,7 @@ impl Machine {
             budget: LogBudget::new(config.output_limits.log_lines),
         };
         let posted = post_writes(&vm, kernel.interface());
-        let platform = Arc::new(platform(calls, posted)?);
+        let platform = Arc::new(platform(calls, posted, network.bridge())?);
         let affinity = config.cpus.affinity.clone();
         let observe = config.observe.clone();
         Ok(Self {
@@ -125,6 +129,7 @@ impl Machine {
             stopping,
             observe,
             tracer,
+            network,
         })
     }
 
@@ -159,11 +164,19 @@ fn post_writes(vm: &Vm, interface: Interface) -> Option<Arc<dyn PostedWrites>> {
 }
 
 /// The machine's devices.
-pub(crate) fn platform(calls: Hypercalls, posted: Option<Arc<dyn PostedWrites>>) -> Result<Platform, Error> {
+pub(crate) fn platform(
+    calls: Hypercalls,
+    posted: Option<Arc<dyn PostedWrites>>,
+    pci: &Bridge,
+) -> Result<Platform, Error> {
     let mut ports = Bus::new("port");
-    let pci = u64::from(EmptyPciHost::FIRST_PORT)..=u64::from(EmptyPciHost::LAST_PORT);
-    ports.insert("PCI host", pci, Arc::new(EmptyPciHost::default()))?;
-    Ok(Platform { ports, mmio: Bus::new("MMIO"), calls, posted })
+    let config = u64::from(nerite_pci::FIRST_PORT)..=u64::from(nerite_pci::LAST_PORT);
+    ports.insert("PCI host", config, Arc::new(pci.ports()))?;
+    let mut mmio = Bus::new("MMIO");
+    if !pci.is_empty() {
+        mmio.insert("PCI devices", nerite_pci::WINDOW, Arc::new(pci.window()))?;
+    }
+    Ok(Platform { ports, mmio, calls, posted })
 }
 
 fn random() -> Result<u64, Error> {

@@ -8,10 +8,11 @@ use nerite_devices::Sink;
 use nerite_hostfs::{MountedPath, Mounts};
 use nerite_kvm::System;
 use nerite_loader::ImageSource;
+use nerite_net::Connection;
 use nerite_vcpu::Tracer;
 
 use crate::config::{Config, Output};
-use crate::{Error, Machine};
+use crate::{Error, Machine, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
@@ -27,10 +28,11 @@ pub struct Opened {
     pub(crate) output: OpenOutput,
     pub(crate) input: Option<OwnedFd>,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) links: Vec<Connection>,
 }
 
 impl Opened {
-    /// Opens what `config` names: the image, KVM, the mounts and the output.
+    /// Opens what `config` names: the image, KVM, the mounts, the output and the network.
     ///
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
@@ -40,7 +42,9 @@ impl Opened {
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
-        Ok(Self { config: config.clone(), image, system: System::open(), mounts, output, input, tracer })
+        let links = network::open(&config.network)?;
+        let system = System::open();
+        Ok(Self { config: config.clone(), image, system, mounts, output, input, tracer, links })
     }
 
     /// The files and directories that have to stay accessible.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::CardReport;
 use nerite_vcpu::{Histogram, Kind, Statistics};
 
 /// How many ports that are no hypercall's are listed.
@@ -19,6 +20,8 @@ pub struct Report {
     pub memory_touched: Option<u64>,
     /// Bytes of guest RAM.
     pub memory_size: u64,
+    /// What each network card has done.
+    pub cards: Vec<CardReport>,
 }
 
 impl Report {
@@ -102,6 +105,9 @@ impl fmt::Display for Report {
         for (port, count) in ports.iter().take(MAX_PORTS) {
             writeln!(f, "{:<18} {count:>10}", format!("{port:#06x}"))?;
         }
+        for card in &self.cards {
+            write!(f, "\n{card}")?;
+        }
         if let Some(more) = ports.len().checked_sub(MAX_PORTS).filter(|more| *more > 0) {
             writeln!(f, "and {more} more")?;
         }
@@ -147,6 +153,7 @@ mod tests {
             wall_time: Duration::from_millis(1500),
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
+            cards: Vec::new(),
         }
     }
 

@@ -75,7 +75,7 @@ pub struct Running {
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, .. } = machine;
-    let Machine { stop_event, stopping, observe, tracer, .. } = machine;
+    let Machine { stop_event, stopping, observe, tracer, network, .. } = machine;
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
@@ -90,7 +90,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     }
     let layers = Layers { statistics: observe.statistics, tracer: tracer.clone() };
     let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
-    let handle = Handle { shared: shared.clone(), controls: controls.clone(), ram, started };
+    let handle = Handle { shared: shared.clone(), controls: controls.clone(), ram, started, network };
     let halts = (!observe.keep_halted).then(|| HaltWatch::new(handle.clone()));
     let mut running = Running {
         handle,
@@ -310,6 +310,9 @@ impl Running {
             })?);
         }
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
+        // No vCPU runs any more, so nobody waits for a frame.
+        self.handle.network.halt();
+        report.cards = self.handle.network.report();
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         report.memory_touched = self.handle.ram.touched();

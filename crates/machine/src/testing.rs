@@ -78,7 +78,7 @@ impl Guest {
         };
         Self {
             ram,
-            platform: Arc::new(platform(calls, setup.posted).unwrap()),
+            platform: Arc::new(platform(calls, setup.posted, &nerite_pci::Bridge::new()).unwrap()),
             vcpu: Scripted::default(),
             scratch: Scratch::default(),
             screen,

@@ -28,7 +28,9 @@ pub enum Error {
         reason: String,
     },
     /// The interface's largest packet cannot be set.
-    #[error("cannot set the MTU of {name} to {mtu}: {source}; set it before, as root, with `ip link set {name} mtu {mtu}`")]
+    #[error(
+        "cannot set the MTU of {name} to {mtu}: {source}; set it before, as root, with `ip link set {name} mtu {mtu}`"
+    )]
     Mtu {
         /// The interface.
         name: String,
@@ -38,13 +40,17 @@ pub enum Error {
         source: io::Error,
     },
     /// There is no vhost-net.
-    #[error("cannot use vhost-net: {source}; load the module vhost_net and allow this user /dev/vhost-net, or leave vhost=on away")]
+    #[error(
+        "cannot use vhost-net: {source}; load the module vhost_net and allow this user /dev/vhost-net, or leave vhost=on away"
+    )]
     Vhost {
         /// Why not.
         source: io::Error,
     },
     /// There is no passt.
-    #[error("user mode networking needs the program passt, and it cannot be started: {0}; install the package passt, or use a tap")]
+    #[error(
+        "user mode networking needs the program passt, and it cannot be started: {0}; install the package passt, or use a tap"
+    )]
     NoPasst(#[source] io::Error),
     /// Passt has ended at once.
     #[error("passt, which user mode networking needs, has ended at once: {0}")]

@@ -51,7 +51,8 @@ pub(crate) fn attach(fd: impl AsFd, name: &str, flags: i16) -> io::Result<()> {
 pub(crate) fn interface(fd: impl AsFd) -> io::Result<(String, i16)> {
     let mut request = request("")?;
     with_request(fd, TUNGETIFF, &mut request)?;
-    let name = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect();
+    let name =
+        request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect();
     // SAFETY: TUNGETIFF has set the flags.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok((String::from_utf8(name).unwrap_or_default(), flags))
@@ -72,7 +73,8 @@ pub(crate) fn set_offload(fd: impl AsFd, flags: libc::c_uint) -> io::Result<()> 
 /// Turns the queue `fd` of a tap with several on or off.
 pub(crate) fn set_queue(fd: impl AsFd, on: bool) -> io::Result<()> {
     let mut request = request("")?;
-    request.ifr_ifru.ifru_flags = if on { libc::IFF_ATTACH_QUEUE as i16 } else { libc::IFF_DETACH_QUEUE as i16 };
+    request.ifr_ifru.ifru_flags =
+        if on { libc::IFF_ATTACH_QUEUE as i16 } else { libc::IFF_DETACH_QUEUE as i16 };
     with_request(fd, TUNSETQUEUE, &mut request)
 }
 

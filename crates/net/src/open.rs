@@ -15,14 +15,14 @@ pub struct Connection {
     pub side: Side,
 }
 
-/// Opens what `spec` describes, for a guest with `cpus` processors.
+/// Opens what `spec` describes.
 ///
 /// # Errors
 /// If it is not there, or this process may not use it.
-pub fn open(spec: &Spec, cpus: u16) -> Result<Connection, Error> {
+pub fn open(spec: &Spec) -> Result<Connection, Error> {
     match &spec.link {
         Link::Tap { name, vhost } => {
-            let opened = Tap::open(name, spec.queues.unwrap_or(1).min(cpus.max(1)), spec.mtu)?;
+            let opened = Tap::open(name, spec.queues.unwrap_or(1), spec.mtu)?;
             connect_tap(spec, opened, *vhost)
         }
         Link::Fd { fd, vhost } => connect_tap(spec, Tap::from_descriptor(*fd, spec.mtu)?, *vhost),

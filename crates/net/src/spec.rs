@@ -61,7 +61,9 @@ pub enum SpecError {
     #[error("{0:?}: say what the network card is connected to: tap=NAME, fd=N or user")]
     Link(String),
     /// A name that no interface has.
-    #[error("{0:?} is no name of a network interface: 1 to 15 characters, without slash, colon or white space")]
+    #[error(
+        "{0:?} is no name of a network interface: 1 to 15 characters, without slash, colon or white space"
+    )]
     Name(String),
     /// An option that is not known, or not with this link.
     #[error("{option:?} is no option of {link}; there are: {known}")]
@@ -87,7 +89,9 @@ pub enum SpecError {
         expected: &'static str,
     },
     /// No port to forward.
-    #[error("{0:?} cannot be forwarded: write PROTOCOL:HOSTPORT:GUESTPORT such as tcp:8080:80, or tcp:0.0.0.0/8080:80 to listen elsewhere than at 127.0.0.1")]
+    #[error(
+        "{0:?} cannot be forwarded: write PROTOCOL:HOSTPORT:GUESTPORT such as tcp:8080:80, or tcp:0.0.0.0/8080:80 to listen elsewhere than at 127.0.0.1"
+    )]
     Forward(String),
     /// No address of a card.
     #[error(transparent)]
@@ -119,7 +123,11 @@ fn link(text: &str) -> Result<Link, SpecError> {
     match kind {
         "tap" => {
             let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
-            if value.is_empty() || value.len() > MAX_NAME || value.contains(bad) || matches!(value, "." | "..") {
+            if value.is_empty()
+                || value.len() > MAX_NAME
+                || value.contains(bad)
+                || matches!(value, "." | "..")
+            {
                 return Err(SpecError::Name(value.to_owned()));
             }
             Ok(Link::Tap { name: value.to_owned(), vhost: false })

@@ -13,11 +13,18 @@ fn links_and_options_are_read() {
     assert_eq!(spec.link, Link::Tap { name: "tap0".into(), vhost: true });
     assert_eq!((spec.queues, spec.mtu), (Some(4), Some(9000)));
     assert_eq!(spec.mac, Some(Mac([0x52, 0x54, 0, 0, 0, 1])));
-    assert_eq!("tap:net_0-x".parse::<Spec>().unwrap().link, Link::Tap { name: "net_0-x".into(), vhost: false });
+    assert_eq!(
+        "tap:net_0-x".parse::<Spec>().unwrap().link,
+        Link::Tap { name: "net_0-x".into(), vhost: false }
+    );
     assert_eq!("fd=7,vhost".parse::<Spec>().unwrap().link, Link::Fd { fd: 7, vhost: true });
-    let user: Spec = "user,hostfwd=tcp:8080:80,hostfwd=udp:0.0.0.0/53:5353,hostfwd=tcp:::1/1:2,host=on".parse().unwrap();
+    let user: Spec =
+        "user,hostfwd=tcp:8080:80,hostfwd=udp:0.0.0.0/53:5353,hostfwd=tcp:::1/1:2,host=on".parse().unwrap();
     let Link::User { forwards, host: true } = user.link else { panic!("{user:?}") };
-    assert_eq!(forwards[0], Forward { protocol: Protocol::Tcp, address: None, host_port: 8080, guest_port: 80 });
+    assert_eq!(
+        forwards[0],
+        Forward { protocol: Protocol::Tcp, address: None, host_port: 8080, guest_port: 80 }
+    );
     assert_eq!(forwards[1].address, Some("0.0.0.0".parse().unwrap()));
     assert_eq!(forwards[2].address, Some("::1".parse().unwrap()));
 }

@@ -157,8 +157,11 @@ fn settle_mtu(socket: &OwnedFd, name: &str, wanted: Option<u16>) -> Result<u16, 
     let current = ioctl::mtu(socket, name).map_err(Error::host("asking for the MTU of a tap"))?;
     let current = u16::try_from(current).unwrap_or(u16::MAX);
     let Some(mtu) = wanted.filter(|mtu| *mtu != current) else { return Ok(current) };
-    ioctl::set_mtu(socket, name, mtu.into())
-        .map_err(|source| Error::Mtu { name: name.to_owned(), mtu, source })?;
+    ioctl::set_mtu(socket, name, mtu.into()).map_err(|source| Error::Mtu {
+        name: name.to_owned(),
+        mtu,
+        source,
+    })?;
     Ok(mtu)
 }
 

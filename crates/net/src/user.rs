@@ -119,14 +119,18 @@ impl User {
     /// The next frame that is here whole: where it is in `input`.
     fn next_frame(&mut self) -> io::Result<Option<std::ops::Range<usize>>> {
         let have = self.end.saturating_sub(self.start);
-        let Some(length) = self.input.get(self.start..self.end).and_then(|bytes| bytes.first_chunk::<LENGTH>())
+        let Some(length) =
+            self.input.get(self.start..self.end).and_then(|bytes| bytes.first_chunk::<LENGTH>())
         else {
             return Ok(None);
         };
         let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
         if length > MAX_FRAME {
             // There is no way to find the next frame.
-            return Err(io::Error::new(ErrorKind::InvalidData, format!("a frame of {length} bytes from passt")));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                format!("a frame of {length} bytes from passt"),
+            ));
         }
         let whole = length.saturating_add(LENGTH);
         if have < whole {
@@ -205,7 +209,9 @@ fn last_words(said: &[u8], status: &str) -> String {
     let text = String::from_utf8_lossy(said);
     let lines: Vec<_> = text
         .lines()
-        .filter(|line| !line.is_empty() && !line.contains("to syslog") && !line.starts_with("Don't run as root"))
+        .filter(|line| {
+            !line.is_empty() && !line.contains("to syslog") && !line.starts_with("Don't run as root")
+        })
         .collect();
     match lines.last() {
         Some(line) => format!("{line} ({status})"),

@@ -45,7 +45,10 @@ fn frames_come_in_whole_whatever_the_pieces_of_the_stream() {
     ram.read(RAM, &mut bytes).unwrap();
     assert_eq!(bytes, [DATA_VALID, 0, 0, 0]);
     assert_eq!(user.receive(&ram, &room, &mut spill).unwrap(), 13);
-    assert_eq!(user.receive(&ram, &[segment(RAM, 10)], &mut spill).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(
+        user.receive(&ram, &[segment(RAM, 10)], &mut spill).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
     drop(passt);
     assert_eq!(user.receive(&ram, &room, &mut spill).unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }

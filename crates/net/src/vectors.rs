@@ -39,9 +39,10 @@ impl Vectors {
 
     fn count(&self) -> io::Result<i32> {
         let count = self.pieces.len();
-        i32::try_from(count).ok().filter(|_| count <= MAX_PIECES).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a frame in more than 1024 pieces")
-        })
+        i32::try_from(count)
+            .ok()
+            .filter(|_| count <= MAX_PIECES)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a frame in more than 1024 pieces"))
     }
 }
 
@@ -78,7 +79,12 @@ pub(crate) fn write(
 ///
 /// # Errors
 /// As readv(2); `InvalidInput` if memory is not RAM.
-pub(crate) fn read(fd: impl AsFd, ram: &GuestRam, segments: &[Segment], spill: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read(
+    fd: impl AsFd,
+    ram: &GuestRam,
+    segments: &[Segment],
+    spill: &mut [u8],
+) -> io::Result<usize> {
     let mut vectors = Vectors::with_room_for(segments.len().saturating_add(1));
     vectors.add_guest(ram, segments, 0)?;
     vectors.pieces.push(libc::iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() });

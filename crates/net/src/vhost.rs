@@ -4,31 +4,54 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nerite_memory::{GuestRam, Memory};
 use nerite_virtio::{Event, QueueConfig, Session, feature as transport};
 use nerite_virtio_net::{Engine, feature};
+use vhost::net::VhostNet;
 use vhost::vhost_kern::net::Net as Kernel;
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vhost::net::VhostNet;
+use vm_memory::GuestAddressSpace;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{Error, Tap};
 
 /// A backend of vhost-net: it expects virtio headers of the size that modern drivers use (`VHOST_NET_F_VIRTIO_NET_HDR` is not set,
 /// as the tap brings them).
-const KNOWN: u64 = transport::VERSION_1
-    | transport::INDIRECT_DESC
-    | transport::EVENT_IDX
-    | feature::MRG_RXBUF;
+const KNOWN: u64 =
+    transport::VERSION_1 | transport::INDIRECT_DESC | transport::EVENT_IDX | feature::MRG_RXBUF;
+
+/// Guest memory that becomes known when the driver is ready, and is kept for as long as the kernel knows it.
+#[derive(Debug, Clone, Default)]
+struct LateMemory(Arc<Mutex<Arc<Memory>>>);
+
+impl LateMemory {
+    fn set(&self, memory: Arc<Memory>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+    }
+}
+
+impl GuestAddressSpace for LateMemory {
+    type M = Memory;
+    type T = Arc<Memory>;
+
+    fn memory(&self) -> Arc<Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// A tap whose queues the host's kernel serves, one instance of vhost-net for each queue pair.
 pub struct Vhost {
-    taps: Vec<(OwnedFd, bool)>,
-    kernels: Vec<Kernel<Arc<Memory>>>,
-    /// Guest memory that the kernel knows, for as long as it does.
-    ram: Option<Arc<GuestRam>>,
+    pairs: Vec<Pair>,
+    memory: LateMemory,
+}
+
+struct Pair {
+    tap: OwnedFd,
+    multi_queue: bool,
+    kernel: Kernel<LateMemory>,
+    is_running: bool,
 }
 
 impl Vhost {
@@ -37,25 +60,22 @@ impl Vhost {
     /// # Errors
     /// If there is no vhost-net, or this user may not use it.
     pub fn new(taps: Vec<Tap>) -> Result<Self, Error> {
-        // Whether it works is to be known before the guest runs; instances are made when memory is known.
-        File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/vhost-net")
-            .map_err(|source| Error::Vhost { source })?;
-        let taps = taps.into_iter().map(|tap| (tap.is_multi_queue(), tap)).map(|(multi, tap)| (tap.into_fd(), multi));
-        Ok(Self { taps: taps.collect(), kernels: Vec::new(), ram: None })
+        let memory = LateMemory::default();
+        let mut pairs = Vec::new();
+        for tap in taps {
+            let unusable = |error| Error::Vhost { source: failed(error) };
+            let kernel = Kernel::new(memory.clone()).map_err(unusable)?;
+            kernel.set_owner().map_err(unusable)?;
+            let multi_queue = tap.is_multi_queue();
+            pairs.push(Pair { tap: tap.into_fd(), multi_queue, kernel, is_running: false });
+        }
+        Ok(Self { pairs, memory })
     }
+}
 
-    fn start_pair(
-        &self,
-        kernel: &Kernel<Arc<Memory>>,
-        session: &Session,
-        first: u16,
-        tap: &OwnedFd,
-        calls: &[Event],
-    ) -> io::Result<()> {
-        kernel.set_owner().map_err(failed)?;
+impl Pair {
+    fn start(&mut self, session: &Session, first: u16, calls: &[Event]) -> io::Result<()> {
+        let kernel = &self.kernel;
         let offered = kernel.get_features().map_err(failed)?;
         kernel.set_features(session.features & KNOWN & offered).map_err(failed)?;
         kernel.set_mem_table(&regions(&session.ram)).map_err(failed)?;
@@ -66,59 +86,62 @@ impl Vhost {
             kernel.set_vring_addr(number, &rings(config)).map_err(failed)?;
             let at = usize::from(queue);
             let kick = session.kicks.get(at).ok_or(io::ErrorKind::NotFound)?;
-            let call = session.notifier.queue_event(queue).or_else(|| calls.get(at)).ok_or(io::ErrorKind::NotFound)?;
+            let call = session
+                .notifier
+                .queue_event(queue)
+                .or_else(|| calls.get(at))
+                .ok_or(io::ErrorKind::NotFound)?;
             kernel.set_vring_kick(number, &eventfd(kick)?).map_err(failed)?;
             kernel.set_vring_call(number, &eventfd(call)?).map_err(failed)?;
         }
+        self.is_running = true;
         for number in 0..2 {
-            let tap = File::from(tap.try_clone()?);
+            let tap = File::from(self.tap.try_clone()?);
             kernel.set_backend(number, Some(&tap)).map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn stop(&mut self) {
+        if !std::mem::take(&mut self.is_running) {
+            return;
+        }
+        for number in 0..2 {
+            // The kernel waits until nobody works on the queue any more.
+            if let Err(error) = self.kernel.set_backend(number, None) {
+                log::warn!("taking a queue back from vhost-net: {error}");
+            }
+        }
     }
 }
 
 impl Engine for Vhost {
     fn start(&mut self, session: &Session, calls: &[Event]) -> io::Result<()> {
         self.stop();
-        self.ram = Some(session.ram.clone());
-        let memory = Arc::new(session.ram.inner().clone());
-        for (index, (tap, multi_queue)) in (0_u16..).zip(&self.taps) {
+        self.memory.set(Arc::new(session.ram.inner().clone()));
+        for (index, pair) in (0_u16..).zip(&mut self.pairs) {
             let first = index.saturating_mul(2);
             if !session.queues.get(usize::from(first)).is_some_and(Option::is_some) {
                 break;
             }
             if index == 0 {
-                Tap::set_offloads(tap, session.features)?;
+                Tap::set_offloads(&pair.tap, session.features)?;
             }
-            let kernel = Kernel::new(memory.clone()).map_err(failed)?;
-            self.start_pair(&kernel, session, first, tap, calls)?;
-            self.kernels.push(kernel);
-            if *multi_queue && self.taps.len() > 1 && index > 0 {
-                // The driver asks for the others. Being off already is as good.
-                let _ = Tap::set_queue(tap, false);
-            }
+            pair.start(session, first, calls)?;
         }
-        Ok(())
+        self.set_pairs(1)
     }
 
     fn stop(&mut self) {
-        for kernel in self.kernels.drain(..) {
-            for number in 0..2 {
-                // The kernel waits until nobody works on the queue any more.
-                if let Err(error) = kernel.set_backend(number, None) {
-                    log::warn!("taking a queue back from vhost-net: {error}");
-                }
-            }
-        }
-        self.ram = None;
+        self.pairs.iter_mut().for_each(Pair::stop);
+        self.memory.set(Arc::default());
     }
 
     fn set_pairs(&mut self, pairs: u16) -> io::Result<()> {
-        for (index, (tap, multi_queue)) in (0_u16..).zip(&self.taps).skip(1) {
-            if *multi_queue {
+        for (index, pair) in (0_u16..).zip(&self.pairs).skip(1) {
+            if pair.multi_queue {
                 // One that is on or off already refuses to be again.
-                let _ = Tap::set_queue(tap, index < pairs);
+                let _ = Tap::set_queue(&pair.tap, index < pairs);
             }
         }
         Ok(())
@@ -133,7 +156,7 @@ impl Drop for Vhost {
 
 impl fmt::Debug for Vhost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vhost").field("taps", &self.taps).finish_non_exhaustive()
+        f.debug_struct("Vhost").field("pairs", &self.pairs.len()).finish_non_exhaustive()
     }
 }
 

@@ -169,6 +169,11 @@ impl Net {
         &self.shared.counters
     }
 
+    /// Whether an [`Engine`] works on its queues.
+    pub fn has_engine(&self) -> bool {
+        !self.shared.calls.is_empty()
+    }
+
     /// What it is.
     pub fn config(&self) -> &NetConfig {
         &self.shared.config

@@ -20,7 +20,14 @@ fn guest(console: Option<Console>) -> Guest {
     let Platform { calls, .. } = Arc::into_inner(old).unwrap();
     let console = console.map_or(calls.console.clone(), Arc::new);
     let calls = Hypercalls { input: Input::new(None), console, ..calls };
-    Guest { ram, platform: Arc::new(platform(calls, None).unwrap()), vcpu, scratch, screen, keyboard: None }
+    Guest {
+        ram,
+        platform: Arc::new(platform(calls, None, &nerite_pci::Bridge::new()).unwrap()),
+        vcpu,
+        scratch,
+        screen,
+        keyboard: None,
+    }
 }
 
 /// Numbers near the edges of RAM and of their type, and any others.

@@ -1,0 +1,176 @@
+//! The machine's network cards: PCI functions whose queues, notifications and interrupts go past the vCPUs.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nerite_kvm::{Interrupts, MessageId, Vm};
+use nerite_memory::GuestRam;
+use nerite_net::{Connection, Spec};
+use nerite_pci::{Bridge, Message, MessageRoutes, WINDOW};
+use nerite_virtio::{BAR_SIZE, DoorbellError, Doorbells, VirtioPci, Wiring};
+use nerite_virtio_net::{Mac, Net, Totals};
+
+use crate::Error;
+use crate::config::MAX_CARDS;
+
+/// Interrupt lines of the cards' pins, in order: those below 16 that PC hardware leaves to PCI. Each card has its own, so that
+/// ending one's interrupt says nothing about another's.
+const LINES: [u8; MAX_CARDS] = [11, 10, 9, 5];
+
+/// Opens what the cards are connected to.
+pub(crate) fn open(specs: &[Spec]) -> Result<Vec<Connection>, Error> {
+    if specs.len() > MAX_CARDS {
+        return Err(Error::CardCount { given: specs.len() });
+    }
+    specs.iter().map(|spec| nerite_net::open(spec).map_err(Error::from)).collect()
+}
+
+/// The network cards of a machine. It can be cloned.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    bridge: Bridge,
+    cards: Vec<Arc<VirtioPci<Net>>>,
+}
+
+/// What a network card has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardReport {
+    /// Its address.
+    pub mac: Mac,
+    /// Whether the host's kernel worked on its queues; it does not count.
+    pub by_kernel: bool,
+    /// Each queue: 0 receives, 1 transmits, 2 receives, ...
+    pub queues: Vec<Totals>,
+}
+
+impl Network {
+    /// Makes a card for each of `links` and starts their threads.
+    pub(crate) fn new(
+        links: Vec<Connection>,
+        vm: &Vm,
+        ram: &Arc<GuestRam>,
+        cpus: u32,
+    ) -> Result<Self, Error> {
+        let mut network = Self::default();
+        let interrupts = Arc::new(vm.interrupts());
+        let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
+        for (link, line) in links.into_iter().zip(LINES) {
+            let queues = link.config.pairs;
+            if u32::from(queues) > cpus {
+                return Err(Error::CardQueues { queues, cpus });
+            }
+            let card = Arc::new(Net::new(link.config, link.side)?);
+            let host = Wires::new(interrupts.clone(), u32::from(queues).saturating_mul(2).saturating_add(2));
+            let host = Arc::new(host);
+            let wiring = Wiring { ram: ram.clone(), doorbells: host.clone(), messages: host, address, line };
+            let function =
+                Arc::new(VirtioPci::new(card, wiring).map_err(Error::host("making a network card"))?);
+            let notifier = function.notifier();
+            interrupts.connect_line(line, notifier.pin().as_fd(), notifier.lowered().as_fd())?;
+            function.device().run(notifier, function.kicks())?;
+            network.bridge.add(function.clone());
+            network.cards.push(function);
+            address = address.saturating_add(BAR_SIZE);
+        }
+        Ok(network)
+    }
+
+    /// The PCI bus with the cards.
+    pub(crate) fn bridge(&self) -> &Bridge {
+        &self.bridge
+    }
+
+    /// How many cards there are.
+    pub fn len(&self) -> usize {
+        self.cards.len()
+    }
+
+    /// Whether there is no card.
+    pub fn is_empty(&self) -> bool {
+        self.cards.is_empty()
+    }
+
+    /// Says that the link of card number `card` is up or down, and tells the guest's driver. Returns false if there is no such card.
+    pub fn set_link(&self, card: usize, up: bool) -> bool {
+        let Some(card) = self.cards.get(card) else { return false };
+        if card.device().set_link(up) {
+            card.notifier().config_changed();
+        }
+        true
+    }
+
+    /// What the cards have done so far.
+    pub fn report(&self) -> Vec<CardReport> {
+        let report = |card: &Arc<VirtioPci<Net>>| CardReport {
+            mac: card.device().config().mac,
+            by_kernel: card.device().has_engine(),
+            queues: card.device().counters().queues().collect(),
+        };
+        self.cards.iter().map(report).collect()
+    }
+
+    /// Ends the cards' threads.
+    pub(crate) fn halt(&self) {
+        for card in &self.cards {
+            card.device().halt();
+        }
+    }
+}
+
+/// A card's queues in a table, as `--stats` prints it.
+impl fmt::Display for CardReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = if self.by_kernel { ", queues worked on and not counted by the host's kernel" } else { "" };
+        writeln!(f, "network card {}{by}", self.mac)?;
+        writeln!(f, "queue          packets          bytes      kicks interrupts    drops")?;
+        for (index, queue) in self.queues.iter().enumerate() {
+            let what = if index.is_multiple_of(2) { "in" } else { "out" };
+            let Totals { packets, bytes, kicks, interrupts, drops } = queue;
+            writeln!(
+                f,
+                "{index:>3} {what:<4} {packets:>13} {bytes:>14} {kicks:>10} {interrupts:>10} {drops:>8}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Connects one card to KVM.
+struct Wires {
+    interrupts: Arc<Interrupts>,
+    messages: Vec<MessageId>,
+}
+
+impl Wires {
+    fn new(interrupts: Arc<Interrupts>, vectors: u32) -> Self {
+        let messages = (0..vectors).map_while(|_| interrupts.reserve_message()).collect();
+        Self { interrupts, messages }
+    }
+}
+
+impl MessageRoutes for Wires {
+    fn connect(&self, vector: u16, event: BorrowedFd<'_>, message: Option<Message>) -> io::Result<()> {
+        let Some(id) = self.messages.get(usize::from(vector)).copied() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let done = match message {
+            Some(Message { address, data }) => self.interrupts.connect_message(id, event, address, data),
+            None => self.interrupts.disconnect_message(id, event),
+        };
+        done.map_err(io::Error::other)
+    }
+}
+
+impl Doorbells for Wires {
+    fn attach(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), DoorbellError> {
+        self.interrupts.attach_doorbell(address, event).map_err(|error| DoorbellError(error.to_string()))
+    }
+
+    fn detach(&self, address: u64, event: BorrowedFd<'_>) {
+        if let Err(error) = self.interrupts.detach_doorbell(address, event) {
+            log::warn!("taking a doorbell back: {error}");
+        }
+    }
+}
