@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Exit::MmioRead { .. } => Entry::Data(0x5678_1234),
             Exit::PortOut { .. } | Exit::MmioWrite { .. } => Entry::Resume,
             _ => {
-                println!("That is its end, with these registers:\n{}", vcpu.regs()?);
+                println!("That is its end. The registers (on AMD, those after a reset):\n{}", vcpu.regs()?);
                 return Ok(());
             }
         };

@@ -79,6 +79,10 @@ impl fmt::Display for CrashReport {
                 )?;
             }
             write!(f, "{}\n{}\n", vcpu.regs, vcpu.special_regs)?;
+            if vcpu.is_reset() {
+                // It leads from nowhere to nowhere.
+                continue;
+            }
             f.write_str("backtrace:\n")?;
             for (number, frame) in vcpu.backtrace.iter().enumerate() {
                 writeln!(f, "  {number:2} {frame}")?;

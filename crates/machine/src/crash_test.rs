@@ -160,7 +160,10 @@ fn registers_after_a_reset_are_told_from_those_of_the_guest() {
         let regs = Regs { rip, ..Regs::default() };
         let vcpu = VcpuState { index: 2, regs, special_regs, backtrace: Vec::new() };
         let report = CrashReport { vcpu: 2, exit: Exit::Shutdown, vcpus: vec![vcpu], kernel: 0..0 };
-        report.to_string().contains("\nvCPU 2\n(on AMD, a triple fault leaves no state behind")
+        let report = report.to_string();
+        let told = report.contains("\nvCPU 2\n(on AMD, a triple fault leaves no state behind");
+        assert_eq!(report.contains("backtrace"), !told, "{report}");
+        told
     };
     assert!(told(0xfff0, 0x6000_0010, 0xffff_0000));
     assert!(!told(0xfff0, 0x8000_0031, 0xffff_0000));
