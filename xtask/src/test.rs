@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be checked, guests included.
 
+use std::collections::HashSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -129,18 +130,21 @@ fn loom() -> Result<Summary> {
     libtest::run(command.env("RUSTFLAGS", "--cfg loom"), false)
 }
 
-/// Runs every example of every crate: they end by themselves and need no KVM.
+/// Runs every example of every crate: they end by themselves and need no KVM. No two may have the same name: one would be
+/// built in the other's place.
 fn examples() -> Result<Summary> {
     let target = paths::target();
     let mut command = cargo();
     command.args(["build", "--quiet", "--workspace", "--all-features", "--examples", "--target-dir"]);
     quiet(command.arg(&target))?;
     let mut summary = Summary::default();
+    let mut names = HashSet::new();
     for folder in fs::read_dir(paths::root().join("crates")).context("cannot read crates/")? {
         let Ok(examples) = fs::read_dir(folder?.path().join("examples")) else { continue };
         for example in examples {
             let file = example?.path();
             let name = file.file_stem().unwrap_or_default();
+            ensure!(names.insert(name.to_owned()), "two examples are called {}", name.display());
             let mut program = Command::new(target.join("debug/examples").join(name));
             match quiet(program.stdin(Stdio::null()).current_dir(paths::root())) {
                 Ok(()) => summary.passed += 1,

@@ -1,4 +1,4 @@
-//! Boots a Hermit image and says how it ended: `cargo run -p nerite-machine --example boot -- IMAGE [ARGUMENTS]`.
+//! Boots a Hermit image and says how it ended: `cargo run -p nerite-machine --example run -- IMAGE [ARGUMENTS]`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
@@ -11,9 +11,7 @@ use nerite_machine::{Config, Error, ErrorKind, Machine, Outcome};
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let Some(image) = arguments.next() else {
-        println!(
-            "usage: boot IMAGE [ARGUMENTS]\nIMAGE is a Hermit application: an ELF file or a gzip'd tar."
-        );
+        println!("usage: run IMAGE [ARGUMENTS]\nIMAGE is a Hermit application: an ELF file or a gzip'd tar.");
         return ExitCode::SUCCESS;
     };
     let config = Config {
