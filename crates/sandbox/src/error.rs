@@ -1,0 +1,81 @@
+//! What the host refuses.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+/// A process cannot be confined as it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something is missing, and everything was asked for.
+    #[error("--sandbox strict: {0}; use --sandbox normal to go on with less")]
+    Strict(Missing),
+    /// Another user was asked for.
+    #[error(
+        "--user {uid}:{gid}: cannot become this user: {source}; only root can, and only one that its user namespace has"
+    )]
+    User {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another root directory was asked for.
+    #[error("--chroot {}: {source}; it must be a directory, and only root can do it", path.display())]
+    Chroot {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The host refuses something that every Linux allows.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel does not load a filter.
+    #[error(
+        "limiting system calls: {0}; is the kernel built with CONFIG_SECCOMP_FILTER? --seccomp off does without"
+    )]
+    Seccomp(#[source] io::Error),
+}
+
+impl Error {
+    pub(crate) fn host(what: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |source| Self::Host { what, source: source.into() }
+    }
+}
+
+/// A part of the confinement that this host lacks.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Missing {
+    /// No Landlock: paths are guarded by `openat2` alone.
+    #[error(
+        "this kernel has no Landlock: {}",
+        if *mounts { "what is mounted is kept apart from other files by the path checks of each call alone" }
+        else { "it would only be a second line behind the limits on system calls" }
+    )]
+    Landlock {
+        /// Whether anything is mounted; if not, no file can be opened at all.
+        mounts: bool,
+    },
+    /// Landlock before Linux 6.2.
+    #[error(
+        "this kernel's Landlock cannot keep files from being truncated, which read-only mounts need (Linux 6.2 can)"
+    )]
+    Truncation,
+    /// Root without the privilege to have namespaces of its own.
+    #[error("cannot have a root directory of its own: {0}")]
+    Namespaces(#[source] io::Error),
+    /// The kernel has no bounding set or secure bits to change.
+    #[error("cannot give up capabilities for good: {0}")]
+    Capabilities(#[source] io::Error),
+}

@@ -1,0 +1,57 @@
+//! Landlock: which files the kernel lets this process open, whatever path leads there (landlock(7)).
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+
+use crate::{Error, Missing, Reachable};
+
+/// The newest rights that this list was made for.
+const KNOWN: ABI = ABI::V6;
+
+/// What a guest may do with the file or below the directory: what its file calls do, and nothing else.
+fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
+    let mut rights = BitFlags::from(AccessFs::ReadFile);
+    if path.is_directory {
+        rights |= AccessFs::ReadDir;
+    }
+    if path.writable {
+        rights |= AccessFs::WriteFile | AccessFs::Truncate;
+        if path.is_directory {
+            rights |= AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile;
+        }
+    }
+    rights
+}
+
+/// Leaves nothing but `reachable`, no TCP port to take or reach, and no process outside to send a signal to.
+pub(crate) fn confine(reachable: &[Reachable<'_>], missing: &mut Vec<Missing>) -> Result<(), Error> {
+    let status = restrict(reachable).map_err(|error| Error::Host {
+        what: "confining this process with Landlock",
+        source: std::io::Error::other(error),
+    })?;
+    let read_only = reachable.iter().any(|path| !path.writable);
+    match status {
+        LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V3 || !read_only => {}
+        LandlockStatus::Available { .. } => missing.push(Missing::Truncation),
+        _ => missing.push(Missing::Landlock { mounts: !reachable.is_empty() }),
+    }
+    Ok(())
+}
+
+/// Does what this kernel's Landlock can.
+fn restrict(reachable: &[Reachable<'_>]) -> Result<LandlockStatus, RulesetError> {
+    let rules = reachable.iter().map(|path| Ok(PathBeneath::new(path.file, rights(path))));
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(KNOWN))?
+        .handle_access(AccessNet::from_all(KNOWN))?
+        .scope(Scope::from_all(KNOWN))?
+        .create()?
+        // It has been set.
+        .no_new_privs(false)
+        .add_rules(rules.collect::<Vec<Result<_, RulesetError>>>())?
+        .restrict_self()?;
+    Ok(status.landlock)
+}

@@ -1,0 +1,156 @@
+//! Confines a process before it looks at hostile bytes. The one idea: **open first, then give up everything else.**
+//!
+//! A virtual machine monitor opens `/dev/kvm`, the image, what is mounted and its output, calls [`enter`], and only then
+//! parses the image and runs the guest. Whoever takes over the process from there has the open descriptors, the mounted
+//! files with exactly the rights the guest has, and the few system calls in `src/rules.rs`; each thread that runs a vCPU
+//! gives up more with [`Confinement::enter_thread`].
+//!
+//! ```
+//! use nerite_sandbox::{Policy, enter};
+//!
+//! # std::thread::spawn(|| {
+//! let confinement = enter(&Policy::default(), []).unwrap();
+//! for missing in confinement.missing() {
+//!     eprintln!("warning: {missing}");
+//! }
+//! assert!(std::fs::read("/etc/passwd").is_err());
+//! # }).join().unwrap();
+//! ```
+//!
+//! Linux on x86-64 only. The crate has no features.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod capabilities;
+mod error;
+mod files;
+mod namespaces;
+mod policy;
+#[allow(dead_code, reason = "the tables are for the build script; tests look at them here")]
+mod rules;
+mod seccomp;
+mod user;
+
+use std::os::fd::BorrowedFd;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+pub use error::{Error, Missing};
+pub use policy::{Level, Policy, Seccomp, User, UserError};
+pub use rules::Kind as ThreadKind;
+
+use seccomp::Filters;
+
+/// A file or directory that stays accessible by path.
+#[derive(Debug, Clone, Copy)]
+pub struct Reachable<'a> {
+    /// A descriptor of it; `O_PATH` is enough.
+    pub file: BorrowedFd<'a>,
+    /// Whether it may be changed, and for a directory what is below it.
+    pub writable: bool,
+    /// Whether it is a directory, and everything below it is meant, too.
+    pub is_directory: bool,
+}
+
+/// What the process is confined to now. Threads started later are, too.
+#[derive(Debug)]
+pub struct Confinement {
+    filters: Option<Filters>,
+    missing: Vec<Missing>,
+}
+
+impl Confinement {
+    /// What the host lacks, where [`Level::Normal`] goes on with less.
+    #[must_use]
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// Gives up what only the main thread needs, for good, on the calling thread.
+    ///
+    /// # Errors
+    /// If the host refuses the filter.
+    pub fn enter_thread(&self, kind: ThreadKind) -> Result<(), Error> {
+        self.filters.as_ref().map_or(Ok(()), |filters| filters.load(kind))
+    }
+}
+
+/// Confines the calling process, for good.
+///
+/// Call it before there are other threads, and after everything that has to be opened is. The system calls are limited for
+/// all threads, the rest (Landlock, capabilities, user, namespaces) only for this one and those it starts.
+///
+/// # Errors
+/// If the host refuses something that was asked for by name (a user, a directory), and with [`Level::Strict`] if it
+/// lacks anything.
+pub fn enter<'a>(
+    policy: &Policy,
+    reachable: impl IntoIterator<Item = Reachable<'a>>,
+) -> Result<Confinement, Error> {
+    let reachable: Vec<_> = reachable.into_iter().collect();
+    let mut missing = Vec::new();
+    let held = capabilities::held()?;
+    let level = policy.level;
+
+    namespaces::enter(policy, held, &mut missing)?;
+    if level != Level::Off {
+        limit_resources(policy)?;
+        capabilities::renounce(held, level, &mut missing);
+    }
+    if let Some(user) = policy.user {
+        user::become_user(user)?;
+    }
+    if level != Level::Off {
+        capabilities::drop_all()?;
+        no_new_privileges()?;
+        files::confine(&reachable, &mut missing)?;
+    }
+    if level == Level::Strict
+        && let Some(first) = missing.pop()
+    {
+        return Err(Error::Strict(first));
+    }
+    let seccomp = policy.effective_seccomp();
+    let filters = match seccomp {
+        Seccomp::Off => None,
+        Seccomp::On | Seccomp::Log => {
+            no_new_privileges()?;
+            let filters = Filters::new(!reachable.is_empty(), seccomp == Seccomp::Log);
+            filters.load_for_process()?;
+            Some(filters)
+        }
+    };
+    Ok(Confinement { filters, missing })
+}
+
+/// Without it a filter or Landlock needs a privilege, and a program that is started could get some back (prctl(2)).
+fn no_new_privileges() -> Result<(), Error> {
+    rustix::thread::set_no_new_privs(true).map_err(Error::host("giving up new privileges"))
+}
+
+/// No core file with a guest's memory in it, and no more descriptors than the policy says.
+fn limit_resources(policy: &Policy) -> Result<(), Error> {
+    let fixed = |value| Rlimit { current: Some(value), maximum: Some(value) };
+    setrlimit(Resource::Core, fixed(0)).map_err(Error::host("forbidding core files"))?;
+    if let Some(files) = policy.open_files {
+        let old = rustix::process::getrlimit(Resource::Nofile);
+        let files = old.maximum.map_or(files, |maximum| maximum.min(files));
+        setrlimit(Resource::Nofile, fixed(files))
+            .map_err(Error::host("limiting the number of open files"))?;
+    }
+    Ok(())
+}
+
+/// The README's example, kept true by running it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,57 @@
+//! A file system with nothing in it, and no view of the host's other resources, for those who may have them.
+
+use std::io;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+use crate::{Error, Level, Missing, Policy};
+
+/// A directory that every system has. An empty file system is put there for a moment, in a mount namespace of our own.
+const PLACE: &str = "/proc";
+
+/// Leaves the host's namespaces and root directory, if the process may.
+///
+/// Descriptors that are open stay what they are: a mounted directory is still reached through its own.
+pub(crate) fn enter(policy: &Policy, held: CapabilitySet, missing: &mut Vec<Missing>) -> Result<(), Error> {
+    let own = policy.level != Level::Off && held.contains(CapabilitySet::SYS_ADMIN);
+    let separated = if own { leave_host() } else { Ok(()) };
+    if let Some(directory) = &policy.chroot {
+        change_root(directory).map_err(|source| Error::Chroot { path: directory.clone(), source })?;
+    }
+    let emptied = match separated {
+        Ok(()) if own && policy.chroot.is_none() => empty_root(),
+        other => other,
+    };
+    if let Err(error) = emptied {
+        missing.push(Missing::Namespaces(error.into()));
+    }
+    Ok(())
+}
+
+/// Mounts, System V IPC, names. (Sockets and processes need none: there is no system call left to make one.)
+fn leave_host() -> Result<(), Errno> {
+    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    // SAFETY: none of these flags separates the calling thread's descriptors from those of others.
+    unsafe { rustix::thread::unshare_unsafe(flags) }?;
+    // What is mounted here from now on is not to appear on the host.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+}
+
+fn change_root(directory: &Path) -> io::Result<()> {
+    rustix::process::chroot(directory)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
+/// Puts an empty, read-only file system in the place of the root directory, and lets go of the old one (pivot_root(2)).
+fn empty_root() -> Result<(), Errno> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    mount("none", PLACE, "tmpfs", flags, None)?;
+    rustix::process::chdir(PLACE)?;
+    // The old root then lies over the new one, at the same place.
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    Ok(())
+}

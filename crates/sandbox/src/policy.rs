@@ -1,0 +1,99 @@
+//! What is asked for.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// How much confinement there has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Level {
+    /// All of it; an error if the host lacks something.
+    Strict,
+    /// What the host has.
+    #[default]
+    Normal,
+    /// None, except for what is asked for by name: a user, a directory, seccomp.
+    Off,
+}
+
+/// What becomes of a system call that no thread should make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// It ends the process.
+    On,
+    /// It goes on, and the kernel's log says so.
+    Log,
+    /// Nothing.
+    Off,
+}
+
+/// Another user to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// The user's number.
+    pub uid: u32,
+    /// The number of the user's only group.
+    pub gid: u32,
+}
+
+/// A text is not `UID:GID`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not of the form UID:GID with two numbers, such as 1000:1000")]
+pub struct UserError(String);
+
+impl FromStr for User {
+    type Err = UserError;
+
+    fn from_str(text: &str) -> Result<Self, UserError> {
+        // The largest number means "as it is" to the system calls.
+        let number = |text: &str| text.parse().ok().filter(|&number: &u32| number != u32::MAX);
+        let parsed = text.split_once(':').and_then(|(uid, gid)| Some((number(uid)?, number(gid)?)));
+        let (uid, gid) = parsed.ok_or_else(|| UserError(text.to_owned()))?;
+        Ok(Self { uid, gid })
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// How much confinement there has to be.
+    pub level: Level,
+    /// System call filters; `None` for those that go with the level.
+    pub seccomp: Option<Seccomp>,
+    /// The user to become. Needs the privilege to do so.
+    pub user: Option<User>,
+    /// The directory to take for the root directory. Needs the privilege to do so.
+    pub chroot: Option<PathBuf>,
+    /// The largest number of open files from now on; `None` for what it is now.
+    pub open_files: Option<u64>,
+}
+
+impl Policy {
+    /// Whether system calls are filtered.
+    #[must_use]
+    pub fn effective_seccomp(&self) -> Seccomp {
+        let usual = if self.level == Level::Off { Seccomp::Off } else { Seccomp::On };
+        self.seccomp.unwrap_or(usual)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_two_numbers() {
+        assert_eq!("1000:100".parse(), Ok(User { uid: 1000, gid: 100 }));
+        for bad in ["", "1000", ":", "1:", ":1", "a:1", "-1:1", "1:2:3", "4294967295:0", "root:root"] {
+            assert!(bad.parse::<User>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters_go_with_the_level() {
+        let policy = |level, seccomp| Policy { level, seccomp, ..Policy::default() }.effective_seccomp();
+        assert_eq!(policy(Level::Normal, None), Seccomp::On);
+        assert_eq!(policy(Level::Off, None), Seccomp::Off);
+        assert_eq!(policy(Level::Off, Some(Seccomp::On)), Seccomp::On);
+        assert_eq!(policy(Level::Normal, Some(Seccomp::Log)), Seccomp::Log);
+    }
+}

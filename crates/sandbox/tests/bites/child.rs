@@ -1,0 +1,114 @@
+//! What runs in the process that enters the sandbox.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use nerite_sandbox::{Confinement, Level, Policy, Reachable, Seccomp, ThreadKind, enter};
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(format!("SANDBOX_TEST_{name}")).ok()
+}
+
+fn policy() -> Policy {
+    Policy {
+        level: match variable("LEVEL").as_deref() {
+            Some("strict") => Level::Strict,
+            Some("off") => Level::Off,
+            _ => Level::Normal,
+        },
+        seccomp: variable("SECCOMP").map(|seccomp| match seccomp.as_str() {
+            "off" => Seccomp::Off,
+            "log" => Seccomp::Log,
+            _ => Seccomp::On,
+        }),
+        user: variable("USER").map(|user| user.parse().unwrap()),
+        chroot: variable("CHROOT").map(Into::into),
+        open_files: Some(100),
+    }
+}
+
+#[test]
+#[ignore = "the other tests start it"]
+fn process() {
+    let Some(action) = variable("ACTION") else { panic!("only the other tests start it") };
+    let mount: Option<OwnedFd> = variable("MOUNT")
+        .map(|path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap().into());
+    let reachable = mount.as_ref().map(|file| Reachable {
+        file: file.as_fd(),
+        writable: variable("ACCESS").as_deref() == Some("rw"),
+        is_directory: rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(file).unwrap().st_mode)
+            == rustix::fs::FileType::Directory,
+    });
+    let target = variable("TARGET").unwrap_or_default();
+    let confinement = match enter(&policy(), reachable) {
+        Ok(confinement) => confinement,
+        Err(error) => return println!("found: {error}"),
+    };
+    let found = match act(&action, &target, &confinement, mount.as_ref()) {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.raw_os_error().map_or_else(|| error.to_string(), |number| number.to_string()),
+    };
+    println!("\nfound: {found}");
+}
+
+fn act(action: &str, target: &str, confinement: &Confinement, mount: Option<&OwnedFd>) -> io::Result<()> {
+    match action {
+        "read" => File::open(target).map(drop),
+        "write" => OpenOptions::new().write(true).open(target).map(drop),
+        "truncate" => OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(target).map(drop),
+        "create" => OpenOptions::new().write(true).create_new(true).open(target).map(drop),
+        "list" => std::fs::read_dir(target).map(drop),
+        "remove" => {
+            let (directory, name) = target.rsplit_once('/').unwrap();
+            let directory = rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+            Ok(rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty())?)
+        }
+        "mkdir" => {
+            let (directory, name) = target.rsplit_once('/').unwrap();
+            let directory = rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+            Ok(rustix::fs::mkdirat(directory, name, rustix::fs::Mode::RWXU)?)
+        }
+        "reopen" => {
+            let path = format!("/proc/self/fd/{}", mount.unwrap().as_raw_fd());
+            File::open(path)?.read_exact(&mut [0; 1])
+        }
+        "call" => call(target, confinement),
+        "thread" => std::thread::spawn(|| ()).join().map_err(|_| io::ErrorKind::Other.into()),
+        "connect" => std::net::TcpStream::connect(target).map(drop),
+        "kill" => {
+            let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
+            Ok(rustix::process::test_kill_process(process)?)
+        }
+        "wait" => {
+            println!("\nfound: waiting");
+            io::stdin().read_line(&mut String::new()).map(drop)
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Makes a system call by number: `KIND NUMBER [ARGUMENTS]`.
+fn call(target: &str, confinement: &Confinement) -> io::Result<()> {
+    let (kind, numbers) = target.split_once(' ').unwrap();
+    if kind == "vcpu" {
+        confinement.enter_thread(ThreadKind::Vcpu).unwrap();
+    }
+    let numbers: Vec<i64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
+    let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
+    // SAFETY: the callers pass calls that the sandbox forbids, and arguments that would do nothing if it did not: null
+    // pointers and descriptors that are not open.
+    let result = unsafe {
+        libc::syscall(
+            argument(0),
+            argument(1),
+            argument(2),
+            argument(3),
+            argument(4),
+            argument(5),
+            argument(6),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,140 @@
+//! Files: with no other guard than Landlock, so as the thread that asks would be if it could ask anything.
+
+use std::path::PathBuf;
+
+use crate::{Attempt, is_root};
+
+/// A folder with something in it, and something beside it.
+struct Folder {
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        std::fs::write(folder.path().join("in/file"), "inside").unwrap();
+        std::fs::write(folder.path().join("out"), "outside").unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// An attempt with the folder mounted, and no filter of system calls that could be in the way.
+    fn attempt(&self, action: &str, target: &str, access: &str) -> Attempt {
+        alone(Attempt::to(action).mounting(&self.path("in"), access)).with("TARGET", self.path(target))
+    }
+}
+
+/// Without the other guards: filters, and the empty file system that root gets.
+fn alone(attempt: Attempt) -> Attempt {
+    let attempt = attempt.with("SECCOMP", "off");
+    if is_root() { attempt.with("CHROOT", "/") } else { attempt }
+}
+
+/// Whether this kernel has Landlock in at least this version; says so if not.
+fn landlock(version: i64) -> bool {
+    // SAFETY: with this flag and no attributes the call gives a number and touches nothing (landlock_create_ruleset(2)).
+    let found = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
+    if found < version {
+        eprintln!("SKIPPED: this kernel's Landlock has version {found}, and this needs {version}");
+    }
+    found >= version
+}
+
+const EACCES: &str = "13";
+
+#[test]
+fn a_read_only_directory_is_only_read() {
+    if !landlock(3) {
+        return;
+    }
+    let folder = Folder::new();
+    for action in ["read", "list"] {
+        let target = if action == "list" { "in" } else { "in/file" };
+        folder.attempt(action, target, "ro").finds("ok");
+    }
+    for action in ["write", "truncate", "remove"] {
+        folder.attempt(action, "in/file", "ro").finds(EACCES);
+    }
+    for action in ["create", "mkdir"] {
+        folder.attempt(action, "in/new", "ro").finds(EACCES);
+    }
+    assert_eq!(std::fs::read(folder.path("in/file")).unwrap(), b"inside");
+    assert!(!folder.path("in/new").exists());
+}
+
+#[test]
+fn a_writable_directory_can_be_changed() {
+    if !landlock(1) {
+        return;
+    }
+    let folder = Folder::new();
+    for (action, target) in [
+        ("write", "in/file"),
+        ("create", "in/new"),
+        ("mkdir", "in/folder"),
+        ("truncate", "in/file"),
+        ("remove", "in/file"),
+    ] {
+        folder.attempt(action, target, "rw").finds("ok");
+    }
+    assert!(folder.path("in/folder").is_dir() && !folder.path("in/file").exists());
+}
+
+#[test]
+fn what_is_beside_it_is_out_of_reach() {
+    if !landlock(1) {
+        return;
+    }
+    let folder = Folder::new();
+    for access in ["ro", "rw"] {
+        for action in ["read", "write", "remove"] {
+            folder.attempt(action, "out", access).finds(EACCES);
+            folder.attempt(action, "in/../out", access).finds(EACCES);
+        }
+        folder.attempt("create", "beside", access).finds(EACCES);
+        folder.attempt("list", "", access).finds(EACCES);
+        folder.attempt("read", "/etc/passwd", access).finds(EACCES);
+        folder.attempt("read", "/dev/kvm", access).finds(EACCES);
+    }
+    std::os::unix::fs::symlink(folder.path("out"), folder.path("in/link")).unwrap();
+    folder.attempt("read", "in/link", "rw").finds(EACCES);
+    assert_eq!(std::fs::read(folder.path("out")).unwrap(), b"outside");
+}
+
+#[test]
+fn a_single_file_stays_one() {
+    if !landlock(3) {
+        return;
+    }
+    let folder = Folder::new();
+    let attempt = |action: &str, target: &str, access: &str| {
+        alone(Attempt::to(action).mounting(&folder.path("in/file"), access))
+            .with("TARGET", folder.path(target))
+    };
+    attempt("reopen", "", "ro").finds("ok");
+    attempt("read", "in/file", "ro").finds("ok");
+    attempt("write", "in/file", "ro").finds(EACCES);
+    attempt("truncate", "in/file", "ro").finds(EACCES);
+    attempt("write", "in/file", "rw").finds("ok");
+    attempt("remove", "in/file", "rw").finds(EACCES);
+    attempt("create", "in/new", "rw").finds(EACCES);
+    attempt("read", "out", "rw").finds(EACCES);
+}
+
+#[test]
+fn no_port_and_no_process_is_in_reach() {
+    if !landlock(6) {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    alone(Attempt::to("connect")).with("TARGET", &address).finds(EACCES);
+    alone(Attempt::to("connect")).with("TARGET", &address).with("LEVEL", "off").finds("ok");
+    let parent = std::process::id().to_string();
+    alone(Attempt::to("kill")).with("TARGET", &parent).finds(&libc::EPERM.to_string());
+    alone(Attempt::to("kill")).with("TARGET", &parent).with("LEVEL", "off").finds("ok");
+}
