@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use nerite_machine::config::{CardSpec, Mount};
 
 use crate::affinity::Affinity;
+use crate::containment::Containment;
 use crate::ctl::CtlArgs;
 use crate::exit_code;
 use crate::observe::ObserveArgs;
@@ -179,8 +180,8 @@ pub struct SettingsArgs {
 
     /// How large the guest's temporary files may be together [default: 256M]
     ///
-    /// They are what it creates where nothing is mounted, in memory and without names on the host, at most 1024 of them. 0 allows only
-    /// empty ones.
+    /// They are what it creates where nothing is mounted, in memory and without names on the host, at most 1024 of them. 0
+    /// allows only empty ones.
     #[arg(long, value_name = "SIZE", help_heading = "Files", value_parser = parse_bytes)]
     pub max_temporary: Option<u64>,
 
@@ -208,6 +209,10 @@ pub struct SettingsArgs {
     /// How many lines the log may have about hypercalls the guest gets wrong [default: 64]
     #[arg(long, value_name = "N", help_heading = "Guest")]
     pub max_log_lines: Option<u32>,
+
+    /// How vmm confines itself.
+    #[command(flatten)]
+    pub containment: Containment,
 }
 
 impl RunArgs {

@@ -15,6 +15,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::affinity::Affinity;
+use crate::containment::Containment;
 use crate::settings::{
     CpuCount, EnvSetting, FileCount, OutputSetting, SettingError, Settings, file_mapping, read_only_mount,
 };
@@ -152,6 +153,7 @@ struct Tables {
     guest: GuestTable,
     files: FilesTable,
     net: NetTable,
+    sandbox: Containment,
     uhyve: UhyveTable,
 }
 
@@ -247,7 +249,11 @@ impl UhyveTable {
             ("stats", &self.stats, "vmm prints no statistics of a run"),
             ("tempdir", &self.tempdir, "temporary files are in memory"),
             ("hermit_image_mode", &self.hermit_image_mode, "vmm has one way to load an image"),
-            ("file_isolation", &self.file_isolation, "guests are always confined to what is mounted"),
+            (
+                "file_isolation",
+                &self.file_isolation,
+                "guests are always confined to what is mounted, and vmm itself as [sandbox] says",
+            ),
             ("io_mode", &self.io_mode, "files are read and written as the host does it"),
             ("gdb_port", &self.gdb_port, "vmm has no debugger stub"),
             ("config", &self.config, "a configuration file cannot name another"),
@@ -262,7 +268,7 @@ impl UhyveTable {
 impl Tables {
     /// The settings, or which key comes under two names.
     fn settings(self) -> Result<Settings, String> {
-        let Tables { memory, cpu, guest, files, net, uhyve } = self;
+        let Tables { memory, cpu, guest, files, net, sandbox, uhyve } = self;
         let no_aslr = memory.no_aslr.map(|no_aslr| !no_aslr);
         let env = one("`env` and `env_vars` in [guest]", guest.env, guest.env_vars)?;
         Ok(Settings {
@@ -286,6 +292,7 @@ impl Tables {
             network: uhyve.net.into_iter().chain(net.cards).collect(),
             max_output_rate: guest.max_output_rate,
             max_log_lines: guest.max_log_lines,
+            containment: sandbox,
         })
     }
 }

@@ -21,6 +21,7 @@
 pub mod affinity;
 pub mod cli;
 pub mod config_file;
+pub mod containment;
 pub mod ctl;
 pub mod error;
 pub mod exit_code;

@@ -11,6 +11,7 @@ use nerite_machine::config::{Config, CpuConfig, FileLimits, GuestConfig, MemoryC
 
 use crate::cli::RunArgs;
 use crate::config_file::{self, ConfigFileError, Loaded};
+use crate::containment::Containment;
 use crate::error::Error;
 use crate::observe::ObserveArgs;
 use crate::settings::{EnvSetting, Settings};
@@ -56,6 +57,8 @@ impl Surroundings {
 pub struct Resolved {
     /// The machine.
     pub config: Config,
+    /// How `vmm` confines itself.
+    pub containment: Containment,
     /// The configuration file that was read.
     pub file: Option<PathBuf>,
     /// Lines of warning.
@@ -101,8 +104,9 @@ pub fn resolve(run: RunArgs, surroundings: &Surroundings) -> Result<Resolved, Er
         })?;
     }
     let env = environment(&settings.env, surroundings, &mut warnings);
+    let containment = settings.containment.clone();
     let config = Config { observe: run.observe.machine(), ..config(image, settings, env) };
-    Ok(Resolved { config, file, warnings, observe: run.observe })
+    Ok(Resolved { config, containment, file, warnings, observe: run.observe })
 }
 
 /// Reads the configuration file that is named, or the first of the usual ones that exists.
@@ -158,6 +162,7 @@ fn check(settings: &Settings, surroundings: &Surroundings) -> Result<(), String>
              the image"
             .to_owned());
     }
+    settings.containment.check()?;
     let Some(affinity) = &settings.affinity else { return Ok(()) };
     let listed = affinity.cpus().len();
     if let Some(cpus) = settings.cpus

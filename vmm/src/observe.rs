@@ -1,5 +1,7 @@
 //! The options that watch, limit and control a run. A configuration file has none of them.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use clap::{Args, ValueHint};
 use nerite_machine::Report;
 use nerite_machine::config::Observe;
 
+use crate::error::Error;
 use crate::output;
 
 /// Options of `vmm run` that watch, limit and control a run.
@@ -48,15 +51,47 @@ impl ObserveArgs {
         }
     }
 
-    /// Prints the statistics, if they are asked for.
-    pub fn print(&self, report: &Report) {
-        let json = || format!("{}\n", nerite_control::statistics::of_run(report));
-        match &self.stats {
-            None => {}
-            Some(StatsSetting::Table) => output::say(&report.to_string()),
-            Some(StatsSetting::Json(None)) => output::say(&json()),
+    /// Opens where the statistics will go, while files can still be opened.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
+    pub fn open_statistics(&self) -> Result<Statistics, Error> {
+        Ok(match &self.stats {
+            None => Statistics::None,
+            Some(StatsSetting::Table) => Statistics::Table,
+            Some(StatsSetting::Json(None)) => Statistics::Json,
             Some(StatsSetting::Json(Some(path))) => {
-                if let Err(error) = std::fs::write(path, json()) {
+                let failed = |source| Error::Output { to: path.display().to_string(), source };
+                Statistics::File(path.clone(), File::create(path).map_err(failed)?)
+            }
+        })
+    }
+}
+
+/// Where the statistics go.
+#[derive(Debug)]
+pub enum Statistics {
+    /// Nowhere.
+    None,
+    /// To standard error, for people.
+    Table,
+    /// To standard error.
+    Json,
+    /// To a file.
+    File(PathBuf, File),
+}
+
+impl Statistics {
+    /// Prints the statistics, if they are asked for.
+    pub fn print(&mut self, report: &Report) {
+        let json = || format!("{}\n", nerite_control::statistics::of_run(report));
+        match self {
+            Self::None => {}
+            Self::Table => output::say(&report.to_string()),
+            Self::Json => output::say(&json()),
+            Self::File(path, file) => {
+                if let Err(error) = file.write_all(json().as_bytes()) {
                     log::error!("cannot write the statistics to {}: {error}", path.display());
                 }
             }

@@ -3,7 +3,7 @@
 use log::{info, warn};
 use nerite_control::Server;
 use nerite_machine::config::{FileLimits, Output};
-use nerite_machine::{Config, Machine, Outcome};
+use nerite_machine::{Config, Machine, Opened, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::SIGTERM;
 
@@ -29,17 +29,23 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     for warning in &resolved.warnings {
         warn!("{warning}");
     }
-    raise_descriptor_limit(&resolved.config.file_limits);
+    let descriptors = raise_descriptor_limit(&resolved.config.file_limits);
     let failed = |source| failed(&resolved.config, source);
+    let mut statistics = resolved.observe.open_statistics()?;
     let server = resolved.observe.api_socket.as_deref().map(Server::bind).transpose()?;
-    let machine = Machine::new(&resolved.config).map_err(failed)?;
-    // From here on a signal must stop vCPU threads first. Until here the system's default, to end at once, is right.
+    let mut opened = Opened::open(&resolved.config).map_err(failed)?;
+    // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until here, where opening can
+    // take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
-    let running = machine.start().map_err(failed)?;
+    let policy = resolved.containment.policy(descriptors);
+    for missing in opened.confine(&policy, server.as_ref().map(Server::folder)).map_err(failed)? {
+        warn!("{missing}");
+    }
+    let running = opened.build().and_then(Machine::start).map_err(failed)?;
     let serving = server.map(|server| server.start(running.handle())).transpose()?;
     let (outcome, report) = running.wait_and_report(Some(signals.fd()));
     drop(serving);
-    resolved.observe.print(&report);
+    statistics.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))
 }
 
@@ -58,13 +64,13 @@ fn failed(config: &Config, source: nerite_machine::Error) -> Error {
 }
 
 /// Makes room for the guest's files, so that they do not take the descriptors that the program itself needs. Where the
-/// host allows fewer, the guest gets an error when they are used up.
-fn raise_descriptor_limit(limits: &FileLimits) {
+/// host allows fewer, the guest gets an error when they are used up. Gives how many there are to be.
+fn raise_descriptor_limit(limits: &FileLimits) -> Option<u64> {
     let files = limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
     let wanted = u64::try_from(files).unwrap_or(u64::MAX);
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
-        return;
+        return Some(wanted);
     }
     let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if current < wanted {
@@ -74,7 +80,9 @@ fn raise_descriptor_limit(limits: &FileLimits) {
     }
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }) {
         warn!("cannot allow this process {current} open files: {error}");
+        return limit.current;
     }
+    Some(current)
 }
 
 /// The exit code for how a run ended; says what a code alone does not.

@@ -9,6 +9,7 @@ use nerite_machine::config::{Access, CardSpec, MAX_CPUS, Mount, Output};
 
 use crate::affinity::Affinity;
 use crate::cli::SettingsArgs;
+use crate::containment::Containment;
 use crate::size::{MemorySize, SizeError, parse_bytes};
 
 /// One layer of settings. What is `None` or empty is left to the layer below.
@@ -54,6 +55,8 @@ pub struct Settings {
     pub max_output_rate: Option<NonZeroU64>,
     /// How many lines of the log may be about what the guest does wrong.
     pub max_log_lines: Option<u32>,
+    /// How `vmm` confines itself.
+    pub containment: Containment,
 }
 
 impl Settings {
@@ -87,6 +90,7 @@ impl Settings {
             network: if self.network.is_empty() { lower.network } else { self.network },
             max_output_rate: self.max_output_rate.or(lower.max_output_rate),
             max_log_lines: self.max_log_lines.or(lower.max_log_lines),
+            containment: self.containment.over(lower.containment),
         }
     }
 }
@@ -114,6 +118,7 @@ impl From<SettingsArgs> for Settings {
             network: args.net,
             max_output_rate: args.max_output_rate,
             max_log_lines: args.max_log_lines,
+            containment: args.containment,
         }
     }
 }

@@ -65,7 +65,7 @@ fn the_configuration_files_shown_load() {
         assert!(loaded.settings.memory.is_some() && loaded.settings.cpus.is_some());
     }
     // Every key has its place in one of them: an unknown key makes the parser name them all.
-    for table in ["memory", "cpu", "guest", "files", "uhyve"] {
+    for table in ["memory", "cpu", "guest", "files", "sandbox", "uhyve"] {
         let message =
             nerite_vmm::config_file::parse(Path::new("x"), &format!("[{table}]\nnonsense = 1")).unwrap_err();
         let message = message.to_string();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nerite_machine::Handle;
+use nerite_machine::{Handle, ThreadKind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::answers::Desk;
@@ -48,6 +48,8 @@ pub enum ServerError {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
+    /// Where the socket is, for the time when paths lead nowhere any more.
+    folder: OwnedFd,
 }
 
 impl Server {
@@ -77,7 +79,16 @@ impl Server {
             other => other.map_err(failed)?,
         };
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { listener, path: path.to_owned(), folder })
+    }
+
+    /// The folder of the socket, from which it is removed in the end.
+    #[must_use]
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
     }
 
     /// Starts to answer for this machine.
@@ -88,11 +99,15 @@ impl Server {
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
         let end = Arc::new(end);
         let path = self.path.clone();
+        let folder = self.folder.try_clone().map_err(ServerError::Thread)?;
         let thread = thread::Builder::new().name("control".to_owned()).spawn({
             let end = end.clone();
-            move || self.serve(Desk::new(handle), &end)
+            move || match handle.confine_thread(ThreadKind::Control) {
+                Ok(()) => self.serve(Desk::new(handle), &end),
+                Err(error) => log::error!("the control socket is closed: {error}"),
+            }
         });
-        Ok(Serving { end, path, thread: Some(thread.map_err(ServerError::Thread)?) })
+        Ok(Serving { end, path, folder, thread: Some(thread.map_err(ServerError::Thread)?) })
     }
 
     fn serve(&self, mut desk: Desk, end: &OwnedFd) {
@@ -202,6 +217,7 @@ impl Client {
 pub struct Serving {
     end: Arc<OwnedFd>,
     path: PathBuf,
+    folder: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -215,7 +231,8 @@ impl Drop for Serving {
             // A panic was printed when it happened.
             let _ = thread.join();
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        let Some(name) = self.path.file_name() else { return };
+        if let Err(error) = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
             log::debug!("{}: {error}", self.path.display());
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
 pub use nerite_net::{Spec as CardSpec, SpecError as CardSpecError};
+pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 
 /// The smallest guest memory size in bytes: 16 MiB.
 pub const MIN_MEMORY: u64 = 16 << 20;

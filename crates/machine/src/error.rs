@@ -111,6 +111,9 @@ pub enum Error {
         /// How many vCPUs there are.
         cpus: u32,
     },
+    /// The process cannot be confined.
+    #[error(transparent)]
+    Sandbox(#[from] nerite_sandbox::Error),
     /// The memory cannot be laid out or obtained.
     #[error(transparent)]
     Memory(#[from] nerite_memory::Error),

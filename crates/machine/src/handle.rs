@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_memory::GuestRam;
+use nerite_sandbox::ThreadKind;
 use nerite_vcpu::{AskError, Control, Held, RunState, Statistics, Vcpu};
 
+use crate::Error;
 use crate::dispatch::End;
 use crate::network::Network;
 use crate::vcpu_thread::Shared;
@@ -72,6 +74,15 @@ impl Drop for Pause {
 }
 
 impl Handle {
+    /// Gives up, for good and on the calling thread, what only others of the process need.
+    ///
+    /// # Errors
+    /// If the host refuses it.
+    pub fn confine_thread(&self, kind: ThreadKind) -> Result<(), Error> {
+        let confinement = self.shared.confinement.as_ref();
+        Ok(confinement.map_or(Ok(()), |confinement| confinement.enter_thread(kind))?)
+    }
+
     /// How many vCPUs there are.
     pub fn vcpu_count(&self) -> usize {
         self.controls.len()

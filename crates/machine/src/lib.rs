@@ -53,6 +53,7 @@ pub use crash::{CrashReport, Frame, VcpuState};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, HandleError, Pause};
 pub use machine::Machine;
+pub use nerite_sandbox::ThreadKind;
 pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network};
 pub use opened::Opened;

@@ -13,6 +13,7 @@ use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
 use nerite_loader::{Image, Interface, Limits, LoadedKernel};
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::Bridge;
+use nerite_sandbox::Confinement;
 use nerite_vcpu::{PostedWrites, Tracer};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -29,6 +30,7 @@ use crate::{Error, Opened, Running, boot, files, posted, running};
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) system: System,
+    pub(crate) confinement: Option<Confinement>,
     pub(crate) image: Image,
     pub(crate) loaded: LoadedKernel,
     pub(crate) ram: Arc<GuestRam>,
@@ -56,7 +58,7 @@ impl Machine {
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { config, image, system, mounts, output, input, tracer, links } = opened;
+        let Opened { config, image, system, mounts, output, input, tracer, links, confinement } = opened;
         let config = &config;
         let image = image.read(&Limits::default())?;
         let mut plan = Plan::new(config, &image)?;
@@ -118,6 +120,7 @@ impl Machine {
         let observe = config.observe.clone();
         Ok(Self {
             system,
+            confinement,
             image,
             loaded,
             ram,

@@ -1,14 +1,15 @@
 //! What a machine needs of its host, opened.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nerite_devices::Sink;
-use nerite_hostfs::{MountedPath, Mounts};
+use nerite_hostfs::{Access, Mounts};
 use nerite_kvm::System;
 use nerite_loader::ImageSource;
 use nerite_net::Connection;
+use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_vcpu::Tracer;
 
 use crate::config::{Config, Output};
@@ -29,6 +30,7 @@ pub struct Opened {
     pub(crate) input: Option<OwnedFd>,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) links: Vec<Connection>,
+    pub(crate) confinement: Option<Confinement>,
 }
 
 impl Opened {
@@ -43,13 +45,39 @@ impl Opened {
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
         let links = network::open(&config.network)?;
-        let system = System::open();
-        Ok(Self { config: config.clone(), image, system, mounts, output, input, tracer, links })
+        Ok(Self {
+            config: config.clone(),
+            image,
+            system: System::open(),
+            mounts,
+            output,
+            input,
+            tracer,
+            links,
+            confinement: None,
+        })
     }
 
-    /// The files and directories that have to stay accessible.
-    pub fn mounted(&self) -> impl Iterator<Item = MountedPath<'_>> {
-        self.mounts.paths()
+    /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks for it.
+    ///
+    /// It should have no other threads than this one, and everything else it wants open. `sockets` is the folder of a control
+    /// socket, if there is one: it is removed from there in the end.
+    ///
+    /// # Errors
+    /// If the host refuses what the policy demands.
+    pub fn confine(&mut self, policy: &Policy, sockets: Option<BorrowedFd<'_>>) -> Result<&[Missing], Error> {
+        let mounts = self.mounts.paths().map(|path| Reachable {
+            file: path.file,
+            rights: match path.access {
+                Access::ReadOnly => Rights::Read,
+                Access::ReadWrite => Rights::Write,
+            },
+            is_directory: path.is_directory,
+        });
+        let folder = sockets.map(|file| Reachable { file, rights: Rights::Remove, is_directory: true });
+        let policy = Policy { network: !self.links.is_empty(), ..policy.clone() };
+        let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
+        Ok(self.confinement.insert(confinement).missing())
     }
 
     /// Reads the image and builds the machine.

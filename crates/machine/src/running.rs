@@ -75,7 +75,7 @@ pub struct Running {
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, .. } = machine;
-    let Machine { stop_event, stopping, observe, tracer, network, .. } = machine;
+    let Machine { stop_event, stopping, observe, tracer, network, confinement, .. } = machine;
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
@@ -83,6 +83,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         stopping,
         left: Mutex::new(vcpus.len()),
         one_left: Condvar::new(),
+        confinement,
     });
     let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
     for (control, vcpu) in controls.iter().zip(&vcpus) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_kvm::KvmVcpu;
+use nerite_sandbox::{Confinement, ThreadKind};
 use nerite_vcpu::{Control, Counted, Measured, Statistics, Traced, Tracer, Vcpu, drive_controlled};
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     /// How many vCPU threads have not left their loop yet.
     pub(crate) left: Mutex<usize>,
     pub(crate) one_left: Condvar,
+    /// What the process is confined to, if it is.
+    pub(crate) confinement: Option<Confinement>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,7 +105,9 @@ fn with_trace<V: Vcpu>(vcpu: V, task: Task) -> Finished {
 fn run_loop<V: Vcpu>(mut vcpu: V, task: Task) -> Finished {
     let Task { cpu, mut dispatcher, control, shared, .. } = task;
     let index = vcpu.index();
-    let end = match cpu.map_or(Ok(()), |cpu| pin(index, cpu)) {
+    let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
+    let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
+    let end = match ready {
         Ok(()) => drive_controlled(&mut vcpu, &mut dispatcher, &control)
             .map_or_else(|error| End::Host(error.into()), |end| end.unwrap_or(End::Stopped)),
         Err(error) => End::Host(error),

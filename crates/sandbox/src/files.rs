@@ -5,18 +5,21 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
 
-use crate::{Error, Missing, Reachable};
+use crate::{Error, Missing, Reachable, Rights};
 
 /// The newest rights that this list was made for.
 const KNOWN: ABI = ABI::V6;
 
 /// What a guest may do with the file or below the directory: what its file calls do, and nothing else.
 fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
+    if path.rights == Rights::Remove {
+        return AccessFs::RemoveFile.into();
+    }
     let mut rights = BitFlags::from(AccessFs::ReadFile);
     if path.is_directory {
         rights |= AccessFs::ReadDir;
     }
-    if path.writable {
+    if path.rights == Rights::Write {
         rights |= AccessFs::WriteFile | AccessFs::Truncate;
         if path.is_directory {
             rights |= AccessFs::MakeReg | AccessFs::MakeDir | AccessFs::RemoveFile;
@@ -31,7 +34,7 @@ pub(crate) fn confine(reachable: &[Reachable<'_>], missing: &mut Vec<Missing>) -
         what: "confining this process with Landlock",
         source: std::io::Error::other(error),
     })?;
-    let read_only = reachable.iter().any(|path| !path.writable);
+    let read_only = reachable.iter().any(|path| path.rights == Rights::Read);
     match status {
         LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V3 || !read_only => {}
         LandlockStatus::Available { .. } => missing.push(Missing::Truncation),

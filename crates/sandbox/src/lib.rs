@@ -45,9 +45,10 @@ use std::os::fd::BorrowedFd;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 pub use error::{Error, Missing};
-pub use policy::{Level, Policy, Seccomp, User, UserError};
+pub use policy::{Level, Policy, Seccomp, User, UserError, WordError};
 pub use rules::Kind as ThreadKind;
 
+use rules::Features;
 use seccomp::Filters;
 
 /// A file or directory that stays accessible by path.
@@ -55,10 +56,22 @@ use seccomp::Filters;
 pub struct Reachable<'a> {
     /// A descriptor of it; `O_PATH` is enough.
     pub file: BorrowedFd<'a>,
-    /// Whether it may be changed, and for a directory what is below it.
-    pub writable: bool,
+    /// What for.
+    pub rights: Rights,
     /// Whether it is a directory, and everything below it is meant, too.
     pub is_directory: bool,
+}
+
+/// What may be done with a file, or with what is below a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Reading.
+    Read,
+    /// Reading, writing, creating and removing.
+    Write,
+    /// Removing alone, and nothing is opened there: for the socket of a process that others connect to. It may accept
+    /// connections then.
+    Remove,
 }
 
 /// What the process is confined to now. Threads started later are, too.
@@ -123,8 +136,16 @@ pub fn enter<'a>(
     let filters = match seccomp {
         Seccomp::Off => None,
         Seccomp::On | Seccomp::Log => {
-            no_new_privileges()?;
-            let filters = Filters::new(!reachable.is_empty(), seccomp == Seccomp::Log);
+            if level == Level::Off {
+                no_new_privileges()?;
+            }
+            let has = |wanted: fn(Rights) -> bool| reachable.iter().any(|path| wanted(path.rights));
+            let features = Features {
+                files: has(|rights| rights != Rights::Remove),
+                control: has(|rights| rights == Rights::Remove),
+                network: policy.network,
+            };
+            let filters = Filters::new(features, seccomp == Seccomp::Log);
             filters.load_for_process()?;
             Some(filters)
         }
@@ -142,8 +163,6 @@ fn limit_resources(policy: &Policy) -> Result<(), Error> {
     let fixed = |value| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::Core, fixed(0)).map_err(Error::host("forbidding core files"))?;
     if let Some(files) = policy.open_files {
-        let old = rustix::process::getrlimit(Resource::Nofile);
-        let files = old.maximum.map_or(files, |maximum| maximum.min(files));
         setrlimit(Resource::Nofile, fixed(files))
             .map_err(Error::host("limiting the number of open files"))?;
     }

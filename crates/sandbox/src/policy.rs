@@ -26,6 +26,38 @@ pub enum Seccomp {
     Off,
 }
 
+/// A text is none of the words for a setting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not one of {}", words.join(", "))]
+pub struct WordError {
+    text: String,
+    words: [&'static str; 3],
+}
+
+/// Finds the value that a word stands for.
+fn value<T: Copy>(text: &str, words: [(&'static str, T); 3]) -> Result<T, WordError> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| WordError { text: text.to_owned(), words: words.map(|(word, _)| word) })
+}
+
+impl FromStr for Level {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        value(text, [("strict", Self::Strict), ("normal", Self::Normal), ("off", Self::Off)])
+    }
+}
+
+impl FromStr for Seccomp {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        value(text, [("on", Self::On), ("log", Self::Log), ("off", Self::Off)])
+    }
+}
+
 /// Another user to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct User {
@@ -63,7 +95,9 @@ pub struct Policy {
     pub user: Option<User>,
     /// The directory to take for the root directory. Needs the privilege to do so.
     pub chroot: Option<PathBuf>,
-    /// The largest number of open files from now on; `None` for what it is now.
+    /// Whether there are network cards.
+    pub network: bool,
+    /// The largest number of open files from now on, at most what could be set now; `None` for what it is now.
     pub open_files: Option<u64>,
 }
 
@@ -86,6 +120,14 @@ mod tests {
         for bad in ["", "1000", ":", "1:", ":1", "a:1", "-1:1", "1:2:3", "4294967295:0", "root:root"] {
             assert!(bad.parse::<User>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn levels_and_filters_are_words() {
+        assert_eq!("strict".parse(), Ok(Level::Strict));
+        assert_eq!("log".parse(), Ok(Seccomp::Log));
+        assert_eq!("On".parse::<Seccomp>().unwrap_err().to_string(), "`On` is not one of on, log, off");
+        assert!("on".parse::<Level>().is_err());
     }
 
     #[test]

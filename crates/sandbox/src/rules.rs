@@ -17,6 +17,41 @@ pub enum Kind {
     Main,
     /// A thread that runs a vCPU and answers its exits.
     Vcpu,
+    /// The thread that answers the control socket.
+    Control,
+}
+
+/// All kinds.
+pub(crate) const KINDS: [Kind; 3] = [Kind::Main, Kind::Vcpu, Kind::Control];
+
+/// What a process does that not every one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Features {
+    /// Opening files, because something is mounted.
+    pub(crate) files: bool,
+    /// Answering a control socket.
+    pub(crate) control: bool,
+    /// Working on the queues of network cards.
+    pub(crate) network: bool,
+}
+
+/// How many combinations there are.
+pub(crate) const COMBINATIONS: usize = 8;
+
+impl Features {
+    /// All combinations, each at its own [`Features::index`].
+    pub(crate) fn all() -> [Self; COMBINATIONS] {
+        std::array::from_fn(|index| Self {
+            files: index & 1 != 0,
+            control: index & 2 != 0,
+            network: index & 4 != 0,
+        })
+    }
+
+    /// Its place among all combinations.
+    pub(crate) const fn index(self) -> usize {
+        self.files as usize | (self.control as usize) << 1 | (self.network as usize) << 2
+    }
 }
 
 /// A system call that is allowed.
@@ -69,19 +104,35 @@ pub(crate) const REFUSED: &[(i64, i32)] = &[
     (libc::SYS_open, EACCES),
     (libc::SYS_openat, EACCES),
     (libc::SYS_readlink, EACCES),
-    (libc::SYS_statx, ENOSYS),
 ];
 
-/// What a thread of this kind may do; `files` if files can be opened because something is mounted.
-pub(crate) fn rules(kind: Kind, files: bool) -> Vec<Rule> {
+/// What a thread of this kind may do.
+pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let mut rules = Vec::new();
-    rules.extend_from_slice(RUNNING);
+    if kind != Kind::Control {
+        rules.extend_from_slice(RUNNING);
+    }
     rules.extend_from_slice(COMMON);
-    if files {
+    if features.files && kind != Kind::Control {
         rules.extend_from_slice(FILES);
+    }
+    if features.control && kind != Kind::Vcpu {
+        let already = |rule: &&Rule| {
+            features.network && kind == Kind::Main && NETWORK.iter().any(|other| other.call == rule.call)
+        };
+        rules.extend(CONTROL.iter().filter(|rule| !already(rule)));
+        if !features.files || kind == Kind::Control {
+            rules.push(REMOVE);
+        }
+    }
+    if features.network && kind != Kind::Control {
+        rules.extend_from_slice(NETWORK);
     }
     if kind == Kind::Main {
         rules.extend_from_slice(MAIN);
+    }
+    if features.network && kind == Kind::Vcpu {
+        rules.push(EVENT);
     }
     rules
 }
@@ -112,6 +163,10 @@ pub(crate) mod kvm {
     pub(crate) const SET_USER_MEMORY_REGION: u32 = iow(0x46, 32);
     pub(crate) const SET_TSS_ADDR: u32 = io(0x47);
     pub(crate) const CREATE_IRQCHIP: u32 = io(0x60);
+    pub(crate) const REGISTER_COALESCED_MMIO: u32 = iow(0x67, 16);
+    pub(crate) const SET_GSI_ROUTING: u32 = iow(0x6a, 8);
+    pub(crate) const IRQFD: u32 = iow(0x76, 32);
+    pub(crate) const IOEVENTFD: u32 = iow(0x79, 64);
     pub(crate) const CREATE_PIT2: u32 = iow(0x77, 64);
     pub(crate) const RUN: u32 = io(0x80);
     pub(crate) const GET_REGS: u32 = ior(0x81, 144);
@@ -120,7 +175,9 @@ pub(crate) mod kvm {
     pub(crate) const SET_SREGS: u32 = iow(0x84, 312);
     pub(crate) const SET_MSRS: u32 = iow(0x89, 8);
     pub(crate) const SET_CPUID2: u32 = iow(0x90, 8);
+    pub(crate) const GET_MP_STATE: u32 = ior(0x98, 4);
     pub(crate) const SET_MP_STATE: u32 = iow(0x99, 4);
+    pub(crate) const NMI: u32 = io(0x9a);
     pub(crate) const GET_TSC_KHZ: u32 = io(0xa3);
     pub(crate) const ENABLE_CAP: u32 = iow(0xa3, 104);
 }
@@ -128,8 +185,25 @@ pub(crate) mod kvm {
 /// The call a vCPU's thread makes all the time comes first: filters are run from the beginning.
 const RUNNING: &[Rule] = &[when(
     libc::SYS_ioctl,
-    &[OneOf(1, &[kvm::RUN, kvm::GET_REGS, kvm::SET_REGS, kvm::GET_SREGS, kvm::SET_SREGS])],
+    &[OneOf(
+        1,
+        &[
+            kvm::RUN,
+            kvm::GET_MP_STATE,
+            kvm::NMI,
+            kvm::GET_REGS,
+            kvm::SET_REGS,
+            kvm::GET_SREGS,
+            kvm::SET_SREGS,
+        ],
+    )],
 )];
+
+/// `AT_EMPTY_PATH` among the flags.
+const fn of_descriptor(argument: u8) -> Condition {
+    let flag = libc::AT_EMPTY_PATH.cast_unsigned();
+    Bits { argument, mask: flag, value: flag }
+}
 
 const NOT_EXECUTABLE: Condition = Bits { argument: 2, mask: PROT_EXEC.cast_unsigned(), value: 0 };
 
@@ -143,6 +217,9 @@ const COMMON: &[Rule] = &[
     any(libc::SYS_pwrite64),
     any(libc::SYS_lseek),
     any(libc::SYS_fstat),
+    // What is open, not what has a name.
+    when(libc::SYS_statx, &[of_descriptor(2)]),
+    when(libc::SYS_newfstatat, &[of_descriptor(3)]),
     any(libc::SYS_ftruncate),
     any(libc::SYS_close),
     any(libc::SYS_poll),
@@ -173,6 +250,14 @@ const COMMON: &[Rule] = &[
     any(libc::SYS_futex),
     any(libc::SYS_sched_yield),
     any(libc::SYS_sched_getaffinity),
+    // A limit to the guest's time.
+    any(libc::SYS_timer_create),
+    any(libc::SYS_timer_settime),
+    any(libc::SYS_timer_delete),
+    // How large a page is (PR_GET_AUXV, which the C library's header of this name lacks).
+    when(libc::SYS_prctl, &[OneOf(0, &[0x4155_5856])]),
+    // How much of its memory a guest has touched.
+    any(libc::SYS_mincore),
     any(libc::SYS_clock_gettime),
     any(libc::SYS_clock_nanosleep),
     any(libc::SYS_nanosleep),
@@ -195,10 +280,67 @@ const FILES: &[Rule] = &[
     any(libc::SYS_openat2),
     // Through /proc/self/fd, for a single mounted file.
     any(libc::SYS_openat),
-    any(libc::SYS_newfstatat),
+    // Of a name in a directory, before it is removed.
+    when(
+        libc::SYS_newfstatat,
+        &[Bits { argument: 3, mask: u32::MAX, value: libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() }],
+    ),
     any(libc::SYS_getdents64),
     any(libc::SYS_mkdirat),
-    any(libc::SYS_unlinkat),
+    REMOVE,
+];
+
+const REMOVE: Rule = any(libc::SYS_unlinkat);
+
+/// Taking requests from a socket that listens already, and removing it in the end.
+const CONTROL: &[Rule] = &[
+    any(libc::SYS_accept4),
+    any(libc::SYS_recvfrom),
+    // How long a client may take.
+    when(
+        libc::SYS_setsockopt,
+        &[OneOf(1, &[libc::SOL_SOCKET.cast_unsigned()]), OneOf(2, &[libc::SO_SNDTIMEO.cast_unsigned()])],
+    ),
+    // Ending this process at once.
+    when(libc::SYS_kill, &[OwnProcess(0)]),
+];
+
+const EVENT: Rule = any(libc::SYS_eventfd2);
+
+/// Network cards: their queues and interrupts are connected when the guest's driver says so, on the thread of its vCPU.
+const NETWORK: &[Rule] = &[
+    when(
+        libc::SYS_ioctl,
+        &[OneOf(
+            1,
+            &[
+                kvm::IRQFD,
+                kvm::IOEVENTFD,
+                kvm::SET_GSI_ROUTING,
+                // TUNSETOFFLOAD, TUNSETVNETHDRSZ and TUNSETQUEUE of `<linux/if_tun.h>`.
+                0x4004_54d0,
+                0x4004_54d8,
+                0x4004_54d9,
+                // VHOST_GET_FEATURES, _SET_FEATURES, _SET_MEM_TABLE, _SET_VRING_NUM, _ADDR, _BASE, _GET_VRING_BASE, _SET_VRING_KICK,
+                // _CALL, _ERR and VHOST_NET_SET_BACKEND of `<linux/vhost.h>`.
+                0x8008_af00,
+                0x4008_af00,
+                0x4008_af03,
+                0x4008_af10,
+                0x4028_af11,
+                0x4008_af12,
+                0xc008_af12,
+                0x4008_af20,
+                0x4008_af21,
+                0x4008_af22,
+                0x4008_af30,
+            ],
+        )],
+    ),
+    any(libc::SYS_recvfrom),
+    // Ending passt, where Landlock does not forbid it.
+    any(libc::SYS_kill),
+    any(libc::SYS_wait4),
 ];
 
 /// Building the machine and starting threads.
@@ -217,6 +359,7 @@ const MAIN: &[Rule] = &[
                 kvm::SET_TSS_ADDR,
                 kvm::CREATE_IRQCHIP,
                 kvm::CREATE_PIT2,
+                kvm::REGISTER_COALESCED_MMIO,
                 kvm::SET_MSRS,
                 kvm::SET_CPUID2,
                 kvm::SET_MP_STATE,
@@ -225,7 +368,7 @@ const MAIN: &[Rule] = &[
             ],
         )],
     ),
-    any(libc::SYS_eventfd2),
+    EVENT,
     // A thread, and no process.
     when(
         libc::SYS_clone,

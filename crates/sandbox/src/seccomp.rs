@@ -5,7 +5,7 @@ use std::io;
 use vmm_sys_util::signal::register_signal_handler;
 
 use crate::Error;
-use crate::rules::{Kind, OWN_PROCESS};
+use crate::rules::{Features, Kind, OWN_PROCESS};
 
 include!(concat!(env!("OUT_DIR"), "/filters.rs"));
 
@@ -34,24 +34,26 @@ const EXIT_CODE: libc::c_int = 243;
 /// The filters of one process.
 #[derive(Debug)]
 pub(crate) struct Filters {
-    /// Whether files can be opened.
-    files: bool,
+    features: Features,
     /// Whether forbidden calls are only written down.
     log: bool,
 }
 
 impl Filters {
-    pub(crate) fn new(files: bool, log: bool) -> Self {
-        Self { files, log }
+    pub(crate) fn new(features: Features, log: bool) -> Self {
+        Self { features, log }
     }
 
+    /// The filter of a kind of threads as the build script made it.
     fn program(&self, kind: Kind) -> &'static [Instruction] {
-        match (kind, self.files) {
-            (Kind::Main, false) => &MAIN,
-            (Kind::Main, true) => &MAIN_FILES,
-            (Kind::Vcpu, false) => &VCPU,
-            (Kind::Vcpu, true) => &VCPU_FILES,
-        }
+        let [main, vcpu, control] = &PROGRAMS;
+        let programs = match kind {
+            Kind::Main => main,
+            Kind::Vcpu => vcpu,
+            Kind::Control => control,
+        };
+        // Both are as many as there are combinations.
+        programs.get(self.features.index()).copied().unwrap_or_default()
     }
 
     /// The filter of a kind of threads, with what only this process knows.

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use nerite_sandbox::{Confinement, Level, Policy, Reachable, Seccomp, ThreadKind, enter};
+use nerite_sandbox::{Confinement, Level, Policy, Reachable, Rights, Seccomp, ThreadKind, enter};
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(format!("SANDBOX_TEST_{name}")).ok()
@@ -25,6 +25,7 @@ fn policy() -> Policy {
         }),
         user: variable("USER").map(|user| user.parse().unwrap()),
         chroot: variable("CHROOT").map(Into::into),
+        network: variable("NETWORK").is_some(),
         open_files: Some(100),
     }
 }
@@ -37,7 +38,11 @@ fn process() {
         .map(|path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap().into());
     let reachable = mount.as_ref().map(|file| Reachable {
         file: file.as_fd(),
-        writable: variable("ACCESS").as_deref() == Some("rw"),
+        rights: match variable("ACCESS").as_deref() {
+            Some("rw") => Rights::Write,
+            Some("rm") => Rights::Remove,
+            _ => Rights::Read,
+        },
         is_directory: rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(file).unwrap().st_mode)
             == rustix::fs::FileType::Directory,
     });
@@ -92,8 +97,10 @@ fn act(action: &str, target: &str, confinement: &Confinement, mount: Option<&Own
 /// Makes a system call by number: `KIND NUMBER [ARGUMENTS]`.
 fn call(target: &str, confinement: &Confinement) -> io::Result<()> {
     let (kind, numbers) = target.split_once(' ').unwrap();
-    if kind == "vcpu" {
-        confinement.enter_thread(ThreadKind::Vcpu).unwrap();
+    match kind {
+        "vcpu" => confinement.enter_thread(ThreadKind::Vcpu).unwrap(),
+        "control" => confinement.enter_thread(ThreadKind::Control).unwrap(),
+        _ => {}
     }
     let numbers: Vec<i64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
     let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);

@@ -106,6 +106,22 @@ fn what_is_beside_it_is_out_of_reach() {
 }
 
 #[test]
+fn the_folder_of_a_socket_is_for_removing() {
+    if !landlock(1) {
+        return;
+    }
+    let folder = Folder::new();
+    for action in ["read", "write"] {
+        folder.attempt(action, "in/file", "rm").finds(EACCES);
+    }
+    for action in ["create", "mkdir"] {
+        folder.attempt(action, "in/new", "rm").finds(EACCES);
+    }
+    folder.attempt("remove", "out", "rm").finds(EACCES);
+    folder.attempt("remove", "in/file", "rm").finds("ok");
+}
+
+#[test]
 fn a_single_file_stays_one() {
     if !landlock(3) {
         return;

@@ -3,6 +3,12 @@
 //! The process is this test program, started again with the name of what to try; [`child`] is what runs in it. What it cannot
 //! say itself any more its parent reads from `/proc`.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the processes talk to each other, and skipped tests say why"
+)]
+
 mod child;
 mod files;
 mod process;

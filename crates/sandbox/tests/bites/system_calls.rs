@@ -126,6 +126,27 @@ fn a_vcpus_thread_may_do_less() {
 }
 
 #[test]
+fn the_control_socket_is_answered_by_a_thread_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = |kind: &str, number, arguments: &[i64]| {
+        attempt(kind, number, arguments).mounting(folder.path(), "rm").run()
+    };
+    assert_eq!(ended("control", libc::SYS_accept4, &[BAD_FD, 0, 0, 0]).found, libc::EBADF.to_string());
+    for (kind, number, arguments) in [
+        ("vcpu", libc::SYS_accept4, &[BAD_FD, 0, 0, 0][..]),
+        ("control", libc::SYS_ioctl, &[BAD_FD, 0xae80, 0]),
+        ("control", libc::SYS_openat2, &[BAD_FD, 0, 0, 0]),
+        ("main", libc::SYS_openat2, &[BAD_FD, 0, 0, 0]),
+        ("control", libc::SYS_connect, &[BAD_FD, 0, 0]),
+        ("control", libc::SYS_kill, &[1, 0]),
+        ("control", libc::SYS_setsockopt, &[BAD_FD, 1, 25, 0, 0]),
+    ] {
+        assert_eq!(ended(kind, number, arguments).code, FORBIDDEN, "{kind} {number}");
+    }
+    is_forbidden("main", "accept4", libc::SYS_accept4, &[BAD_FD, 0, 0, 0]);
+}
+
+#[test]
 fn threads_can_be_started_and_processes_not() {
     Attempt::to("thread").finds("ok");
     // The C library tries clone3 first, whose flags no filter can see.
