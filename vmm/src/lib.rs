@@ -16,7 +16,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![forbid(unsafe_code)]
+// Only `signals` has any.
+#![deny(unsafe_code)]
 
 pub mod affinity;
 pub mod cli;
@@ -32,6 +33,7 @@ pub mod output;
 pub mod program;
 pub mod run;
 pub mod settings;
+#[allow(unsafe_code, reason = "signal handlers")]
 pub mod signals;
 pub mod size;
 

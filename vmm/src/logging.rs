@@ -9,7 +9,8 @@ use crate::error::printable;
 /// Starts the log. `verbose` counts `-v`; with none, `RUST_LOG` decides, and without that, warnings are shown.
 pub fn init(verbose: u8) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(LevelFilter::Warn);
+    // Our lines have no colours: it need not find out whether they would be seen.
+    builder.write_style(env_logger::WriteStyle::Never).filter_level(LevelFilter::Warn);
     match level(verbose) {
         Some(level) => builder.filter_level(level),
         None => builder.parse_env("RUST_LOG"),

@@ -21,18 +21,24 @@ use crate::settings::{EnvSetting, Settings};
 pub struct Surroundings {
     /// The environment variables.
     pub variables: Vec<(OsString, OsString)>,
-    /// The host CPUs this process may run on, or empty if that is not known.
-    pub cpus: Vec<usize>,
+    /// The host CPUs this process may run on; `None` to ask only if someone wants to be bound to one.
+    pub cpus: Option<Vec<usize>>,
 }
 
 impl Surroundings {
     /// Those of this process.
     #[must_use]
     pub fn of_this_process() -> Self {
-        let set = rustix::thread::sched_getaffinity(None);
-        let cpus =
-            set.map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect());
-        Self { variables: std::env::vars_os().collect(), cpus: cpus.unwrap_or_default() }
+        Self { variables: std::env::vars_os().collect(), cpus: None }
+    }
+
+    /// The host CPUs this process may run on, or none if that is not known.
+    fn cpus(&self) -> Vec<usize> {
+        let ask = || {
+            let set = rustix::thread::sched_getaffinity(None).ok()?;
+            Some((0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
+        };
+        self.cpus.clone().or_else(ask).unwrap_or_default()
     }
 
     /// The value of an environment variable, unless it is not set or empty.
@@ -171,9 +177,9 @@ fn check(settings: &Settings, surroundings: &Surroundings) -> Result<(), String>
         let cpus = cpus.get();
         return Err(format!("the affinity lists {listed} host CPUs for {cpus} vCPUs; list one for each"));
     }
-    let missing = affinity.cpus().iter().find(|cpu| !surroundings.cpus.contains(cpu));
-    if let Some(missing) = missing.filter(|_| !surroundings.cpus.is_empty()) {
-        let allowed = &surroundings.cpus;
+    let allowed = surroundings.cpus();
+    let missing = affinity.cpus().iter().find(|cpu| !allowed.contains(cpu));
+    if let Some(missing) = missing.filter(|_| !allowed.is_empty()) {
         return Err(format!(
             "the affinity names host CPU {missing}, but this process may only use {allowed:?}"
         ));

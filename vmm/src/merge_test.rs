@@ -15,7 +15,7 @@ fn run(args: &[&str]) -> RunArgs {
 fn around(variables: &[(&str, &str)]) -> Surroundings {
     let home = [("XDG_CONFIG_HOME", "/nonexistent")];
     let variables = home.iter().chain(variables).map(|(name, value)| (name.into(), value.into())).collect();
-    Surroundings { variables, cpus: vec![0, 1, 2, 3] }
+    Surroundings { variables, cpus: Some(vec![0, 1, 2, 3]) }
 }
 
 fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
@@ -120,7 +120,7 @@ fn the_file_comes_from_the_command_line_the_environment_or_the_xdg_folder() {
     let xdg = folder.path().to_str().unwrap();
     let size = |args: &[&str], variables: &[(&str, &str)]| {
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let surroundings = Surroundings { variables, cpus: Vec::new() };
+        let surroundings = Surroundings { variables, cpus: Some(Vec::new()) };
         resolve(run(args), &surroundings).unwrap().config.memory.size.map(|size| size >> 20)
     };
     assert_eq!(

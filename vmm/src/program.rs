@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
-use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
@@ -17,7 +16,7 @@ use crate::{ctl, exit_code, logging, output, run};
 ///
 /// Everything that goes wrong is told on standard error. The exit code is for `main` to return; see [`exit_code`].
 #[must_use]
-pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match Cli::try_parse_from(words) {
         Ok(cli) => {
             logging::init(cli.verbose);
@@ -25,10 +24,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => tell(&error),
     };
-    ExitCode::from(done.unwrap_or_else(|error| {
+    done.unwrap_or_else(|error| {
         output::report(&error);
         error.exit_code()
-    }))
+    })
 }
 
 fn execute(action: Action) -> Result<u8, Error> {

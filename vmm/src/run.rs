@@ -1,11 +1,11 @@
 //! `vmm run`.
 
+use libc::SIGTERM;
 use log::{info, warn};
 use nerite_control::Server;
 use nerite_machine::config::{FileLimits, Output};
 use nerite_machine::{Config, Machine, Opened, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::SIGTERM;
 
 use crate::cli::RunArgs;
 use crate::error::Error;
@@ -43,7 +43,9 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     }
     let running = opened.build().and_then(Machine::start).map_err(failed)?;
     let serving = server.map(|server| server.start(running.handle())).transpose()?;
-    let (outcome, report) = running.wait_and_report(Some(signals.fd()));
+    let (outcome, report, remains) = running.wait_and_leave(Some(signals.fd()));
+    // The process ends in a moment, which gives everything back.
+    std::mem::forget(remains);
     drop(serving);
     statistics.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))

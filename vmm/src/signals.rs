@@ -1,19 +1,21 @@
 //! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, the second one is not.
 
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::{flag, low_level::pipe};
+use libc::{SIGHUP, SIGINT, SIGTERM, c_int};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::exit_code;
 
 /// The signals that end a run.
-const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+const ENDING: [c_int; 3] = [SIGINT, SIGTERM, SIGHUP];
+
+/// The signal that came first; 0 before.
+static FIRST: AtomicI32 = AtomicI32::new(0);
+/// An eventfd that stays open for as long as the process lives; -1 before there is one.
+static EVENT: AtomicI32 = AtomicI32::new(-1);
 
 /// Signals that have been taken over from the system's default, which is to end the process at once.
 ///
@@ -21,78 +23,73 @@ const ENDING: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 /// so that a user can get away even if something hangs. They stay taken over for as long as the process lives.
 #[derive(Debug)]
 pub struct Signals {
-    readable: UnixStream,
-    first: Arc<AtomicUsize>,
+    event: BorrowedFd<'static>,
 }
 
 impl Signals {
     /// Takes the signals over, except those that are ignored (as `nohup` arranges for SIGHUP, and a shell for the SIGINT
-    /// of a background job).
+    /// of a background job). Once a process.
     ///
     /// # Errors
     ///
-    /// If the system refuses a socket or a signal handler.
+    /// If the system refuses an eventfd or a signal handler.
     pub fn listen() -> io::Result<Self> {
-        let (readable, writable) = UnixStream::pair()?;
-        let seen = Arc::new(AtomicBool::new(false));
-        let first = Arc::new(AtomicUsize::new(0));
-        let ignored = ignored_signals();
-        for signal in ENDING.into_iter().filter(|&signal| !is_in(ignored, signal)) {
-            // The order counts: on the first signal, the flag that means "not the first" is not set yet.
-            let code = i32::from(exit_code::from_signal(signal));
-            flag::register_conditional_shutdown(signal, code, Arc::clone(&seen))?;
-            flag::register(signal, Arc::clone(&seen))?;
-            flag::register_usize(signal, Arc::clone(&first), usize::try_from(signal).unwrap_or_default())?;
-            pipe::register(signal, writable.try_clone()?)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let event = leak(event);
+        EVENT.store(event.as_raw_fd(), Ordering::SeqCst);
+        for signal in ENDING {
+            take_over(signal)?;
         }
-        Ok(Self { readable, first })
+        Ok(Self { event })
     }
 
     /// A descriptor that becomes readable with the first signal.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.readable.as_fd()
+        self.event.as_fd()
     }
 
     /// The signal that came, if one did.
     #[must_use]
     pub fn received(&self) -> Option<i32> {
-        i32::try_from(self.first.load(Ordering::SeqCst)).ok().filter(|&signal| signal != 0)
+        Some(FIRST.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
     }
 }
 
-/// The mask of ignored signals, bit n-1 for signal n (proc(5), `SigIgn` in `/proc/pid/status`); 0 if it is not known.
-fn ignored_signals() -> u64 {
-    fs::read_to_string("/proc/self/status").ok().and_then(|status| parse_ignored(&status)).unwrap_or(0)
+/// Keeps a descriptor open for as long as the process lives.
+fn leak(fd: OwnedFd) -> BorrowedFd<'static> {
+    // SAFETY: it is open, its owner has given it up, and nobody else closes it.
+    unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 
-fn parse_ignored(status: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
-fn is_in(mask: u64, signal: i32) -> bool {
-    u32::try_from(signal - 1).ok().and_then(|bit| mask.checked_shr(bit)).is_some_and(|mask| mask & 1 == 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mask_of_ignored_signals() {
-        let status = "Name:\tvmm\nSigBlk:\t0000000000000002\nSigIgn:\t0000000000001001\nSigCgt:\t0\n";
-        let mask = parse_ignored(status).unwrap();
-        assert!(is_in(mask, SIGHUP));
-        assert!(is_in(mask, 13));
-        assert!(!is_in(mask, SIGINT));
-        assert!(!is_in(mask, 0) && !is_in(mask, 65));
-        assert_eq!(parse_ignored("Name:\tvmm\n"), None);
+/// Installs the handler, and takes it back if the signal was ignored until then.
+fn take_over(signal: c_int) -> io::Result<()> {
+    // SAFETY: for this structure of integers and a pointer all zeros are a valid value: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
+    action.sa_flags = libc::SA_RESTART;
+    let mut old = action;
+    // SAFETY: both structures live through the call, and the handler does only what a signal handler may.
+    if unsafe { libc::sigaction(signal, &raw const action, &raw mut old) } != 0 {
+        return Err(io::Error::last_os_error());
     }
-
-    #[test]
-    fn this_process_has_a_mask() {
-        // Rust's runtime ignores SIGPIPE.
-        assert!(is_in(ignored_signals(), 13));
+    if old.sa_sigaction == libc::SIG_IGN {
+        // SAFETY: as above; this is what was there before.
+        if unsafe { libc::sigaction(signal, &raw const old, std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
+    Ok(())
+}
+
+/// Calls only what is safe in a signal handler (signal-safety(7)), and leaves `errno` alone.
+extern "C" fn on_signal(signal: c_int) {
+    if FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        // SAFETY: it ends the process, from wherever it is.
+        unsafe { libc::_exit(exit_code::from_signal(signal).into()) }
+    }
+    // SAFETY: the handler is installed after the eventfd is, which is never closed.
+    let event = unsafe { BorrowedFd::borrow_raw(EVENT.load(Ordering::SeqCst)) };
+    // It can only be full, and then it is readable.
+    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }

@@ -29,23 +29,36 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the release `vmm` and says where it is.
+/// Without shared libraries to find and link at every start. Set here and not for the whole repository, so that other builds
+/// need no static C library.
+const STATIC: &str = r#"target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static"]"#;
+/// Named, so that the setting is for the program, and not for what runs while it is built.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds the release `vmm`, statically linked where that can be done, and says where it is.
 pub(crate) fn vmm() -> Result<PathBuf> {
     let step = progress::step("building vmm");
     let mut command = cargo();
-    command.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "nerite-vmm",
-        "--bin",
-        "vmm",
-        "--target-dir",
-    ]);
-    run(command.arg(paths::target()), "the sources of vmm")?;
+    command.args(["build", "--quiet", "--release", "--package", "nerite-vmm", "--bin", "vmm"]);
+    let folder = if has_static_libc() {
+        command.args(["--target", TARGET, "--config", STATIC]);
+        paths::target().join(TARGET)
+    } else {
+        progress::say(
+            "linking vmm dynamically: there is no libc.a (Debian: libc6-dev, Fedora: glibc-static)",
+        );
+        paths::target()
+    };
+    run(command.arg("--target-dir").arg(paths::target()), "the sources of vmm")?;
     step.done();
-    Ok(paths::target().join("release/vmm"))
+    Ok(folder.join("release/vmm"))
+}
+
+/// Whether the C compiler knows where a static C library is.
+fn has_static_libc() -> bool {
+    let output = Command::new("cc").arg("-print-file-name=libc.a").output();
+    // It prints the bare name of what it does not find.
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().starts_with('/'))
 }
 
 /// Runs a command whose output is of interest only when it fails.

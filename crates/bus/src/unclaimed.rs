@@ -1,6 +1,6 @@
 //! Logging accesses to addresses that nobody has, without letting a guest flood the log.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Width;
@@ -10,7 +10,7 @@ pub const MAX_LOGGED: usize = 256;
 
 #[derive(Debug, Default)]
 pub(crate) struct Unclaimed {
-    seen: Mutex<HashSet<u64>>,
+    seen: Mutex<BTreeSet<u64>>,
 }
 
 impl Unclaimed {

@@ -19,6 +19,8 @@ use rustix::io::Errno;
 pub enum Sink {
     /// To a file, pipe or terminal.
     Fd(OwnedFd),
+    /// To standard output, whatever that is.
+    Stdout,
     /// Nowhere.
     Null,
 }
@@ -127,6 +129,7 @@ impl Console {
     pub fn sink(&self) -> Option<BorrowedFd<'_>> {
         match &self.sink {
             Sink::Fd(fd) => Some(fd.as_fd()),
+            Sink::Stdout => Some(rustix::stdio::stdout()),
             Sink::Null => None,
         }
     }
@@ -165,14 +168,14 @@ impl Console {
     }
 
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let Sink::Fd(fd) = &self.sink else { return Ok(()) };
+        let Some(fd) = self.sink() else { return Ok(()) };
         while !bytes.is_empty() {
             match rustix::io::write(fd, bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(Errno::INTR) if !self.stopping.load(Ordering::Acquire) => {}
                 // A sink that somebody else made non-blocking: wait until it takes more.
-                Err(Errno::AGAIN) => wait_writable(fd.as_fd(), &self.stopping)?,
+                Err(Errno::AGAIN) => wait_writable(fd, &self.stopping)?,
                 Err(error) => return Err(error.into()),
             }
         }

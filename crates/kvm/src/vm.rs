@@ -8,7 +8,7 @@ use kvm_bindings::{
     KVM_SYNC_X86_REGS, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
     KVM_X86_DISABLE_EXITS_CSTATE, KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_MWAIT,
     KVM_X86_DISABLE_EXITS_PAUSE, Msrs, kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config,
-    kvm_userspace_memory_region,
+    kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
@@ -138,13 +138,18 @@ impl Vm {
         let mut vcpu = KvmVcpu::new(index, fd, self.syncs_regs, self.ram.clone())?;
         set_cpuid(&vcpu, &setup.cpuid)?;
         set_msrs(&vcpu, index, &setup.msrs)?;
-        vcpu.set_special_regs(&setup.special_regs)?;
+        // A new vCPU has no interrupt pending, which is all that these registers have beyond ours.
+        let mut sregs = kvm_sregs::default();
+        convert::special_regs_to_kvm(&setup.special_regs, &mut sregs);
+        vcpu.fd.set_sregs(&sregs).map_err(vcpu.engine_error("KVM_SET_SREGS"))?;
         vcpu.set_regs(&setup.regs)?;
         self.ring.get_or_init(|| Arc::new(Ring::new(vcpu.pages.clone())));
-        // All vCPUs start at the entry point, none waits for INIT and SIPI.
-        vcpu.fd
-            .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
-            .map_err(vcpu.engine_error("KVM_SET_MP_STATE"))?;
+        // All vCPUs start at the entry point, none waits for INIT and SIPI. The first one never does.
+        if index != 0 {
+            vcpu.fd
+                .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
+                .map_err(vcpu.engine_error("KVM_SET_MP_STATE"))?;
+        }
         Ok(vcpu)
     }
 

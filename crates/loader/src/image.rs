@@ -1,7 +1,8 @@
 //! [`Image`]: what a user names on the command line.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::archive::{Archive, GZIP_MAGIC};
@@ -44,6 +45,7 @@ pub enum Format {
 pub struct ImageSource {
     path: PathBuf,
     file: File,
+    size: u64,
 }
 
 impl ImageSource {
@@ -55,7 +57,7 @@ impl ImageSource {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
         match open_file(&path) {
-            Ok(file) => Ok(Self { path, file }),
+            Ok((file, size)) => Ok(Self { path, file, size }),
             Err(error) => Err(Error::InFile { path, error: Box::new(error) }),
         }
     }
@@ -66,7 +68,7 @@ impl ImageSource {
     ///
     /// As [`Image::read`].
     pub fn read(self, limits: &Limits) -> Result<Image, Error> {
-        read_file(&self.file, limits)
+        read_file(&self.file, self.size, limits)
             .and_then(|bytes| Image::parse(bytes, limits))
             .map_err(|error| Error::InFile { path: self.path, error: Box::new(error) })
     }
@@ -170,25 +172,35 @@ fn parse_inner(bytes: Bytes, limits: &Limits) -> Result<Kernel, Error> {
     }
 }
 
-/// Opens a regular file.
-fn open_file(path: &Path) -> Result<File, Error> {
-    // Before opening, because opening a pipe blocks.
-    if !std::fs::metadata(path).map_err(Error::Read)?.is_file() {
-        return Err(Error::NotAFile);
-    }
-    File::open(path).map_err(Error::Read)
+/// `O_NONBLOCK` on x86-64 (asm-generic/fcntl.h).
+const NONBLOCK: i32 = 0o4000;
+
+/// Opens a regular file, and says how long it is.
+fn open_file(path: &Path) -> Result<(File, u64), Error> {
+    // Opening a pipe would block; for regular files the flag has no meaning.
+    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(Error::Read)?;
+    let metadata = file.metadata().map_err(Error::Read)?;
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Error::NotAFile) }
 }
 
-/// Reads a file, up to the limit.
-fn read_file(file: &File, limits: &Limits) -> Result<Vec<u8>, Error> {
+/// Reads a file of that size, up to the limit.
+fn read_file(file: &File, size: u64, limits: &Limits) -> Result<Vec<u8>, Error> {
     let limit = limits.max_file;
-    let size = file.metadata().map_err(Error::Read)?.len();
     if size > limit {
         return Err(Error::TooLarge { size, limit });
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    // One more than the limit, so that a file that grows meanwhile is noticed.
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::Read)?;
+    // As long as it is now: what is added meanwhile is not part of it. Large ones are fresh memory, which nobody zeroes.
+    let mut bytes = vec![0; usize::try_from(size).map_err(|_| Error::TooLarge { size, limit })?];
+    let (mut file, mut length) = (file, 0_usize);
+    while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(read) => length = length.saturating_add(read),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::Read(error)),
+        }
+    }
+    bytes.truncate(length);
     Ok(bytes)
 }
 

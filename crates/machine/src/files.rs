@@ -1,6 +1,6 @@
 //! The files a machine's guest sees: what the user mounts, and what its image brings along.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub(crate) fn take(
 /// Regular files, and hard links to them. A symbolic link in an image is not followed by anyone.
 fn image_files(archive: &Arc<Archive>) -> Vec<ImageFile> {
     // By name, because a hostile image can have as many links as it likes.
-    let regular: HashMap<&[u8], usize> = (0..)
+    let regular: BTreeMap<&[u8], usize> = (0..)
         .zip(archive.entries())
         .filter(|(_, entry)| entry.kind == EntryKind::File)
         .map(|(index, entry)| (entry.relative_name(), index))

@@ -25,8 +25,8 @@ pub(crate) struct HaltWatch {
     handle: Handle,
     interval: Duration,
     next: Instant,
-    /// Processor time of this process when the interval began.
-    used: Duration,
+    /// Processor time of this process when the interval began; not asked for until there was one, as many machines are gone by then.
+    used: Option<Duration>,
 }
 
 fn process_time() -> Duration {
@@ -36,7 +36,7 @@ fn process_time() -> Duration {
 impl HaltWatch {
     pub(crate) fn new(handle: Handle) -> Self {
         let now = Instant::now();
-        Self { handle, interval: FIRST, next: after(now, FIRST), used: process_time() }
+        Self { handle, interval: FIRST, next: after(now, FIRST), used: None }
     }
 
     /// When to look next.
@@ -49,12 +49,17 @@ impl HaltWatch {
         if Instant::now() < self.next {
             return false;
         }
-        let used = process_time().saturating_sub(self.used);
+        let Some(before) = self.used else {
+            self.used = Some(process_time());
+            self.next = after(Instant::now(), FIRST);
+            return false;
+        };
+        let used = process_time().saturating_sub(before);
         let is_idle = used < self.interval.checked_div(IDLE_PART).unwrap_or_default();
         let halted = is_idle && (0..self.handle.vcpu_count()).all(|index| self.is_halted(index));
         self.interval = if is_idle { self.interval.saturating_mul(2).min(LONGEST) } else { FIRST };
         self.next = after(Instant::now(), self.interval);
-        self.used = process_time();
+        self.used = Some(process_time());
         halted
     }
 

@@ -46,6 +46,7 @@ mod report;
 mod running;
 #[cfg(test)]
 mod testing;
+mod timeline;
 mod vcpu_thread;
 
 pub use config::Config;
@@ -58,7 +59,8 @@ pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network};
 pub use opened::Opened;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
-pub use running::{Outcome, Running};
+pub use running::{Outcome, Remains, Running};
+pub use timeline::{Step, Timeline};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

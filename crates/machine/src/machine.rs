@@ -24,7 +24,7 @@ use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::network::Network;
 use crate::plan::Plan;
 use crate::rate::Rate;
-use crate::{Error, Opened, Running, boot, files, posted, running};
+use crate::{Error, Opened, Running, Timeline, boot, files, posted, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub struct Machine {
     pub(crate) loaded: LoadedKernel,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) vcpus: Vec<KvmVcpu>,
+    /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it alive.
+    pub(crate) vm: Vm,
     pub(crate) affinity: Vec<usize>,
     pub(crate) platform: Arc<Platform>,
     pub(crate) console: Arc<Console>,
@@ -43,6 +45,7 @@ pub struct Machine {
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) network: Network,
+    pub(crate) timeline: Timeline,
 }
 
 impl Machine {
@@ -58,9 +61,12 @@ impl Machine {
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { config, image, system, mounts, output, input, tracer, links, confinement } = opened;
+        let Opened { config, image, system, mounts, output, input, tracer, links, confinement, mut timeline } =
+            opened;
         let config = &config;
+        timeline.done("confine the process");
         let image = image.read(&Limits::default())?;
+        timeline.done("read and check the image");
         let mut plan = Plan::new(config, &image)?;
         let stop_event =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
@@ -69,12 +75,16 @@ impl Machine {
         let kernel = image.kernel();
 
         let system = system?;
-        let max_vcpus = system.max_vcpus();
-        if usize::try_from(plan.cpus).is_ok_and(|cpus| cpus > max_vcpus) {
-            return Err(nerite_kvm::Error::TooManyVcpus { asked: plan.cpus, allowed: max_vcpus }.into());
+        // Every KVM allows one.
+        if plan.cpus > 1 {
+            let allowed = system.max_vcpus();
+            if usize::try_from(plan.cpus).is_ok_and(|cpus| cpus > allowed) {
+                return Err(nerite_kvm::Error::TooManyVcpus { asked: plan.cpus, allowed }.into());
+            }
         }
         let host_cpuid = system.supported_cpuid()?;
 
+        timeline.done("plan");
         let random = if config.memory.aslr { random()? } else { 0 };
         let layout = boot::lay_out(kernel, &plan, config.memory.aslr, random, &host_cpuid)?;
         log::debug!("{layout:x?}");
@@ -82,11 +92,14 @@ impl Machine {
             Backing { thp: config.memory.thp, ksm: config.memory.ksm, hugepages: config.memory.hugepages };
         let regions = boot::regions(&layout, kernel.version(), backing.hugepages);
         let ram = Arc::new(GuestRam::new(&regions, &backing)?);
+        timeline.done("map guest memory");
         let loaded = boot::load(kernel, &layout, &ram)?;
+        timeline.done("load the kernel");
 
         let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };
         let vm = Vm::new(&system, ram.clone(), &options)?;
         let network = Network::new(links, &vm, &ram, plan.cpus)?;
+        timeline.done("create the VM");
         let addresses = boot::addresses(&layout, &loaded);
         let tsc_deadline = system.has_tsc_deadline_timer();
         let vcpus = (0..plan.cpus)
@@ -97,6 +110,7 @@ impl Machine {
                 vm.create_vcpu(index, &VcpuSetup { regs, special_regs, msrs, cpuid })
             })
             .collect::<Result<Vec<_>, _>>()?;
+        timeline.done("create the vCPUs");
         let tsc_khz = vcpus.first().and_then(Vm::tsc_khz);
         boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz, !network.bridge().is_empty())?;
 
@@ -118,6 +132,7 @@ impl Machine {
         let platform = Arc::new(platform(calls, posted, network.bridge())?);
         let affinity = config.cpus.affinity.clone();
         let observe = config.observe.clone();
+        timeline.done("describe the machine");
         Ok(Self {
             system,
             confinement,
@@ -125,6 +140,7 @@ impl Machine {
             loaded,
             ram,
             vcpus,
+            vm,
             affinity,
             platform,
             console,
@@ -133,6 +149,7 @@ impl Machine {
             observe,
             tracer,
             network,
+            timeline,
         })
     }
 

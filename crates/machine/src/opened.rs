@@ -13,7 +13,7 @@ use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_vcpu::Tracer;
 
 use crate::config::{Config, Output};
-use crate::{Error, Machine, network};
+use crate::{Error, Machine, Timeline, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
@@ -31,6 +31,7 @@ pub struct Opened {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) links: Vec<Connection>,
     pub(crate) confinement: Option<Confinement>,
+    pub(crate) timeline: Timeline,
 }
 
 impl Opened {
@@ -39,22 +40,26 @@ impl Opened {
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
     pub fn open(config: &Config) -> Result<Self, Error> {
+        let mut timeline = Timeline::begin();
         let image = ImageSource::open(&config.image)?;
         let mounts = Mounts::open(&config.mounts)?;
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
         let links = network::open(&config.network)?;
+        let system = System::open();
+        timeline.done("open files and KVM");
         Ok(Self {
             config: config.clone(),
             image,
-            system: System::open(),
+            system,
             mounts,
             output,
             input,
             tracer,
             links,
             confinement: None,
+            timeline,
         })
     }
 
@@ -106,10 +111,7 @@ impl OpenOutput {
     fn open(output: &Output) -> Result<Self, Error> {
         let (sink, file) = match output {
             Output::None => (Sink::Null, None),
-            Output::Stdout => {
-                let stdout = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
-                (Sink::Fd(stdout.map_err(|error| Error::Output(error.into()))?), None)
-            }
+            Output::Stdout => (Sink::Stdout, None),
             Output::File(path) => {
                 let failed = |source| Error::OutputFile { path: path.clone(), source };
                 let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);

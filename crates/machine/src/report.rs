@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::CardReport;
 use nerite_vcpu::{Histogram, Kind, Statistics};
 
+use crate::Timeline;
+
 /// How many ports that are no hypercall's are listed.
 const MAX_PORTS: usize = 16;
 
@@ -22,6 +24,8 @@ pub struct Report {
     pub memory_size: u64,
     /// What each network card has done.
     pub cards: Vec<CardReport>,
+    /// What the start took, step by step.
+    pub timeline: Option<Timeline>,
 }
 
 impl Report {
@@ -92,6 +96,12 @@ impl fmt::Display for Report {
         if total.completions > 0 {
             writeln!(f, "{:<18} {:>10}", "completions only", total.completions)?;
         }
+        if let Some(timeline) = &self.timeline {
+            writeln!(f, "\nstep of the start        time")?;
+            for (name, time) in timeline.durations() {
+                writeln!(f, "{name:<24} {:>10}", Time(time))?;
+            }
+        }
         let (calls, ports) = hypercalls(&total);
         if !calls.is_empty() {
             writeln!(f, "\nhypercalls              count")?;
@@ -154,6 +164,7 @@ mod tests {
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
             cards: Vec::new(),
+            timeline: None,
         }
     }
 

@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nerite_devices::Console;
-use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
+use nerite_kvm::{System, Vm};
 use nerite_loader::{Image, LoadedKernel};
 use nerite_vcpu::{Control, Exit, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,7 +19,7 @@ use crate::dispatch::{Dispatcher, End, Platform};
 use crate::halts::HaltWatch;
 use crate::posted::Clock;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
-use crate::{Error, Handle, Machine, Report};
+use crate::{Error, Handle, Machine, Report, Timeline};
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -58,10 +58,9 @@ impl fmt::Display for Outcome {
 }
 
 /// A machine whose vCPUs run.
-#[derive(Debug)]
 pub struct Running {
     handle: Handle,
-    threads: Vec<JoinHandle<Finished>>,
+    threads: Vec<JoinHandle<()>>,
     console: Arc<Console>,
     platform: Arc<Platform>,
     system: System,
@@ -70,12 +69,44 @@ pub struct Running {
     tracer: Option<Tracer>,
     deadline: Option<Instant>,
     halts: Option<HaltWatch>,
+    timeline: Timeline,
+    /// Whether what it takes to find out is to be spent on the report.
+    statistics: bool,
+    /// The vCPUs whose threads are through with them.
+    ended: Vec<Box<dyn Send>>,
+    _vm: Vm,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("handle", &self.handle)
+            .field("loaded", &self.loaded)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The memory, descriptors and threads of a machine that has ended. They are given back when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it takes time; a program that ends forgets it"]
+pub struct Remains {
+    running: Running,
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        for thread in self.running.threads.drain(..) {
+            // A panic was printed when it happened, and has been told as an error.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, .. } = machine;
-    let Machine { stop_event, stopping, observe, tracer, network, confinement, .. } = machine;
+    let Machine { stop_event, stopping, observe, tracer, network, confinement, mut timeline, vm, .. } =
+        machine;
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
@@ -84,6 +115,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         left: Mutex::new(vcpus.len()),
         one_left: Condvar::new(),
         confinement,
+        finished: Mutex::new(Vec::with_capacity(vcpus.len())),
     });
     let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
     for (control, vcpu) in controls.iter().zip(&vcpus) {
@@ -104,6 +136,10 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         tracer,
         deadline,
         halts,
+        timeline: Timeline::begin(),
+        statistics: observe.statistics,
+        ended: Vec::new(),
+        _vm: vm,
     };
     let cpus = affinity.into_iter().map(Some).chain(std::iter::repeat(None));
     for ((vcpu, cpu), control) in vcpus.into_iter().zip(cpus).zip(controls.iter()) {
@@ -126,6 +162,9 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
             }
         }
     }
+    timeline.done("start the vCPUs");
+    log::info!("{timeline}");
+    running.timeline = timeline;
     Ok(running)
 }
 
@@ -163,13 +202,23 @@ impl Running {
     }
 
     /// As [`Running::wait`], and says what the run was like.
-    pub fn wait_and_report(mut self, stop: Option<BorrowedFd<'_>>) -> (Result<Outcome, Error>, Report) {
+    pub fn wait_and_report(self, stop: Option<BorrowedFd<'_>>) -> (Result<Outcome, Error>, Report) {
+        let (outcome, report, _remains) = self.wait_and_leave(stop);
+        (outcome, report)
+    }
+
+    /// As [`Running::wait_and_report`], and leaves what is left of the machine to the caller. A program that ends now
+    /// [forgets](std::mem::forget) it: the host takes everything back anyway, and at once.
+    pub fn wait_and_leave(
+        mut self,
+        stop: Option<BorrowedFd<'_>>,
+    ) -> (Result<Outcome, Error>, Report, Remains) {
         if let Err(error) = self.attend(stop) {
             self.handle.shared.finish(u32::MAX, End::Host(error));
         }
         let mut report = Report::default();
         let outcome = self.take_down(stop, &mut report);
-        (outcome, report)
+        (outcome, report, Remains { running: self })
     }
 
     /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
@@ -301,22 +350,30 @@ impl Running {
         }
     }
 
-    fn take_down(mut self, stop: Option<BorrowedFd<'_>>, report: &mut Report) -> Result<Outcome, Error> {
+    fn take_down(&mut self, stop: Option<BorrowedFd<'_>>, report: &mut Report) -> Result<Outcome, Error> {
         self.stop_vcpus();
         let mut finished = Vec::new();
-        for thread in std::mem::take(&mut self.threads) {
-            finished.push(thread.join().map_err(|_| Error::Host {
+        for (vcpu, ended) in std::mem::take(&mut *lock(&self.handle.shared.finished)) {
+            finished.push(vcpu);
+            self.ended.push(ended);
+        }
+        if finished.len() < self.threads.len() {
+            return Err(Error::Host {
                 what: "running a vCPU's thread",
                 source: std::io::Error::other("it panicked; please report this"),
-            })?);
+            });
         }
+        finished.sort_by_key(|vcpu| vcpu.index);
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
         // No vCPU runs any more, so nobody waits for a frame.
         self.handle.network.halt();
         report.cards = self.handle.network.report();
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
-        report.memory_touched = self.handle.ram.touched();
+        if self.statistics {
+            report.memory_touched = self.handle.ram.touched();
+        }
+        report.timeline = Some(self.timeline.clone());
         log::info!("{}", report.total().exits);
         if let Some(tracer) = &self.tracer
             && let Err(error) = tracer.finish()
@@ -358,6 +415,8 @@ impl Running {
         let unwinder = Unwinder { ram: &self.handle.ram, kernel: self.image.kernel(), loaded: &self.loaded };
         let mut vcpus = Vec::new();
         for Finished { index, state, .. } in finished {
+            // One that ended by itself meanwhile has nothing to tell.
+            let Some(state) = state else { continue };
             let (regs, special_regs) = state?;
             let backtrace = unwinder.backtrace(&regs, &special_regs);
             vcpus.push(VcpuState { index, regs, special_regs, backtrace });

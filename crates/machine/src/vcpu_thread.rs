@@ -1,9 +1,9 @@
 //! The life of a vCPU's thread.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use nerite_arch::{Regs, SpecialRegs};
@@ -18,7 +18,6 @@ use crate::Error;
 use crate::dispatch::{Dispatcher, End};
 
 /// What the vCPU threads and the one that waits for them share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     /// Why the machine ends: the first reason counts.
     pub(crate) end: Mutex<Option<(u32, End)>>,
@@ -30,11 +29,19 @@ pub(crate) struct Shared {
     pub(crate) one_left: Condvar,
     /// What the process is confined to, if it is.
     pub(crate) confinement: Option<Confinement>,
+    /// What the vCPUs that have left give back, and the vCPUs themselves, so that none takes the time to close its own.
+    pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Send>)>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these locks is whole at every moment.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("end", &self.end).field("left", &self.left).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -56,7 +63,8 @@ impl Shared {
 pub(crate) struct Finished {
     pub(crate) index: u32,
     pub(crate) statistics: Statistics,
-    pub(crate) state: Result<(Regs, SpecialRegs), nerite_vcpu::Error>,
+    /// Its registers, unless the guest ended itself here: nobody asks for them then.
+    pub(crate) state: Option<Result<(Regs, SpecialRegs), nerite_vcpu::Error>>,
 }
 
 /// What is put around a vCPU.
@@ -79,8 +87,8 @@ pub(crate) struct Task {
 }
 
 /// Runs a vCPU to the machine's end.
-pub(crate) fn run(vcpu: KvmVcpu, task: Task) -> Finished {
-    let _leaving = Leaving { shared: task.shared.clone(), control: task.control.clone() };
+pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
+    let mut leaving = Leaving { shared: task.shared.clone(), control: task.control.clone(), end: None };
     let timer = task
         .deadline
         .filter(|_| vcpu.index() == 0)
@@ -88,21 +96,22 @@ pub(crate) fn run(vcpu: KvmVcpu, task: Task) -> Finished {
     if let Some(Err(error)) = timer {
         task.shared.finish(vcpu.index(), End::Host(error.into()));
     }
-    if task.layers.statistics {
+    let end = if task.layers.statistics {
         with_trace(Measured::new(vcpu), task)
     } else {
         with_trace(Counted::new(vcpu), task)
-    }
+    };
+    leaving.end = Some(end);
 }
 
-fn with_trace<V: Vcpu>(vcpu: V, task: Task) -> Finished {
+fn with_trace<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
     match task.layers.tracer.clone() {
         Some(tracer) => run_loop(Traced::new(vcpu, tracer), task),
         None => run_loop(vcpu, task),
     }
 }
 
-fn run_loop<V: Vcpu>(mut vcpu: V, task: Task) -> Finished {
+fn run_loop<V: Vcpu + Send + 'static>(mut vcpu: V, task: Task) -> (u32, End) {
     let Task { cpu, mut dispatcher, control, shared, .. } = task;
     let index = vcpu.index();
     let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
@@ -113,26 +122,32 @@ fn run_loop<V: Vcpu>(mut vcpu: V, task: Task) -> Finished {
         Err(error) => End::Host(error),
     };
     log::debug!("vCPU {index}: {end:?}");
-    shared.finish(index, end);
-    let state = vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?)));
-    Finished { index, statistics: vcpu.statistics().unwrap_or_default(), state }
+    let state = (!matches!(end, End::Exited(_)))
+        .then(|| vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?))));
+    let finished = Finished { index, statistics: vcpu.statistics().unwrap_or_default(), state };
+    lock(&shared.finished).push((finished, Box::new(vcpu)));
+    (index, end)
 }
 
 /// Says, when it is dropped, that a vCPU's thread has left its loop: also if that was by a panic.
 struct Leaving {
     shared: Arc<Shared>,
     control: Arc<Control>,
+    /// Why, with the vCPU's index; none after a panic.
+    end: Option<(u32, End)>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.shared.finish(u32::MAX, End::Stopped);
-        }
         self.control.leave();
-        let mut left = lock(&self.shared.left);
-        *left = left.saturating_sub(1);
-        self.shared.one_left.notify_all();
+        {
+            let mut left = lock(&self.shared.left);
+            *left = left.saturating_sub(1);
+            self.shared.one_left.notify_all();
+        }
+        // Last: whoever takes the machine down then need not kick this thread out of anything.
+        let (index, end) = self.end.take().unwrap_or((u32::MAX, End::Stopped));
+        self.shared.finish(index, end);
     }
 }
 

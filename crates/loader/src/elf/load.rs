@@ -1,6 +1,6 @@
 //! Copying a kernel into guest memory and relocating it.
 
-use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Permissions};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Le64, Permissions, VolatileMemory as _};
 
 use super::relocation::{Relocations, Value};
 use super::{Kernel, Tls};
@@ -50,21 +50,41 @@ impl Kernel {
                 .write_slice(data, GuestAddress(segment.address.wrapping_add(bias)))
                 .map_err(Error::Memory)?;
         }
+        self.relocate(memory, start, bias)?;
+        let tls = self.tls().map(|tls| Tls { start: tls.start.wrapping_add(bias), ..tls });
+        Ok(LoadedKernel { entry: self.entry().wrapping_add(bias), start, end, tls })
+    }
+
+    /// Applies the relocations. Kernels have tens of thousands of them, so that looking up the memory region for each would take
+    /// most of the time of loading: where the kernel lies in one piece of host memory, that is done once.
+    fn relocate<M: GuestMemory + ?Sized>(&self, memory: &M, start: u64, bias: u64) -> Result<(), Error> {
+        let size = usize::try_from(self.mem_size()).unwrap_or(usize::MAX);
+        let mut pieces =
+            memory.get_slices(GuestAddress(start), size, Permissions::ReadWrite).map_err(Error::Memory)?;
+        let whole = pieces.next().and_then(Result::ok).filter(|piece| piece.len() == size);
+        let link_start = self.link_start();
+        let file = self.bytes.as_slice();
         Relocations::new(&self.tables, file, self.mem_size()).each(|relocation| {
-            let place = GuestAddress(relocation.place.wrapping_add(bias));
+            let address = GuestAddress(relocation.place.wrapping_add(bias));
+            let offset = usize::try_from(relocation.place.wrapping_sub(link_start)).unwrap_or(usize::MAX);
+            let field = whole.as_ref().and_then(|whole| whole.get_ref::<Le64>(offset).ok());
             let value = match relocation.value {
                 Value::Relative(value) => value.wrapping_add(bias),
                 Value::Fixed(value) => value,
                 Value::RelativeInPlace => {
-                    let mut addend = [0; 8];
-                    memory.read_slice(&mut addend, place).map_err(Error::Memory)?;
-                    u64::from_le_bytes(addend).wrapping_add(bias)
+                    let addend = match &field {
+                        Some(field) => field.load(),
+                        None => memory.read_obj(address).map_err(Error::Memory)?,
+                    };
+                    addend.to_native().wrapping_add(bias)
                 }
             };
-            memory.write_slice(&value.to_le_bytes(), place).map_err(Error::Memory)
-        })?;
-        let tls = self.tls().map(|tls| Tls { start: tls.start.wrapping_add(bias), ..tls });
-        Ok(LoadedKernel { entry: self.entry().wrapping_add(bias), start, end, tls })
+            match field {
+                Some(field) => field.store(Le64::from(value)),
+                None => memory.write_obj(Le64::from(value), address).map_err(Error::Memory)?,
+            }
+            Ok(())
+        })
     }
 
     /// Writes zeros where the kernel would be loaded at `start_address`.
