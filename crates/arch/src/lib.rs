@@ -42,6 +42,7 @@ pub mod boot_info;
 pub mod cpuid;
 mod error;
 pub mod fdt;
+mod fpu;
 pub mod gdt;
 pub mod hermit;
 pub mod paging;
@@ -49,6 +50,7 @@ mod regs;
 
 pub use cpuid::CpuidEntry;
 pub use error::Error;
+pub use fpu::Fpu;
 pub use regs::{DescriptorTable, Msr, Regs, Segment, SpecialRegs};
 
 /// The example of the README.

@@ -1,9 +1,12 @@
 //! Between Nerite's neutral state and KVM's structures, field by field.
 
 use kvm_bindings::{
-    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs,
+    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP,
+    KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_cpuid_entry2, kvm_dtable, kvm_guest_debug, kvm_regs,
+    kvm_segment, kvm_sregs,
 };
 use nerite_arch::{CpuidEntry, DescriptorTable, Regs, Segment, SpecialRegs};
+use nerite_vcpu::EngineDebug;
 
 /// The general registers of `$from` in the structure `$to`: both have the same fields, and no others.
 macro_rules! same_registers {
@@ -131,6 +134,26 @@ pub(crate) fn cpuid_to_kvm(from: &CpuidEntry) -> kvm_cpuid_entry2 {
         edx: from.edx,
         ..Default::default()
     }
+}
+
+/// How KVM is told what to stop at.
+pub(crate) fn debug_to_kvm(from: &EngineDebug) -> kvm_guest_debug {
+    let mut control = 0;
+    for (wanted, bits) in [
+        (from.single_step, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP),
+        (from.single_step && from.block_interrupts, KVM_GUESTDBG_BLOCKIRQ),
+        (from.software, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP),
+        (from.trap, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP),
+    ] {
+        control |= if wanted { bits } else { 0 };
+    }
+    let mut debug = kvm_guest_debug { control, ..Default::default() };
+    for (to, address) in debug.arch.debugreg.iter_mut().zip(from.address) {
+        *to = address;
+    }
+    let [.., dr7] = &mut debug.arch.debugreg;
+    *dr7 = from.dr7;
+    debug
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use kvm_bindings::KVM_MP_STATE_HALTED;
 use kvm_ioctls::{SyncReg, VcpuFd};
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_memory::GuestRam;
-use nerite_vcpu::{Entry, Error, Exit, Kicker, Vcpu};
+use nerite_vcpu::{EngineDebug, Entry, Error, Exit, Kicker, Vcpu};
 
 use crate::convert;
 use crate::exits::{self, Pending};
@@ -176,6 +176,30 @@ impl Vcpu for KvmVcpu {
 
     fn take_kick(&mut self) -> bool {
         self.kick.take()
+    }
+
+    fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
+        self.regs_are_fresh = false;
+        self.fd
+            .set_guest_debug(&convert::debug_to_kvm(debug))
+            .map_err(self.engine_error("KVM_SET_GUEST_DEBUG"))
+    }
+
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        let xsave = self.fd.get_xsave().map_err(self.engine_error("KVM_GET_XSAVE"))?;
+        let bytes: Vec<u8> = xsave.region.iter().flat_map(|word| word.to_le_bytes()).collect();
+        Ok(Fpu::from_xsave(&bytes))
+    }
+
+    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
+        let mut xsave = self.fd.get_xsave().map_err(self.engine_error("KVM_GET_XSAVE"))?;
+        let bytes = fpu.to_xsave();
+        for (to, from) in xsave.region.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *to = u32::from_le_bytes(*from);
+        }
+        // SAFETY: KVM reads as much as KVM_GET_XSAVE wrote, 4096 bytes, unless the process has asked for features with larger
+        // state (arch_prctl), which nothing here does.
+        unsafe { self.fd.set_xsave(&xsave) }.map_err(self.engine_error("KVM_SET_XSAVE"))
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {

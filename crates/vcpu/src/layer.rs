@@ -1,8 +1,8 @@
 //! Wrapping a vCPU to watch or change its steps.
 
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 
-use crate::{Entry, Error, Exit, Kicker, Statistics, Vcpu};
+use crate::{DebugPlan, DebugStop, EngineDebug, Entry, Error, Exit, Kicker, Statistics, Vcpu};
 
 /// Something around a vCPU that takes part in its steps and leaves everything else to it. Each layer is a [`Vcpu`] itself.
 pub trait Layer {
@@ -26,6 +26,19 @@ pub trait Layer {
     /// # Errors
     /// As [`Vcpu::complete`].
     fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error>;
+
+    /// [`Vcpu::set_debug_plan`] of this layer.
+    ///
+    /// # Errors
+    /// As [`Vcpu::set_debug_plan`].
+    fn set_plan_layer(&mut self, plan: &DebugPlan) -> Result<(), Error> {
+        self.inner_mut().set_debug_plan(plan)
+    }
+
+    /// [`Vcpu::take_debug_stop`] of this layer.
+    fn take_stop_layer(&mut self) -> Option<DebugStop> {
+        self.inner_mut().take_debug_stop()
+    }
 
     /// [`Vcpu::statistics`] of this layer.
     fn statistics_layer(&self) -> Option<Statistics> {
@@ -76,6 +89,26 @@ impl<L: Layer> Vcpu for L {
 
     fn is_halted(&mut self) -> Result<bool, Error> {
         self.inner_mut().is_halted()
+    }
+
+    fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
+        self.inner_mut().set_engine_debug(debug)
+    }
+
+    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
+        self.set_plan_layer(plan)
+    }
+
+    fn take_debug_stop(&mut self) -> Option<DebugStop> {
+        self.take_stop_layer()
+    }
+
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        self.inner_mut().fpu()
+    }
+
+    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
+        self.inner_mut().set_fpu(fpu)
     }
 
     fn statistics(&self) -> Option<Statistics> {

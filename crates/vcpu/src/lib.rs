@@ -31,6 +31,7 @@
 
 mod control;
 mod counted;
+mod debug;
 mod error;
 mod exit;
 mod kick;
@@ -45,10 +46,14 @@ mod trace;
 
 use std::ops::ControlFlow;
 
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 
 pub use control::{AskError, Attended, Control, Held, Job};
 pub use counted::{Counted, ExitCounts};
+pub use debug::{
+    Access, DEBUG_REGISTERS, DR6_SINGLE_STEP, DebugPlan, DebugStop, Debugged, EngineDebug, Foresee, Native,
+    WatchKind, Watchpoint,
+};
 pub use error::Error;
 pub use exit::{Entry, Exit, InstructionBytes, InternalError, Kind, SystemEvent};
 pub use kick::{Kick, Kicker};
@@ -124,6 +129,43 @@ pub trait Vcpu {
     /// If the engine fails, or does not know.
     fn is_halted(&mut self) -> Result<bool, Error> {
         Err(Error::Unsupported { index: self.index(), what: "asking whether it is halted" })
+    }
+
+    /// Makes the engine watch the guest, from the next step on.
+    ///
+    /// # Errors
+    /// If the engine fails, or cannot do it.
+    fn set_engine_debug(&mut self, _debug: &EngineDebug) -> Result<(), Error> {
+        Err(Error::Unsupported { index: self.index(), what: "debugging" })
+    }
+
+    /// Says what to stop at; see [`Debugged`].
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    fn set_debug_plan(&mut self, _plan: &DebugPlan) -> Result<(), Error> {
+        Err(Error::Unsupported { index: self.index(), what: "debugging without --gdb" })
+    }
+
+    /// Why the last step ended with [`Exit::Debug`], once.
+    fn take_debug_stop(&mut self) -> Option<DebugStop> {
+        None
+    }
+
+    /// The registers of x87, SSE and AVX.
+    ///
+    /// # Errors
+    /// If the engine fails, or does not tell.
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        Err(Error::Unsupported { index: self.index(), what: "reading the vector registers" })
+    }
+
+    /// Sets the registers of x87, SSE and AVX.
+    ///
+    /// # Errors
+    /// If the engine fails, or cannot do it.
+    fn set_fpu(&mut self, _fpu: &Fpu) -> Result<(), Error> {
+        Err(Error::Unsupported { index: self.index(), what: "setting the vector registers" })
     }
 
     /// What was measured so far, if anything measures.
