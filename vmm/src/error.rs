@@ -44,6 +44,9 @@ pub enum Error {
     /// There is no control socket.
     #[error(transparent)]
     ControlSocket(#[from] nerite_control::ServerError),
+    /// There is no GDB server.
+    #[error(transparent)]
+    Debugger(#[from] nerite_gdb::ServerError),
     /// A running machine did not answer.
     #[error(transparent)]
     Control(#[from] nerite_control::ClientError),
@@ -71,6 +74,7 @@ impl Error {
                 _ => exit_code::HOST,
             },
             Self::Signals(_)
+            | Self::Debugger(_)
             | Self::ControlSocket(_)
             | Self::Control(_)
             | Self::Stdout(_)

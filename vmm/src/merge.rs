@@ -91,6 +91,10 @@ pub fn resolve(run: RunArgs, surroundings: &Surroundings) -> Result<Resolved, Er
         ..Settings::default()
     };
     let named = run.config.clone().or_else(|| surroundings.variable("HERMIT_CONFIG").map(PathBuf::from));
+    let mut observe = run.observe;
+    if observe.debugger().is_none() {
+        observe.gdb = surroundings.setting("HERMIT_GDB_PORT")?;
+    }
     let upper = Settings { app_args, ..Settings::from(run.settings) }.over(variables);
 
     let mut warnings = Vec::new();
@@ -111,8 +115,8 @@ pub fn resolve(run: RunArgs, surroundings: &Surroundings) -> Result<Resolved, Er
     }
     let env = environment(&settings.env, surroundings, &mut warnings);
     let containment = settings.containment.clone();
-    let config = Config { observe: run.observe.machine(), ..config(image, settings, env) };
-    Ok(Resolved { config, containment, file, warnings, observe: run.observe })
+    let config = Config { observe: observe.machine(), ..config(image, settings, env) };
+    Ok(Resolved { config, containment, file, warnings, observe })
 }
 
 /// Reads the configuration file that is named, or the first of the usual ones that exists.

@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
+use nerite_gdb::Address;
 use nerite_machine::Report;
-use nerite_machine::config::Observe;
+use nerite_machine::config::{Debug, Observe};
 
 use crate::error::Error;
 use crate::output;
@@ -37,6 +38,19 @@ pub struct ObserveArgs {
     /// It is accessible to this user only, and removed in the end.
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, help_heading = "Observation")]
     pub api_socket: Option<PathBuf>,
+
+    /// Hold the guest before its first instruction and wait for GDB [env: HERMIT_GDB_PORT]
+    ///
+    /// In GDB: `file IMAGE`, then `target remote :6677`. A port, tcp:ADDRESS:PORT or unix:PATH; without one, port 6677 of this
+    /// host. Whoever can reach a TCP port has the guest and all that it can reach.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, help_heading = "Observation")]
+    #[arg(default_missing_value = "6677", alias = "gdb-port")]
+    pub gdb: Option<Address>,
+
+    /// Let the guest run, and GDB attach when it likes
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, help_heading = "Observation")]
+    #[arg(default_missing_value = "6677", conflicts_with = "gdb")]
+    pub gdb_attach: Option<Address>,
 }
 
 impl ObserveArgs {
@@ -47,8 +61,16 @@ impl ObserveArgs {
             statistics: self.stats.is_some(),
             trace: self.trace.clone(),
             time_limit: self.time_limit,
-            keep_halted: self.api_socket.is_some(),
+            debug: self.debugger().map(|(_, start)| start),
+            keep_halted: self.api_socket.is_some() || self.debugger().is_some(),
         }
+    }
+
+    /// Where a debugger can connect, and whether the guest waits for it.
+    #[must_use]
+    pub fn debugger(&self) -> Option<(&Address, Debug)> {
+        let held = self.gdb.as_ref().map(|address| (address, Debug::Held));
+        held.or_else(|| self.gdb_attach.as_ref().map(|address| (address, Debug::Running)))
     }
 
     /// Opens where the statistics will go, while files can still be opened.

@@ -3,8 +3,8 @@
 use libc::SIGTERM;
 use log::{info, warn};
 use nerite_control::Server;
-use nerite_machine::config::{FileLimits, Output};
-use nerite_machine::{Config, Machine, Opened, Outcome};
+use nerite_machine::config::{Debug, FileLimits, Output};
+use nerite_machine::{Config, Handle, Machine, Opened, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
@@ -32,6 +32,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let descriptors = raise_descriptor_limit(&resolved.config.file_limits);
     let failed = |source| failed(&resolved.config, source);
     let mut statistics = resolved.observe.open_statistics()?;
+    let debugger =
+        resolved.observe.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
     let server = resolved.observe.api_socket.as_deref().map(Server::bind).transpose()?;
     let mut opened = Opened::open(&resolved.config).map_err(failed)?;
     // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until here, where opening can
@@ -42,13 +44,28 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
         warn!("{missing}");
     }
     let running = opened.build().and_then(Machine::start).map_err(failed)?;
+    let debugging =
+        debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
+    let debugging = debugging.transpose()?;
     let serving = server.map(|server| server.start(running.handle())).transpose()?;
     let (outcome, report, remains) = running.wait_and_leave(Some(signals.fd()));
     // The process ends in a moment, which gives everything back.
     std::mem::forget(remains);
-    drop(serving);
+    drop((serving, debugging));
     statistics.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))
+}
+
+/// Says where GDB can connect, and waits for it.
+fn start_debugger(
+    server: nerite_gdb::Server,
+    handle: Handle,
+    start: Option<Debug>,
+) -> Result<nerite_gdb::Serving, Error> {
+    let start = start.unwrap_or(Debug::Running);
+    let state = if start == Debug::Held { "the guest waits for it" } else { "the guest runs" };
+    output::say(&format!("vmm: GDB can connect to {}; {state}", server.address()));
+    Ok(server.start(handle, start)?)
 }
 
 /// What the program says of a machine that could not be made or go on.

@@ -13,7 +13,7 @@ use nerite_arch::hermit::{BootAddresses, BootState};
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::{cpuid, gdt};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{Entry, Exit, Vcpu};
+use nerite_vcpu::{EngineDebug, Entry, Exit, Native, Vcpu};
 
 use crate::{Error, KvmVcpu, Options, System, VcpuSetup, Vm};
 
@@ -85,14 +85,14 @@ pub fn host() -> HostKvm {
 
 /// The same for a KVM that is open already, so that nothing has to be opened.
 pub fn try_guest(system: &System) -> HostKvm {
-    match set_up(system).and_then(run) {
+    match set_up(system, &PROGRAM).and_then(run) {
         Ok(None) => HostKvm::Hardware,
         Ok(Some(reason)) => HostKvm::Emulating { reason },
         Err(reason) => HostKvm::None { reason },
     }
 }
 
-fn set_up(system: &System) -> Result<KvmVcpu, Error> {
+fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> {
     let bad = |error: &dyn fmt::Display| Error::Call {
         operation: "preparing the probe's memory",
         source: std::io::Error::other(error.to_string()),
@@ -104,7 +104,7 @@ fn set_up(system: &System) -> Result<KvmVcpu, Error> {
         ram.write(table.addr, table.bytes.as_slice()).map_err(|error| bad(&error))?;
     }
     ram.write(GDT, &gdt::bytes()).map_err(|error| bad(&error))?;
-    ram.write(CODE, &PROGRAM).map_err(|error| bad(&error))?;
+    ram.write(CODE, program).map_err(|error| bad(&error))?;
 
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
     let state = BootState::new(0, &addresses);
@@ -121,8 +121,52 @@ fn set_up(system: &System) -> Result<KvmVcpu, Error> {
     vm.create_vcpu(0, &setup)
 }
 
+/// Writes memory at RSI, stops at `int3`, and writes a port.
+const STOPS: [u8; 6] = [
+    0x89, 0x06, // mov [rsi], eax
+    0xcc, //       int3
+    0xe6, 0x80, // out 0x80, al
+    0xf4, //       hlt
+];
+/// The same without `int3`.
+const WATCHED: [u8; 6] = [0x89, 0x06, 0x90, 0xe6, 0x80, 0xf4];
+
+/// Finds out what the host's KVM can do for a debugger, by running guests. What fails cannot be done.
+pub fn debugging(system: &System) -> Native {
+    let first_exit = |program: &[u8], debug: EngineDebug| {
+        let mut vcpu = set_up(system, program).ok()?;
+        vcpu.set_engine_debug(&debug).ok()?;
+        Some((under_watchdog(&mut vcpu).ok()?, vcpu))
+    };
+    let software = EngineDebug { software: true, ..EngineDebug::default() };
+    let software = first_exit(&STOPS, software)
+        .is_some_and(|(exit, _)| matches!(exit, Exit::Debug { exception: 3, .. }));
+    // A write of the four bytes at 0, where RSI is; and the execution of the nop after it.
+    let dr7 = 0x000d_000a;
+    let address = [0, CODE.wrapping_add(2), 0, 0];
+    let hardware = first_exit(&WATCHED, EngineDebug { trap: true, address, dr7, ..EngineDebug::default() });
+    let is_hit = |exit: &Exit, register: u64| matches!(exit, Exit::Debug { dr6, .. } if dr6 & register != 0);
+    let hardware = hardware.is_some_and(|(exit, mut vcpu)| {
+        is_hit(&exit, 1) && under_watchdog(&mut vcpu).is_ok_and(|exit| is_hit(&exit, 2))
+    });
+    Native { software, hardware }
+}
+
 /// Runs the guest under a watchdog; says what it could not do, if anything.
 fn run(mut vcpu: KvmVcpu) -> Result<Option<String>, Error> {
+    Ok(match under_watchdog(&mut vcpu)? {
+        Exit::PortOut { port: PORT, value: REPORT, .. } => None,
+        Exit::InternalError(error) => Some(format!(
+            "SSE in the guest ends with internal error {}, instruction {}",
+            error.suberror, error.instruction
+        )),
+        Exit::Kicked => Some(format!("a guest of a dozen instructions did not end in {TIME_LIMIT:?}")),
+        other => Some(format!("SSE in the guest ends with {other:?}")),
+    })
+}
+
+/// Runs a guest to its next exit, but not for ever.
+fn under_watchdog(vcpu: &mut KvmVcpu) -> Result<Exit, Error> {
     let kicker = vcpu.kicker();
     let (done, wait) = channel::<()>();
     let watchdog = thread::spawn(move || {
@@ -134,15 +178,7 @@ fn run(mut vcpu: KvmVcpu) -> Result<Option<String>, Error> {
     drop(done);
     // It only sleeps and kicks, and cannot have panicked.
     let _ = watchdog.join();
-    Ok(match exit? {
-        Exit::PortOut { port: PORT, value: REPORT, .. } => None,
-        Exit::InternalError(error) => Some(format!(
-            "SSE in the guest ends with internal error {}, instruction {}",
-            error.suberror, error.instruction
-        )),
-        Exit::Kicked => Some(format!("a guest of a dozen instructions did not end in {TIME_LIMIT:?}")),
-        other => Some(format!("SSE in the guest ends with {other:?}")),
-    })
+    Ok(exit?)
 }
 
 #[cfg(test)]

@@ -56,9 +56,20 @@ pub struct Observe {
     pub trace: Option<PathBuf>,
     /// End the machine after this time, counted from its start.
     pub time_limit: Option<Duration>,
+    /// Let a debugger attach: to a machine that is held before its first instruction, or later.
+    pub debug: Option<Debug>,
     /// Leave a guest alone that has halted all its processors with interrupts off: somebody can still wake it by an NMI,
     /// or wants to look at it. Otherwise that is reported like a crash.
     pub keep_halted: bool,
+}
+
+/// How a machine begins that can be debugged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debug {
+    /// Held before its first instruction: each vCPU once, until somebody releases it.
+    Held,
+    /// As without a debugger.
+    Running,
 }
 
 /// Guest memory.

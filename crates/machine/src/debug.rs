@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nerite_arch::paging::{self, Translation};
 use nerite_arch::SpecialRegs;
+use nerite_arch::paging::{self, Root, Translation};
 use nerite_memory::GuestRam;
 use nerite_vcpu::{Attended, Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
 use rustix::event::{EventfdFlags, eventfd};
@@ -132,7 +132,11 @@ impl<V: Vcpu> Handler<V> for Stopper {
 /// # Errors
 /// If it leads nowhere.
 pub fn translate(ram: &GuestRam, special: &SpecialRegs, address: u64) -> Result<Translation, String> {
-    crate::crash::walk(ram, special, address)
+    match Root::of(special) {
+        Some(root) => paging::walk(root, address, |entry| ram.read_obj::<u64>(entry).ok())
+            .map_err(|error| error.to_string()),
+        None => Err(format!("guest-virtual address {address:#x}: the vCPU is not in 64-bit mode")),
+    }
 }
 
 /// Reads guest-virtual memory. Returns how many bytes could be read, from the first on.

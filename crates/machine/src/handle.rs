@@ -1,17 +1,19 @@
 //! Holding, asking and ending a running machine from any thread.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
-use nerite_vcpu::{AskError, Control, Held, RunState, Statistics, Vcpu};
+use nerite_vcpu::{AskError, Control, Held, Native, RunState, Statistics, Vcpu};
 
 use crate::Error;
+use crate::debug::DebugEvents;
 use crate::dispatch::End;
 use crate::network::Network;
-use crate::vcpu_thread::Shared;
+use crate::vcpu_thread::{Shared, lock};
 
 /// How long a vCPU may take to answer before it counts as waiting for the host.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -24,6 +26,10 @@ pub struct Handle {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) started: Instant,
     pub(crate) network: Network,
+    pub(crate) debug: Option<Arc<DebugEvents>>,
+    pub(crate) native: Native,
+    /// How much higher the kernel lies than it was linked for.
+    pub(crate) offset: u64,
 }
 
 /// Why a question about a vCPU has no answer.
@@ -175,6 +181,34 @@ impl Handle {
     /// As [`Handle::ask`], or if the engine fails.
     pub fn inject_nmi(&self, index: usize) -> Result<(), HandleError> {
         Ok(self.ask(index, |vcpu, _| vcpu.inject_nmi())??)
+    }
+
+    /// Where vCPUs leave word for a debugger, if the machine can be debugged.
+    pub fn debug_events(&self) -> Option<&Arc<DebugEvents>> {
+        self.debug.as_ref()
+    }
+
+    /// What the host's KVM can do for a debugger.
+    pub fn native_debug(&self) -> Native {
+        self.native
+    }
+
+    /// How much higher in memory the kernel lies than it was linked for.
+    pub fn kernel_offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What the guest ended itself with, if it did.
+    pub fn exit_code(&self) -> Option<i32> {
+        match &*lock(&self.shared.end) {
+            Some((_, End::Exited(code))) => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Readable when the machine is ending.
+    pub fn end_event(&self) -> BorrowedFd<'_> {
+        self.shared.stop_event.as_fd()
     }
 
     /// Ends the machine, as a signal would. Does not wait for it.

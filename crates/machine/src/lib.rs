@@ -30,6 +30,7 @@ mod boot;
 mod budget;
 pub mod config;
 mod crash;
+pub mod debug;
 mod dispatch;
 mod error;
 mod files;
@@ -48,6 +49,7 @@ mod running;
 mod testing;
 mod timeline;
 mod vcpu_thread;
+mod watch;
 
 pub use config::Config;
 pub use crash::{CrashReport, Frame, VcpuState};

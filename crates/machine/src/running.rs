@@ -14,7 +14,9 @@ use nerite_vcpu::{Control, Exit, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::config::Debug;
 use crate::crash::{CrashReport, Unwinder, VcpuState};
+use crate::debug::{DebugEvents, Stopper};
 use crate::dispatch::{Dispatcher, End, Platform};
 use crate::halts::HaltWatch;
 use crate::posted::Clock;
@@ -121,9 +123,27 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     for (control, vcpu) in controls.iter().zip(&vcpus) {
         control.set_kicker(vcpu.kicker());
     }
-    let layers = Layers { statistics: observe.statistics, tracer: tracer.clone() };
+    let debug = observe.debug.map(|_| DebugEvents::new().map(Arc::new)).transpose()?;
+    let layers = Layers {
+        statistics: observe.statistics,
+        tracer: tracer.clone(),
+        debug: debug.as_ref().map(|_| probe::debugging(&system)),
+    };
+    if observe.debug == Some(Debug::Held) {
+        controls.iter().for_each(|control| control.hold());
+    }
     let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
-    let handle = Handle { shared: shared.clone(), controls: controls.clone(), ram, started, network };
+    let offset = loaded.start.wrapping_sub(image.kernel().link_start());
+    let handle = Handle {
+        shared: shared.clone(),
+        controls: controls.clone(),
+        ram,
+        started,
+        network,
+        debug,
+        native: layers.debug.unwrap_or_default(),
+        offset,
+    };
     let halts = (!observe.keep_halted).then(|| HaltWatch::new(handle.clone()));
     let mut running = Running {
         handle,
@@ -146,7 +166,12 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         let index = vcpu.index();
         let task = Task {
             cpu,
-            dispatcher: Dispatcher::new(running.platform.clone(), control.clone(), deadline),
+            stopper: Stopper {
+                dispatcher: Dispatcher::new(running.platform.clone(), control.clone(), deadline),
+                control: control.clone(),
+                events: running.handle.debug.clone(),
+            },
+            ram: running.handle.ram.clone(),
             control: control.clone(),
             shared: shared.clone(),
             layers: layers.clone(),

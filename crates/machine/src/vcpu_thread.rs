@@ -8,14 +8,19 @@ use std::time::Instant;
 
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_kvm::KvmVcpu;
+use nerite_memory::GuestRam;
 use nerite_sandbox::{Confinement, ThreadKind};
-use nerite_vcpu::{Control, Counted, Measured, Statistics, Traced, Tracer, Vcpu, drive_controlled};
+use nerite_vcpu::{
+    Control, Counted, Debugged, Measured, Native, Statistics, Traced, Tracer, Vcpu, drive_controlled,
+};
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
 use std::os::fd::OwnedFd;
 
 use crate::Error;
-use crate::dispatch::{Dispatcher, End};
+use crate::debug::Stopper;
+use crate::dispatch::End;
+use crate::watch::Foresight;
 
 /// What the vCPU threads and the one that waits for them share.
 pub(crate) struct Shared {
@@ -72,13 +77,15 @@ pub(crate) struct Finished {
 pub(crate) struct Layers {
     pub(crate) statistics: bool,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) debug: Option<Native>,
 }
 
 /// Everything that a vCPU's thread needs besides the vCPU.
 pub(crate) struct Task {
     /// The host CPU to run on.
     pub(crate) cpu: Option<usize>,
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) stopper: Stopper,
+    pub(crate) ram: Arc<GuestRam>,
     pub(crate) control: Arc<Control>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) layers: Layers,
@@ -96,12 +103,22 @@ pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
     if let Some(Err(error)) = timer {
         task.shared.finish(vcpu.index(), End::Host(error.into()));
     }
-    let end = if task.layers.statistics {
+    let end = match task.layers.debug {
+        Some(native) => {
+            let foresight = Box::new(Foresight::new(task.ram.clone()));
+            with_statistics(Debugged::new(vcpu, native, foresight), task)
+        }
+        None => with_statistics(vcpu, task),
+    };
+    leaving.end = Some(end);
+}
+
+fn with_statistics<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
+    if task.layers.statistics {
         with_trace(Measured::new(vcpu), task)
     } else {
         with_trace(Counted::new(vcpu), task)
-    };
-    leaving.end = Some(end);
+    }
 }
 
 fn with_trace<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
@@ -112,12 +129,12 @@ fn with_trace<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
 }
 
 fn run_loop<V: Vcpu + Send + 'static>(mut vcpu: V, task: Task) -> (u32, End) {
-    let Task { cpu, mut dispatcher, control, shared, .. } = task;
+    let Task { cpu, mut stopper, control, shared, .. } = task;
     let index = vcpu.index();
     let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
     let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
     let end = match ready {
-        Ok(()) => drive_controlled(&mut vcpu, &mut dispatcher, &control)
+        Ok(()) => drive_controlled(&mut vcpu, &mut stopper, &control)
             .map_or_else(|error| End::Host(error.into()), |end| end.unwrap_or(End::Stopped)),
         Err(error) => End::Host(error),
     };

@@ -224,9 +224,9 @@ impl<V: Vcpu> Debugged<V> {
         if exception == 3 {
             return Some(DebugStop::Breakpoint);
         }
-        let hit =
-            (0..DEBUG_REGISTERS).find(|register| dr6.checked_shr(*register as u32).unwrap_or(0) & 1 != 0);
-        match hit.map(|register| register.checked_sub(self.plan.breakpoints.len())) {
+        let mut registers = (0_u32..).zip(0..DEBUG_REGISTERS);
+        let hit = registers.find(|(bit, _)| dr6.checked_shr(*bit).unwrap_or(0) & 1 != 0);
+        match hit.map(|(_, register)| register.checked_sub(self.plan.breakpoints.len())) {
             Some(None) => Some(DebugStop::Breakpoint),
             Some(Some(watch)) => self.plan.watchpoints.get(watch).copied().map(DebugStop::Watch),
             None => self.plan.step.then_some(DebugStop::Step),

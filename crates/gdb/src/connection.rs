@@ -1,0 +1,233 @@
+//! The connection to a debugger, over TCP or a Unix socket.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use gdbstub::conn::{Connection as GdbConnection, ConnectionExt};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+/// The port that is listened on if none is named.
+pub const DEFAULT_PORT: u16 = 6677;
+
+/// Where a debugger can connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port. Whoever can reach it has the guest, so it should be of this host only.
+    Tcp(SocketAddr),
+    /// A Unix socket, accessible to this user only.
+    Unix(PathBuf),
+}
+
+impl Default for Address {
+    fn default() -> Self {
+        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)))
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why a text is no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write a port, tcp:ADDRESS:PORT (such as tcp:127.0.0.1:6677) or unix:PATH")]
+pub struct AddressError;
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() { Err(AddressError) } else { Ok(Self::Unix(path.into())) };
+        }
+        let text = text.strip_prefix("tcp:").unwrap_or(text);
+        let text = text.replacen("localhost:", "127.0.0.1:", 1);
+        match text.parse::<u16>() {
+            Ok(port) => Ok(Self::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))),
+            Err(_) => text.parse().map(Self::Tcp).map_err(|_| AddressError),
+        }
+    }
+}
+
+/// What waits for a debugger.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Listens. To be called while the process has one thread: the file mode creation mask is changed for a moment.
+    pub(crate) fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address)?)),
+            Address::Unix(path) => {
+                use rustix::fs::Mode;
+                let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+                let listener = UnixListener::bind(path);
+                rustix::process::umask(mask);
+                Ok(Self::Unix(listener?, path.clone()))
+            }
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string()),
+            Self::Unix(_, path) => path.display().to_string(),
+        }
+    }
+
+    pub(crate) fn accept(&self, end: Arc<OwnedFd>) -> io::Result<Connection> {
+        let stream: Box<dyn Stream> = match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Self::Unix(listener, _) => Box::new(listener.accept()?.0),
+        };
+        Ok(Connection { stream, end, input: Vec::new(), output: Vec::new() })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self
+            && let Err(error) = std::fs::remove_file(&*path)
+        {
+            log::debug!("{}: {error}", path.display());
+        }
+    }
+}
+
+/// A stream of either kind.
+trait Stream: Read + Write + AsFd + Send {}
+
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+/// A debugger's connection. Waiting for it ends with an error when the server ends.
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    end: Arc<OwnedFd>,
+    /// What has come and was not asked for yet, the next byte last.
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connection")
+    }
+}
+
+impl Connection {
+    /// Whether a byte is there already.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// To wait for more.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        loop {
+            let fd = self.stream.as_fd();
+            let mut polled =
+                [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(&*self.end, PollFlags::IN)];
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            let [stream, end] = &polled;
+            if stream.revents().is_empty() && !end.revents().is_empty() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => {
+                    self.input.extend(bytes.iter().take(length).rev());
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl GdbConnection for Connection {
+    type Error = io::Error;
+
+    fn write(&mut self, byte: u8) -> io::Result<()> {
+        self.output.push(byte);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let output = std::mem::take(&mut self.output);
+        self.stream.write_all(&output)
+    }
+}
+
+impl ConnectionExt for Connection {
+    fn read(&mut self) -> io::Result<u8> {
+        // An answer that waits is what the other side waits for.
+        if !self.output.is_empty() {
+            GdbConnection::flush(self)?;
+        }
+        loop {
+            match self.input.pop() {
+                Some(byte) => return Ok(byte),
+                None => self.fill()?,
+            }
+        }
+    }
+
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        Ok(self.input.last().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_ports_or_paths() {
+        let tcp = |text: &str| Ok(Address::Tcp(text.parse().unwrap()));
+        assert_eq!("1234".parse(), tcp("127.0.0.1:1234"));
+        assert_eq!("tcp:1234".parse(), tcp("127.0.0.1:1234"));
+        assert_eq!("tcp:0.0.0.0:1".parse(), tcp("0.0.0.0:1"));
+        assert_eq!("localhost:6677".parse(), Ok(Address::default()));
+        assert_eq!("tcp:[::1]:5".parse(), tcp("[::1]:5"));
+        assert_eq!("unix:a b".parse(), Ok(Address::Unix("a b".into())));
+        for bad in ["", "unix:", "tcp:", "65536", "host", "tcp:host:1", "-1"] {
+            assert_eq!(bad.parse::<Address>(), Err(AddressError), "{bad}");
+        }
+    }
+}

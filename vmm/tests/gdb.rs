@@ -1,0 +1,199 @@
+//! The real GDB, where there is one, against guests of a few integer instructions.
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::{Folder, code, finish, has_kvm, image, skip, wait, wait_until};
+
+/// What GDB says to these commands after it has connected, and how `vmm` ended.
+struct Session {
+    text: String,
+    code: i32,
+    vmm: String,
+}
+
+fn has_gdb() -> bool {
+    let has = Command::new("gdb").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !has {
+        skip("there is no gdb here");
+    }
+    has
+}
+
+fn debug(options: &[&str], program: &[u8], commands: &[&str]) -> Session {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(program));
+    let words = [&["run", "--gdb=unix:socket"][..], options, &[&image]].concat();
+    let mut command = folder.vmm(&words);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the socket", || folder.path("socket").exists());
+    let socket = folder.path("socket");
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "set tcp connect-timeout 10", "-ex", "set architecture i386:x86-64"]);
+    gdb.args(["-ex", &format!("target remote {}", socket.display())]);
+    commands.iter().for_each(|command| {
+        gdb.args(["-ex", command]);
+    });
+    let done = finish(gdb.stdin(Stdio::null()));
+    let output = wait(child);
+    Session {
+        text: format!("{}{}", done.stdout, done.stderr),
+        code: code(output.status),
+        vmm: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Session {
+    #[track_caller]
+    fn has(&self, parts: &[&str]) {
+        let mut rest = &*self.text;
+        for part in parts {
+            match rest.split_once(part) {
+                Some((_, after)) => rest = after,
+                None => panic!("{part:?} is missing, or not in order:\n{}\n{}", self.text, self.vmm),
+            }
+        }
+    }
+}
+
+/// Ten times `inc ebx`, `mov [rsp-0x100], ebx`, `out 0x80, al`; then the exit code is EBX.
+#[rustfmt::skip]
+const COUNT: [u8; 28] = [
+    0x31, 0xdb, //                               0: xor ebx, ebx
+    0xff, 0xc3, //                               2: inc ebx
+    0x89, 0x9c, 0x24, 0x00, 0xff, 0xff, 0xff, // 4: mov [rsp-0x100], ebx
+    0xe6, 0x80, //                               b: out 0x80, al
+    0x83, 0xfb, 0x0a, //                         d: cmp ebx, 10
+    0x75, 0xf0, //                              10: jne 2
+    0x89, 0xdf, //                              12: mov edi, ebx
+    0x66, 0xba, 0x10, 0x10, //                  14: mov dx, 0x1010
+    0xef, //                                    18: out dx, eax
+    0x90, 0x90, 0x90,
+];
+
+#[test]
+fn breakpoints_steps_and_registers() {
+    if !has_kvm() || !has_gdb() {
+        return;
+    }
+    let session = debug(
+        &[],
+        &COUNT,
+        &[
+            "set $start = $pc",
+            "p/x (long)$pc & 0xfff",
+            "p $ebx = 77",
+            "stepi",
+            "p $pc - $start",
+            "p $ebx",
+            "break *($start + 0xd)",
+            "continue",
+            "p $ebx",
+            "p $pc - $start",
+            "stepi",
+            "p $pc - $start",
+            "continue",
+            "p $ebx",
+            "delete",
+            "p $ebx = 9",
+            "x/2xb $start",
+            "info registers cr3 efer cs gs_base",
+            "continue",
+        ],
+    );
+    session.has(&[
+        "$1 = 0x400",
+        "= 77",
+        "= 2",
+        "= 0",
+        "Breakpoint 1,",
+        "= 1",
+        "= 13",
+        "= 16",
+        "Breakpoint 1,",
+        "= 2",
+        "= 9",
+        "0x31\t0xdb",
+        "cr3 ",
+        "efer ",
+        "0xd00",
+        "cs ",
+        "0x8",
+        "exited with code 012",
+    ]);
+    assert_eq!(session.code, 10, "{}", session.vmm);
+}
+
+#[test]
+fn watchpoints_by_stepping() {
+    if !has_kvm() || !has_gdb() {
+        return;
+    }
+    let session = debug(
+        &[],
+        &COUNT,
+        &[
+            "set $start = $pc",
+            "set $cell = (int*)($rsp - 0x100)",
+            "watch *$cell",
+            "continue",
+            "p *$cell",
+            "continue",
+            "p *$cell",
+            "p $pc - $start",
+            "delete",
+            "awatch *$cell",
+            "continue",
+            "delete",
+            "hbreak *($start + 0x12)",
+            "continue",
+            "p $ebx",
+            "x/1xb 0x1234567890000000",
+            "monitor help",
+            "monitor exits",
+            "monitor pagetable 0",
+            "kill",
+        ],
+    );
+    session.has(&[
+        "Hardware watchpoint 1",
+        "New value = 1",
+        "= 1",
+        "New value = 2",
+        "= 2",
+        "= 11",
+        "Hardware access",
+        "= 3",
+        "Breakpoint 3,",
+        "= 10",
+        "Cannot access memory at address 0x1234567890000000",
+        "pagetable ADDR",
+        "vCPU 0: ",
+        "vCPU 0: ",
+    ]);
+    assert_eq!(session.code, 143, "{}", session.vmm);
+}
+
+#[test]
+fn four_vcpus_are_four_threads() {
+    if !has_kvm() || !has_gdb() {
+        return;
+    }
+    let session = debug(
+        &["-c", "4"],
+        &image::SPIN,
+        &[
+            "info threads",
+            "thread 3",
+            "p $rsi",
+            "set $start = $pc",
+            "stepi",
+            "p $pc - $start",
+            "thread 4",
+            "p $rsi",
+            "kill",
+        ],
+    );
+    session.has(&["4    Thread 4", "[Switching to thread 3", "= 2", "= 0", "[Switching to thread 4", "= 3"]);
+}
