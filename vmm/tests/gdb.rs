@@ -195,5 +195,12 @@ fn four_vcpus_are_four_threads() {
             "kill",
         ],
     );
-    session.has(&["4    Thread 4", "[Switching to thread 3", "= 2", "= 0", "[Switching to thread 4", "= 3"]);
+    session.has(&[
+        "4    Thread 1.4",
+        "[Switching to thread 3",
+        "= 2",
+        "= 0",
+        "[Switching to thread 4",
+        "= 3",
+    ]);
 }

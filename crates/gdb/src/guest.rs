@@ -23,6 +23,15 @@ pub(crate) enum Action {
     Step,
 }
 
+/// What vCPUs do that were not told anything when the guest goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// Go on, too.
+    GoOn,
+    /// Wait.
+    Wait,
+}
+
 /// A machine and what the debugger has done to it.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -31,6 +40,7 @@ pub(crate) struct Guest {
     /// Which vCPUs are held by us, each once.
     held: Vec<bool>,
     pub(crate) actions: Vec<Option<Action>>,
+    pub(crate) others: Others,
     /// Software breakpoints, then hardware ones: the guest's processor makes no difference.
     pub(crate) software: Vec<u64>,
     pub(crate) hardware: Vec<u64>,
@@ -53,6 +63,7 @@ impl Guest {
             events,
             held: vec![is_held; count],
             actions: vec![None; count],
+            others: Others::GoOn,
             software: Vec::new(),
             hardware: Vec::new(),
             watchpoints: Vec::new(),
@@ -154,7 +165,7 @@ impl Guest {
         for index in 0..self.count() {
             let action = self.actions.get(index).copied().flatten();
             let step = action == Some(Action::Step);
-            if steps && !step {
+            if (steps && !step) || (action.is_none() && self.others == Others::Wait) {
                 continue;
             }
             self.release(index, DebugPlan { step, ..plan.clone() });

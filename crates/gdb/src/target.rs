@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
-    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
+    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking,
+    MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
 use gdbstub::target::ext::breakpoints::{
     Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
@@ -17,7 +18,7 @@ use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOp
 use gdbstub::target::{Target, TargetError, TargetResult};
 use nerite_vcpu::Watchpoint;
 
-use crate::guest::{Action, Guest};
+use crate::guest::{Action, Guest, Others};
 use crate::monitor;
 use crate::registers::{State, X86_64};
 
@@ -130,6 +131,7 @@ impl MultiThreadResume for Guest {
 
     fn clear_resume_actions(&mut self) -> Result<(), Never> {
         self.actions.fill(None);
+        self.others = Others::GoOn;
         Ok(())
     }
 
@@ -140,8 +142,19 @@ impl MultiThreadResume for Guest {
         Ok(())
     }
 
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
+        Some(self)
+    }
+
     fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
         Some(self)
+    }
+}
+
+impl MultiThreadSchedulerLocking for Guest {
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Never> {
+        self.others = Others::Wait;
+        Ok(())
     }
 }
 
