@@ -155,3 +155,7 @@ impl Drop for Serving {
         }
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
