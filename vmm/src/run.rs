@@ -40,7 +40,10 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     // take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
     let policy = resolved.containment.policy(descriptors);
-    for missing in opened.confine(&policy, server.as_ref().map(Server::folder)).map_err(failed)? {
+    let folders =
+        server.iter().map(Server::folder).chain(debugger.iter().filter_map(nerite_gdb::Server::folder));
+    let folders: Vec<_> = folders.collect();
+    for missing in opened.confine(&policy, &folders).map_err(failed)? {
         warn!("{missing}");
     }
     let running = opened.build().and_then(Machine::start).map_err(failed)?;

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -64,7 +64,8 @@ impl FromStr for Address {
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    /// With its path, and the folder it is in, for the time when paths lead nowhere any more.
+    Unix(UnixListener, PathBuf, OwnedFd),
 }
 
 impl Listener {
@@ -73,19 +74,31 @@ impl Listener {
         match address {
             Address::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address)?)),
             Address::Unix(path) => {
-                use rustix::fs::Mode;
+                use rustix::fs::{Mode, OFlags};
                 let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
                 let listener = UnixListener::bind(path);
                 rustix::process::umask(mask);
-                Ok(Self::Unix(listener?, path.clone()))
+                let listener = listener?;
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new("."));
+                let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                Ok(Self::Unix(listener, path.clone(), folder))
             }
+        }
+    }
+
+    /// The folder of the socket, if it has one.
+    pub(crate) fn folder(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, _, folder) => Some(folder.as_fd()),
         }
     }
 
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string()),
-            Self::Unix(_, path) => path.display().to_string(),
+            Self::Unix(_, path, _) => path.display().to_string(),
         }
     }
 
@@ -96,7 +109,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
-            Self::Unix(listener, _) => Box::new(listener.accept()?.0),
+            Self::Unix(listener, ..) => Box::new(listener.accept()?.0),
         };
         Ok(Connection { stream, end, input: Vec::new(), output: Vec::new() })
     }
@@ -106,15 +119,16 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener, _) => listener.as_fd(),
+            Self::Unix(listener, ..) => listener.as_fd(),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self
-            && let Err(error) = std::fs::remove_file(&*path)
+        if let Self::Unix(_, path, folder) = self
+            && let Some(name) = path.file_name()
+            && let Err(error) = rustix::fs::unlinkat(&*folder, name, rustix::fs::AtFlags::empty())
         {
             log::debug!("{}: {error}", path.display());
         }

@@ -39,12 +39,12 @@ mod session;
 mod target;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use nerite_machine::Handle;
 use nerite_machine::config::Debug;
+use nerite_machine::{Handle, ThreadKind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
@@ -97,6 +97,11 @@ impl Server {
         self.listener.address()
     }
 
+    /// The folder of the socket, from which it is removed in the end; none for TCP.
+    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.folder()
+    }
+
     /// Starts to serve this machine, which began as `start` says.
     ///
     /// # Errors
@@ -107,7 +112,10 @@ impl Server {
         let end = Arc::new(end);
         let thread = thread::Builder::new().name("gdb".to_owned()).spawn({
             let end = end.clone();
-            move || self.serve(&mut guest, &end)
+            move || match guest.handle.confine_thread(ThreadKind::Control) {
+                Ok(()) => self.serve(&mut guest, &end),
+                Err(error) => log::error!("the GDB server ends: {error}"),
+            }
         });
         Ok(Serving { end, thread: Some(thread.map_err(ServerError::Thread)?) })
     }

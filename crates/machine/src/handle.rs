@@ -13,7 +13,7 @@ use crate::Error;
 use crate::debug::DebugEvents;
 use crate::dispatch::End;
 use crate::network::Network;
-use crate::vcpu_thread::{Shared, lock};
+use crate::vcpu_thread::Shared;
 
 /// How long a vCPU may take to answer before it counts as waiting for the host.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -200,10 +200,7 @@ impl Handle {
 
     /// What the guest ended itself with, if it did.
     pub fn exit_code(&self) -> Option<i32> {
-        match &*lock(&self.shared.end) {
-            Some((_, End::Exited(code))) => Some(*code),
-            _ => None,
-        }
+        self.shared.exit_code.get().copied()
     }
 
     /// Readable when the machine is ending.

@@ -65,12 +65,12 @@ impl Opened {
 
     /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks for it.
     ///
-    /// It should have no other threads than this one, and everything else it wants open. `sockets` is the folder of a control
-    /// socket, if there is one: it is removed from there in the end.
+    /// It should have no other threads than this one, and everything else it wants open. `sockets` are the folders of
+    /// sockets for others to connect to: they are removed from there in the end.
     ///
     /// # Errors
     /// If the host refuses what the policy demands.
-    pub fn confine(&mut self, policy: &Policy, sockets: Option<BorrowedFd<'_>>) -> Result<&[Missing], Error> {
+    pub fn confine(&mut self, policy: &Policy, sockets: &[BorrowedFd<'_>]) -> Result<&[Missing], Error> {
         let mounts = self.mounts.paths().map(|path| Reachable {
             file: path.file,
             rights: match path.access {
@@ -79,8 +79,10 @@ impl Opened {
             },
             is_directory: path.is_directory,
         });
-        let folder = sockets.map(|file| Reachable { file, rights: Rights::Remove, is_directory: true });
-        let policy = Policy { network: !self.links.is_empty(), ..policy.clone() };
+        let folder =
+            sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
+        let debug = self.config.observe.debug.is_some();
+        let policy = Policy { network: !self.links.is_empty(), debug, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(self.confinement.insert(confinement).missing())
     }

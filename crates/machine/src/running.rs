@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         stopping,
         left: Mutex::new(vcpus.len()),
         one_left: Condvar::new(),
+        exit_code: OnceLock::new(),
         confinement,
         finished: Mutex::new(Vec::with_capacity(vcpus.len())),
     });

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use nerite_arch::{Regs, SpecialRegs};
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// How many vCPU threads have not left their loop yet.
     pub(crate) left: Mutex<usize>,
     pub(crate) one_left: Condvar,
+    /// What the guest ended itself with, for those who ask after it is taken down.
+    pub(crate) exit_code: OnceLock<i32>,
     /// What the process is confined to, if it is.
     pub(crate) confinement: Option<Confinement>,
     /// What the vCPUs that have left give back, and the vCPUs themselves, so that none takes the time to close its own.
@@ -54,6 +56,10 @@ impl Shared {
     pub(crate) fn finish(&self, vcpu: u32, end: End) {
         let mut current = lock(&self.end);
         if current.is_none() {
+            if let End::Exited(code) = end {
+                // This is the first end, and so the first code.
+                let _ = self.exit_code.set(code);
+            }
             *current = Some((vcpu, end));
             self.stopping.store(true, Ordering::Release);
             // An eventfd refuses only when its counter is full, and this adds 1 once.

@@ -142,8 +142,9 @@ pub fn enter<'a>(
             let has = |wanted: fn(Rights) -> bool| reachable.iter().any(|path| wanted(path.rights));
             let features = Features {
                 files: has(|rights| rights != Rights::Remove),
-                control: has(|rights| rights == Rights::Remove),
+                control: policy.debug || has(|rights| rights == Rights::Remove),
                 network: policy.network,
+                debug: policy.debug,
             };
             let filters = Filters::new(features, seccomp == Seccomp::Log);
             filters.load_for_process()?;

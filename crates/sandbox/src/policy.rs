@@ -97,6 +97,8 @@ pub struct Policy {
     pub chroot: Option<PathBuf>,
     /// Whether there are network cards.
     pub network: bool,
+    /// Let a debugger work on it.
+    pub debug: bool,
     /// The largest number of open files from now on, at most what could be set now; `None` for what it is now.
     pub open_files: Option<u64>,
 }

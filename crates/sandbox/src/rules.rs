@@ -17,7 +17,7 @@ pub enum Kind {
     Main,
     /// A thread that runs a vCPU and answers its exits.
     Vcpu,
-    /// The thread that answers the control socket.
+    /// A thread that answers the control socket or a debugger.
     Control,
 }
 
@@ -33,10 +33,12 @@ pub(crate) struct Features {
     pub(crate) control: bool,
     /// Working on the queues of network cards.
     pub(crate) network: bool,
+    /// Answering a debugger.
+    pub(crate) debug: bool,
 }
 
 /// How many combinations there are.
-pub(crate) const COMBINATIONS: usize = 8;
+pub(crate) const COMBINATIONS: usize = 16;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
@@ -45,12 +47,16 @@ impl Features {
             files: index & 1 != 0,
             control: index & 2 != 0,
             network: index & 4 != 0,
+            debug: index & 8 != 0,
         })
     }
 
     /// Its place among all combinations.
     pub(crate) const fn index(self) -> usize {
-        self.files as usize | (self.control as usize) << 1 | (self.network as usize) << 2
+        self.files as usize
+            | (self.control as usize) << 1
+            | (self.network as usize) << 2
+            | (self.debug as usize) << 3
     }
 }
 
@@ -128,6 +134,12 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     if features.network && kind != Kind::Control {
         rules.extend_from_slice(NETWORK);
     }
+    if features.debug {
+        rules.push(if kind == Kind::Control { DEBUGGER } else { DEBUGGED });
+        if kind == Kind::Main {
+            rules.push(DEBUGGER);
+        }
+    }
     if kind == Kind::Main {
         rules.extend_from_slice(MAIN);
     }
@@ -178,7 +190,10 @@ pub(crate) mod kvm {
     pub(crate) const GET_MP_STATE: u32 = ior(0x98, 4);
     pub(crate) const SET_MP_STATE: u32 = iow(0x99, 4);
     pub(crate) const NMI: u32 = io(0x9a);
+    pub(crate) const SET_GUEST_DEBUG: u32 = iow(0x9b, 72);
     pub(crate) const GET_TSC_KHZ: u32 = io(0xa3);
+    pub(crate) const GET_XSAVE: u32 = ior(0xa4, 4096);
+    pub(crate) const SET_XSAVE: u32 = iow(0xa5, 4096);
     pub(crate) const ENABLE_CAP: u32 = iow(0xa3, 104);
 }
 
@@ -304,6 +319,15 @@ const CONTROL: &[Rule] = &[
     // Ending this process at once.
     when(libc::SYS_kill, &[OwnProcess(0)]),
 ];
+
+/// Packets to a debugger go out at once.
+const DEBUGGER: Rule = when(
+    libc::SYS_setsockopt,
+    &[OneOf(1, &[libc::IPPROTO_TCP.cast_unsigned()]), OneOf(2, &[libc::TCP_NODELAY.cast_unsigned()])],
+);
+/// What a debugger wants of a vCPU, on its thread.
+const DEBUGGED: Rule =
+    when(libc::SYS_ioctl, &[OneOf(1, &[kvm::SET_GUEST_DEBUG, kvm::GET_XSAVE, kvm::SET_XSAVE])]);
 
 const EVENT: Rule = any(libc::SYS_eventfd2);
 

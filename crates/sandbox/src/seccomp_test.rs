@@ -33,8 +33,8 @@ fn verdict(program: &[Instruction], call: i64, arguments: [u64; 6]) -> u32 {
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
-const NONE: Features = Features { files: false, control: false, network: false };
-const ALL: Features = Features { files: true, control: true, network: true };
+const NONE: Features = Features { files: false, control: false, network: false, debug: false };
+const ALL: Features = Features { files: true, control: true, network: true, debug: true };
 
 fn judge(kind: Kind, features: Features, call: i64, arguments: [u64; 6]) -> u32 {
     verdict(&Filters::new(features, false).adapted(kind), call, arguments)
