@@ -44,4 +44,18 @@ pub enum Error {
         /// The first address after what to map.
         end: u64,
     },
+    /// More multiboot modules than the information has room for.
+    #[error("{given} modules are more than the {allowed} that a multiboot kernel can be handed")]
+    TooManyModules {
+        /// How many were given.
+        given: usize,
+        /// How many there can be.
+        allowed: usize,
+    },
+    /// The modules' names are too long together.
+    #[error("the names of the modules are longer than {allowed} bytes together; use shorter paths")]
+    ModuleNames {
+        /// How many bytes there is room for.
+        allowed: u64,
+    },
 }

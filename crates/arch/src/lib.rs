@@ -6,6 +6,7 @@
 //!
 //! * [`Regs`] and [`SpecialRegs`]: registers in hypervisor-neutral form, printable for crash reports;
 //! * [`hermit`]: how a Hermit kernel is entered;
+//! * [`pc`]: how Linux, PVH and multiboot kernels are entered, and the tables they find;
 //! * [`cpuid`]: a host's CPUID leaves made fit for a guest;
 //! * [`gdt`], [`paging`]: the boot descriptor table and page tables, and a walker for the guest's own;
 //! * [`fdt`], [`boot_info`]: what the guest is told about its machine.
@@ -46,6 +47,7 @@ mod fpu;
 pub mod gdt;
 pub mod hermit;
 pub mod paging;
+pub mod pc;
 mod regs;
 
 pub use cpuid::CpuidEntry;

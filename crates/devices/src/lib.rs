@@ -1,6 +1,8 @@
 //! Small device models that know no hypervisor: **each is a value that can be built, driven and tested alone.**
 //!
 //! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can interrupt.
+//! * [`pc`]: a serial port, clock, power management and what else a PC has.
+//! * [`RawMode`], [`Escape`]: a terminal whose every key but one goes to the guest.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -15,8 +17,11 @@
 )]
 
 mod console;
+pub mod pc;
+mod terminal;
 
 pub use console::{Console, Input, Sink};
+pub use terminal::{Escape, RawMode, Restore};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

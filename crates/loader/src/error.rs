@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::EntryKind;
+use crate::{EntryKind, Protocol};
 
 /// Said where the file is probably something else than a Hermit image.
 const HINT: &str = "is this a Hermit image? build it with --target x86_64-unknown-hermit";
@@ -49,8 +49,11 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Neither ELF nor gzip.
-    #[error("not an image: {found}, neither an ELF file nor a gzip'd tar; {}", HINT)]
+    /// Neither ELF nor gzip, nor anything else that boots.
+    #[error(
+        "not an image: {found}, neither an ELF file nor a gzip'd tar, nor a Linux or multiboot kernel; {}",
+        HINT
+    )]
     UnknownFormat {
         /// What it seems to be.
         found: String,
@@ -267,5 +270,30 @@ pub enum Error {
         name: String,
         /// What it is.
         kind: EntryKind,
+    },
+
+    /// The image was to be started in a way that it cannot be.
+    #[error(
+        "not a kernel that boots as {protocol}: it lacks {lacks}; leave out --boot to have it recognised"
+    )]
+    NotOfProtocol {
+        /// The way.
+        protocol: Protocol,
+        /// What it would have to have.
+        lacks: &'static str,
+    },
+    /// A kernel that is not Hermit's says something impossible.
+    #[error("{protocol} kernel: {problem}")]
+    Kernel {
+        /// How it would be started.
+        protocol: Protocol,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A Linux kernel from before 2009.
+    #[error("Linux boot protocol {}.{:02}, 2.10 or later is needed (Linux 2.6.31)", found >> 8, found & 0xff)]
+    OldBootProtocol {
+        /// The version found.
+        found: u16,
     },
 }

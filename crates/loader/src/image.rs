@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::{Archive, GZIP_MAGIC};
 use crate::bytes::Bytes;
 use crate::config::{self, ImageConfig};
-use crate::{Error, Inspection, Kernel, elf, text};
+use crate::{Error, GuestImage, Inspection, Kernel, Protocol, elf, text};
 
 /// How much an image may cost before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +68,36 @@ impl ImageSource {
     ///
     /// As [`Image::read`].
     pub fn read(self, limits: &Limits) -> Result<Image, Error> {
+        self.parse(limits, |bytes| Image::parse(bytes, limits))
+    }
+
+    /// Reads and parses an image of any kind, as what it says it is or as what `protocol` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`GuestImage::read`].
+    pub fn read_guest(self, protocol: Option<Protocol>, limits: &Limits) -> Result<GuestImage, Error> {
+        self.parse(limits, |bytes| GuestImage::parse(bytes, protocol, limits))
+    }
+
+    /// Reads it as it is: a file for the guest, such as an initial file system.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read or is larger than [`Limits::max_file`].
+    pub fn read_bytes(self, limits: &Limits) -> Result<Vec<u8>, Error> {
+        self.parse(limits, Ok)
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn parse<T>(self, limits: &Limits, parse: impl FnOnce(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
         read_file(&self.file, self.size, limits)
-            .and_then(|bytes| Image::parse(bytes, limits))
+            .and_then(parse)
             .map_err(|error| Error::InFile { path: self.path, error: Box::new(error) })
     }
 }

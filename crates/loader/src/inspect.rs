@@ -191,7 +191,7 @@ fn list<'a>(f: &mut fmt::Formatter<'_>, name: &str, values: impl Iterator<Item =
 }
 
 /// One line; the value starts in the same column on each.
-fn line(f: &mut fmt::Formatter<'_>, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+pub(crate) fn line(f: &mut fmt::Formatter<'_>, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
     let name = if name.is_empty() { String::new() } else { format!("{name}:") };
     writeln!(f, "{name:<18}{value}")
 }
@@ -220,7 +220,7 @@ impl fmt::Display for Listed<'_> {
 }
 
 /// A number of bytes for people, in binary units with one decimal.
-struct Size(u64);
+pub(crate) struct Size(pub(crate) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

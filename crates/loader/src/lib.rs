@@ -19,6 +19,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Other kernels
+//!
+//! [`GuestImage`] recognises and parses, by the same rule, what is no Hermit image: Linux' bzImage, ELF files with a PVH note,
+//! multiboot kernels.
+//!
 //! # Compared with `hermit-entry`
 //!
 //! Every well-formed image gives the same bytes in memory, entry point and TLS data as
@@ -49,8 +54,11 @@ mod bytes;
 mod config;
 mod elf;
 mod error;
+mod guest;
+mod guest_inspect;
 mod image;
 mod inspect;
+mod pc;
 mod symbols;
 mod tar_reader;
 #[cfg(feature = "testing")]
@@ -61,6 +69,9 @@ pub use archive::{Archive, Entry, EntryKind};
 pub use config::ImageConfig;
 pub use elf::{Interface, Kernel, KernelVersion, LoadedKernel, RelocationCounts, Segment, SegmentFlags, Tls};
 pub use error::Error;
+pub use guest::{GuestImage, Protocol, UnknownProtocol};
+pub use guest_inspect::GuestInspection;
 pub use image::{Format, Image, ImageSource, Limits};
 pub use inspect::Inspection;
+pub use pc::{BzImage, Multiboot, PhysicalSegment, Pvh, SegmentedKernel};
 pub use symbols::{Location, Symbols};

@@ -30,7 +30,9 @@ fn not_an_image() {
     assert_eq!(parse(b""), "the file is empty; was the build interrupted?");
     assert_eq!(
         parse(b"hello\n"),
-        format!("not an image: it starts with 68 65 6c 6c, neither an ELF file nor a gzip'd tar{HINT}")
+        format!(
+            "not an image: it starts with 68 65 6c 6c, neither an ELF file nor a gzip'd tar, nor a Linux or multiboot kernel{HINT}"
+        )
     );
     assert!(parse(b"#!/bin/sh\n").contains("a script"));
     assert!(parse(b"\x1f").contains("it starts with 1f,"));

@@ -1,0 +1,280 @@
+//! ACPI tables (ACPI 6.5, 5.2): which processors and interrupt controllers there are, how to power off and reset.
+//!
+//! The hardware is ACPI's "fixed" kind: PM1 event and control registers and the PM timer, at ports. No event ever happens, so
+//! the SCI never fires. The sleep type of S5, power-off, is [`S5`].
+
+use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, Path, ResourceTemplate, Scope};
+use acpi_tables::facs::FACS;
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, AmlSink};
+use zerocopy::{Immutable, IntoBytes};
+
+use super::{BIOS, HIGH_MEMORY, IO_APIC, LOCAL_APIC, SCI_IRQ};
+
+/// PM1a event block: status and enable, 2 bytes each (4.8.3.1).
+pub const PM1_EVENT: u16 = 0x600;
+/// PM1a control block, 2 bytes (4.8.3.2).
+pub const PM1_CONTROL: u16 = 0x604;
+/// The PM timer, 4 bytes (4.8.3.3).
+pub const PM_TIMER: u16 = 0x608;
+/// The last of these ports.
+pub const PM_LAST: u16 = 0x60b;
+/// The sleep type that, with the enable bit, means power off.
+pub const S5: u8 = 5;
+/// The port of the reset register (4.8.3.6), a PC's "reset control register".
+pub const RESET_PORT: u16 = 0xcf9;
+/// What resets the machine when it is written there.
+pub const RESET_VALUE: u8 = 6;
+/// Where the root pointer is.
+pub const RSDP: u64 = BIOS;
+
+const OEM: [u8; 6] = *b"NERITE";
+const OEM_TABLE: [u8; 8] = *b"MICROVM ";
+/// A header's size (5.2.6).
+const HEADER: u32 = 36;
+/// Tables begin at multiples of this; the FACS must (5.2.10).
+const ALIGN: u64 = 64;
+
+/// Which machine the tables describe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// The number of processors; APIC ids count from 0.
+    pub cpus: u32,
+    /// Whether there are a serial port at 0x3f8 and a clock at 0x70.
+    pub legacy: bool,
+}
+
+/// 5.2.12.5: an ISA interrupt that is not wired as ISA interrupts are.
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
+#[repr(C, packed)]
+struct Override {
+    kind: u8,
+    length: u8,
+    bus: u8,
+    source: u8,
+    interrupt: u32,
+    flags: u16,
+}
+
+/// 5.2.12.7: where NMI is connected.
+#[derive(Debug, Clone, Copy, IntoBytes, Immutable)]
+#[repr(C, packed)]
+struct LocalNmi {
+    kind: u8,
+    length: u8,
+    processor: u8,
+    flags: u16,
+    pin: u8,
+}
+
+impl Aml for Override {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        sink.vec(self.as_bytes());
+    }
+}
+
+impl Aml for LocalNmi {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        sink.vec(self.as_bytes());
+    }
+}
+
+impl Machine {
+    /// All tables, from [`RSDP`] on, as one piece. It ends below 1 MiB.
+    #[must_use]
+    pub fn tables(&self) -> Vec<u8> {
+        let mut tables = Tables { bytes: vec![0; 64] };
+        let dsdt = tables.add(&self.dsdt());
+        let facs = tables.add(&FACS::new());
+        let fadt = tables.add(&fadt(dsdt, facs));
+        let madt = tables.add(&self.madt());
+        let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
+        for table in [fadt, madt] {
+            xsdt.add_entry(table);
+        }
+        let xsdt = tables.add(&xsdt);
+        let rsdp = Rsdp::new(OEM, xsdt);
+        for (to, from) in tables.bytes.iter_mut().zip(rsdp.as_bytes()) {
+            *to = *from;
+        }
+        debug_assert!(RSDP.saturating_add(tables.bytes.len() as u64) <= HIGH_MEMORY);
+        tables.bytes
+    }
+
+    fn dsdt(&self) -> Sdt {
+        let mut aml = Vec::new();
+        let states = Package::new(vec![&S5, &S5, &0_u8, &0_u8]);
+        Name::new(Path::new("_S5_"), &states).to_aml_bytes(&mut aml);
+        if self.legacy {
+            legacy_devices(&mut aml);
+        }
+        let mut dsdt = Sdt::new(*b"DSDT", HEADER, 6, OEM, OEM_TABLE, 1);
+        dsdt.append_slice(&aml);
+        dsdt
+    }
+
+    fn madt(&self) -> MADT {
+        let mut madt = MADT::new(OEM, OEM_TABLE, 1, LocalInterruptController::Address(LOCAL_APIC));
+        let cpus = u8::try_from(self.cpus).unwrap_or(u8::MAX);
+        for cpu in 0..cpus {
+            madt.add_structure(ProcessorLocalApic::new(cpu, cpu, EnabledStatus::Enabled));
+        }
+        madt.add_structure(IoApic::new(cpus, IO_APIC, 0));
+        let interrupt = u32::from(SCI_IRQ);
+        // Active high, level-triggered.
+        let flags = 0b1101;
+        madt.add_structure(Override { kind: 2, length: 10, bus: 0, source: SCI_IRQ, interrupt, flags });
+        madt.add_structure(LocalNmi { kind: 4, length: 6, processor: 0xff, flags: 0, pin: 1 });
+        madt
+    }
+}
+
+/// `\_SB` with the serial port and the clock.
+fn legacy_devices(aml: &mut Vec<u8>) {
+    let (serial_id, clock_id) = (EISAName::new("PNP0501"), EISAName::new("PNP0B00"));
+    let serial_ports = IO::new(0x3f8, 0x3f8, 1, 8);
+    let serial_irq = Interrupt::new(true, true, false, false, 4);
+    let serial_resources = ResourceTemplate::new(vec![&serial_ports, &serial_irq]);
+    let clock_ports = IO::new(0x70, 0x70, 1, 2);
+    let clock_resources = ResourceTemplate::new(vec![&clock_ports]);
+    let (hid, uid, crs) = (Path::new("_HID"), Path::new("_UID"), Path::new("_CRS"));
+    let serial_hid = Name::new(hid, &serial_id);
+    let serial_uid = Name::new(uid, &0_u8);
+    let serial_crs = Name::new(crs, &serial_resources);
+    let clock_hid = Name::new(Path::new("_HID"), &clock_id);
+    let clock_crs = Name::new(Path::new("_CRS"), &clock_resources);
+    let serial = Device::new(Path::new("COM1"), vec![&serial_hid, &serial_uid, &serial_crs]);
+    let clock = Device::new(Path::new("RTC_"), vec![&clock_hid, &clock_crs]);
+    Scope::new(Path::new("\\_SB_"), vec![&serial, &clock]).to_aml_bytes(aml);
+}
+
+/// The fixed description table (5.2.9).
+fn fadt(dsdt: u64, facs: u64) -> acpi_tables::fadt::FADT {
+    let below_4_gib = |address: u64| u32::try_from(address).unwrap_or(u32::MAX);
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::ProcC1)
+        // Buttons, if there were any, would not be fixed hardware.
+        .flag(Flags::PwrButton)
+        .flag(Flags::SlpButton)
+        .flag(Flags::TmrValExt)
+        .flag(Flags::ResetRegSup)
+        .flag(Flags::Headless);
+    fadt.dsdt = below_4_gib(dsdt).into();
+    fadt.x_dsdt = dsdt.into();
+    fadt.firmware_ctrl = below_4_gib(facs).into();
+    fadt.sci_int = u16::from(SCI_IRQ).into();
+    fadt.pm1a_evt_blk = u32::from(PM1_EVENT).into();
+    fadt.pm1_evt_len = 4;
+    fadt.pm1a_cnt_blk = u32::from(PM1_CONTROL).into();
+    fadt.pm1_cnt_len = 2;
+    fadt.pm_tmr_blk = u32::from(PM_TIMER).into();
+    fadt.pm_tmr_len = 4;
+    // No C2 and C3 (5.2.9).
+    fadt.p_lvl2_lat = 101.into();
+    fadt.p_lvl3_lat = 1001.into();
+    // Where a PC's clock has the century.
+    fadt.century = 0x32;
+    // There are legacy devices, no VGA, no keyboard, no ASPM (5.2.9.3).
+    fadt.iapc_boot_arch = (1 | 1 << 2 | 1 << 4).into();
+    fadt.reset_reg = port(RESET_PORT, 8, AccessSize::ByteAccess);
+    fadt.reset_value = RESET_VALUE;
+    fadt.x_pm1a_evt_blk = port(PM1_EVENT, 32, AccessSize::WordAccess);
+    fadt.x_pm1a_cnt_blk = port(PM1_CONTROL, 16, AccessSize::WordAccess);
+    fadt.x_pm_tmr_blk = port(PM_TIMER, 32, AccessSize::DwordAccess);
+    fadt.finalize()
+}
+
+fn port(port: u16, bits: u8, size: AccessSize) -> GAS {
+    GAS::new(AddressSpace::SystemIo, bits, 0, size, port.into())
+}
+
+/// Tables one after the other.
+struct Tables {
+    bytes: Vec<u8>,
+}
+
+impl Tables {
+    /// Adds a table and says at which guest-physical address it is.
+    fn add(&mut self, table: &dyn Aml) -> u64 {
+        let end = RSDP.saturating_add(self.bytes.len() as u64);
+        let address = end.checked_next_multiple_of(ALIGN).unwrap_or(end);
+        let start = usize::try_from(address.saturating_sub(RSDP)).unwrap_or(self.bytes.len());
+        self.bytes.resize(start, 0);
+        table.to_aml_bytes(&mut self.bytes);
+        address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn u32_at(bytes: &[u8], at: usize) -> u32 {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    fn u64_at(bytes: &[u8], at: usize) -> u64 {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    }
+
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+    }
+
+    /// Follows the pointers as a kernel does, checking signatures, lengths and sums.
+    fn table<'a>(all: &'a [u8], address: u64, signature: &[u8; 4]) -> &'a [u8] {
+        let start = usize::try_from(address - RSDP).unwrap();
+        let length = u32_at(all, start + 4) as usize;
+        let table = &all[start..start + length];
+        assert_eq!(&table[..4], signature);
+        assert!(signature == b"FACS" || sum(table) == 0, "{signature:?}");
+        table
+    }
+
+    #[test]
+    fn a_kernel_finds_every_table() {
+        let all = Machine { cpus: 4, legacy: true }.tables();
+        assert_eq!((&all[..8], sum(&all[..20]), sum(&all[..36])), (&b"RSD PTR "[..], 0, 0));
+        let xsdt = table(&all, u64_at(&all, 24), b"XSDT");
+        let fadt = table(&all, u64_at(xsdt, 36), b"FACP");
+        let madt = table(&all, u64_at(xsdt, 44), b"APIC");
+        assert_eq!(xsdt.len(), 52);
+        let dsdt = table(&all, u64_at(fadt, 140), b"DSDT");
+        assert_eq!(u64::from(u32_at(fadt, 40)), u64_at(fadt, 140));
+        let facs = u64::from(u32_at(fadt, 36));
+        assert!(facs.is_multiple_of(64));
+        table(&all, facs, b"FACS");
+        // PM1a control, reset register (I/O, 8 bits, port, value).
+        assert_eq!(u32_at(fadt, 64), 0x604);
+        assert_eq!((fadt[116], fadt[117], u64_at(fadt, 120), fadt[128]), (1, 8, 0xcf9, 6));
+        assert!(dsdt.windows(4).any(|name| name == b"_S5_") && dsdt.windows(4).any(|name| name == b"COM1"));
+        assert!(madt.len() > 44);
+    }
+
+    #[test]
+    fn every_processor_is_listed_once() {
+        for cpus in [1, 2, 16] {
+            let all = Machine { cpus, legacy: false }.tables();
+            let xsdt = table(&all, u64_at(&all, 24), b"XSDT");
+            let madt = table(&all, u64_at(xsdt, 44), b"APIC");
+            let (mut at, mut ids, mut kinds) = (44, Vec::new(), Vec::new());
+            while at < madt.len() {
+                if madt[at] == 0 {
+                    assert_eq!(u32_at(madt, at + 4), 1, "enabled");
+                    ids.push(u32::from(madt[at + 3]));
+                }
+                kinds.push(madt[at]);
+                at += usize::from(madt[at + 1]);
+            }
+            assert_eq!(at, madt.len());
+            assert_eq!(ids, (0..cpus).collect::<Vec<_>>());
+            assert_eq!(kinds[cpus as usize..], [1, 2, 4]);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The devices of a PC that a kernel without knowledge of Nerite expects.
+//!
+//! Devices that end the machine say so through [`Requests`], which whoever runs the vCPUs looks at after each write.
+
+mod clock;
+mod debug_exit;
+mod fw_cfg;
+mod keyboard;
+mod power;
+mod requests;
+mod serial;
+
+pub use clock::{Clock, Equipment};
+pub use debug_exit::DebugExit;
+pub use fw_cfg::FwCfg;
+pub use keyboard::KeyboardController;
+pub use power::{PowerManagement, ResetControl};
+pub use requests::{Request, Requests, ResetKind};
+pub use serial::Serial;

@@ -1,0 +1,197 @@
+//! ACPI's fixed power management registers (ACPI 6.5, 4.8.3), and a PC's reset control register.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::time::Instant;
+
+use nerite_bus::{Device, Width};
+
+use super::{Request, Requests, ResetKind};
+
+/// PM1 event and control registers and the PM timer, in twelve ports.
+///
+/// | offset | width | what |
+/// |---|---|---|
+/// | 0 | 2 | PM1 status: no event ever happens |
+/// | 2 | 2 | PM1 enable |
+/// | 4 | 2 | PM1 control: ACPI is on; sleep type and enable |
+/// | 8 | 4 | PM timer: 3.579545 MHz, 32 bits |
+#[derive(Debug)]
+pub struct PowerManagement {
+    enable: AtomicU16,
+    control: AtomicU16,
+    start: Instant,
+    /// The sleep type of power-off.
+    off: u8,
+    requests: Arc<Requests>,
+}
+
+/// `SCI_EN`: events raise an SCI; the machine is in ACPI mode.
+const SCI_ENABLE: u16 = 1;
+/// `SLP_EN`: enter the sleep state.
+const SLEEP_ENABLE: u16 = 1 << 13;
+/// The lowest bit of `SLP_TYP`, which has three.
+const SLEEP_TYPE_SHIFT: u32 = 10;
+/// The PM timer's rate in Hz.
+const TIMER_RATE: u128 = 3_579_545;
+
+impl PowerManagement {
+    /// How many ports there are.
+    pub const PORTS: u16 = 12;
+
+    /// Registers that ask for power-off when the guest enters the sleep state of type `off`.
+    pub fn new(off: u8, requests: Arc<Requests>) -> Self {
+        Self {
+            enable: AtomicU16::new(0),
+            control: AtomicU16::new(SCI_ENABLE),
+            start: Instant::now(),
+            off,
+            requests,
+        }
+    }
+
+    fn timer(&self) -> u64 {
+        let ticks = self.start.elapsed().as_nanos().saturating_mul(TIMER_RATE) / 1_000_000_000;
+        // It wraps at 32 bits.
+        u64::try_from(ticks & u128::from(u32::MAX)).unwrap_or(0)
+    }
+}
+
+impl Device for PowerManagement {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        let value = match offset {
+            0 => 0,
+            2 => self.enable.load(Ordering::Relaxed).into(),
+            4 => self.control.load(Ordering::Relaxed).into(),
+            8 => self.timer(),
+            _ => 0,
+        };
+        width.truncate(value)
+    }
+
+    fn write(&self, offset: u64, _width: Width, value: u64) {
+        let [low, high, ..] = value.to_le_bytes();
+        let value = u16::from_le_bytes([low, high]);
+        match offset {
+            2 => self.enable.store(value, Ordering::Relaxed),
+            4 => {
+                self.control.store(value & !SLEEP_ENABLE | SCI_ENABLE, Ordering::Relaxed);
+                let kind = value >> SLEEP_TYPE_SHIFT & 7;
+                if value & SLEEP_ENABLE != 0 && kind == u16::from(self.off) {
+                    self.requests.raise(Request::PowerOff);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The reset control register at port 0xCF9 (Intel PIIX3, 2.5.6), which lies among the ports of the PCI host: other
+/// accesses go to that.
+pub struct ResetControl {
+    pci: Arc<dyn Device>,
+    value: AtomicU8,
+    requests: Arc<Requests>,
+}
+
+impl ResetControl {
+    /// The offset of the register from port 0xCF8.
+    const OFFSET: u64 = 1;
+    /// Resets the processor at the change from 0 to 1.
+    const RESET: u8 = 1 << 2;
+
+    /// The register in front of `pci`, the device for the ports 0xCF8 to 0xCFF.
+    pub fn new(pci: Arc<dyn Device>, requests: Arc<Requests>) -> Self {
+        Self { pci, value: AtomicU8::new(0), requests }
+    }
+}
+
+impl Device for ResetControl {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        match (offset, width.bytes()) {
+            (Self::OFFSET, 1) => self.value.load(Ordering::Relaxed).into(),
+            _ => self.pci.read(offset, width),
+        }
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        if (offset, width.bytes()) != (Self::OFFSET, 1) {
+            return self.pci.write(offset, width, value);
+        }
+        let [value, ..] = value.to_le_bytes();
+        self.value.store(value, Ordering::Relaxed);
+        if value & Self::RESET != 0 {
+            self.requests.raise(Request::Reset(ResetKind::Register));
+        }
+    }
+}
+
+impl fmt::Debug for ResetControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResetControl").field("value", &self.value).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Remembers what it is told at offset 0; the rest is not there.
+    #[derive(Debug, Default)]
+    struct Address(std::sync::atomic::AtomicU64);
+
+    impl Device for Address {
+        fn read(&self, offset: u64, width: Width) -> u64 {
+            if offset == 0 { self.0.load(Ordering::Relaxed) } else { width.all_ones() }
+        }
+
+        fn write(&self, _offset: u64, _width: Width, value: u64) {
+            self.0.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn width(bytes: u8) -> Width {
+        Width::new(bytes).unwrap()
+    }
+
+    #[test]
+    fn only_the_sleep_state_of_power_off_powers_off() {
+        let requests = Arc::new(Requests::default());
+        let pm = PowerManagement::new(5, requests.clone());
+        assert_eq!(pm.read(4, width(2)) & 1, 1, "ACPI is on");
+        pm.write(4, width(2), 5 << 10);
+        pm.write(4, width(2), 1 << 10 | 1 << 13);
+        assert!(requests.take().is_none());
+        pm.write(4, width(2), 5 << 10 | 1 << 13);
+        assert!(matches!(requests.take(), Some(Request::PowerOff)));
+        assert_eq!(pm.read(4, width(2)), 5 << 10 | 1);
+    }
+
+    #[test]
+    fn the_timer_runs_at_its_rate() {
+        let pm = PowerManagement::new(5, Arc::default());
+        let (start, first) = (Instant::now(), pm.read(8, width(4)));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let (ticks, elapsed) = (pm.read(8, width(4)) - first, start.elapsed());
+        assert!(ticks >= 3_579_545 / 50, "{ticks}");
+        assert!(
+            u128::from(ticks) <= (elapsed.as_nanos() + 1_000_000) * TIMER_RATE / 1_000_000_000,
+            "{ticks}"
+        );
+    }
+
+    #[test]
+    fn reset_control_leaves_the_pci_host_alone() {
+        let requests = Arc::new(Requests::default());
+        let control = ResetControl::new(Arc::new(Address::default()), requests.clone());
+        control.write(0, width(4), 0x8000_0400);
+        assert_eq!(control.read(0, width(4)), 0x8000_0400);
+        assert_eq!(control.read(4, width(4)), 0xffff_ffff);
+        control.write(1, width(1), 2);
+        assert_eq!(control.read(1, width(1)), 2);
+        assert!(requests.take().is_none());
+        control.write(1, width(1), 6);
+        assert!(matches!(requests.take(), Some(Request::Reset(ResetKind::Register))));
+    }
+}
