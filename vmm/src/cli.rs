@@ -11,6 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use nerite_machine::config::{CardSpec, Mount};
 
 use crate::affinity::Affinity;
+use crate::boot::BootArgs;
 use crate::containment::Containment;
 use crate::ctl::CtlArgs;
 use crate::exit_code;
@@ -94,6 +95,10 @@ pub struct RunArgs {
 /// The options of `vmm run` that a configuration file can hold, too.
 #[derive(Debug, Args)]
 pub struct SettingsArgs {
+    /// How the guest is started.
+    #[command(flatten)]
+    pub boot: BootArgs,
+
     /// Guest memory, such as 64M or 1.5GiB [env: HERMIT_MEMORY_SIZE] [default: what the image asks for, or 64M]
     ///
     /// K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB are powers of 1000; a number alone is in

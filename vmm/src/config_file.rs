@@ -15,6 +15,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::affinity::Affinity;
+use crate::boot::BootTable;
 use crate::containment::Containment;
 use crate::settings::{
     CpuCount, EnvSetting, FileCount, OutputSetting, SettingError, Settings, file_mapping, read_only_mount,
@@ -148,6 +149,7 @@ fn content_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFile
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Tables {
+    boot: BootTable,
     memory: MemoryTable,
     cpu: CpuTable,
     guest: GuestTable,
@@ -268,10 +270,11 @@ impl UhyveTable {
 impl Tables {
     /// The settings, or which key comes under two names.
     fn settings(self) -> Result<Settings, String> {
-        let Tables { memory, cpu, guest, files, net, sandbox, uhyve } = self;
+        let Tables { boot, memory, cpu, guest, files, net, sandbox, uhyve } = self;
         let no_aslr = memory.no_aslr.map(|no_aslr| !no_aslr);
         let env = one("`env` and `env_vars` in [guest]", guest.env, guest.env_vars)?;
         Ok(Settings {
+            boot: boot.into(),
             memory: one("`size` and `memory_size` in [memory]", memory.size, memory.memory_size)?,
             aslr: one("`aslr` and `no_aslr` in [memory]", memory.aslr, no_aslr)?,
             thp: memory.thp,

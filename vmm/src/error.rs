@@ -50,6 +50,9 @@ pub enum Error {
     /// A running machine did not answer.
     #[error(transparent)]
     Control(#[from] nerite_control::ClientError),
+    /// The terminal cannot be given to the guest.
+    #[error("cannot give the terminal to the guest: {0}")]
+    Terminal(#[source] io::Error),
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(#[source] io::Error),
@@ -77,6 +80,7 @@ impl Error {
             | Self::Debugger(_)
             | Self::ControlSocket(_)
             | Self::Control(_)
+            | Self::Terminal(_)
             | Self::Stdout(_)
             | Self::Output { .. } => exit_code::HOST,
         }

@@ -12,6 +12,10 @@ pub const HOST: u8 = 243;
 pub const CRASH: u8 = 244;
 /// The time that the guest was given is up.
 pub const TIME_LIMIT: u8 = 245;
+/// The guest asked for a reboot.
+pub const REBOOT: u8 = 246;
+/// The guest asked for a reset through the keyboard controller.
+pub const KEYBOARD_RESET: u8 = 247;
 /// A signal ended the run: this, plus the signal's number.
 pub const SIGNAL_BASE: u8 = 128;
 
@@ -30,6 +34,8 @@ Exit codes of `vmm run`:
   243    the host cannot do it: no KVM, no memory, failed input or output
   244    the guest crashed; the report is on standard error
   245    the guest's time was up (--time-limit)
+  246    the guest asked for a reboot, which vmm does not do
+  247    the guest asked for a reset through the keyboard controller
   128+n  ended by signal n: 130 SIGINT, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output
 
 240 and above come with a message on standard error, unless they are the guest's own.";
@@ -83,7 +89,8 @@ mod tests {
 
     #[test]
     fn the_help_names_every_code() {
-        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, BROKEN_PIPE] {
+        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, REBOOT, KEYBOARD_RESET, BROKEN_PIPE]
+        {
             assert!(HELP.contains(&format!("{code} ")), "{code}");
         }
     }

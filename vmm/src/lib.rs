@@ -20,6 +20,7 @@
 #![deny(unsafe_code)]
 
 pub mod affinity;
+pub mod boot;
 pub mod cli;
 pub mod config_file;
 pub mod containment;
@@ -36,6 +37,7 @@ pub mod settings;
 #[allow(unsafe_code, reason = "signal handlers")]
 pub mod signals;
 pub mod size;
+pub mod terminal;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

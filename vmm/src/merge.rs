@@ -229,6 +229,7 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
     let limits = FileLimits::default();
     Config {
         image,
+        boot: settings.boot.config(),
         memory: MemoryConfig {
             size: settings.memory.map(crate::size::MemorySize::bytes),
             aslr: settings.aslr.unwrap_or(default.aslr),

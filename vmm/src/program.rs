@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use nerite_kvm::probe::HostKvm;
-use nerite_loader::{Image, Limits};
+use nerite_loader::{GuestImage, Limits};
 
 use crate::cli::{Action, Cli, InspectArgs};
 use crate::error::Error;
@@ -53,7 +53,7 @@ fn tell(error: &clap::Error) -> Result<u8, Error> {
 }
 
 fn inspect(args: &InspectArgs) -> Result<u8, Error> {
-    let image = Image::read(&args.image, &Limits::default())?;
+    let image = GuestImage::read(&args.image, None, &Limits::default())?;
     output::print(&image.inspect().to_string())?;
     Ok(0)
 }

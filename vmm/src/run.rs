@@ -1,16 +1,17 @@
 //! `vmm run`.
 
-use libc::SIGTERM;
+use libc::{SIGINT, SIGTERM};
 use log::{info, warn};
 use nerite_control::Server;
 use nerite_machine::config::{Debug, FileLimits, Output};
-use nerite_machine::{Config, Handle, Machine, Opened, Outcome};
+use nerite_machine::{Config, Handle, Opened, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
 use crate::error::Error;
 use crate::merge::{self, Surroundings};
 use crate::signals::Signals;
+use crate::terminal::Terminal;
 use crate::{exit_code, output};
 
 /// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console, mounts.
@@ -46,7 +47,10 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     for missing in opened.confine(&policy, &folders).map_err(failed)? {
         warn!("{missing}");
     }
-    let running = opened.build().and_then(Machine::start).map_err(failed)?;
+    let machine = opened.build().map_err(failed)?;
+    let terminal = machine.wants_terminal().then(|| Terminal::give(signals.fd())).transpose();
+    let terminal = terminal.map_err(Error::Terminal)?;
+    let running = machine.start().map_err(failed)?;
     let debugging =
         debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
     let debugging = debugging.transpose()?;
@@ -55,6 +59,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     // The process ends in a moment, which gives everything back.
     std::mem::forget(remains);
     drop((serving, debugging));
+    // Before anything is said.
+    drop(terminal);
     statistics.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))
 }
@@ -130,9 +136,16 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             exit_code::TIME_LIMIT
         }
         Outcome::Reset => {
-            output::say("vmm: the guest asked for a reset, and is ended instead");
-            0
+            output::say("vmm: the guest asked for a reboot, and is ended instead");
+            exit_code::REBOOT
         }
+        Outcome::KeyboardReset => {
+            let way = "through the keyboard controller";
+            output::say(&format!("vmm: the guest asked for a reset {way}, and is ended instead"));
+            exit_code::KEYBOARD_RESET
+        }
+        // As good as Ctrl-C.
+        Outcome::Left => exit_code::from_signal(SIGINT),
         // Powered off: an end in good order.
         _ => 0,
     }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use nerite_machine::config::{Access, CardSpec, MAX_CPUS, Mount, Output};
 
 use crate::affinity::Affinity;
+use crate::boot::BootArgs;
 use crate::cli::SettingsArgs;
 use crate::containment::Containment;
 use crate::size::{MemorySize, SizeError, parse_bytes};
@@ -15,6 +16,8 @@ use crate::size::{MemorySize, SizeError, parse_bytes};
 /// One layer of settings. What is `None` or empty is left to the layer below.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
+    /// How the guest is started.
+    pub boot: BootArgs,
     /// Guest memory.
     pub memory: Option<MemorySize>,
     /// Whether to place the guest at a random address.
@@ -70,6 +73,7 @@ impl Settings {
         mounts.retain(|low| self.mounts.iter().all(|high| high.guest != low.guest));
         mounts.extend(self.mounts);
         Settings {
+            boot: self.boot.over(lower.boot),
             memory: self.memory.or(lower.memory),
             aslr: self.aslr.or(lower.aslr),
             thp: self.thp.or(lower.thp),
@@ -98,6 +102,7 @@ impl Settings {
 impl From<SettingsArgs> for Settings {
     fn from(args: SettingsArgs) -> Self {
         Self {
+            boot: args.boot,
             memory: args.memory,
             aslr: args.no_aslr.map(|no_aslr| !no_aslr),
             thp: args.thp,

@@ -30,6 +30,7 @@ mod exits;
 mod interrupts;
 mod kick;
 mod pages;
+mod pc;
 pub mod probe;
 mod ring;
 mod system;

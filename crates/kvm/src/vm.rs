@@ -49,7 +49,7 @@ pub struct VcpuSetup {
 
 /// A VM of KVM with its RAM and in-kernel interrupt controllers.
 pub struct Vm {
-    fd: Arc<VmFd>,
+    pub(crate) fd: Arc<VmFd>,
     syncs_regs: bool,
     /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
     ram: Arc<GuestRam>,
@@ -134,22 +134,28 @@ impl Vm {
     /// # Errors
     /// If a call of KVM fails, or KVM refuses an MSR (which is named).
     pub fn create_vcpu(&self, index: u32, setup: &VcpuSetup) -> Result<KvmVcpu, Error> {
-        let fd = self.fd.create_vcpu(index.into()).map_err(Error::call("KVM_CREATE_VCPU"))?;
-        let mut vcpu = KvmVcpu::new(index, fd, self.syncs_regs, self.ram.clone())?;
-        set_cpuid(&vcpu, &setup.cpuid)?;
-        set_msrs(&vcpu, index, &setup.msrs)?;
+        let mut vcpu = self.new_vcpu(index, &setup.cpuid, &setup.msrs)?;
         // A new vCPU has no interrupt pending, which is all that these registers have beyond ours.
         let mut sregs = kvm_sregs::default();
         convert::special_regs_to_kvm(&setup.special_regs, &mut sregs);
         vcpu.fd.set_sregs(&sregs).map_err(vcpu.engine_error("KVM_SET_SREGS"))?;
         vcpu.set_regs(&setup.regs)?;
-        self.ring.get_or_init(|| Arc::new(Ring::new(vcpu.pages.clone())));
         // All vCPUs start at the entry point, none waits for INIT and SIPI. The first one never does.
         if index != 0 {
             vcpu.fd
                 .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
                 .map_err(vcpu.engine_error("KVM_SET_MP_STATE"))?;
         }
+        Ok(vcpu)
+    }
+
+    /// A vCPU in the state of a reset, but for CPUID and these MSRs.
+    pub(crate) fn new_vcpu(&self, index: u32, cpuid: &[CpuidEntry], msrs: &[Msr]) -> Result<KvmVcpu, Error> {
+        let fd = self.fd.create_vcpu(index.into()).map_err(Error::call("KVM_CREATE_VCPU"))?;
+        let vcpu = KvmVcpu::new(index, fd, self.syncs_regs, self.ram.clone())?;
+        set_cpuid(&vcpu, cpuid)?;
+        set_msrs(&vcpu, index, msrs)?;
+        self.ring.get_or_init(|| Arc::new(Ring::new(vcpu.pages.clone())));
         Ok(vcpu)
     }
 

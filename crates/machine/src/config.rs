@@ -4,7 +4,9 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use nerite_devices::pc::DebugExit;
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
+pub use nerite_loader::Protocol;
 pub use nerite_net::{Spec as CardSpec, SpecError as CardSpecError};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 
@@ -14,6 +16,8 @@ pub const MIN_MEMORY: u64 = 16 << 20;
 pub const MEMORY_GRANULARITY: u64 = 2 << 20;
 /// The guest memory size used when none is given, in bytes: 64 MiB.
 pub const DEFAULT_MEMORY: u64 = 64 << 20;
+/// The guest memory size used when none is given for a guest that is not Hermit, in bytes: 256 MiB.
+pub const DEFAULT_PC_MEMORY: u64 = 256 << 20;
 /// The largest number of network cards: each has an interrupt line of its own.
 pub const MAX_CARDS: usize = 4;
 /// The largest number of vCPUs that can be asked for.
@@ -25,8 +29,10 @@ pub const MAX_CPUS: u32 = 16;
 /// asks for (`hermit.toml`) is merged in by [`crate::Machine::new`], and never wins over what is set here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
-    /// Path of the Hermit image: an ELF file or a gzip'd tar.
+    /// Path of the image: a Hermit image (an ELF file or a gzip'd tar), or a Linux, PVH or multiboot kernel.
     pub image: PathBuf,
+    /// How it is started.
+    pub boot: BootConfig,
     /// Guest memory.
     pub memory: MemoryConfig,
     /// Virtual CPUs.
@@ -45,6 +51,20 @@ pub struct Config {
     pub output_limits: OutputLimits,
     /// What is watched, and for how long the guest may run.
     pub observe: Observe,
+}
+
+/// How a guest is started, and what kernels other than Hermit are handed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BootConfig {
+    /// The protocol, or `None` for the one that the image is recognised to have.
+    pub protocol: Option<Protocol>,
+    /// The initial file system of Linux, or the modules of a multiboot kernel.
+    pub initrd: Vec<PathBuf>,
+    /// The kernel's command line. The guest's `app_args` follow it.
+    pub command_line: Option<String>,
+    /// The first of four ports by which a guest ends itself with an exit code, or `None` for no such device, but
+    /// [`DebugExit::DEFAULT_PORT`] with multiboot.
+    pub debug_exit: Option<u16>,
 }
 
 /// What is watched of a run, and what ends it. Whatever is off costs nothing.

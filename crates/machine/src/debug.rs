@@ -13,7 +13,8 @@ use nerite_vcpu::{Attended, Control, DebugStop, Entry, Exit, Handler, RunState, 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
-use crate::dispatch::{Dispatcher, End};
+use crate::dispatch::End;
+use crate::guest::AnyDispatcher;
 use crate::vcpu_thread::lock;
 
 /// A vCPU has stopped for the debugger. It is held, once, until the debugger releases it.
@@ -89,7 +90,7 @@ impl DebugEvents {
 /// Answers exits, and holds the vCPU at those that are the debugger's.
 #[derive(Debug)]
 pub(crate) struct Stopper {
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) dispatcher: AnyDispatcher,
     pub(crate) control: Arc<Control>,
     pub(crate) events: Option<Arc<DebugEvents>>,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nerite_bus::{Bus, Width};
+use nerite_devices::pc::ResetKind;
 use nerite_hypercall::{v1, v2};
 use nerite_vcpu::{Attended, Control, Entry, Exit, Handler, PostedWrites, RunState, SystemEvent, Vcpu};
 
@@ -21,12 +22,16 @@ pub(crate) enum End {
     Crashed(Exit),
     /// The guest asked for power-off or reset.
     System(SystemEvent),
+    /// The guest reset itself in this way.
+    Reset(ResetKind),
     /// The host failed.
     Host(Error),
     /// The machine is being stopped.
     Stopped,
     /// The time it was given is up.
     TimeLimit,
+    /// The escape key was typed.
+    Left,
 }
 
 /// What all vCPUs of a machine share: the two address spaces and the hypercalls.
@@ -117,7 +122,7 @@ impl Dispatcher {
     }
 }
 
-fn read(bus: &Bus, address: u64, width: u8) -> ControlFlow<End, Entry> {
+pub(crate) fn read(bus: &Bus, address: u64, width: u8) -> ControlFlow<End, Entry> {
     ControlFlow::Continue(match Width::new(width) {
         Some(width) => Entry::Data(bus.read(address, width)),
         None => Entry::Resume,

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use nerite_loader::Protocol;
+
 /// Whose fault an [`Error`] is. It decides the exit code of the `vmm` program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -85,6 +87,61 @@ pub enum Error {
         given: usize,
         /// How many there can be.
         allowed: usize,
+    },
+    /// An option that has no meaning for this kind of guest.
+    #[error("{option} has no meaning for a guest that boots as {protocol}; leave it out")]
+    NotForThisGuest {
+        /// The option.
+        option: &'static str,
+        /// How the guest boots.
+        protocol: Protocol,
+    },
+    /// The command line is longer than the kernel takes.
+    #[error("a command line of {length} bytes; this kernel takes at most {allowed}")]
+    CommandLine {
+        /// Its length in bytes.
+        length: usize,
+        /// The most it can have.
+        allowed: u64,
+    },
+    /// More than one initial file system.
+    #[error("{given} files in --initrd: a guest that boots as {protocol} takes one; concatenate them")]
+    OneInitrd {
+        /// How the guest boots.
+        protocol: Protocol,
+        /// How many were given.
+        given: usize,
+    },
+    /// The initial file system or a module does not fit into memory.
+    #[error(
+        "{name}: {size} bytes do not fit into the guest's memory beside the kernel; give the guest more with --memory"
+    )]
+    InitrdSize {
+        /// The file.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A kernel that is linked to where it is handed information.
+    #[error(
+        "{protocol} kernel: a segment at {start:#x}..{end:#x} lies where the boot information goes; \
+         link it to 1 MiB or above, or below 0x90000"
+    )]
+    KernelPlace {
+        /// How the guest boots.
+        protocol: Protocol,
+        /// The segment's first address.
+        start: u64,
+        /// The address after its last one.
+        end: u64,
+    },
+    /// The debug-exit port is another device's.
+    #[error("--debug-exit {port:#x}: {source}")]
+    DebugExitPort {
+        /// The port.
+        port: u16,
+        /// Whose it is.
+        source: nerite_bus::Error,
     },
     /// The guest's files cannot be set up.
     #[error(transparent)]
@@ -184,7 +241,8 @@ impl Error {
     /// Whose fault this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Image(_) => ErrorKind::Image,
+            Self::Image(nerite_loader::Error::OutsideMemory { .. }) => ErrorKind::Config,
+            Self::Image(_) | Self::KernelPlace { .. } => ErrorKind::Image,
             Self::ImageNeedsMemory { .. }
             | Self::ImageNeedsCpus { .. }
             | Self::CpuCount { .. }
@@ -193,6 +251,11 @@ impl Error {
             | Self::MemoryTooSmall { .. }
             | Self::Affinity { .. }
             | Self::TooManyStrings { .. }
+            | Self::NotForThisGuest { .. }
+            | Self::CommandLine { .. }
+            | Self::OneInitrd { .. }
+            | Self::InitrdSize { .. }
+            | Self::DebugExitPort { .. }
             | Self::Boot(_) => ErrorKind::Config,
             Self::Net(error) if error.is_usage() => ErrorKind::Config,
             Self::Files(files) => match files {

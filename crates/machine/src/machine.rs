@@ -10,7 +10,7 @@ use nerite_arch::hermit::BootState;
 use nerite_bus::Bus;
 use nerite_devices::{Console, Input};
 use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
-use nerite_loader::{Image, Interface, Limits, LoadedKernel};
+use nerite_loader::{GuestImage, Image, Interface, Limits};
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::Bridge;
 use nerite_sandbox::Confinement;
@@ -20,25 +20,26 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::budget::LogBudget;
 use crate::config::{Config, Observe};
 use crate::dispatch::Platform;
+use crate::guest::{Guest, Hermit};
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::network::Network;
+use crate::opened::Rest;
+use crate::pc::Keyboard;
 use crate::plan::Plan;
 use crate::rate::Rate;
-use crate::{Error, Opened, Running, Timeline, boot, files, posted, running};
+use crate::{Error, Opened, Running, Timeline, boot, files, pc, posted, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) system: System,
     pub(crate) confinement: Option<Confinement>,
-    pub(crate) image: Image,
-    pub(crate) loaded: LoadedKernel,
+    pub(crate) guest: Guest,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) vcpus: Vec<KvmVcpu>,
     /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it alive.
     pub(crate) vm: Vm,
     pub(crate) affinity: Vec<usize>,
-    pub(crate) platform: Arc<Platform>,
     pub(crate) console: Arc<Console>,
     pub(crate) stop_event: Arc<OwnedFd>,
     pub(crate) stopping: Arc<AtomicBool>,
@@ -61,12 +62,20 @@ impl Machine {
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { config, image, system, mounts, output, input, tracer, links, confinement, mut timeline } =
-            opened;
+        let Opened { image, mut rest } = opened;
+        rest.timeline.done("confine the process");
+        let image = image.read_guest(rest.config.boot.protocol, &Limits::default())?;
+        rest.timeline.done("read and check the image");
+        match image {
+            GuestImage::Hermit(image) => Self::build_hermit(*image, rest),
+            other => pc::build(&other, rest),
+        }
+    }
+
+    fn build_hermit(image: Image, rest: Rest) -> Result<Self, Error> {
+        let Rest { config, system, mounts, output, input, tracer, links, confinement, mut timeline, .. } =
+            rest;
         let config = &config;
-        timeline.done("confine the process");
-        let image = image.read(&Limits::default())?;
-        timeline.done("read and check the image");
         let mut plan = Plan::new(config, &image)?;
         let stop_event =
             Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
@@ -98,7 +107,7 @@ impl Machine {
 
         let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };
         let vm = Vm::new(&system, ram.clone(), &options)?;
-        let network = Network::new(links, &vm, &ram, plan.cpus)?;
+        let network = Network::new(Bridge::new(), links, &vm, &ram, plan.cpus)?;
         timeline.done("create the VM");
         let addresses = boot::addresses(&layout, &loaded);
         let tsc_deadline = system.has_tsc_deadline_timer();
@@ -132,17 +141,16 @@ impl Machine {
         let platform = Arc::new(platform(calls, posted, network.bridge())?);
         let affinity = config.cpus.affinity.clone();
         let observe = config.observe.clone();
+        let guest = Guest::Hermit(Box::new(Hermit { image, loaded, platform }));
         timeline.done("describe the machine");
         Ok(Self {
             system,
             confinement,
-            image,
-            loaded,
+            guest,
             ram,
             vcpus,
             vm,
             affinity,
-            platform,
             console,
             stop_event,
             stopping,
@@ -151,6 +159,14 @@ impl Machine {
             network,
             timeline,
         })
+    }
+
+    /// Whether the guest has a serial port, and standard input is a terminal that should be in raw mode while it runs.
+    pub fn wants_terminal(&self) -> bool {
+        match &self.guest {
+            Guest::Pc(pc) => pc.keyboard.as_ref().is_some_and(Keyboard::is_terminal),
+            Guest::Hermit(_) => false,
+        }
     }
 
     /// Starts a thread for each vCPU.

@@ -17,7 +17,7 @@ use crate::config::MAX_CARDS;
 
 /// Interrupt lines of the cards' pins, in order: those below 16 that PC hardware leaves to PCI. Each card has its own, so that
 /// ending one's interrupt says nothing about another's.
-const LINES: [u8; MAX_CARDS] = [11, 10, 9, 5];
+pub(crate) const LINES: [u8; MAX_CARDS] = [11, 10, 9, 5];
 
 /// Opens what the cards are connected to.
 pub(crate) fn open(specs: &[Spec]) -> Result<Vec<Connection>, Error> {
@@ -46,14 +46,15 @@ pub struct CardReport {
 }
 
 impl Network {
-    /// Makes a card for each of `links` and starts their threads.
+    /// Makes a card for each of `links`, in the next free slots of `bridge`, and starts their threads.
     pub(crate) fn new(
+        bridge: Bridge,
         links: Vec<Connection>,
         vm: &Vm,
         ram: &Arc<GuestRam>,
         cpus: u32,
     ) -> Result<Self, Error> {
-        let mut network = Self::default();
+        let mut network = Self { bridge, cards: Vec::new() };
         let interrupts = Arc::new(vm.interrupts());
         let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
         for (link, line) in links.into_iter().zip(LINES) {

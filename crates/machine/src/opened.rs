@@ -21,8 +21,14 @@ use crate::{Error, Machine, Timeline, network};
 /// rights that are left: before the first byte of the image, which is hostile, is parsed.
 #[derive(Debug)]
 pub struct Opened {
-    pub(crate) config: Config,
     pub(crate) image: ImageSource,
+    pub(crate) rest: Rest,
+}
+
+/// What there is besides the image.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) config: Config,
     /// That there is no KVM is said only of an image that could run.
     pub(crate) system: Result<System, nerite_kvm::Error>,
     pub(crate) mounts: Mounts,
@@ -30,6 +36,8 @@ pub struct Opened {
     pub(crate) input: Option<OwnedFd>,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) links: Vec<Connection>,
+    /// Initial file systems or modules.
+    pub(crate) initrd: Vec<ImageSource>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) timeline: Timeline,
 }
@@ -47,20 +55,22 @@ impl Opened {
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
         let links = network::open(&config.network)?;
+        let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let system = System::open();
         timeline.done("open files and KVM");
-        Ok(Self {
+        let rest = Rest {
             config: config.clone(),
-            image,
             system,
             mounts,
             output,
             input,
             tracer,
             links,
+            initrd,
             confinement: None,
             timeline,
-        })
+        };
+        Ok(Self { image, rest })
     }
 
     /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks for it.
@@ -71,7 +81,8 @@ impl Opened {
     /// # Errors
     /// If the host refuses what the policy demands.
     pub fn confine(&mut self, policy: &Policy, sockets: &[BorrowedFd<'_>]) -> Result<&[Missing], Error> {
-        let mounts = self.mounts.paths().map(|path| Reachable {
+        let rest = &mut self.rest;
+        let mounts = rest.mounts.paths().map(|path| Reachable {
             file: path.file,
             rights: match path.access {
                 Access::ReadOnly => Rights::Read,
@@ -81,10 +92,10 @@ impl Opened {
         });
         let folder =
             sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
-        let debug = self.config.observe.debug.is_some();
-        let policy = Policy { network: !self.links.is_empty(), debug, ..policy.clone() };
+        let debug = rest.config.observe.debug.is_some();
+        let policy = Policy { network: !rest.links.is_empty(), debug, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
-        Ok(self.confinement.insert(confinement).missing())
+        Ok(rest.confinement.insert(confinement).missing())
     }
 
     /// Reads the image and builds the machine.

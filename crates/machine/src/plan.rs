@@ -1,6 +1,6 @@
 //! From what was asked for and what the image asks for to what will be built.
 
-use nerite_loader::{Image, Interface};
+use nerite_loader::{Image, Interface, Protocol};
 
 use crate::Error;
 use crate::config::{Config, DEFAULT_MEMORY, MAX_CPUS, MIN_MEMORY};
@@ -20,6 +20,14 @@ pub(crate) struct Plan {
 impl Plan {
     /// Merges the image's own configuration under `config`, which always wins.
     pub(crate) fn new(config: &Config, image: &Image) -> Result<Self, Error> {
+        let only_others = [
+            ("--initrd", !config.boot.initrd.is_empty()),
+            ("--cmdline", config.boot.command_line.is_some()),
+            ("--debug-exit", config.boot.debug_exit.is_some()),
+        ];
+        if let Some((option, _)) = only_others.into_iter().find(|(_, given)| *given) {
+            return Err(Error::NotForThisGuest { option, protocol: Protocol::Hermit });
+        }
         let own = image.config();
         let required_memory = own.and_then(|own| own.memory).unwrap_or(0);
         let required_cpus = own.and_then(|own| own.cpus).unwrap_or(0);
@@ -36,13 +44,7 @@ impl Plan {
         if cpus < required_cpus {
             return Err(Error::ImageNeedsCpus { image: path(), required: required_cpus, given: cpus });
         }
-        if cpus == 0 || cpus > MAX_CPUS {
-            return Err(Error::CpuCount { given: cpus });
-        }
-        let affinity = config.cpus.affinity.len();
-        if affinity != 0 && u32::try_from(affinity) != Ok(cpus) {
-            return Err(Error::Affinity { given: affinity, cpus });
-        }
+        let (memory, cpus) = check(config, memory, Some(cpus))?;
 
         let or_own = |given: &[String], own: Option<&Vec<String>>| match own {
             Some(own) if given.is_empty() => own.clone(),
@@ -81,6 +83,22 @@ impl Plan {
         }
         Ok(plan)
     }
+}
+
+/// Whether a machine can have so much memory and so many processors, 1 if none is said.
+pub(crate) fn check(config: &Config, memory: u64, cpus: Option<u32>) -> Result<(u64, u32), Error> {
+    if memory < MIN_MEMORY {
+        return Err(Error::MemoryTooSmall { given: memory });
+    }
+    let cpus = cpus.unwrap_or(1);
+    if cpus == 0 || cpus > MAX_CPUS {
+        return Err(Error::CpuCount { given: cpus });
+    }
+    let affinity = config.cpus.affinity.len();
+    if affinity != 0 && u32::try_from(affinity) != Ok(cpus) {
+        return Err(Error::Affinity { given: affinity, cpus });
+    }
+    Ok((memory, cpus))
 }
 
 /// Sets a variable; a later one of the same name takes the place of an earlier one.

@@ -1,8 +1,14 @@
 //! How fast a guest may write to its console.
 
+use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use nerite_devices::Console;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// How much may be written at once after a time of silence, as a time at the full rate in nanoseconds.
 const BURST: u64 = SECOND;
@@ -31,6 +37,29 @@ impl Rate {
     /// Counts one byte if it can be written at once. Returns whether it can.
     pub(crate) fn take_one(&self) -> bool {
         self.delay(0).is_zero() && self.delay(1).is_zero()
+    }
+
+    /// Waits until so many bytes may be written, with no lock held, and lets the console write what is ready meanwhile.
+    /// Returns false if `stop` became readable first.
+    pub(crate) fn wait(&self, bytes: usize, console: &Console, stop: &OwnedFd) -> io::Result<bool> {
+        let until = Instant::now().checked_add(self.delay(bytes));
+        loop {
+            // A time that the clock cannot express does not come.
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(true);
+            }
+            // What is ready to be seen has waited long enough.
+            if let Err(error) = console.flush() {
+                log::debug!("flushing before a wait: {error}");
+            }
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut [PollFd::new(stop, PollFlags::IN)], timeout.as_ref()) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn delay_at(&self, now: u64, bytes: usize) -> Duration {

@@ -7,19 +7,20 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nerite_devices::Console;
+use nerite_devices::pc::ResetKind;
 use nerite_kvm::probe::{self, HostKvm};
 use nerite_kvm::{System, Vm};
-use nerite_loader::{Image, LoadedKernel};
 use nerite_vcpu::{Control, Exit, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::config::Debug;
-use crate::crash::{CrashReport, Unwinder, VcpuState};
+use crate::crash::{CrashReport, VcpuState};
 use crate::debug::{DebugEvents, Stopper};
-use crate::dispatch::{Dispatcher, End, Platform};
+use crate::dispatch::End;
+use crate::guest::Guest;
 use crate::halts::HaltWatch;
-use crate::posted::Clock;
+use crate::pc::Ended;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
 use crate::{Error, Handle, Machine, Report, Timeline};
 
@@ -36,8 +37,12 @@ pub enum Outcome {
     Exited(i32),
     /// The guest asked to be powered off.
     PoweredOff,
-    /// The guest asked to be reset.
+    /// The guest asked to be reset, as a kernel does that reboots.
     Reset,
+    /// The guest asked to be reset through the keyboard controller.
+    KeyboardReset,
+    /// Whoever sat at the terminal typed the escape key.
+    Left,
     /// The guest could not go on.
     Crashed(Box<CrashReport>),
     /// It was stopped from outside.
@@ -51,7 +56,9 @@ impl fmt::Display for Outcome {
         match self {
             Self::Exited(code) => write!(f, "guest exited with code {code}"),
             Self::PoweredOff => f.write_str("guest powered off"),
-            Self::Reset => f.write_str("guest asked for a reset"),
+            Self::Reset => f.write_str("guest asked for a reboot"),
+            Self::KeyboardReset => f.write_str("guest asked for a reset through the keyboard controller"),
+            Self::Left => f.write_str("guest left by the escape key"),
             Self::Crashed(report) => report.fmt(f),
             Self::Stopped => f.write_str("guest stopped"),
             Self::TimeLimit => f.write_str("the guest's time was up"),
@@ -64,10 +71,10 @@ pub struct Running {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
     console: Arc<Console>,
-    platform: Arc<Platform>,
     system: System,
-    image: Image,
-    loaded: LoadedKernel,
+    guest: Guest,
+    /// Hands on what is typed.
+    keyboard: Option<JoinHandle<()>>,
     tracer: Option<Tracer>,
     deadline: Option<Instant>,
     halts: Option<HaltWatch>,
@@ -83,7 +90,7 @@ impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("handle", &self.handle)
-            .field("loaded", &self.loaded)
+            .field("kernel", &self.guest.kernel_range())
             .finish_non_exhaustive()
     }
 }
@@ -106,7 +113,7 @@ impl Drop for Remains {
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
-    let Machine { system, image, loaded, ram, vcpus, affinity, platform, console, .. } = machine;
+    let Machine { system, guest, ram, vcpus, affinity, console, .. } = machine;
     let Machine { stop_event, stopping, observe, tracer, network, confinement, mut timeline, vm, .. } =
         machine;
     let started = Instant::now();
@@ -134,7 +141,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         controls.iter().for_each(|control| control.hold());
     }
     let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
-    let offset = loaded.start.wrapping_sub(image.kernel().link_start());
+    let offset = guest.load_offset();
     let handle = Handle {
         shared: shared.clone(),
         controls: controls.clone(),
@@ -150,10 +157,9 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         handle,
         threads: Vec::new(),
         console,
-        platform,
         system,
-        image,
-        loaded,
+        guest,
+        keyboard: None,
         tracer,
         deadline,
         halts,
@@ -168,7 +174,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         let task = Task {
             cpu,
             stopper: Stopper {
-                dispatcher: Dispatcher::new(running.platform.clone(), control.clone(), deadline),
+                dispatcher: running.guest.dispatcher(control.clone(), deadline),
                 control: control.clone(),
                 events: running.handle.debug.clone(),
             },
@@ -187,6 +193,10 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
                 return Err(Error::Host { what: "starting a vCPU's thread", source });
             }
         }
+    }
+    if let Err(source) = running.start_keyboard() {
+        running.abandon();
+        return Err(Error::Host { what: "starting the thread for input", source });
     }
     timeline.done("start the vCPUs");
     log::info!("{timeline}");
@@ -250,7 +260,7 @@ impl Running {
     /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
     fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let mut partial_line = PartialLine::None;
-        let mut clock = Clock::new(self.image.kernel().interface());
+        let mut clock = self.guest.clock();
         loop {
             let ended = self.handle.shared.stop_event.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
@@ -282,7 +292,7 @@ impl Running {
                 return Ok(());
             }
             if let Some(clock) = &mut clock {
-                let found = self.platform.collect_posted(false);
+                let found = self.guest.collect_posted(false);
                 clock.looked(found);
                 if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
                     continue;
@@ -324,9 +334,9 @@ impl Running {
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
     fn drain(&self, stop: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
         loop {
-            self.platform.collect_posted(true);
+            self.guest.collect_posted(true);
             if self.console.flush().map_err(Error::Output)? {
-                if !self.platform.has_posted() {
+                if !self.guest.has_posted() {
                     return Ok(true);
                 }
                 continue;
@@ -361,6 +371,23 @@ impl Running {
         }
     }
 
+    /// Starts handing on what is typed, if the guest has a serial port.
+    fn start_keyboard(&mut self) -> std::io::Result<()> {
+        let Guest::Pc(pc) = &mut self.guest else { return Ok(()) };
+        let Some(keyboard) = pc.keyboard.take() else { return Ok(()) };
+        let (platform, shared) = (pc.platform.clone(), self.handle.shared.clone());
+        let thread = thread::Builder::new().name("input".to_owned()).spawn(move || {
+            match keyboard.run(&platform.serial, &shared.stop_event) {
+                Ok(Ended::Source | Ended::Stopped) => {}
+                Ok(Ended::Escape) => shared.finish(u32::MAX, End::Left),
+                // A guest can do without, as it does at the input's end.
+                Err(error) => log::warn!("there is no more input for the guest: {error}"),
+            }
+        })?;
+        self.keyboard = Some(thread);
+        Ok(())
+    }
+
     /// Stops what runs of a machine that could not be started whole.
     fn abandon(self) {
         self.handle.shared.finish(u32::MAX, End::Stopped);
@@ -390,6 +417,10 @@ impl Running {
             });
         }
         finished.sort_by_key(|vcpu| vcpu.index);
+        if let Some(thread) = self.keyboard.take() {
+            // A panic was printed when it happened, and the guest is over.
+            let _ = thread.join();
+        }
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
         // No vCPU runs any more, so nobody waits for a frame.
         self.handle.network.halt();
@@ -411,7 +442,7 @@ impl Running {
             End::Host(error) => return Err(error),
             End::Stopped => {
                 // What cannot be written now is not waited for.
-                self.platform.collect_posted(true);
+                self.guest.collect_posted(true);
                 let _ = self.console.flush();
                 return Ok(Outcome::Stopped);
             }
@@ -421,11 +452,16 @@ impl Running {
                 return self.crashed(vcpu, exit, finished);
             }
             End::Exited(code) => Outcome::Exited(code),
+            End::Left => {
+                let _ = self.console.flush();
+                return Ok(Outcome::Left);
+            }
             End::TimeLimit => {
                 let _ = self.console.flush();
                 return Ok(Outcome::TimeLimit);
             }
-            End::System(SystemEvent::Reset) => Outcome::Reset,
+            End::Reset(ResetKind::Keyboard) => Outcome::KeyboardReset,
+            End::Reset(ResetKind::Register) | End::System(SystemEvent::Reset) => Outcome::Reset,
             End::System(_) => Outcome::PoweredOff,
         };
         Ok(if self.drain(stop)? { outcome } else { Outcome::Stopped })
@@ -438,16 +474,15 @@ impl Running {
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }
-        let unwinder = Unwinder { ram: &self.handle.ram, kernel: self.image.kernel(), loaded: &self.loaded };
         let mut vcpus = Vec::new();
         for Finished { index, state, .. } in finished {
             // One that ended by itself meanwhile has nothing to tell.
             let Some(state) = state else { continue };
             let (regs, special_regs) = state?;
-            let backtrace = unwinder.backtrace(&regs, &special_regs);
+            let backtrace = self.guest.backtrace(&self.handle.ram, &regs, &special_regs);
             vcpus.push(VcpuState { index, regs, special_regs, backtrace });
         }
-        let kernel = self.loaded.start..self.loaded.end;
+        let kernel = self.guest.kernel_range();
         Ok(Outcome::Crashed(Box::new(CrashReport { vcpu, exit, vcpus, kernel })))
     }
 }

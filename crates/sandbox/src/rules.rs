@@ -389,6 +389,13 @@ const MAIN: &[Rule] = &[
                 kvm::SET_MP_STATE,
                 kvm::GET_TSC_KHZ,
                 kvm::ENABLE_CAP,
+                kvm::IRQFD,
+                // A terminal's mode: TIOCGWINSZ, TCGETS, TCSETS, TCGETS2, TCSETS2 of `<asm-generic/ioctls.h>`.
+                0x5413,
+                0x5401,
+                0x5402,
+                0x802c_542a,
+                0x402c_542b,
             ],
         )],
     ),

@@ -3,10 +3,13 @@
 //! The hardware is ACPI's "fixed" kind: PM1 event and control registers and the PM timer, at ports. No event ever happens, so
 //! the SCI never fires. The sleep type of S5, power-off, is [`S5`].
 
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, Path, ResourceTemplate, Scope};
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, Path,
+    ResourceTemplate, Scope,
+};
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
-use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::gas::{AccessSize, AddressSpace as Space, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
@@ -41,12 +44,25 @@ const HEADER: u32 = 36;
 const ALIGN: u64 = 64;
 
 /// Which machine the tables describe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
     /// The number of processors; APIC ids count from 0.
     pub cpus: u32,
     /// Whether there are a serial port at 0x3f8 and a clock at 0x70.
     pub legacy: bool,
+    /// The PCI bus, if there is one.
+    pub pci: Option<Pci>,
+}
+
+/// A PCI bus, number 0, reached through ports 0xCF8 to 0xCFF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pci {
+    /// First and last memory address that functions can be placed at.
+    pub window: (u32, u32),
+    /// The slot of the first function with an interrupt pin.
+    pub first_slot: u8,
+    /// The interrupt of that function's pin INTA#, and of those in the slots after it.
+    pub lines: Vec<u8>,
 }
 
 /// 5.2.12.5: an ISA interrupt that is not wired as ISA interrupts are.
@@ -113,6 +129,9 @@ impl Machine {
         if self.legacy {
             legacy_devices(&mut aml);
         }
+        if let Some(pci) = &self.pci {
+            pci.describe(&mut aml);
+        }
         let mut dsdt = Sdt::new(*b"DSDT", HEADER, 6, OEM, OEM_TABLE, 1);
         dsdt.append_slice(&aml);
         dsdt
@@ -131,6 +150,38 @@ impl Machine {
         madt.add_structure(Override { kind: 2, length: 10, bus: 0, source: SCI_IRQ, interrupt, flags });
         madt.add_structure(LocalNmi { kind: 4, length: 6, processor: 0xff, flags: 0, pin: 1 });
         madt
+    }
+}
+
+impl Pci {
+    /// `\_SB.PCI0` with its resources and the routing of its interrupts (6.2.13).
+    fn describe(&self, aml: &mut Vec<u8>) {
+        let buses = AddressSpace::new_bus_number(0_u16, 0);
+        let config = IO::new(0xcf8, 0xcf8, 1, 8);
+        let memory = AddressSpace::new_memory(
+            AddressSpaceCacheable::NotCacheable,
+            true,
+            self.window.0,
+            self.window.1,
+            None,
+        );
+        let resources = ResourceTemplate::new(vec![&buses, &config, &memory]);
+        let slots = (u32::from(self.first_slot)..).zip(&self.lines);
+        // Any function of the slot, and the interrupt by its number.
+        let routes: Vec<[u32; 4]> =
+            slots.map(|(slot, line)| [slot << 16 | 0xffff, 0, 0, u32::from(*line)]).collect();
+        let routes: Vec<Package> = routes
+            .iter()
+            .map(|[address, pin, source, line]| Package::new(vec![address, pin, source, line]))
+            .collect();
+        let routes = Package::new(routes.iter().map(|route| route as &dyn Aml).collect());
+        let id = EISAName::new("PNP0A03");
+        let hid = Name::new(Path::new("_HID"), &id);
+        let uid = Name::new(Path::new("_UID"), &0_u8);
+        let crs = Name::new(Path::new("_CRS"), &resources);
+        let prt = Name::new(Path::new("_PRT"), &routes);
+        let device = Device::new(Path::new("PCI0"), vec![&hid, &uid, &crs, &prt]);
+        Scope::new(Path::new("\\_SB_"), vec![&device]).to_aml_bytes(aml);
     }
 }
 
@@ -191,7 +242,7 @@ fn fadt(dsdt: u64, facs: u64) -> acpi_tables::fadt::FADT {
 }
 
 fn port(port: u16, bits: u8, size: AccessSize) -> GAS {
-    GAS::new(AddressSpace::SystemIo, bits, 0, size, port.into())
+    GAS::new(Space::SystemIo, bits, 0, size, port.into())
 }
 
 /// Tables one after the other.
@@ -227,6 +278,10 @@ mod tests {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
 
+    fn pci() -> Pci {
+        Pci { window: (0xc000_0000, 0xfebf_ffff), first_slot: 1, lines: vec![11, 10] }
+    }
+
     /// Follows the pointers as a kernel does, checking signatures, lengths and sums.
     fn table<'a>(all: &'a [u8], address: u64, signature: &[u8; 4]) -> &'a [u8] {
         let start = usize::try_from(address - RSDP).unwrap();
@@ -239,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_kernel_finds_every_table() {
-        let all = Machine { cpus: 4, legacy: true }.tables();
+        let all = Machine { cpus: 4, legacy: true, pci: Some(pci()) }.tables();
         assert_eq!((&all[..8], sum(&all[..20]), sum(&all[..36])), (&b"RSD PTR "[..], 0, 0));
         let xsdt = table(&all, u64_at(&all, 24), b"XSDT");
         let fadt = table(&all, u64_at(xsdt, 36), b"FACP");
@@ -253,14 +308,16 @@ mod tests {
         // PM1a control, reset register (I/O, 8 bits, port, value).
         assert_eq!(u32_at(fadt, 64), 0x604);
         assert_eq!((fadt[116], fadt[117], u64_at(fadt, 120), fadt[128]), (1, 8, 0xcf9, 6));
-        assert!(dsdt.windows(4).any(|name| name == b"_S5_") && dsdt.windows(4).any(|name| name == b"COM1"));
+        for name in [b"_S5_", b"COM1", b"PCI0", b"_PRT"] {
+            assert!(dsdt.windows(4).any(|part| part == name), "{name:?}");
+        }
         assert!(madt.len() > 44);
     }
 
     #[test]
     fn every_processor_is_listed_once() {
         for cpus in [1, 2, 16] {
-            let all = Machine { cpus, legacy: false }.tables();
+            let all = Machine { cpus, legacy: false, pci: None }.tables();
             let xsdt = table(&all, u64_at(&all, 24), b"XSDT");
             let madt = table(&all, u64_at(xsdt, 44), b"APIC");
             let (mut at, mut ids, mut kinds) = (44, Vec::new(), Vec::new());

@@ -66,7 +66,7 @@ pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC address (Intel SDM vol. 3, 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// The interrupt that ACPI events would have.
-pub const SCI_IRQ: u8 = 9;
+pub const SCI_IRQ: u8 = 12;
 
 /// What the BIOS data area says at its two fields that kernels read: segment of the EBDA at 0x40e, KiB of base memory at
 /// 0x413.

@@ -15,13 +15,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use nerite_devices::{Console, Input};
 use nerite_hostfs::HostFs;
 use nerite_memory::{AccessError, GuestRam};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use crate::budget::LogBudget;
 use crate::rate::Rate;
@@ -93,24 +90,10 @@ impl Hypercalls {
     /// Waits until the guest may write so many bytes, with no lock held.
     fn throttle(&self, bytes: usize) -> Result<(), Next> {
         let Some(rate) = &self.rate else { return Ok(()) };
-        let until = Instant::now().checked_add(rate.delay(bytes));
-        loop {
-            // A time that the clock cannot express does not come.
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(());
-            }
-            // What is ready to be seen has waited long enough.
-            if let Err(error) = self.console.flush() {
-                log::debug!("flushing before a wait: {error}");
-            }
-            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-            let mut stop = [PollFd::new(&*self.stop_event, PollFlags::IN)];
-            match poll(&mut stop, timeout.as_ref()) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Err(Next::Stopped),
-                Err(error) => return Err(Next::Host(error.into())),
-            }
+        match rate.wait(bytes, &self.console, &self.stop_event) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Next::Stopped),
+            Err(error) => Err(Next::Host(error)),
         }
     }
 

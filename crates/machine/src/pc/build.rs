@@ -1,0 +1,106 @@
+//! Builds a PC around a kernel.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use nerite_arch::cpuid;
+use nerite_arch::pc::entry::common_msrs;
+use nerite_devices::Console;
+use nerite_devices::pc::DebugExit;
+use nerite_kvm::{Options, VcpuSetup, Vm};
+use nerite_loader::{GuestImage, ImageSource, Limits, Protocol};
+use nerite_memory::{Backing, GuestRam};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::load::{self, InitFile};
+use super::plan::PcPlan;
+use super::platform::{Parts, PcPlatform, ports};
+use super::{Keyboard, Pc};
+use crate::guest::Guest;
+use crate::network::Network;
+use crate::opened::Rest;
+use crate::rate::Rate;
+use crate::{Error, Machine};
+
+/// Builds the machine for an image that is not Hermit's.
+pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
+    let Rest { config, system, output, input, initrd, tracer, links, confinement, mut timeline, .. } = rest;
+    let plan = PcPlan::new(&config, image)?;
+    let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let stop_event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
+
+    let system = system?;
+    let max_vcpus = system.max_vcpus();
+    if usize::try_from(plan.cpus).is_ok_and(|cpus| cpus > max_vcpus) {
+        return Err(nerite_kvm::Error::TooManyVcpus { asked: plan.cpus, allowed: max_vcpus }.into());
+    }
+    let backing =
+        Backing { thp: config.memory.thp, ksm: config.memory.ksm, hugepages: config.memory.hugepages };
+    let ram = Arc::new(GuestRam::new(&load::regions(plan.memory), &backing)?);
+    timeline.done("map guest memory");
+    let loaded = load::load(image, &files, &plan, &ram)?;
+
+    timeline.done("load the kernel");
+    let options = Options { pit: true, power_management: config.cpus.power_management };
+    let vm = Vm::new(&system, ram.clone(), &options)?;
+    let network = Network::new(load::bridge(), links, &vm, &ram, plan.cpus)?;
+    timeline.done("create the VM");
+    let host_cpuid = system.supported_cpuid()?;
+    let tsc_deadline = system.has_tsc_deadline_timer();
+    let vcpus = (0..plan.cpus)
+        .map(|index| {
+            let guest = cpuid::Guest { vcpu_index: index, vcpu_count: plan.cpus, tsc_deadline };
+            let cpuid = cpuid::for_guest(&host_cpuid, &guest);
+            if index > 0 {
+                return vm.create_waiting_vcpu(index, &cpuid, &common_msrs());
+            }
+            let boot = loaded.boot.clone();
+            let setup = VcpuSetup { regs: boot.regs, special_regs: boot.special, msrs: boot.msrs, cpuid };
+            vm.create_vcpu(index, &setup)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+
+    timeline.done("create the vCPUs");
+    let console = Arc::new(Console::new(output.sink()?).map_err(Error::host("making the console"))?);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let parts = Parts {
+        console: console.clone(),
+        serial_interrupt: vm.edge_interrupt(ports::SERIAL_IRQ)?,
+        rate: config.output_limits.bytes_per_second.map(Rate::new),
+        stop_event: stop_event.clone(),
+        stopping: stopping.clone(),
+        debug_exit: config.boot.debug_exit.or_else(|| default_debug_exit(image)),
+    };
+    let platform = Arc::new(PcPlatform::new(&plan, parts, network.bridge())?);
+    let keyboard = input.map(Keyboard::new);
+    let guest = Guest::Pc(Pc { platform, kernel: loaded.kernel, keyboard });
+    timeline.done("describe the machine");
+    let (affinity, observe) = (config.cpus.affinity, config.observe);
+    Ok(Machine {
+        system,
+        confinement,
+        guest,
+        ram,
+        vcpus,
+        vm,
+        affinity,
+        console,
+        stop_event,
+        stopping,
+        observe,
+        tracer,
+        network,
+        timeline,
+    })
+}
+
+/// Reads a file for the guest.
+fn read(source: ImageSource) -> Result<InitFile, Error> {
+    let name = source.path().to_string_lossy().into_owned();
+    Ok(InitFile { name, bytes: source.read_bytes(&Limits::default())? })
+}
+
+/// Test kernels that are made for multiboot expect to be able to end themselves.
+fn default_debug_exit(image: &GuestImage) -> Option<u16> {
+    (image.protocol() == Protocol::Multiboot).then_some(DebugExit::DEFAULT_PORT)
+}
