@@ -10,6 +10,8 @@ use crate::{Error, KvmVcpu, Vm};
 impl Vm {
     /// An eventfd whose every signal is a rising edge at interrupt `gsi` of the PIC and the I/O APIC.
     ///
+    /// It is connected until this VM and all [`Interrupts`](crate::Interrupts) of it are dropped: vCPUs do not keep it.
+    ///
     /// # Errors
     /// If the host has no descriptor left, or KVM refuses.
     pub fn edge_interrupt(&self, gsi: u32) -> Result<OwnedFd, Error> {
