@@ -96,9 +96,7 @@ impl Guest {
     /// How much higher the kernel lies than it was linked to.
     pub(crate) fn load_offset(&self) -> u64 {
         match self {
-            Self::Hermit(hermit) => {
-                hermit.loaded.start.wrapping_sub(hermit.image.kernel().link_start())
-            }
+            Self::Hermit(hermit) => hermit.loaded.start.wrapping_sub(hermit.image.kernel().link_start()),
             Self::Pc(_) => 0,
         }
     }
