@@ -7,8 +7,10 @@ mod build;
 mod dist;
 mod doctor;
 mod exec;
+mod fuzz;
 mod hermit;
 mod host_tests;
+mod hostile;
 mod job;
 mod kernels;
 mod lab;
@@ -45,6 +47,8 @@ enum Cli {
     Lab(lab::Args),
     /// Boot the test kernels, on hardware KVM or in the lab
     TestKernels(test_kernels::Args),
+    /// Run the fuzz targets for a while each
+    Fuzz(fuzz::Args),
     /// Measure vmm, beside its peer where there is one
     Bench(bench::Args),
     /// Measure the cases in a file (this is what works where guests run)
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Cli::Dist => dist::main().map(|()| 0),
         Cli::Lab(args) => lab::main(args),
         Cli::TestKernels(args) => test_kernels::main(&args),
+        Cli::Fuzz(args) => fuzz::main(&args),
         Cli::Bench(args) => bench::main(&args),
         Cli::BenchWorker { cases } => bench::worker::main(&cases).map(|()| 0),
         Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),

@@ -11,6 +11,9 @@ use crate::hermit;
 use crate::job::{Ending, Job, Kill, Outcome};
 use crate::kernels::{self, Tar};
 
+/// What standard error must never have in it: a panic, a sanitizer's report, a system call that was not foreseen.
+const VMM_FAULTS: [&str; 4] = ["panicked at", "AddressSanitizer", "LeakSanitizer", "vmm: system call "];
+
 /// The file `suite.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +39,8 @@ pub(crate) struct Test {
     /// Arguments of the guest.
     #[serde(default)]
     args: Vec<String>,
+    /// A shell script to run instead of the guest, for what has to be looked at from outside; `$1` is `vmm`, `$2` the image.
+    script: Option<String>,
     /// Environment variables of the `vmm` process.
     #[serde(default)]
     env: std::collections::BTreeMap<String, String>,
@@ -64,6 +69,8 @@ pub(crate) struct Test {
     timeout: u64,
     /// A signal to send to `vmm`.
     kill: Option<Kill>,
+    /// The most lines on standard error.
+    max_stderr_lines: Option<usize>,
     /// Why the test runs on hardware KVM only.
     pub(crate) hardware_only: Option<String>,
     /// Whether it boots the real Hermit kernel, which takes minutes to build.
@@ -79,6 +86,13 @@ impl Suite {
     /// Reads the suite of this repository.
     pub(crate) fn load() -> Result<Self> {
         let path = kernels::source().join("suite.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
+    }
+
+    /// Reads the hostile guests.
+    pub(crate) fn load_hostile() -> Result<Self> {
+        let path = kernels::source().join("hostile.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
     }
@@ -130,6 +144,11 @@ impl Test {
             command.push("--".to_owned());
             command.extend_from_slice(&self.args);
         }
+        if let Some(script) = &self.script {
+            let words = ["/bin/sh", "-c", script, "sh"].map(str::to_owned);
+            command =
+                words.into_iter().chain([vmm.display().to_string(), image.display().to_string()]).collect();
+        }
         Ok(Job {
             name: self.name.clone(),
             command,
@@ -144,9 +163,30 @@ impl Test {
         })
     }
 
+    /// What `vmm` must not do, whatever the guest does.
+    fn judge_vmm(&self, outcome: &Outcome) -> Vec<String> {
+        let stderr = String::from_utf8_lossy(&outcome.stderr);
+        let bad = VMM_FAULTS.iter().filter(|text| stderr.contains(**text));
+        let mut wrong: Vec<String> = bad.map(|text| format!("a fault of vmm on stderr: {text:?}")).collect();
+        let lines = stderr.lines().count();
+        if let Some(most) = self.max_stderr_lines.filter(|most| lines > *most) {
+            wrong.push(format!("{lines} lines on stderr instead of at most {most}"));
+        }
+        wrong
+    }
+
+    /// The same test for a `vmm` with AddressSanitizer, which is slower and cannot be confined.
+    pub(crate) fn sanitized(&self) -> Self {
+        let mut test = self.clone();
+        test.name = format!("{} (AddressSanitizer)", self.name);
+        test.options.splice(0..0, ["--sandbox".to_owned(), "off".to_owned()]);
+        test.timeout = self.timeout.saturating_mul(3);
+        test
+    }
+
     /// What is wrong with the outcome; nothing if the test passed.
     pub(crate) fn judge(&self, outcome: &Outcome) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let mut wrong = self.judge_vmm(outcome);
         if outcome.ending != Ending::Exited(self.exit) {
             wrong.push(format!("expected exit code {}, got: {}", self.exit, outcome.ending));
         }
@@ -198,6 +238,29 @@ mod tests {
         assert_eq!(test.judge(&outcome(3, "hi panic")), ["must not be there: \"panic\""]);
         let late = Outcome { ending: Ending::TimedOut, ..outcome(3, "hi") };
         assert_eq!(test.judge(&late).len(), 1);
+    }
+
+    #[test]
+    fn a_fault_of_vmm_is_one_whatever_was_expected() {
+        let suite = Suite::parse(&format!("{ONE}max_stderr_lines = 2")).unwrap();
+        let with = |stderr: &str| Outcome { stderr: stderr.into(), ..outcome(3, "hi") };
+        assert!(suite.tests[0].judge(&with("a warning\nand another")).is_empty());
+        for bad in [
+            "a\nb\nc",
+            "thread 'vcpu0' panicked at x",
+            "==1==ERROR: AddressSanitizer: x",
+            "vmm: system call 41",
+        ] {
+            assert_eq!(suite.tests[0].judge(&with(bad)).len(), 1, "{bad}");
+        }
+        let sanitized = suite.tests[0].sanitized();
+        assert_eq!(sanitized.options, ["--sandbox", "off"]);
+    }
+
+    #[test]
+    fn the_suites_of_this_repository_are_well_formed() {
+        Suite::load().unwrap();
+        assert!(Suite::load_hostile().unwrap().tests.iter().all(|test| test.name.starts_with("hostile: ")));
     }
 
     #[test]

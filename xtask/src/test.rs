@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::build::{cargo, quiet};
 use crate::job::Summary;
 use crate::platform::Platform;
-use crate::{dist, host_tests, kernels, libtest, package, paths, progress, style, test_kernels};
+use crate::{dist, host_tests, hostile, kernels, libtest, package, paths, progress, style, test_kernels};
 
 /// `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -112,8 +112,10 @@ fn guests(run: &mut Run, quick: bool) {
     });
     run.group("tests that use KVM", || host_tests::run(&runner));
     if quick {
+        run.skip("hostile guests", "left out with --quick");
         run.skip("real Hermit applications", "left out with --quick");
     } else {
+        run.group("hostile guests", || hostile::run(&test_kernels::select(hostile::GROUP)?, &runner));
         run.group("real Hermit applications", || {
             let tests = test_kernels::select("hermit")?;
             test_kernels::run(&tests, &runner)

@@ -1,12 +1,14 @@
 //! `cargo xtask test-kernels`: boots every test kernel and looks at what came of it.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::job::{Job, Outcome, Summary};
 use crate::lab::Machine;
 use crate::platform::{Platform, Runner};
 use crate::suite::{Suite, Test};
-use crate::{build, hermit, kernels, paths, progress};
+use crate::{build, hermit, hostile, kernels, paths, progress};
 
 /// Some guests have 5 GiB.
 const LAB_MEMORY_MIB: u64 = 8192;
@@ -14,7 +16,8 @@ const LAB_MEMORY_MIB: u64 = 8192;
 /// `cargo xtask test-kernels`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run only tests with this text in their name; "hermit" is the group of real Hermit applications
+    /// Run only tests with this text in their name; "hermit" is the group of real Hermit applications,
+    /// "hostile" runs that of hostile guests with debug assertions and under AddressSanitizer
     filter: Option<String>,
     /// Print the tests' names and run nothing
     #[arg(long)]
@@ -32,14 +35,22 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         tests.iter().for_each(|test| progress::print(&test.name));
         return Ok(0);
     }
-    let summary = run(&tests, &runner(Platform::choose(), args.jobs))?;
+    let runner = runner(Platform::choose(), args.jobs);
+    let run = if filter.starts_with(hostile::GROUP) { hostile::run } else { run };
+    let summary = run(&tests, &runner)?;
     progress::print(&summary.to_string());
     Ok(i32::from(summary.failed > 0))
 }
 
 /// The tests with `filter` in their name; those of the slow group only if it begins with the group's name.
 pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
-    let suite = if filter.starts_with("hermit") { Suite::load_hermit() } else { Suite::load() }?;
+    let suite = if filter.starts_with("hermit") {
+        Suite::load_hermit()
+    } else if filter.starts_with(hostile::GROUP) {
+        Suite::load_hostile()
+    } else {
+        Suite::load()
+    }?;
     let tests: Vec<Test> = suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
     ensure!(!tests.is_empty(), "no test has \"{filter}\" in its name; --list shows them");
     Ok(tests)
@@ -52,7 +63,11 @@ pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
 
 /// Builds what the tests need and runs them.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
-    let vmm = build::vmm()?;
+    run_with(tests, runner, &build::vmm()?)
+}
+
+/// Builds what the tests need besides `vmm`, and runs them.
+pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Summary> {
     let kernels = tests.iter().any(|test| !test.hermit).then(kernels::build).transpose()?;
     let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
     let images = paths::target().join("kernels/images");
@@ -69,7 +84,7 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
     }
     let job = |test: &&Test| {
         let folder = if test.hermit { &hermit } else { &kernels };
-        test.job(&vmm, folder.as_deref().context("the guests are not built")?, &images)
+        test.job(vmm, folder.as_deref().context("the guests are not built")?, &images)
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
     let freezes = runner.run(&jobs, &mut |index, outcome| {

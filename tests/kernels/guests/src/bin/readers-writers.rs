@@ -1,0 +1,199 @@
+//! 64 readers and writers on four processors, taking turns, on a hundred files at the same time. A reader sees what a writer has written so
+//! far and nothing else. In the end every file's checksum is printed as `cksum` prints it (POSIX.1, cksum), for the host to
+//! compare.
+//!
+//! With the argument `forever` the writers never end; with `verify` the files are only read: each must be the beginning of
+//! what was to be written.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::string::String;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use runtime::hypercall::errno::ENOENT;
+use runtime::hypercall::file::{O_CREAT, O_RDONLY, O_WRONLY, SEEK_SET};
+use runtime::hypercall::v2::{Call, CloseParams, LseekParams, OpenParams};
+use runtime::prelude::*;
+use runtime::smp;
+
+runtime::kernel!(v2, main);
+
+const FILES: usize = 100;
+const WRITERS: usize = 32;
+const READERS: usize = 32;
+const CHUNK: usize = 3000;
+/// Chunks of a file; files differ in length.
+fn chunks(file: usize) -> usize {
+    3 + file % 5
+}
+
+static DONE: AtomicU32 = AtomicU32::new(0);
+
+fn path(file: usize) -> String {
+    alloc::format!("/data/f{file}\0")
+}
+
+fn open(path: &str, flags: i32) -> i32 {
+    let mut params = OpenParams { name: path.as_ptr().addr() as u64, flags, mode: 0o600, ret: 77 };
+    // SAFETY: the call reads the path, which ends with a zero.
+    unsafe { runtime::v2().call(Call::FileOpen, &mut params) };
+    params.ret
+}
+
+fn close(fd: i32) {
+    let mut params = CloseParams { fd, ret: 77 };
+    // SAFETY: the block has no address.
+    unsafe { runtime::v2().call(Call::FileClose, &mut params) };
+    check_eq!({ params.ret }, 0, "close of {fd}");
+}
+
+fn rewind(fd: i32) {
+    let mut params = LseekParams { offset: 0, whence: SEEK_SET.cast_unsigned(), fd };
+    // SAFETY: the block has no address.
+    unsafe { runtime::v2().call(Call::FileLseek, &mut params) };
+    check_eq!({ params.offset }, 0, "seek in {fd}");
+}
+
+/// The byte at `at` in a file.
+fn byte(file: usize, at: usize) -> u8 {
+    (file * 31 + at * 7 + at / 251) as u8
+}
+
+/// One of the 64.
+enum Worker {
+    Writer { file: usize, fd: i32, chunk: usize },
+    Reader { file: usize, fd: i32, at: usize, left: usize },
+    Done,
+}
+
+/// Does one step.
+fn step(worker: &mut Worker, bytes: &mut [u8], forever: bool) {
+    match worker {
+        Worker::Writer { file, fd, chunk } => {
+            if *fd < 0 {
+                *fd = open(&path(*file), O_WRONLY | O_CREAT);
+                check!(*fd >= 3, "open of file {file} for writing gave {fd}");
+            }
+            for (offset, byte_) in bytes.iter_mut().enumerate() {
+                *byte_ = byte(*file, *chunk * CHUNK + offset);
+            }
+            check_eq!(runtime::v2().write_fd(*fd, bytes), Ok(CHUNK), "write to file {file}");
+            *chunk += 1;
+            if *chunk < chunks(*file) {
+                return;
+            }
+            if forever {
+                rewind(*fd);
+                *chunk = 0;
+                return;
+            }
+            close(*fd);
+            let next = *file + WRITERS;
+            *worker =
+                if next < FILES { Worker::Writer { file: next, fd: -1, chunk: 0 } } else { Worker::Done };
+        }
+        Worker::Reader { file, fd, at, left } => {
+            if *fd < 0 {
+                *fd = open(&path(*file), O_RDONLY);
+                // Its writer has not come to it yet.
+                if *fd == -ENOENT {
+                    return;
+                }
+                check!(*fd >= 3, "open of file {file} for reading gave {fd}");
+            }
+            let count = runtime::v2().read_fd(*fd, bytes).unwrap_or(0);
+            let right = bytes.iter().take(count).enumerate().all(|(i, seen)| *seen == byte(*file, *at + i));
+            check!(right, "file {file} has other bytes at {at}");
+            *at += count;
+            if *at == chunks(*file) * CHUNK {
+                close(*fd);
+                *left -= 1;
+                *worker = match *left {
+                    0 => Worker::Done,
+                    left => Worker::Reader { file: (*file + 37) % FILES, fd: -1, at: 0, left },
+                };
+            }
+        }
+        Worker::Done => {}
+    }
+}
+
+fn work(index: usize) {
+    let cpus = boot::cpus() as usize;
+    let forever = boot::args().first().is_some_and(|arg| arg == "forever");
+    let writers = (0..WRITERS).map(|file| Worker::Writer { file, fd: -1, chunk: 0 });
+    // Each reads eight files through, in an order of its own.
+    let readers = (0..READERS).map(|at| Worker::Reader { file: at * 3 % FILES, fd: -1, at: 0, left: 8 });
+    let mine = writers.chain(readers).enumerate().filter(|(number, _)| number % cpus == index);
+    let mut workers: Vec<Worker> = mine.map(|(_, worker)| worker).collect();
+    let mut bytes = vec![0; CHUNK];
+    while workers.iter().any(|worker| !matches!(worker, Worker::Done)) {
+        for worker in &mut workers {
+            step(worker, &mut bytes, forever);
+        }
+    }
+    DONE.fetch_add(1, Ordering::AcqRel);
+}
+
+/// A step of the checksum: polynomial 0x04c11db7, the highest bit first.
+fn crc(sum: u32, byte: u8) -> u32 {
+    let mut sum = sum ^ u32::from(byte) << 24;
+    for _ in 0..8 {
+        sum = if sum >> 31 == 1 { sum << 1 ^ 0x04c1_1db7 } else { sum << 1 };
+    }
+    sum
+}
+
+/// Reads what there is of a file, checks it, and gives its checksum and length.
+fn look(file: usize) -> Option<(u32, usize)> {
+    let fd = open(&path(file), O_RDONLY);
+    if fd < 0 {
+        check_eq!(fd, -ENOENT, "open of file {file}");
+        return None;
+    }
+    let (mut sum, mut length, mut bytes) = (0, 0, vec![0; CHUNK]);
+    loop {
+        let count = runtime::v2().read_fd(fd, &mut bytes).unwrap_or(0);
+        if count == 0 {
+            break;
+        }
+        for seen in bytes.iter().take(count) {
+            check!(*seen == byte(file, length), "file {file} has another byte at {length}");
+            sum = crc(sum, *seen);
+            length += 1;
+        }
+    }
+    close(fd);
+    // The length counts, too, its lowest byte first.
+    let mut rest = length;
+    while rest > 0 {
+        sum = crc(sum, rest as u8);
+        rest >>= 8;
+    }
+    Some((!sum, length))
+}
+
+fn main() {
+    let args = boot::args();
+    let verify = args.first().is_some_and(|arg| arg == "verify");
+    if !verify {
+        println!("{} workers on {} processors", WRITERS + READERS, boot::cpus());
+        smp::on_others(work);
+        work(0);
+        while DONE.load(Ordering::Acquire) < boot::cpus() {
+            core::hint::spin_loop();
+        }
+    }
+    for file in 0..FILES {
+        match look(file) {
+            Some((sum, length)) => {
+                check!(verify || length == chunks(file) * CHUNK, "file {file} has {length} bytes");
+                println!("{sum} {length} f{file}");
+            }
+            None => check!(verify, "file {file} is not there"),
+        }
+    }
+}

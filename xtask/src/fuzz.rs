@@ -1,0 +1,173 @@
+//! `cargo xtask fuzz`: runs fuzz targets for a while each.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::job::Summary;
+use crate::{paths, progress};
+
+/// Memory of a target in MiB, and seconds for one input: what needs more is a find.
+const MEMORY_MIB: u32 = 2048;
+const SLOW: u32 = 10;
+
+/// `cargo xtask fuzz`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How long to run each target
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    seconds: u64,
+    /// Run only the targets with this text in their name
+    target: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    bin: Vec<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Runs the targets, prints a line for each and the closing line; the status is 1 if one found something.
+pub(crate) fn main(args: &Args) -> Result<i32> {
+    let filter = args.target.as_deref().unwrap_or_default();
+    let targets: Vec<String> = targets()?.into_iter().filter(|name| name.contains(filter)).collect();
+    ensure!(!targets.is_empty(), "no fuzz target has \"{filter}\" in its name; fuzz/Cargo.toml lists them");
+    let mut summary = Summary::default();
+    if let Some(reason) = missing() {
+        for name in targets {
+            progress::print(&format!("SKIP {name}: {reason}"));
+            summary.skipped += 1;
+        }
+    } else {
+        for name in targets {
+            summary += run(&name, args.seconds)?;
+        }
+    }
+    progress::print(&summary.to_string());
+    Ok(i32::from(summary.failed > 0))
+}
+
+fn folder() -> PathBuf {
+    paths::root().join("fuzz")
+}
+
+fn targets() -> Result<Vec<String>> {
+    let path = folder().join("Cargo.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    names(&text).with_context(|| format!("bad manifest {}", path.display()))
+}
+
+fn names(manifest: &str) -> Result<Vec<String>> {
+    let manifest: Manifest = toml::from_str(manifest)?;
+    Ok(manifest.bin.into_iter().map(|target| target.name).collect())
+}
+
+/// What of the tools is not there.
+fn missing() -> Option<&'static str> {
+    let works = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if !works(nightly().arg("--version")) {
+        Some("there is no nightly toolchain (rustup toolchain install nightly)")
+    } else if !works(nightly().args(["fuzz", "--version"])) {
+        Some("cargo-fuzz is not installed (cargo install cargo-fuzz)")
+    } else {
+        None
+    }
+}
+
+fn nightly() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(paths::root()).stdin(Stdio::null()).arg("+nightly");
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs one target, with the corpus in the tree as its beginning and what it finds out in `target/fuzz`.
+fn run(name: &str, seconds: u64) -> Result<Summary> {
+    let target = paths::target().join("fuzz");
+    let corpus = target.join("corpus").join(name);
+    let artifacts = target.join("artifacts").join(name);
+    for folder in [&corpus, &artifacts] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let build = |subcommand: &str| {
+        let mut command = nightly();
+        command
+            .args(["fuzz", subcommand, "--fuzz-dir"])
+            .arg(folder())
+            .arg("--target-dir")
+            .arg(&target)
+            .arg(name);
+        command
+    };
+    let step = progress::step(&format!("building the fuzz target {name}"));
+    let built = build("build").stdout(Stdio::null()).output().context("cannot run cargo")?;
+    step.done();
+    if !built.status.success() {
+        progress::print(&format!(
+            "FAIL {name}: it does not build\n{}",
+            String::from_utf8_lossy(&built.stderr)
+        ));
+        return Ok(Summary { failed: 1, ..Summary::default() });
+    }
+    let start = Instant::now();
+    let mut command = build("run");
+    command.arg(&corpus);
+    let seeds = folder().join("corpus").join(name);
+    if seeds.is_dir() {
+        command.arg(seeds);
+    }
+    command.arg("--").arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
+    command.arg(format!("-timeout={SLOW}")).arg("-print_final_stats=1").arg("-max_len=65536");
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    let output = command.output().context("cannot run cargo")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let took = start.elapsed().as_secs();
+    if output.status.success() {
+        let runs = executed(&text).unwrap_or_default();
+        progress::print(&format!("ok   {name} ({runs} inputs in {took} s)"));
+        return Ok(Summary { passed: 1, ..Summary::default() });
+    }
+    progress::print(&format!("FAIL {name} after {took} s; the input is in {}", artifacts.display()));
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .iter()
+        .skip(lines.len().saturating_sub(60))
+        .for_each(|line| progress::print(&format!("     {line}")));
+    Ok(Summary { failed: 1, ..Summary::default() })
+}
+
+/// How many inputs a target was run on, as libFuzzer says.
+fn executed(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_those_of_the_manifest() {
+        assert_eq!(names("[[bin]]\nname = 'a'\n[[bin]]\nname = 'b'").unwrap(), ["a", "b"]);
+        assert!(targets().unwrap().contains(&"elf".to_owned()));
+    }
+
+    #[test]
+    fn the_number_of_inputs_is_read() {
+        let text = "Done 12 runs\nstat::number_of_executed_units: 1234\nstat::average_exec_per_sec: 1";
+        assert_eq!(executed(text), Some(1234));
+        assert_eq!(executed("nothing"), None);
+    }
+}

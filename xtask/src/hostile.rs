@@ -1,0 +1,85 @@
+//! `cargo xtask test-kernels hostile`: guests that do what no honest guest does, run under a `vmm` that notices more.
+//!
+//! Twice: with debug assertions and overflow checks, confined as always; and, where there is a nightly toolchain, under
+//! AddressSanitizer, not confined, because its runtime opens files and stops all threads to look for leaks.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use crate::build::{self, cargo};
+use crate::job::Summary;
+use crate::platform::Runner;
+use crate::suite::Test;
+use crate::{paths, progress, test_kernels};
+
+/// The group's name: the beginning of its filter.
+pub(crate) const GROUP: &str = "hostile";
+
+/// The release profile with checks: fast enough for the lab, and small enough to be sent there.
+const CHECKED: [(&str, &str); 4] = [
+    ("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true"),
+    ("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+];
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Runs the tests in both ways.
+pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
+    let step = progress::step("building vmm with debug assertions");
+    let vmm = build_checked()?;
+    step.done();
+    let mut summary = test_kernels::run_with(tests, runner, &vmm)?;
+    if !has_nightly() {
+        progress::print(
+            "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
+        );
+        summary.skipped += tests.len();
+        return Ok(summary);
+    }
+    let step = progress::step("building vmm with AddressSanitizer");
+    let vmm = build_sanitized()?;
+    step.done();
+    let tests: Vec<Test> = tests.iter().map(|test| test.sanitized()).collect();
+    summary += test_kernels::run_with(&tests, runner, &vmm)?;
+    Ok(summary)
+}
+
+fn checked(command: &mut Command, folder: &str) -> Result<PathBuf> {
+    let target = paths::target().join(folder);
+    command.args(["--quiet", "--release", "--package", "nerite-vmm", "--bin", "vmm", "--target-dir"]);
+    command.arg(&target).envs(CHECKED);
+    build::run(command, "the sources of vmm")?;
+    Ok(target)
+}
+
+fn build_checked() -> Result<PathBuf> {
+    Ok(checked(cargo().arg("build"), "hostile")?.join("release/vmm"))
+}
+
+/// The cargo of the nightly toolchain. Rustup is asked for it, as ours is that of the pinned one.
+fn nightly() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(paths::root()).stdin(Stdio::null()).arg("+nightly");
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn has_nightly() -> bool {
+    nightly()
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|it| it.success())
+}
+
+fn build_sanitized() -> Result<PathBuf> {
+    let mut command = nightly();
+    command.args(["build", "--target", TARGET]).env("RUSTFLAGS", "-Zsanitizer=address");
+    Ok(checked(&mut command, "asan")?.join(TARGET).join("release/vmm"))
+}
