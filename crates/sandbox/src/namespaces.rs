@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, unmount,
+};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use crate::{Error, Level, Missing, Policy};
@@ -50,8 +52,15 @@ fn empty_root() -> Result<(), Errno> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
     mount("none", PLACE, "tmpfs", flags, None)?;
     rustix::process::chdir(PLACE)?;
-    // The old root then lies over the new one, at the same place.
-    rustix::process::pivot_root(".", ".")?;
-    unmount(".", UnmountFlags::DETACH)?;
+    match rustix::process::pivot_root(".", ".") {
+        // The old root then lies over the new one, at the same place.
+        Ok(()) => unmount(".", UnmountFlags::DETACH)?,
+        // The first root of a system, in its memory, cannot be let go of: it is covered (switch_root(8)).
+        Err(Errno::INVAL) => {
+            mount_move(".", "/")?;
+            rustix::process::chroot(".")?;
+        }
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
