@@ -33,6 +33,8 @@ mod crash;
 pub mod debug;
 mod dispatch;
 mod error;
+#[cfg(any(test, feature = "exercise"))]
+pub mod exercise;
 mod files;
 mod guest;
 mod halts;
