@@ -315,13 +315,14 @@ impl Common {
 
     fn set_queue_vector(&mut self, vector: u16) -> Action {
         let (index, vector) = (self.queue_select, self.vector(vector));
-        match self.selected_mut() {
-            Some(queue) => {
-                queue.vector = vector;
-                Action::QueueVector { index, vector }
-            }
-            None => Action::None,
-        }
+        // Drivers choose vectors for queues that they have enabled already; until they are ready, that is fine.
+        let queue = match &mut self.queues {
+            Queues::Setup(queues) => queues.get_mut(usize::from(index)),
+            Queues::Frozen(_) => None,
+        };
+        let Some(queue) = queue else { return Action::None };
+        queue.vector = vector;
+        Action::QueueVector { index, vector }
     }
 
     fn set_address(&mut self, offset: u64, width: u8, value: u64) {

@@ -145,6 +145,9 @@ fn an_enabled_queue_no_longer_changes() {
     assert_eq!(read(&common, QUEUE_SIZE, 2), 32);
     assert_eq!(read(&common, QUEUE_DESC, 8), GOOD[0]);
     assert_eq!(read(&common, QUEUE_ENABLE, 2), 1);
+    // But for its vector: Hermit's driver chooses that last.
+    assert_eq!(common.write(QUEUE_MSIX_VECTOR, 2, 1), Action::QueueVector { index: 0, vector: 1 });
+    assert_eq!(read(&common, QUEUE_MSIX_VECTOR, 2), 1);
 }
 
 #[test]
