@@ -15,6 +15,7 @@ mod job;
 mod kernels;
 mod lab;
 mod libtest;
+mod net_peer;
 mod package;
 mod packages;
 mod paths;
@@ -57,6 +58,9 @@ enum Cli {
         /// The file
         cases: std::path::PathBuf,
     },
+    /// Run vmm with a network card and talk to its guest (this is what works where guests run)
+    #[command(hide = true)]
+    NetPeer(net_peer::Args),
     /// Run the list of jobs (this is what works inside the lab)
     #[command(hide = true)]
     Agent,
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
         Cli::Fuzz(args) => fuzz::main(&args),
         Cli::Bench(args) => bench::main(&args),
         Cli::BenchWorker { cases } => bench::worker::main(&cases).map(|()| 0),
+        Cli::NetPeer(args) => net_peer::main(&args),
         Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),
     };
     match result {

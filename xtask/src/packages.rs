@@ -27,6 +27,9 @@ pub(crate) const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qe
 /// The lab's user space; the plain `busybox` package is linked dynamically and has fewer applets.
 pub(crate) const BUSYBOX: Tool = Tool { program: "busybox", package: "busybox-static" };
 
+/// What user mode networking needs.
+pub(crate) const PASST: Tool = Tool { program: "passt", package: "passt" };
+
 /// Package lists older than this are fetched anew before something is installed.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
 

@@ -10,6 +10,8 @@ use crate::exec;
 use crate::hermit;
 use crate::job::{Ending, Job, Kill, Outcome};
 use crate::kernels::{self, Tar};
+use crate::net_peer::{self, Link};
+use crate::packages;
 
 /// What standard error must never have in it: a panic, a sanitizer's report, a system call that was not foreseen.
 const VMM_FAULTS: [&str; 4] = ["panicked at", "AddressSanitizer", "LeakSanitizer", "vmm: system call "];
@@ -36,6 +38,8 @@ pub(crate) struct Test {
     /// Options of `vmm run` before the image.
     #[serde(default)]
     options: Vec<String>,
+    /// A network card, and what the host does with it.
+    net: Option<Net>,
     /// Arguments of the guest.
     #[serde(default)]
     args: Vec<String>,
@@ -76,6 +80,39 @@ pub(crate) struct Test {
     /// Whether it boots the real Hermit kernel, which takes minutes to build.
     #[serde(skip)]
     pub(crate) hermit: bool,
+}
+
+/// A network card of a test.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Net {
+    /// How it is connected.
+    link: Link,
+    /// Further options of `--net`.
+    #[serde(default)]
+    options: String,
+    /// What the host does.
+    exercises: Vec<String>,
+}
+
+impl Net {
+    /// The command that runs `vmm` with the card; this program does the host's part.
+    fn wrap(&self, vmm: &[String], myself: &str) -> Vec<String> {
+        let link = match self.link {
+            Link::Tap => "tap",
+            Link::Vhost => "vhost",
+            Link::User => "user",
+        };
+        let mut command: Vec<String> = vec![myself.into(), "net-peer".into(), "--link".into(), link.into()];
+        command.push(format!("--options={}", self.options));
+        command.extend(self.exercises.iter().map(|exercise| format!("--exercise={exercise}")));
+        command.push("--".to_owned());
+        let (program, rest) = vmm.split_at(2);
+        command.extend_from_slice(program);
+        command.extend(["--net".to_owned(), net_peer::PLACE.to_owned()]);
+        command.extend_from_slice(rest);
+        command
+    }
 }
 
 fn default_timeout() -> u64 {
@@ -125,8 +162,9 @@ impl Suite {
 }
 
 impl Test {
-    /// What is to be run, with the kernels in the folder `kernels`; packs the image if the test asks for it.
-    pub(crate) fn job(&self, vmm: &Path, kernels: &Path, images: &Path) -> Result<Job> {
+    /// What is to be run, with the kernels in the folder `kernels`; packs the image if the test asks for it. `myself` is this
+    /// program where guests run.
+    pub(crate) fn job(&self, vmm: &Path, kernels: &Path, images: &Path, myself: &str) -> Result<Job> {
         let kernel = kernels.join(&self.image);
         let image = match &self.tar {
             None => kernel,
@@ -149,6 +187,13 @@ impl Test {
             command =
                 words.into_iter().chain([vmm.display().to_string(), image.display().to_string()]).collect();
         }
+        let mut files = vec![vmm.to_owned(), image];
+        if let Some(net) = &self.net {
+            command = net.wrap(&command, myself);
+            if net.link == Link::User {
+                files.extend(packages::need(&[packages::PASST])?);
+            }
+        }
         Ok(Job {
             name: self.name.clone(),
             command,
@@ -157,7 +202,7 @@ impl Test {
             stdin_file: None,
             stdin_open: self.stdin_open,
             timeout: self.timeout,
-            files: vec![vmm.to_owned(), image],
+            files,
             kill: self.kill.clone(),
             env: self.env.clone(),
         })

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::job::{Job, Outcome, Summary};
-use crate::lab::Machine;
+use crate::lab::{self, Machine};
 use crate::platform::{Platform, Runner};
 use crate::suite::{Suite, Test};
 use crate::{build, hermit, hostile, kernels, paths, progress};
@@ -82,9 +82,13 @@ pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Su
             _ => chosen.push(test),
         }
     }
+    let myself = match runner.platform {
+        Platform::Lab => lab::MYSELF.to_owned(),
+        _ => std::env::current_exe()?.display().to_string(),
+    };
     let job = |test: &&Test| {
         let folder = if test.hermit { &hermit } else { &kernels };
-        test.job(vmm, folder.as_deref().context("the guests are not built")?, &images)
+        test.job(vmm, folder.as_deref().context("the guests are not built")?, &images, &myself)
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
     let freezes = runner.run(&jobs, &mut |index, outcome| {

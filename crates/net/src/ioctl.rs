@@ -6,17 +6,23 @@ use std::os::fd::{AsFd, AsRawFd};
 use libc::{c_int, c_ulong, ifreq};
 
 /// Frames come with a virtio header.
-pub(crate) const VNET_HDR: i16 = libc::IFF_VNET_HDR as i16;
+pub(crate) const VNET_HDR: i16 = short(libc::IFF_VNET_HDR);
 /// The tap has several queues.
-pub(crate) const MULTI_QUEUE: i16 = libc::IFF_MULTI_QUEUE as i16;
+pub(crate) const MULTI_QUEUE: i16 = short(libc::IFF_MULTI_QUEUE);
 /// An interface for Ethernet frames, without a header of its own.
-pub(crate) const TAP: i16 = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
+pub(crate) const TAP: i16 = short(libc::IFF_TAP | libc::IFF_NO_PI);
 
 const TUNSETIFF: c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: c_ulong = 0x4004_54d0;
 const TUNGETIFF: c_ulong = 0x8004_54d2;
 const TUNSETVNETHDRSZ: c_ulong = 0x4004_54d8;
 const TUNSETQUEUE: c_ulong = 0x4004_54d9;
+
+/// The flags of an interface as an ifreq has them.
+#[allow(clippy::cast_possible_truncation, reason = "they are 16 bits wide")]
+pub(crate) const fn short(flags: c_int) -> i16 {
+    flags as i16
+}
 
 fn check(result: c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -74,7 +80,7 @@ pub(crate) fn set_offload(fd: impl AsFd, flags: libc::c_uint) -> io::Result<()> 
 pub(crate) fn set_queue(fd: impl AsFd, on: bool) -> io::Result<()> {
     let mut request = request("")?;
     request.ifr_ifru.ifru_flags =
-        if on { libc::IFF_ATTACH_QUEUE as i16 } else { libc::IFF_DETACH_QUEUE as i16 };
+        if on { short(libc::IFF_ATTACH_QUEUE) } else { short(libc::IFF_DETACH_QUEUE) };
     with_request(fd, TUNSETQUEUE, &mut request)
 }
 
@@ -99,6 +105,6 @@ pub(crate) fn set_up(socket: impl AsFd, name: &str) -> io::Result<()> {
     with_request(socket.as_fd(), libc::SIOCGIFFLAGS, &mut request)?;
     // SAFETY: SIOCGIFFLAGS has set the flags.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as i16;
+    request.ifr_ifru.ifru_flags = flags | short(libc::IFF_UP);
     with_request(socket, libc::SIOCSIFFLAGS, &mut request)
 }

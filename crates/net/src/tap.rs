@@ -63,7 +63,7 @@ impl Tap {
         let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
         let (name, flags) =
             ioctl::interface(&fd_owned).map_err(|source| error(format!("it is no tap ({source})")))?;
-        if flags & ioctl::TAP & !(libc::IFF_NO_PI as i16) == 0 {
+        if flags & ioctl::TAP & !ioctl::short(libc::IFF_NO_PI) == 0 {
             return Err(error(format!("{name} carries packets and not Ethernet frames")));
         }
         if flags & ioctl::VNET_HDR == 0 {

@@ -361,6 +361,10 @@ const NETWORK: &[Rule] = &[
             ],
         )],
     ),
+    // The loops of the cards' threads.
+    any(libc::SYS_epoll_create1),
+    any(libc::SYS_epoll_ctl),
+    any(libc::SYS_epoll_wait),
     any(libc::SYS_recvfrom),
     // Ending passt, where Landlock does not forbid it.
     any(libc::SYS_kill),

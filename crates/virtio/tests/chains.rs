@@ -251,7 +251,9 @@ fn model(table: &[(u64, u32, u16, u16)], head: u16) -> Option<(u64, u64)> {
     let mut next = head;
     for _ in 0..table.len() {
         let (address, length, flags, following) = *table.get(usize::from(next))?;
-        if address < RAM || address + u64::from(length) > RAM + SIZE || flags & INDIRECT != 0 {
+        // No bytes are in RAM anywhere.
+        let is_outside = length > 0 && (address < RAM || address + u64::from(length) > RAM + SIZE);
+        if is_outside || flags & INDIRECT != 0 {
             return None;
         }
         if flags & WRITE != 0 {

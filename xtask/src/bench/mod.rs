@@ -27,9 +27,6 @@ use crate::{build, exec, kernels, paths, progress};
 
 /// The peer and its version.
 const PEER: (&str, &str) = ("uhyve", "0.10.0");
-/// Where the worker is inside the lab.
-const IN_LAB: &str = "/lab/xtask";
-
 /// `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -190,7 +187,7 @@ fn run(platform: Platform, cases: &[Case], each: &mut dyn FnMut(Line)) -> Result
     let list = folder.join("cases.json");
     write(&list, &serde_json::to_string(cases)?)?;
     let myself = match platform {
-        Platform::Lab => IN_LAB.to_owned(),
+        Platform::Lab => lab::MYSELF.to_owned(),
         Platform::Hardware => std::env::current_exe()?.display().to_string(),
     };
     let runs: usize = cases.iter().map(|case| case.rounds + 1 + usize::from(case.counted)).sum();

@@ -18,6 +18,9 @@ pub(crate) use session::{Report, Session};
 use crate::job::{Job, Stream};
 use crate::{build, progress};
 
+/// Where this program is inside the lab.
+pub(crate) const MYSELF: &str = "/lab/xtask";
+
 /// `cargo xtask lab`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

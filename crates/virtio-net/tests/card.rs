@@ -1,0 +1,251 @@
+//! A whole card with its thread, a driver in guest memory, and a socket as the network.
+
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nerite_memory::GuestRam;
+use nerite_pci::NotConnected;
+use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
+use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, feature as transport, region, status};
+use nerite_virtio_net::{Backend, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
+
+const FRAMES: u64 = RAM + 0x40000;
+const SIZE: u16 = 16;
+
+/// Frames are datagrams, with virtio header.
+struct Datagrams(UnixDatagram);
+
+impl Backend for Datagrams {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
+        let mut frame = Vec::new();
+        for piece in pieces {
+            let at = frame.len();
+            frame.resize(at + piece.length as usize, 0);
+            ram.read(piece.address, &mut frame[at..]).unwrap();
+        }
+        self.0.send(&frame).map(drop)
+    }
+
+    fn receive(&mut self, ram: &GuestRam, room: &[Segment], _: &mut [u8]) -> io::Result<usize> {
+        let mut frame = [0; 2000];
+        let length = self.0.recv(&mut frame)?;
+        write_across(ram, room, 0, &frame[..length]).unwrap();
+        Ok(length)
+    }
+}
+
+struct Bench {
+    ram: Arc<GuestRam>,
+    function: Arc<VirtioPci<Net>>,
+    driver: Driver,
+    wires: Vec<UnixDatagram>,
+}
+
+fn bench(pairs: u16) -> Bench {
+    let (mut wires, mut backends) = (Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        wires.push(ours);
+        backends.push(Box::new(Datagrams(theirs)) as Box<dyn Backend>);
+    }
+    let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1500), pairs, offloads: 0 };
+    let net = Arc::new(Net::new(config, Side::Backends(backends)).unwrap());
+    let ram = ram(1 << 20);
+    let wiring = Wiring {
+        ram: ram.clone(),
+        doorbells: Arc::new(NoDoorbells),
+        messages: Arc::new(NotConnected),
+        address: 0xc000_0000,
+        line: 11,
+    };
+    let function = Arc::new(VirtioPci::new(net, wiring).unwrap());
+    function.device().run(function.notifier(), function.kicks()).unwrap();
+    Bench { ram, driver: Driver::new(function.clone()), function, wires }
+}
+
+impl Bench {
+    /// Sets up this many queues.
+    fn start(&self, features: u64, queues: u16) -> Vec<FakeQueue> {
+        self.driver.negotiate(features);
+        let rings = |index: u16| Rings::at(RAM + 0x2000 * u64::from(index), SIZE);
+        self.ram.zero(RAM, 0x2000 * u64::from(queues)).unwrap();
+        (0..queues).for_each(|index| self.driver.set_queue(index, &rings(index)));
+        self.driver.ready();
+        (0..queues).map(|index| FakeQueue::new(self.ram.clone(), rings(index))).collect()
+    }
+
+    /// A frame out and one in.
+    fn exchange(&self, queues: &mut [FakeQueue], pair: usize) {
+        let frame: Vec<u8> = [&[0; HEADER][..], b"to the network"].concat();
+        self.ram.write(FRAMES, &frame).unwrap();
+        let (rx, tx) = (2 * pair, 2 * pair + 1);
+        let head = queues[tx].add(&[(FRAMES, frame.len() as u32, 0)]);
+        self.driver.kick(tx as u16);
+        let mut got = [0; 100];
+        let length = self.wires[pair].recv(&mut got).unwrap();
+        assert_eq!(got[..length], frame);
+        assert_eq!(wait(|| queues[tx].take_used()), (head.into(), 0));
+
+        let head = queues[rx].add(&[(FRAMES + 4096, 1600, WRITE)]);
+        self.driver.kick(rx as u16);
+        self.wires[pair].send(&[&[0; HEADER][..], b"from the network"].concat()).unwrap();
+        assert_eq!(wait(|| queues[rx].take_used()), (head.into(), 28));
+        let mut text = [0; 16];
+        self.ram.read(FRAMES + 4096 + 12, &mut text).unwrap();
+        assert_eq!(&text, b"from the network");
+    }
+}
+
+fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "nothing has come");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn frames_go_both_ways_and_interrupt() {
+    let bench = bench(1);
+    let mut queues = bench.start(0, 3);
+    bench.exchange(&mut queues, 0);
+    assert!(wait(|| bench.function.notifier().pin().take().then_some(true)));
+    let totals: Vec<_> = bench.function.device().counters().queues().collect();
+    assert_eq!((totals[0].packets, totals[0].bytes), (1, 16));
+    assert_eq!((totals[1].packets, totals[1].bytes, totals[1].drops), (1, 14, 0));
+    assert!(totals[1].kicks >= 1);
+    let text = bench.function.device().counters().to_string();
+    assert!(text.contains("queue 1 (transmit): 1 packets, 14 bytes"), "{text}");
+}
+
+#[test]
+fn the_configuration_is_there() {
+    let bench = bench(2);
+    bench.start(u64::MAX, 5);
+    assert_eq!(bench.driver.read(region::DEVICE, 4), 2);
+    assert_eq!(bench.driver.read(region::DEVICE + 6, 2), 1, "the link is up");
+    assert_eq!(bench.driver.read(region::DEVICE + 8, 2), 2, "pairs");
+    assert_eq!(bench.driver.read(region::DEVICE + 10, 2), 1500);
+    assert!(bench.function.device().set_link(false));
+    bench.function.notifier().config_changed();
+    assert_eq!(bench.driver.read(region::DEVICE + 6, 2), 0);
+    assert_eq!(bench.driver.isr() & 2, 2);
+    assert!(!bench.function.device().set_link(false));
+}
+
+#[test]
+fn a_reset_at_any_moment_stops_the_queues_and_the_card_works_again() {
+    let bench = bench(1);
+    for turn in 0..20 {
+        let mut queues = bench.start(if turn % 2 == 0 { 0 } else { transport::EVENT_IDX }, 2);
+        bench.exchange(&mut queues, 0);
+        // In the middle of traffic.
+        for _ in 0..10 {
+            queues[1].add(&[(FRAMES, 60, 0)]);
+            bench.wires[0].send(&[0; 60]).unwrap();
+        }
+        bench.driver.kick(1);
+        bench.driver.reset();
+        let mut before = vec![0; 0x4000];
+        bench.ram.read(RAM, &mut before).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        let mut after = vec![0; 0x4000];
+        bench.ram.read(RAM, &mut after).unwrap();
+        assert!(before == after, "no ring is touched after a reset");
+        bench.wires[0].set_nonblocking(true).unwrap();
+        while bench.wires[0].recv(&mut [0; 100]).is_ok() {}
+        bench.wires[0].set_nonblocking(false).unwrap();
+        // Frames that came before the reset are still the backend's.
+        let mut queues = bench.start(0, 2);
+        for n in 0..10 {
+            queues[0].add(&[(FRAMES + 8192 + n * 2048, 1600, WRITE)]);
+        }
+        bench.driver.kick(0);
+        std::thread::sleep(Duration::from_millis(1));
+        while queues[0].take_used().is_some() {}
+    }
+}
+
+#[test]
+fn mistakes_of_the_driver_need_a_reset() {
+    let bench = bench(1);
+    for queue in [0, 1] {
+        let mut queues = bench.start(0, 2);
+        queues[queue].add(&[(0xdead_0000, 60, if queue == 0 { WRITE } else { 0 })]);
+        bench.driver.kick(queue as u16);
+        wait(|| (bench.driver.status() & status::DEVICE_NEEDS_RESET != 0).then_some(()));
+        let mut queues = bench.start(0, 2);
+        bench.exchange(&mut queues, 0);
+    }
+    // A queue that is missing.
+    bench.start(0, 1);
+    assert_ne!(bench.driver.status() & status::DEVICE_NEEDS_RESET, 0);
+}
+
+/// Sends a command and returns the answer.
+fn command(bench: &Bench, control: &mut FakeQueue, index: u16, bytes: &[u8]) -> u8 {
+    bench.ram.write(FRAMES + 0x8000, bytes).unwrap();
+    bench.ram.write(FRAMES + 0x9000, &[0xaa]).unwrap();
+    control.add(&[
+        (FRAMES + 0x8000, 2, 0),
+        (FRAMES + 0x8002, bytes.len() as u32 - 2, 0),
+        (FRAMES + 0x9000, 1, WRITE),
+    ]);
+    bench.driver.kick(index);
+    wait(|| control.take_used());
+    let mut answer = [0];
+    bench.ram.read(FRAMES + 0x9000, &mut answer).unwrap();
+    answer[0]
+}
+
+#[test]
+fn further_pairs_are_used_when_the_driver_says_so() {
+    let bench = bench(2);
+    let mut queues = bench.start(feature::MQ | feature::CTRL_VQ, 5);
+    let mut control = queues.pop().unwrap();
+    bench.exchange(&mut queues, 0);
+    assert_eq!(command(&bench, &mut control, 4, &[4, 0, 2, 0]), 0);
+    bench.exchange(&mut queues, 1);
+    bench.exchange(&mut queues, 0);
+    for bad in
+        [&[4, 0, 0, 0][..], &[4, 0, 3, 0], &[4, 0, 0xff, 0xff], &[4, 1, 1, 0], &[0, 0, 1], &[9, 9, 9, 9]]
+    {
+        assert_eq!(command(&bench, &mut control, 4, bad), 1, "{bad:?}");
+    }
+    // Without MQ, the control queue is the third one.
+    let mut queues = bench.start(feature::CTRL_VQ, 3);
+    let mut control = queues.pop().unwrap();
+    assert_eq!(command(&bench, &mut control, 2, &[4, 0, 1, 0]), 0);
+    bench.exchange(&mut queues, 0);
+}
+
+#[test]
+fn features_that_need_others_are_refused_without_them() {
+    let bench = bench(2);
+    bench.driver.reset();
+    bench.driver.set_status(3);
+    bench.driver.accept(transport::VERSION_1 | feature::MQ);
+    bench.driver.set_status(11);
+    assert_eq!(bench.driver.status(), 3);
+}
+
+#[test]
+fn a_card_needs_a_backend_for_each_pair() {
+    let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: None, pairs: 2, offloads: 0 };
+    assert!(Net::new(config, Side::Backends(Vec::new())).is_err());
+    assert!(Net::new(NetConfig { pairs: 0, ..config }, Side::Backends(Vec::new())).is_err());
+}

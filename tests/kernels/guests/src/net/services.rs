@@ -1,0 +1,178 @@
+//! Echo, discard, a source of bytes, and the end.
+
+use runtime::prelude::*;
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::{tcp, udp};
+
+const ECHO: u16 = 7;
+const DISCARD: u16 = 9;
+const SOURCE: u16 = 19;
+const CONTROL: u16 = 99;
+/// Echo connections at a time.
+const ECHOES: usize = 12;
+/// Bytes of a stream repeat after this many.
+pub(crate) const PATTERN: usize = 251;
+
+/// What a datagram asks for.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Wish {
+    None,
+    Quit,
+    Reset,
+}
+
+/// A stream with the position in its pattern.
+struct Stream {
+    socket: SocketHandle,
+    port: u16,
+    position: usize,
+}
+
+pub(crate) struct Services {
+    streams: Vec<Stream>,
+    echo: SocketHandle,
+    control: SocketHandle,
+    bytes: u64,
+    wrong: u64,
+}
+
+fn tcp_socket(sockets: &mut SocketSet<'static>, receive: usize, send: usize) -> SocketHandle {
+    let buffers = (tcp::SocketBuffer::new(vec![0; receive]), tcp::SocketBuffer::new(vec![0; send]));
+    let mut socket = tcp::Socket::new(buffers.0, buffers.1);
+    // Delayed answers are good for long lines; here they only make requests slow.
+    socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
+    sockets.add(socket)
+}
+
+fn udp_socket(sockets: &mut SocketSet<'static>, port: u16, bytes: usize) -> SocketHandle {
+    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 32], vec![0; bytes]);
+    let mut socket = udp::Socket::new(buffer(), buffer());
+    socket.bind(port).expect("a port that is free");
+    sockets.add(socket)
+}
+
+impl Services {
+    pub(crate) fn new(sockets: &mut SocketSet<'static>) -> Self {
+        let mut streams = Vec::new();
+        let mut add = |socket, port| streams.push(Stream { socket, port, position: 0 });
+        for _ in 0..ECHOES {
+            add(tcp_socket(sockets, 16 << 10, 16 << 10), ECHO);
+        }
+        for _ in 0..2 {
+            add(tcp_socket(sockets, 256 << 10, 4 << 10), DISCARD);
+            add(tcp_socket(sockets, 4 << 10, 256 << 10), SOURCE);
+        }
+        Self {
+            streams,
+            echo: udp_socket(sockets, ECHO, 256 << 10),
+            control: udp_socket(sockets, CONTROL, 4 << 10),
+            bytes: 0,
+            wrong: 0,
+        }
+    }
+
+    /// Bytes that went through.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that were not what they should have been.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.wrong
+    }
+
+    pub(crate) fn serve(&mut self, sockets: &mut SocketSet<'static>) -> Wish {
+        for stream in &mut self.streams {
+            let socket = sockets.get_mut::<tcp::Socket<'_>>(stream.socket);
+            if !socket.is_open() {
+                stream.position = 0;
+                socket.listen(stream.port).expect("a socket that is closed can listen");
+            }
+            self.bytes += match stream.port {
+                ECHO => echo(socket),
+                DISCARD => discard(socket, &mut stream.position, &mut self.wrong),
+                _ => source(socket, &mut stream.position),
+            };
+            if socket.may_send() && !socket.may_recv() && socket.recv_queue() == 0 {
+                socket.close();
+            }
+        }
+        let echo = sockets.get_mut::<udp::Socket<'_>>(self.echo);
+        while echo.can_recv() && echo.can_send() {
+            let mut data = [0; 9000];
+            let Ok((length, from)) = echo.recv_slice(&mut data) else { break };
+            self.bytes += length as u64;
+            let _ = echo.send_slice(&data[..length], from);
+        }
+        let control = sockets.get_mut::<udp::Socket<'_>>(self.control);
+        let mut wish = Wish::None;
+        while let Ok((data, from)) = control.recv() {
+            wish = match data {
+                b"quit" => Wish::Quit,
+                b"reset" => Wish::Reset,
+                _ => continue,
+            };
+            let _ = control.send_slice(b"ok", from);
+        }
+        wish
+    }
+}
+
+/// Sends back what came.
+fn echo(socket: &mut tcp::Socket<'_>) -> u64 {
+    let mut done = 0;
+    while socket.can_recv() && socket.can_send() {
+        let room = socket.send_capacity() - socket.send_queue();
+        let mut data = [0; 4096];
+        let most = room.min(data.len());
+        let Ok(length) = socket.recv_slice(&mut data[..most]) else { break };
+        if length == 0 {
+            break;
+        }
+        let sent = socket.send_slice(&data[..length]);
+        check_eq!(sent, Ok(length), "bytes that an echo could send");
+        done += length as u64;
+    }
+    done
+}
+
+/// Looks whether what came is the pattern.
+fn discard(socket: &mut tcp::Socket<'_>, position: &mut usize, wrong: &mut u64) -> u64 {
+    let mut done = 0;
+    while socket.can_recv() {
+        let taken = socket.recv(|data| {
+            for byte in &*data {
+                if usize::from(*byte) != *position {
+                    *wrong += 1;
+                }
+                *position = if *position + 1 == PATTERN { 0 } else { *position + 1 };
+            }
+            (data.len(), data.len())
+        });
+        let Ok(length) = taken else { break };
+        done += length as u64;
+    }
+    done
+}
+
+/// Sends the pattern for as long as the other side takes it.
+fn source(socket: &mut tcp::Socket<'_>, position: &mut usize) -> u64 {
+    let mut done = 0;
+    // The other side closes when it has enough.
+    while socket.can_send() && socket.may_recv() {
+        let sent = socket.send(|room| {
+            for byte in room.iter_mut() {
+                *byte = *position as u8;
+                *position = if *position + 1 == PATTERN { 0 } else { *position + 1 };
+            }
+            (room.len(), room.len())
+        });
+        let Ok(length) = sent else { break };
+        if length == 0 {
+            break;
+        }
+        done += length as u64;
+    }
+    done
+}

@@ -1,0 +1,330 @@
+//! What is done with a guest's network card from the host.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::process::Command;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{GUEST, Link, Peer, TAP, ip};
+
+const ECHO: u16 = 7;
+const DISCARD: u16 = 9;
+const SOURCE: u16 = 19;
+/// Bytes of a stream repeat after this many.
+const PATTERN: usize = 251;
+/// How long anything may take that is not a long transfer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One thing to do; `to-guest=16M` and the like have a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Exercise {
+    /// ICMP echo, with packets of up to this many bytes.
+    Ping(usize),
+    /// Datagrams that come back, this many.
+    UdpEcho(usize),
+    /// Bytes on one connection that come back.
+    TcpEcho(usize),
+    /// Bytes to the guest.
+    ToGuest(usize),
+    /// Bytes from the guest.
+    FromGuest(usize),
+    /// Connections, one after the other, with a request each.
+    Connections(usize),
+    /// Requests of one byte on one connection.
+    Requests(usize),
+    /// Several connections at a time.
+    Parallel(usize),
+    /// The host's end of the link goes down and up again.
+    LinkDownUp,
+    /// The guest resets its card in the middle of a transfer.
+    Reset,
+    /// The guest ends in the middle of a transfer.
+    ExitDuringTraffic,
+}
+
+impl FromStr for Exercise {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let number = |default: usize| -> Result<usize> {
+            if value.is_empty() {
+                return Ok(default);
+            }
+            let (digits, factor) = match value.strip_suffix(['k', 'M', 'G']) {
+                Some(digits) if value.ends_with('k') => (digits, 1 << 10),
+                Some(digits) if value.ends_with('M') => (digits, 1 << 20),
+                Some(digits) => (digits, 1 << 30),
+                None => (value, 1),
+            };
+            Ok(digits.parse::<usize>().with_context(|| format!("{value} is no number"))? * factor)
+        };
+        Ok(match name {
+            "ping" => Self::Ping(number(1000)?),
+            "udp-echo" => Self::UdpEcho(number(100)?),
+            "tcp-echo" => Self::TcpEcho(number(1 << 20)?),
+            "to-guest" => Self::ToGuest(number(1 << 20)?),
+            "from-guest" => Self::FromGuest(number(1 << 20)?),
+            "connections" => Self::Connections(number(1000)?),
+            "requests" => Self::Requests(number(100)?),
+            "parallel" => Self::Parallel(number(8)?),
+            "link-down-up" => Self::LinkDownUp,
+            "reset" => Self::Reset,
+            "exit-during-traffic" => Self::ExitDuringTraffic,
+            _ => bail!("{text} is no exercise"),
+        })
+    }
+}
+
+impl fmt::Display for Exercise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ping(number) => write!(f, "ping={number}"),
+            Self::UdpEcho(number) => write!(f, "udp-echo={number}"),
+            Self::TcpEcho(number) => write!(f, "tcp-echo={number}"),
+            Self::ToGuest(number) => write!(f, "to-guest={number}"),
+            Self::FromGuest(number) => write!(f, "from-guest={number}"),
+            Self::Connections(number) => write!(f, "connections={number}"),
+            Self::Requests(number) => write!(f, "requests={number}"),
+            Self::Parallel(number) => write!(f, "parallel={number}"),
+            Self::LinkDownUp => f.write_str("link-down-up"),
+            Self::Reset => f.write_str("reset"),
+            Self::ExitDuringTraffic => f.write_str("exit-during-traffic"),
+        }
+    }
+}
+
+/// The pattern of streams, from its beginning.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from(at % PATTERN).unwrap_or_default()).collect()
+}
+
+fn rate(bytes: usize, since: Instant) -> String {
+    let seconds = since.elapsed().as_secs_f64();
+    #[allow(clippy::cast_precision_loss, reason = "for people")]
+    let megabytes = bytes as f64 / 1e6;
+    format!(", {:.2} MB/s", megabytes / seconds)
+}
+
+fn each(count: usize, since: Instant) -> String {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    format!(", {:.0} us each", since.elapsed().as_secs_f64() * 1e6 / f64::from(count))
+}
+
+impl Exercise {
+    /// Whether the guest has ended after it.
+    pub(crate) fn ends_guest(&self) -> bool {
+        matches!(self, Self::ExitDuringTraffic)
+    }
+
+    /// Does it. Returns what is to be said about it.
+    pub(super) fn run(&self, peer: &mut Peer) -> Result<String> {
+        match *self {
+            Self::Ping(size) => ping(size),
+            Self::UdpEcho(count) => peer.udp_echo(count),
+            Self::TcpEcho(bytes) => peer.link.tcp_echo(bytes),
+            Self::ToGuest(bytes) => peer.send_to_guest(bytes),
+            Self::FromGuest(bytes) => peer.take_from_guest(bytes),
+            Self::Connections(count) => peer.connections(count),
+            Self::Requests(count) => peer.requests(count),
+            Self::Parallel(count) => peer.parallel(count),
+            Self::LinkDownUp => peer.link_down_up(),
+            Self::Reset => peer.reset(),
+            Self::ExitDuringTraffic => peer.exit_during_traffic(),
+        }
+    }
+}
+
+fn ping(size: usize) -> Result<String> {
+    for size in [0, 56, size] {
+        let size = size.to_string();
+        let ping =
+            Command::new("ping").args(["-c", "3", "-W", "5", "-s", &size, &GUEST.to_string()]).output();
+        let ping = ping.context("cannot run ping")?;
+        ensure!(ping.status.success(), "no answer: {}", String::from_utf8_lossy(&ping.stdout));
+    }
+    Ok(String::new())
+}
+
+impl Link {
+    fn connect(self, port: u16) -> Result<TcpStream> {
+        let address = self.address(port);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match TcpStream::connect_timeout(&address, PATIENCE) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_write_timeout(Some(PATIENCE))?;
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                // All of the guest's sockets may be in use for a moment.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                Err(error) => return Err(error).with_context(|| format!("connecting to {address}")),
+            }
+        }
+    }
+
+    fn tcp_echo(self, bytes: usize) -> Result<String> {
+        let mut stream = self.connect(ECHO)?;
+        let mut sender = stream.try_clone()?;
+        let sent = pattern(bytes);
+        let started = Instant::now();
+        let expected = sent.clone();
+        let writer = thread::spawn(move || -> Result<()> {
+            sender.write_all(&sent)?;
+            sender.shutdown(Shutdown::Write)?;
+            Ok(())
+        });
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).context("reading the echo")?;
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+        ensure!(back.len() == expected.len(), "{} of {bytes} bytes came back", back.len());
+        ensure!(back == expected, "other bytes came back");
+        Ok(rate(bytes, started))
+    }
+}
+
+impl Peer {
+    fn udp_echo(&self, count: usize) -> Result<String> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(self.link.address(ECHO))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let started = Instant::now();
+        let mut lost = 0;
+        for number in 0..count {
+            let sent = pattern(1 + number * 37 % 1400);
+            socket.send(&sent)?;
+            let mut back = [0; 2000];
+            match socket.recv(&mut back) {
+                Ok(length) => ensure!(back[..length] == sent, "datagram {number} came back as another"),
+                Err(_) => lost += 1,
+            }
+        }
+        ensure!(lost * 20 <= count, "{lost} of {count} datagrams did not come back");
+        Ok(each(count, started))
+    }
+
+    fn send_to_guest(&self, bytes: usize) -> Result<String> {
+        let mut stream = self.link.connect(DISCARD)?;
+        let whole = pattern(PATTERN * 1024);
+        let started = Instant::now();
+        let mut left = bytes;
+        while left > 0 {
+            let now = left.min(whole.len());
+            stream.write_all(&whole[..now])?;
+            left -= now;
+        }
+        stream.shutdown(Shutdown::Write)?;
+        // The guest closes when it has taken all.
+        let rest = stream.read(&mut [0; 1])?;
+        ensure!(rest == 0, "the guest answered");
+        Ok(rate(bytes, started))
+    }
+
+    fn take_from_guest(&self, bytes: usize) -> Result<String> {
+        let mut stream = self.link.connect(SOURCE)?;
+        let mut buffer = vec![0; 1 << 18];
+        let expected = pattern(buffer.len() + PATTERN);
+        let (mut got, started) = (0, Instant::now());
+        while got < bytes {
+            let length = stream.read(&mut buffer)?;
+            ensure!(length > 0, "the guest closed after {got} bytes");
+            let at = got % PATTERN;
+            ensure!(buffer[..length] == expected[at..at + length], "wrong bytes after {got}");
+            got += length;
+        }
+        Ok(rate(got, started))
+    }
+
+    fn connections(&self, count: usize) -> Result<String> {
+        let started = Instant::now();
+        for number in 0..count {
+            self.ask(number).with_context(|| format!("connection {number}"))?;
+        }
+        Ok(each(count, started))
+    }
+
+    /// One connection with one request.
+    fn ask(&self, number: usize) -> Result<()> {
+        let mut stream = self.link.connect(ECHO)?;
+        let request = format!("request {number}");
+        stream.write_all(request.as_bytes())?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer == request, "the answer is {answer:?}");
+        Ok(())
+    }
+
+    fn requests(&self, count: usize) -> Result<String> {
+        let mut stream = self.link.connect(ECHO)?;
+        let started = Instant::now();
+        for _ in 0..count {
+            stream.write_all(b"?")?;
+            stream.read_exact(&mut [0; 1])?;
+        }
+        Ok(each(count, started))
+    }
+
+    fn parallel(&self, count: usize) -> Result<String> {
+        let started = Instant::now();
+        let link = self.link;
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..count).map(|_| scope.spawn(|| link.tcp_echo(100 << 10))).collect();
+            all.into_iter().try_for_each(|one| match one.join() {
+                Ok(result) => result.map(drop),
+                Err(_) => bail!("a thread panicked"),
+            })
+        })?;
+        Ok(rate(count * (100 << 10), started))
+    }
+
+    fn link_down_up(&self) -> Result<String> {
+        ip(&["link", "set", TAP, "down"])?;
+        thread::sleep(Duration::from_millis(300));
+        ip(&["link", "set", TAP, "up"])?;
+        self.link.tcp_echo(10 << 10)
+    }
+
+    /// Sends to the guest until the connection that comes back is shut down.
+    fn flood(&self) -> Result<TcpStream> {
+        let mut stream = self.link.connect(DISCARD)?;
+        let kept = stream.try_clone()?;
+        let whole = pattern(PATTERN * 256);
+        thread::spawn(move || while stream.write_all(&whole).is_ok() {});
+        Ok(kept)
+    }
+
+    fn reset(&self) -> Result<String> {
+        for _ in 0..3 {
+            let flood = self.flood()?;
+            thread::sleep(Duration::from_millis(100));
+            self.tell("reset")?;
+            self.wait_for("reset")?;
+            self.link.tcp_echo(10 << 10)?;
+            flood.shutdown(Shutdown::Both)?;
+        }
+        Ok(String::new())
+    }
+
+    fn exit_during_traffic(&mut self) -> Result<String> {
+        let flood = self.flood()?;
+        self.wait_for("enough")?;
+        let started = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(started.elapsed() < Duration::from_secs(3), "vmm goes on without its guest");
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The guest may have said goodbye already.
+        let _ = flood.shutdown(Shutdown::Both);
+        Ok(format!(", ended after {} ms", started.elapsed().as_millis()))
+    }
+}

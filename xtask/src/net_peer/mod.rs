@@ -1,0 +1,239 @@
+//! The other end of a guest's network card: starts `vmm` with a card, and talks to the guest `net` from the host.
+//!
+//! It runs where guests run, so in the lab as a job like any other: `suite.toml` says what a test is to do.
+
+mod exercises;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub(crate) use exercises::Exercise;
+
+/// The tap that is used.
+const TAP: &str = "nerite0";
+/// The guest's address.
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 5, 3);
+/// Ports of this host that lead to the guest's in user mode are higher by this.
+const FORWARDED: u16 = 10_000;
+/// The ports of the guest: TCP and UDP.
+const TCP_PORTS: [u16; 3] = [7, 9, 19];
+const UDP_PORTS: [u16; 2] = [7, 99];
+/// The port that ends the guest.
+const CONTROL: u16 = 99;
+/// How long the guest may take to be ready, and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// An ordinary user, for user mode.
+const USER: u32 = 1000;
+
+/// How the guest's card is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Link {
+    /// A tap.
+    Tap,
+    /// A tap that the host's kernel works on.
+    Vhost,
+    /// User mode, as an ordinary user.
+    User,
+}
+
+/// `xtask net-peer`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the card is connected
+    #[arg(long)]
+    link: Link,
+    /// Further options of the card
+    #[arg(long, default_value = "")]
+    options: String,
+    /// What to do, in order
+    #[arg(long = "exercise")]
+    exercises: Vec<Exercise>,
+    /// The whole `vmm run` command but for its card, of which `NET` is the place
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// The place of the card's description in the command.
+pub(crate) const PLACE: &str = "NET";
+
+impl Link {
+    /// What `--net` is given.
+    fn spec(self, options: &str) -> String {
+        let mut spec = match self {
+            Self::Tap => format!("tap={TAP}"),
+            Self::Vhost => format!("tap={TAP},vhost=on"),
+            Self::User => {
+                let tcp = TCP_PORTS.map(|port| format!(",hostfwd=tcp:{}:{port}", port + FORWARDED));
+                let udp = UDP_PORTS.map(|port| format!(",hostfwd=udp:{}:{port}", port + FORWARDED));
+                format!("user{}{}", tcp.concat(), udp.concat())
+            }
+        };
+        if !options.is_empty() {
+            spec.push(',');
+            spec.push_str(options);
+        }
+        spec
+    }
+
+    /// Where the guest's port is reached.
+    fn address(self, port: u16) -> SocketAddr {
+        match self {
+            Self::Tap | Self::Vhost => (IpAddr::V4(GUEST), port).into(),
+            Self::User => (IpAddr::V4(Ipv4Addr::LOCALHOST), port + FORWARDED).into(),
+        }
+    }
+}
+
+/// The guest and how to reach it.
+struct Peer {
+    link: Link,
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// Starts the guest, does the exercises and ends it. The status is `vmm`'s.
+pub(crate) fn main(args: &Args) -> Result<i32> {
+    if args.link == Link::User {
+        prepare_user_mode()?;
+    }
+    let spec = args.link.spec(&args.options);
+    let words: Vec<_> = args.command.iter().map(|word| if word == PLACE { &spec } else { word }).collect();
+    let (program, rest) = words.split_first().context("no command")?;
+    let mut command = Command::new(program);
+    command.args(rest).stdout(Stdio::piped());
+    if args.link == Link::User && rustix::process::geteuid().is_root() {
+        command.uid(USER).gid(USER).current_dir("/tmp");
+    }
+    let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
+            say(&line);
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut peer = Peer { link: args.link, child, lines };
+    let done = peer.run(&args.exercises);
+    if done.is_err() {
+        // The report is of the failure; what the guest said is above.
+        let _ = peer.child.kill();
+    }
+    let status = peer.end();
+    done?;
+    status
+}
+
+/// One line, on standard output, at once.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody is left to tell that there is nobody left.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+impl Peer {
+    fn run(&mut self, exercises: &[Exercise]) -> Result<()> {
+        if self.link != Link::User {
+            set_up_tap()?;
+        }
+        self.wait_for("ready")?;
+        for exercise in exercises {
+            let started = Instant::now();
+            let said = exercise.run(self).with_context(|| format!("exercise {exercise}"))?;
+            say(&format!("host: {exercise}: ok, {:.1} s{said}", started.elapsed().as_secs_f64()));
+        }
+        if !exercises.iter().any(Exercise::ends_guest) {
+            self.tell("quit")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the guest has printed a line that begins with `text`.
+    fn wait_for(&self, text: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let line = line.with_context(|| format!("the guest has not said {text:?}"))?;
+            if line.starts_with(text) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends a datagram to the guest's control port until it answers.
+    fn tell(&self, what: &str) -> Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(self.link.address(CONTROL))?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        for _ in 0..20 {
+            socket.send(what.as_bytes())?;
+            let mut answer = [0; 16];
+            match socket.recv(&mut answer) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Ok(()),
+                Err(_) => {}
+            }
+        }
+        bail!("the guest does not answer {what:?}")
+    }
+
+    /// The status of `vmm`, which has to end by itself.
+    fn end(mut self) -> Result<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                // The rest of what the guest said.
+                while self.lines.recv().is_ok() {}
+                return Ok(status.code().unwrap_or(125));
+            }
+            if Instant::now() > deadline {
+                self.child.kill()?;
+                bail!("vmm has not ended");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Gives the tap, once `vmm` has made it, the address of the guest's gateway.
+fn set_up_tap() -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !Path::new("/sys/class/net").join(TAP).exists() {
+        ensure!(Instant::now() < deadline, "vmm has made no tap");
+        thread::sleep(Duration::from_millis(5));
+    }
+    ip(&["addr", "add", "10.0.5.1/24", "dev", TAP])?;
+    ip(&["link", "set", TAP, "up"])
+}
+
+fn ip(words: &[&str]) -> Result<()> {
+    let status = Command::new("ip").args(words).status().context("cannot run ip")?;
+    ensure!(status.success(), "ip {} failed", words.join(" "));
+    Ok(())
+}
+
+/// In the lab, an ordinary user may open `/dev/kvm`, and there is a route to elsewhere, without which passt has nothing to do.
+fn prepare_user_mode() -> Result<()> {
+    if !Path::new("/lab/xtask").exists() || Path::new("/sys/class/net/uplink").exists() {
+        return Ok(());
+    }
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions("/dev/kvm", everybody).context("cannot open /dev/kvm to all")?;
+    let status = Command::new("brctl").args(["addbr", "uplink"]).status().context("cannot run brctl")?;
+    ensure!(status.success(), "brctl addbr failed");
+    ip(&["addr", "add", "10.9.0.1/24", "dev", "uplink"])?;
+    ip(&["link", "set", "uplink", "up"])?;
+    ip(&["route", "add", "default", "via", "10.9.0.2"])
+}
