@@ -15,6 +15,7 @@ mod job;
 mod kernels;
 mod lab;
 mod libtest;
+mod linux;
 mod net_peer;
 mod package;
 mod packages;

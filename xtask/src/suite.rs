@@ -1,7 +1,7 @@
 //! The list of guest tests, `tests/kernels/suite.toml`: what to run and what must come of it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -10,6 +10,7 @@ use crate::exec;
 use crate::hermit;
 use crate::job::{Ending, Job, Kill, Outcome};
 use crate::kernels::{self, Tar};
+use crate::linux;
 use crate::net_peer::{self, Link};
 use crate::packages;
 
@@ -80,6 +81,9 @@ pub(crate) struct Test {
     /// Whether it boots the real Hermit kernel, which takes minutes to build.
     #[serde(skip)]
     pub(crate) hermit: bool,
+    /// Whether its guest is not Hermit, and comes from Debian.
+    #[serde(skip)]
+    pub(crate) linux: bool,
 }
 
 /// A network card of a test.
@@ -142,6 +146,13 @@ impl Suite {
         Ok(suite)
     }
 
+    /// Reads the tests of guests that are not Hermit.
+    pub(crate) fn load_linux() -> Result<Self> {
+        let mut suite = Self::parse(&linux::suite()?).context("bad test suite tests/linux/suite.toml")?;
+        suite.tests.iter_mut().for_each(|test| test.linux = true);
+        Ok(suite)
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let suite: Self = toml::from_str(text)?;
         let mut names: Vec<&str> = suite.tests.iter().map(|test| test.name.as_str()).collect();
@@ -188,6 +199,7 @@ impl Test {
                 words.into_iter().chain([vmm.display().to_string(), image.display().to_string()]).collect();
         }
         let mut files = vec![vmm.to_owned(), image];
+        files.extend(self.options.iter().map(PathBuf::from).filter(|path| path.is_file()));
         if let Some(net) = &self.net {
             command = net.wrap(&command, myself);
             if net.link == Link::User {

@@ -8,7 +8,7 @@ use crate::job::{Job, Outcome, Summary};
 use crate::lab::{self, Machine};
 use crate::platform::{Platform, Runner};
 use crate::suite::{Suite, Test};
-use crate::{build, hermit, hostile, kernels, paths, progress};
+use crate::{build, hermit, hostile, kernels, linux, paths, progress};
 
 /// Some guests have 5 GiB.
 const LAB_MEMORY_MIB: u64 = 8192;
@@ -16,8 +16,8 @@ const LAB_MEMORY_MIB: u64 = 8192;
 /// `cargo xtask test-kernels`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run only tests with this text in their name; "hermit" is the group of real Hermit applications,
-    /// "hostile" runs that of hostile guests with debug assertions and under AddressSanitizer
+    /// Run only tests with this text in their name; "hermit" is the group of real Hermit applications, "linux" that
+    /// of other kernels, "hostile" runs that of hostile guests with debug assertions and under AddressSanitizer
     filter: Option<String>,
     /// Print the tests' names and run nothing
     #[arg(long)]
@@ -44,12 +44,11 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
 
 /// The tests with `filter` in their name; those of the slow group only if it begins with the group's name.
 pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
-    let suite = if filter.starts_with("hermit") {
-        Suite::load_hermit()
-    } else if filter.starts_with(hostile::GROUP) {
-        Suite::load_hostile()
-    } else {
-        Suite::load()
+    let suite = match filter {
+        group if group.starts_with("hermit") => Suite::load_hermit(),
+        group if group.starts_with("linux") => Suite::load_linux(),
+        group if group.starts_with(hostile::GROUP) => Suite::load_hostile(),
+        _ => Suite::load(),
     }?;
     let tests: Vec<Test> = suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
     ensure!(!tests.is_empty(), "no test has \"{filter}\" in its name; --list shows them");
@@ -68,8 +67,9 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
 
 /// Builds what the tests need besides `vmm`, and runs them.
 pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Summary> {
-    let kernels = tests.iter().any(|test| !test.hermit).then(kernels::build).transpose()?;
+    let kernels = tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
     let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
+    let linux = tests.iter().any(|test| test.linux).then(linux::build).transpose()?;
     let images = paths::target().join("kernels/images");
     let mut summary = Summary::default();
     let mut chosen = Vec::new();
@@ -87,7 +87,11 @@ pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Su
         _ => std::env::current_exe()?.display().to_string(),
     };
     let job = |test: &&Test| {
-        let folder = if test.hermit { &hermit } else { &kernels };
+        let folder = match (test.hermit, test.linux) {
+            (true, _) => &hermit,
+            (_, true) => &linux,
+            _ => &kernels,
+        };
         test.job(vmm, folder.as_deref().context("the guests are not built")?, &images, &myself)
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;

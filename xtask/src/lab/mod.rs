@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+pub(crate) use initramfs::Files;
 pub(crate) use qemu::Machine;
 pub(crate) use session::{Report, Session};
 
