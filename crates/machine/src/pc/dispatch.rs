@@ -91,3 +91,7 @@ impl<V: Vcpu> Handler<V> for PcDispatcher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dispatch_test.rs"]
+mod tests;

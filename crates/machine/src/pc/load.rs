@@ -228,3 +228,7 @@ impl Loader<'_> {
 fn low_32(address: u64) -> u32 {
     u32::try_from(address).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "load_test.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicBool;
+
+use nerite_devices::pc::ResetKind;
+use nerite_devices::{Console, Sink};
+use nerite_pci::Bridge;
+use nerite_vcpu::scripted::Scripted;
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::super::load;
+use super::super::plan::PcPlan;
+use super::super::platform::Parts;
+use super::*;
+
+fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
+    let (ours, output) = UnixStream::pair().unwrap();
+    let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let parts = Parts {
+        console: Arc::new(Console::new(Sink::Fd(ours.into())).unwrap()),
+        serial_interrupt: event(),
+        rate: None,
+        stop_event: Arc::new(event()),
+        stopping: Arc::new(AtomicBool::new(false)),
+        debug_exit: Some(0xf4),
+    };
+    let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new() };
+    let platform = Arc::new(PcPlatform::new(&plan, parts, pci).unwrap());
+    (PcDispatcher::new(platform, None), output)
+}
+
+fn out(dispatcher: &mut PcDispatcher, port: u16, width: u8, value: u32) -> ControlFlow<End, Entry> {
+    dispatcher.handle(&mut Scripted::default(), Exit::PortOut { port, width, value })
+}
+
+fn read_port(dispatcher: &mut PcDispatcher, port: u16, width: u8) -> u64 {
+    match dispatcher.handle(&mut Scripted::default(), Exit::PortIn { port, width }) {
+        ControlFlow::Continue(Entry::Data(value)) => value,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_way_to_end_is_told_apart() {
+    let ends: [(u16, u8, u32, fn(&End) -> bool); 4] = [
+        (0x604, 2, 5 << 10 | 1 << 13, |end| matches!(end, End::System(SystemEvent::PowerOff))),
+        (0xcf9, 1, 6, |end| matches!(end, End::Reset(ResetKind::Register))),
+        (0x64, 1, 0xfe, |end| matches!(end, End::Reset(ResetKind::Keyboard))),
+        (0xf4, 4, 20, |end| matches!(end, End::Exited(41))),
+    ];
+    for (port, width, value, expected) in ends {
+        let (mut dispatcher, _output) = machine(&Bridge::new());
+        match out(&mut dispatcher, port, width, value) {
+            ControlFlow::Break(end) => assert!(expected(&end), "{end:?}"),
+            other => panic!("port {port:#x}: {other:?}"),
+        }
+    }
+    let (mut dispatcher, _output) = machine(&Bridge::new());
+    let crashed = dispatcher.handle(&mut Scripted::default(), Exit::Shutdown);
+    assert!(matches!(crashed, ControlFlow::Break(End::Crashed(Exit::Shutdown))));
+}
+
+#[test]
+fn hypercall_ports_are_a_pcs_here() {
+    let (mut dispatcher, _output) = machine(&Bridge::new());
+    // Hermit's exit calls of both interfaces.
+    for port in [0x540, 0x1010] {
+        assert!(matches!(out(&mut dispatcher, port, 4, 0), ControlFlow::Continue(Entry::Resume)));
+    }
+    assert_eq!(read_port(&mut dispatcher, 0x540, 1), 0xff);
+}
+
+#[test]
+fn the_devices_of_a_pc_answer() {
+    let (mut dispatcher, mut output) = machine(&load::bridge());
+    for byte in *b"hello\n" {
+        assert!(out(&mut dispatcher, 0x3f8, 1, byte.into()).is_continue());
+    }
+    let mut text = [0; 6];
+    output.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"hello\n");
+    let _ = out(&mut dispatcher, 0x510, 2, 5);
+    assert_eq!((read_port(&mut dispatcher, 0x511, 1), read_port(&mut dispatcher, 0x511, 1)), (3, 0));
+    let _ = out(&mut dispatcher, 0x70, 1, 0x5f);
+    assert_eq!(read_port(&mut dispatcher, 0x71, 1), 2);
+    let _ = out(&mut dispatcher, 0xcf8, 4, 0x8000_0008);
+    assert_eq!(read_port(&mut dispatcher, 0xcfe, 2), 0x0600, "a host bridge");
+}
