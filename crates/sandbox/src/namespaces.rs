@@ -19,7 +19,7 @@ const PLACE: &str = "/proc";
 /// Descriptors that are open stay what they are: a mounted directory is still reached through its own.
 pub(crate) fn enter(policy: &Policy, held: CapabilitySet, missing: &mut Vec<Missing>) -> Result<(), Error> {
     let own = policy.level != Level::Off && held.contains(CapabilitySet::SYS_ADMIN);
-    let separated = if own { leave_host() } else { Ok(()) };
+    let separated = if own { leave_host(policy.level) } else { Ok(()) };
     if let Some(directory) = &policy.chroot {
         change_root(directory).map_err(|source| Error::Chroot { path: directory.clone(), source })?;
     }
@@ -33,9 +33,11 @@ pub(crate) fn enter(policy: &Policy, held: CapabilitySet, missing: &mut Vec<Miss
     Ok(())
 }
 
-/// Mounts, System V IPC, names. (Sockets and processes need none: there is no system call left to make one.)
-fn leave_host() -> Result<(), Errno> {
-    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+/// Mounts; and at [`Level::Strict`] System V IPC and the host's name, which no system call that is left could reach anyway.
+/// (The same goes for sockets and processes, in all levels.)
+fn leave_host(level: Level) -> Result<(), Errno> {
+    let mut flags = UnshareFlags::NEWNS;
+    flags.set(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS, level == Level::Strict);
     // SAFETY: none of these flags separates the calling thread's descriptors from those of others.
     unsafe { rustix::thread::unshare_unsafe(flags) }?;
     // What is mounted here from now on is not to appear on the host.

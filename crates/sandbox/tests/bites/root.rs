@@ -23,15 +23,17 @@ fn the_root_directory_is_empty_and_the_namespaces_are_its_own() {
     if skipped() {
         return;
     }
-    Attempt::to("wait").observed(|process| {
-        let task = task(process);
-        assert_eq!(fs::read_dir(format!("{task}/root/")).unwrap().count(), 0);
-        for namespace in ["mnt", "ipc", "uts"] {
-            let of = |path: &str| fs::read_link(format!("{path}/ns/{namespace}")).unwrap();
-            assert_ne!(of(&task), of("/proc/self"), "{namespace}");
-        }
-        assert!(fs::write(format!("{task}/root/file"), "").is_err(), "it can be written");
-    });
+    for (level, namespaces) in [("normal", &["mnt"][..]), ("strict", &["mnt", "ipc", "uts"])] {
+        Attempt::to("wait").with("LEVEL", level).observed(|process| {
+            let task = task(process);
+            assert_eq!(fs::read_dir(format!("{task}/root/")).unwrap().count(), 0);
+            for namespace in namespaces {
+                let of = |path: &str| fs::read_link(format!("{path}/ns/{namespace}")).unwrap();
+                assert_ne!(of(&task), of("/proc/self"), "{namespace}");
+            }
+            assert!(fs::write(format!("{task}/root/file"), "").is_err(), "it can be written");
+        });
+    }
     // With nothing else in the way, not even the mount points of the host are there.
     Attempt::to("read").with("SECCOMP", "off").with("TARGET", "/etc/passwd").finds(&libc::ENOENT.to_string());
 }
