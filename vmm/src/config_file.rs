@@ -248,7 +248,7 @@ impl UhyveTable {
     /// A line for each key that asks for something and gets nothing.
     fn without_effect(&self) -> impl Iterator<Item = String> + '_ {
         [
-            ("stats", &self.stats, "vmm prints no statistics of a run"),
+            ("stats", &self.stats, "--stats prints statistics"),
             ("tempdir", &self.tempdir, "temporary files are in memory"),
             ("hermit_image_mode", &self.hermit_image_mode, "vmm has one way to load an image"),
             (
@@ -257,9 +257,9 @@ impl UhyveTable {
                 "guests are always confined to what is mounted, and vmm itself as [sandbox] says",
             ),
             ("io_mode", &self.io_mode, "files are read and written as the host does it"),
-            ("gdb_port", &self.gdb_port, "vmm has no debugger stub"),
+            ("gdb_port", &self.gdb_port, "--gdb waits for a debugger"),
             ("config", &self.config, "a configuration file cannot name another"),
-            ("trace_dir", &self.trace_dir, "vmm writes no traces"),
+            ("trace_dir", &self.trace_dir, "--trace records the exits of a run"),
         ]
         .into_iter()
         .filter(|(_, value, _)| value.as_ref().is_some_and(|value| *value != toml::Value::Boolean(false)))

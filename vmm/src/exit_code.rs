@@ -16,6 +16,8 @@ pub const TIME_LIMIT: u8 = 245;
 pub const REBOOT: u8 = 246;
 /// The guest asked for a reset through the keyboard controller.
 pub const KEYBOARD_RESET: u8 = 247;
+/// All instructions that the guest was given are executed.
+pub const INSTRUCTION_LIMIT: u8 = 248;
 /// A signal ended the run: this, plus the signal's number.
 pub const SIGNAL_BASE: u8 = 128;
 
@@ -36,6 +38,7 @@ Exit codes of `vmm run`:
   245    the guest's time was up (--time-limit)
   246    the guest asked for a reboot, which vmm does not do
   247    the guest asked for a reset through the keyboard controller
+  248    the guest's instructions were executed (--insn-limit)
   128+n  ended by signal n: 130 SIGINT, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output
 
 240 and above come with a message on standard error, unless they are the guest's own.";
@@ -89,8 +92,9 @@ mod tests {
 
     #[test]
     fn the_help_names_every_code() {
-        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, REBOOT, KEYBOARD_RESET, BROKEN_PIPE]
-        {
+        for code in [
+            USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, REBOOT, KEYBOARD_RESET, INSTRUCTION_LIMIT, BROKEN_PIPE,
+        ] {
             assert!(HELP.contains(&format!("{code} ")), "{code}");
         }
     }

@@ -33,6 +33,12 @@ pub struct ObserveArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Observation")]
     pub time_limit: Option<Duration>,
 
+    /// End the guest after its vCPUs have executed this many instructions together, with exit code 248
+    ///
+    /// They are executed one at a time, so the number is exact and the guest slow. Handlers of interrupts run uncounted.
+    #[arg(long, value_name = "N", help_heading = "Observation", conflicts_with_all = ["gdb", "gdb_attach"])]
+    pub insn_limit: Option<u64>,
+
     /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
     ///
     /// It is accessible to this user only, and removed in the end.
@@ -61,6 +67,7 @@ impl ObserveArgs {
             statistics: self.stats.is_some(),
             trace: self.trace.clone(),
             time_limit: self.time_limit,
+            instruction_limit: self.insn_limit,
             debug: self.debugger().map(|(_, start)| start),
             keep_halted: self.api_socket.is_some() || self.debugger().is_some(),
         }

@@ -135,6 +135,10 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             output::say("vmm: the guest's time is up");
             exit_code::TIME_LIMIT
         }
+        limit @ Outcome::InstructionLimit { .. } => {
+            output::say(&format!("vmm: {limit} (counted by executing one instruction at a time)"));
+            exit_code::INSTRUCTION_LIMIT
+        }
         Outcome::Reset => {
             output::say("vmm: the guest asked for a reboot, and is ended instead");
             exit_code::REBOOT

@@ -46,8 +46,8 @@ fn every_option_is_described() {
 fn every_exit_code_is_described() {
     for name in ["docs/cli.md", "README.md"] {
         let Some(text) = text(name) else { continue };
-        use nerite_vmm::exit_code::{CONFIG_FILE, CRASH, HOST, IMAGE, TIME_LIMIT, USAGE};
-        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT] {
+        use nerite_vmm::exit_code::{CONFIG_FILE, CRASH, HOST, IMAGE, INSTRUCTION_LIMIT, TIME_LIMIT, USAGE};
+        for code in [USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, INSTRUCTION_LIMIT] {
             assert!(text.contains(&format!("| {code} |")), "{name}: {code} is missing");
         }
         assert!(text.contains("| 128+n |") && text.contains("| 0-255 |"), "{name}");

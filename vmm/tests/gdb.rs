@@ -13,8 +13,14 @@ struct Session {
     vmm: String,
 }
 
+/// GDB, which is somewhere else in the lab.
+fn gdb_program() -> String {
+    std::env::var("NERITE_TEST_GDB").unwrap_or_else(|_| "gdb".to_owned())
+}
+
 fn has_gdb() -> bool {
-    let has = Command::new("gdb").arg("--version").output().is_ok_and(|output| output.status.success());
+    let has =
+        Command::new(gdb_program()).arg("--version").output().is_ok_and(|output| output.status.success());
     if !has {
         skip("there is no gdb here");
     }
@@ -29,7 +35,7 @@ fn debug(options: &[&str], program: &[u8], commands: &[&str]) -> Session {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the socket", || folder.path("socket").exists());
     let socket = folder.path("socket");
-    let mut gdb = Command::new("gdb");
+    let mut gdb = Command::new(gdb_program());
     gdb.args(["-nx", "-batch", "-ex", "set tcp connect-timeout 10", "-ex", "set architecture i386:x86-64"]);
     gdb.args(["-ex", &format!("target remote {}", socket.display())]);
     commands.iter().for_each(|command| {

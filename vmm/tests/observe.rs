@@ -118,3 +118,30 @@ fn a_trace_that_cannot_be_written_is_an_error() {
     let (_folder, done) = run(&["--trace", "no/such/folder"], &greeting());
     done.is_error(243, &["no/such/folder", "trace file"]);
 }
+
+#[test]
+fn the_instruction_limit_stops_at_the_same_instruction_every_time() {
+    if !has_kvm() {
+        return;
+    }
+    // 2 instructions, then 1000 rounds of 3; the string instruction between counts once.
+    // mov ecx, 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $
+    let code = [
+        0xb9, 0xe8, 3, 0, 0, 0x90, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xfa, 0x48, 0x89, 0xe7, 0xb9, 100, 0, 0, 0,
+        0xf3, 0xaa, 0x90, 0xeb, 0xfe,
+    ];
+    for (limit, offset) in
+        [(0, 0), (1, 5), (2, 6), (3, 8), (3001, 10), (3002, 12), (3004, 20), (3005, 22), (3006, 23)]
+    {
+        let runs = if limit == 3001 { 10 } else { 1 };
+        for _ in 0..runs {
+            let (_folder, done) = run(&["--no-aslr", "--insn-limit", &limit.to_string()], &code);
+            assert_eq!(done.code, 248, "{done:?}");
+            let rip = format!("{:x}", 0x40400 + offset);
+            let at = format!("{} (counted", &rip);
+            assert!(done.stderr.contains(&at), "after {limit}: {offset} expected: {done:?}");
+        }
+    }
+    let (_folder, done) = run(&["--insn-limit", "1000000"], &greeting());
+    assert_eq!((done.code, &*done.stdout), (7, "hi\n"));
+}

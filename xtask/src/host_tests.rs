@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use crate::build::cargo;
 use crate::job::{Ending, Job, Summary};
 use crate::libtest::{LATER, Reader};
-use crate::platform::Runner;
-use crate::{paths, progress, style, test_kernels};
+use crate::platform::{Platform, Runner};
+use crate::{debugger, kernels, paths, progress, style, test_kernels};
 
 /// The packages whose tests use KVM, and their folders.
 const PACKAGES: [(&str, &str); 3] =
@@ -20,16 +20,37 @@ const SIGNS: [&str; 2] = [LATER, "has_kvm"];
 /// Seconds for one test program.
 const TIMEOUT: u64 = 300;
 
+/// `cargo xtask test-host`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only test programs with this text in their name, such as gdb
+    filter: Option<String>,
+}
+
+/// Runs them and prints the closing line; the status is 1 if one failed.
+pub(crate) fn main(args: &Args) -> Result<i32> {
+    let runner = test_kernels::runner(Platform::choose(), 1);
+    let summary = run(&runner, args.filter.as_deref().unwrap_or_default())?;
+    progress::print(&summary.to_string());
+    Ok(i32::from(summary.failed > 0))
+}
+
 /// Builds the test programs and runs them where `runner` runs guests.
-pub(crate) fn run(runner: &Runner) -> Result<Summary> {
-    let programs = build()?;
+pub(crate) fn run(runner: &Runner, filter: &str) -> Result<Summary> {
+    let mut programs = build()?;
+    programs.retain(|program| name_of(program).contains(filter));
     let vmm = paths::target().join("debug/vmm");
+    let gdb = debugger::get()?;
+    let debugged = kernels::build_one("debugged")?;
     let job = |program: &PathBuf| Job {
         name: name_of(program),
         command: vec![program.display().to_string(), "--include-ignored".to_owned()],
         dir: Some("/tmp".into()),
         timeout: TIMEOUT,
-        files: vec![program.clone(), vmm.clone()],
+        files: vec![program.clone(), vmm.clone(), gdb.clone(), debugged.clone()],
+        env: [("NERITE_TEST_GDB", &gdb), ("NERITE_TEST_DEBUGGED", &debugged)]
+            .map(|(name, path)| (name.to_owned(), path.display().to_string()))
+            .into(),
         ..Job::default()
     };
     let jobs: Vec<Job> = programs.iter().map(job).collect();

@@ -4,6 +4,7 @@
 
 mod bench;
 mod build;
+mod debugger;
 mod dist;
 mod doctor;
 mod exec;
@@ -51,6 +52,8 @@ enum Cli {
     TestKernels(test_kernels::Args),
     /// Run the fuzz targets for a while each
     Fuzz(fuzz::Args),
+    /// Run the host's own tests that use KVM, where KVM is real
+    TestHost(host_tests::Args),
     /// Measure vmm, beside its peer where there is one
     Bench(bench::Args),
     /// Measure the cases in a file (this is what works where guests run)
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Cli::Lab(args) => lab::main(args),
         Cli::TestKernels(args) => test_kernels::main(&args),
         Cli::Fuzz(args) => fuzz::main(&args),
+        Cli::TestHost(args) => host_tests::main(&args),
         Cli::Bench(args) => bench::main(&args),
         Cli::BenchWorker { cases } => bench::worker::main(&cases).map(|()| 0),
         Cli::NetPeer(args) => net_peer::main(&args),

@@ -110,7 +110,7 @@ fn guests(run: &mut Run, quick: bool) {
         let tests = test_kernels::select("")?;
         test_kernels::run(&tests, &runner)
     });
-    run.group("tests that use KVM", || host_tests::run(&runner));
+    run.group("tests that use KVM", || host_tests::run(&runner, ""));
     if quick {
         run.skip("hostile guests", "left out with --quick");
         run.skip("real Hermit applications", "left out with --quick");

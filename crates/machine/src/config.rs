@@ -76,6 +76,8 @@ pub struct Observe {
     pub trace: Option<PathBuf>,
     /// End the machine after this time, counted from its start.
     pub time_limit: Option<Duration>,
+    /// End the machine after its vCPUs have executed this many instructions together. They are executed one at a time then.
+    pub instruction_limit: Option<u64>,
     /// Let a debugger attach: to a machine that is held before its first instruction, or later.
     pub debug: Option<Debug>,
     /// Leave a guest alone that has halted all its processors with interrupts off: somebody can still wake it by an NMI,

@@ -93,6 +93,8 @@ pub(crate) struct Stopper {
     pub(crate) dispatcher: AnyDispatcher,
     pub(crate) control: Arc<Control>,
     pub(crate) events: Option<Arc<DebugEvents>>,
+    /// Whether the vCPU has a budget of instructions.
+    pub(crate) is_limited: bool,
 }
 
 impl Stopper {
@@ -108,6 +110,12 @@ impl<V: Vcpu> Handler<V> for Stopper {
     type End = End;
 
     fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+        if let Exit::Debug { rip, .. } = exit
+            && self.is_limited
+            && vcpu.take_debug_stop() == Some(DebugStop::Limit)
+        {
+            return ControlFlow::Break(End::InstructionLimit(rip));
+        }
         let Some(events) = &self.events else { return self.dispatcher.handle(vcpu, exit) };
         if let Exit::Debug { .. } = exit
             && let Some(stop) = vcpu.take_debug_stop()

@@ -32,6 +32,8 @@ pub(crate) enum End {
     TimeLimit,
     /// The escape key was typed.
     Left,
+    /// All instructions it was given are executed, and it is at this address.
+    InstructionLimit(u64),
 }
 
 /// What all vCPUs of a machine share: the two address spaces and the hypercalls.

@@ -92,7 +92,8 @@ impl Opened {
         });
         let folder =
             sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
-        let debug = rest.config.observe.debug.is_some();
+        let observe = &rest.config.observe;
+        let debug = observe.debug.is_some() || observe.instruction_limit.is_some();
         let policy = Policy { network: !rest.links.is_empty(), debug, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(rest.confinement.insert(confinement).missing())

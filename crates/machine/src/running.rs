@@ -10,7 +10,7 @@ use nerite_devices::Console;
 use nerite_devices::pc::ResetKind;
 use nerite_kvm::probe::{self, HostKvm};
 use nerite_kvm::{System, Vm};
-use nerite_vcpu::{Control, Exit, InternalError, SystemEvent, Tracer, Vcpu};
+use nerite_vcpu::{Control, Exit, InstructionBudget, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -49,6 +49,13 @@ pub enum Outcome {
     Stopped,
     /// The time it was given was up.
     TimeLimit,
+    /// All instructions it was given are executed: the next would have been that of this vCPU at this address.
+    InstructionLimit {
+        /// The vCPU.
+        vcpu: u32,
+        /// The guest-virtual address of its next instruction.
+        rip: u64,
+    },
 }
 
 impl fmt::Display for Outcome {
@@ -62,6 +69,9 @@ impl fmt::Display for Outcome {
             Self::Crashed(report) => report.fmt(f),
             Self::Stopped => f.write_str("guest stopped"),
             Self::TimeLimit => f.write_str("the guest's time was up"),
+            Self::InstructionLimit { vcpu, rip } => {
+                write!(f, "all instructions of the guest are executed; vCPU {vcpu} is at {rip:#x}")
+            }
         }
     }
 }
@@ -136,6 +146,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         statistics: observe.statistics,
         tracer: tracer.clone(),
         debug: debug.as_ref().map(|_| probe::debugging(&system)),
+        budget: observe.instruction_limit.map(InstructionBudget::new),
     };
     if observe.debug == Some(Debug::Held) {
         controls.iter().for_each(|control| control.hold());
@@ -177,6 +188,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
                 dispatcher: running.guest.dispatcher(control.clone(), deadline),
                 control: control.clone(),
                 events: running.handle.debug.clone(),
+                is_limited: layers.budget.is_some(),
             },
             ram: running.handle.ram.clone(),
             control: control.clone(),
@@ -456,6 +468,7 @@ impl Running {
                 let _ = self.console.flush();
                 return Ok(Outcome::Left);
             }
+            End::InstructionLimit(rip) => Outcome::InstructionLimit { vcpu, rip },
             End::TimeLimit => {
                 let _ = self.console.flush();
                 return Ok(Outcome::TimeLimit);

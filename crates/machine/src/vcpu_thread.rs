@@ -11,7 +11,8 @@ use nerite_kvm::KvmVcpu;
 use nerite_memory::GuestRam;
 use nerite_sandbox::{Confinement, ThreadKind};
 use nerite_vcpu::{
-    Control, Counted, Debugged, Measured, Native, Statistics, Traced, Tracer, Vcpu, drive_controlled,
+    Control, Counted, Debugged, InstructionBudget, Limited, Measured, Native, Statistics, Traced, Tracer,
+    Vcpu, drive_controlled,
 };
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
@@ -84,6 +85,7 @@ pub(crate) struct Layers {
     pub(crate) statistics: bool,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) debug: Option<Native>,
+    pub(crate) budget: Option<InstructionBudget>,
 }
 
 /// Everything that a vCPU's thread needs besides the vCPU.
@@ -114,7 +116,13 @@ pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
             let foresight = Box::new(Foresight::new(task.ram.clone()));
             with_statistics(Debugged::new(vcpu, native, foresight), task)
         }
-        None => with_statistics(vcpu, task),
+        None => match task.layers.budget.clone() {
+            Some(budget) => {
+                let foresight = Box::new(Foresight::new(task.ram.clone()));
+                with_statistics(Limited::new(vcpu, budget, foresight), task)
+            }
+            None => with_statistics(vcpu, task),
+        },
     };
     leaving.end = Some(end);
 }

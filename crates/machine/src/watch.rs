@@ -40,6 +40,17 @@ impl Foresee for Foresight {
         accesses_of(&mut self.factory, code, bits, regs, &special, accesses);
         Ok(())
     }
+
+    fn is_repeated(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs) -> Result<bool, Error> {
+        let special = vcpu.special_regs()?;
+        let mut code = [0; LONGEST];
+        let length = read_virtual(&self.ram, &special, regs.rip, &mut code);
+        let bits = if special.cs.l { 64 } else { 32 };
+        let code = code.get(..length).unwrap_or_default();
+        let instruction = Decoder::with_ip(bits, code, regs.rip, DecoderOptions::NONE).decode();
+        let has_prefix = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+        Ok(has_prefix && instruction.is_string_instruction())
+    }
 }
 
 fn accesses_of(

@@ -76,6 +76,8 @@ pub enum DebugStop {
     Breakpoint,
     /// An instruction has accessed watched memory.
     Watch(Watchpoint),
+    /// All instructions that the guest was given are executed; see [`crate::Limited`].
+    Limit,
 }
 
 /// How an engine is to watch a guest. The address registers are as in DR0 to DR3 and DR7 (Intel SDM vol. 3, 18.2).
@@ -115,6 +117,13 @@ pub trait Foresee: Send + fmt::Debug {
     /// # Errors
     /// If the engine fails. An instruction that cannot be read accesses nothing.
     fn foresee(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error>;
+
+    /// Whether the instruction at `regs.rip` is a string instruction with a repeat prefix, which a step executes only an
+    /// element of.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    fn is_repeated(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs) -> Result<bool, Error>;
 }
 
 /// A vCPU that can be debugged. While there is nothing to stop at, it runs as without this.
@@ -368,4 +377,4 @@ impl<V: Vcpu> Layer for Debugged<V> {
 
 #[cfg(test)]
 #[path = "debug_test.rs"]
-mod tests;
+pub(crate) mod tests;

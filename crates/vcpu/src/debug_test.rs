@@ -6,7 +6,7 @@ use crate::scripted::Scripted;
 
 /// A processor on which every instruction is one byte long: from `out_at` on one writes a port, all others do nothing.
 #[derive(Debug, Default)]
-struct Toy {
+pub(crate) struct Toy {
     regs: Regs,
     debug: EngineDebug,
     /// Where an instruction writes port 1.
@@ -14,6 +14,12 @@ struct Toy {
     half_done: bool,
     /// How often the engine was told something.
     told: u32,
+}
+
+impl Toy {
+    pub(crate) fn with_out_at(out_at: u64) -> Self {
+        Self { out_at, ..Self::default() }
+    }
 }
 
 impl Vcpu for Toy {
@@ -83,7 +89,7 @@ impl Vcpu for Toy {
 
 /// The instruction at 20 writes eight bytes at 0x1004, that at 21 reads there.
 #[derive(Debug)]
-struct Sees;
+pub(crate) struct Sees;
 
 impl Foresee for Sees {
     fn foresee(&mut self, _: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error> {
@@ -92,6 +98,10 @@ impl Foresee for Sees {
             accesses.push(Access { address: 0x1004, length: 8, writes, reads: !writes });
         }
         Ok(())
+    }
+
+    fn is_repeated(&mut self, _: &mut dyn Vcpu, _: &Regs) -> Result<bool, Error> {
+        Ok(false)
     }
 }
 

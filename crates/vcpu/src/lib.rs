@@ -36,6 +36,7 @@ mod error;
 mod exit;
 mod kick;
 mod layer;
+mod limit;
 mod posted;
 mod run_state;
 #[cfg(any(test, feature = "scripted"))]
@@ -58,6 +59,7 @@ pub use error::Error;
 pub use exit::{Entry, Exit, InstructionBytes, InternalError, Kind, SystemEvent};
 pub use kick::{Kick, Kicker};
 pub use layer::Layer;
+pub use limit::{InstructionBudget, Limited};
 pub use posted::{PostedWrite, PostedWrites};
 pub use run_state::RunState;
 pub use statistics::{Histogram, Measured, Statistics};

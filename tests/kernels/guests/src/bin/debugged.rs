@@ -1,0 +1,87 @@
+//! Something for a debugger to look at: a function that is called ten times, a counter that it changes, a vector register with
+//! known contents, pages of three sizes, and a worker on each processor.
+
+#![no_std]
+#![no_main]
+
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use runtime::prelude::*;
+use runtime::{paging, smp};
+
+runtime::kernel!(v2, main);
+
+/// What `bump` adds up.
+#[unsafe(no_mangle)]
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// What each worker has done.
+#[unsafe(no_mangle)]
+static WORKED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// A page that is mapped a second time, at `ALIAS`.
+#[repr(align(4096))]
+struct Page([AtomicU64; 512]);
+
+#[unsafe(no_mangle)]
+static PAGE: Page = Page([const { AtomicU64::new(0) }; 512]);
+
+/// A guest-virtual address that differs from the physical one.
+const ALIAS: u64 = 0x7000_0000_0000;
+
+/// Adds to the counter.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn bump(step: u64) -> u64 {
+    COUNTER.fetch_add(step, Ordering::Relaxed) + step
+}
+
+// Puts a known vector into XMM3, which is there at `vector_is_set`.
+global_asm!(
+    ".globl with_vector, vector_is_set",
+    ".type with_vector, @function",
+    "with_vector:",
+    "mov eax, 0x12345678",
+    "movd xmm3, eax",
+    "pshufd xmm3, xmm3, 0",
+    ".type vector_is_set, @function",
+    "vector_is_set:",
+    "nop",
+    "ret",
+);
+
+unsafe extern "C" {
+    safe fn with_vector();
+}
+
+/// What each processor does.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn worker(index: usize) {
+    for _ in 0..3 {
+        WORKED[index].fetch_add(index as u64 + 1, Ordering::Relaxed);
+    }
+}
+
+fn work(index: usize) {
+    worker(index);
+}
+
+fn main() {
+    smp::wait_until_started();
+    PAGE.0[1].store(0x1122_3344_5566_7788, Ordering::Relaxed);
+    let page = PAGE.0.as_ptr().addr() as u64;
+    check!(paging::map_small(ALIAS, page), "a page at {ALIAS:#x}");
+    for step in 1..=10 {
+        bump(step);
+    }
+    with_vector();
+    smp::on_others(work);
+    work(0);
+    smp::wait_until_done();
+    check_eq!(COUNTER.load(Ordering::Relaxed), 55, "the counter");
+    for (index, worked) in WORKED.iter().enumerate().take(boot::cpus() as usize) {
+        check_eq!(worked.load(Ordering::Relaxed), 3 * (index as u64 + 1), "worker {index}");
+    }
+}
