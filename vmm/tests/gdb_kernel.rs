@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
 use common::{Folder, code, skip, wait, wait_until};
@@ -245,16 +244,14 @@ fn a_debugger_detaches_attaches_again_interrupts_and_kills() {
     ));
     has(&first.stdout, &["Breakpoint 1, ", "= 1", "Breakpoint 2, ", "= 55", "detached"]);
     // It runs in a circle now, which the second debugger finds and breaks.
-    let mut second = gdb(&folder, &program, &kernel, &["continue", "x/2xb $pc", "p $rdi", "kill"]);
-    let mut second = second.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(second.stdout.take().unwrap());
-    let mut text = String::new();
-    while !text.contains("bump") && lines.read_line(&mut text).unwrap() > 0 {}
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    rustix::process::kill_process(rustix::process::Pid::from_child(&second), rustix::process::Signal::INT)
-        .unwrap();
-    lines.read_to_string(&mut text).unwrap();
-    wait(second);
+    let commands = ["shell touch attached", "continue", "x/2xb $pc", "p $rdi", "kill"];
+    let mut second = gdb(&folder, &program, &kernel, &commands);
+    let second = second.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the second debugger", || folder.path("attached").exists());
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let pid = rustix::process::Pid::from_child(&second);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let text = String::from_utf8(wait(second).stdout).unwrap();
     has(&text, &["SIGINT", "0xeb\t0xfe", "= 0"]);
     child.stdin.take();
     assert_eq!(code(wait(child).status), 143);
