@@ -93,7 +93,16 @@ mod tests {
     #[test]
     fn the_help_names_every_code() {
         for code in [
-            USAGE, CONFIG_FILE, IMAGE, HOST, CRASH, TIME_LIMIT, REBOOT, KEYBOARD_RESET, INSTRUCTION_LIMIT, BROKEN_PIPE,
+            USAGE,
+            CONFIG_FILE,
+            IMAGE,
+            HOST,
+            CRASH,
+            TIME_LIMIT,
+            REBOOT,
+            KEYBOARD_RESET,
+            INSTRUCTION_LIMIT,
+            BROKEN_PIPE,
         ] {
             assert!(HELP.contains(&format!("{code} ")), "{code}");
         }

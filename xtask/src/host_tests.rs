@@ -18,7 +18,7 @@ const PACKAGES: [(&str, &str); 3] =
 /// What stands in the sources of a test that uses KVM.
 const SIGNS: [&str; 2] = [LATER, "has_kvm"];
 /// Seconds for one test program.
-const TIMEOUT: u64 = 300;
+const TIMEOUT: u64 = 600;
 
 /// `cargo xtask test-host`.
 #[derive(Debug, clap::Args)]

@@ -199,8 +199,15 @@ impl Control {
             match receiver.recv_timeout(KICK_AGAIN) {
                 Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Disconnected) => return Err(AskError::Stopped),
-                Err(RecvTimeoutError::Timeout) if start.elapsed() > patience => return Err(AskError::Busy),
-                Err(RecvTimeoutError::Timeout) => self.call(&self.lock()),
+                Err(RecvTimeoutError::Timeout) => {
+                    let inbox = self.lock();
+                    // One that is not in a service answers as soon as the host lets it run.
+                    let waits = self.state() == RunState::InService && !inbox.attending;
+                    if waits && start.elapsed() > patience {
+                        return Err(AskError::Busy);
+                    }
+                    self.call(&inbox);
+                }
             }
         }
     }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a run may take before it counts as hanging.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// The same for a guest that is executed one instruction at a time.
+pub const STEPPED: Duration = Duration::from_secs(300);
 
 /// A folder that a test works in, with helpers to run `vmm` there. It is removed in the end.
 pub struct Folder(tempfile::TempDir);
@@ -89,10 +91,16 @@ pub fn finish(command: &mut Command) -> Done {
 /// Waits for a process; a thread ends it at the time limit.
 #[track_caller]
 pub fn wait(child: Child) -> Output {
+    wait_for(child, TIME_LIMIT)
+}
+
+/// Waits for a process; a thread ends it after this time.
+#[track_caller]
+pub fn wait_for(child: Child, limit: Duration) -> Output {
     let pid = rustix::process::Pid::from_child(&child);
     let (done, receiver) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        let late = receiver.recv_timeout(TIME_LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        let late = receiver.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
         if late {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         }
