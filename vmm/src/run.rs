@@ -56,8 +56,13 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let debugging = debugging.transpose()?;
     let serving = server.map(|server| server.start(running.handle())).transpose()?;
     let (outcome, report, remains) = running.wait_and_leave(Some(signals.fd()));
-    // The process ends in a moment, which gives everything back.
-    std::mem::forget(remains);
+    // The process ends in a moment, which gives everything back. With debug assertions it is given back here, so that what is
+    // left for a leak checker to find is a leak.
+    if cfg!(debug_assertions) {
+        drop(remains);
+    } else {
+        std::mem::forget(remains);
+    }
     drop((serving, debugging));
     // Before anything is said.
     drop(terminal);
