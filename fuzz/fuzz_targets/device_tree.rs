@@ -3,7 +3,14 @@
 
 use nerite_arch::fdt::Builder;
 
-libfuzzer_sys::fuzz_target!(|input: (Vec<String>, Vec<String>, Vec<(String, String)>, Vec<String>, u32, u64)| {
+libfuzzer_sys::fuzz_target!(|input: (
+    Vec<String>,
+    Vec<String>,
+    Vec<(String, String)>,
+    Vec<String>,
+    u32,
+    u64
+)| {
     let (kernel, app, env, mounts, cpus, memory) = input;
     let mut tree = Builder::new()
         .memory(memory & !0xfff, 1 << 24)
