@@ -43,6 +43,7 @@ mod hypercalls;
 mod machine;
 mod network;
 mod opened;
+mod outcome;
 mod pc;
 mod plan;
 mod posted;
@@ -64,8 +65,9 @@ pub use nerite_sandbox::ThreadKind;
 pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network};
 pub use opened::Opened;
+pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
-pub use running::{Outcome, Remains, Running};
+pub use running::{Remains, Running};
 pub use timeline::{Step, Timeline};
 
 /// The README's example, kept true by running it.

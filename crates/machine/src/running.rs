@@ -22,59 +22,16 @@ use crate::guest::Guest;
 use crate::halts::HaltWatch;
 use crate::pc::Ended;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
-use crate::{Error, Handle, Machine, Report, Timeline};
+use crate::{Error, Handle, Machine, Outcome, Report, Timeline};
+
+mod start;
+
+pub(crate) use start::start;
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
 /// KVM's suberror for an instruction it cannot emulate.
 const EMULATION_FAILED: u32 = 1;
-
-/// How a machine ended.
-#[non_exhaustive]
-#[derive(Debug)]
-pub enum Outcome {
-    /// The guest ended itself with this code.
-    Exited(i32),
-    /// The guest asked to be powered off.
-    PoweredOff,
-    /// The guest asked to be reset, as a kernel does that reboots.
-    Reset,
-    /// The guest asked to be reset through the keyboard controller.
-    KeyboardReset,
-    /// Whoever sat at the terminal typed the escape key.
-    Left,
-    /// The guest could not go on.
-    Crashed(Box<CrashReport>),
-    /// It was stopped from outside.
-    Stopped,
-    /// The time it was given was up.
-    TimeLimit,
-    /// All instructions it was given are executed: the next would have been that of this vCPU at this address.
-    InstructionLimit {
-        /// The vCPU.
-        vcpu: u32,
-        /// The guest-virtual address of its next instruction.
-        rip: u64,
-    },
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exited(code) => write!(f, "guest exited with code {code}"),
-            Self::PoweredOff => f.write_str("guest powered off"),
-            Self::Reset => f.write_str("guest asked for a reboot"),
-            Self::KeyboardReset => f.write_str("guest asked for a reset through the keyboard controller"),
-            Self::Left => f.write_str("guest left by the escape key"),
-            Self::Crashed(report) => report.fmt(f),
-            Self::Stopped => f.write_str("guest stopped"),
-            Self::TimeLimit => f.write_str("the guest's time was up"),
-            Self::InstructionLimit { vcpu, rip } => {
-                write!(f, "all instructions of the guest are executed; vCPU {vcpu} is at {rip:#x}")
-            }
-        }
-    }
-}
 
 /// A machine whose vCPUs run.
 pub struct Running {
@@ -119,101 +76,6 @@ impl Drop for Remains {
             let _ = thread.join();
         }
     }
-}
-
-/// Starts the vCPU threads.
-pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
-    let Machine { system, guest, ram, vcpus, affinity, console, .. } = machine;
-    let Machine { stop_event, stopping, observe, tracer, network, confinement, mut timeline, vm, .. } =
-        machine;
-    let started = Instant::now();
-    let shared = Arc::new(Shared {
-        end: Mutex::new(None),
-        stop_event,
-        stopping,
-        left: Mutex::new(vcpus.len()),
-        one_left: Condvar::new(),
-        exit_code: OnceLock::new(),
-        confinement,
-        finished: Mutex::new(Vec::with_capacity(vcpus.len())),
-    });
-    let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
-    for (control, vcpu) in controls.iter().zip(&vcpus) {
-        control.set_kicker(vcpu.kicker());
-    }
-    let debug = observe.debug.map(|_| DebugEvents::new().map(Arc::new)).transpose()?;
-    let layers = Layers {
-        statistics: observe.statistics,
-        tracer: tracer.clone(),
-        debug: debug.as_ref().map(|_| probe::debugging(&system)),
-        budget: observe.instruction_limit.map(InstructionBudget::new),
-    };
-    if observe.debug == Some(Debug::Held) {
-        controls.iter().for_each(|control| control.hold());
-    }
-    let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
-    let offset = guest.load_offset();
-    let handle = Handle {
-        shared: shared.clone(),
-        controls: controls.clone(),
-        ram,
-        started,
-        network,
-        debug,
-        native: layers.debug.unwrap_or_default(),
-        offset,
-    };
-    let halts = (!observe.keep_halted).then(|| HaltWatch::new(handle.clone()));
-    let mut running = Running {
-        handle,
-        threads: Vec::new(),
-        console,
-        system,
-        guest,
-        keyboard: None,
-        tracer,
-        deadline,
-        halts,
-        timeline: Timeline::begin(),
-        statistics: observe.statistics,
-        ended: Vec::new(),
-        _vm: vm,
-    };
-    let cpus = affinity.into_iter().map(Some).chain(std::iter::repeat(None));
-    for ((vcpu, cpu), control) in vcpus.into_iter().zip(cpus).zip(controls.iter()) {
-        let index = vcpu.index();
-        let task = Task {
-            cpu,
-            stopper: Stopper {
-                dispatcher: running.guest.dispatcher(control.clone(), deadline),
-                control: control.clone(),
-                events: running.handle.debug.clone(),
-                is_limited: layers.budget.is_some(),
-            },
-            ram: running.handle.ram.clone(),
-            control: control.clone(),
-            shared: shared.clone(),
-            layers: layers.clone(),
-            deadline,
-        };
-        let thread =
-            thread::Builder::new().name(format!("vcpu{index}")).spawn(move || vcpu_thread::run(vcpu, task));
-        match thread {
-            Ok(thread) => running.threads.push(thread),
-            Err(source) => {
-                running.abandon();
-                return Err(Error::Host { what: "starting a vCPU's thread", source });
-            }
-        }
-    }
-    if let Err(source) = running.start_keyboard() {
-        running.abandon();
-        return Err(Error::Host { what: "starting the thread for input", source });
-    }
-    timeline.done("start the vCPUs");
-    log::info!("{timeline}");
-    running.timeline = timeline;
-    Ok(running)
 }
 
 /// How far a partial line is on its way out.
