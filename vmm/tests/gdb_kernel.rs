@@ -185,7 +185,7 @@ fn four_vcpus_stop_together_and_step_alone() {
             "p $rdi",
             "thread 1",
             "set $before = $pc",
-            "Current thread is 4",
+            "thread 4",
             "set $mine = $pc",
             "stepi",
             "p $pc != $mine",
