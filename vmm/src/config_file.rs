@@ -11,16 +11,15 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use nerite_machine::config::{CardSpec, Mount};
-use serde::de::{self, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+mod fields;
 
 use crate::affinity::Affinity;
 use crate::boot::BootTable;
 use crate::containment::Containment;
-use crate::settings::{
-    CpuCount, EnvSetting, FileCount, OutputSetting, SettingError, Settings, file_mapping, read_only_mount,
-};
-use crate::size::{MemorySize, parse_bytes};
+use crate::settings::{CpuCount, EnvSetting, FileCount, OutputSetting, Settings};
+use crate::size::MemorySize;
 
 /// The largest configuration file in bytes. A larger one is surely not meant to be one.
 const MAX_FILE: u64 = 1 << 20;
@@ -162,9 +161,9 @@ struct Tables {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct MemoryTable {
-    #[serde(deserialize_with = "memory_size")]
+    #[serde(deserialize_with = "fields::memory_size")]
     size: Option<MemorySize>,
-    #[serde(deserialize_with = "memory_size")]
+    #[serde(deserialize_with = "fields::memory_size")]
     memory_size: Option<MemorySize>,
     aslr: Option<bool>,
     no_aslr: Option<bool>,
@@ -176,11 +175,11 @@ struct MemoryTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct CpuTable {
-    #[serde(deserialize_with = "cpu_count")]
+    #[serde(deserialize_with = "fields::cpu_count")]
     count: Option<CpuCount>,
-    #[serde(deserialize_with = "cpu_count")]
+    #[serde(deserialize_with = "fields::cpu_count")]
     cpu_count: Option<CpuCount>,
-    #[serde(deserialize_with = "affinity")]
+    #[serde(deserialize_with = "fields::affinity")]
     affinity: Option<Affinity>,
     cpu_pm: Option<bool>,
     pit: Option<bool>,
@@ -189,17 +188,17 @@ struct CpuTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct GuestTable {
-    #[serde(deserialize_with = "environment")]
+    #[serde(deserialize_with = "fields::environment")]
     env: Option<Vec<EnvSetting>>,
-    #[serde(deserialize_with = "environment")]
+    #[serde(deserialize_with = "fields::environment")]
     env_vars: Option<Vec<EnvSetting>>,
-    #[serde(deserialize_with = "words")]
+    #[serde(deserialize_with = "fields::words")]
     kernel_args: Vec<String>,
-    #[serde(deserialize_with = "words")]
+    #[serde(deserialize_with = "fields::words")]
     args: Vec<String>,
-    #[serde(deserialize_with = "output")]
+    #[serde(deserialize_with = "fields::output")]
     output: Option<OutputSetting>,
-    #[serde(deserialize_with = "rate")]
+    #[serde(deserialize_with = "fields::rate")]
     max_output_rate: Option<NonZeroU64>,
     max_log_lines: Option<u32>,
 }
@@ -207,20 +206,20 @@ struct GuestTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct FilesTable {
-    #[serde(deserialize_with = "read_only_mounts")]
+    #[serde(deserialize_with = "fields::read_only_mounts")]
     mounts: Vec<Mount>,
-    #[serde(deserialize_with = "file_count")]
+    #[serde(deserialize_with = "fields::file_count")]
     max_open_files: Option<FileCount>,
-    #[serde(deserialize_with = "bytes")]
+    #[serde(deserialize_with = "fields::bytes")]
     max_written: Option<u64>,
-    #[serde(deserialize_with = "bytes")]
+    #[serde(deserialize_with = "fields::bytes")]
     max_temporary: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct NetTable {
-    #[serde(deserialize_with = "cards")]
+    #[serde(deserialize_with = "fields::cards")]
     cards: Vec<CardSpec>,
 }
 
@@ -228,10 +227,10 @@ struct NetTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct UhyveTable {
-    #[serde(deserialize_with = "output")]
+    #[serde(deserialize_with = "fields::output")]
     output: Option<OutputSetting>,
     stats: Option<toml::Value>,
-    #[serde(deserialize_with = "file_mappings")]
+    #[serde(deserialize_with = "fields::file_mappings")]
     file_mapping: Vec<Mount>,
     tempdir: Option<toml::Value>,
     hermit_image_mode: Option<toml::Value>,
@@ -240,7 +239,7 @@ struct UhyveTable {
     gdb_port: Option<toml::Value>,
     config: Option<toml::Value>,
     trace_dir: Option<toml::Value>,
-    #[serde(deserialize_with = "card")]
+    #[serde(deserialize_with = "fields::card")]
     net: Option<CardSpec>,
 }
 
@@ -306,110 +305,6 @@ fn one<T>(names: &str, ours: Option<T>, peers: Option<T>) -> Result<Option<T>, S
         (Some(_), Some(_)) => Err(format!("{names} mean the same; keep one")),
         (ours, peers) => Ok(ours.or(peers)),
     }
-}
-
-/// A number or a text, for settings that may be either.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a number or a text")]
-enum NumberOrText {
-    Number(i64),
-    Text(String),
-}
-
-fn memory_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MemorySize>, D::Error> {
-    let size = match NumberOrText::deserialize(deserializer)? {
-        NumberOrText::Number(bytes) => {
-            let bytes =
-                u64::try_from(bytes).map_err(|_| de::Error::custom("a memory size cannot be negative"))?;
-            MemorySize::new(bytes)
-        }
-        NumberOrText::Text(text) => text.parse(),
-    };
-    size.map(Some).map_err(de::Error::custom)
-}
-
-/// A number of bytes, or a text with a unit.
-fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match NumberOrText::deserialize(deserializer)? {
-        NumberOrText::Number(bytes) => {
-            u64::try_from(bytes).map(Some).map_err(|_| de::Error::custom("a size cannot be negative"))
-        }
-        NumberOrText::Text(text) => parse_bytes(&text).map(Some).map_err(de::Error::custom),
-    }
-}
-
-/// A number of bytes a second, not 0.
-fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU64>, D::Error> {
-    bytes(deserializer)?
-        .map(|bytes| NonZeroU64::new(bytes).ok_or_else(|| de::Error::custom(SettingError::NoRate)))
-        .transpose()
-}
-
-fn file_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<FileCount>, D::Error> {
-    FileCount::try_from(i64::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
-}
-
-fn cards<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<CardSpec>, D::Error> {
-    words(deserializer)?.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
-}
-
-fn card<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CardSpec>, D::Error> {
-    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
-}
-
-fn read_only_mounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::Error> {
-    words(deserializer)?.iter().map(|text| read_only_mount(text).map_err(de::Error::custom)).collect()
-}
-
-fn file_mappings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::Error> {
-    words(deserializer)?.iter().map(|text| file_mapping(text).map_err(de::Error::custom)).collect()
-}
-
-fn cpu_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuCount>, D::Error> {
-    CpuCount::try_from(i64::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
-}
-
-fn affinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Affinity>, D::Error> {
-    struct ListOrText;
-    impl<'de> Visitor<'de> for ListOrText {
-        type Value = Affinity;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a list of host CPUs, such as [0, 1] or \"0-1\"")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Affinity, E> {
-            text.parse().map_err(E::custom)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Affinity, A::Error> {
-            let mut cpus = Vec::new();
-            while let Some(cpu) = list.next_element()? {
-                cpus.push(cpu);
-            }
-            Affinity::new(cpus).map_err(de::Error::custom)
-        }
-    }
-    deserializer.deserialize_any(ListOrText).map(Some)
-}
-
-fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<EnvSetting>>, D::Error> {
-    let list = words(deserializer)?;
-    list.iter().map(|text| text.parse().map_err(de::Error::custom)).collect::<Result<_, _>>().map(Some)
-}
-
-/// A list of texts that can be handed to a program: without zero bytes.
-fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let list = Vec::<String>::deserialize(deserializer)?;
-    match list.iter().find(|text| text.contains('\0')) {
-        Some(text) => Err(de::Error::custom(format_args!("{text:?} contains a zero byte"))),
-        None => Ok(list),
-    }
-}
-
-fn output<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OutputSetting>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    OutputSetting::try_from(std::ffi::OsString::from(text)).map(Some).map_err(de::Error::custom)
 }
 
 #[cfg(test)]

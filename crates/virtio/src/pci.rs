@@ -5,11 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nerite_memory::GuestRam;
-use nerite_pci::{
-    Bar, COMMAND, Capability, ConfigSpace, Function, Identity, MessageRoutes, Msix, WINDOW, command,
-};
+use nerite_pci::{COMMAND, ConfigSpace, Function, MessageRoutes, Msix, WINDOW, command};
 
-use crate::{Action, Common, Device, Event, Notifier, Session, common_cfg};
+use crate::{Action, Common, Device, Event, Notifier, Session};
+
+mod config;
+
+use config::config_space;
 
 /// Where things lie behind base address 0.
 pub mod region {
@@ -36,18 +38,6 @@ const NOTIFY_MULTIPLIER: u32 = 4;
 /// The largest number of queues: their notification addresses and vectors fill less than a page each.
 const MAX_QUEUES: usize = 128;
 
-/// Red Hat's vendor identifier, which virtio uses (4.1.2).
-const VENDOR: u16 = 0x1af4;
-/// The device identifier of virtio device 0 (4.1.2.1).
-const DEVICE_BASE: u16 = 0x1040;
-/// Vendor-specific capability, which virtio's are.
-const VENDOR_CAPABILITY: u8 = 0x09;
-/// Configuration types of virtio's capabilities (4.1.4).
-const CFG_COMMON: u8 = 1;
-const CFG_NOTIFY: u8 = 2;
-const CFG_ISR: u8 = 3;
-const CFG_DEVICE: u8 = 4;
-const CFG_PCI: u8 = 5;
 /// Status register, bit 3: the function wants the pin raised.
 const INTERRUPT_STATUS: u32 = 1 << 19;
 
@@ -371,67 +361,4 @@ impl<D: Device> fmt::Debug for VirtioPci<D> {
 fn doorbell(bar: u64, index: u16) -> u64 {
     let offset = u64::from(index).saturating_mul(NOTIFY_MULTIPLIER.into());
     bar.saturating_add(region::NOTIFY).saturating_add(offset)
-}
-
-/// Builds the configuration space. Returns it with the offsets of MSI-X's message control and of the capability for access
-/// through configuration space.
-fn config_space<D: Device>(
-    device: &D,
-    msix: &Msix,
-    address: u32,
-    line: u8,
-) -> Result<(ConfigSpace, u8, u8), nerite_pci::Error> {
-    let kind = device.kind();
-    let mut config = ConfigSpace::new(&Identity {
-        vendor: VENDOR,
-        device: DEVICE_BASE.saturating_add(kind.id),
-        // Not transitional (4.1.2.1).
-        revision: 1,
-        class: kind.class,
-        subsystem_vendor: VENDOR,
-        subsystem: DEVICE_BASE.saturating_add(kind.id),
-    });
-    // Reading ISR status has a side effect, yet drivers map it uncached, and some only take prefetchable regions.
-    config.add_bar(0, Bar { size: BAR_SIZE, prefetchable: true })?;
-    config.place(0, address);
-    config.set_interrupt(1, line);
-    let notify_length = u32::try_from(device.queue_sizes().len())
-        .unwrap_or(u32::MAX)
-        .saturating_mul(NOTIFY_MULTIPLIER)
-        .max(NOTIFY_MULTIPLIER);
-    let regions = [
-        (CFG_COMMON, region::COMMON, common_cfg::LENGTH, None),
-        (CFG_NOTIFY, region::NOTIFY, notify_length, Some(NOTIFY_MULTIPLIER)),
-        (CFG_ISR, region::ISR, 1, None),
-        (CFG_DEVICE, region::DEVICE, 0x1000, None),
-    ];
-    for (kind, offset, length, last) in regions {
-        let body = virtio_capability(kind, offset, length, last);
-        config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &[] })?;
-    }
-    let body = virtio_capability(CFG_PCI, 0, 0, Some(0));
-    // Base address, offset and length can be written (4.1.4.9.1); the data that follows is looked up.
-    let writable = [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-    let pci_cfg =
-        config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &writable })?;
-    let table = u32::try_from(region::MSIX_TABLE).unwrap_or_default();
-    let pending = u32::try_from(region::MSIX_PENDING).unwrap_or_default();
-    let body = msix.capability(0, table, pending);
-    let msix = config.add_capability(&Capability {
-        id: Msix::CAPABILITY,
-        body: &body,
-        writable: &Msix::WRITABLE,
-    })?;
-    Ok((config, msix.saturating_add(2), pci_cfg))
-}
-
-/// The body of a virtio capability (4.1.4): everything after identifier and link.
-fn virtio_capability(kind: u8, offset: u64, length: u32, last: Option<u32>) -> Vec<u8> {
-    let size: u8 = if last.is_some() { 20 } else { 16 };
-    // Base address 0, the only one of its kind.
-    let mut body = vec![size, kind, 0, 0, 0, 0];
-    body.extend(u32::try_from(offset).unwrap_or_default().to_le_bytes());
-    body.extend(length.to_le_bytes());
-    body.extend(last.into_iter().flat_map(u32::to_le_bytes));
-    body
 }

@@ -42,7 +42,8 @@ fn read_port(dispatcher: &mut PcDispatcher, port: u16, width: u8) -> u64 {
 
 #[test]
 fn each_way_to_end_is_told_apart() {
-    let ends: [(u16, u8, u32, fn(&End) -> bool); 4] = [
+    type IsRight = fn(&End) -> bool;
+    let ends: [(u16, u8, u32, IsRight); 4] = [
         (0x604, 2, 5 << 10 | 1 << 13, |end| matches!(end, End::System(SystemEvent::PowerOff))),
         (0xcf9, 1, 6, |end| matches!(end, End::Reset(ResetKind::Register))),
         (0x64, 1, 0xfe, |end| matches!(end, End::Reset(ResetKind::Keyboard))),

@@ -17,6 +17,8 @@ use nerite_virtio::{
 };
 use proptest::prelude::*;
 
+mod capabilities;
+
 const BUFFERS: u64 = RAM + 0x10000;
 const BAR: u32 = 0xc000_0000;
 
@@ -311,60 +313,6 @@ fn a_change_of_configuration_is_announced() {
     assert_eq!(machine.driver.read(region::DEVICE, 4), 0x0403_0201);
     assert_eq!(machine.driver.read(region::DEVICE + 4, 4), 0x0605);
     assert_eq!(machine.driver.read(region::DEVICE + 0xffc, 4), 0);
-}
-
-/// Capabilities of vendor type by their virtio type: offset in configuration space.
-fn capability(function: &dyn Function, kind: u32) -> u8 {
-    let mut at = function.read_config(0x34, 1) as u8;
-    loop {
-        if function.read_config(at, 1) == 9 && function.read_config(at + 3, 1) == kind {
-            return at;
-        }
-        at = function.read_config(at + 1, 1) as u8;
-        assert_ne!(at, 0, "capability {kind}");
-    }
-}
-
-#[test]
-fn capabilities_say_where_registers_are() {
-    let machine = machine();
-    let function = machine.function.as_ref();
-    for (kind, offset, length) in
-        [(1, region::COMMON, 56), (2, region::NOTIFY, 8), (3, region::ISR, 1), (4, region::DEVICE, 0x1000)]
-    {
-        let at = capability(function, kind);
-        assert_eq!(function.read_config(at + 4, 1), 0, "base address 0");
-        assert_eq!(u64::from(function.read_config(at + 8, 4)), offset);
-        assert_eq!(function.read_config(at + 12, 4), length);
-    }
-    assert_eq!(function.read_config(capability(function, 2) + 16, 4), 4);
-}
-
-#[test]
-fn registers_can_be_reached_through_configuration_space() {
-    let machine = machine();
-    let function = machine.function.as_ref();
-    let at = capability(function, 5);
-    let access = |offset: u32, length: u32| {
-        function.write_config(at + 4, 1, 0);
-        function.write_config(at + 8, 4, offset);
-        function.write_config(at + 12, 4, length);
-    };
-    access(common_cfg::DEVICE_STATUS as u32, 1);
-    function.write_config(at + 16, 4, 3);
-    assert_eq!(machine.driver.status(), 3);
-    assert_eq!(function.read_config(at + 16, 4), 3);
-    access(region::DEVICE as u32, 4);
-    assert_eq!(function.read_config(at + 16, 4), 0x0403_0201);
-    for (offset, length) in [(0xffff_fffc, 4), (0x7ffe, 4), (2, 4), (0, 3), (0, 0), (0, 8), (0, 0xffff_ffff)]
-    {
-        access(offset, length);
-        function.write_config(at + 16, 4, 0);
-        assert_eq!(function.read_config(at + 16, 4), 0xffff_ffff, "{offset:#x} {length}");
-    }
-    function.write_config(at + 4, 1, 1);
-    assert_eq!(function.read_config(at + 16, 4), 0xffff_ffff, "another base address");
-    assert_eq!(machine.driver.status(), 3);
 }
 
 proptest! {

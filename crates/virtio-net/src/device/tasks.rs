@@ -1,0 +1,253 @@
+//! What the threads of a network card do: one for each queue pair, and one for an engine.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nerite_virtio::{Event, Notifier, QueueError};
+
+use super::{Lane, Live, Shared};
+use crate::backend::Backend;
+use crate::control;
+use crate::counters::QueueCounters;
+use crate::pair::Progress;
+use crate::worker::{Task, Watch, lock, readable};
+
+/// Sources of a thread.
+const RX_KICK: u32 = 0;
+const TX_KICK: u32 = 1;
+const BACKEND: u32 = 2;
+const WAKE: u32 = 3;
+const LOWERED: u32 = 4;
+const CONTROL: u32 = 5;
+/// An engine's queues follow.
+const CALL: u32 = 16;
+
+/// The thread of a queue pair.
+pub(super) struct PairTask {
+    pub(super) shared: Arc<Shared>,
+    pub(super) index: usize,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) kicks: Arc<[Event]>,
+}
+
+impl PairTask {
+    fn kick(&self, offset: usize) -> Option<&Event> {
+        self.kicks.get(self.index.checked_mul(2)?.checked_add(offset)?)
+    }
+
+    fn wake(&self) -> Option<&Event> {
+        self.shared.wakes.get(self.index)
+    }
+}
+
+impl Task for PairTask {
+    fn sources(&self) -> Vec<(i32, Watch, u32)> {
+        let mut sources = Vec::new();
+        let events = [(self.kick(0), RX_KICK), (self.kick(1), TX_KICK), (self.wake(), WAKE)];
+        for (event, number) in events {
+            sources.extend(event.map(|event| readable(event.as_fd(), number)));
+        }
+        if let Some(lane) = self.shared.lanes.get(self.index) {
+            sources.push((lock(lane).backend.fd().as_raw_fd(), Watch::Edges, BACKEND));
+        }
+        if self.index == 0 {
+            sources.push(readable(self.notifier.lowered().as_fd(), LOWERED));
+            // Which one is the control queue depends on the features; the last can only be that.
+            let pairs = usize::from(self.shared.config.pairs);
+            sources.extend(
+                self.kicks.get(pairs.saturating_mul(2)).map(|event| readable(event.as_fd(), CONTROL)),
+            );
+        }
+        sources
+    }
+
+    fn ready(&mut self, number: u32) {
+        match number {
+            RX_KICK => drop(self.kick(0).map(Event::take)),
+            TX_KICK => drop(self.kick(1).map(Event::take)),
+            WAKE => drop(self.wake().map(Event::take)),
+            CONTROL => drop(self.kicks.last().map(Event::take)),
+            LOWERED => return self.notifier.resample(),
+            _ => {}
+        }
+        let Some(lane) = self.shared.lanes.get(self.index) else { return };
+        let mut lane = lock(lane);
+        let Lane { backend, live } = &mut *lane;
+        let Some(live) = live else {
+            // Without MQ, the control queue has the number that the second pair's first queue has otherwise (5.1.2).
+            if (self.index, number) == (1, RX_KICK) {
+                self.shared.wakes.first().into_iter().for_each(Event::signal);
+            }
+            return;
+        };
+        if live.notifier.has_failed() {
+            return;
+        }
+        let counted = match number {
+            RX_KICK => Some(0),
+            TX_KICK => Some(1),
+            _ => None,
+        };
+        if let Some(offset) = counted
+            && let Some(counters) =
+                self.shared.counters.queue(live.index.saturating_mul(2).saturating_add(offset))
+        {
+            counters.kick();
+        }
+        let mut pairs_wanted = None;
+        match live.turn(backend.as_mut(), &self.shared, number, &mut pairs_wanted) {
+            Ok(Progress::Idle) => {}
+            // Others get their turn first.
+            Ok(Progress::More) => drop(self.wake().map(Event::signal)),
+            Err(error) => {
+                log::warn!("the guest's network driver: {error}; the card needs a reset");
+                live.notifier.fail();
+            }
+        }
+        drop(lane);
+        if let Some(pairs) = pairs_wanted {
+            self.shared.enable_pairs(pairs);
+        }
+    }
+}
+
+impl Live {
+    fn turn(
+        &mut self,
+        backend: &mut dyn Backend,
+        shared: &Shared,
+        number: u32,
+        pairs_wanted: &mut Option<u16>,
+    ) -> Result<Progress, QueueError> {
+        let rx = self.index.saturating_mul(2);
+        let tx = rx.saturating_add(1);
+        let (Some(rx_counters), Some(tx_counters)) = (shared.counters.queue(rx), shared.counters.queue(tx))
+        else {
+            return Ok(Progress::Idle);
+        };
+        let mut progress = Progress::Idle;
+        if number != RX_KICK {
+            let (interrupt, next) = self.pair.transmit(backend, tx_counters)?;
+            self.interrupt(interrupt, tx, tx_counters);
+            if next == Progress::More {
+                progress = next;
+            }
+        }
+        if number != TX_KICK {
+            let (interrupt, next) = self.pair.receive(backend, rx_counters)?;
+            self.interrupt(interrupt, rx, rx_counters);
+            if next == Progress::More {
+                progress = next;
+            }
+        }
+        if let Some(control) = &mut self.control
+            && matches!(number, CONTROL | WAKE)
+        {
+            let most = shared.config.pairs;
+            let wants = control::serve(control, |pairs| {
+                let fits = (1..=most).contains(&pairs);
+                if fits {
+                    *pairs_wanted = Some(pairs);
+                }
+                fits
+            })?;
+            let index = control.index();
+            if wants {
+                self.notifier.queue(index);
+            }
+        }
+        Ok(progress)
+    }
+
+    fn interrupt(&self, wanted: bool, queue: u16, counters: &QueueCounters) {
+        if wanted && self.notifier.queue(queue) {
+            counters.interrupt();
+        }
+    }
+}
+
+impl Shared {
+    fn enable_pairs(&self, pairs: u16) {
+        let before = self.pairs_in_use.swap(pairs, Ordering::AcqRel);
+        if before == pairs {
+            return;
+        }
+        for (index, lane) in (0..).zip(&self.lanes) {
+            if let Err(error) = lock(lane).backend.set_enabled(index < pairs) {
+                log::warn!("queue pair {index} of a network card: {error}");
+            }
+        }
+        for wake in &self.wakes {
+            wake.signal();
+        }
+    }
+}
+
+/// The thread of a card whose queues somebody else works on: passes interrupts on, and answers commands.
+pub(super) struct EngineTask {
+    pub(super) shared: Arc<Shared>,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) kicks: Arc<[Event]>,
+}
+
+impl Task for EngineTask {
+    fn sources(&self) -> Vec<(i32, Watch, u32)> {
+        let mut sources = vec![readable(self.notifier.lowered().as_fd(), LOWERED)];
+        sources.extend(self.kicks.last().map(|event| readable(event.as_fd(), CONTROL)));
+        let calls = (CALL..).zip(&self.shared.calls);
+        sources.extend(calls.map(|(number, call)| readable(call.as_fd(), number)));
+        sources
+    }
+
+    fn ready(&mut self, number: u32) {
+        if number == LOWERED {
+            return self.notifier.resample();
+        }
+        if number == CONTROL {
+            self.kicks.last().map(Event::take);
+            return self.control();
+        }
+        let Some(queue) = number.checked_sub(CALL).and_then(|queue| u16::try_from(queue).ok()) else {
+            return;
+        };
+        if self.shared.calls.get(usize::from(queue)).is_some_and(Event::take)
+            && self.notifier.queue(queue)
+            && let Some(counters) = self.shared.counters.queue(queue)
+        {
+            counters.interrupt();
+        }
+    }
+}
+
+impl EngineTask {
+    fn control(&self) {
+        let mut held = lock(&self.shared.engine_session);
+        let Some((session, Some(control))) = held.as_mut() else { return };
+        let mut wanted = None;
+        let most = self.shared.config.pairs;
+        let served = control::serve(control, |pairs| {
+            let fits = (1..=most).contains(&pairs);
+            if fits {
+                wanted = Some(pairs);
+            }
+            fits
+        });
+        match served {
+            Ok(true) => drop(session.notifier.queue(control.index())),
+            Ok(false) => {}
+            Err(error) => {
+                log::warn!("the guest's network driver: {error}; the card needs a reset");
+                session.notifier.fail();
+            }
+        }
+        // Whoever starts or stops takes the engine first.
+        drop(held);
+        if let Some(pairs) = wanted {
+            let mut engine = lock(&self.shared.engine);
+            if let Some(Err(error)) = engine.as_mut().map(|engine| engine.set_pairs(pairs)) {
+                log::warn!("{pairs} queue pairs of a network card: {error}");
+            }
+        }
+    }
+}
