@@ -28,10 +28,11 @@ pub fn open(spec: &Spec) -> Result<Connection, Error> {
         Link::Fd { fd, vhost } => connect_tap(spec, Tap::from_descriptor(*fd, spec.mtu)?, *vhost),
         Link::User { forwards, host } => {
             let mtu = spec.mtu.unwrap_or(user::MTU).min(user::MTU);
-            let user = User::start(forwards, *host, mtu)?;
+            let mac = spec.mac.unwrap_or(Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03]));
+            let user = User::start(forwards, *host, mtu, mac)?;
             Ok(Connection {
                 config: NetConfig {
-                    mac: spec.mac.unwrap_or(Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03])),
+                    mac,
                     mtu: Some(mtu),
                     pairs: 1,
                     // What comes from passt has been checked; what goes there must have a checksum.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nerite_memory::GuestRam;
 use nerite_virtio::Segment;
-use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, write_across};
+use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, Mac, write_across};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
 use crate::{Error, Forward, Protocol, vectors};
@@ -51,6 +51,8 @@ pub struct User {
     /// What could not be written yet. Nothing else is sent before it.
     output: VecDeque<u8>,
     checksums: bool,
+    /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all, which some stacks do not take.
+    introduction: Option<Vec<u8>>,
     _process: Option<Process>,
 }
 
@@ -72,7 +74,7 @@ impl User {
     ///
     /// # Errors
     /// If it cannot be started or ends at once, as when a port is taken.
-    pub fn start(forwards: &[Forward], reach_host: bool, mtu: u16) -> Result<Self, Error> {
+    pub fn start(forwards: &[Forward], reach_host: bool, mtu: u16, mac: Mac) -> Result<Self, Error> {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(Error::host("making a socket"))?;
@@ -84,7 +86,9 @@ impl User {
         let stderr = child.stderr.take();
         let process = Process(child);
         let process = settle(process, stderr, forwards)?;
-        Self::with(ours, Some(process))
+        let mut user = Self::with(ours, Some(process))?;
+        user.introduction = Some(introduction(mac));
+        Ok(user)
     }
 
     /// Speaks with whoever is at the other end of `socket`.
@@ -112,6 +116,7 @@ impl User {
             end: 0,
             output: VecDeque::new(),
             checksums: false,
+            introduction: None,
             _process: process,
         })
     }
@@ -202,6 +207,20 @@ fn listens(forwards: &[Forward]) -> bool {
             text.lines().any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("0A"))
         })
     })
+}
+
+/// The frame after its length: an ARP request (RFC 826) of the guest for its gateway.
+fn introduction(Mac(mac): Mac) -> Vec<u8> {
+    let mut frame = vec![0, 0, 0, 42];
+    frame.extend([0xff; 6]);
+    frame.extend(mac);
+    // ARP, Ethernet, IPv4, lengths of addresses, request.
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac);
+    frame.extend(GUEST.octets());
+    frame.extend([0; 6]);
+    frame.extend(GATEWAY.octets());
+    frame
 }
 
 /// The end of what passt said, in one line.
@@ -300,6 +319,9 @@ impl Backend for User {
 
     fn set_features(&mut self, features: u64) -> io::Result<()> {
         self.checksums = features & nerite_virtio_net::feature::GUEST_CSUM != 0;
+        self.output.extend(self.introduction.take().into_iter().flatten());
+        // What cannot go out now does before the guest's first frame.
+        let _ = self.flush();
         Ok(())
     }
 }

@@ -62,7 +62,7 @@ fn set_address(interface: &mut Interface, address: Ipv4Cidr, gateway: Option<Ipv
     if let Some(gateway) = gateway {
         interface.routes_mut().add_default_ipv4_route(gateway).expect("room for a route");
     }
-    println!("address {address}");
+    println!("ready, address {address}");
 }
 
 fn main() {
@@ -78,6 +78,7 @@ fn main() {
     }
     let mut interface = Interface::new(Config::new(EthernetAddress(mac).into()), &mut card, now());
     let mut sockets = SocketSet::new(vec![]);
+    let mut services = Services::new(&mut sockets);
     let dhcp = match setup.ip {
         Some(ip) => {
             set_address(&mut interface, Ipv4Cidr::new(ip, 24), Some(Ipv4Address::new(10, 0, 5, 1)));
@@ -85,8 +86,6 @@ fn main() {
         }
         None => Some(sockets.add(dhcpv4::Socket::new())),
     };
-    let mut services = Services::new(&mut sockets);
-    println!("ready");
     loop {
         interface.poll(now(), &mut card, &mut sockets);
         if let Some(dhcpv4::Event::Configured(config)) =
@@ -120,6 +119,8 @@ fn main() {
     for _ in 0..20 {
         interface.poll(now(), &mut card, &mut sockets);
     }
+    // Its end would wait for the card, and this is the guest's end.
+    core::mem::forget(card);
     println!("{} bytes, {} interrupts", services.bytes(), interrupt::count());
     check_eq!(services.wrong(), 0, "bytes that were not what was sent");
 }
