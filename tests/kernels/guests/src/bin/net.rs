@@ -119,8 +119,9 @@ fn main() {
     for _ in 0..20 {
         interface.poll(now(), &mut card, &mut sockets);
     }
-    println!("{} bytes, {} interrupts", services.bytes(), interrupt::count());
-    check_eq!(services.wrong(), 0, "bytes that were not what was sent");
+    let (bytes, wrong) = (services.bytes(), services.wrong());
+    let verdict = if wrong == 0 { "ok" } else { "FAILED" };
+    println!("{bytes} bytes, {wrong} of them wrong, {} interrupts\nnet: {verdict}", interrupt::count());
     // Nothing is torn down: the card, its queues and the sockets end with the guest.
-    runtime::check::finish();
+    runtime::exit(i32::from(wrong != 0));
 }
