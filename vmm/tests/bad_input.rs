@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use common::image::{self, Elf};
-use common::{Folder, finish, has_kvm, open_to_all, skip};
+use common::{Folder, copy_program, finish, has_kvm, open_to_all, skip};
 
 const USAGE: u8 = 240;
 const CONFIG_FILE: u8 = 241;
@@ -281,10 +281,8 @@ fn no_permission_for_kvm() {
     }
     // A copy where every user can reach it.
     let vmm = folder.path("vmm");
-    std::fs::copy(env!("CARGO_BIN_EXE_vmm"), &vmm).unwrap();
-    for path in [&vmm, &folder.path("")] {
-        open_to_all(path);
-    }
+    copy_program(&vmm);
+    open_to_all(&folder.path(""));
     // Becoming another user from root drops all groups, too.
     let mut command = Command::new(&vmm);
     command.args(["run", &image]).uid(65534).gid(65534);

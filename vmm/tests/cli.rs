@@ -223,8 +223,7 @@ fn the_peers_file_loads_with_warnings() {
 fn an_unreadable_home_is_no_obstacle() {
     let folder = Folder::new();
     let copy = folder.path("vmm");
-    std::fs::copy(env!("CARGO_BIN_EXE_vmm"), &copy).unwrap();
-    common::open_to_all(&copy);
+    common::copy_program(&copy);
     common::open_to_all(&folder.path(""));
     if !rustix::process::geteuid().is_root() {
         return common::skip("needs root, to become another user");

@@ -144,7 +144,17 @@ pub fn has_kvm() -> bool {
     usable
 }
 
-/// Makes a path readable for all, and the folders above it up to the temporary folder.
+/// Copies the program to `to`, where every user may run it.
+///
+/// Another process writes the copy: a child that a thread of this one starts meanwhile would inherit a file that is open for
+/// writing, and while it is, nobody can execute it (ETXTBSY).
+pub fn copy_program(to: &Path) {
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_vmm")).arg(to).status().unwrap();
+    assert!(status.success(), "cp: {status}");
+    open_to_all(to);
+}
+
+/// Lets every user read a file and run it, or read a folder and enter it.
 pub fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
