@@ -10,8 +10,8 @@ use crate::{Kernel, boot, console, interrupts, smp};
 /// The most processors a guest can have; there are that many stacks.
 pub const MAX_CPUS: usize = 64;
 
-/// Bytes of stack for each processor, 2^15. `entry` shifts by it.
-const STACK_SIZE: usize = 1 << 15;
+/// Bytes of stack for each processor, 2^16: a network stack takes more than half of it. `entry` shifts by it.
+const STACK_SIZE: usize = 1 << 16;
 
 #[repr(C, align(4096))]
 struct Stacks(core::cell::UnsafeCell<[u8; MAX_CPUS * STACK_SIZE]>);
@@ -54,7 +54,8 @@ pub unsafe extern "C" fn entry() -> ! {
         "mov r8, rsp",
         "mov ecx, esi",
         "lea rcx, [rcx + 1]", // a stack starts at its upper end
-        "lea rcx, [rcx * 8]", // times 2^15
+        "lea rcx, [rcx * 2]", // times 2^16
+        "lea rcx, [rcx * 8]",
         "lea rcx, [rcx * 8]",
         "lea rcx, [rcx * 8]",
         "lea rcx, [rcx * 8]",
