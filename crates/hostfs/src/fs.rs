@@ -64,7 +64,12 @@ impl HostFs {
             let kind = attributes::dirent_type(point.kind());
             names.add_fixed(&point.guest, Node::MountPoint(kind)).map_err(|reason| Error::GuestPath {
                 host: point.path.clone(),
-                guest: String::from_utf8_lossy(&point.guest).into_owned(),
+                // Names have a slash before each part, so the root has none.
+                guest: if point.guest.is_empty() {
+                    "/".into()
+                } else {
+                    String::from_utf8_lossy(&point.guest).into()
+                },
                 reason,
             })?;
         }

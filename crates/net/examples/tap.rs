@@ -13,7 +13,10 @@ use nerite_virtio_net::{HEADER, Side};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
-    let name = words.next().ok_or("which tap?")?;
+    let Some(name) = words.next() else {
+        println!("usage: tap NAME [COUNT]");
+        return Ok(());
+    };
     let count: u32 = words.next().map_or(Ok(10), |count| count.parse())?;
     let connection = open(&format!("tap={name}").parse::<Spec>()?)?;
     println!("card {}, MTU {:?}", connection.config.mac, connection.config.mtu);

@@ -10,7 +10,10 @@ const USAGE: &str = "usage: try read PATH | write PATH | run PROGRAM | connect A
 #[allow(clippy::print_stdout, reason = "it is a program")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [action, target, directory @ ..] = words.as_slice() else { return Err(USAGE.into()) };
+    let [action, target, directory @ ..] = words.as_slice() else {
+        println!("{USAGE}");
+        return Ok(());
+    };
     let directory = directory.first().map(std::fs::File::open).transpose()?;
     let reachable = directory.as_ref().map(|directory| Reachable {
         file: directory.as_fd(),
