@@ -50,7 +50,12 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let machine = opened.build().map_err(failed)?;
     let terminal = machine.wants_terminal().then(|| Terminal::give(signals.fd())).transpose();
     let terminal = terminal.map_err(Error::Terminal)?;
-    let running = machine.start().map_err(failed)?;
+    // Who debugs or asks needs a thread that answers while the guest runs.
+    let served = debugger.is_some() || server.is_some();
+    let running = if served { machine.start() } else { machine.start_here() }.map_err(failed)?;
+    if let Some(interrupter) = running.interrupter() {
+        signals.end(interrupter);
+    }
     let debugging =
         debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
     let debugging = debugging.transpose()?;

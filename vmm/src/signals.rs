@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use libc::{SIGHUP, SIGINT, SIGTERM, c_int};
+use nerite_machine::Interrupter;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::exit_code;
@@ -16,6 +18,8 @@ const ENDING: [c_int; 3] = [SIGINT, SIGTERM, SIGHUP];
 static FIRST: AtomicI32 = AtomicI32::new(0);
 /// An eventfd that stays open for as long as the process lives; -1 before there is one.
 static EVENT: AtomicI32 = AtomicI32::new(-1);
+/// What ends a machine that nobody else would end, for as long as the process lives.
+static INTERRUPTER: OnceLock<Interrupter> = OnceLock::new();
 
 /// Signals that have been taken over from the system's default, which is to end the process at once.
 ///
@@ -47,6 +51,15 @@ impl Signals {
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+
+    /// Lets the first signal end a machine from within the signal handler, also if it came already. Once a process.
+    pub fn end(&self, interrupter: Interrupter) {
+        let interrupter = INTERRUPTER.get_or_init(|| interrupter);
+        // One that came before it was there.
+        if self.received().is_some() {
+            interrupter.interrupt();
+        }
     }
 
     /// The signal that came, if one did.
@@ -82,7 +95,7 @@ fn take_over(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// Calls only what is safe in a signal handler (signal-safety(7)), and leaves `errno` alone.
+/// Calls only what is safe in a signal handler (signal-safety(7)), and leaves `errno` as it is.
 extern "C" fn on_signal(signal: c_int) {
     if FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         // SAFETY: it ends the process, from wherever it is.
@@ -92,4 +105,13 @@ extern "C" fn on_signal(signal: c_int) {
     let event = unsafe { BorrowedFd::borrow_raw(EVENT.load(Ordering::SeqCst)) };
     // It can only be full, and then it is readable.
     let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+    if let Some(interrupter) = INTERRUPTER.get() {
+        // SAFETY: it takes nothing, and gives the address of this thread's own variable.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the variable lives as long as the thread, which does nothing else meanwhile.
+        let before = unsafe { errno.read() };
+        interrupter.interrupt();
+        // SAFETY: as for reading it.
+        unsafe { errno.write(before) };
+    }
 }

@@ -25,10 +25,10 @@ fn run(code: &[u8]) -> common::Done {
 /// Starts a guest that prints a line and then goes on as `rest`; gives the process once the line has come.
 fn start(folder: &Folder, change: impl FnOnce(&mut Command), rest: &[u8]) -> Child {
     let image = folder.file("image", image::elf(&[&image::print("up\n")[..], rest].concat()));
-    let mut command = folder.vmm(&["run", &image]);
+    let mut command = folder.vmm(&["run"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     change(&mut command);
-    let mut child = command.spawn().unwrap();
+    let mut child = command.arg(image).spawn().unwrap();
     let mut line = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
     assert_eq!(&line, b"up\n");
@@ -153,6 +153,51 @@ fn signals_end_a_guest_that_loops_or_halts() {
             assert_eq!(code(output.status), expected, "{signal:?}: {output:?}");
             assert_eq!(output.stderr, b"", "{output:?}");
         }
+    }
+}
+
+/// The names of a process's threads, without those that newer kernels' KVM makes in it.
+fn threads(child: &Child) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap();
+    let names = tasks.map(|task| name(task.unwrap()).trim_end().to_owned());
+    names.filter(|name| !name.starts_with("kvm-")).collect()
+}
+
+#[test]
+fn one_vcpu_needs_no_thread_of_its_own() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = Folder::new();
+    for (options, expected) in [
+        (&[][..], &["vmm"][..]),
+        (&["-c", "2"], &["vmm", "vcpu0", "vcpu1"]),
+        (&["--time-limit", "1h"], &["vmm", "vcpu0"]),
+    ] {
+        let add = |command: &mut Command| _ = command.args(options);
+        let child = start(&folder, add, &image::SPIN);
+        assert_eq!(threads(&child), expected, "{options:?}");
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert_eq!(code(wait(child).status), 143);
+    }
+}
+
+/// Nobody but the vCPU is there to write it, and the vCPU does not leave the guest.
+#[test]
+fn a_line_without_end_is_seen_while_the_guest_loops_or_halts() {
+    if !has_kvm() {
+        return;
+    }
+    for rest in [&image::SPIN[..], &image::HALT] {
+        let folder = Folder::new();
+        let mut child = start(&folder, |_| (), &[&image::print("$ ")[..], rest].concat());
+        let mut prompt = [0; 2];
+        child.stdout.as_mut().unwrap().read_exact(&mut prompt).unwrap();
+        assert_eq!(&prompt, b"$ ");
+        assert_eq!(threads(&child), ["vmm"]);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert_eq!(code(wait(child).status), 143);
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let terminal = rustix::io::dup(rustix::stdio::stdout())?;
-    let console = Console::new(Sink::Fd(terminal))?;
+    let console = Console::new(Sink::Fd(terminal));
 
     // The guest: whole lines, then a prompt, one byte at a time.
     console.write(b"a buffer goes out at once\n")?;
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Whoever runs the machine.
     let start = Instant::now();
-    poll(&mut [PollFd::from_borrowed_fd(console.partial_line(), PollFlags::IN)], None)?;
+    poll(&mut [PollFd::from_borrowed_fd(console.watch()?, PollFlags::IN)], None)?;
     std::thread::sleep(Console::GRACE);
     while !console.flush()? {
         std::thread::sleep(Duration::from_millis(1));

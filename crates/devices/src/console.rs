@@ -2,13 +2,13 @@
 //!
 //! Output has two sources. A guest that hands over buffers means them to appear: they go out at once. A guest that
 //! hands over single bytes would cost a system call each: those wait for the end of the line. A prompt has no end of
-//! line, so a partial line does not wait longer than [`Console::GRACE`]: whoever runs the machine polls [`Console::partial_line`]
-//! and calls [`Console::flush`] after that time.
+//! line, so a partial line does not wait longer than [`Console::GRACE`]: whoever runs the machine finds out by
+//! [`Console::has_partial_line`], or by polling [`Console::watch`], and calls [`Console::flush`] after that time.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -30,9 +30,9 @@ pub enum Sink {
 pub struct Console {
     sink: Sink,
     line: Mutex<Vec<u8>>,
-    /// Readable while a partial line waits.
-    event: OwnedFd,
-    /// Whether `event` has been signalled since the last flush, so that it is signalled once per grace period.
+    /// Readable while a partial line waits, if anybody watches.
+    event: OnceLock<OwnedFd>,
+    /// Whether a partial line was begun since the last flush, so that `event` is signalled once per grace period.
     armed: AtomicBool,
     stopping: AtomicBool,
 }
@@ -44,17 +44,14 @@ impl Console {
     const LINE_CAPACITY: usize = 4096;
 
     /// A console that writes to `sink`.
-    ///
-    /// # Errors
-    /// If the host has no file descriptor left.
-    pub fn new(sink: Sink) -> io::Result<Self> {
-        Ok(Self {
+    pub const fn new(sink: Sink) -> Self {
+        Self {
             sink,
-            line: Mutex::new(Vec::with_capacity(Self::LINE_CAPACITY)),
-            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            line: Mutex::new(Vec::new()),
+            event: OnceLock::new(),
             armed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Writes `bytes`, after whatever waits, now.
@@ -73,11 +70,11 @@ impl Console {
     /// As [`Console::write`].
     pub fn put(&self, byte: u8) -> io::Result<()> {
         let mut line = self.lock();
-        line.push(byte);
+        push(&mut line, byte);
         if byte == b'\n' || line.len() >= Self::LINE_CAPACITY {
             self.flush_line(&mut line)
         } else if line.len() == 1 && !self.armed.swap(true, Ordering::AcqRel) {
-            rustix::io::write(&self.event, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from)
+            self.event.get().map_or(Ok(()), signal)
         } else {
             Ok(())
         }
@@ -93,7 +90,7 @@ impl Console {
         };
         let room = line.len() < Self::LINE_CAPACITY;
         if room {
-            line.push(byte);
+            push(&mut line, byte);
         }
         room
     }
@@ -115,9 +112,11 @@ impl Console {
         if !line.is_empty() && !self.takes_more()? {
             return Ok(false);
         }
-        if self.armed.swap(false, Ordering::AcqRel) {
-            // Takes the signal back; it is there whenever `armed` was set, so this cannot block.
-            match rustix::io::read(&self.event, &mut [0_u8; 8]) {
+        if self.armed.swap(false, Ordering::AcqRel)
+            && let Some(event) = self.event.get()
+        {
+            // Takes the signal back; it does not block if there is none.
+            match rustix::io::read(event, &mut [0_u8; 8]) {
                 Ok(_) | Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -146,9 +145,27 @@ impl Console {
         }
     }
 
-    /// Readable from the first byte of a partial line until [`Console::flush`].
-    pub fn partial_line(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+    /// Whether a partial line was begun since the last [`Console::flush`]. It may have been completed meanwhile.
+    pub fn has_partial_line(&self) -> bool {
+        self.armed.load(Ordering::Acquire)
+    }
+
+    /// What is readable from the first byte of a partial line until [`Console::flush`]. Waits for nobody but the first time.
+    ///
+    /// # Errors
+    /// If the host has no file descriptor left.
+    pub fn watch(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(event) = self.event.get() {
+            return Ok(event.as_fd());
+        }
+        // Under the lock, so that no line begins meanwhile.
+        let _line = self.lock();
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        if self.has_partial_line() {
+            signal(&event)?;
+        }
+        // Somebody else may have been first.
+        Ok(self.event.get_or_init(|| event).as_fd())
     }
 
     /// From now on a write that a signal interrupts is given up instead of tried again.
@@ -181,6 +198,18 @@ impl Console {
         }
         Ok(())
     }
+}
+
+fn signal(event: &OwnedFd) -> io::Result<()> {
+    rustix::io::write(event, &1_u64.to_ne_bytes()).map(drop).map_err(io::Error::from)
+}
+
+/// Makes room for the longest line at the first byte: guests that hand over buffers never need it.
+fn push(line: &mut Vec<u8>, byte: u8) {
+    if line.capacity() == 0 {
+        line.reserve_exact(Console::LINE_CAPACITY);
+    }
+    line.push(byte);
 }
 
 fn wait_writable(fd: BorrowedFd<'_>, stopping: &AtomicBool) -> io::Result<()> {

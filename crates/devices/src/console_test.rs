@@ -6,7 +6,7 @@ use super::*;
 fn console() -> (Console, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
-    (Console::new(Sink::Fd(ours.into())).unwrap(), theirs)
+    (Console::new(Sink::Fd(ours.into())), theirs)
 }
 
 fn arrived(stream: &mut UnixStream) -> String {
@@ -40,16 +40,16 @@ fn bytes_wait_for_their_line_and_buffers_do_not() {
 #[test]
 fn a_partial_line_is_announced_once_and_flushed() {
     let (console, mut end) = console();
-    assert!(!is_readable(console.partial_line()));
+    assert!(!is_readable(console.watch().unwrap()));
     for byte in *b"name? " {
         console.put(byte).unwrap();
     }
-    assert!(is_readable(console.partial_line()));
+    assert!(is_readable(console.watch().unwrap()));
     console.flush().unwrap();
     assert_eq!(arrived(&mut end), "name? ");
-    assert!(!is_readable(console.partial_line()));
+    assert!(!is_readable(console.watch().unwrap()));
     console.put(b'x').unwrap();
-    assert!(is_readable(console.partial_line()));
+    assert!(is_readable(console.watch().unwrap()));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_closed_sink_is_an_error_each_time() {
 fn a_nonblocking_sink_loses_nothing() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let console = Console::new(Sink::Fd(ours.into())).unwrap();
+    let console = Console::new(Sink::Fd(ours.into()));
     let sent: Vec<u8> = (0..2_000_000_u32).map(|n| (n % 251) as u8).collect();
     let expected = sent.clone();
     let reader = std::thread::spawn(move || {
@@ -90,7 +90,7 @@ fn a_nonblocking_sink_loses_nothing() {
 
 #[test]
 fn null_takes_everything() {
-    let console = Console::new(Sink::Null).unwrap();
+    let console = Console::new(Sink::Null);
     console.write(b"gone").unwrap();
     console.put(b'\n').unwrap();
     console.flush().unwrap();
@@ -135,7 +135,7 @@ fn a_flush_waits_for_nobody() {
     };
     full(console.sink().unwrap());
     assert!(!console.flush().unwrap());
-    assert!(is_readable(console.partial_line()), "the line still waits");
+    assert!(is_readable(console.watch().unwrap()), "the line still waits");
     let filling = arrived(&mut end);
     assert!(!filling.contains("name"));
     assert!(console.flush().unwrap());

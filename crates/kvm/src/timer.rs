@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use crate::kick::{KickFlag, kick_signal, thread_id};
 
-/// A timer that kicks a vCPU once, unless it is dropped before.
+/// A timer that kicks a vCPU until it is dropped.
 #[derive(Debug)]
 pub struct KickTimer {
     id: libc::c_int,
 }
 
 impl KickTimer {
-    /// Starts a timer that kicks the vCPU that the calling thread runs, after `delay`.
-    pub(crate) fn start(flag: &Arc<KickFlag>, delay: Duration) -> io::Result<Self> {
+    /// Makes a timer that kicks the vCPU that the calling thread runs, from `first` on.
+    pub(crate) fn start(flag: &Arc<KickFlag>, first: Duration, interval: Duration) -> io::Result<Self> {
         // SAFETY: all fields of the structure are integers or pointers, for which zero is a value.
         let mut event: libc::sigevent = unsafe { zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
@@ -37,29 +37,38 @@ impl KickTimer {
         // A signal may be on its way even when the timer is gone: its address has to be good for ever.
         std::mem::forget(flag.clone());
         let timer = Self { id };
+        timer.set(first, interval)?;
+        Ok(timer)
+    }
+
+    /// Kicks after `first` from now, and from then on every `interval`; only once if that is zero.
+    ///
+    /// A signal handler may call it: all it does is a system call (signal-safety(7) lists timer_settime(2)).
+    ///
+    /// # Errors
+    /// If the host refuses.
+    pub fn set(&self, first: Duration, interval: Duration) -> io::Result<()> {
         // A time of zero would switch the timer off.
-        let delay = delay.max(Duration::from_nanos(1));
-        let spec = libc::itimerspec {
-            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: libc::timespec {
-                tv_sec: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: delay.subsec_nanos().into(),
-            },
-        };
+        let first = first.max(Duration::from_nanos(1));
+        let spec = libc::itimerspec { it_interval: timespec(interval), it_value: timespec(first) };
         // SAFETY: the timer is ours, and the pointer is to a live structure of the kernel's layout.
         let set = unsafe {
             libc::syscall(
                 libc::SYS_timer_settime,
-                timer.id,
+                self.id,
                 0,
                 &raw const spec,
                 std::ptr::null_mut::<libc::itimerspec>(),
             )
         };
-        if set != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(timer)
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+fn timespec(time: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }
 

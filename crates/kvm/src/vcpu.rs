@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kvm_bindings::KVM_MP_STATE_HALTED;
 use kvm_ioctls::{SyncReg, VcpuFd};
@@ -71,8 +72,17 @@ impl KvmVcpu {
     ///
     /// # Errors
     /// If the host has no timer left.
-    pub fn kick_after(&self, delay: std::time::Duration) -> Result<KickTimer, Error> {
-        KickTimer::start(&self.kick, delay).map_err(|source| Error::Engine {
+    pub fn kick_after(&self, delay: Duration) -> Result<KickTimer, Error> {
+        self.kick_every(delay, Duration::ZERO)
+    }
+
+    /// Kicks this vCPU after `first`, and from then on every `interval`, until the timer is dropped or set to something else. To
+    /// be called on the thread that runs it.
+    ///
+    /// # Errors
+    /// If the host has no timer left.
+    pub fn kick_every(&self, first: Duration, interval: Duration) -> Result<KickTimer, Error> {
+        KickTimer::start(&self.kick, first, interval).map_err(|source| Error::Engine {
             index: self.index,
             operation: "starting a timer",
             source,

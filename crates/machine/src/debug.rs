@@ -13,6 +13,7 @@ use nerite_vcpu::{Attended, Control, DebugStop, Entry, Exit, Handler, RunState, 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
+use crate::alone::Chores;
 use crate::dispatch::End;
 use crate::guest::AnyDispatcher;
 use crate::vcpu_thread::lock;
@@ -95,6 +96,8 @@ pub(crate) struct Stopper {
     pub(crate) events: Option<Arc<DebugEvents>>,
     /// Whether the vCPU has a budget of instructions.
     pub(crate) is_limited: bool,
+    /// What there is to do on this vCPU's thread, if there is no other.
+    pub(crate) chores: Option<Box<Chores>>,
 }
 
 impl Stopper {
@@ -110,6 +113,17 @@ impl<V: Vcpu> Handler<V> for Stopper {
     type End = End;
 
     fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+        if let Some(chores) = &mut self.chores {
+            // Machines with a debugger or a budget have other threads for that.
+            if exit == Exit::Kicked
+                && let Some(end) = chores.attend(vcpu)
+            {
+                return ControlFlow::Break(end);
+            }
+            let next = self.dispatcher.handle(vcpu, exit);
+            chores.note_output();
+            return next;
+        }
         if let Exit::Debug { rip, .. } = exit
             && self.is_limited
             && vcpu.take_debug_stop() == Some(DebugStop::Limit)

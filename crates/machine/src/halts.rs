@@ -8,12 +8,11 @@
 use std::time::{Duration, Instant};
 
 use nerite_arch::Regs;
+use nerite_vcpu::{RunState, Vcpu};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Handle;
-
 /// How long a machine must have been idle before it is asked first.
-const FIRST: Duration = Duration::from_secs(1);
+pub(crate) const FIRST: Duration = Duration::from_secs(1);
 /// The longest time between two questions.
 const LONGEST: Duration = Duration::from_secs(16);
 /// A process that uses less than one part in so many of its time is idle.
@@ -22,7 +21,6 @@ const IDLE_PART: u32 = 50;
 /// Watches for a guest that has halted for ever.
 #[derive(Debug)]
 pub(crate) struct HaltWatch {
-    handle: Handle,
     interval: Duration,
     next: Instant,
     /// Processor time of this process when the interval began; not asked for until there was one, as many machines are gone by then.
@@ -34,9 +32,8 @@ fn process_time() -> Duration {
 }
 
 impl HaltWatch {
-    pub(crate) fn new(handle: Handle) -> Self {
-        let now = Instant::now();
-        Self { handle, interval: FIRST, next: after(now, FIRST), used: None }
+    pub(crate) fn new() -> Self {
+        Self { interval: FIRST, next: after(Instant::now(), FIRST), used: None }
     }
 
     /// When to look next.
@@ -44,8 +41,8 @@ impl HaltWatch {
         self.next
     }
 
-    /// Looks, if it is time to. Returns whether the guest has halted for ever.
-    pub(crate) fn look(&mut self) -> bool {
+    /// Looks, if it is time to, which may mean to ask whether all vCPUs have halted. Returns whether the guest has for ever.
+    pub(crate) fn look(&mut self, all_halted: impl FnOnce() -> bool) -> bool {
         if Instant::now() < self.next {
             return false;
         }
@@ -56,21 +53,21 @@ impl HaltWatch {
         };
         let used = process_time().saturating_sub(before);
         let is_idle = used < self.interval.checked_div(IDLE_PART).unwrap_or_default();
-        let halted = is_idle && (0..self.handle.vcpu_count()).all(|index| self.is_halted(index));
+        let halted = is_idle && all_halted();
         self.interval = if is_idle { self.interval.saturating_mul(2).min(LONGEST) } else { FIRST };
         self.next = after(Instant::now(), self.interval);
         self.used = Some(process_time());
         halted
     }
+}
 
-    /// Whether a vCPU has halted with interrupts off. One that cannot be asked waits for the host, and will go on.
-    fn is_halted(&self, index: usize) -> bool {
-        let halted = self.handle.ask(index, |vcpu, state| {
-            let is_waiting = state == nerite_vcpu::RunState::Paused && vcpu.is_halted()?;
-            Ok::<_, nerite_vcpu::Error>(is_waiting && vcpu.regs()?.rflags & Regs::RFLAGS_IF == 0)
-        });
-        matches!(halted, Ok(Ok(true)))
-    }
+/// Whether a vCPU has halted with interrupts off. `state` is the one in which it is held.
+///
+/// # Errors
+/// If the engine fails.
+pub(crate) fn is_halted(vcpu: &mut dyn Vcpu, state: RunState) -> Result<bool, nerite_vcpu::Error> {
+    let is_waiting = state == RunState::Paused && vcpu.is_halted()?;
+    Ok(is_waiting && vcpu.regs()?.rflags & Regs::RFLAGS_IF == 0)
 }
 
 fn after(now: Instant, interval: Duration) -> Instant {

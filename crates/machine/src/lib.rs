@@ -26,6 +26,7 @@
     )
 )]
 
+mod alone;
 mod boot;
 mod budget;
 pub mod config;
@@ -56,6 +57,7 @@ mod timeline;
 mod vcpu_thread;
 mod watch;
 
+pub use alone::Interrupter;
 pub use config::Config;
 pub use crash::{CrashReport, Frame, VcpuState};
 pub use error::{Error, ErrorKind};

@@ -27,6 +27,7 @@ use crate::opened::Rest;
 use crate::pc::Keyboard;
 use crate::plan::Plan;
 use crate::rate::Rate;
+use crate::running::Where;
 use crate::{Error, Opened, Running, Timeline, boot, files, pc, posted, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
@@ -124,7 +125,7 @@ impl Machine {
         boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz, !network.bridge().is_empty())?;
 
         let path = config.image.to_string_lossy();
-        let console = Arc::new(Console::new(output.sink()?).map_err(Error::host("making the console"))?);
+        let console = Arc::new(Console::new(output.sink()?));
         let stopping = Arc::new(AtomicBool::new(false));
         let calls = Hypercalls {
             ram: ram.clone(),
@@ -174,7 +175,20 @@ impl Machine {
     /// # Errors
     /// If the host has no thread left, or a vCPU cannot be bound to its host CPU.
     pub fn start(self) -> Result<Running, Error> {
-        running::start(self)
+        running::start(self, Where::Threads)
+    }
+
+    /// As [`Machine::start`], but without any thread if there need not be one: then the only vCPU runs on the calling thread while
+    /// it [waits](Running::wait), and gives up there for good what a vCPU's thread does not need.
+    ///
+    /// That is so for a Hermit guest with one vCPU, hypercall interface v2, no network card, debugger or limit that is to end without
+    /// help. Nobody then watches for a descriptor to become readable: what is to end the machine needs
+    /// [`Running::interrupter`], which is `None` where there are threads after all.
+    ///
+    /// # Errors
+    /// As [`Machine::start`].
+    pub fn start_here(self) -> Result<Running, Error> {
+        running::start(self, Where::Here)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -9,24 +10,26 @@ use std::time::{Duration, Instant};
 use nerite_devices::Console;
 use nerite_devices::pc::ResetKind;
 use nerite_kvm::probe::{self, HostKvm};
-use nerite_kvm::{System, Vm};
+use nerite_kvm::{KvmVcpu, System, Vm};
 use nerite_vcpu::{Control, Exit, InstructionBudget, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::alone::{Chores, Timer};
 use crate::config::Debug;
 use crate::crash::{CrashReport, VcpuState};
 use crate::debug::{DebugEvents, Stopper};
 use crate::dispatch::End;
 use crate::guest::Guest;
-use crate::halts::HaltWatch;
+use crate::halts::{self, HaltWatch};
 use crate::pc::Ended;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
-use crate::{Error, Handle, Machine, Outcome, Report, Timeline};
+use crate::{Error, Handle, Interrupter, Machine, Outcome, Report, Timeline};
 
+mod attend;
 mod start;
 
-pub(crate) use start::start;
+pub(crate) use start::{Where, start};
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -37,6 +40,9 @@ const EMULATION_FAILED: u32 = 1;
 pub struct Running {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
+    /// The vCPU that runs on the thread that waits.
+    here: Option<(KvmVcpu, Task)>,
+    timer: Timer,
     console: Arc<Console>,
     system: System,
     guest: Guest,
@@ -78,21 +84,6 @@ impl Drop for Remains {
     }
 }
 
-/// How far a partial line is on its way out.
-#[derive(Debug, Clone, Copy)]
-enum PartialLine {
-    /// There is none.
-    None,
-    /// Its end may come within the grace period.
-    Waits,
-    /// The sink has not taken it.
-    Blocked,
-}
-
-fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
-    one.into_iter().chain(two).min()
-}
-
 fn writable(sink: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(sink, PollFlags::OUT)
 }
@@ -101,6 +92,19 @@ impl Running {
     /// The machine, for other threads to hold, ask or end it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// What ends the machine from within a signal handler, if its vCPU is to run [here](Machine::start_here): nothing else does.
+    pub fn interrupter(&self) -> Option<Interrupter> {
+        let (vcpu, _) = self.here.as_ref()?;
+        let shared = &self.handle.shared;
+        Some(Interrupter {
+            stopping: shared.stopping.clone(),
+            stop_event: shared.stop_event.clone(),
+            console: self.console.clone(),
+            kicker: vcpu.kicker(),
+            timer: self.timer.clone(),
+        })
     }
 
     /// Waits until the machine ends by itself, or until `stop` becomes readable, and takes it down.
@@ -123,7 +127,9 @@ impl Running {
         mut self,
         stop: Option<BorrowedFd<'_>>,
     ) -> (Result<Outcome, Error>, Report, Remains) {
-        if let Err(error) = self.attend(stop) {
+        if let Some((vcpu, task)) = self.here.take() {
+            self.run_here(vcpu, task);
+        } else if let Err(error) = self.attend(stop) {
             self.handle.shared.finish(u32::MAX, End::Host(error));
         }
         let mut report = Report::default();
@@ -131,78 +137,15 @@ impl Running {
         (outcome, report, Remains { running: self })
     }
 
-    /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
-    fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
-        let mut partial_line = PartialLine::None;
-        let mut clock = self.guest.clock();
-        loop {
-            let ended = self.handle.shared.stop_event.as_fd();
-            let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
-            polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
-            let looks = clock.as_ref().and_then(|clock| Instant::now().checked_add(clock.wait()));
-            let mut wake = earlier(looks, self.next_look());
-            match partial_line {
-                PartialLine::None => {
-                    polled.push(PollFd::from_borrowed_fd(self.console.partial_line(), PollFlags::IN));
-                }
-                PartialLine::Waits => wake = earlier(wake, Instant::now().checked_add(Console::GRACE)),
-                PartialLine::Blocked => polled.extend(self.console.sink().map(writable)),
-            }
-            let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
-            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-            let ready = match poll(&mut polled, timeout.as_ref()) {
-                Err(Errno::INTR) => continue,
-                other => other.map_err(Error::host("waiting for the machine"))?,
-            };
-            let is_ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
-            if is_ready(0) {
-                return Ok(());
-            }
-            if stop.is_some() && is_ready(1) {
-                self.handle.shared.finish(u32::MAX, End::Stopped);
-                return Ok(());
-            }
-            if self.look() {
-                return Ok(());
-            }
-            if let Some(clock) = &mut clock {
-                let found = self.guest.collect_posted(false);
-                clock.looked(found);
-                if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
-                    continue;
-                }
-                // Output that was collected has waited for its time already.
-                if found {
-                    partial_line = PartialLine::Waits;
-                }
-            }
-            partial_line = match partial_line {
-                PartialLine::Waits if self.console.flush().map_err(Error::Output)? => PartialLine::None,
-                PartialLine::Waits => PartialLine::Blocked,
-                other if ready == 0 => other,
-                PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
-            };
+    /// Runs the only vCPU to the machine's end.
+    fn run_here(&self, vcpu: KvmVcpu, task: Task) {
+        match vcpu.kick_every(Chores::INTERVAL, Chores::INTERVAL) {
+            // Nobody was faster: this is the only call.
+            Ok(timer) => drop(self.timer.set(timer)),
+            Err(error) => self.handle.shared.finish(vcpu.index(), End::Host(error.into())),
         }
-    }
-
-    /// When to look whether the time is up, or the guest has halted for ever.
-    fn next_look(&self) -> Option<Instant> {
-        // The first vCPU ends the machine itself, unless it is waiting for the host.
-        let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
-        earlier(late, self.halts.as_ref().map(HaltWatch::next))
-    }
-
-    /// Looks whether the time is up, or the guest has halted for ever, and ends the machine then.
-    fn look(&mut self) -> bool {
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            self.handle.shared.finish(0, End::TimeLimit);
-            return true;
-        }
-        let halted = self.halts.as_mut().is_some_and(HaltWatch::look);
-        if halted {
-            self.handle.shared.finish(0, End::Crashed(Exit::Halt));
-        }
-        halted
+        // A panic is printed when it happens. What it leaves is only what another thread's would leave.
+        let _ = catch_unwind(AssertUnwindSafe(|| vcpu_thread::run(vcpu, task)));
     }
 
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
@@ -263,7 +206,7 @@ impl Running {
     }
 
     /// Stops what runs of a machine that could not be started whole.
-    fn abandon(self) {
+    fn abandon(&mut self) {
         self.handle.shared.finish(u32::MAX, End::Stopped);
         let missing = self.handle.vcpu_count().saturating_sub(self.threads.len());
         {
@@ -271,7 +214,7 @@ impl Running {
             *left = left.saturating_sub(missing);
         }
         self.stop_vcpus();
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             // A panic was printed when it happened, and this machine has failed anyway.
             let _ = thread.join();
         }
@@ -284,7 +227,7 @@ impl Running {
             finished.push(vcpu);
             self.ended.push(ended);
         }
-        if finished.len() < self.threads.len() {
+        if finished.len() < self.handle.vcpu_count() {
             return Err(Error::Host {
                 what: "running a vCPU's thread",
                 source: std::io::Error::other("it panicked; please report this"),
@@ -342,10 +285,19 @@ impl Running {
         Ok(if self.drain(stop)? { outcome } else { Outcome::Stopped })
     }
 
+    /// Whether it is the host's KVM that cannot do what this guest needs.
+    fn only_emulates(&self) -> bool {
+        // A vCPU's thread has given up what a trial takes; there the processor has to be believed.
+        if self.handle.shared.alone {
+            return !probe::processor_virtualizes();
+        }
+        matches!(probe::try_guest(&self.system), HostKvm::Emulating { .. })
+    }
+
     /// Makes the report of a crash, or says that it is the host that cannot run this guest.
     fn crashed(&self, vcpu: u32, exit: Exit, finished: Vec<Finished>) -> Result<Outcome, Error> {
         if let Exit::InternalError(InternalError { suberror: EMULATION_FAILED, instruction, .. }) = exit
-            && let HostKvm::Emulating { .. } = probe::try_guest(&self.system)
+            && self.only_emulates()
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }

@@ -67,7 +67,7 @@ impl Guest {
         screen.set_nonblocking(true).unwrap();
         let calls = Hypercalls {
             ram: ram.clone(),
-            console: Arc::new(Console::new(Sink::Fd(console.into())).unwrap()),
+            console: Arc::new(Console::new(Sink::Fd(console.into()))),
             input: Input::new(Some(input.into())),
             files: HostFs::new(&[], &[], Limits::default()).unwrap(),
             command_line: setup.command_line,

@@ -183,7 +183,7 @@ mod tests {
 
     fn rig() -> Rig {
         let (ours, output) = UnixStream::pair().unwrap();
-        let console = Arc::new(Console::new(Sink::Fd(ours.into())).unwrap());
+        let console = Arc::new(Console::new(Sink::Fd(ours.into())));
         let interrupt = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let requests = Arc::new(Requests::default());
         let serial = Serial::new(console, interrupt.try_clone().unwrap(), requests.clone()).unwrap();

@@ -61,7 +61,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
         .collect::<Result<Vec<_>, _>>()?;
 
     timeline.done("create the vCPUs");
-    let console = Arc::new(Console::new(output.sink()?).map_err(Error::host("making the console"))?);
+    let console = Arc::new(Console::new(output.sink()?));
     let stopping = Arc::new(AtomicBool::new(false));
     let parts = Parts {
         console: console.clone(),

@@ -17,7 +17,7 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
     let (ours, output) = UnixStream::pair().unwrap();
     let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
     let parts = Parts {
-        console: Arc::new(Console::new(Sink::Fd(ours.into())).unwrap()),
+        console: Arc::new(Console::new(Sink::Fd(ours.into()))),
         serial_interrupt: event(),
         rate: None,
         stop_event: Arc::new(event()),

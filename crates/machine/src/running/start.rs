@@ -1,15 +1,42 @@
-//! Starts a machine: a thread for each vCPU.
+//! Starts a machine: a thread for each vCPU, or none.
+
+use nerite_loader::Interface;
 
 use super::*;
 
+/// Where the vCPUs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// Each on a thread of its own.
+    Threads,
+    /// On the thread that waits for the machine, if that can be.
+    Here,
+}
+
+/// Whether the machine needs nobody but its vCPU: there is one, whose output goes out by itself, and no time is up before the
+/// guest says so.
+fn is_alone(machine: &Machine) -> bool {
+    let Guest::Hermit(hermit) = &machine.guest else { return false };
+    let observe = &machine.observe;
+    machine.vcpus.len() == 1
+        && hermit.image.kernel().interface() == Interface::V2
+        && machine.network.is_empty()
+        && observe.debug.is_none()
+        && !observe.keep_halted
+        && observe.time_limit.is_none()
+        && observe.instruction_limit.is_none()
+}
+
 /// Starts the vCPU threads.
-pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
+pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
+    let alone = place == Where::Here && is_alone(&machine);
     let Machine { system, guest, ram, vcpus, affinity, console, .. } = machine;
     let Machine { stop_event, stopping, observe, tracer, network, confinement, mut timeline, vm, .. } =
         machine;
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
+        alone,
         stop_event,
         stopping,
         left: Mutex::new(vcpus.len()),
@@ -35,8 +62,8 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
     let offset = guest.load_offset();
     let handle = Handle {
-        shared: shared.clone(),
-        controls: controls.clone(),
+        shared,
+        controls,
         ram,
         started,
         network,
@@ -44,49 +71,27 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         native: layers.debug.unwrap_or_default(),
         offset,
     };
-    let halts = (!observe.keep_halted).then(|| HaltWatch::new(handle.clone()));
     let mut running = Running {
         handle,
         threads: Vec::new(),
+        here: None,
+        timer: Timer::default(),
         console,
         system,
         guest,
         keyboard: None,
         tracer,
         deadline,
-        halts,
+        halts: (!observe.keep_halted).then(HaltWatch::new),
         timeline: Timeline::begin(),
         statistics: observe.statistics,
         ended: Vec::new(),
         _vm: vm,
     };
-    let cpus = affinity.into_iter().map(Some).chain(std::iter::repeat(None));
-    for ((vcpu, cpu), control) in vcpus.into_iter().zip(cpus).zip(controls.iter()) {
-        let index = vcpu.index();
-        let task = Task {
-            cpu,
-            stopper: Stopper {
-                dispatcher: running.guest.dispatcher(control.clone(), deadline),
-                control: control.clone(),
-                events: running.handle.debug.clone(),
-                is_limited: layers.budget.is_some(),
-            },
-            ram: running.handle.ram.clone(),
-            control: control.clone(),
-            shared: shared.clone(),
-            layers: layers.clone(),
-            deadline,
-        };
-        let thread =
-            thread::Builder::new().name(format!("vcpu{index}")).spawn(move || vcpu_thread::run(vcpu, task));
-        match thread {
-            Ok(thread) => running.threads.push(thread),
-            Err(source) => {
-                running.abandon();
-                return Err(Error::Host { what: "starting a vCPU's thread", source });
-            }
-        }
+    if !alone {
+        running.console.watch().map_err(Error::host("creating an eventfd"))?;
     }
+    running.start_vcpus(vcpus, affinity, &layers)?;
     if let Err(source) = running.start_keyboard() {
         running.abandon();
         return Err(Error::Host { what: "starting the thread for input", source });
@@ -95,4 +100,60 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     log::info!("{timeline}");
     running.timeline = timeline;
     Ok(running)
+}
+
+impl Running {
+    fn start_vcpus(
+        &mut self,
+        vcpus: Vec<KvmVcpu>,
+        affinity: Vec<usize>,
+        layers: &Layers,
+    ) -> Result<(), Error> {
+        let controls = self.handle.controls.clone();
+        let cpus = affinity.into_iter().map(Some).chain(std::iter::repeat(None));
+        for ((vcpu, cpu), control) in vcpus.into_iter().zip(cpus).zip(controls.iter()) {
+            let index = vcpu.index();
+            let task = self.task(cpu, control, layers);
+            if self.handle.shared.alone {
+                self.here = Some((vcpu, task));
+                continue;
+            }
+            let name = format!("vcpu{index}");
+            match thread::Builder::new().name(name).spawn(move || vcpu_thread::run(vcpu, task)) {
+                Ok(thread) => self.threads.push(thread),
+                Err(source) => {
+                    self.abandon();
+                    return Err(Error::Host { what: "starting a vCPU's thread", source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, cpu: Option<usize>, control: &Arc<Control>, layers: &Layers) -> Task {
+        let handle = &self.handle;
+        let chores = handle.shared.alone.then(|| {
+            Box::new(Chores {
+                console: self.console.clone(),
+                halts: self.halts.take(),
+                timer: self.timer.clone(),
+                flush: None,
+            })
+        });
+        Task {
+            cpu,
+            stopper: Stopper {
+                dispatcher: self.guest.dispatcher(control.clone(), self.deadline),
+                control: control.clone(),
+                events: handle.debug.clone(),
+                is_limited: layers.budget.is_some(),
+                chores,
+            },
+            ram: handle.ram.clone(),
+            control: control.clone(),
+            shared: handle.shared.clone(),
+            layers: layers.clone(),
+            deadline: self.deadline,
+        }
+    }
 }

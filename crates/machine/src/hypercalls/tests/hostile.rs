@@ -53,7 +53,7 @@ proptest! {
         address in number(),
         entries in proptest::collection::vec((0..512_u64, number()), 8),
     ) {
-        let mut guest = guest(Some(Console::new(Sink::Null).unwrap()));
+        let mut guest = guest(Some(Console::new(Sink::Null)));
         guest.vcpu.special_regs = tables::map(&guest.ram, &entries);
         for at in [address & 0xffff_ffff, address] {
             let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();

@@ -1,0 +1,101 @@
+//! Attending to a machine whose vCPUs have threads of their own.
+
+use super::*;
+
+/// How far a partial line is on its way out.
+#[derive(Debug, Clone, Copy)]
+enum PartialLine {
+    /// There is none.
+    None,
+    /// Its end may come within the grace period.
+    Waits,
+    /// The sink has not taken it.
+    Blocked,
+}
+
+fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(two).min()
+}
+
+impl Running {
+    /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
+    pub(super) fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+        let mut partial_line = PartialLine::None;
+        let mut clock = self.guest.clock();
+        loop {
+            let ended = self.handle.shared.stop_event.as_fd();
+            let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
+            polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
+            let looks = clock.as_ref().and_then(|clock| Instant::now().checked_add(clock.wait()));
+            let mut wake = earlier(looks, self.next_look());
+            match partial_line {
+                PartialLine::None => {
+                    polled.push(PollFd::from_borrowed_fd(
+                        self.console.watch().map_err(Error::Output)?,
+                        PollFlags::IN,
+                    ));
+                }
+                PartialLine::Waits => wake = earlier(wake, Instant::now().checked_add(Console::GRACE)),
+                PartialLine::Blocked => polled.extend(self.console.sink().map(writable)),
+            }
+            let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            let ready = match poll(&mut polled, timeout.as_ref()) {
+                Err(Errno::INTR) => continue,
+                other => other.map_err(Error::host("waiting for the machine"))?,
+            };
+            let is_ready = |at: usize| polled.get(at).is_some_and(|fd| !fd.revents().is_empty());
+            if is_ready(0) {
+                return Ok(());
+            }
+            if stop.is_some() && is_ready(1) {
+                self.handle.shared.finish(u32::MAX, End::Stopped);
+                return Ok(());
+            }
+            if self.look() {
+                return Ok(());
+            }
+            if let Some(clock) = &mut clock {
+                let found = self.guest.collect_posted(false);
+                clock.looked(found);
+                if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
+                    continue;
+                }
+                // Output that was collected has waited for its time already.
+                if found {
+                    partial_line = PartialLine::Waits;
+                }
+            }
+            partial_line = match partial_line {
+                PartialLine::Waits if self.console.flush().map_err(Error::Output)? => PartialLine::None,
+                PartialLine::Waits => PartialLine::Blocked,
+                other if ready == 0 => other,
+                PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
+            };
+        }
+    }
+
+    /// When to look whether the time is up, or the guest has halted for ever.
+    fn next_look(&self) -> Option<Instant> {
+        // The first vCPU ends the machine itself, unless it is waiting for the host.
+        let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
+        earlier(late, self.halts.as_ref().map(HaltWatch::next))
+    }
+
+    /// Looks whether the time is up, or the guest has halted for ever, and ends the machine then.
+    fn look(&mut self) -> bool {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.handle.shared.finish(0, End::TimeLimit);
+            return true;
+        }
+        let handle = &self.handle;
+        // One that cannot be asked waits for the host, and will go on.
+        let is_halted = |index| matches!(handle.ask(index, halts::is_halted), Ok(Ok(true)));
+        let all_halted = || (0..handle.vcpu_count()).all(is_halted);
+        let halted = self.halts.as_mut().is_some_and(|halts| halts.look(all_halted));
+        if halted {
+            self.handle.shared.finish(0, End::Crashed(Exit::Halt));
+        }
+        halted
+    }
+}
