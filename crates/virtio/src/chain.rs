@@ -113,6 +113,36 @@ impl Chain {
         self.head
     }
 
+    /// Copies what the device can read, from byte `offset` on, to `to`. Returns how many bytes there were.
+    pub fn copy_out(&self, ram: &GuestRam, offset: u64, to: &mut [u8]) -> usize {
+        let mut rest = &mut *to;
+        let mut done = 0_usize;
+        for piece in pieces(self.readable(), offset, rest.len() as u64) {
+            let Some((now, later)) = rest.split_at_mut_checked(piece.length as usize) else { break };
+            // It was in RAM when the chain was taken, and RAM does not shrink.
+            if ram.read(piece.address, now).is_err() {
+                break;
+            }
+            done = done.saturating_add(now.len());
+            rest = later;
+        }
+        done
+    }
+
+    /// Copies `from` to where the device can write, from byte `offset` on. Returns how many bytes had room.
+    pub fn copy_in(&self, ram: &GuestRam, offset: u64, from: &[u8]) -> usize {
+        let mut rest = from;
+        for piece in pieces(self.writable(), offset, rest.len() as u64) {
+            let Some((now, later)) = rest.split_at_checked(piece.length as usize) else { break };
+            // It was in RAM when the chain was taken, and RAM does not shrink.
+            if ram.write(piece.address, now).is_err() {
+                break;
+            }
+            rest = later;
+        }
+        from.len().saturating_sub(rest.len())
+    }
+
     /// Takes the chain that starts with descriptor `head` of the table of `size` descriptors at `table`.
     ///
     /// Each descriptor is read once, and no more of them than `size`.
@@ -175,6 +205,20 @@ impl Chain {
     }
 }
 
+/// What `length` bytes of `segments` from byte `offset` on are, in order; fewer if there are no more.
+pub fn pieces(segments: &[Segment], offset: u64, length: u64) -> impl Iterator<Item = Segment> + '_ {
+    let (mut skip, mut left) = (offset, length);
+    segments.iter().filter_map(move |segment| {
+        let skipped = u32::try_from(skip).unwrap_or(u32::MAX).min(segment.length);
+        skip = skip.saturating_sub(skipped.into());
+        let rest = segment.length.saturating_sub(skipped);
+        let length = u32::try_from(left).unwrap_or(u32::MAX).min(rest);
+        left = left.saturating_sub(length.into());
+        let address = segment.address.saturating_add(skipped.into());
+        (length > 0).then_some(Segment { address, length })
+    })
+}
+
 impl Table {
     /// The table that `descriptor` points to. The flag that says whether the device writes it is ignored (2.7.5.3.2).
     fn indirect(descriptor: &Descriptor) -> Result<Self, ChainError> {
@@ -203,5 +247,44 @@ impl Table {
             flags: u16::from_le_bytes([f0, f1]),
             next: u16::from_le_bytes([n0, n1]),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(address: u64, length: u32) -> Segment {
+        Segment { address, length }
+    }
+
+    #[test]
+    fn pieces_are_cut_at_both_ends() {
+        let segments = [segment(100, 10), segment(200, 1), segment(300, 10)];
+        let cut = |offset, length| pieces(&segments, offset, length).collect::<Vec<_>>();
+        assert_eq!(cut(0, 21), segments);
+        assert_eq!(cut(0, u64::MAX), segments);
+        assert_eq!(cut(9, 3), [segment(109, 1), segment(200, 1), segment(300, 1)]);
+        assert_eq!(cut(10, 1), [segment(200, 1)]);
+        assert_eq!(cut(20, 5), [segment(309, 1)]);
+        assert_eq!(cut(21, 5), []);
+        assert_eq!(cut(u64::MAX, u64::MAX), []);
+        assert_eq!(cut(3, 0), []);
+    }
+
+    #[cfg(feature = "fake")]
+    #[test]
+    fn bytes_are_gathered_and_scattered() {
+        use crate::fake::{RAM, ram};
+        let ram = ram(1 << 20);
+        ram.write(RAM, b"abcdef").unwrap();
+        let segments = vec![segment(RAM, 2), segment(RAM + 3, 3), segment(RAM + 16, 2), segment(RAM + 32, 2)];
+        let chain = Chain { segments, readable: 2, readable_bytes: 5, writable_bytes: 4, head: 0 };
+        let mut got = [0; 8];
+        assert_eq!(chain.copy_out(&ram, 1, &mut got), 4);
+        assert_eq!(&got[..4], b"bdef");
+        assert_eq!(chain.copy_in(&ram, 1, b"xyzu"), 3);
+        assert_eq!(ram.read_cstr(RAM + 17, 9).unwrap(), b"x");
+        assert_eq!(ram.read_cstr(RAM + 32, 9).unwrap(), b"yz");
     }
 }

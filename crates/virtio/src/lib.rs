@@ -7,7 +7,7 @@
 //!   vCPU in between.
 //! * [`Queue`] is a split virtqueue, on the crate virtio-queue, that takes nothing a driver must not give: a malformed
 //!   [`Chain`] is an error, not a shorter chain.
-//! * [`Device`] is what a device implements.
+//! * [`Device`] is what a device implements, and [`Worker`] the thread of one that needs no more than that.
 //! * `fake`, with the feature of that name, is a driver to test devices with, and to break the rules with.
 //!
 //! A driver's mistakes never end or stop the host: the device needs a reset (2.1.2), and after one it works again.
@@ -32,14 +32,16 @@ pub mod fake;
 mod notifier;
 mod pci;
 mod queue;
+mod worker;
 
-pub use chain::{Chain, ChainError, Segment};
+pub use chain::{Chain, ChainError, Segment, pieces};
 pub use common::{Action, Common, QueueConfig, QueueFault, common_cfg, status};
 pub use device::{Device, Kind, Session, StartError, config_bytes};
 pub use nerite_pci::Event;
 pub use notifier::{NO_VECTOR, Notifier};
 pub use pci::{BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, Wiring, region};
 pub use queue::{Queue, QueueError};
+pub use worker::{Enter, Wakes, Worker, lock};
 
 /// Feature bits that are the transport's, not a device's (virtio 1.2, 6).
 pub mod feature {

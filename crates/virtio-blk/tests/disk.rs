@@ -1,0 +1,435 @@
+//! A whole device with its thread, a driver in guest memory, and a file or a disk in memory that fails as it is told.
+
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+
+use std::fs::OpenOptions;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nerite_memory::GuestRam;
+use nerite_pci::NotConnected;
+use nerite_virtio::fake::{Buffer, Driver, FakeQueue, RAM, Rings, WRITE, ram};
+use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, region, status};
+use nerite_virtio_blk::{Blk, Disk, OpenError, Range, RawFile, feature};
+use proptest::prelude::*;
+
+const HEADER: u64 = RAM + 0x4000;
+const STATUS: u64 = RAM + 0x5000;
+const DATA: u64 = RAM + 0x10000;
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const FLUSH: u32 = 4;
+const GET_ID: u32 = 8;
+const DISCARD: u32 = 11;
+const WRITE_ZEROES: u32 = 13;
+const OK: u8 = 0;
+const IO_ERROR: u8 = 1;
+const UNSUPPORTED: u8 = 2;
+
+/// How a [`Memory`] behaves, seen by the test.
+#[derive(Default)]
+struct Knobs {
+    fails: AtomicBool,
+    flushes: AtomicU32,
+}
+
+/// A disk of bytes that moves at most 1000 of them at once.
+struct Memory {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    read_only: bool,
+    knobs: Arc<Knobs>,
+}
+
+impl Memory {
+    fn check(&self) -> io::Result<()> {
+        let fails = self.knobs.fails.load(Ordering::Acquire);
+        if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Disk for Memory {
+    fn sectors(&self) -> u64 {
+        self.bytes.lock().unwrap().len() as u64 / 512
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn read(&mut self, ram: &GuestRam, to: &[Segment], offset: u64) -> io::Result<u64> {
+        self.check()?;
+        let first = to[0];
+        let length = (first.length as usize).min(1000);
+        ram.write(first.address, &self.bytes.lock().unwrap()[offset as usize..][..length]).unwrap();
+        Ok(length as u64)
+    }
+
+    fn write(&mut self, ram: &GuestRam, from: &[Segment], offset: u64) -> io::Result<u64> {
+        self.check()?;
+        let first = from[0];
+        let length = (first.length as usize).min(1000);
+        ram.read(first.address, &mut self.bytes.lock().unwrap()[offset as usize..][..length]).unwrap();
+        Ok(length as u64)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.knobs.flushes.fetch_add(1, Ordering::AcqRel);
+        self.check()
+    }
+
+    fn discard(&mut self, range: Range) -> io::Result<()> {
+        self.zero(range, true)
+    }
+
+    fn zero(&mut self, range: Range, _: bool) -> io::Result<()> {
+        self.check()?;
+        self.bytes.lock().unwrap()[range.offset as usize..][..range.length as usize].fill(0);
+        Ok(())
+    }
+}
+
+struct Bench {
+    ram: Arc<GuestRam>,
+    function: Arc<VirtioPci<Blk>>,
+    driver: Driver,
+    queue: FakeQueue,
+}
+
+impl Bench {
+    fn new(disk: Box<dyn Disk>) -> Self {
+        let ram = ram(4 << 20);
+        let wiring = Wiring {
+            ram: ram.clone(),
+            doorbells: Arc::new(NoDoorbells),
+            messages: Arc::new(NotConnected),
+            address: 0xc000_0000,
+            line: 11,
+        };
+        let blk = Blk::new(disk, *b"a serial number of 2").unwrap();
+        let function = Arc::new(VirtioPci::new(Arc::new(blk), wiring).unwrap());
+        function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
+        let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, 64));
+        let mut bench = Self { ram, driver: Driver::new(function.clone()), function, queue };
+        bench.start(u64::MAX);
+        bench
+    }
+
+    fn start(&mut self, features: u64) {
+        self.driver.negotiate(features);
+        self.ram.zero(RAM, Rings::bytes(64)).unwrap();
+        self.driver.set_queue(0, &Rings::at(RAM, 64));
+        self.driver.ready();
+        self.queue = FakeQueue::new(self.ram.clone(), Rings::at(RAM, 64));
+    }
+
+    /// Makes a request of `buffers` and returns how many bytes are said to be written, and the answer.
+    fn request(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> (u32, u8) {
+        self.ram.write_obj(HEADER, &u64::from(kind)).unwrap();
+        self.ram.write_obj(HEADER + 8, &sector).unwrap();
+        self.ram.write(STATUS, &[0xaa]).unwrap();
+        let buffers = [&[(HEADER, 16, 0)], data, &[(STATUS, 1, WRITE)]].concat();
+        let head = self.queue.add(&buffers);
+        self.driver.kick(0);
+        let (index, written) = wait(|| self.queue.take_used());
+        assert_eq!(index, u32::from(head));
+        (written, self.ram.read_obj(STATUS).unwrap())
+    }
+
+    fn piece(&mut self, kind: u32, sector: u64, count: u32, flags: u32) -> u8 {
+        self.ram.write_obj(DATA, &sector).unwrap();
+        self.ram.write_obj(DATA + 8, &count).unwrap();
+        self.ram.write_obj(DATA + 12, &flags).unwrap();
+        self.request(kind, 0, &[(DATA, 16, 0)]).1
+    }
+
+    fn needs_reset(&self) -> bool {
+        self.driver.status() & status::DEVICE_NEEDS_RESET != 0
+    }
+}
+
+fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "nothing has come");
+        std::thread::yield_now();
+    }
+}
+
+fn memory(read_only: bool) -> (Bench, Arc<Mutex<Vec<u8>>>, Arc<Knobs>) {
+    let bytes = Arc::new(Mutex::new((0..200 * 512).map(|n| (n % 251) as u8).collect::<Vec<u8>>()));
+    let knobs = Arc::new(Knobs::default());
+    let disk = Memory { bytes: bytes.clone(), read_only, knobs: knobs.clone() };
+    (Bench::new(Box::new(disk)), bytes, knobs)
+}
+
+/// A file of 100 sectors and a little more.
+fn file(read_only: bool) -> (tempfile::NamedTempFile, Bench) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let bytes: Vec<u8> = (0..100 * 512 + 100).map(|n| (n / 512) as u8).collect();
+    std::fs::write(file.path(), bytes).unwrap();
+    let bench = Bench::new(Box::new(RawFile::open(file.path(), read_only).unwrap()));
+    (file, bench)
+}
+
+#[test]
+fn sectors_are_read_and_written_wherever_the_pieces_lie() {
+    let (file, mut bench) = file(false);
+    assert_eq!(bench.driver.read(region::DEVICE, 8), 100, "whole sectors");
+    let pieces = [(DATA, 100, WRITE), (DATA + 0x1000, 412, WRITE), (DATA + 0x2000, 512, WRITE)];
+    assert_eq!(bench.request(IN, 98, &pieces), (1025, OK));
+    let byte = |bench: &Bench, at| bench.ram.read_obj::<u8>(at).unwrap();
+    assert_eq!(
+        (byte(&bench, DATA), byte(&bench, DATA + 0x1000 + 411), byte(&bench, DATA + 0x2000)),
+        (98, 98, 99)
+    );
+
+    bench.ram.write(DATA, &[7; 1024]).unwrap();
+    assert_eq!(bench.request(OUT, 5, &[(DATA, 1000, 0), (DATA + 1000, 24, 0)]), (1, OK));
+    assert_eq!(bench.request(FLUSH, 0, &[]), (1, OK));
+    let bytes = std::fs::read(file.path()).unwrap();
+    assert_eq!(bytes.len(), 100 * 512 + 100);
+    assert_eq!((bytes[5 * 512 - 1], bytes[5 * 512], bytes[7 * 512 - 1], bytes[7 * 512]), (4, 7, 7, 7));
+    let totals = bench.function.device().totals();
+    assert_eq!((totals.reads, totals.read_bytes, totals.writes, totals.written_bytes), (1, 1024, 1, 1024));
+    assert_eq!((totals.others, totals.errors), (1, 0));
+}
+
+#[test]
+fn a_header_in_pieces_and_an_answer_behind_the_data_are_understood() {
+    let (mut bench, ..) = memory(false);
+    bench.ram.write_obj(HEADER, &u64::from(IN)).unwrap();
+    bench.ram.write_obj(HEADER + 8, &3_u64).unwrap();
+    bench.queue.add(&[(HEADER, 7, 0), (HEADER + 7, 9, 0), (DATA, 513, WRITE)]);
+    bench.driver.kick(0);
+    assert_eq!(wait(|| bench.queue.take_used()).1, 513);
+    assert_eq!(bench.ram.read_obj::<u8>(DATA + 512).unwrap(), OK);
+    assert_eq!(bench.ram.read_obj::<u8>(DATA).unwrap(), (3 * 512 % 251) as u8);
+}
+
+#[test]
+fn the_serial_number_is_told() {
+    let (mut bench, ..) = memory(true);
+    assert_eq!(bench.request(GET_ID, 0, &[(DATA, 20, WRITE)]), (21, OK));
+    assert_eq!(bench.ram.read_cstr(DATA, 20).unwrap(), b"a serial number of 2");
+    assert_eq!(bench.request(GET_ID, 0, &[(DATA, 4, WRITE)]), (5, OK));
+    assert_eq!(bench.request(GET_ID, 0, &[]), (1, IO_ERROR));
+}
+
+#[test]
+fn what_is_read_only_stays_as_it_is() {
+    let (file, mut bench) = file(true);
+    let before = std::fs::read(file.path()).unwrap();
+    assert_eq!(bench.driver.offered() & (feature::RO | feature::FLUSH | feature::DISCARD), feature::RO);
+    assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), (1, IO_ERROR));
+    assert_eq!(bench.piece(DISCARD, 0, 8, 0), UNSUPPORTED);
+    assert_eq!(bench.piece(WRITE_ZEROES, 0, 8, 0), UNSUPPORTED);
+    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), (513, OK));
+    assert_eq!(std::fs::read(file.path()).unwrap(), before);
+}
+
+#[test]
+fn sectors_that_are_not_there_are_an_error_and_touch_nothing() {
+    let (file, mut bench) = file(false);
+    let before = std::fs::read(file.path()).unwrap();
+    for sector in [100, 99, u64::MAX, u64::MAX / 512, u64::MAX - 1] {
+        assert_eq!(bench.request(IN, sector, &[(DATA, 1024, WRITE)]), (1, IO_ERROR), "{sector}");
+        assert_eq!(bench.request(OUT, sector, &[(DATA, 1024, 0)]), (1, IO_ERROR), "{sector}");
+        assert_eq!(bench.piece(DISCARD, sector, 2, 0), IO_ERROR);
+        assert_eq!(bench.piece(WRITE_ZEROES, sector, 2, 1), IO_ERROR);
+    }
+    assert_eq!(bench.piece(DISCARD, 0, u32::MAX, 0), IO_ERROR);
+    assert_eq!(bench.piece(WRITE_ZEROES, 0, u32::MAX, 0), IO_ERROR);
+    assert_eq!(std::fs::read(file.path()).unwrap(), before);
+    assert!(!bench.needs_reset());
+}
+
+#[test]
+fn requests_that_make_no_sense_are_errors() {
+    let (mut bench, bytes, _) = memory(false);
+    let before = bytes.lock().unwrap().clone();
+    // No data, the wrong direction, no whole sectors.
+    for (kind, data) in [
+        (IN, &[][..]),
+        (OUT, &[]),
+        (IN, &[(DATA, 512, 0)]),
+        (OUT, &[(DATA, 512, WRITE)]),
+        (IN, &[(DATA, 511, WRITE)]),
+        (OUT, &[(DATA, 513, 0)]),
+        (OUT, &[(DATA, 0, 0)]),
+        (DISCARD, &[(DATA, 15, 0)]),
+        (DISCARD, &[(DATA, 32, 0)]),
+        (WRITE_ZEROES, &[]),
+    ] {
+        assert_eq!(bench.request(kind, 0, data), (1, IO_ERROR), "{kind} {data:?}");
+    }
+    for kind in [2, 3, 5, 10, 12, 14, u32::MAX] {
+        assert_eq!(bench.request(kind, 0, &[(DATA, 512, WRITE)]), (1, UNSUPPORTED), "{kind}");
+    }
+    assert_eq!(bench.piece(DISCARD, 0, 1, 1), UNSUPPORTED);
+    assert_eq!(bench.piece(WRITE_ZEROES, 0, 1, 2), UNSUPPORTED);
+    assert_eq!(*bytes.lock().unwrap(), before);
+    assert!(!bench.needs_reset());
+}
+
+#[test]
+fn a_request_without_room_for_an_answer_needs_a_reset() {
+    let (mut bench, ..) = memory(false);
+    for buffers in [
+        &[(HEADER, 16, 0)][..],
+        &[(HEADER, 15, 0), (STATUS, 1, WRITE)],
+        &[(STATUS, 1, WRITE)],
+        &[(HEADER, 0, 0), (STATUS, 0, WRITE)],
+        &[(HEADER, 16, 0), (0xdead_0000, 512, WRITE), (STATUS, 1, WRITE)],
+        &[(HEADER, 16, 0), (STATUS, 1, WRITE), (DATA, 512, 0)],
+    ] {
+        bench.queue.add(buffers);
+        bench.driver.kick(0);
+        wait(|| bench.needs_reset().then_some(()));
+        bench.start(u64::MAX);
+        assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), (513, OK), "it works again");
+    }
+}
+
+#[test]
+fn the_hosts_errors_reach_the_guest_and_go_away_again() {
+    let (mut bench, _, knobs) = memory(false);
+    knobs.fails.store(true, Ordering::Release);
+    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), (1, IO_ERROR));
+    assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), (1, IO_ERROR));
+    assert_eq!(bench.request(FLUSH, 0, &[]), (1, IO_ERROR));
+    assert_eq!(bench.piece(DISCARD, 0, 8, 0), IO_ERROR);
+    assert_eq!(bench.piece(WRITE_ZEROES, 0, 8, 0), IO_ERROR);
+    assert_eq!(bench.function.device().totals().errors, 5);
+    knobs.fails.store(false, Ordering::Release);
+    assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), (1, OK));
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_an_error_where_nothing_is_left() {
+    let (file, mut bench) = file(false);
+    OpenOptions::new().write(true).open(file.path()).unwrap().set_len(50 * 512 + 100).unwrap();
+    assert_eq!(bench.request(IN, 49, &[(DATA, 512, WRITE)]), (513, OK));
+    assert_eq!(bench.request(IN, 50, &[(DATA, 512, WRITE)]), (1, IO_ERROR));
+    assert_eq!(bench.request(IN, 49, &[(DATA, 4096, WRITE)]), (1, IO_ERROR));
+    // A write makes it longer again.
+    assert_eq!(bench.request(OUT, 99, &[(DATA, 512, 0)]), (1, OK));
+    assert_eq!(bench.request(IN, 50, &[(DATA, 512, WRITE)]), (513, OK));
+}
+
+#[test]
+fn a_driver_that_cannot_flush_finds_every_write_done() {
+    let (mut bench, _, knobs) = memory(false);
+    bench.request(OUT, 0, &[(DATA, 512, 0)]);
+    assert_eq!(knobs.flushes.load(Ordering::Acquire), 0);
+    bench.start(0);
+    bench.request(OUT, 0, &[(DATA, 512, 0)]);
+    assert_eq!(knobs.flushes.load(Ordering::Acquire), 1);
+    assert_eq!(bench.piece(DISCARD, 0, 8, 0), UNSUPPORTED, "not agreed on");
+}
+
+#[test]
+fn discarded_and_zeroed_sectors_are_zero_and_the_file_stays_as_long() {
+    let (file, mut bench) = file(false);
+    assert_eq!(bench.piece(DISCARD, 8, 8, 0), OK);
+    assert_eq!(bench.piece(WRITE_ZEROES, 32, 3, 0), OK);
+    assert_eq!(bench.piece(WRITE_ZEROES, 99, 1, 1), OK);
+    assert_eq!(bench.piece(WRITE_ZEROES, 40, 0, 1), OK);
+    let bytes = std::fs::read(file.path()).unwrap();
+    assert_eq!(bytes.len(), 100 * 512 + 100);
+    for sector in 0..100_usize {
+        let expected = if matches!(sector, 8..16 | 32..35 | 99) { 0 } else { sector as u8 };
+        assert!(bytes[sector * 512..][..512].iter().all(|byte| *byte == expected), "sector {sector}");
+    }
+}
+
+#[test]
+fn a_reset_at_any_moment_leaves_the_rings_alone() {
+    let (mut bench, ..) = memory(false);
+    for _ in 0..20 {
+        bench.start(u64::MAX);
+        for _ in 0..20 {
+            bench.queue.add(&[(HEADER, 16, 0), (DATA, 4096, WRITE), (STATUS, 1, WRITE)]);
+        }
+        bench.driver.kick(0);
+        bench.driver.reset();
+        let mut before = vec![0; 0x2000];
+        bench.ram.read(RAM, &mut before).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        let mut after = vec![0; 0x2000];
+        bench.ram.read(RAM, &mut after).unwrap();
+        assert!(before == after, "no ring is touched after a reset");
+    }
+    bench.start(u64::MAX);
+    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), (513, OK));
+}
+
+#[test]
+fn requests_wait_while_the_thread_is_halted() {
+    let (mut bench, ..) = memory(false);
+    bench.function.device().halt();
+    bench.ram.write_obj(HEADER, &u64::from(IN)).unwrap();
+    bench.ram.write_obj(HEADER + 8, &0_u64).unwrap();
+    bench.queue.add(&[(HEADER, 16, 0), (DATA, 512, WRITE), (STATUS, 1, WRITE)]);
+    bench.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(5));
+    assert!(bench.queue.take_used().is_none());
+    let function = &bench.function;
+    function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
+    wait(|| bench.queue.take_used());
+}
+
+#[test]
+fn what_is_no_disk_is_refused() {
+    let open = |path: &std::path::Path, read_only| RawFile::open(path, read_only).unwrap_err();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    assert!(matches!(open(&path, false), OpenError::Open { .. }));
+    assert!(matches!(open(folder.path(), true), OpenError::Kind(_)));
+    assert!(matches!(open("/dev/zero".as_ref(), true), OpenError::Kind(_)));
+    std::fs::write(&path, [0; 511]).unwrap();
+    assert!(matches!(open(&path, false), OpenError::Empty { size: 511, .. }));
+}
+
+#[test]
+fn a_disk_that_is_written_has_one_user() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), [0; 512]).unwrap();
+    let writer = RawFile::open(file.path(), false).unwrap();
+    for read_only in [false, true] {
+        assert!(matches!(RawFile::open(file.path(), read_only), Err(OpenError::InUse(_))));
+    }
+    drop(writer);
+    let _reader = RawFile::open(file.path(), true).unwrap();
+    let _another = RawFile::open(file.path(), true).unwrap();
+    assert!(matches!(RawFile::open(file.path(), false), Err(OpenError::InUse(_))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a driver offers, it gets one answer or the device needs a reset; and the disk stays within its bounds.
+    #[test]
+    fn any_chain_is_answered_or_needs_a_reset(
+        kind in prop_oneof![0_u32..16, any::<u32>()],
+        sector in prop_oneof![0_u64..250, any::<u64>()],
+        buffers in prop::collection::vec(
+            (prop_oneof![Just(DATA), Just(HEADER), Just(STATUS), any::<u64>()],
+             prop_oneof![Just(0_u32), Just(1), Just(16), Just(512), 0_u32..5000, any::<u32>()],
+             prop_oneof![Just(0_u16), Just(WRITE)]),
+            0..6),
+    ) {
+        let (mut bench, bytes, _) = memory(false);
+        bench.ram.write_obj(HEADER, &u64::from(kind)).unwrap();
+        bench.ram.write_obj(HEADER + 8, &sector).unwrap();
+        let chain = [&[(HEADER, 16, 0)][..], &buffers].concat();
+        bench.queue.add(&chain);
+        bench.driver.kick(0);
+        wait(|| (bench.queue.take_used().is_some() || bench.needs_reset()).then_some(()));
+        prop_assert_eq!(bytes.lock().unwrap().len(), 200 * 512);
+    }
+}

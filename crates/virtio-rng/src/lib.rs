@@ -1,0 +1,152 @@
+//! The virtio entropy device (virtio 1.2, 5.4): **random bytes of the host's kernel, as many as the guest has room for.**
+//!
+//! [`Rng`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one queue, no features and no configuration, and works on
+//! a thread of its own.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use nerite_virtio::{
+    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Wakes, Worker, feature, lock,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// Virtio device and PCI class of an entropy device (no class of its own).
+const KIND: Kind = Kind { id: 4, class: 0xff_00_00 };
+/// Entries of the queue.
+const QUEUE_SIZE: u16 = 64;
+/// The most bytes for one request. A device may give fewer than there is room for (5.4.6.2), and Linux asks for 64.
+pub const MOST: usize = 4096;
+
+struct Live {
+    queue: Queue,
+    notifier: Arc<Notifier>,
+    chain: Chain,
+}
+
+struct Shared {
+    live: Mutex<Option<Live>>,
+    wake: Arc<Event>,
+}
+
+/// A virtio entropy device.
+pub struct Rng {
+    shared: Arc<Shared>,
+    worker: Mutex<Option<Worker>>,
+}
+
+impl Rng {
+    /// A device.
+    ///
+    /// # Errors
+    /// If the process or the host has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let shared = Shared { live: Mutex::new(None), wake: Arc::new(Event::new()?) };
+        Ok(Self { shared: Arc::new(shared), worker: Mutex::new(None) })
+    }
+
+    /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
+    ///
+    /// # Errors
+    /// If the host has no thread left, or `enter` fails.
+    pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
+        let wakes =
+            Wakes { kicks: kicks.clone(), notifier: notifier.clone(), other: self.shared.wake.clone() };
+        let shared = self.shared.clone();
+        let worker = Worker::start("rng".to_owned(), enter, wakes, move || shared.turn())?;
+        *lock(&self.worker) = Some(worker);
+        Ok(())
+    }
+
+    /// Ends the device's thread. Requests wait until [`Self::run`] is called again.
+    pub fn halt(&self) {
+        let worker = lock(&self.worker).take();
+        drop(worker);
+    }
+}
+
+impl Shared {
+    /// Serves one request. Returns whether there may be more.
+    fn turn(&self) -> bool {
+        let mut live = lock(&self.live);
+        let Some(live) = live.as_mut().filter(|live| !live.notifier.has_failed()) else { return false };
+        let done = live.serve();
+        done.unwrap_or_else(|error| {
+            log::warn!("the guest's driver of random numbers: {error}; the device needs a reset");
+            live.notifier.fail();
+            false
+        })
+    }
+}
+
+impl Live {
+    fn serve(&mut self) -> Result<bool, Box<dyn std::error::Error>> {
+        if !self.queue.pop(&mut self.chain)? {
+            return Ok(self.queue.enable_kicks()?);
+        }
+        let wanted = usize::try_from(self.chain.writable_bytes()).unwrap_or(usize::MAX).min(MOST);
+        let mut bytes = [0; MOST];
+        let bytes = bytes.get_mut(..wanted).unwrap_or_default();
+        let got = if bytes.is_empty() { 0 } else { getrandom(&mut *bytes, GetRandomFlags::empty())? };
+        let bytes = bytes.get(..got).unwrap_or_default();
+        let written = self.chain.copy_in(self.queue.ram(), 0, bytes);
+        self.queue.push(self.chain.head(), u32::try_from(written)?)?;
+        if self.queue.wants_interrupt()? {
+            self.notifier.queue(self.queue.index());
+        }
+        Ok(true)
+    }
+}
+
+impl Device for Rng {
+    fn kind(&self) -> Kind {
+        KIND
+    }
+
+    fn features(&self) -> u64 {
+        feature::INDIRECT_DESC | feature::EVENT_IDX
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn read_config(&self, _: u64, _: u8) -> u64 {
+        0
+    }
+
+    fn start(&self, session: Session) -> Result<(), StartError> {
+        let (queue, notifier) = (session.queue(0)?, session.notifier.clone());
+        *lock(&self.shared.live) = Some(Live { queue, notifier, chain: Chain::new() });
+        self.shared.wake.signal();
+        Ok(())
+    }
+
+    fn stop(&self) {
+        *lock(&self.shared.live) = None;
+    }
+}
+
+impl fmt::Debug for Rng {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rng").finish_non_exhaustive()
+    }
+}
