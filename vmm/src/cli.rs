@@ -14,6 +14,7 @@ use crate::affinity::Affinity;
 use crate::boot::BootArgs;
 use crate::containment::Containment;
 use crate::ctl::CtlArgs;
+use crate::devices::DeviceArgs;
 use crate::exit_code;
 use crate::observe::ObserveArgs;
 use crate::settings::{
@@ -199,6 +200,10 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "LINK[,OPTION=VALUE...]", help_heading = "Network")]
     #[arg(action = clap::ArgAction::Append)]
     pub net: Vec<CardSpec>,
+
+    /// Disks and other devices.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
 
     /// Write the guest's output to this file; `none` discards it, `-` is standard output [default: -]
     #[arg(short, long, value_name = "FILE|none|-", help_heading = "Guest", value_hint = ValueHint::FilePath)]

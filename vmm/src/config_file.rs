@@ -18,6 +18,7 @@ mod fields;
 use crate::affinity::Affinity;
 use crate::boot::BootTable;
 use crate::containment::Containment;
+use crate::devices::DeviceTable;
 use crate::settings::{CpuCount, EnvSetting, FileCount, OutputSetting, Settings};
 use crate::size::MemorySize;
 
@@ -154,6 +155,7 @@ struct Tables {
     guest: GuestTable,
     files: FilesTable,
     net: NetTable,
+    devices: DeviceTable,
     sandbox: Containment,
     uhyve: UhyveTable,
 }
@@ -269,7 +271,7 @@ impl UhyveTable {
 impl Tables {
     /// The settings, or which key comes under two names.
     fn settings(self) -> Result<Settings, String> {
-        let Tables { boot, memory, cpu, guest, files, net, sandbox, uhyve } = self;
+        let Tables { boot, memory, cpu, guest, files, net, devices, sandbox, uhyve } = self;
         let no_aslr = memory.no_aslr.map(|no_aslr| !no_aslr);
         let env = one("`env` and `env_vars` in [guest]", guest.env, guest.env_vars)?;
         Ok(Settings {
@@ -292,6 +294,7 @@ impl Tables {
             max_written: files.max_written,
             max_temporary: files.max_temporary,
             network: uhyve.net.into_iter().chain(net.cards).collect(),
+            devices: devices.into(),
             max_output_rate: guest.max_output_rate,
             max_log_lines: guest.max_log_lines,
             containment: sandbox,

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config_file;
 pub mod containment;
 pub mod ctl;
+pub mod devices;
 pub mod error;
 pub mod exit_code;
 pub mod logging;

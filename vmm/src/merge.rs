@@ -251,6 +251,7 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
         },
         mounts: settings.mounts,
         network: settings.network,
+        devices: settings.devices.config(),
         observe: nerite_machine::config::Observe::default(),
         file_limits: FileLimits {
             open_files: settings.max_open_files.map_or(limits.open_files, crate::settings::FileCount::get),

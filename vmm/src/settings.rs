@@ -11,6 +11,7 @@ use crate::affinity::Affinity;
 use crate::boot::BootArgs;
 use crate::cli::SettingsArgs;
 use crate::containment::Containment;
+use crate::devices::DeviceArgs;
 use crate::size::{MemorySize, SizeError, parse_bytes};
 
 /// One layer of settings. What is `None` or empty is left to the layer below.
@@ -54,6 +55,8 @@ pub struct Settings {
     pub max_temporary: Option<u64>,
     /// Network cards.
     pub network: Vec<CardSpec>,
+    /// Disks and other devices.
+    pub devices: DeviceArgs,
     /// How many bytes of output the guest may write in a second.
     pub max_output_rate: Option<NonZeroU64>,
     /// How many lines of the log may be about what the guest does wrong.
@@ -92,6 +95,7 @@ impl Settings {
             max_written: self.max_written.or(lower.max_written),
             max_temporary: self.max_temporary.or(lower.max_temporary),
             network: if self.network.is_empty() { lower.network } else { self.network },
+            devices: self.devices.over(lower.devices),
             max_output_rate: self.max_output_rate.or(lower.max_output_rate),
             max_log_lines: self.max_log_lines.or(lower.max_log_lines),
             containment: self.containment.over(lower.containment),
@@ -121,6 +125,7 @@ impl From<SettingsArgs> for Settings {
             max_written: args.max_written,
             max_temporary: args.max_temporary,
             network: args.net,
+            devices: args.devices,
             max_output_rate: args.max_output_rate,
             max_log_lines: args.max_log_lines,
             containment: args.containment,

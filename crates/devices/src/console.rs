@@ -64,6 +64,22 @@ impl Console {
         self.send(bytes)
     }
 
+    /// Writes whatever waits and then `bytes`, at most 4096, if the sink takes them without making the writer wait. Returns
+    /// whether it has; if not, try again when [`Console::sink`] takes more.
+    ///
+    /// # Errors
+    /// As [`Console::write`].
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<bool> {
+        let mut line = self.lock();
+        if !line.is_empty() {
+            if !self.takes_more()? {
+                return Ok(false);
+            }
+            self.flush_line(&mut line)?;
+        }
+        Ok(self.takes_more()? && self.send(bytes).map(|()| true)?)
+    }
+
     /// Writes one byte with its line: at the end of the line, or when the grace period is over.
     ///
     /// # Errors

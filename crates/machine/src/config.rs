@@ -9,6 +9,7 @@ pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount
 pub use nerite_loader::Protocol;
 pub use nerite_net::{Spec as CardSpec, SpecError as CardSpecError};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
+pub use nerite_virtio_blk::{Spec as DiskSpec, SpecError as DiskSpecError};
 
 /// The smallest guest memory size in bytes: 16 MiB.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -20,6 +21,8 @@ pub const DEFAULT_MEMORY: u64 = 64 << 20;
 pub const DEFAULT_PC_MEMORY: u64 = 256 << 20;
 /// The largest number of network cards: each has an interrupt line of its own.
 pub const MAX_CARDS: usize = 4;
+/// The largest number of disks.
+pub const MAX_DISKS: usize = 4;
 /// The largest number of vCPUs that can be asked for.
 pub const MAX_CPUS: u32 = 16;
 
@@ -45,6 +48,8 @@ pub struct Config {
     pub file_limits: FileLimits,
     /// Network cards, at most [`MAX_CARDS`].
     pub network: Vec<CardSpec>,
+    /// Disks, and other devices that only guests have which are not Hermit.
+    pub devices: DeviceConfig,
     /// Where the guest's console output goes.
     pub output: Output,
     /// How much the guest may write there and into the log.
@@ -65,6 +70,27 @@ pub struct BootConfig {
     /// The first of four ports by which a guest ends itself with an exit code, or `None` for no such device, but
     /// [`DebugExit::DEFAULT_PORT`] with multiboot.
     pub debug_exit: Option<u16>,
+}
+
+/// Virtio devices besides network cards.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeviceConfig {
+    /// Disks, at most [`MAX_DISKS`].
+    pub disks: Vec<DiskSpec>,
+    /// Whether there is a source of random numbers.
+    pub random: bool,
+    /// What the guest's input goes to.
+    pub console: ConsoleKind,
+}
+
+/// Which of a guest's lines its input goes to. Output comes from both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ConsoleKind {
+    /// The serial port, which is always there.
+    #[default]
+    Serial,
+    /// A virtio console, which is there then.
+    Virtio,
 }
 
 /// What is watched of a run, and what ends it. Whatever is off costs nothing.

@@ -168,6 +168,15 @@ pub enum Error {
         /// How many vCPUs there are.
         cpus: u32,
     },
+    /// A disk cannot be opened.
+    #[error(transparent)]
+    Disk(#[from] nerite_virtio_blk::OpenError),
+    /// More disks than there is room for.
+    #[error("{given} disks: pass --disk at most {} times", crate::config::MAX_DISKS)]
+    DiskCount {
+        /// How many were asked for.
+        given: usize,
+    },
     /// The process cannot be confined.
     #[error(transparent)]
     Sandbox(#[from] nerite_sandbox::Error),
@@ -248,6 +257,8 @@ impl Error {
             | Self::CpuCount { .. }
             | Self::CardCount { .. }
             | Self::CardQueues { .. }
+            | Self::Disk(_)
+            | Self::DiskCount { .. }
             | Self::MemoryTooSmall { .. }
             | Self::Affinity { .. }
             | Self::TooManyStrings { .. }

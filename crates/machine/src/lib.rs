@@ -68,6 +68,7 @@ pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network};
 pub use opened::Opened;
 pub use outcome::Outcome;
+pub use pc::DiskReport;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Remains, Running};
 pub use timeline::{Step, Timeline};

@@ -108,7 +108,7 @@ impl Machine {
 
         let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };
         let vm = Vm::new(&system, ram.clone(), &options)?;
-        let network = Network::new(Bridge::new(), links, &vm, &ram, plan.cpus)?;
+        let network = Network::new(Bridge::new(), links, &Arc::new(vm.interrupts()), &ram, plan.cpus)?;
         timeline.done("create the VM");
         let addresses = boot::addresses(&layout, &loaded);
         let tsc_deadline = system.has_tsc_deadline_timer();

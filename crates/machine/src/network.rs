@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use nerite_kvm::{Interrupts, MessageId, Vm};
+use nerite_kvm::{Interrupts, MessageId};
 use nerite_memory::GuestRam;
 use nerite_net::{Connection, Spec};
 use nerite_pci::{Bridge, Message, MessageRoutes, WINDOW};
@@ -50,12 +50,11 @@ impl Network {
     pub(crate) fn new(
         bridge: Bridge,
         links: Vec<Connection>,
-        vm: &Vm,
+        interrupts: &Arc<Interrupts>,
         ram: &Arc<GuestRam>,
         cpus: u32,
     ) -> Result<Self, Error> {
         let mut network = Self { bridge, cards: Vec::new() };
-        let interrupts = Arc::new(vm.interrupts());
         let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
         for (link, line) in links.into_iter().zip(LINES) {
             let queues = link.config.pairs;
@@ -138,14 +137,15 @@ impl fmt::Display for CardReport {
     }
 }
 
-/// Connects one card to KVM.
-struct Wires {
+/// Connects one device to KVM.
+pub(crate) struct Wires {
     interrupts: Arc<Interrupts>,
     messages: Vec<MessageId>,
 }
 
 impl Wires {
-    fn new(interrupts: Arc<Interrupts>, vectors: u32) -> Self {
+    /// For a device with so many message vectors.
+    pub(crate) fn new(interrupts: Arc<Interrupts>, vectors: u32) -> Self {
         let messages = (0..vectors).map_while(|_| interrupts.reserve_message()).collect();
         Self { interrupts, messages }
     }

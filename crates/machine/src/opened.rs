@@ -11,8 +11,9 @@ use nerite_loader::ImageSource;
 use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_vcpu::Tracer;
+use nerite_virtio_blk::RawFile;
 
-use crate::config::{Config, Output};
+use crate::config::{Config, ConsoleKind, MAX_DISKS, Output};
 use crate::{Error, Machine, Timeline, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
@@ -38,12 +39,13 @@ pub(crate) struct Rest {
     pub(crate) links: Vec<Connection>,
     /// Initial file systems or modules.
     pub(crate) initrd: Vec<ImageSource>,
+    pub(crate) disks: Vec<RawFile>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) timeline: Timeline,
 }
 
 impl Opened {
-    /// Opens what `config` names: the image, KVM, the mounts, the output and the network.
+    /// Opens what `config` names: the image, KVM, the mounts, the disks, the output and the network.
     ///
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
@@ -56,6 +58,7 @@ impl Opened {
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
+        let disks = open_disks(config)?;
         let system = System::open();
         timeline.done("open files and KVM");
         let rest = Rest {
@@ -67,6 +70,7 @@ impl Opened {
             tracer,
             links,
             initrd,
+            disks,
             confinement: None,
             timeline,
         };
@@ -94,7 +98,9 @@ impl Opened {
             sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
         let observe = &rest.config.observe;
         let debug = observe.debug.is_some() || observe.instruction_limit.is_some();
-        let policy = Policy { network: !rest.links.is_empty(), debug, ..policy.clone() };
+        let wanted = &rest.config.devices;
+        let devices = !rest.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
+        let policy = Policy { network: !rest.links.is_empty(), devices, debug, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(rest.confinement.insert(confinement).missing())
     }
@@ -106,6 +112,14 @@ impl Opened {
     pub fn build(self) -> Result<Machine, Error> {
         Machine::build(self)
     }
+}
+
+fn open_disks(config: &Config) -> Result<Vec<RawFile>, Error> {
+    let disks = &config.devices.disks;
+    if disks.len() > MAX_DISKS {
+        return Err(Error::DiskCount { given: disks.len() });
+    }
+    disks.iter().map(|spec| RawFile::open(&spec.path, spec.read_only).map_err(Error::from)).collect()
 }
 
 fn trace_file(path: &Path) -> Result<Tracer, Error> {

@@ -3,7 +3,7 @@
 use nerite_loader::{Image, Interface, Protocol};
 
 use crate::Error;
-use crate::config::{Config, DEFAULT_MEMORY, MAX_CPUS, MIN_MEMORY};
+use crate::config::{Config, ConsoleKind, DEFAULT_MEMORY, MAX_CPUS, MIN_MEMORY};
 
 /// What will be built: every choice is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,9 @@ impl Plan {
             ("--initrd", !config.boot.initrd.is_empty()),
             ("--cmdline", config.boot.command_line.is_some()),
             ("--debug-exit", config.boot.debug_exit.is_some()),
+            ("--disk", !config.devices.disks.is_empty()),
+            ("--rng", config.devices.random),
+            ("--console virtio", config.devices.console == ConsoleKind::Virtio),
         ];
         if let Some((option, _)) = only_others.into_iter().find(|(_, given)| *given) {
             return Err(Error::NotForThisGuest { option, protocol: Protocol::Hermit });

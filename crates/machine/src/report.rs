@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::CardReport;
+use crate::{CardReport, DiskReport};
 use nerite_vcpu::{Histogram, Kind, Statistics};
 
 use crate::Timeline;
@@ -24,6 +24,8 @@ pub struct Report {
     pub memory_size: u64,
     /// What each network card has done.
     pub cards: Vec<CardReport>,
+    /// What each disk has done.
+    pub disks: Vec<DiskReport>,
     /// What the start took, step by step.
     pub timeline: Option<Timeline>,
 }
@@ -118,6 +120,9 @@ impl fmt::Display for Report {
         for card in &self.cards {
             write!(f, "\n{card}")?;
         }
+        for disk in &self.disks {
+            write!(f, "\n{disk}")?;
+        }
         if let Some(more) = ports.len().checked_sub(MAX_PORTS).filter(|more| *more > 0) {
             writeln!(f, "and {more} more")?;
         }
@@ -164,6 +169,7 @@ mod tests {
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
             cards: Vec::new(),
+            disks: Vec::new(),
             timeline: None,
         }
     }

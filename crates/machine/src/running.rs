@@ -188,13 +188,14 @@ impl Running {
         }
     }
 
-    /// Starts handing on what is typed, if the guest has a serial port.
+    /// Starts handing on what is typed, if the guest has something that takes it.
     fn start_keyboard(&mut self) -> std::io::Result<()> {
         let Guest::Pc(pc) = &mut self.guest else { return Ok(()) };
         let Some(keyboard) = pc.keyboard.take() else { return Ok(()) };
-        let (platform, shared) = (pc.platform.clone(), self.handle.shared.clone());
+        let line = pc.devices.console().unwrap_or_else(|| pc.platform.serial.clone());
+        let shared = self.handle.shared.clone();
         let thread = thread::Builder::new().name("input".to_owned()).spawn(move || {
-            match keyboard.run(&platform.serial, &shared.stop_event) {
+            match keyboard.run(&*line, &shared.stop_event) {
                 Ok(Ended::Source | Ended::Stopped) => {}
                 Ok(Ended::Escape) => shared.finish(u32::MAX, End::Left),
                 // A guest can do without, as it does at the input's end.
@@ -242,6 +243,10 @@ impl Running {
         // No vCPU runs any more, so nobody waits for a frame.
         self.handle.network.halt();
         report.cards = self.handle.network.report();
+        if let Guest::Pc(pc) = &self.guest {
+            pc.devices.halt();
+            report.disks = pc.devices.report();
+        }
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         if self.statistics {

@@ -144,6 +144,7 @@ pub fn enter<'a>(
                 files: has(|rights| rights != Rights::Remove),
                 control: policy.debug || has(|rights| rights == Rights::Remove),
                 network: policy.network,
+                devices: policy.devices,
                 debug: policy.debug,
             };
             let filters = Filters::new(features, seccomp == Seccomp::Log);

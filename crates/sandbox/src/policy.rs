@@ -97,6 +97,8 @@ pub struct Policy {
     pub chroot: Option<PathBuf>,
     /// Whether there are network cards.
     pub network: bool,
+    /// Whether there are other devices with a thread of their own, such as disks.
+    pub devices: bool,
     /// Let a debugger work on it.
     pub debug: bool,
     /// The largest number of open files from now on, at most what could be set now; `None` for what it is now.

@@ -19,10 +19,12 @@ pub enum Kind {
     Vcpu,
     /// A thread that answers the control socket or a debugger.
     Control,
+    /// A thread that works on the queues of a disk or of another device like it.
+    Device,
 }
 
 /// All kinds.
-pub(crate) const KINDS: [Kind; 3] = [Kind::Main, Kind::Vcpu, Kind::Control];
+pub(crate) const KINDS: [Kind; 4] = [Kind::Main, Kind::Vcpu, Kind::Control, Kind::Device];
 
 /// What a process does that not every one does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,10 +37,12 @@ pub(crate) struct Features {
     pub(crate) network: bool,
     /// Answering a debugger.
     pub(crate) debug: bool,
+    /// Working on the queues of disks and of other devices like them.
+    pub(crate) devices: bool,
 }
 
 /// How many combinations there are.
-pub(crate) const COMBINATIONS: usize = 16;
+pub(crate) const COMBINATIONS: usize = 32;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
@@ -48,6 +52,7 @@ impl Features {
             control: index & 2 != 0,
             network: index & 4 != 0,
             debug: index & 8 != 0,
+            devices: index & 16 != 0,
         })
     }
 
@@ -57,6 +62,7 @@ impl Features {
             | (self.control as usize) << 1
             | (self.network as usize) << 2
             | (self.debug as usize) << 3
+            | (self.devices as usize) << 4
     }
 }
 
@@ -115,14 +121,16 @@ pub(crate) const REFUSED: &[(i64, i32)] = &[
 /// What a thread of this kind may do.
 pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let mut rules = Vec::new();
-    if kind != Kind::Control {
+    // It runs a vCPU, or has to have what those need that do.
+    let runs = matches!(kind, Kind::Main | Kind::Vcpu);
+    if runs {
         rules.extend_from_slice(RUNNING);
     }
     rules.extend_from_slice(COMMON);
-    if features.files && kind != Kind::Control {
+    if features.files && runs {
         rules.extend_from_slice(FILES);
     }
-    if features.control && kind != Kind::Vcpu {
+    if features.control && matches!(kind, Kind::Main | Kind::Control) {
         let already = |rule: &&Rule| {
             features.network && kind == Kind::Main && NETWORK.iter().any(|other| other.call == rule.call)
         };
@@ -131,10 +139,16 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
             rules.push(REMOVE);
         }
     }
-    if features.network && kind != Kind::Control {
+    if features.network && runs {
         rules.extend_from_slice(NETWORK);
     }
-    if features.debug {
+    if (features.network || features.devices) && runs {
+        rules.push(WIRES);
+    }
+    if features.devices && matches!(kind, Kind::Main | Kind::Device) {
+        rules.extend_from_slice(DISKS);
+    }
+    if features.debug && kind != Kind::Device {
         rules.push(if kind == Kind::Control { DEBUGGER } else { DEBUGGED });
         if kind == Kind::Main {
             rules.push(DEBUGGER);
@@ -143,7 +157,7 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     if kind == Kind::Main {
         rules.extend_from_slice(MAIN);
     }
-    if features.network && kind == Kind::Vcpu {
+    if (features.network || features.devices) && kind == Kind::Vcpu {
         rules.push(EVENT);
     }
     rules
@@ -287,16 +301,20 @@ const DEBUGGED: Rule =
 
 const EVENT: Rule = any(libc::SYS_eventfd2);
 
-/// Network cards: their queues and interrupts are connected when the guest's driver says so, on the thread of its vCPU.
+/// Queues and interrupts of devices are connected when the guest's driver says so, on the thread of its vCPU.
+const WIRES: Rule = when(libc::SYS_ioctl, &[OneOf(1, &[kvm::IRQFD, kvm::IOEVENTFD, kvm::SET_GSI_ROUTING])]);
+
+/// Disks: between a place in a file and guest memory, making it stay, and taking room or giving it back.
+const DISKS: &[Rule] =
+    &[any(libc::SYS_preadv), any(libc::SYS_pwritev), any(libc::SYS_fdatasync), any(libc::SYS_fallocate)];
+
+/// Network cards: taps, the host's kernel as a network card, and the loops of the cards' threads.
 const NETWORK: &[Rule] = &[
     when(
         libc::SYS_ioctl,
         &[OneOf(
             1,
             &[
-                kvm::IRQFD,
-                kvm::IOEVENTFD,
-                kvm::SET_GSI_ROUTING,
                 // TUNSETOFFLOAD, TUNSETVNETHDRSZ and TUNSETQUEUE of `<linux/if_tun.h>`.
                 0x4004_54d0,
                 0x4004_54d8,
@@ -317,7 +335,6 @@ const NETWORK: &[Rule] = &[
             ],
         )],
     ),
-    // The loops of the cards' threads.
     any(libc::SYS_epoll_create1),
     any(libc::SYS_epoll_ctl),
     any(libc::SYS_epoll_wait),

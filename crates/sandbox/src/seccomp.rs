@@ -46,11 +46,12 @@ impl Filters {
 
     /// The filter of a kind of threads as the build script made it.
     fn program(&self, kind: Kind) -> &'static [Instruction] {
-        let [main, vcpu, control] = &PROGRAMS;
+        let [main, vcpu, control, device] = &PROGRAMS;
         let programs = match kind {
             Kind::Main => main,
             Kind::Vcpu => vcpu,
             Kind::Control => control,
+            Kind::Device => device,
         };
         // Both are as many as there are combinations.
         programs.get(self.features.index()).copied().unwrap_or_default()

@@ -33,8 +33,9 @@ fn verdict(program: &[Instruction], call: i64, arguments: [u64; 6]) -> u32 {
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
-const NONE: Features = Features { files: false, control: false, network: false, debug: false };
-const ALL: Features = Features { files: true, control: true, network: true, debug: true };
+const NONE: Features =
+    Features { files: false, control: false, network: false, debug: false, devices: false };
+const ALL: Features = Features { files: true, control: true, network: true, debug: true, devices: true };
 
 fn judge(kind: Kind, features: Features, call: i64, arguments: [u64; 6]) -> u32 {
     verdict(&Filters::new(features, false).adapted(kind), call, arguments)
@@ -121,6 +122,20 @@ fn arguments_are_looked_at() {
     // TUNSETIFF attaches a tap to another interface.
     assert_eq!(judge(Kind::Main, ALL, libc::SYS_ioctl, ioctl(0x4004_54ca)), TRAP);
     assert_eq!(judge(Kind::Control, ALL, libc::SYS_ioctl, ioctl(rules::kvm::RUN)), TRAP);
+    let device = |call, arguments| judge(Kind::Device, ALL, call, arguments);
+    assert_eq!(device(libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(device(libc::SYS_ioctl, ioctl(rules::kvm::RUN)), TRAP);
+    assert_eq!(device(libc::SYS_ioctl, ioctl(rules::kvm::IRQFD)), TRAP);
+    for call in
+        [libc::SYS_openat2, libc::SYS_accept4, libc::SYS_unlinkat, libc::SYS_recvfrom, libc::SYS_execve]
+    {
+        assert_eq!(device(call, [0; 6]), TRAP, "{call}");
+    }
+    assert_eq!(vcpu(libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), TRAP);
+    assert_eq!(judge(Kind::Vcpu, ALL, libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), TRAP);
+    let disks = Features { devices: true, ..NONE };
+    assert_eq!(judge(Kind::Vcpu, disks, libc::SYS_ioctl, ioctl(rules::kvm::IOEVENTFD)), ALLOW);
+    assert_eq!(judge(Kind::Vcpu, disks, libc::SYS_recvfrom, [0; 6]), TRAP);
     // Filters are loaded once a thread, by the main thread's rules.
     assert_eq!(vcpu(libc::SYS_seccomp, [1, 0, 0, 0, 0, 0]), TRAP);
 }

@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         address: 0xc000_0000,
         line: 11,
     };
-    let function = Arc::new(VirtioPci::new(Arc::new(Console::new(output)?), wiring)?);
-    function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())))?;
+    let function = Arc::new(VirtioPci::new(Arc::new(Console::new()?), wiring)?);
+    function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output)?;
     let driver = Driver::new(function.clone());
     driver.negotiate(0);
     let rings = [Rings::at(RAM, 8), Rings::at(RAM + 0x1000, 8)];

@@ -82,13 +82,19 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console whose output goes to `output`.
+    /// A console. Output waits until [`Self::run`].
     ///
     /// # Errors
     /// If the process or the host has no descriptor left.
-    pub fn new(output: Output) -> io::Result<Self> {
-        let port =
-            Port { output, has_failed: false, live: None, chain: Chain::new(), sent: 0, is_sending: false };
+    pub fn new() -> io::Result<Self> {
+        let port = Port {
+            output: Box::new(|_| Ok(())),
+            has_failed: false,
+            live: None,
+            chain: Chain::new(),
+            sent: 0,
+            is_sending: false,
+        };
         let shared = Shared {
             port: Mutex::new(port),
             input: Mutex::new(VecDeque::new()),
@@ -98,11 +104,19 @@ impl Console {
         Ok(Self { shared: Arc::new(shared), worker: Mutex::new(None) })
     }
 
-    /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
+    /// Starts the device's thread, which calls `enter` first and then hands output to `output`. `notifier` and `kicks` are those
+    /// of its transport.
     ///
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
-    pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
+    pub fn run(
+        &self,
+        notifier: &Arc<Notifier>,
+        kicks: &Arc<[Event]>,
+        enter: Enter,
+        output: Output,
+    ) -> io::Result<()> {
+        lock(&self.shared.port).output = output;
         let wakes =
             Wakes { kicks: kicks.clone(), notifier: notifier.clone(), other: self.shared.wake.clone() };
         let shared = self.shared.clone();

@@ -48,9 +48,9 @@ impl Bench {
             address: 0xc000_0000,
             line: 11,
         };
-        let console = Arc::new(Console::new(output).unwrap());
+        let console = Arc::new(Console::new().unwrap());
         let function = Arc::new(VirtioPci::new(console, wiring).unwrap());
-        function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
+        function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output).unwrap();
         Self { ram, driver: Driver::new(function.clone()), function, written }
     }
 

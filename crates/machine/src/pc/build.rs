@@ -12,6 +12,7 @@ use nerite_loader::{GuestImage, ImageSource, Limits, Protocol};
 use nerite_memory::{Backing, GuestRam};
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::devices::{Devices, Place};
 use super::load::{self, InitFile};
 use super::plan::PcPlan;
 use super::platform::{Parts, PcPlatform, ports};
@@ -24,7 +25,9 @@ use crate::{Error, Machine};
 
 /// Builds the machine for an image that is not Hermit's.
 pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
-    let Rest { config, system, output, input, initrd, tracer, links, confinement, mut timeline, .. } = rest;
+    let Rest {
+        config, system, output, input, initrd, disks, tracer, links, confinement, mut timeline, ..
+    } = rest;
     let plan = PcPlan::new(&config, image)?;
     let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let stop_event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
@@ -43,7 +46,11 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     timeline.done("load the kernel");
     let options = Options { pit: true, power_management: config.cpus.power_management };
     let vm = Vm::new(&system, ram.clone(), &options)?;
-    let network = Network::new(load::bridge(), links, &vm, &ram, plan.cpus)?;
+    let interrupts = Arc::new(vm.interrupts());
+    let network = Network::new(load::bridge(), links, &interrupts, &ram, plan.cpus)?;
+    let mut bridge = network.bridge().clone();
+    let mut place = Place { bridge: &mut bridge, interrupts: &interrupts, ram: &ram, first: network.len() };
+    let devices = Devices::new(&config.devices, disks, &mut place)?;
     timeline.done("create the VM");
     let host_cpuid = system.supported_cpuid()?;
     let tsc_deadline = system.has_tsc_deadline_timer();
@@ -71,9 +78,9 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
         stopping: stopping.clone(),
         debug_exit: config.boot.debug_exit.or_else(|| default_debug_exit(image)),
     };
-    let platform = Arc::new(PcPlatform::new(&plan, parts, network.bridge())?);
+    let platform = Arc::new(PcPlatform::new(&plan, parts, &bridge)?);
     let keyboard = input.map(Keyboard::new);
-    let guest = Guest::Pc(Pc { platform, kernel: loaded.kernel, keyboard });
+    let guest = Guest::Pc(Pc { platform, kernel: loaded.kernel, keyboard, devices });
     timeline.done("describe the machine");
     let (affinity, observe) = (config.cpus.affinity, config.observe);
     Ok(Machine {

@@ -24,7 +24,7 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
         stopping: Arc::new(AtomicBool::new(false)),
         debug_exit: Some(0xf4),
     };
-    let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new() };
+    let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new(), lines: Vec::new() };
     let platform = Arc::new(PcPlatform::new(&plan, parts, pci).unwrap());
     (PcDispatcher::new(platform, None), output)
 }

@@ -1,10 +1,11 @@
-//! What is typed, on its way to the guest's serial port.
+//! What is typed, on its way to the guest's serial port or virtio console.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nerite_devices::Escape;
 use nerite_devices::pc::Serial;
+use nerite_virtio_console::Console as VirtioConsole;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::isatty;
@@ -13,6 +14,44 @@ use rustix::termios::isatty;
 const CHUNK: usize = 256;
 /// How long a guest that takes no input, and may do so without telling, is left alone before it is tried again.
 const TRY_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// What takes a guest's input.
+pub(crate) trait Line: Send + Sync {
+    /// Hands input to the guest and says how much of it was taken.
+    fn enqueue(&self, bytes: &[u8]) -> usize;
+    /// Readable when there is room again.
+    fn room(&self) -> BorrowedFd<'_>;
+    /// Makes [`Self::room`] unreadable until there is room again.
+    fn acknowledge(&self);
+}
+
+impl Line for Serial {
+    fn enqueue(&self, bytes: &[u8]) -> usize {
+        self.enqueue(bytes)
+    }
+
+    fn room(&self) -> BorrowedFd<'_> {
+        self.room()
+    }
+
+    fn acknowledge(&self) {
+        self.acknowledge();
+    }
+}
+
+impl Line for VirtioConsole {
+    fn enqueue(&self, bytes: &[u8]) -> usize {
+        self.enqueue(bytes)
+    }
+
+    fn room(&self) -> BorrowedFd<'_> {
+        self.room()
+    }
+
+    fn acknowledge(&self) {
+        self.acknowledge();
+    }
+}
 
 /// Where the guest's input comes from.
 #[derive(Debug)]
@@ -45,16 +84,16 @@ impl Keyboard {
     }
 
     /// Hands on what is typed until there is no more, or `stop` becomes readable.
-    pub(crate) fn run(mut self, serial: &Serial, stop: &OwnedFd) -> io::Result<Ended> {
+    pub(crate) fn run(mut self, line: &dyn Line, stop: &OwnedFd) -> io::Result<Ended> {
         let mut waiting: Vec<u8> = Vec::new();
         loop {
             // Room that comes about after this makes the event readable again.
-            serial.acknowledge();
-            let taken = serial.enqueue(&waiting);
+            line.acknowledge();
+            let taken = line.enqueue(&waiting);
             waiting.drain(..taken.min(waiting.len()));
             let (event, timeout) = match waiting.is_empty() {
                 true => (self.source.as_fd(), None),
-                false => (serial.room(), Some(&TRY_AGAIN)),
+                false => (line.room(), Some(&TRY_AGAIN)),
             };
             let mut polled = [
                 PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),

@@ -13,7 +13,6 @@ use nerite_pci::{Bridge, HostBridge, WINDOW};
 
 use super::plan::PcPlan;
 use crate::Error;
-use crate::network::LINES;
 
 /// How much the boot page tables map: 4 GiB.
 const IDENTITY_MAP_END: u64 = 4 << 30;
@@ -81,7 +80,7 @@ fn write_tables(plan: &PcPlan, ram: &GuestRam) -> Result<(), Error> {
     }
     ram.write(pc::EBDA, &mp_table::bytes(pc::EBDA, plan.cpus)).map_err(writing("the MP table"))?;
     let window = (low_32(*WINDOW.start()), low_32(*WINDOW.end()));
-    let pci = acpi::Pci { window, first_slot: FIRST_CARD_SLOT, lines: LINES.to_vec() };
+    let pci = acpi::Pci { window, first_slot: FIRST_CARD_SLOT, lines: plan.lines.clone() };
     let tables = acpi::Machine { cpus: plan.cpus, legacy: true, pci: Some(pci) }.tables();
     ram.write(acpi::RSDP, &tables).map_err(writing("the ACPI tables"))
 }

@@ -1,6 +1,7 @@
 //! Machines for kernels that know nothing of Hermit: Linux, PVH and multiboot kernels find a small PC.
 
 mod build;
+mod devices;
 mod dispatch;
 mod input;
 mod load;
@@ -8,6 +9,8 @@ mod plan;
 mod platform;
 
 pub(crate) use build::build;
+pub(crate) use devices::Devices;
+pub use devices::DiskReport;
 pub(crate) use dispatch::PcDispatcher;
 pub(crate) use input::{Ended, Keyboard};
 pub(crate) use platform::PcPlatform;
@@ -23,4 +26,5 @@ pub(crate) struct Pc {
     pub(crate) kernel: Range<u64>,
     /// What is typed for it.
     pub(crate) keyboard: Option<Keyboard>,
+    pub(crate) devices: Devices,
 }

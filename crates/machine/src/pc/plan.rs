@@ -2,12 +2,11 @@
 
 use nerite_loader::{GuestImage, Protocol};
 
+use super::devices;
 use crate::Error;
-use crate::config::{Config, DEFAULT_PC_MEMORY};
+use crate::config::{Config, ConsoleKind, DEFAULT_PC_MEMORY};
+use crate::network::LINES;
 use crate::plan;
-
-/// What a Linux kernel is told if nobody says anything: to talk on the serial port.
-const DEFAULT_LINUX_COMMAND_LINE: &str = "console=ttyS0";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PcPlan {
@@ -15,6 +14,8 @@ pub(crate) struct PcPlan {
     pub(crate) memory: u64,
     pub(crate) cpus: u32,
     pub(crate) command_line: String,
+    /// The interrupt lines of the PCI slots after the host bridge: of network cards, then of other devices.
+    pub(crate) lines: Vec<u8>,
 }
 
 impl PcPlan {
@@ -30,11 +31,14 @@ impl PcPlan {
         }
         let given = plan::check(config, config.memory.size.unwrap_or(DEFAULT_PC_MEMORY), config.cpus.count)?;
         let (memory, cpus) = given;
-        Ok(Self { memory, cpus, command_line: command_line(config, protocol) })
+        let cards = LINES.into_iter().take(config.network.len());
+        let lines = cards.chain(devices::LINES).collect();
+        Ok(Self { memory, cpus, command_line: command_line(config, protocol), lines })
     }
 }
 
-/// What was given with `--cmdline`, then the words after the image. A multiboot kernel's begins with its own name.
+/// What was given with `--cmdline`, then the words after the image. A multiboot kernel's begins with its own name. Linux is told to talk
+/// where its input comes from, if nobody says anything.
 fn command_line(config: &Config, protocol: Protocol) -> String {
     let mut words: Vec<String> = Vec::new();
     if protocol == Protocol::Multiboot {
@@ -43,7 +47,11 @@ fn command_line(config: &Config, protocol: Protocol) -> String {
     words.extend(config.boot.command_line.clone().filter(|text| !text.is_empty()));
     words.extend(config.guest.app_args.iter().cloned());
     if words.is_empty() && config.boot.command_line.is_none() && protocol != Protocol::Multiboot {
-        words.push(DEFAULT_LINUX_COMMAND_LINE.to_owned());
+        let line = match config.devices.console {
+            ConsoleKind::Serial => "console=ttyS0",
+            ConsoleKind::Virtio => "console=hvc0",
+        };
+        words.push(line.to_owned());
     }
     words.join(" ")
 }
@@ -63,6 +71,9 @@ mod tests {
     fn the_command_line_is_what_was_given_and_then_the_words() {
         let line = |config: &Config, protocol| command_line(config, protocol);
         assert_eq!(line(&config(None, &[]), Protocol::Linux), "console=ttyS0");
+        let mut virtio = config(None, &[]);
+        virtio.devices.console = ConsoleKind::Virtio;
+        assert_eq!(line(&virtio, Protocol::Linux), "console=hvc0");
         assert_eq!(line(&config(Some(""), &[]), Protocol::Linux), "");
         assert_eq!(line(&config(Some("a b"), &["c"]), Protocol::Pvh), "a b c");
         assert_eq!(line(&config(None, &["quiet"]), Protocol::Linux), "quiet");

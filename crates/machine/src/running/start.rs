@@ -91,6 +91,12 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     if !alone {
         running.console.watch().map_err(Error::host("creating an eventfd"))?;
     }
+    if let Guest::Pc(pc) = &running.guest
+        && let Err(error) = pc.devices.run(&pc.platform, &running.handle.shared)
+    {
+        running.abandon();
+        return Err(error);
+    }
     running.start_vcpus(vcpus, affinity, &layers)?;
     if let Err(source) = running.start_keyboard() {
         running.abandon();

@@ -26,6 +26,7 @@ fn policy() -> Policy {
         user: variable("USER").map(|user| user.parse().unwrap()),
         chroot: variable("CHROOT").map(Into::into),
         network: variable("NETWORK").is_some(),
+        devices: false,
         debug: variable("DEBUG").is_some(),
         open_files: Some(100),
     }
