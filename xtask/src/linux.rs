@@ -43,6 +43,13 @@ pub(crate) fn build() -> Result<PathBuf> {
     let mut files = Files::default();
     files.add(busybox, Path::new("/bin/busybox"))?;
     files.add(&paths::root().join("tests/linux/init"), Path::new("/init"))?;
+    let mut names = String::new();
+    for (name, file) in &kernel.guest_modules {
+        files.add(file, &Path::new("/modules").join(name))?;
+        names.push_str(name);
+        names.push('\n');
+    }
+    files.add_text("/modules/list", names);
     files.write(&folder.join("initramfs"))?;
     fs::write(folder.join("multiboot"), multiboot()).context("cannot write the multiboot kernel")?;
     fs::write(folder.join("pvh"), pvh()).context("cannot write the PVH kernel")?;

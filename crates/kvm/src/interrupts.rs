@@ -119,6 +119,14 @@ impl Interrupts {
             .map_err(Error::call("KVM_IRQFD(RESAMPLE)"))
     }
 
+    /// Raises or lowers line `line` (0 to 23) of the interrupt controllers.
+    ///
+    /// # Errors
+    /// If KVM refuses.
+    pub fn set_line(&self, line: u32, level: bool) -> Result<(), Error> {
+        self.fd.set_irq_line(line, level).map_err(Error::call("KVM_IRQ_LINE"))
+    }
+
     /// From now on a write of any width at the guest-physical `address`, where there is no RAM, signals `event`, and nothing
     /// else.
     ///

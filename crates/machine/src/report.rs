@@ -117,14 +117,14 @@ impl fmt::Display for Report {
         for (port, count) in ports.iter().take(MAX_PORTS) {
             writeln!(f, "{:<18} {count:>10}", format!("{port:#06x}"))?;
         }
+        if let Some(more) = ports.len().checked_sub(MAX_PORTS).filter(|more| *more > 0) {
+            writeln!(f, "and {more} more")?;
+        }
         for card in &self.cards {
             write!(f, "\n{card}")?;
         }
         for disk in &self.disks {
             write!(f, "\n{disk}")?;
-        }
-        if let Some(more) = ports.len().checked_sub(MAX_PORTS).filter(|more| *more > 0) {
-            writeln!(f, "and {more} more")?;
         }
         Ok(())
     }

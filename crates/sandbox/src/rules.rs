@@ -180,6 +180,8 @@ const RUNNING: &[Rule] = &[when(
             kvm::SET_REGS,
             kvm::GET_SREGS,
             kvm::SET_SREGS,
+            // The ports of a test kernel that are interrupt lines.
+            kvm::IRQ_LINE,
         ],
     )],
 )];

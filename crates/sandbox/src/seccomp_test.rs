@@ -174,6 +174,7 @@ fn kvm_has_these_numbers() {
         (rules::kvm::SET_USER_MEMORY_REGION, size(size_of::<kvm_userspace_memory_region>())),
         (rules::kvm::REGISTER_COALESCED_MMIO, size(size_of::<kvm_coalesced_mmio_zone>())),
         (rules::kvm::SET_GSI_ROUTING, size(size_of::<kvm_irq_routing>())),
+        (rules::kvm::IRQ_LINE, size(size_of::<kvm_irq_level>())),
         (rules::kvm::IRQFD, size(size_of::<kvm_irqfd>())),
         (rules::kvm::IOEVENTFD, size(size_of::<kvm_ioeventfd>())),
         (rules::kvm::CREATE_PIT2, size(size_of::<kvm_pit_config>())),

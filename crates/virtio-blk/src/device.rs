@@ -156,7 +156,7 @@ impl Device for Blk {
     fn start(&self, session: Session) -> Result<(), StartError> {
         let live = Live {
             queue: session.queue(0)?,
-            notifier: session.notifier.clone(),
+            notifier: session.notifier,
             features: session.features,
             chain: Chain::new(),
         };

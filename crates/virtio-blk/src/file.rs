@@ -14,7 +14,7 @@ use crate::disk::{Disk, Range, SECTOR};
 use crate::vectors;
 
 /// How much is zeroed at once where the file system cannot do it by itself.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file cannot be a disk.
 #[derive(Debug, thiserror::Error)]

@@ -72,7 +72,7 @@ impl Server<'_> {
         let Some(room) = writable.checked_sub(1).filter(|_| readable >= HEADER) else {
             return Err(Malformed { readable, writable });
         };
-        let mut header = [0; HEADER as usize];
+        let mut header = [0; 16];
         chain.copy_out(self.ram, 0, &mut header);
         let [k0, k1, k2, k3, _, _, _, _, s0, s1, s2, s3, s4, s5, s6, s7] = header;
         let kind = u32::from_le_bytes([k0, k1, k2, k3]);
@@ -174,7 +174,7 @@ impl Server<'_> {
         if data != DISCARD {
             return Err(Failure::NotAllowed("not one piece of the disk"));
         }
-        let mut bytes = [0; DISCARD as usize];
+        let mut bytes = [0; 16];
         chain.copy_out(self.ram, HEADER, &mut bytes);
         let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
         let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);

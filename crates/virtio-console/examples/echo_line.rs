@@ -29,6 +29,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     driver.ready();
     let [mut receive, mut transmit] = rings.map(|rings| FakeQueue::new(ram.clone(), rings));
 
+    // Input waits until the guest has written something.
+    ram.write(RAM + 0x2000, b"? ")?;
+    transmit.add(&[(RAM + 0x2000, 2, 0)]);
+    driver.kick(1);
+    while transmit.take_used().is_none() {
+        std::thread::yield_now();
+    }
     function.device().enqueue(b"a line for the guest\n");
     receive.add(&[(RAM + 0x2000, 100, WRITE)]);
     driver.kick(0);

@@ -3,7 +3,8 @@
 //!
 //! * [`Console`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one port, and works on a thread of its own.
 //! * Output goes to a function, [`Output`], which may wait: the guest is then held up at its next full queue, and no vCPU waits.
-//! * Input is handed in with [`Console::enqueue`], which takes what there is room for and no more.
+//! * Input is handed in with [`Console::enqueue`], which takes what there is room for and no more. It waits until the guest has written
+//!   something: drivers such as Linux' throw away what comes while they set themselves up.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -65,6 +66,8 @@ struct Port {
     /// How much of `chain` is out already, and whether there is more.
     sent: u64,
     is_sending: bool,
+    /// Whether the driver has written anything.
+    has_spoken: bool,
 }
 
 struct Shared {
@@ -94,6 +97,7 @@ impl Console {
             chain: Chain::new(),
             sent: 0,
             is_sending: false,
+            has_spoken: false,
         };
         let shared = Shared {
             port: Mutex::new(port),
@@ -160,11 +164,13 @@ impl Shared {
         let mut port = lock(&self.port);
         let port = &mut *port;
         let Some(live) = port.live.as_mut().filter(|live| !live.notifier.has_failed()) else { return false };
-        let moved = self.receive(live, &mut port.chain, port.is_sending).and_then(|()| {
-            let Port { output, has_failed, live: Some(live), chain, sent, is_sending } = port else {
+        let moved = self.receive(live, &mut port.chain, port.is_sending || !port.has_spoken).and_then(|()| {
+            let Port { output, has_failed, live: Some(live), chain, sent, is_sending, has_spoken } = port
+            else {
                 return Ok(false);
             };
             live.transmit(chain, sent, is_sending, &mut |bytes| {
+                *has_spoken |= !bytes.is_empty();
                 if !*has_failed && let Err(error) = output(bytes) {
                     log::error!("the guest's console output cannot be written: {error}");
                     *has_failed = true;
@@ -178,10 +184,13 @@ impl Shared {
         })
     }
 
-    /// Gives the guest what was typed. `is_busy` says that `chain` is in use; then that comes first.
+    /// Gives the guest what was typed. `is_busy` says that something else comes first.
     fn receive(&self, live: &mut Live, chain: &mut Chain, is_busy: bool) -> Result<(), QueueError> {
         let mut given = false;
-        while !is_busy {
+        if is_busy {
+            return Ok(());
+        }
+        loop {
             let mut input = lock(&self.input);
             if input.is_empty() {
                 break;
@@ -259,7 +268,7 @@ impl Device for Console {
     fn start(&self, session: Session) -> Result<(), StartError> {
         let (receive, transmit) = (session.queue(RECEIVE)?, session.queue(TRANSMIT)?);
         let mut port = lock(&self.shared.port);
-        port.live = Some(Live { receive, transmit, notifier: session.notifier.clone() });
+        port.live = Some(Live { receive, transmit, notifier: session.notifier });
         drop(port);
         self.shared.wake.signal();
         Ok(())
@@ -267,7 +276,7 @@ impl Device for Console {
 
     fn stop(&self) {
         let mut port = lock(&self.shared.port);
-        (port.live, port.is_sending) = (None, false);
+        (port.live, port.is_sending, port.has_spoken) = (None, false, false);
     }
 }
 

@@ -36,7 +36,11 @@ impl Bench {
     fn new() -> Self {
         let written = Arc::new(Mutex::new(Vec::new()));
         let sink = written.clone();
-        Self::with(Box::new(move |bytes| Ok(sink.lock().unwrap().extend_from_slice(bytes))), written)
+        let output = move |bytes: &[u8]| {
+            sink.lock().unwrap().extend_from_slice(bytes);
+            Ok(())
+        };
+        Self::with(Box::new(output), written)
     }
 
     fn with(output: nerite_virtio_console::Output, written: Arc<Mutex<Vec<u8>>>) -> Self {
@@ -68,6 +72,13 @@ impl Bench {
         })
     }
 
+    /// The guest writes something: it is ready for input.
+    fn speak(&self, transmit: &mut FakeQueue) {
+        transmit.add(&[(DATA, 1, 0)]);
+        self.driver.kick(1);
+        wait(|| transmit.take_used());
+    }
+
     fn needs_reset(&self) -> bool {
         self.driver.status() & status::DEVICE_NEEDS_RESET != 0
     }
@@ -94,15 +105,20 @@ fn input_waits_for_the_guest_and_is_limited() {
     let typed: Vec<u8> = (0..INPUT + 100).map(|n| (n % 251) as u8).collect();
     assert_eq!(device.enqueue(&typed), INPUT);
     assert_eq!(device.enqueue(b"x"), 0);
-    let [mut receive, _] = bench.start();
+    let [mut receive, mut transmit] = bench.start();
+    receive.add(&[(DATA, 1000, WRITE), (DATA + 1000, 500, WRITE)]);
+    bench.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(5));
+    assert!(receive.take_used().is_none(), "a driver that has written nothing is not ready");
+    bench.speak(&mut transmit);
     let mut got = Vec::new();
     while got.len() < INPUT {
-        receive.add(&[(DATA, 1000, WRITE), (DATA + 1000, 500, WRITE)]);
-        bench.driver.kick(0);
         let length = wait(|| receive.take_used()).1 as usize;
         let mut bytes = vec![0; length];
         bench.ram.read(DATA, &mut bytes).unwrap();
         got.extend(bytes);
+        receive.add(&[(DATA, 1000, WRITE), (DATA + 1000, 500, WRITE)]);
+        bench.driver.kick(0);
     }
     assert!(got == typed[..INPUT]);
     let event = |fd| rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN);
@@ -114,7 +130,8 @@ fn input_waits_for_the_guest_and_is_limited() {
 #[test]
 fn a_buffer_without_room_takes_no_input_away() {
     let bench = Bench::new();
-    let [mut receive, _] = bench.start();
+    let [mut receive, mut transmit] = bench.start();
+    bench.speak(&mut transmit);
     bench.function.device().enqueue(b"abc");
     for (buffer, length) in
         [((DATA, 0, WRITE), 0), ((DATA, 2, 0), 0), ((DATA, 2, WRITE), 2), ((DATA, 2, WRITE), 1)]
@@ -167,6 +184,7 @@ fn mistakes_of_the_driver_need_a_reset() {
     let bench = Bench::new();
     for (queue, flags) in [(0, WRITE), (1, 0)] {
         let mut queues = bench.start();
+        bench.speak(&mut queues[1]);
         bench.function.device().enqueue(b"a");
         queues[queue].add(&[(0xdead_0000, 10, flags)]);
         bench.driver.kick(queue as u16);

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let function = Arc::new(VirtioPci::new(Arc::new(Rng::new()?), wiring)?);
     function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())))?;
-    let driver = Driver::new(function.clone());
+    let driver = Driver::new(function);
     driver.negotiate(0);
     driver.set_queue(0, &Rings::at(RAM, 8));
     driver.ready();

@@ -134,7 +134,7 @@ impl Device for Rng {
     }
 
     fn start(&self, session: Session) -> Result<(), StartError> {
-        let (queue, notifier) = (session.queue(0)?, session.notifier.clone());
+        let (queue, notifier) = (session.queue(0)?, session.notifier);
         *lock(&self.shared.live) = Some(Live { queue, notifier, chain: Chain::new() });
         self.shared.wake.signal();
         Ok(())

@@ -26,6 +26,22 @@ const MODULES: [&str; 12] = [
     "vhost_net",
     "af_packet",
 ];
+/// What a Linux guest loads, in this order: the drivers of our devices.
+const GUEST_MODULES: [&str; 11] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_console",
+    "virtio-rng",
+];
+/// Where all that is kept, under `target/lab`. A new name where an older one holds less.
+const FOLDER: &str = "kernel-and-drivers";
 /// The package that always depends on the newest kernel of its kind.
 pub(crate) const META_PACKAGE: &str = "linux-image-cloud-amd64";
 
@@ -35,6 +51,8 @@ pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
     /// Modules to load, in order: name and file. Those built into the kernel are not listed.
     pub(crate) modules: Vec<(String, PathBuf)>,
+    /// Modules that a Linux guest loads, in the same way.
+    pub(crate) guest_modules: Vec<(String, PathBuf)>,
     /// Its release, such as `6.1.0-50-cloud-amd64`.
     pub(crate) release: String,
 }
@@ -52,16 +70,18 @@ pub(crate) fn get() -> Result<Kernel> {
 
 /// The kernel that is under `target/lab` already.
 pub(crate) fn cached() -> Result<Option<Kernel>> {
-    let folder = paths::lab().join("kernel");
+    let folder = paths::lab().join(FOLDER);
     let Ok(release) = fs::read_to_string(folder.join("release")) else { return Ok(None) };
-    let mut modules = Vec::new();
-    for name in MODULES {
-        let file = folder.join(format!("{name}.ko"));
-        if file.is_file() {
-            modules.push((name.to_owned(), file));
-        }
-    }
-    Ok(Some(Kernel { image: folder.join("vmlinuz"), modules, release: release.trim().to_owned() }))
+    let there = |names: &[&str]| {
+        let files = names.iter().map(|name| ((*name).to_owned(), folder.join(format!("{name}.ko"))));
+        files.filter(|(_, file)| file.is_file()).collect()
+    };
+    Ok(Some(Kernel {
+        image: folder.join("vmlinuz"),
+        modules: there(&MODULES),
+        guest_modules: there(&GUEST_MODULES),
+        release: release.trim().to_owned(),
+    }))
 }
 
 /// Fetches the package and keeps what the lab needs of it. The folder appears at once and whole, so that two runs at
@@ -73,12 +93,12 @@ fn download() -> Result<()> {
     let package = packages::kernel_package(META_PACKAGE)?;
     let step = progress::step(&format!("downloading {package} for the lab"));
     let deb = packages::download(&package, work.path())?;
-    let folder = work.path().join("kernel");
+    let folder = work.path().join(FOLDER);
     fs::create_dir(&folder)?;
     unpack(&deb, &folder)?;
-    match fs::rename(&folder, lab.join("kernel")) {
+    match fs::rename(&folder, lab.join(FOLDER)) {
         // Another run was faster.
-        Err(_) if lab.join("kernel/release").is_file() => {}
+        Err(_) if lab.join(FOLDER).join("release").is_file() => {}
         result => result.context("cannot keep the kernel under target/lab")?,
     }
     step.done();
@@ -98,10 +118,10 @@ fn unpack(deb: &Path, folder: &Path) -> Result<()> {
     let status = child.wait()?;
     let found = found.with_context(|| format!("cannot read {}", deb.display()))?;
     ensure!(status.success(), "dpkg-deb could not read {}", deb.display());
-    for name in MODULES {
+    for name in MODULES.into_iter().chain(GUEST_MODULES) {
         ensure!(
             found.modules.contains_key(name) || found.builtin.contains(&format!("/{name}.ko")),
-            "the kernel package has no module {name}, which the lab needs"
+            "the kernel package has no module {name}, which the lab or its guests need"
         );
     }
     ensure!(!found.release.is_empty(), "the kernel package has no /boot/vmlinuz-*");
@@ -128,7 +148,7 @@ fn pick(tar: impl Read, folder: &Path) -> Result<Found> {
         } else if file == "modules.builtin" {
             entry.read_to_string(&mut found.builtin)?;
         } else if let Some((name, packing)) =
-            file.split_once(".ko").filter(|(name, _)| MODULES.contains(name))
+            file.split_once(".ko").filter(|(name, _)| MODULES.contains(name) || GUEST_MODULES.contains(name))
         {
             let target = folder.join(format!("{name}.ko"));
             std::io::copy(&mut entry, &mut File::create(folder.join(file))?)?;

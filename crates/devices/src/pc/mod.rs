@@ -9,6 +9,7 @@ mod keyboard;
 mod power;
 mod requests;
 mod serial;
+mod test_device;
 
 pub use clock::{Clock, Equipment};
 pub use debug_exit::DebugExit;
@@ -17,3 +18,4 @@ pub use keyboard::KeyboardController;
 pub use power::{PowerManagement, ResetControl};
 pub use requests::{Request, Requests, ResetKind};
 pub use serial::Serial;
+pub use test_device::{TestLines, TestMemory, TestRegister};

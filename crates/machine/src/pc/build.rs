@@ -77,6 +77,11 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
         stop_event: stop_event.clone(),
         stopping: stopping.clone(),
         debug_exit: config.boot.debug_exit.or_else(|| default_debug_exit(image)),
+        interrupts: Box::new(move |line, level| {
+            if let Err(error) = interrupts.set_line(line, level) {
+                log::warn!("interrupt line {line} of the test device: {error}");
+            }
+        }),
     };
     let platform = Arc::new(PcPlatform::new(&plan, parts, &bridge)?);
     let keyboard = input.map(Keyboard::new);

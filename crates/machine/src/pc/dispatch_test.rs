@@ -23,6 +23,7 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
         stop_event: Arc::new(event()),
         stopping: Arc::new(AtomicBool::new(false)),
         debug_exit: Some(0xf4),
+        interrupts: Box::new(|_, _| ()),
     };
     let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new(), lines: Vec::new() };
     let platform = Arc::new(PcPlatform::new(&plan, parts, pci).unwrap());

@@ -10,6 +10,7 @@ use nerite_bus::{Bus, Device};
 use nerite_devices::Console;
 use nerite_devices::pc::{
     Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests, ResetControl, Serial,
+    TestLines, TestMemory, TestRegister,
 };
 use nerite_memory::GAP_START;
 use nerite_pci::{Bridge, FIRST_PORT, LAST_PORT, WINDOW};
@@ -47,13 +48,15 @@ pub(crate) struct Parts {
     pub(crate) rate: Option<Rate>,
     pub(crate) stop_event: Arc<OwnedFd>,
     pub(crate) stopping: Arc<AtomicBool>,
-    /// Where the debug-exit port is, if there is one.
+    /// Where the debug-exit port is, if there is one. The rest of what test kernels expect is there then, too.
     pub(crate) debug_exit: Option<u16>,
+    /// Raises and lowers lines of the interrupt controllers.
+    pub(crate) interrupts: Box<dyn Fn(u32, bool) + Send + Sync>,
 }
 
 impl PcPlatform {
     pub(crate) fn new(plan: &PcPlan, parts: Parts, pci: &Bridge) -> Result<Self, Error> {
-        let Parts { console, serial_interrupt, rate, stop_event, stopping, debug_exit } = parts;
+        let Parts { console, serial_interrupt, rate, stop_event, stopping, debug_exit, interrupts } = parts;
         let requests = Arc::new(Requests::default());
         let serial = Serial::new(console.clone(), serial_interrupt, requests.clone())
             .map_err(Error::host("making the serial port"))?;
@@ -78,12 +81,19 @@ impl PcPlatform {
         let pci_ports = LAST_PORT.saturating_sub(FIRST_PORT).saturating_add(1);
         let reset = ResetControl::new(Arc::new(pci.ports()), requests.clone());
         add("PCI host", FIRST_PORT, pci_ports, Arc::new(reset))?;
+        let mut mmio = Bus::new("MMIO");
         if let Some(port) = debug_exit {
+            let lines = Arc::new(TestLines::new(interrupts));
+            add("test interrupt lines", TestLines::PORT, TestLines::PORTS, lines)?;
+            for first in [TestRegister::PORT, TestRegister::FLUSH_PORT, TestRegister::BYTE_PORT] {
+                add("test register", first, TestRegister::PORTS, Arc::new(TestRegister::default()))?;
+            }
+            let last = TestMemory::ADDRESS.saturating_add(TestMemory::SIZE.saturating_sub(1));
+            mmio.insert("test memory", TestMemory::ADDRESS..=last, Arc::new(TestMemory::default()))?;
             let exit = DebugExit::new(requests.clone());
             add("debug exit", port, DebugExit::PORTS, Arc::new(exit))
                 .map_err(|source| Error::DebugExitPort { port, source })?;
         }
-        let mut mmio = Bus::new("MMIO");
         mmio.insert("PCI devices", WINDOW, Arc::new(pci.window()))?;
         Ok(Self { ports: bus, mmio, requests, serial, console, rate, stop_event, stopping })
     }

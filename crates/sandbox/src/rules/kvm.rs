@@ -22,6 +22,7 @@ pub(crate) const CREATE_VCPU: u32 = io(0x41);
 pub(crate) const SET_USER_MEMORY_REGION: u32 = iow(0x46, 32);
 pub(crate) const SET_TSS_ADDR: u32 = io(0x47);
 pub(crate) const CREATE_IRQCHIP: u32 = io(0x60);
+pub(crate) const IRQ_LINE: u32 = iow(0x61, 8);
 pub(crate) const REGISTER_COALESCED_MMIO: u32 = iow(0x67, 16);
 pub(crate) const SET_GSI_ROUTING: u32 = iow(0x6a, 8);
 pub(crate) const IRQFD: u32 = iow(0x76, 32);
