@@ -37,11 +37,12 @@ type Instruction = (u16, u8, u8, u32);
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=src/rules.rs");
+    println!("cargo::rerun-if-changed=src/rules");
     let mut source = String::new();
     writeln!(
         source,
         "static PROGRAMS: [[&[Instruction]; {}]; {}] = [",
-        rules::COMBINATIONS,
+        rules::features::COMBINATIONS,
         rules::KINDS.len()
     )?;
     for kind in rules::KINDS {

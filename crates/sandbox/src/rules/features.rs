@@ -1,0 +1,41 @@
+//! What decides, besides the kind of a thread, which system calls it may make.
+
+/// What a process does that not every one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Features {
+    /// Opening files, because something is mounted.
+    pub(crate) files: bool,
+    /// Answering a control socket.
+    pub(crate) control: bool,
+    /// Working on the queues of network cards.
+    pub(crate) network: bool,
+    /// Answering a debugger.
+    pub(crate) debug: bool,
+    /// Working on the queues of disks and of other devices like them.
+    pub(crate) devices: bool,
+}
+
+/// How many combinations there are.
+pub(crate) const COMBINATIONS: usize = 32;
+
+impl Features {
+    /// All combinations, each at its own [`Features::index`].
+    pub(crate) fn all() -> [Self; COMBINATIONS] {
+        std::array::from_fn(|index| Self {
+            files: index & 1 != 0,
+            control: index & 2 != 0,
+            network: index & 4 != 0,
+            debug: index & 8 != 0,
+            devices: index & 16 != 0,
+        })
+    }
+
+    /// Its place among all combinations.
+    pub(crate) const fn index(self) -> usize {
+        self.files as usize
+            | (self.control as usize) << 1
+            | (self.network as usize) << 2
+            | (self.debug as usize) << 3
+            | (self.devices as usize) << 4
+    }
+}
