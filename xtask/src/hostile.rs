@@ -1,14 +1,15 @@
 //! `cargo xtask test-kernels hostile`: guests that do what no honest guest does, run under a `vmm` that notices more.
 //!
-//! Twice: with debug assertions and overflow checks, confined as always; and, where there is a nightly toolchain, under
-//! AddressSanitizer, not confined, because its runtime opens files and stops all threads to look for leaks.
+//! Twice: the debug build, with assertions and overflow checks, confined as always; and, where there is a nightly toolchain, a
+//! faster build with these checks under AddressSanitizer, not confined, because its runtime opens files and stops all threads
+//! to look for leaks.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::build::{self, cargo};
+use crate::build::{self, cargo, quiet};
 use crate::job::Summary;
 use crate::platform::Runner;
 use crate::suite::Test;
@@ -17,7 +18,7 @@ use crate::{paths, progress, test_kernels};
 /// The group's name: the beginning of its filter.
 pub(crate) const GROUP: &str = "hostile";
 
-/// The release profile with checks: fast enough for the lab, and small enough to be sent there.
+/// The release profile with checks: under AddressSanitizer, fast enough for the lab, and small enough to be sent there.
 const CHECKED: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true"),
     ("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true"),
@@ -29,7 +30,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Runs the tests in both ways.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
     let step = progress::step("building vmm with debug assertions");
-    let vmm = build_checked()?;
+    let vmm = build_debug()?;
     step.done();
     let mut summary = test_kernels::run_with(tests, runner, &vmm)?;
     if !has_nightly() {
@@ -47,16 +48,21 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
     Ok(summary)
 }
 
-fn checked(command: &mut Command, folder: &str) -> Result<PathBuf> {
-    let target = paths::target().join(folder);
-    command.args(["--quiet", "--release", "--package", "nerite-vmm", "--bin", "vmm", "--target-dir"]);
-    command.arg(&target).envs(CHECKED);
-    build::run(command, "the sources of vmm")?;
-    Ok(target)
-}
-
-fn build_checked() -> Result<PathBuf> {
-    Ok(checked(cargo().arg("build"), "hostile")?.join("release/vmm"))
+/// The debug build, as the tests of `vmm` use it: where these were built, this is no work.
+fn build_debug() -> Result<PathBuf> {
+    let target = paths::target();
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--quiet",
+        "--no-run",
+        "--all-features",
+        "--package",
+        "nerite-vmm",
+        "--target-dir",
+    ]);
+    quiet(command.arg(&target)).context("the sources of vmm do not build")?;
+    Ok(target.join("debug/vmm"))
 }
 
 /// The cargo of the nightly toolchain. Rustup is asked for it, as ours is that of the pinned one.
@@ -79,7 +85,20 @@ fn has_nightly() -> bool {
 }
 
 fn build_sanitized() -> Result<PathBuf> {
+    let target = paths::target().join("asan");
     let mut command = nightly();
-    command.args(["build", "--target", TARGET]).env("RUSTFLAGS", "-Zsanitizer=address");
-    Ok(checked(&mut command, "asan")?.join(TARGET).join("release/vmm"))
+    command.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "nerite-vmm",
+        "--bin",
+        "vmm",
+        "--target",
+        TARGET,
+    ]);
+    command.arg("--target-dir").arg(&target).envs(CHECKED).env("RUSTFLAGS", "-Zsanitizer=address");
+    build::run(&mut command, "the sources of vmm")?;
+    Ok(target.join(TARGET).join("release/vmm"))
 }

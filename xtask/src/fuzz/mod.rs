@@ -1,5 +1,7 @@
 //! `cargo xtask fuzz`: runs fuzz targets for a while each.
 
+mod corpus;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -21,6 +23,9 @@ pub(crate) struct Args {
     /// How long to run each target
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u64,
+    /// Then keep a small part of the inputs that are known in fuzz/corpus: the fewest that reach the same code
+    #[arg(long)]
+    keep: bool,
     /// Run only the targets with this text in their name
     target: Option<String>,
 }
@@ -48,7 +53,11 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         }
     } else {
         for name in targets {
-            summary += run(&name, args.seconds)?;
+            let done = run(&name, args.seconds)?;
+            if args.keep && done.failed == 0 {
+                keep(&name)?;
+            }
+            summary += done;
         }
     }
     progress::print(&summary.to_string());
@@ -93,44 +102,56 @@ fn nightly() -> Command {
     command
 }
 
+/// The folders of a target in `target/fuzz`.
+struct Folders {
+    /// What has been found out, so that the next run goes on from there.
+    corpus: PathBuf,
+    /// What is in the tree.
+    kept: PathBuf,
+    /// Inputs that fail.
+    artifacts: PathBuf,
+}
+
+impl Folders {
+    fn of(name: &str) -> Result<Self> {
+        let target = paths::target().join("fuzz");
+        let folder = |kind: &str| -> Result<PathBuf> {
+            let folder = target.join(kind).join(name);
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            Ok(folder)
+        };
+        let folders =
+            Self { corpus: folder("corpus")?, kept: folder("kept")?, artifacts: folder("artifacts")? };
+        corpus::unpack(name, &folders.kept)?;
+        Ok(folders)
+    }
+}
+
+/// cargo-fuzz on one target.
+fn fuzz(subcommand: &str, name: &str) -> Command {
+    let mut command = nightly();
+    command.args(["fuzz", subcommand, "--fuzz-dir"]).arg(folder());
+    command.arg("--target-dir").arg(paths::target().join("fuzz")).arg(name);
+    command
+}
+
 /// Runs one target, with the corpus in the tree as its beginning and what it finds out in `target/fuzz`.
 fn run(name: &str, seconds: u64) -> Result<Summary> {
-    let target = paths::target().join("fuzz");
-    let corpus = target.join("corpus").join(name);
-    let artifacts = target.join("artifacts").join(name);
-    for folder in [&corpus, &artifacts] {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    let build = |subcommand: &str| {
-        let mut command = nightly();
-        command
-            .args(["fuzz", subcommand, "--fuzz-dir"])
-            .arg(folder())
-            .arg("--target-dir")
-            .arg(&target)
-            .arg(name);
-        command
-    };
+    let folders = Folders::of(name)?;
     let step = progress::step(&format!("building the fuzz target {name}"));
-    let built = build("build").stdout(Stdio::null()).output().context("cannot run cargo")?;
+    let built = fuzz("build", name).stdout(Stdio::null()).output().context("cannot run cargo")?;
     step.done();
     if !built.status.success() {
-        progress::print(&format!(
-            "FAIL {name}: it does not build\n{}",
-            String::from_utf8_lossy(&built.stderr)
-        ));
+        let said = String::from_utf8_lossy(&built.stderr);
+        progress::print(&format!("FAIL {name}: it does not build\n{said}"));
         return Ok(Summary { failed: 1, ..Summary::default() });
     }
     let start = Instant::now();
-    let mut command = build("run");
-    command.arg(&corpus);
-    let seeds = folder().join("corpus").join(name);
-    if seeds.is_dir() {
-        command.arg(seeds);
-    }
+    let mut command = fuzz("run", name);
+    command.args([&folders.corpus, &folders.kept]);
     command.arg("--").arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
     command.arg(format!("-timeout={SLOW}")).arg("-print_final_stats=1").arg("-max_len=65536");
-    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg(format!("-artifact_prefix={}/", folders.artifacts.display()));
     let output = command.output().context("cannot run cargo")?;
     let text = String::from_utf8_lossy(&output.stderr);
     let took = start.elapsed().as_secs();
@@ -139,13 +160,24 @@ fn run(name: &str, seconds: u64) -> Result<Summary> {
         progress::print(&format!("ok   {name} ({runs} inputs in {took} s)"));
         return Ok(Summary { passed: 1, ..Summary::default() });
     }
-    progress::print(&format!("FAIL {name} after {took} s; the input is in {}", artifacts.display()));
+    progress::print(&format!("FAIL {name} after {took} s; the input is in {}", folders.artifacts.display()));
     let lines: Vec<&str> = text.lines().collect();
-    lines
-        .iter()
-        .skip(lines.len().saturating_sub(60))
-        .for_each(|line| progress::print(&format!("     {line}")));
+    let last = lines.iter().skip(lines.len().saturating_sub(60));
+    last.for_each(|line| progress::print(&format!("     {line}")));
     Ok(Summary { failed: 1, ..Summary::default() })
+}
+
+/// Keeps the fewest of the known inputs that reach the same code, as far as there is room, in the tree.
+fn keep(name: &str) -> Result<()> {
+    let folders = Folders::of(name)?;
+    let merged = tempfile::tempdir().context("cannot make a folder")?;
+    let mut command = fuzz("run", name);
+    command.arg(merged.path()).args([&folders.kept, &folders.corpus]).args(["--", "-merge=1"]);
+    let output = command.output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "merging: {}", String::from_utf8_lossy(&output.stderr));
+    let count = corpus::keep(name, merged.path())?;
+    progress::say(&format!("{name}: kept {count} inputs in {}", corpus::file(name).display()));
+    Ok(())
 }
 
 /// How many inputs a target was run on, as libFuzzer says.
