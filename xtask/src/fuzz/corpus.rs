@@ -28,7 +28,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Vec<u8>>> {
 
 fn decode(line: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = line.as_bytes().as_chunks::<2>();
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
     if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }
 
