@@ -49,6 +49,7 @@ pub mod hermit;
 pub mod paging;
 pub mod pc;
 mod regs;
+pub mod reset;
 
 pub use cpuid::CpuidEntry;
 pub use error::Error;

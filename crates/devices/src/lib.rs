@@ -1,6 +1,7 @@
 //! Small device models that know no hypervisor: **each is a value that can be built, driven and tested alone.**
 //!
 //! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can interrupt.
+//! * [`apic`]: a local APIC, for machines whose interrupt controller is not the host kernel's.
 //! * [`pc`]: a serial port, clock, power management and what else a PC has.
 //! * [`RawMode`], [`Escape`]: a terminal whose every key but one goes to the guest.
 
@@ -16,6 +17,7 @@
     )
 )]
 
+pub mod apic;
 mod console;
 pub mod pc;
 mod terminal;
