@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
-use nerite_control::protocol::Command;
+use nerite_control::protocol::{Command, Request};
 use nerite_control::{Client, ClientError};
 
 use crate::error::Error;
@@ -46,6 +46,23 @@ pub enum CtlAction {
     Regs(OneVcpu),
     /// Send a non-maskable interrupt to vCPU 0, or to another
     Nmi(OneVcpu),
+    /// Make an edge on an interrupt line, or raise or lower it
+    Irq {
+        /// The line of the interrupt controllers, 0 to 23
+        line: u32,
+        /// Leave it raised (high) or lowered (low)
+        #[arg(long, value_name = "high|low", value_parser = parse_level)]
+        level: Option<bool>,
+    },
+    /// Send an interrupt message (MSI), as a device does by writing DATA to ADDR
+    Msi {
+        /// Such as 0xfee00000 for the processor with APIC id 0
+        #[arg(value_name = "ADDR", value_parser = parse_number)]
+        address: u64,
+        /// The vector, and how it is delivered
+        #[arg(value_parser = parse_data)]
+        data: u32,
+    },
     /// Copy guest-physical memory to a file; pause the guest before, to have it of one moment
     DumpMemory {
         /// The file, which is created or overwritten
@@ -80,6 +97,29 @@ pub fn parse_number(text: &str) -> Result<u64, ParseIntError> {
     }
 }
 
+/// The data of an interrupt message.
+///
+/// # Errors
+///
+/// If it is no number, or does not fit 32 bits.
+pub fn parse_data(text: &str) -> Result<u32, String> {
+    let number = parse_number(text).map_err(|error| error.to_string())?;
+    u32::try_from(number).map_err(|_| "more than 32 bits".to_owned())
+}
+
+/// Whether a line is raised.
+///
+/// # Errors
+///
+/// If it is neither `high` nor `low`.
+pub fn parse_level(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "high" => Ok(true),
+        "low" => Ok(false),
+        _ => Err("write `high` or `low`"),
+    }
+}
+
 /// Asks, and prints the answer as a line of JSON.
 ///
 /// # Errors
@@ -96,15 +136,33 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
         CtlAction::Stats => (Command::Stats, None),
         CtlAction::Regs(one) => (Command::Regs, one.vcpu),
         CtlAction::Nmi(one) => (Command::Nmi, one.vcpu),
+        CtlAction::Irq { line, level } => {
+            let request =
+                Request { command: Command::Irq, line: Some(*line), level: *level, ..Request::default() };
+            return answer(client.ask(request)?);
+        }
+        CtlAction::Msi { address, data } => {
+            let (address, data) = (Some(*address), Some(*data));
+            return answer(client.ask(Request {
+                command: Command::Msi,
+                address,
+                data,
+                ..Request::default()
+            })?);
+        }
         CtlAction::DumpMemory { file, address, length } => {
             return dump_memory(&mut client, file, *address, *length).map(|()| 0);
         }
     };
     match client.command(command, vcpu) {
         // It has no time left to answer.
-        Err(ClientError::Broken(_)) if command == Command::Kill => {}
-        answer => output::print(&format!("{}\n", answer?))?,
+        Err(ClientError::Broken(_)) if command == Command::Kill => Ok(0),
+        answered => answer(answered?),
     }
+}
+
+fn answer(value: impl std::fmt::Display) -> Result<u8, Error> {
+    output::print(&format!("{value}\n"))?;
     Ok(0)
 }
 
@@ -127,6 +185,8 @@ mod tests {
         assert_eq!(parse_number("0x1F"), Ok(31));
         assert_eq!(parse_number("31"), Ok(31));
         assert_eq!(parse_number("0xffffffffffffffff"), Ok(u64::MAX));
+        assert_eq!((parse_data("0x31"), parse_level("high")), (Ok(0x31), Ok(true)));
+        assert!(parse_data("0x100000000").is_err() && parse_level("up").is_err());
         for bad in ["", "0x", "0x+1", "-1", "1f", "0x10000000000000000"] {
             assert!(parse_number(bad).is_err(), "{bad}");
         }

@@ -115,7 +115,9 @@ pub fn resolve(run: RunArgs, surroundings: &Surroundings) -> Result<Resolved, Er
     }
     let env = environment(&settings.env, surroundings, &mut warnings);
     let containment = settings.containment.clone();
-    let config = Config { observe: observe.machine(), ..config(image, settings, env) };
+    let mut config = Config { observe: observe.machine(&image), ..config(image, settings, env) };
+    config.cpus.msr = observe.msr.unwrap_or_default();
+    config.cpus.irqchip = observe.irqchip.unwrap_or_default();
     Ok(Resolved { config, containment, file, warnings, observe })
 }
 
@@ -242,6 +244,7 @@ fn config(image: PathBuf, settings: Settings, env: Vec<(String, String)>) -> Con
             affinity: settings.affinity.map(crate::affinity::Affinity::into_cpus).unwrap_or_default(),
             power_management: settings.cpu_pm.unwrap_or_default(),
             pit: settings.pit.unwrap_or_default(),
+            ..CpuConfig::default()
         },
         guest: GuestConfig { kernel_args: settings.kernel_args, app_args: settings.app_args, env },
         output: settings.output.map(|output| output.0).unwrap_or_default(),

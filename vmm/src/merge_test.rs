@@ -72,7 +72,13 @@ fn everything_said_arrives() {
     assert_eq!(config.image, PathBuf::from("img"));
     let memory = MemoryConfig { size: Some(1 << 30), aslr: false, thp: true, ksm: true, hugepages: false };
     assert_eq!(config.memory, memory);
-    let cpus = CpuConfig { count: Some(2), affinity: vec![1, 0], power_management: true, pit: true };
+    let cpus = CpuConfig {
+        count: Some(2),
+        affinity: vec![1, 0],
+        power_management: true,
+        pit: true,
+        ..CpuConfig::default()
+    };
     assert_eq!(config.cpus, cpus);
     assert_eq!(config.guest.kernel_args, ["-ip", "10.0.5.3"]);
     assert_eq!(config.guest.app_args, ["x", "y"]);

@@ -2,14 +2,14 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
 use nerite_gdb::Address;
 use nerite_machine::Report;
-use nerite_machine::config::{Debug, Observe};
+use nerite_machine::config::{Debug, Irqchip, MsrPolicy, Observe, OnCrash};
 
 use crate::error::Error;
 use crate::output;
@@ -39,6 +39,28 @@ pub struct ObserveArgs {
     #[arg(long, value_name = "N", help_heading = "Observation", conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 
+    /// What is done when the guest crashes: report, dump[:FILE] or gdb[:ADDRESS] [default: report]
+    ///
+    /// `report` ends it with exit code 244 and a report on standard error. `dump` also writes an ELF core for `gdb IMAGE FILE`;
+    /// without FILE that is IMAGE.core in the current directory. The file is made at the start. `gdb` keeps the guest until GDB
+    /// has come to look at it; its addresses are those of --gdb.
+    #[arg(long, value_name = "ACTION", help_heading = "Observation")]
+    pub on_crash: Option<CrashAction>,
+
+    /// What the guest gets from a model-specific register that KVM does not know: fault, ignore or report [default: fault]
+    ///
+    /// `fault` is a general protection fault, as from a processor. `ignore` lets it read zero and forgets what it writes.
+    /// `report` is a fault, and a line in the log.
+    #[arg(long, value_name = "fault|ignore|report", value_parser = parse_msr, help_heading = "Processors")]
+    pub msr: Option<MsrPolicy>,
+
+    /// Where the interrupt controllers are: kernel or user [default: kernel]
+    ///
+    /// `user` is for those who work on them: local APICs in vmm, which injects every interrupt itself, and no other controllers. The
+    /// guest is slower, and has no TSC deadline timer. For Hermit guests without network cards.
+    #[arg(long, value_name = "kernel|user", value_parser = parse_irqchip, help_heading = "Processors")]
+    pub irqchip: Option<Irqchip>,
+
     /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
     ///
     /// It is accessible to this user only, and removed in the end.
@@ -62,8 +84,19 @@ pub struct ObserveArgs {
 impl ObserveArgs {
     /// What of it concerns the machine.
     #[must_use]
-    pub fn machine(&self) -> Observe {
+    pub fn machine(&self, image: &Path) -> Observe {
+        let on_crash = match &self.on_crash {
+            None | Some(CrashAction::Report) => OnCrash::Report,
+            Some(CrashAction::Dump(Some(path))) => OnCrash::Dump(path.clone()),
+            Some(CrashAction::Dump(None)) => {
+                let mut name = image.file_name().unwrap_or_default().to_owned();
+                name.push(".core");
+                OnCrash::Dump(name.into())
+            }
+            Some(CrashAction::Gdb(_)) => OnCrash::Hold,
+        };
         Observe {
+            on_crash,
             statistics: self.stats.is_some(),
             trace: self.trace.clone(),
             time_limit: self.time_limit,
@@ -77,7 +110,11 @@ impl ObserveArgs {
     #[must_use]
     pub fn debugger(&self) -> Option<(&Address, Debug)> {
         let held = self.gdb.as_ref().map(|address| (address, Debug::Held));
-        held.or_else(|| self.gdb_attach.as_ref().map(|address| (address, Debug::Running)))
+        let later = match &self.on_crash {
+            Some(CrashAction::Gdb(address)) => self.gdb_attach.as_ref().or(Some(address)),
+            _ => self.gdb_attach.as_ref(),
+        };
+        held.or_else(|| later.map(|address| (address, Debug::Running)))
     }
 
     /// Opens where the statistics will go, while files can still be opened.
@@ -136,6 +173,65 @@ pub enum StatsSetting {
     Table,
     /// One line of JSON, on standard error or in a file.
     Json(Option<PathBuf>),
+}
+
+/// What is done when the guest crashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CrashAction {
+    /// It is ended and reported.
+    Report,
+    /// The same, and its memory and registers go to a file.
+    Dump(Option<PathBuf>),
+    /// It is kept for GDB, which can connect here.
+    Gdb(Address),
+}
+
+/// Why a text does not say what is done when the guest crashes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write `report`, `dump`, `dump:FILE`, `gdb` or `gdb:ADDRESS`")]
+pub struct CrashActionError;
+
+impl FromStr for CrashAction {
+    type Err = CrashActionError;
+
+    fn from_str(text: &str) -> Result<Self, CrashActionError> {
+        match text.split_once(':') {
+            None if text == "report" => Ok(Self::Report),
+            None if text == "dump" => Ok(Self::Dump(None)),
+            None if text == "gdb" => Ok(Self::Gdb(Address::default())),
+            Some(("dump", path)) if !path.is_empty() => Ok(Self::Dump(Some(path.into()))),
+            Some(("gdb", address)) => address.parse().map(Self::Gdb).map_err(|_| CrashActionError),
+            _ => Err(CrashActionError),
+        }
+    }
+}
+
+/// Where the interrupt controllers are.
+///
+/// # Errors
+///
+/// If the word is another.
+pub fn parse_irqchip(text: &str) -> Result<Irqchip, &'static str> {
+    match text {
+        "kernel" => Ok(Irqchip::Kernel),
+        "user" => Ok(Irqchip::User),
+        _ => Err("write `kernel` or `user`"),
+    }
+}
+
+/// What accesses of unknown model-specific registers get.
+///
+/// # Errors
+///
+/// If the word is another.
+pub fn parse_msr(text: &str) -> Result<MsrPolicy, &'static str> {
+    match text {
+        "fault" => Ok(MsrPolicy::Fault),
+        "ignore" => Ok(MsrPolicy::Ignore),
+        "report" => Ok(MsrPolicy::Report),
+        _ => Err("write `fault`, `ignore` or `report`"),
+    }
 }
 
 /// Why a text does not say how statistics are printed.
@@ -203,6 +299,21 @@ mod tests {
         {
             assert_eq!(parse_time(bad), Err(TimeError), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_crash_is_reported_dumped_or_kept() {
+        assert_eq!("report".parse(), Ok(CrashAction::Report));
+        assert_eq!("dump:a:b".parse(), Ok(CrashAction::Dump(Some("a:b".into()))));
+        assert_eq!("gdb".parse(), Ok(CrashAction::Gdb(Address::default())));
+        assert_eq!("gdb:unix:x".parse(), Ok(CrashAction::Gdb(Address::Unix("x".into()))));
+        for bad in ["", "dump:", "core", "report:x", "gdb:x:y"] {
+            assert_eq!(bad.parse::<CrashAction>(), Err(CrashActionError), "{bad}");
+        }
+        let args = ObserveArgs { on_crash: Some(CrashAction::Dump(None)), ..ObserveArgs::default() };
+        assert_eq!(args.machine(Path::new("/a/hello")).on_crash, OnCrash::Dump("hello.core".into()));
+        let args = ObserveArgs { on_crash: "gdb:1234".parse().ok(), ..ObserveArgs::default() };
+        assert_eq!(args.debugger().map(|(_, start)| start), Some(Debug::Running));
     }
 
     #[test]

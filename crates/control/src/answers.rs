@@ -18,7 +18,8 @@ pub struct Desk {
 
 fn of_handle(error: &HandleError) -> Failure {
     let code = match error {
-        HandleError::NoSuchVcpu { .. } => Code::NotThere,
+        HandleError::NoSuchVcpu { .. } | HandleError::NoSuchLine { .. } => Code::NotThere,
+        HandleError::NoMessage { .. } => Code::BadRequest,
         _ => Code::Failed,
     };
     Failure::new(code, error)
@@ -65,6 +66,8 @@ impl Desk {
                 self.handle.inject_nmi(vcpu).map_err(|error| of_handle(&error))?;
                 Ok(json!({ "vcpu": vcpu }))
             }
+            Command::Irq => self.interrupt_line(request),
+            Command::Msi => self.interrupt_message(request),
             Command::ReadMemory => self.read_memory(request),
         }
     }
@@ -132,6 +135,7 @@ impl Desk {
             "wall_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
             "memory_touched": self.handle.ram().touched(),
             "memory_size": self.handle.ram().size(),
+            "posted_writes": self.handle.posted_writes(),
             "vcpus": vcpus.collect::<Vec<_>>(),
             "total": statistics::of_vcpus(&total),
         })
@@ -144,6 +148,24 @@ impl Desk {
         };
         let vcpus = self.vcpus(vcpu)?.map(read).collect::<Result<Vec<_>, Failure>>()?;
         Ok(json!({ "vcpus": vcpus }))
+    }
+
+    fn interrupt_line(&self, request: &Request) -> Result<Value, Failure> {
+        let Some(line) = request.line else { return Err(Failure::new(Code::BadRequest, "`line` is needed")) };
+        // An edge, if nothing else is said.
+        let levels = request.level.map_or(vec![true, false], |level| vec![level]);
+        for level in levels {
+            self.handle.set_line(line, level).map_err(|error| of_handle(&error))?;
+        }
+        Ok(json!({ "line": line }))
+    }
+
+    fn interrupt_message(&self, request: &Request) -> Result<Value, Failure> {
+        let (Some(address), Some(data)) = (request.address, request.data) else {
+            return Err(Failure::new(Code::BadRequest, "`address` and `data` are needed"));
+        };
+        self.handle.send_message(address, data).map_err(|error| of_handle(&error))?;
+        Ok(json!({ "address": address, "data": data }))
     }
 
     fn read_memory(&self, request: &Request) -> Result<Value, Failure> {

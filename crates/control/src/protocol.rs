@@ -30,6 +30,15 @@ pub struct Request {
     /// How many bytes of memory to read, at most [`MAX_READ`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
+    /// An interrupt line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Whether the line is raised or lowered; both, one after the other, where this is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<bool>,
+    /// The data of an interrupt message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<u32>,
 }
 
 /// What can be asked of a machine.
@@ -54,6 +63,10 @@ pub enum Command {
     Regs,
     /// Make an NMI pending on one vCPU, or on vCPU 0.
     Nmi,
+    /// Raise or lower an interrupt line.
+    Irq,
+    /// Send an interrupt message.
+    Msi,
     /// Read guest-physical memory.
     ReadMemory,
 }
@@ -168,7 +181,16 @@ mod tests {
             command: Command::ReadMemory,
             address: Some(4096),
             length: Some(16),
-            vcpu: None,
+            ..Request::default()
+        };
+        assert_eq!(request, Ok(expected));
+        let request = parse(br#"{"version":1,"command":"irq","line":4,"level":true}"#);
+        let expected = Request {
+            version: 1,
+            command: Command::Irq,
+            line: Some(4),
+            level: Some(true),
+            ..Request::default()
         };
         assert_eq!(request, Ok(expected));
     }

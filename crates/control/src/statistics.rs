@@ -39,6 +39,13 @@ pub fn of_vcpus(statistics: &Statistics) -> Value {
         "vmm_ns": nanos(statistics.time_in_vmm()),
         "in_guest": histogram(&statistics.in_guest),
         "completions": statistics.completions,
+        "signals": statistics.signals,
+        "in_kernel": statistics.in_kernel.map(|counts| json!({
+            "exits": counts.exits,
+            "interrupts": counts.interrupts,
+            "nmis": counts.nmis,
+            "halts": counts.halts,
+        })),
         "hypercalls": calls,
         "ports": ports,
     })
@@ -52,6 +59,7 @@ pub fn of_run(report: &Report) -> Value {
         "wall_ns": nanos(report.wall_time),
         "memory_touched": report.memory_touched,
         "memory_size": report.memory_size,
+        "posted_writes": report.posted_writes,
         "vcpus": report.vcpus.iter().map(of_vcpus).collect::<Vec<_>>(),
         "total": of_vcpus(&report.total()),
     })
@@ -77,5 +85,7 @@ mod tests {
         assert_eq!(json["vcpus"][1]["hypercalls"], json!({ "SerialWriteBuffer": 1 }));
         assert_eq!(json["vcpus"][0]["ports"], json!({ "3320": 4 }));
         assert_eq!(json["memory_touched"], Value::Null);
+        assert_eq!(json["total"]["in_kernel"], Value::Null);
+        assert_eq!(json["total"]["signals"], 0);
     }
 }

@@ -6,11 +6,14 @@ use kvm_bindings::{
     KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_CRASH,
     KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_ioctls::{MsrExitReason, ReadMsrExit, VcpuExit, VcpuFd, WriteMsrExit};
 use nerite_vcpu::{Entry, Exit, InstructionBytes, InternalError, SystemEvent};
 
 /// `kvm_run.emulation_failure.flags`: the instruction bytes are there (KVM API, 5, `KVM_EXIT_INTERNAL_ERROR`).
 const INSTRUCTION_BYTES_GIVEN: u64 = 1;
+
+/// Those of an x2APIC (Intel SDM table 12-6), which KVM refuses when it has no local APICs.
+const X2APIC_MSRS: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
 /// A guest access that waits for its answer, or whose further elements have yet to be reported.
 #[derive(Debug, Default, Clone, Copy)]
@@ -34,6 +37,8 @@ pub(crate) enum Raw {
     Exit(Exit, Pending),
     /// A port access of that many bytes in all; the width of an element is in `kvm_run`.
     Port { port: u16, is_read: bool, bytes: usize },
+    /// An access of a model-specific register that KVM knows, and refuses: the guest gets its fault without anybody else.
+    Invalid,
     /// Details of an internal error are in `kvm_run`.
     InternalError,
     /// The reason is in `kvm_run`.
@@ -55,6 +60,12 @@ pub(crate) fn copy(exit: &VcpuExit<'_>) -> Raw {
         VcpuExit::Hypercall(call) => {
             Raw::Exit(Exit::Hypercall { number: call.nr, arguments: call.args }, Pending::Hypercall)
         }
+        VcpuExit::X86Rdmsr(ReadMsrExit { reason, index, .. })
+        | VcpuExit::X86Wrmsr(WriteMsrExit { reason, index, .. })
+            if reason.contains(MsrExitReason::Inval) && !X2APIC_MSRS.contains(index) =>
+        {
+            Raw::Invalid
+        }
         VcpuExit::X86Rdmsr(msr) => {
             Raw::Exit(Exit::MsrRead { index: msr.index }, Pending::Msr { is_read: true })
         }
@@ -64,6 +75,7 @@ pub(crate) fn copy(exit: &VcpuExit<'_>) -> Raw {
         VcpuExit::Hlt => done(Exit::Halt),
         VcpuExit::Shutdown => done(Exit::Shutdown),
         VcpuExit::IrqWindowOpen => done(Exit::InterruptWindow),
+        VcpuExit::SetTpr => done(Exit::PriorityLowered),
         VcpuExit::Debug(debug) => {
             done(Exit::Debug { rip: debug.pc, exception: debug.exception, dr6: debug.dr6 })
         }
@@ -94,8 +106,13 @@ pub(crate) fn finish(raw: Raw, fd: &mut VcpuFd) -> (Exit, Pending) {
             (exit, pending)
         }
         Raw::InternalError => (Exit::InternalError(internal_error(fd.get_kvm_run())), Pending::None),
-        Raw::Other => (Exit::Unknown { reason: fd.get_kvm_run().exit_reason }, Pending::None),
+        Raw::Invalid | Raw::Other => (Exit::Unknown { reason: fd.get_kvm_run().exit_reason }, Pending::None),
     }
+}
+
+/// Refuses the access of a model-specific register that is pending.
+pub(crate) fn refuse_msr(fd: &mut VcpuFd) {
+    fd.get_kvm_run().__bindgen_anon_1.msr.error = 1;
 }
 
 impl Pending {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_bindings::{
     KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_irqchip,
-    kvm_irq_routing_msi,
+    kvm_irq_routing_msi, kvm_msi,
 };
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
 use vmm_sys_util::eventfd::EventFd;
@@ -119,12 +119,23 @@ impl Interrupts {
             .map_err(Error::call("KVM_IRQFD(RESAMPLE)"))
     }
 
-    /// Raises or lowers line `line` (0 to 23) of the interrupt controllers.
+    /// Raises (`true`) or lowers a line (0 to 23) of the interrupt controllers. A line that a device has, too, is raised as long as one
+    /// of them raises it.
     ///
     /// # Errors
     /// If KVM refuses.
     pub fn set_line(&self, line: u32, level: bool) -> Result<(), Error> {
         self.fd.set_irq_line(line, level).map_err(Error::call("KVM_IRQ_LINE"))
+    }
+
+    /// Sends a message once. Returns whether a processor took it.
+    ///
+    /// # Errors
+    /// If KVM refuses.
+    pub fn send_message(&self, address: u64, data: u32) -> Result<bool, Error> {
+        let [low, high] = halves(address);
+        let message = kvm_msi { address_lo: low, address_hi: high, data, ..Default::default() };
+        Ok(self.fd.signal_msi(message).map_err(Error::call("KVM_SIGNAL_MSI"))? > 0)
     }
 
     /// From now on a write of any width at the guest-physical `address`, where there is no RAM, signals `event`, and nothing
@@ -194,14 +205,14 @@ fn pin_routes(gsi: u32) -> impl Iterator<Item = kvm_irq_routing_entry> {
 
 fn message_route(gsi: u32, address: u64, data: u32) -> kvm_irq_routing_entry {
     let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
-    let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
-    entry.u.msi = kvm_irq_routing_msi {
-        address_lo: u32::from_le_bytes([a, b, c, d]),
-        address_hi: u32::from_le_bytes([e, f, g, h]),
-        data,
-        ..Default::default()
-    };
+    let [address_lo, address_hi] = halves(address);
+    entry.u.msi = kvm_irq_routing_msi { address_lo, address_hi, data, ..Default::default() };
     entry
+}
+
+fn halves(address: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 /// The same event as the type that `kvm_ioctls` takes. KVM keeps the event, not the descriptor.

@@ -25,6 +25,7 @@
 )]
 
 mod convert;
+mod counters;
 mod error;
 mod exits;
 mod interrupts;
@@ -32,6 +33,7 @@ mod kick;
 mod pages;
 mod pc;
 pub mod probe;
+mod registers;
 mod ring;
 mod system;
 mod timer;
@@ -44,7 +46,7 @@ pub use kick::kick_signal;
 pub use system::System;
 pub use timer::KickTimer;
 pub use vcpu::KvmVcpu;
-pub use vm::{Options, VcpuSetup, Vm};
+pub use vm::{Irqchip, Options, VcpuSetup, Vm};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem::offset_of;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use kvm_bindings::{kvm_coalesced_mmio, kvm_coalesced_mmio_ring};
@@ -21,12 +21,14 @@ pub(crate) struct Ring {
     pages: Arc<SharedPages>,
     /// Held by the reader.
     reader: Mutex<()>,
+    /// How many entries were read.
+    taken: AtomicU64,
 }
 
 impl Ring {
     /// The ring of the VM that the vCPU of these pages belongs to. There must be no second one for the same VM.
     pub(crate) fn new(pages: Arc<SharedPages>) -> Self {
-        Self { pages, reader: Mutex::new(()) }
+        Self { pages, reader: Mutex::new(()), taken: AtomicU64::new(0) }
     }
 
     fn index(&self, offset: usize) -> &AtomicU32 {
@@ -69,6 +71,7 @@ impl Ring {
                 return;
             }
             at = at.wrapping_add(1).checked_rem(ENTRIES).unwrap_or(0);
+            self.taken.fetch_add(1, Ordering::Relaxed);
             // Only now is the entry done: see `is_empty`.
             self.first().store(at, Ordering::Release);
         }
@@ -95,6 +98,10 @@ impl PostedWrites for Ring {
         // The lock guards no data that a panic could leave half changed.
         let _reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         self.read(each);
+    }
+
+    fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     fn try_take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {

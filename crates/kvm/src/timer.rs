@@ -20,6 +20,13 @@ pub struct KickTimer {
 impl KickTimer {
     /// Makes a timer that kicks the vCPU that the calling thread runs, from `first` on.
     pub(crate) fn start(flag: &Arc<KickFlag>, first: Duration, interval: Duration) -> io::Result<Self> {
+        let timer = Self::new(flag)?;
+        timer.set(first, interval)?;
+        Ok(timer)
+    }
+
+    /// A timer for the vCPU that the calling thread runs, which is not set.
+    pub(crate) fn new(flag: &Arc<KickFlag>) -> io::Result<Self> {
         // SAFETY: all fields of the structure are integers or pointers, for which zero is a value.
         let mut event: libc::sigevent = unsafe { zeroed() };
         event.sigev_notify = libc::SIGEV_THREAD_ID;
@@ -36,9 +43,7 @@ impl KickTimer {
         }
         // A signal may be on its way even when the timer is gone: its address has to be good for ever.
         std::mem::forget(flag.clone());
-        let timer = Self { id };
-        timer.set(first, interval)?;
-        Ok(timer)
+        Ok(Self { id })
     }
 
     /// Kicks after `first` from now, and from then on every `interval`; only once if that is zero.
@@ -49,7 +54,15 @@ impl KickTimer {
     /// If the host refuses.
     pub fn set(&self, first: Duration, interval: Duration) -> io::Result<()> {
         // A time of zero would switch the timer off.
-        let first = first.max(Duration::from_nanos(1));
+        self.set_time(first.max(Duration::from_nanos(1)), interval)
+    }
+
+    /// Switches it off, until it is set again.
+    pub(crate) fn stop(&self) -> io::Result<()> {
+        self.set_time(Duration::ZERO, Duration::ZERO)
+    }
+
+    fn set_time(&self, first: Duration, interval: Duration) -> io::Result<()> {
         let spec = libc::itimerspec { it_interval: timespec(interval), it_value: timespec(first) };
         // SAFETY: the timer is ours, and the pointer is to a live structure of the kernel's layout.
         let set = unsafe {

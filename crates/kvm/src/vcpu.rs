@@ -2,19 +2,24 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvm_bindings::KVM_MP_STATE_HALTED;
-use kvm_ioctls::{SyncReg, VcpuFd};
+use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_interrupt};
+use kvm_ioctls::VcpuFd;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_memory::GuestRam;
-use nerite_vcpu::{EngineDebug, Entry, Error, Exit, Kicker, Vcpu};
+use nerite_vcpu::{
+    DirectInterrupts, EngineDebug, Entry, Error, Exit, InterruptState, Kicker, Statistics, Vcpu,
+};
 
 use crate::convert;
+use crate::counters::Counters;
 use crate::exits::{self, Pending};
 use crate::kick::KickFlag;
 use crate::pages::SharedPages;
+use crate::registers::Registers;
 use crate::timer::KickTimer;
 
 /// A vCPU of KVM.
@@ -26,13 +31,19 @@ pub struct KvmVcpu {
     pub(crate) pages: Arc<SharedPages>,
     kick: Arc<KickFlag>,
     pending: Pending,
-    /// Whether KVM leaves the general registers in the shared page at every exit, which makes reading them free.
-    syncs_regs: bool,
-    /// Whether the registers in the shared page are those of the guest now.
-    regs_are_fresh: bool,
+    registers: Registers,
+    /// How often a signal ended `KVM_RUN`.
+    signals: u64,
+    /// Kicks it when the guest's timer needs it.
+    timer: Option<KickTimer>,
+    /// What KVM counts of this vCPU, if that was asked for.
+    counters: Option<Counters>,
     /// An open vCPU keeps its VM alive in the kernel, and the VM refers to this memory by address.
     _ram: Arc<GuestRam>,
 }
+
+/// `_IOW(KVMIO, 0x86, struct kvm_interrupt)`.
+const KVM_INTERRUPT: libc::Ioctl = 0x4004_ae86;
 
 /// What entering the guest is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,23 +58,23 @@ impl KvmVcpu {
     pub(crate) fn new(
         index: u32,
         mut fd: VcpuFd,
-        syncs_regs: bool,
+        sync_capability: i32,
         ram: Arc<GuestRam>,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Engine { index, operation: "mapping the vCPU's kvm_run", source };
         let pages = Arc::new(SharedPages::new(&fd).map_err(failed)?);
         let kick = KickFlag::new(pages.clone()).map_err(failed)?;
-        if syncs_regs {
-            fd.set_sync_valid_reg(SyncReg::Register);
-        }
+        let registers = Registers::new(&mut fd, sync_capability);
         Ok(Self {
             index,
             fd,
             pages,
             kick,
             pending: Pending::None,
-            syncs_regs,
-            regs_are_fresh: false,
+            registers,
+            signals: 0,
+            timer: None,
+            counters: None,
             _ram: ram,
         })
     }
@@ -89,6 +100,21 @@ impl KvmVcpu {
         })
     }
 
+    /// How many system calls were made to read or write registers.
+    pub fn register_calls(&self) -> u64 {
+        self.registers.calls()
+    }
+
+    /// From now on [`Vcpu::statistics`] has what KVM counts of this vCPU. Returns whether this host's KVM does (Linux 5.14).
+    pub fn count_in_kernel(&mut self) -> bool {
+        self.counters = Counters::open(&self.fd);
+        self.counters.is_some()
+    }
+
+    fn failed(&self, (operation, error): (&'static str, kvm_ioctls::Error)) -> Error {
+        Error::Engine { index: self.index, operation, source: error.into() }
+    }
+
     pub(crate) fn engine_error(
         &self,
         operation: &'static str,
@@ -100,15 +126,26 @@ impl KvmVcpu {
     /// Enters the guest until there is an exit, or until a kick.
     fn enter(&mut self, mode: Mode) -> Result<Exit, Error> {
         self.kick.bind();
+        if let Err(error) = self.registers.before_run(&mut self.fd) {
+            return Err(self.failed(error));
+        }
         loop {
-            let raw = match self.fd.run() {
-                Ok(exit) => exits::copy(&exit),
+            let entered = self.fd.run();
+            self.registers.after_run();
+            let raw = match entered {
+                Ok(exit) => match exits::copy(&exit) {
+                    exits::Raw::Invalid => {
+                        exits::refuse_msr(&mut self.fd);
+                        continue;
+                    }
+                    raw => raw,
+                },
                 Err(error) => {
                     let error = io::Error::from(error);
                     match error.kind() {
                         // A signal: by now KVM has completed the pending access. Without a kick it was meant for others.
                         io::ErrorKind::Interrupted => {
-                            self.regs_are_fresh = false;
+                            self.signals = self.signals.wrapping_add(1);
                             if mode == Mode::Drain || self.kick.take() {
                                 return Ok(Exit::Kicked);
                             }
@@ -128,7 +165,6 @@ impl KvmVcpu {
             };
             let (exit, pending) = exits::finish(raw, &mut self.fd);
             self.pending = pending;
-            self.regs_are_fresh = self.syncs_regs;
             return Ok(exit);
         }
     }
@@ -157,27 +193,23 @@ impl Vcpu for KvmVcpu {
     }
 
     fn regs(&mut self) -> Result<Regs, Error> {
-        if self.regs_are_fresh {
-            return Ok(convert::regs_from_kvm(&self.fd.sync_regs_mut().regs));
-        }
-        let regs = self.fd.get_regs().map_err(self.engine_error("KVM_GET_REGS"))?;
-        Ok(convert::regs_from_kvm(&regs))
+        let regs = self.registers.general(&mut self.fd);
+        regs.map_err(|error| self.failed(error))
     }
 
     fn set_regs(&mut self, regs: &Regs) -> Result<(), Error> {
-        self.regs_are_fresh = false;
-        self.fd.set_regs(&convert::regs_to_kvm(regs)).map_err(self.engine_error("KVM_SET_REGS"))
+        self.registers.set_general(&mut self.fd, regs);
+        Ok(())
     }
 
     fn special_regs(&mut self) -> Result<SpecialRegs, Error> {
-        let sregs = self.fd.get_sregs().map_err(self.engine_error("KVM_GET_SREGS"))?;
-        Ok(convert::special_regs_from_kvm(&sregs))
+        let special = self.registers.special(&self.fd);
+        special.map_err(|error| self.failed(error))
     }
 
     fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
-        let mut sregs = self.fd.get_sregs().map_err(self.engine_error("KVM_GET_SREGS"))?;
-        convert::special_regs_to_kvm(regs, &mut sregs);
-        self.fd.set_sregs(&sregs).map_err(self.engine_error("KVM_SET_SREGS"))
+        let set = self.registers.set_special(&mut self.fd, regs);
+        set.map_err(|error| self.failed(error))
     }
 
     fn kicker(&self) -> Kicker {
@@ -189,7 +221,8 @@ impl Vcpu for KvmVcpu {
     }
 
     fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
-        self.regs_are_fresh = false;
+        // Setting a trap looks at RIP and changes the flags.
+        self.registers.flush(&mut self.fd).map_err(|error| self.failed(error))?;
         self.fd
             .set_guest_debug(&convert::debug_to_kvm(debug))
             .map_err(self.engine_error("KVM_SET_GUEST_DEBUG"))
@@ -216,9 +249,63 @@ impl Vcpu for KvmVcpu {
         self.fd.nmi().map_err(self.engine_error("KVM_NMI"))
     }
 
+    fn statistics(&self) -> Option<Statistics> {
+        let in_kernel = self.counters.as_ref().and_then(Counters::read);
+        Some(Statistics { signals: self.signals, in_kernel, ..Statistics::default() })
+    }
+
     fn is_halted(&mut self) -> Result<bool, Error> {
         let state = self.fd.get_mp_state().map_err(self.engine_error("KVM_GET_MP_STATE"))?;
         Ok(state.mp_state == KVM_MP_STATE_HALTED)
+    }
+}
+
+/// Only in a VM with [`crate::Irqchip::User`].
+impl DirectInterrupts for KvmVcpu {
+    fn interrupt_state(&mut self) -> InterruptState {
+        let run = self.fd.get_kvm_run();
+        InterruptState {
+            accepts: run.ready_for_interrupt_injection != 0,
+            enabled: run.if_flag != 0,
+            priority_class: run.cr8.to_le_bytes()[0],
+            apic_base: run.apic_base,
+        }
+    }
+
+    fn inject_interrupt(&mut self, vector: u8) -> Result<(), Error> {
+        let interrupt = kvm_interrupt { irq: vector.into() };
+        // SAFETY: the descriptor is that of an open vCPU, and KVM reads a structure of this type at this address.
+        let injected = unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_INTERRUPT, &raw const interrupt) };
+        if injected < 0 {
+            let (operation, source) = ("KVM_INTERRUPT", io::Error::last_os_error());
+            return Err(Error::Engine { index: self.index, operation, source });
+        }
+        // One is on its way: there is room for the next when KVM says so.
+        self.fd.get_kvm_run().ready_for_interrupt_injection = 0;
+        Ok(())
+    }
+
+    fn request_interrupt_window(&mut self, wanted: bool) {
+        self.fd.get_kvm_run().request_interrupt_window = wanted.into();
+    }
+
+    fn set_priority_class(&mut self, class: u8) {
+        self.fd.get_kvm_run().cr8 = class.into();
+    }
+
+    fn set_kick_timer(&mut self, delay: Option<Duration>) -> Result<(), Error> {
+        if self.timer.is_none() && delay.is_none() {
+            return Ok(());
+        }
+        let timer = match self.timer.take() {
+            Some(timer) => Ok(timer),
+            None => KickTimer::new(&self.kick),
+        };
+        let set = timer.and_then(|timer| {
+            let timer = self.timer.insert(timer);
+            delay.map_or_else(|| timer.stop(), |delay| timer.set(delay, Duration::ZERO))
+        });
+        set.map_err(|source| Error::Engine { index: self.index, operation: "setting a timer", source })
     }
 }
 

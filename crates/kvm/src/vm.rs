@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_MP_STATE_RUNNABLE, KVM_PIT_SPEAKER_DUMMY,
-    KVM_SYNC_X86_REGS, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
-    KVM_X86_DISABLE_EXITS_CSTATE, KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_MWAIT,
-    KVM_X86_DISABLE_EXITS_PAUSE, Msrs, kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config,
-    kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_CAP_X86_USER_SPACE_MSR, KVM_MP_STATE_RUNNABLE,
+    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_DISABLE_EXITS_CSTATE,
+    KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_MWAIT, KVM_X86_DISABLE_EXITS_PAUSE, Msrs,
+    kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
@@ -25,11 +25,26 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 /// The most bytes a memory slot can have: 2^31 - 1 pages (`KVM_MEM_MAX_NR_PAGES` of Linux).
 const MAX_SLOT: u64 = 0x7fff_ffff << 12;
 
+/// Where a VM's interrupt controllers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Irqchip {
+    /// In KVM: PIC, I/O APIC and local APICs.
+    #[default]
+    Kernel,
+    /// With the caller, who injects interrupts ([`nerite_vcpu::DirectInterrupts`]), waits where the guest halts, and is asked about the
+    /// x2APIC's registers ([`nerite_vcpu::Exit::MsrRead`]) and those of the xAPIC (as MMIO).
+    User,
+}
+
 /// How a VM differs from the usual one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Create an in-kernel i8254 interval timer.
+    /// Where the interrupt controllers are.
+    pub irqchip: Irqchip,
+    /// Create an in-kernel i8254 interval timer; not without the other interrupt controllers there.
     pub pit: bool,
+    /// Leave the guest when it accesses a model-specific register that KVM does not know, instead of raising #GP.
+    pub msr_exits: bool,
     /// Let the guest execute HLT, MWAIT and PAUSE without leaving it, so that it manages the host CPU's power states.
     pub power_management: bool,
 }
@@ -50,7 +65,9 @@ pub struct VcpuSetup {
 /// A VM of KVM with its RAM and in-kernel interrupt controllers.
 pub struct Vm {
     pub(crate) fd: Arc<VmFd>,
-    syncs_regs: bool,
+    /// What it says of `KVM_CAP_SYNC_REGS`.
+    sync_capability: i32,
+    irqchip: Irqchip,
     /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
     ram: Arc<GuestRam>,
     /// The ring of posted writes, once there is a vCPU, through which it is reached.
@@ -64,18 +81,28 @@ impl Vm {
     /// If a call of KVM fails.
     pub fn new(system: &System, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
         let fd = create(system)?;
-        let syncs_regs = fd.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_REGS.cast_signed() != 0;
-        let vm = Self { fd: Arc::new(fd), syncs_regs, ram, ring: OnceLock::new() };
+        let sync_capability = fd.check_extension_int(Cap::SyncRegs);
+        let vm =
+            Self { fd: Arc::new(fd), sync_capability, irqchip: options.irqchip, ram, ring: OnceLock::new() };
         vm.add_ram()?;
         vm.fd.set_tss_address(TSS_ADDRESS).map_err(Error::call("KVM_SET_TSS_ADDR"))?;
-        vm.fd.create_irq_chip().map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
+        let is_in_kernel = options.irqchip == Irqchip::Kernel;
+        if is_in_kernel {
+            vm.fd.create_irq_chip().map_err(Error::call("KVM_CREATE_IRQCHIP"))?;
+            vm.enable_x2apic()?;
+        }
         if options.pit {
             let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
             vm.fd.create_pit2(config).map_err(Error::call("KVM_CREATE_PIT2"))?;
         }
-        vm.enable_x2apic()?;
         if options.power_management {
             vm.keep_power_instructions_in_guest()?;
+        }
+        let unknown = if options.msr_exits { KVM_MSR_EXIT_REASON_UNKNOWN } else { 0 };
+        // Without local APICs, KVM refuses their registers as it refuses wrong values.
+        let invalid = if is_in_kernel { 0 } else { KVM_MSR_EXIT_REASON_INVAL };
+        if unknown | invalid != 0 {
+            vm.leave_at_msrs(unknown | invalid)?;
         }
         Ok(vm)
     }
@@ -129,6 +156,19 @@ impl Vm {
         self.fd.enable_cap(&cap).map_err(Error::call("KVM_ENABLE_CAP(KVM_CAP_X86_DISABLE_EXITS)"))
     }
 
+    fn leave_at_msrs(&self, reasons: u32) -> Result<(), Error> {
+        let capability = "KVM_CAP_X86_USER_SPACE_MSR";
+        if self.fd.check_extension_raw(KVM_CAP_X86_USER_SPACE_MSR.into()) == 0 {
+            return Err(Error::Lacks { capability });
+        }
+        let cap = kvm_enable_cap {
+            cap: KVM_CAP_X86_USER_SPACE_MSR,
+            args: [reasons.into(), 0, 0, 0],
+            ..Default::default()
+        };
+        self.fd.enable_cap(&cap).map_err(Error::call("KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR)"))
+    }
+
     /// Creates vCPU number `index`, ready to run from the state in `setup`.
     ///
     /// # Errors
@@ -141,7 +181,7 @@ impl Vm {
         vcpu.fd.set_sregs(&sregs).map_err(vcpu.engine_error("KVM_SET_SREGS"))?;
         vcpu.set_regs(&setup.regs)?;
         // All vCPUs start at the entry point, none waits for INIT and SIPI. The first one never does.
-        if index != 0 {
+        if index != 0 && self.irqchip == Irqchip::Kernel {
             vcpu.fd
                 .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
                 .map_err(vcpu.engine_error("KVM_SET_MP_STATE"))?;
@@ -152,7 +192,7 @@ impl Vm {
     /// A vCPU in the state of a reset, but for CPUID and these MSRs.
     pub(crate) fn new_vcpu(&self, index: u32, cpuid: &[CpuidEntry], msrs: &[Msr]) -> Result<KvmVcpu, Error> {
         let fd = self.fd.create_vcpu(index.into()).map_err(Error::call("KVM_CREATE_VCPU"))?;
-        let vcpu = KvmVcpu::new(index, fd, self.syncs_regs, self.ram.clone())?;
+        let vcpu = KvmVcpu::new(index, fd, self.sync_capability, self.ram.clone())?;
         set_cpuid(&vcpu, cpuid)?;
         set_msrs(&vcpu, index, msrs)?;
         self.ring.get_or_init(|| Arc::new(Ring::new(vcpu.pages.clone())));

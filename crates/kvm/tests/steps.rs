@@ -12,7 +12,7 @@ use nerite_arch::paging::IdentityMap;
 use nerite_arch::{cpuid, gdt};
 use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{Entry, Exit, Vcpu};
+use nerite_vcpu::{EngineDebug, Entry, Exit, Vcpu};
 
 const RAM: u64 = 2 << 20;
 const CODE: u64 = 0x10000;
@@ -269,4 +269,61 @@ fn an_msr_that_is_refused_is_named() {
     let msrs = vec![nerite_arch::Msr { index: 0xdead_beef, value: 1 }];
     let error = vm.create_vcpu(0, &VcpuSetup { msrs, ..VcpuSetup::default() }).unwrap_err().to_string();
     assert!(error.contains("KVM_SET_MSRS took 0 of 1") && error.contains("0xdeadbeef"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn registers_cost_no_calls_where_nothing_changed_them() {
+    // in eax, 0x10 ; jmp back
+    let mut vcpu = guest(&[0xe5, 0x10, 0xeb, 0xfc]).vcpu;
+    let read = Exit::PortIn { port: 0x10, width: 4 };
+    assert_eq!(vcpu.run(Entry::Resume).unwrap(), read);
+    let before = vcpu.register_calls();
+    for round in 0..100 {
+        assert_eq!(vcpu.run(Entry::Data(round)).unwrap(), read);
+    }
+    assert_eq!(vcpu.register_calls(), before, "steps that touch no register");
+    for round in 0..100 {
+        assert_eq!(vcpu.complete(Entry::Data(round)).unwrap(), None);
+        let mut regs = vcpu.regs().unwrap();
+        assert_eq!((regs.rax, regs.rip), (round, CODE + 2));
+        regs.r15 = regs.r15.wrapping_add(round);
+        vcpu.set_regs(&regs).unwrap();
+        assert_eq!(vcpu.regs().unwrap(), regs);
+        assert_eq!(vcpu.run(Entry::Resume).unwrap(), read);
+    }
+    assert_eq!(vcpu.regs().unwrap().r15, 4950);
+    assert_eq!(vcpu.register_calls(), before, "general registers, read and written");
+    let special = vcpu.special_regs().unwrap();
+    assert_eq!(vcpu.special_regs().unwrap(), special);
+    assert_eq!(vcpu.register_calls(), before + 1, "segments, read twice");
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn what_is_written_to_registers_is_there_for_everyone() {
+    // out 0x10, al ; mov eax, gs:[0] ; out 0x11, eax ; jmp $
+    let code = [0xe6, 0x10, 0x65, 0x8b, 0x04, 0x25, 0, 0, 0, 0, 0xe7, 0x11, 0xeb, 0xfe];
+    let mut guest = guest(&code);
+    guest.ram.write(DATA, &0x1234_5678_u32.to_le_bytes()).unwrap();
+    assert!(matches!(guest.vcpu.run(Entry::Resume).unwrap(), Exit::PortOut { port: 0x10, .. }));
+    assert_eq!(guest.vcpu.complete(Entry::Resume).unwrap(), None);
+    let mut special = guest.vcpu.special_regs().unwrap();
+    special.gs.base = DATA;
+    guest.vcpu.set_special_regs(&special).unwrap();
+    assert_eq!(guest.vcpu.special_regs().unwrap().gs.base, DATA);
+    let mut regs = guest.vcpu.regs().unwrap();
+    regs.rbx = 77;
+    guest.vcpu.set_regs(&regs).unwrap();
+    // A call that looks at the registers in the kernel, and one that reads them from there.
+    guest.vcpu.set_engine_debug(&EngineDebug::default()).unwrap();
+    assert_eq!(guest.vcpu.regs().unwrap(), regs);
+    assert_eq!(guest.vcpu.run(Entry::Resume).unwrap(), out(0x11, 4, 0x1234_5678));
+    // After a kick the registers in the page are those that the kernel has.
+    guest.vcpu.kicker().kick();
+    assert_eq!(guest.vcpu.run(Entry::Resume).unwrap(), Exit::Kicked);
+    let told = guest.vcpu.regs().unwrap();
+    guest.vcpu.set_engine_debug(&EngineDebug::default()).unwrap();
+    assert_eq!(guest.vcpu.regs().unwrap(), told);
+    assert_eq!((told.rbx, told.rip), (77, CODE + 12));
 }

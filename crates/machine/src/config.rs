@@ -106,9 +106,45 @@ pub struct Observe {
     pub instruction_limit: Option<u64>,
     /// Let a debugger attach: to a machine that is held before its first instruction, or later.
     pub debug: Option<Debug>,
+    /// What is done with a guest that has crashed.
+    pub on_crash: OnCrash,
     /// Leave a guest alone that has halted all its processors with interrupts off: somebody can still wake it by an NMI,
     /// or wants to look at it. Otherwise that is reported like a crash.
     pub keep_halted: bool,
+}
+
+/// What is done with a guest that has crashed, or halted for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum OnCrash {
+    /// It is ended and reported.
+    #[default]
+    Report,
+    /// The same, and the file becomes an ELF core. It is made when the machine is, and stays empty without a crash.
+    Dump(PathBuf),
+    /// It is held until a debugger has come and let it go; [`Observe::debug`] says that one can.
+    Hold,
+}
+
+/// What a guest gets that accesses a model-specific register which the engine does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MsrPolicy {
+    /// A general protection fault, as from a processor.
+    #[default]
+    Fault,
+    /// Zero when it reads; what it writes is lost.
+    Ignore,
+    /// A general protection fault, and a line in the log.
+    Report,
+}
+
+/// Where a machine's interrupt controllers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Irqchip {
+    /// In the host's kernel.
+    #[default]
+    Kernel,
+    /// Here: local APICs without the TSC deadline mode, and nothing else. For Hermit guests without network cards.
+    User,
 }
 
 /// How a machine begins that can be debugged.
@@ -152,6 +188,10 @@ pub struct CpuConfig {
     pub power_management: bool,
     /// Create an in-kernel i8254 interval timer.
     pub pit: bool,
+    /// What accesses of unknown model-specific registers get.
+    pub msr: MsrPolicy,
+    /// Where the interrupt controllers are.
+    pub irqchip: Irqchip,
 }
 
 /// What the guest is told.

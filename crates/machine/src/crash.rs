@@ -104,7 +104,7 @@ impl fmt::Display for Frame {
 }
 
 /// Says in words why a guest cannot go on.
-struct Reason<'a>(&'a Exit);
+pub(crate) struct Reason<'a>(pub(crate) &'a Exit);
 
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

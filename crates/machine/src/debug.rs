@@ -14,8 +14,10 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
 use crate::alone::Chores;
+use crate::crash::Reason;
 use crate::dispatch::End;
 use crate::guest::AnyDispatcher;
+use crate::msr::Msrs;
 use crate::vcpu_thread::lock;
 
 /// A vCPU has stopped for the debugger. It is held, once, until the debugger releases it.
@@ -98,6 +100,9 @@ pub(crate) struct Stopper {
     pub(crate) is_limited: bool,
     /// What there is to do on this vCPU's thread, if there is no other.
     pub(crate) chores: Option<Box<Chores>>,
+    /// Whether a crash is kept for a debugger that has yet to come.
+    pub(crate) holds_crashes: bool,
+    pub(crate) msrs: Arc<Msrs>,
 }
 
 impl Stopper {
@@ -120,6 +125,9 @@ impl<V: Vcpu> Handler<V> for Stopper {
             {
                 return ControlFlow::Break(end);
             }
+            if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
+                return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
+            }
             let next = self.dispatcher.handle(vcpu, exit);
             chores.note_output();
             return next;
@@ -129,6 +137,9 @@ impl<V: Vcpu> Handler<V> for Stopper {
             && vcpu.take_debug_stop() == Some(DebugStop::Limit)
         {
             return ControlFlow::Break(End::InstructionLimit(rip));
+        }
+        if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
+            return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
         }
         let Some(events) = &self.events else { return self.dispatcher.handle(vcpu, exit) };
         if let Exit::Debug { .. } = exit
@@ -141,8 +152,12 @@ impl<V: Vcpu> Handler<V> for Stopper {
         }
         let next = self.dispatcher.handle(vcpu, exit);
         if let ControlFlow::Break(End::Crashed(exit)) = &next
-            && events.is_attached()
+            && (self.holds_crashes || events.is_attached())
         {
+            if !events.is_attached() {
+                let (index, reason) = (vcpu.index(), Reason(exit));
+                log::warn!("the guest crashed on vCPU {index}: {reason}; it is held for GDB");
+            }
             // However it is let go, the machine ends.
             let _ = self.stop(vcpu, events, DebugReason::Crash(*exit));
         }

@@ -228,6 +228,20 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// What was asked for needs the kernel's interrupt controllers.
+    #[error(
+        "--irqchip user has local APICs only: it cannot be combined with network cards, an interval timer, or a guest that is \
+         not Hermit; leave out one of them"
+    )]
+    UserIrqchip,
+    /// The core file cannot be made or written.
+    #[error("{}: cannot write the core file: {source}", path.display())]
+    CoreFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The guest's output cannot be written.
     #[error("cannot write the guest's output: {0}")]
     Output(#[source] io::Error),
@@ -267,6 +281,7 @@ impl Error {
             | Self::OneInitrd { .. }
             | Self::InitrdSize { .. }
             | Self::DebugExitPort { .. }
+            | Self::UserIrqchip
             | Self::Boot(_) => ErrorKind::Config,
             Self::Net(error) if error.is_usage() => ErrorKind::Config,
             Self::Files(files) => match files {

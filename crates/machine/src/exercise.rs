@@ -1,4 +1,5 @@
-//! Hypercalls from any bytes, for the fuzz target and the property test that look for one that is not answered.
+//! Parts of a machine by themselves. Hypercalls from any bytes, for the fuzz target and the property test that look for one that
+//! is not answered; and the run loop with and without what it can be controlled by, for the bench that compares the two.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,11 +10,15 @@ use nerite_hostfs::{HostFs, Limits};
 use nerite_hypercall::{v1, v2};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::scripted::Scripted;
+use nerite_vcpu::{Control, Counted, Vcpu as _, drive, drive_controlled};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::Error;
+use crate::alone::{Chores, Timer};
 use crate::budget::LogBudget;
+use crate::debug::Stopper;
+use crate::dispatch::End;
 use crate::hypercalls::{CommandLine, Hypercalls, Scratch};
+use crate::{Config, Error, Machine};
 
 /// RAM of the guest that calls: 64 KiB at 0, and as much far above.
 const RAM: [Region; 2] = [Region { start: 0, size: 64 << 10 }, Region { start: 5 << 30, size: 64 << 10 }];
@@ -70,6 +75,58 @@ pub fn hypercalls(bytes: &[u8]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// How the run loop of [`run_loop`] is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loop {
+    /// Enter, answer, enter again, and nothing else.
+    Bare,
+    /// As in a machine in which nothing is watched: exits are counted, and it can be held, asked, stopped and debugged if
+    /// somebody wants to.
+    Full,
+}
+
+/// Runs a machine of one vCPU on the calling thread until its guest ends itself, and gives its exit code.
+///
+/// # Errors
+/// If the machine cannot be built, or the guest ends in another way.
+pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
+    let Machine { guest, vcpus, msrs, console, vm, .. } = Machine::new(config)?;
+    let failed = |what: &str| Error::host("running the guest")(std::io::Error::other(what.to_owned()));
+    let mut vcpu = vcpus.into_iter().next().ok_or_else(|| failed("it has no vCPU"))?;
+    let control = Arc::new(Control::new());
+    let mut dispatcher = guest.dispatcher(control.clone(), None);
+    let end = match kind {
+        Loop::Bare => drive(&mut vcpu, &mut dispatcher)?,
+        Loop::Full => {
+            control.set_kicker(vcpu.kicker());
+            let mut stopper = Stopper {
+                dispatcher,
+                control: control.clone(),
+                events: None,
+                is_limited: false,
+                holds_crashes: false,
+                msrs,
+                // As where the only vCPU runs on the thread that waits for the machine.
+                chores: Some(Box::new(Chores {
+                    console: console.clone(),
+                    halts: None,
+                    timer: Timer::default(),
+                    flush: None,
+                })),
+            };
+            let mut vcpu = Counted::new(vcpu);
+            drive_controlled(&mut vcpu, &mut stopper, &control)?.ok_or_else(|| failed("it was stopped"))?
+        }
+    };
+    guest.collect_posted(true);
+    console.flush().map_err(Error::Output)?;
+    drop(vm);
+    match end {
+        End::Exited(code) => Ok(code),
+        other => Err(failed(&format!("{other:?}"))),
+    }
 }
 
 #[cfg(test)]

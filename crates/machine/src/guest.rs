@@ -93,6 +93,14 @@ impl Guest {
         }
     }
 
+    /// Where the loaded image is entered, if it is one with symbols at addresses of its own.
+    pub(crate) fn entry(&self) -> Option<u64> {
+        match self {
+            Self::Hermit(hermit) => Some(hermit.loaded.entry),
+            Self::Pc(_) => None,
+        }
+    }
+
     /// How much higher the kernel lies than it was linked to.
     pub(crate) fn load_offset(&self) -> u64 {
         match self {

@@ -5,15 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_arch::{Regs, SpecialRegs};
+use nerite_devices::apic::Message;
+use nerite_kvm::Interrupts;
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
-use nerite_vcpu::{AskError, Control, Held, Native, RunState, Statistics, Vcpu};
+use nerite_vcpu::{AskError, Control, Held, Native, PostedWrites, RunState, Statistics, Vcpu};
 
 use crate::Error;
 use crate::debug::DebugEvents;
 use crate::dispatch::End;
 use crate::network::Network;
+use crate::user_irqchip::Chips;
 use crate::vcpu_thread::Shared;
+
+/// How many lines the interrupt controllers have: the pins of KVM's I/O APIC.
+const LINES: u32 = 24;
+/// Where messages go that are interrupts (Intel SDM vol. 3, 12.11.1).
+const MESSAGES: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 
 /// How long a vCPU may take to answer before it counts as waiting for the host.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -30,6 +38,10 @@ pub struct Handle {
     pub(crate) native: Native,
     /// How much higher the kernel lies than it was linked for.
     pub(crate) offset: u64,
+    pub(crate) posted: Option<Arc<dyn PostedWrites>>,
+    pub(crate) interrupts: Arc<Interrupts>,
+    /// The local APICs, where they are not in the kernel.
+    pub(crate) chips: Option<Arc<Chips>>,
 }
 
 /// Why a question about a vCPU has no answer.
@@ -52,6 +64,24 @@ pub enum HandleError {
         /// Why it did not answer.
         source: AskError,
     },
+    /// There is no such interrupt line.
+    #[error("there is no interrupt line {line}: the lines are 0 to {}, and there are none with --irqchip user", LINES - 1)]
+    NoSuchLine {
+        /// The one that was asked for.
+        line: u32,
+    },
+    /// No interrupt message goes there.
+    #[error("{address:#x} is no address of interrupt messages: those are 0xfee00000 to 0xfeefffff")]
+    NoMessage {
+        /// The address.
+        address: u64,
+    },
+    /// Nobody took an interrupt message.
+    #[error("no processor took the message: none has the address's APIC id, or its APIC is off")]
+    NotTaken,
+    /// KVM refused.
+    #[error(transparent)]
+    Kvm(#[from] nerite_kvm::Error),
     /// The engine failed.
     #[error(transparent)]
     Vcpu(#[from] nerite_vcpu::Error),
@@ -181,6 +211,37 @@ impl Handle {
     /// As [`Handle::ask`], or if the engine fails.
     pub fn inject_nmi(&self, index: usize) -> Result<(), HandleError> {
         Ok(self.ask(index, |vcpu, _| vcpu.inject_nmi())??)
+    }
+
+    /// How many port writes KVM has collected, which the guest did not wait for.
+    pub fn posted_writes(&self) -> u64 {
+        self.posted.as_ref().map_or(0, |posted| posted.taken())
+    }
+
+    /// Raises (`true`) or lowers a line of the interrupt controllers, from 0 to 23.
+    ///
+    /// # Errors
+    /// If there is no such line, or KVM refuses.
+    pub fn set_line(&self, line: u32, level: bool) -> Result<(), HandleError> {
+        if line >= LINES || self.chips.is_some() {
+            return Err(HandleError::NoSuchLine { line });
+        }
+        Ok(self.interrupts.set_line(line, level)?)
+    }
+
+    /// Sends an interrupt message, as a device does by writing `data` to `address` (Intel SDM vol. 3, 12.11).
+    ///
+    /// # Errors
+    /// If KVM refuses it, or no processor takes it.
+    pub fn send_message(&self, address: u64, data: u32) -> Result<(), HandleError> {
+        if !MESSAGES.contains(&address) {
+            return Err(HandleError::NoMessage { address });
+        }
+        let is_taken = match &self.chips {
+            Some(chips) => Message::from_device(address, data).is_some_and(|it| chips.deliver(it, u32::MAX)),
+            None => self.interrupts.send_message(address, data)?,
+        };
+        if is_taken { Ok(()) } else { Err(HandleError::NotTaken) }
     }
 
     /// Where vCPUs leave word for a debugger, if the machine can be debugged.

@@ -30,6 +30,7 @@ mod alone;
 mod boot;
 mod budget;
 pub mod config;
+mod core_file;
 mod crash;
 pub mod debug;
 mod dispatch;
@@ -42,6 +43,7 @@ mod halts;
 mod handle;
 mod hypercalls;
 mod machine;
+mod msr;
 mod network;
 mod opened;
 mod outcome;
@@ -54,6 +56,7 @@ mod running;
 #[cfg(test)]
 mod testing;
 mod timeline;
+mod user_irqchip;
 mod vcpu_thread;
 mod watch;
 

@@ -1,5 +1,6 @@
 //! Builds a machine.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use nerite_vcpu::{PostedWrites, Tracer};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::budget::LogBudget;
-use crate::config::{Config, Observe};
+use crate::config::{Config, CpuConfig, Irqchip, MsrPolicy, Observe};
 use crate::dispatch::Platform;
 use crate::guest::{Guest, Hermit};
 use crate::hypercalls::{CommandLine, Hypercalls};
+use crate::msr::Msrs;
 use crate::network::Network;
 use crate::opened::Rest;
 use crate::pc::Keyboard;
@@ -46,6 +48,9 @@ pub struct Machine {
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
+    pub(crate) core: Option<File>,
+    pub(crate) msrs: Arc<Msrs>,
+    pub(crate) irqchip: Irqchip,
     pub(crate) network: Network,
     pub(crate) timeline: Timeline,
 }
@@ -74,8 +79,8 @@ impl Machine {
     }
 
     fn build_hermit(image: Image, rest: Rest) -> Result<Self, Error> {
-        let Rest { config, system, mounts, output, input, tracer, links, confinement, mut timeline, .. } =
-            rest;
+        let Rest { config, system, mounts, output, input, tracer, core, links, confinement, .. } = rest;
+        let mut timeline = rest.timeline;
         let config = &config;
         let mut plan = Plan::new(config, &image)?;
         let stop_event =
@@ -106,12 +111,16 @@ impl Machine {
         let loaded = boot::load(kernel, &layout, &ram)?;
         timeline.done("load the kernel");
 
-        let options = Options { pit: config.cpus.pit, power_management: config.cpus.power_management };
+        let options = options(&config.cpus, config.cpus.pit);
+        let irqchip = config.cpus.irqchip;
+        if irqchip == Irqchip::User && (config.cpus.pit || !config.network.is_empty()) {
+            return Err(Error::UserIrqchip);
+        }
         let vm = Vm::new(&system, ram.clone(), &options)?;
         let network = Network::new(Bridge::new(), links, &Arc::new(vm.interrupts()), &ram, plan.cpus)?;
         timeline.done("create the VM");
         let addresses = boot::addresses(&layout, &loaded);
-        let tsc_deadline = system.has_tsc_deadline_timer();
+        let tsc_deadline = irqchip == Irqchip::Kernel && system.has_tsc_deadline_timer();
         let vcpus = (0..plan.cpus)
             .map(|index| {
                 let guest = cpuid::Guest { vcpu_index: index, vcpu_count: plan.cpus, tsc_deadline };
@@ -142,6 +151,7 @@ impl Machine {
         let platform = Arc::new(platform(calls, posted, network.bridge())?);
         let affinity = config.cpus.affinity.clone();
         let observe = config.observe.clone();
+        let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
         let guest = Guest::Hermit(Box::new(Hermit { image, loaded, platform }));
         timeline.done("describe the machine");
         Ok(Self {
@@ -157,6 +167,9 @@ impl Machine {
             stopping,
             observe,
             tracer,
+            core,
+            msrs,
+            irqchip,
             network,
             timeline,
         })
@@ -190,6 +203,16 @@ impl Machine {
     pub fn start_here(self) -> Result<Running, Error> {
         running::start(self, Where::Here)
     }
+}
+
+/// What KVM is told of the processors.
+pub(crate) fn options(cpus: &CpuConfig, pit: bool) -> Options {
+    let irqchip = match cpus.irqchip {
+        Irqchip::Kernel => nerite_kvm::Irqchip::Kernel,
+        Irqchip::User => nerite_kvm::Irqchip::User,
+    };
+    let msr_exits = cpus.msr != MsrPolicy::Fault;
+    Options { irqchip, pit, power_management: cpus.power_management, msr_exits }
 }
 
 /// Only interface v1 hands strings over by hypercall, and only it limits their number.

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nerite_devices::Sink;
@@ -13,7 +14,7 @@ use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_vcpu::Tracer;
 use nerite_virtio_blk::RawFile;
 
-use crate::config::{Config, ConsoleKind, MAX_DISKS, Output};
+use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::{Error, Machine, Timeline, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
@@ -36,6 +37,8 @@ pub(crate) struct Rest {
     pub(crate) output: OpenOutput,
     pub(crate) input: Option<OwnedFd>,
     pub(crate) tracer: Option<Tracer>,
+    /// The core file to be.
+    pub(crate) core: Option<File>,
     pub(crate) links: Vec<Connection>,
     /// Initial file systems or modules.
     pub(crate) initrd: Vec<ImageSource>,
@@ -55,6 +58,7 @@ impl Opened {
         let mounts = Mounts::open(&config.mounts)?;
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
+        let core = core_file(&config.observe.on_crash)?;
         let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
@@ -68,6 +72,7 @@ impl Opened {
             output,
             input,
             tracer,
+            core,
             links,
             initrd,
             disks,
@@ -125,6 +130,15 @@ fn open_disks(config: &Config) -> Result<Vec<RawFile>, Error> {
 fn trace_file(path: &Path) -> Result<Tracer, Error> {
     let file = File::create(path).map_err(|source| Error::TraceFile { path: path.to_owned(), source })?;
     Ok(Tracer::new(file))
+}
+
+/// Makes the file that a crash will be written to. A guest's memory holds its secrets.
+fn core_file(on_crash: &OnCrash) -> Result<Option<File>, Error> {
+    let OnCrash::Dump(path) = on_crash else { return Ok(None) };
+    let failed = |source| Error::CoreFile { path: path.clone(), source };
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map(Some).map_err(failed)
 }
 
 /// Where the guest's output goes.

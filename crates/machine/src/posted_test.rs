@@ -42,6 +42,10 @@ impl PostedWrites for Queue {
         }
     }
 
+    fn taken(&self) -> u64 {
+        0
+    }
+
     fn try_take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {
         self.take(each);
     }

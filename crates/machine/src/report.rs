@@ -22,6 +22,8 @@ pub struct Report {
     pub memory_touched: Option<u64>,
     /// Bytes of guest RAM.
     pub memory_size: u64,
+    /// Port writes that the guest did not wait for: KVM collected them.
+    pub posted_writes: u64,
     /// What each network card has done.
     pub cards: Vec<CardReport>,
     /// What each disk has done.
@@ -95,8 +97,25 @@ impl fmt::Display for Report {
                 row(f, kind.name(), total.exits.of(kind), &total.service_of(kind))?;
             }
         }
-        if total.completions > 0 {
-            writeln!(f, "{:<18} {:>10}", "completions only", total.completions)?;
+        for (name, count) in [
+            ("completions only", total.completions),
+            ("signals", total.signals),
+            ("posted writes", self.posted_writes),
+        ] {
+            if count > 0 {
+                writeln!(f, "{name:<18} {count:>10}")?;
+            }
+        }
+        if let Some(counts) = total.in_kernel {
+            writeln!(f, "\nin the kernel           count")?;
+            for (name, count) in [
+                ("processor exits", counts.exits),
+                ("interrupts", counts.interrupts),
+                ("NMIs", counts.nmis),
+                ("halts", counts.halts),
+            ] {
+                writeln!(f, "{name:<18} {count:>10}")?;
+            }
         }
         if let Some(timeline) = &self.timeline {
             writeln!(f, "\nstep of the start        time")?;
@@ -152,6 +171,8 @@ impl fmt::Display for Time {
 
 #[cfg(test)]
 mod tests {
+    use nerite_vcpu::KernelCounts;
+
     use super::*;
 
     fn report() -> Report {
@@ -161,6 +182,8 @@ mod tests {
             vcpu.service[Kind::PortOut as usize].add(Duration::from_micros(3));
         }
         vcpu.in_guest.add(Duration::from_millis(2));
+        vcpu.signals = 2;
+        vcpu.in_kernel = Some(KernelCounts { exits: 100, interrupts: 30, nmis: 0, halts: 5 });
         vcpu.port_writes = vec![(0xcf8, 1), (0x800, 1), (0x1030, 1)];
         vcpu.port_reads = vec![(0xcf8, 2)];
         Report {
@@ -168,6 +191,7 @@ mod tests {
             wall_time: Duration::from_millis(1500),
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
+            posted_writes: 17,
             cards: Vec::new(),
             disks: Vec::new(),
             timeline: None,
@@ -190,6 +214,10 @@ mod tests {
             "   1          3           2.0ms           9.0µs\n",
             "port out                    6       18.0µs      3.0µs",
             "SerialWriteBuffer           2\n",
+            "signals                     4\n",
+            "posted writes              17\n",
+            "processor exits           200\n",
+            "interrupts                 60\n",
             "0x0cf8                      6\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");

@@ -1,8 +1,10 @@
 //! Runs a machine to its end.
 
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,13 +18,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::alone::{Chores, Timer};
-use crate::config::Debug;
+use crate::config::{Debug, Irqchip, OnCrash};
+use crate::core_file::Core;
 use crate::crash::{CrashReport, VcpuState};
 use crate::debug::{DebugEvents, Stopper};
 use crate::dispatch::End;
 use crate::guest::Guest;
 use crate::halts::{self, HaltWatch};
+use crate::msr::Msrs;
 use crate::pc::Ended;
+use crate::user_irqchip::Chips;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
 use crate::{Error, Handle, Interrupter, Machine, Outcome, Report, Timeline};
 
@@ -49,8 +54,14 @@ pub struct Running {
     /// Hands on what is typed.
     keyboard: Option<JoinHandle<()>>,
     tracer: Option<Tracer>,
+    /// The file that a crash is written to, which is empty.
+    core: Option<(PathBuf, File)>,
     deadline: Option<Instant>,
     halts: Option<HaltWatch>,
+    /// What unknown model-specific registers get.
+    msrs: Arc<Msrs>,
+    /// Whether a guest that has crashed or halted for ever is kept for a debugger.
+    holds_crashes: bool,
     timeline: Timeline,
     /// Whether what it takes to find out is to be spent on the report.
     statistics: bool,
@@ -249,6 +260,7 @@ impl Running {
         }
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
+        report.posted_writes = self.handle.posted_writes();
         if self.statistics {
             report.memory_touched = self.handle.ram.touched();
         }
@@ -313,6 +325,15 @@ impl Running {
             let (regs, special_regs) = state?;
             let backtrace = self.guest.backtrace(&self.handle.ram, &regs, &special_regs);
             vcpus.push(VcpuState { index, regs, special_regs, backtrace });
+        }
+        if let Some((path, file)) = &self.core {
+            let (ram, entry) = (&self.handle.ram, self.guest.entry());
+            let written = Core { ram, vcpus: &vcpus, crashed: vcpu, entry }.write(file);
+            // The report is worth more than an error without it.
+            match written {
+                Ok(()) => log::info!("the core file is {}", path.display()),
+                Err(error) => log::error!("cannot write the core file {}: {error}", path.display()),
+            }
         }
         let kernel = self.guest.kernel_range();
         Ok(Outcome::Crashed(Box::new(CrashReport { vcpu, exit, vcpus, kernel })))

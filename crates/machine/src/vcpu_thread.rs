@@ -21,6 +21,7 @@ use std::os::fd::OwnedFd;
 use crate::Error;
 use crate::debug::Stopper;
 use crate::dispatch::End;
+use crate::user_irqchip::{Chips, UserInterrupts};
 use crate::watch::Foresight;
 
 /// What the vCPU threads and the one that waits for them share.
@@ -101,6 +102,8 @@ pub(crate) struct Task {
     pub(crate) control: Arc<Control>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) layers: Layers,
+    /// The local APICs, where they are not in the kernel.
+    pub(crate) chips: Option<Arc<Chips>>,
     /// When the machine's time is up; the first vCPU is in charge of it.
     pub(crate) deadline: Option<Instant>,
 }
@@ -115,7 +118,15 @@ pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
     if let Some(Err(error)) = timer {
         task.shared.finish(vcpu.index(), End::Host(error.into()));
     }
-    let end = match task.layers.debug {
+    let end = match task.chips.clone() {
+        Some(chips) => with_debugger(UserInterrupts::new(vcpu, chips), task),
+        None => with_debugger(vcpu, task),
+    };
+    leaving.end = Some(end);
+}
+
+fn with_debugger<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
+    match task.layers.debug {
         Some(native) => {
             let foresight = Box::new(Foresight::new(task.ram.clone()));
             with_statistics(Debugged::new(vcpu, native, foresight), task)
@@ -127,8 +138,7 @@ pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
             }
             None => with_statistics(vcpu, task),
         },
-    };
-    leaving.end = Some(end);
+    }
 }
 
 fn with_statistics<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {

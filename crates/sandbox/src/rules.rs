@@ -98,7 +98,8 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     }
     if features.control && matches!(kind, Kind::Main | Kind::Control) {
         let already = |rule: &&Rule| {
-            features.network && kind == Kind::Main && NETWORK.iter().any(|other| other.call == rule.call)
+            let any = |other: &Rule| other.call == rule.call && other.conditions.is_empty();
+            features.network && kind == Kind::Main && NETWORK.iter().any(any)
         };
         rules.extend(CONTROL.iter().filter(|rule| !already(rule)));
         if !features.files || kind == Kind::Control {
@@ -141,6 +142,7 @@ const RUNNING: &[Rule] = &[when(
             kvm::RUN,
             kvm::GET_MP_STATE,
             kvm::NMI,
+            kvm::INTERRUPT,
             kvm::GET_REGS,
             kvm::SET_REGS,
             kvm::GET_SREGS,
@@ -248,6 +250,8 @@ const REMOVE: Rule = any(libc::SYS_unlinkat);
 const CONTROL: &[Rule] = &[
     any(libc::SYS_accept4),
     any(libc::SYS_recvfrom),
+    // Interrupts from outside.
+    when(libc::SYS_ioctl, &[OneOf(1, &[kvm::IRQ_LINE, kvm::SIGNAL_MSI])]),
     // How long a client may take.
     when(
         libc::SYS_setsockopt,
@@ -333,6 +337,7 @@ const MAIN: &[Rule] = &[
                 kvm::SET_MP_STATE,
                 kvm::GET_TSC_KHZ,
                 kvm::ENABLE_CAP,
+                kvm::GET_STATS_FD,
                 kvm::IRQFD,
                 // A terminal's mode: TIOCGWINSZ, TCGETS, TCSETS, TCGETS2, TCSETS2 of `<asm-generic/ioctls.h>`.
                 0x5413,

@@ -182,6 +182,8 @@ fn kvm_has_these_numbers() {
         (rules::kvm::SET_REGS, size(size_of::<kvm_regs>())),
         (rules::kvm::GET_SREGS, size(size_of::<kvm_sregs>())),
         (rules::kvm::SET_SREGS, size(size_of::<kvm_sregs>())),
+        (rules::kvm::INTERRUPT, size(size_of::<kvm_interrupt>())),
+        (rules::kvm::SIGNAL_MSI, size(size_of::<kvm_msi>())),
         (rules::kvm::SET_MSRS, size(size_of::<kvm_msrs>())),
         (rules::kvm::SET_CPUID2, size(size_of::<kvm_cpuid2>())),
         (rules::kvm::GET_SUPPORTED_CPUID, size(size_of::<kvm_cpuid2>())),

@@ -18,6 +18,9 @@ use crate::{Kicker, RunState, Vcpu};
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
 
+/// The longest that a vCPU rests without looking around.
+const LONG_REST: Duration = Duration::from_secs(60);
+
 /// Something to do on a vCPU's thread, with the vCPU held. The state says whether it may be changed.
 pub type Job = Box<dyn FnOnce(&mut dyn Vcpu, RunState) + Send>;
 
@@ -30,6 +33,8 @@ struct Inbox {
     stop: bool,
     /// Whether the vCPU's thread is in [`Control::attend`].
     attending: bool,
+    /// Whether it is in [`Control::rest`].
+    resting: bool,
     /// Whether the vCPU's thread is gone.
     gone: bool,
 }
@@ -51,6 +56,16 @@ pub enum Attended {
     Continue,
     /// It leaves its loop.
     Stop,
+}
+
+/// How a vCPU's rest ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Rested {
+    /// There is something to wake it, or the time is over.
+    Woken,
+    /// There is something in its inbox: [`Control::attend`] is next.
+    Wanted,
 }
 
 /// How a vCPU is held.
@@ -113,7 +128,7 @@ impl Control {
 
     /// Gets the vCPU's thread to look into the inbox, which the caller has locked and changed.
     fn call(&self, inbox: &Inbox) {
-        if inbox.attending {
+        if inbox.attending || inbox.resting {
             self.changed.notify_all();
         } else if let Some(kicker) = self.kicker.get() {
             kicker.kick();
@@ -269,6 +284,38 @@ impl Control {
         let next = if state == RunState::Paused { RunState::Running } else { state };
         self.state.store(next as u8, Ordering::Release);
         attended
+    }
+
+    /// Gets the vCPU's thread to look whether there is an interrupt, wherever it is. Whatever it is to find must be there before.
+    pub fn wake(&self) {
+        let inbox = self.lock();
+        if inbox.attending {
+            // It looks before it goes on.
+            return;
+        }
+        self.call(&inbox);
+    }
+
+    /// The vCPU's thread: the guest has halted. Waits until `is_woken`, which [`Control::wake`] has it ask anew, or until a time, or
+    /// until there is something in the inbox.
+    pub fn rest(&self, until: Option<Instant>, mut is_woken: impl FnMut() -> bool) -> Rested {
+        let mut inbox = self.lock();
+        inbox.resting = true;
+        self.state.store(RunState::Halted as u8, Ordering::Release);
+        let rested = loop {
+            if inbox.stop || inbox.holds > 0 || !inbox.jobs.is_empty() {
+                break Rested::Wanted;
+            }
+            let now = Instant::now();
+            if is_woken() || until.is_some_and(|until| now >= until) {
+                break Rested::Woken;
+            }
+            let left = until.map_or(LONG_REST, |until| until.saturating_duration_since(now).min(LONG_REST));
+            inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        inbox.resting = false;
+        self.state.store(RunState::Running as u8, Ordering::Release);
+        rested
     }
 
     /// The vCPU's thread: it has left its loop. Jobs that were not done are dropped.

@@ -49,7 +49,7 @@ impl<V: Vcpu> Layer for Counted<V> {
     }
 
     fn statistics_layer(&self) -> Option<Statistics> {
-        Some(Statistics { exits: self.counts, ..Statistics::default() })
+        Some(Statistics { exits: self.counts, ..self.inner.statistics().unwrap_or_default() })
     }
 }
 

@@ -71,6 +71,8 @@ pub enum Exit {
     System(SystemEvent),
     /// The guest can take an external interrupt now (RFLAGS.IF set, no shadow). Only if asked for.
     InterruptWindow,
+    /// The guest lowered CR8, so that interrupts may be due now. Only with [`crate::DirectInterrupts`].
+    PriorityLowered,
     /// A breakpoint, watchpoint or single step was hit. Only if asked for.
     Debug {
         /// Guest-virtual address of the instruction.
@@ -206,6 +208,7 @@ pub enum Kind {
     Shutdown,
     System,
     InterruptWindow,
+    PriorityLowered,
     Debug,
     EntryFailed,
     InternalError,
@@ -215,7 +218,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PortIn,
         Self::PortOut,
         Self::MmioRead,
@@ -227,6 +230,7 @@ impl Kind {
         Self::Shutdown,
         Self::System,
         Self::InterruptWindow,
+        Self::PriorityLowered,
         Self::Debug,
         Self::EntryFailed,
         Self::InternalError,
@@ -248,6 +252,7 @@ impl Kind {
             Self::Shutdown => "shutdown",
             Self::System => "system",
             Self::InterruptWindow => "interrupt window",
+            Self::PriorityLowered => "priority lowered",
             Self::Debug => "debug",
             Self::EntryFailed => "entry failed",
             Self::InternalError => "internal error",
@@ -272,6 +277,7 @@ impl Exit {
             Self::Shutdown => Kind::Shutdown,
             Self::System(_) => Kind::System,
             Self::InterruptWindow => Kind::InterruptWindow,
+            Self::PriorityLowered => Kind::PriorityLowered,
             Self::Debug { .. } => Kind::Debug,
             Self::EntryFailed { .. } => Kind::EntryFailed,
             Self::InternalError(_) => Kind::InternalError,

@@ -34,6 +34,7 @@ mod counted;
 mod debug;
 mod error;
 mod exit;
+mod interrupts;
 mod kick;
 mod layer;
 mod limit;
@@ -49,7 +50,7 @@ use std::ops::ControlFlow;
 
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 
-pub use control::{AskError, Attended, Control, Held, Job};
+pub use control::{AskError, Attended, Control, Held, Job, Rested};
 pub use counted::{Counted, ExitCounts};
 pub use debug::{
     Access, DEBUG_REGISTERS, DR6_SINGLE_STEP, DebugPlan, DebugStop, Debugged, EngineDebug, Foresee, Native,
@@ -57,12 +58,13 @@ pub use debug::{
 };
 pub use error::Error;
 pub use exit::{Entry, Exit, InstructionBytes, InternalError, Kind, SystemEvent};
+pub use interrupts::{DirectInterrupts, InterruptState};
 pub use kick::{Kick, Kicker};
 pub use layer::Layer;
 pub use limit::{InstructionBudget, Limited};
 pub use posted::{PostedWrite, PostedWrites};
 pub use run_state::RunState;
-pub use statistics::{Histogram, Measured, Statistics};
+pub use statistics::{Histogram, KernelCounts, Measured, Statistics};
 pub use trace::{Traced, Tracer};
 
 /// One virtual CPU of some engine (KVM, a software CPU, a script in a test).

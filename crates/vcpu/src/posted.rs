@@ -30,6 +30,9 @@ pub trait PostedWrites: fmt::Debug + Send + Sync {
     /// Waits while another thread takes writes, so that none overtakes another.
     fn take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>);
 
+    /// How many writes were handed over so far.
+    fn taken(&self) -> u64;
+
     /// As [`PostedWrites::take`], but returns at once if another thread is at it.
     fn try_take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>);
 }

@@ -78,6 +78,30 @@ impl Histogram {
     }
 }
 
+/// What the kernel part of an engine counts by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelCounts {
+    /// Exits of the processor from the guest; most of them the kernel answers itself.
+    pub exits: u64,
+    /// Interrupts that the guest took.
+    pub interrupts: u64,
+    /// Non-maskable interrupts that the guest took.
+    pub nmis: u64,
+    /// How often the guest halted.
+    pub halts: u64,
+}
+
+impl KernelCounts {
+    fn add(self, other: Self) -> Self {
+        Self {
+            exits: self.exits.saturating_add(other.exits),
+            interrupts: self.interrupts.saturating_add(other.interrupts),
+            nmis: self.nmis.saturating_add(other.nmis),
+            halts: self.halts.saturating_add(other.halts),
+        }
+    }
+}
+
 /// What was measured of one vCPU, or of several together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -89,6 +113,10 @@ pub struct Statistics {
     pub in_guest: Histogram,
     /// Entries that only completed an access.
     pub completions: u64,
+    /// Signals that ended a stay in the guest, kicks among them.
+    pub signals: u64,
+    /// What the engine's kernel part counted by itself, if it does.
+    pub in_kernel: Option<KernelCounts>,
     /// Writes to ports: port and how many, in order of the port.
     pub port_writes: Vec<(u16, u64)>,
     /// Reads of ports: port and how many, in order of the port.
@@ -114,6 +142,11 @@ impl Statistics {
         }
         self.in_guest.merge(&other.in_guest);
         self.completions = self.completions.saturating_add(other.completions);
+        self.signals = self.signals.saturating_add(other.signals);
+        self.in_kernel = match (self.in_kernel, other.in_kernel) {
+            (Some(one), Some(two)) => Some(one.add(two)),
+            (one, two) => one.or(two),
+        };
         self.port_writes = merged(&self.port_writes, &other.port_writes);
         self.port_reads = merged(&self.port_reads, &other.port_reads);
     }
@@ -213,9 +246,12 @@ impl<V: Vcpu> Layer for Measured<V> {
     }
 
     fn statistics_layer(&self) -> Option<Statistics> {
+        let engine = self.inner.statistics().unwrap_or_default();
         Some(Statistics {
             port_writes: counted(&self.writes),
             port_reads: counted(&self.reads),
+            signals: engine.signals,
+            in_kernel: engine.in_kernel,
             ..self.statistics.clone()
         })
     }
@@ -261,5 +297,16 @@ mod tests {
         assert_eq!(statistics.port_writes, [(0x1020, 4)]);
         assert_eq!(statistics.exits.total(), 8);
         assert!(statistics.time_in_vmm() > Duration::ZERO);
+    }
+
+    #[test]
+    fn what_the_kernel_counts_is_added_up_where_it_is_known() {
+        let counts = KernelCounts { exits: 10, interrupts: 3, nmis: 1, halts: 2 };
+        let mut one = Statistics { in_kernel: Some(counts), signals: 4, ..Statistics::default() };
+        one.merge(&Statistics { signals: 1, ..Statistics::default() });
+        assert_eq!((one.in_kernel, one.signals), (Some(counts), 5));
+        one.merge(&one.clone());
+        let twice = KernelCounts { exits: 20, interrupts: 6, nmis: 2, halts: 4 };
+        assert_eq!((one.in_kernel, one.signals), (Some(twice), 10));
     }
 }

@@ -102,7 +102,12 @@ fn fields(exit: &Exit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Exit::EntryFailed { hardware_reason } => write!(f, ",\"reason\":{hardware_reason}"),
         Exit::InternalError(error) => write!(f, ",\"suberror\":{}", error.suberror),
         Exit::Unknown { reason } => write!(f, ",\"reason\":{reason}"),
-        Exit::Halt | Exit::Shutdown | Exit::System(_) | Exit::InterruptWindow | Exit::Kicked => Ok(()),
+        Exit::Halt
+        | Exit::Shutdown
+        | Exit::System(_)
+        | Exit::InterruptWindow
+        | Exit::PriorityLowered
+        | Exit::Kicked => Ok(()),
     }
 }
 

@@ -10,7 +10,8 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_vcpu::{
-    Control, Entry, Error, Exit, Handler, Held, Kick, Kicker, RunState, Vcpu, drive_controlled,
+    Attended, Control, Entry, Error, Exit, Handler, Held, Kick, Kicker, Rested, RunState, Vcpu,
+    drive_controlled,
 };
 use std::time::Duration;
 
@@ -214,5 +215,37 @@ fn a_stop_while_it_is_held_ends_it() {
         assert!(matches!(model.control.wait_held(Duration::MAX), Held::Paused | Held::Stopped));
         stopper.join().unwrap();
         model.thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_rest_ends_with_an_interrupt_whoever_else_wants_something() {
+    check(3, || {
+        let control = Arc::new(Control::new());
+        let interrupt = Arc::new(AtomicU32::new(0));
+        let mut guest = Guest { flag: Arc::default(), exits: 0, executed: Arc::default() };
+        control.set_kicker(guest.kicker());
+        let vcpu = thread::spawn({
+            let (control, interrupt) = (control.clone(), interrupt.clone());
+            move || {
+                while control.rest(None, || interrupt.load(Ordering::Acquire) == 1) == Rested::Wanted {
+                    assert_eq!(control.attend(&mut guest, RunState::Paused), Attended::Continue);
+                }
+                control.leave();
+            }
+        });
+        let sender = thread::spawn({
+            let (control, interrupt) = (control.clone(), interrupt.clone());
+            move || {
+                interrupt.store(1, Ordering::Release);
+                control.wake();
+            }
+        });
+        control.hold();
+        let held = control.wait_held(Duration::from_secs(1));
+        assert!(matches!(held, Held::Paused | Held::Stopped), "{held:?}");
+        control.release();
+        sender.join().unwrap();
+        vcpu.join().unwrap();
     });
 }

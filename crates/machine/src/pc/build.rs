@@ -7,7 +7,7 @@ use nerite_arch::cpuid;
 use nerite_arch::pc::entry::common_msrs;
 use nerite_devices::Console;
 use nerite_devices::pc::DebugExit;
-use nerite_kvm::{Options, VcpuSetup, Vm};
+use nerite_kvm::{VcpuSetup, Vm};
 use nerite_loader::{GuestImage, ImageSource, Limits, Protocol};
 use nerite_memory::{Backing, GuestRam};
 use rustix::event::{EventfdFlags, eventfd};
@@ -17,7 +17,9 @@ use super::load::{self, InitFile};
 use super::plan::PcPlan;
 use super::platform::{Parts, PcPlatform, ports};
 use super::{Keyboard, Pc};
+use crate::config::Irqchip;
 use crate::guest::Guest;
+use crate::msr::Msrs;
 use crate::network::Network;
 use crate::opened::Rest;
 use crate::rate::Rate;
@@ -25,9 +27,11 @@ use crate::{Error, Machine};
 
 /// Builds the machine for an image that is not Hermit's.
 pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
-    let Rest {
-        config, system, output, input, initrd, disks, tracer, links, confinement, mut timeline, ..
-    } = rest;
+    let Rest { config, system, output, input, initrd, disks, tracer, core, links, confinement, .. } = rest;
+    let mut timeline = rest.timeline;
+    if config.cpus.irqchip == Irqchip::User {
+        return Err(Error::UserIrqchip);
+    }
     let plan = PcPlan::new(&config, image)?;
     let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let stop_event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
@@ -44,7 +48,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     let loaded = load::load(image, &files, &plan, &ram)?;
 
     timeline.done("load the kernel");
-    let options = Options { pit: true, power_management: config.cpus.power_management };
+    let options = crate::machine::options(&config.cpus, true);
     let vm = Vm::new(&system, ram.clone(), &options)?;
     let interrupts = Arc::new(vm.interrupts());
     let network = Network::new(load::bridge(), links, &interrupts, &ram, plan.cpus)?;
@@ -87,6 +91,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     let keyboard = input.map(Keyboard::new);
     let guest = Guest::Pc(Pc { platform, kernel: loaded.kernel, keyboard, devices });
     timeline.done("describe the machine");
+    let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
     let (affinity, observe) = (config.cpus.affinity, config.observe);
     Ok(Machine {
         system,
@@ -101,6 +106,9 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
         stopping,
         observe,
         tracer,
+        core,
+        msrs,
+        irqchip: Irqchip::Kernel,
         network,
         timeline,
     })

@@ -93,6 +93,11 @@ impl Running {
         let is_halted = |index| matches!(handle.ask(index, halts::is_halted), Ok(Ok(true)));
         let all_halted = || (0..handle.vcpu_count()).all(is_halted);
         let halted = self.halts.as_mut().is_some_and(|halts| halts.look(all_halted));
+        if halted && self.holds_crashes {
+            log::warn!("the guest has halted, and nothing can wake it; it is left for GDB");
+            self.halts = None;
+            return false;
+        }
         if halted {
             self.handle.shared.finish(0, End::Crashed(Exit::Halt));
         }

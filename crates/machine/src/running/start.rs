@@ -21,6 +21,7 @@ fn is_alone(machine: &Machine) -> bool {
     machine.vcpus.len() == 1
         && hermit.image.kernel().interface() == Interface::V2
         && machine.network.is_empty()
+        && machine.irqchip == Irqchip::Kernel
         && observe.debug.is_none()
         && !observe.keep_halted
         && observe.time_limit.is_none()
@@ -30,7 +31,7 @@ fn is_alone(machine: &Machine) -> bool {
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let alone = place == Where::Here && is_alone(&machine);
-    let Machine { system, guest, ram, vcpus, affinity, console, .. } = machine;
+    let Machine { system, guest, ram, mut vcpus, affinity, console, msrs, irqchip, core, .. } = machine;
     let Machine { stop_event, stopping, observe, tracer, network, confinement, mut timeline, vm, .. } =
         machine;
     let started = Instant::now();
@@ -46,8 +47,11 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         finished: Mutex::new(Vec::with_capacity(vcpus.len())),
     });
     let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
-    for (control, vcpu) in controls.iter().zip(&vcpus) {
+    for (control, vcpu) in controls.iter().zip(&mut vcpus) {
         control.set_kicker(vcpu.kicker());
+        if observe.statistics && !vcpu.count_in_kernel() {
+            log::debug!("this host's KVM does not count interrupts");
+        }
     }
     let debug = observe.debug.map(|_| DebugEvents::new().map(Arc::new)).transpose()?;
     let layers = Layers {
@@ -63,6 +67,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let offset = guest.load_offset();
     let handle = Handle {
         shared,
+        chips: (irqchip == Irqchip::User).then(|| Arc::new(Chips::new(&controls))),
         controls,
         ram,
         started,
@@ -70,6 +75,13 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         debug,
         native: layers.debug.unwrap_or_default(),
         offset,
+        posted: vm.posted_writes(),
+        interrupts: Arc::new(vm.interrupts()),
+    };
+    let holds_crashes = observe.on_crash == OnCrash::Hold;
+    let core = match observe.on_crash {
+        OnCrash::Dump(path) => core.map(|file| (path, file)),
+        _ => None,
     };
     let mut running = Running {
         handle,
@@ -81,8 +93,11 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         guest,
         keyboard: None,
         tracer,
+        core,
         deadline,
-        halts: (!observe.keep_halted).then(HaltWatch::new),
+        halts: (holds_crashes || !observe.keep_halted).then(HaltWatch::new),
+        holds_crashes,
+        msrs,
         timeline: Timeline::begin(),
         statistics: observe.statistics,
         ended: Vec::new(),
@@ -153,12 +168,15 @@ impl Running {
                 control: control.clone(),
                 events: handle.debug.clone(),
                 is_limited: layers.budget.is_some(),
+                holds_crashes: self.holds_crashes,
+                msrs: self.msrs.clone(),
                 chores,
             },
             ram: handle.ram.clone(),
             control: control.clone(),
             shared: handle.shared.clone(),
             layers: layers.clone(),
+            chips: handle.chips.clone(),
             deadline: self.deadline,
         }
     }

@@ -1,0 +1,93 @@
+use std::io::Read as _;
+
+use nerite_arch::Regs;
+use nerite_arch::paging::IdentityMap;
+use nerite_memory::{Backing, Region};
+use object::{Object as _, ObjectSegment as _};
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+fn ram() -> GuestRam {
+    let regions = [Region { start: 0, size: 4 * MIB }, Region { start: 1 << 32, size: 2 * MIB }];
+    GuestRam::new(&regions, &Backing::default()).unwrap()
+}
+
+fn vcpu(index: u32, cr3: Option<u64>) -> VcpuState {
+    let paged = cr3.map(|cr3| SpecialRegs { cr0: 1 << 31, efer: 1 << 10, cr3, ..SpecialRegs::default() });
+    VcpuState {
+        index,
+        regs: Regs { rip: 0x1234 + u64::from(index), rbx: 7, ..Regs::default() },
+        special_regs: paged.unwrap_or_default(),
+        backtrace: Vec::new(),
+    }
+}
+
+fn written(core: &Core<'_>) -> Vec<u8> {
+    let file = tempfile::tempfile().unwrap();
+    core.write(&file).unwrap();
+    let mut bytes = Vec::new();
+    (&file).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn segments(bytes: &[u8]) -> Vec<(u64, u64)> {
+    let file = object::File::parse(bytes).unwrap();
+    file.segments().map(|segment| (segment.address(), segment.size())).collect()
+}
+
+#[test]
+fn memory_is_where_the_guest_saw_it() {
+    let ram = ram();
+    let map = IdentityMap { pml4: 0x1000, tables_start: 0x2000, tables_end: 0x8000, start: 0, end: 2 * MIB };
+    for table in map.tables().unwrap() {
+        ram.write(table.addr, table.bytes.as_slice()).unwrap();
+    }
+    // Entry 5 of the root leads to a table of which entry 3 is a page of 1 GiB, over the end of RAM but for 2 MiB.
+    ram.write_obj(0x1000 + 8 * 5, &(0x9000_u64 | 3)).unwrap();
+    ram.write_obj(0x9000 + 8 * 3, &((1_u64 << 32) | 0x83)).unwrap();
+    ram.write_obj((1 << 32) + 0x5000, &0x1122_3344_5566_7788_u64).unwrap();
+    let vcpus = [vcpu(0, Some(0x1000)), vcpu(1, None)];
+    let bytes = written(&Core { ram: &ram, vcpus: &vcpus, crashed: 1, entry: Some(0x40_0000) });
+    let high = (5 << 39) + (3 << 30);
+    let found = segments(&bytes);
+    assert!(found.contains(&(0, 2 * MIB)), "{found:x?}");
+    assert!(found.contains(&(high, 2 * MIB)), "{found:x?}");
+    let file = object::File::parse(&*bytes).unwrap();
+    let segment = file.segments().find(|segment| segment.address() == high).unwrap();
+    let word = segment.data_range(high + 0x5000, 8).unwrap().unwrap();
+    assert_eq!(word, 0x1122_3344_5566_7788_u64.to_le_bytes());
+}
+
+#[test]
+fn without_page_tables_memory_is_where_it_is() {
+    let ram = ram();
+    let bytes = written(&Core { ram: &ram, vcpus: &[vcpu(0, None)], crashed: 0, entry: None });
+    assert_eq!(segments(&bytes), [(0, 4 * MIB), (1 << 32, 2 * MIB)]);
+    assert_eq!(bytes.len() as u64 % PAGE, 0);
+}
+
+#[test]
+fn tables_that_lead_in_circles_come_to_an_end() {
+    let ram = ram();
+    // Every entry of the root leads to the root.
+    for entry in 0..512 {
+        ram.write_obj(0x1000 + 8 * entry, &(0x1000_u64 | 7)).unwrap();
+    }
+    let bytes = written(&Core { ram: &ram, vcpus: &[vcpu(0, Some(0x1000))], crashed: 0, entry: None });
+    assert!(segments(&bytes).len() <= MAX_SEGMENTS);
+}
+
+#[test]
+fn the_one_that_crashed_is_the_first_thread() {
+    let core = Core { ram: &ram(), vcpus: &[vcpu(0, None), vcpu(1, None)], crashed: 1, entry: Some(9) };
+    let notes = core.notes();
+    let word = |at: usize| u32::from_le_bytes(notes[at..at + 4].try_into().unwrap());
+    // Two of 20 + 336 bytes, and one of 20 + 48.
+    assert_eq!(notes.len(), 2 * 356 + 68);
+    assert_eq!((word(8), word(20 + 12), word(20 + 32)), (NT_PRSTATUS, 11, 2));
+    assert_eq!((word(356 + 20 + 12), word(356 + 20 + 32)), (0, 1));
+    // RBX and RIP, the 6th and the 17th register.
+    assert_eq!((word(20 + 112 + 5 * 8), word(20 + 112 + 16 * 8)), (7, 0x1235));
+}
