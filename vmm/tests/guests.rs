@@ -177,7 +177,8 @@ fn one_vcpu_needs_no_thread_of_its_own() {
     ] {
         let add = |command: &mut Command| _ = command.args(options);
         let child = start(&folder, add, &image::SPIN);
-        assert_eq!(threads(&child), expected, "{options:?}");
+        // A thread that has just started has no name of its own yet.
+        wait_until(&format!("{expected:?}"), || threads(&child) == expected);
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         assert_eq!(code(wait(child).status), 143);
     }

@@ -19,6 +19,8 @@ const PACKAGES: [(&str, &str); 3] =
 const SIGNS: [&str; 2] = [LATER, "has_kvm"];
 /// Seconds for one test program.
 const TIMEOUT: u64 = 600;
+/// How often a busy machine is paused; passed on to the tests.
+const PAUSES: &str = "NERITE_TEST_PAUSES";
 
 /// `cargo xtask test-host`.
 #[derive(Debug, clap::Args)]
@@ -41,16 +43,22 @@ pub(crate) fn run(runner: &Runner, filter: &str) -> Result<Summary> {
     programs.retain(|program| name_of(program).contains(filter));
     let vmm = paths::target().join("debug/vmm");
     let gdb = debugger::get()?;
-    let debugged = kernels::build_one("debugged")?;
+    let (debugged, flood) = (kernels::build_one("debugged")?, kernels::build_one("flood-sums")?);
     let job = |program: &PathBuf| Job {
         name: name_of(program),
         command: vec![program.display().to_string(), "--include-ignored".to_owned()],
         dir: Some("/tmp".into()),
         timeout: TIMEOUT,
-        files: vec![program.clone(), vmm.clone(), gdb.clone(), debugged.clone()],
-        env: [("NERITE_TEST_GDB", &gdb), ("NERITE_TEST_DEBUGGED", &debugged)]
-            .map(|(name, path)| (name.to_owned(), path.display().to_string()))
-            .into(),
+        files: vec![program.clone(), vmm.clone(), gdb.clone(), debugged.clone(), flood.clone()],
+        env: [
+            ("NERITE_TEST_GDB", &gdb),
+            ("NERITE_TEST_DEBUGGED", &debugged),
+            ("NERITE_TEST_FLOOD_SUMS", &flood),
+        ]
+        .map(|(name, path)| (name.to_owned(), path.display().to_string()))
+        .into_iter()
+        .chain(std::env::var(PAUSES).ok().map(|count| (PAUSES.to_owned(), count)))
+        .collect(),
         ..Job::default()
     };
     let jobs: Vec<Job> = programs.iter().map(job).collect();

@@ -15,11 +15,16 @@ pub(crate) struct Setting<'a> {
     pub(crate) kernels: &'a Path,
     /// The guest that does nothing, without symbols: what is left is what every guest costs.
     pub(crate) empty: &'a Path,
+    /// The example `loops` of `nerite-machine`.
+    pub(crate) loops: &'a Path,
     /// Hermit images.
     pub(crate) images: &'a [PathBuf],
     /// How often each case is timed; those that take long, half as often.
     pub(crate) rounds: usize,
 }
+
+/// How the benches are called that compare the run loop with a bare one, instead of with the peer.
+pub(crate) const LOOP: &str = "loop (ours: as in a machine, peer: bare)";
 
 /// How a guest is run.
 #[derive(Default)]
@@ -71,6 +76,24 @@ struct Benches<'a> {
 }
 
 impl Benches<'_> {
+    /// Exits of this kind in the run loop as it is, and (as the peer's) in one that cannot be watched or controlled.
+    fn add_loop(&mut self, kind: &str) {
+        for (who, name) in [(Who::Ours, "full"), (Who::Peer, "bare")] {
+            let path = |path: &Path| path.display().to_string();
+            let words =
+                [path(self.setting.loops), name.to_owned(), path(&self.setting.kernels.join("exits"))];
+            self.cases.push(Case {
+                bench: format!("{LOOP} {kind}"),
+                who,
+                command: words.into_iter().chain(["10000".to_owned(), kind.to_owned()]).collect(),
+                expect: "exits: ok".to_owned(),
+                rounds: self.setting.rounds,
+                counted: false,
+                timeout: 60,
+            });
+        }
+    }
+
     fn add(&mut self, bench: &str, guest: &Guest<'_>, effort: Effort) {
         for who in [Who::Ours, Who::Peer] {
             let Some(command) = guest.command(who, self.setting) else { continue };
@@ -120,6 +143,7 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
             Guest { image: kernel("exits"), args: &["2000", kind], expect: "exits: ok", ..Guest::default() };
         benches.add(&format!("exits {kind}"), &guest, timed);
     }
+    ["out", "in", "mmio"].into_iter().for_each(|kind| benches.add_loop(kind));
     for (bench, image, args) in
         [("console lines", "flood", ["4000"]), ("console bytes", "flood-v1", ["20000"])]
     {
@@ -173,6 +197,7 @@ mod tests {
             vmm: Path::new("/vmm"),
             peer,
             kernels: Path::new("/k"),
+            loops: Path::new("/l"),
             empty: Path::new("/e"),
             images,
             rounds: 5,
@@ -197,6 +222,8 @@ mod tests {
 
     #[test]
     fn a_filter_and_a_missing_peer_leave_out() {
+        let loops = all(&setting(None, &[]), LOOP).unwrap();
+        assert_eq!((loops.len(), loops[1].command.join(" ")), (6, "/l bare /k/exits 10000 out".to_owned()));
         let cases = all(&setting(None, &[]), "exits").unwrap();
         assert_eq!(cases.len(), 6);
         assert!(cases.iter().all(|case| case.who == Who::Ours && case.bench.starts_with("exits ")));

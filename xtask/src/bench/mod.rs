@@ -60,17 +60,18 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         images.extend(cases::images(&std::path::absolute(path)?)?);
     }
     let filter = args.name.as_deref().unwrap_or_default();
-    let setting = |vmm, kernels, empty, peer| cases::Setting {
+    let setting = |vmm, kernels, empty, loops, peer| cases::Setting {
         vmm,
         peer,
         kernels,
         empty,
+        loops,
         images: &images,
         rounds: args.rounds,
     };
     if args.list {
         let mut names: Vec<String> =
-            cases::all(&setting(Path::new(""), Path::new(""), Path::new(""), None), filter)?
+            cases::all(&setting(Path::new(""), Path::new(""), Path::new(""), Path::new(""), None), filter)?
                 .into_iter()
                 .map(|case| case.bench)
                 .collect();
@@ -88,7 +89,11 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let peer = peer(args.peer.as_deref(), &mut skipped)?;
     let (vmm, kernels) = (build::vmm()?, kernels::build()?);
     let empty = stripped(&kernels.join("empty"))?;
-    let cases = cases::all(&setting(&vmm, &kernels, &empty, peer.as_deref()), filter)?;
+    let loops = paths::target().join("release/examples/loops");
+    let cases = cases::all(&setting(&vmm, &kernels, &empty, &loops, peer.as_deref()), filter)?;
+    if cases.iter().any(|case| case.bench.starts_with(cases::LOOP)) {
+        build_loops()?;
+    }
     ensure!(!cases.is_empty(), "no bench has \"{filter}\" in its name; --list shows them");
 
     let mut findings = Findings::new(&cases);
@@ -118,6 +123,22 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     progress::say(&format!("the report is in {}", folder.join("report.html").display()));
     let worse = before.is_some_and(|before| table::counts_are_worse(&before, &report));
     Ok(i32::from(worse))
+}
+
+/// Builds what runs a guest in a bare run loop.
+fn build_loops() -> Result<()> {
+    let mut cargo = build::cargo();
+    cargo.args([
+        "build",
+        "--release",
+        "-p",
+        "nerite-machine",
+        "--features",
+        "exercise",
+        "--example",
+        "loops",
+    ]);
+    build::quiet(cargo.arg("--target-dir").arg(paths::target())).context("the example `loops`")
 }
 
 /// A copy of a guest without its symbols, which nothing needs to run it.

@@ -1,5 +1,6 @@
 //! Something for a debugger to look at: a function that is called ten times, a counter that it changes, a vector register with
-//! known contents, pages of three sizes, and a worker on each processor.
+//! known contents, a page of its own, and a worker on each processor. With the argument `halt` it halts for ever in the end, and with
+//! `wait` it does nothing before somebody has set `GO`.
 
 #![no_std]
 #![no_main]
@@ -15,6 +16,10 @@ runtime::kernel!(v2, main);
 /// What `bump` adds up.
 #[unsafe(no_mangle)]
 static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// Set by a debugger.
+#[unsafe(no_mangle)]
+static GO: AtomicU64 = AtomicU64::new(0);
 
 /// What each worker has done.
 #[unsafe(no_mangle)]
@@ -68,8 +73,23 @@ fn work(index: usize) {
     worker(index);
 }
 
+/// Where it halts, with two numbers to find.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dead_end(first: u64, second: u64) -> ! {
+    println!("at the end with {first} and {second}");
+    cpu::disable_interrupts();
+    cpu::halt_forever()
+}
+
 fn main() {
     smp::wait_until_started();
+    if boot::args().iter().any(|arg| arg == "wait") {
+        println!("waiting");
+        while GO.load(Ordering::Relaxed) == 0 {
+            core::hint::spin_loop();
+        }
+    }
     PAGE.0[1].store(0x1122_3344_5566_7788, Ordering::Relaxed);
     let page = PAGE.0.as_ptr().addr() as u64;
     check!(paging::map_small(ALIAS, page), "a page at {ALIAS:#x}");
@@ -83,5 +103,8 @@ fn main() {
     check_eq!(COUNTER.load(Ordering::Relaxed), 55, "the counter");
     for (index, worked) in WORKED.iter().enumerate().take(boot::cpus() as usize) {
         check_eq!(worked.load(Ordering::Relaxed), 3 * (index as u64 + 1), "worker {index}");
+    }
+    if boot::args().iter().any(|arg| arg == "halt") {
+        dead_end(COUNTER.load(Ordering::Relaxed), 7);
     }
 }
