@@ -28,6 +28,7 @@ mod style;
 mod suite;
 mod test;
 mod test_kernels;
+mod unit_tests;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Cli {
     Lab(lab::Args),
     /// Boot the test kernels, on hardware KVM or in the lab
     TestKernels(test_kernels::Args),
+    /// Run a build of kvm-unit-tests under vmm, on hardware KVM or in the lab
+    UnitTests(unit_tests::Args),
     /// Run the fuzz targets for a while each
     Fuzz(fuzz::Args),
     /// Run the host's own tests that use KVM, where KVM is real
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Cli::Dist => dist::main().map(|()| 0),
         Cli::Lab(args) => lab::main(args),
         Cli::TestKernels(args) => test_kernels::main(&args),
+        Cli::UnitTests(args) => unit_tests::main(&args),
         Cli::Fuzz(args) => fuzz::main(&args),
         Cli::TestHost(args) => host_tests::main(&args),
         Cli::Bench(args) => bench::main(&args),

@@ -107,11 +107,16 @@ fn sources(run: &mut Run) {
 fn guests(run: &mut Run, quick: bool) {
     let runner = test_kernels::runner(Platform::choose(), 1);
     run.group("test kernels", || {
-        let tests = test_kernels::select("")?;
+        let mut tests = test_kernels::select("")?;
+        if !quick {
+            // In the same lab.
+            tests.extend(test_kernels::select("linux")?);
+        }
         test_kernels::run(&tests, &runner)
     });
     run.group("tests that use KVM", || host_tests::run(&runner, ""));
     if quick {
+        run.skip("Linux and other kernels", "left out with --quick");
         run.skip("hostile guests", "left out with --quick");
         run.skip("real Hermit applications", "left out with --quick");
     } else {

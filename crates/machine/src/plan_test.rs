@@ -120,3 +120,20 @@ fn kernel_arguments_do_not_reach_a_v1_kernel_and_that_is_told() {
         "{lines:?}"
     );
 }
+
+#[test]
+fn what_only_other_guests_have_is_refused() {
+    let image = image::parse(&v2());
+    let refused = |change: fn(&mut Config)| error(&image, change);
+    for (message, option) in [
+        (refused(|config| config.boot.initrd = vec!["x".into()]), "--initrd"),
+        (refused(|config| config.devices.disks = vec!["x".parse().unwrap()]), "--disk"),
+        (refused(|config| config.devices.random = true), "--rng"),
+        (refused(|config| config.devices.console = ConsoleKind::Virtio), "--console virtio"),
+    ] {
+        assert_eq!(
+            message,
+            format!("{option} has no meaning for a guest that boots as hermit; leave it out")
+        );
+    }
+}
