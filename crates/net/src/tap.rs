@@ -110,6 +110,17 @@ impl Tap {
         ioctl::set_queue(fd, on)
     }
 
+    /// Drops the frames that wait in a queue of a tap, at most as many as one holds (`txqueuelen`, 500 or 1000).
+    pub(crate) fn drain(fd: impl AsFd) {
+        const MOST: u32 = 1024;
+        for _ in 0..MOST {
+            // What does not fit of a frame is dropped with it; its header has to.
+            if rustix::io::read(&fd, &mut [0; 64]).is_err() {
+                break;
+            }
+        }
+    }
+
     /// Whether the tap has several queues.
     pub(crate) fn is_multi_queue(&self) -> bool {
         self.multi_queue
@@ -178,6 +189,10 @@ impl Backend for Tap {
         vectors::read(&self.fd, ram, room, spill)
     }
 
+    fn discard(&mut self) {
+        Self::drain(&self.fd);
+    }
+
     fn set_features(&mut self, features: u64) -> io::Result<()> {
         // A queue that is turned off takes no settings; all queues of a tap share this one.
         if self.enabled { Self::set_offloads(&self.fd, features) } else { Ok(()) }
@@ -189,5 +204,25 @@ impl Backend for Tap {
             self.enabled = enabled;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    #[test]
+    fn frames_that_came_too_early_are_dropped() {
+        let (tap, host) = UnixDatagram::pair().unwrap();
+        tap.set_nonblocking(true).unwrap();
+        for _ in 0..3 {
+            host.send(&[7; 100]).unwrap();
+        }
+        let mut tap = Tap { fd: tap.into(), multi_queue: false, enabled: true };
+        tap.discard();
+        let none = rustix::io::read(&tap.fd, &mut [0; 1]);
+        assert_eq!(none, Err(rustix::io::Errno::AGAIN));
     }
 }

@@ -95,6 +95,8 @@ impl Pair {
             kernel.set_vring_call(number, &eventfd(call)?).map_err(failed)?;
         }
         self.is_running = true;
+        // As without vhost: the driver gets no frames from before it was there.
+        Tap::drain(&self.tap);
         for number in 0..2 {
             let tap = File::from(self.tap.try_clone()?);
             kernel.set_backend(number, Some(&tap)).map_err(failed)?;

@@ -41,6 +41,10 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// Drops the frames that came before anybody drove the card. Without a driver a card of metal receives nothing, and drivers
+    /// exist that stumble over frames before they are through with their start (Hermit 0.13.2).
+    fn discard(&mut self) {}
+
     /// The features the driver accepted, before the first frame.
     ///
     /// # Errors

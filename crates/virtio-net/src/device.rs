@@ -223,6 +223,7 @@ impl Net {
                 log::warn!("queue pair {index} of a network card: {error}");
             }
             let Some((rx, tx)) = queues else { continue };
+            lane.backend.discard();
             lane.live = Some(Live {
                 index,
                 pair: Pair::new(rx, tx, session.features, self.shared.config.mtu),

@@ -52,8 +52,9 @@ pub struct Pair {
     chain: Chain,
     /// A frame in `chain` that the backend did not take yet.
     tx_waits: bool,
-    /// Whether the driver was asked for notifications of receive buffers, and of frames.
-    asked: (bool, bool),
+    /// What the driver was told last about notifications, of receive buffers and of frames. At first nothing, and it
+    /// notifies (2.7.10).
+    asked: (Option<bool>, Option<bool>),
     mergeable: bool,
     /// Bytes of buffers to have in hand before a frame is received.
     wanted: u64,
@@ -78,7 +79,7 @@ impl Pair {
             room: Room::default(),
             chain: Chain::new(),
             tx_waits: false,
-            asked: (false, false),
+            asked: (None, None),
             mergeable: features & feature::MRG_RXBUF != 0,
             wanted,
             spill: vec![0; MAX_FRAME],
@@ -138,8 +139,8 @@ impl Pair {
             let mut own = Chain::new();
             let chain = if self.tx_waits { &mut own } else { &mut self.chain };
             if !self.rx.pop(chain)? {
-                if !self.asked.0 {
-                    self.asked.0 = true;
+                if self.asked.0 != Some(true) {
+                    self.asked.0 = Some(true);
                     if self.rx.enable_kicks()? {
                         continue;
                     }
@@ -157,8 +158,8 @@ impl Pair {
             self.room.bytes = self.room.bytes.saturating_add(buffer.bytes);
             self.room.buffers.push(buffer);
         }
-        if self.asked.0 {
-            self.asked.0 = false;
+        if self.asked.0 != Some(false) {
+            self.asked.0 = Some(false);
             self.rx.disable_kicks()?;
         }
         Ok(true)
@@ -242,8 +243,8 @@ impl Pair {
         for _ in 0..BATCH {
             if !self.tx_waits {
                 if !self.tx.pop(&mut self.chain)? {
-                    if !self.asked.1 {
-                        self.asked.1 = true;
+                    if self.asked.1 != Some(true) {
+                        self.asked.1 = Some(true);
                         if self.tx.enable_kicks()? {
                             continue;
                         }
@@ -251,8 +252,8 @@ impl Pair {
                     progress = Progress::Idle;
                     break;
                 }
-                if self.asked.1 {
-                    self.asked.1 = false;
+                if self.asked.1 != Some(false) {
+                    self.asked.1 = Some(false);
                     self.tx.disable_kicks()?;
                 }
             }

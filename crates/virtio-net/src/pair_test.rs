@@ -188,6 +188,24 @@ fn a_batch_ends_so_that_others_get_their_turn() {
 }
 
 #[test]
+fn a_driver_whose_buffers_are_enough_is_not_to_notify() {
+    let mut bench = bench(256, 0);
+    for _ in 0..8 {
+        bench.rx.add(&[(FRAMES, 1526, WRITE)]);
+    }
+    bench.backend.incoming.push_back(frame(100, 5));
+    bench.receive();
+    assert!(!bench.rx.wants_kick(), "seven buffers are left");
+    for _ in 0..200 {
+        bench.tx.add(&[(FRAMES, 60, 0)]);
+    }
+    bench.send();
+    assert!(!bench.tx.wants_kick(), "the rest of the frames is looked for anyway");
+    bench.send();
+    assert!(bench.tx.wants_kick());
+}
+
+#[test]
 fn a_frame_is_received_into_one_buffer() {
     let mut bench = bench(8, 0);
     bench.backend.incoming.push_back(frame(100, 5));

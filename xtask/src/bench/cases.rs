@@ -19,6 +19,10 @@ pub(crate) struct Setting<'a> {
     pub(crate) loops: &'a Path,
     /// Hermit images.
     pub(crate) images: &'a [PathBuf],
+    /// Hermit images that serve echo, discard and characters.
+    pub(crate) servers: &'a [PathBuf],
+    /// This program, where guests run.
+    pub(crate) myself: &'a str,
     /// How often each case is timed; those that take long, half as often.
     pub(crate) rounds: usize,
 }
@@ -161,12 +165,13 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
         };
         benches.add(&format!("file {kib} KiB"), &guest, timed);
     }
+    benches.cases.extend(super::net::cases(setting));
     benches.cases.retain(|case| case.bench.contains(filter));
     Ok(benches.cases)
 }
 
 /// What to call an image: its file and the folder it is in.
-fn image_name(image: &Path) -> String {
+pub(super) fn image_name(image: &Path) -> String {
     let name = |path: Option<&Path>| {
         path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     };
@@ -200,6 +205,8 @@ mod tests {
             loops: Path::new("/l"),
             empty: Path::new("/e"),
             images,
+            servers: &[],
+            myself: "/xtask",
             rounds: 5,
         }
     }
@@ -227,6 +234,27 @@ mod tests {
         let cases = all(&setting(None, &[]), "exits").unwrap();
         assert_eq!(cases.len(), 6);
         assert!(cases.iter().all(|case| case.who == Who::Ours && case.bench.starts_with("exits ")));
+    }
+
+    #[test]
+    fn cards_are_compared_over_taps() {
+        let images = [PathBuf::from("/i/netserve")];
+        let setting = Setting { servers: &images, ..setting(Some(Path::new("/uhyve")), &[]) };
+        let cases = all(&setting, "net tap").unwrap();
+        let commands: Vec<_> = cases.iter().map(|case| case.command.join(" ")).collect();
+        assert_eq!(cases.len(), 3);
+        assert!(commands[0].starts_with("/xtask net-peer --link tap --exercise="), "{}", commands[0]);
+        assert!(
+            commands[0].ends_with(" -- /vmm run --net NET --memory-size 256MiB /k/net"),
+            "{}",
+            commands[0]
+        );
+        assert!(
+            commands[3].ends_with(" --foreign -- /uhyve --net tap:nerite0 /i/netserve"),
+            "{}",
+            commands[3]
+        );
+        assert_eq!(cases[2].bench, "net tap, i/netserve");
     }
 
     #[test]

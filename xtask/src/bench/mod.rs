@@ -7,6 +7,7 @@ mod cases;
 mod data;
 mod findings;
 mod html;
+mod net;
 mod stats;
 mod table;
 mod trace;
@@ -23,7 +24,7 @@ use self::findings::Findings;
 use crate::job::{Job, Stream};
 use crate::lab::{self, Session};
 use crate::platform::Platform;
-use crate::{build, exec, kernels, paths, progress};
+use crate::{build, exec, kernels, packages, paths, progress};
 
 /// The peer and its version.
 const PEER: (&str, &str) = ("uhyve", "0.10.0");
@@ -35,7 +36,8 @@ pub(crate) struct Args {
     /// The program to compare with; by default uhyve 0.10.0, which is installed under target/peer. "none" for no comparison
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
-    /// A Hermit image, or a folder in which (or in whose folders) images are called hello_world. Can be given several times
+    /// A Hermit image, or a folder in which (or in whose folders) images are called hello_world. With a name that begins with
+    /// "net", an image that serves echo, discard and characters (RFC 862 to 864). Can be given several times
     #[arg(long, value_name = "PATH")]
     image: Vec<PathBuf>,
     /// Write all samples to this file
@@ -60,6 +62,12 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         images.extend(cases::images(&std::path::absolute(path)?)?);
     }
     let filter = args.name.as_deref().unwrap_or_default();
+    let servers = if filter.starts_with("net") { std::mem::take(&mut images) } else { Vec::new() };
+    let platform = if args.list { Platform::Hardware } else { Platform::choose() };
+    let myself = match platform {
+        Platform::Lab => lab::MYSELF.to_owned(),
+        Platform::Hardware => std::env::current_exe()?.display().to_string(),
+    };
     let setting = |vmm, kernels, empty, loops, peer| cases::Setting {
         vmm,
         peer,
@@ -67,6 +75,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         empty,
         loops,
         images: &images,
+        servers: &servers,
+        myself: &myself,
         rounds: args.rounds,
     };
     if args.list {
@@ -81,11 +91,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
 
     let mut skipped = Vec::new();
-    if images.is_empty() {
+    if images.is_empty() && servers.is_empty() {
         skipped.push("hermit: no image was given (--image FILE or FOLDER)".to_owned());
     }
     skipped.push("exits through ioeventfd: the machine has no device that uses one".to_owned());
-    let platform = Platform::choose();
     let peer = peer(args.peer.as_deref(), &mut skipped)?;
     let (vmm, kernels) = (build::vmm()?, kernels::build()?);
     let empty = stripped(&kernels.join("empty"))?;
@@ -97,7 +106,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     ensure!(!cases.is_empty(), "no bench has \"{filter}\" in its name; --list shows them");
 
     let mut findings = Findings::new(&cases);
-    let kernel = run(platform, &cases, &mut |line| findings.take(line))?;
+    let kernel = run(platform, &myself, &cases, &mut |line| findings.take(line))?;
     skipped.append(&mut findings.failed);
     let report = Report {
         version: data::VERSION,
@@ -202,26 +211,27 @@ fn peer(given: Option<&Path>, skipped: &mut Vec<String>) -> Result<Option<PathBu
 }
 
 /// Has the worker go through the cases; gives the kernel's release.
-fn run(platform: Platform, cases: &[Case], each: &mut dyn FnMut(Line)) -> Result<String> {
+fn run(platform: Platform, myself: &str, cases: &[Case], each: &mut dyn FnMut(Line)) -> Result<String> {
     let folder = paths::target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let list = folder.join("cases.json");
     write(&list, &serde_json::to_string(cases)?)?;
-    let myself = match platform {
-        Platform::Lab => lab::MYSELF.to_owned(),
-        Platform::Hardware => std::env::current_exe()?.display().to_string(),
-    };
-    let runs: usize = cases.iter().map(|case| case.rounds + 1 + usize::from(case.counted)).sum();
+    let runs_of = |case: &Case| case.rounds + 1 + usize::from(case.counted);
+    let runs: usize = cases.iter().map(runs_of).sum();
+    let time: u64 = cases.iter().map(|case| runs_of(case) as u64 * case.timeout / 3).sum();
     let mut files = vec![list.clone()];
     files
         .extend(cases.iter().flat_map(|case| &case.command).map(PathBuf::from).filter(|path| path.is_file()));
+    if cases.iter().any(|case| case.bench.starts_with("net user")) {
+        files.extend(packages::need(&[packages::PASST])?);
+    }
     // With it programs find their libraries as on any other machine.
     files.extend([PathBuf::from("/etc/ld.so.cache")].into_iter().filter(|path| path.is_file()));
     let job = Job {
         name: "bench".to_owned(),
-        command: vec![myself, "bench-worker".to_owned(), list.display().to_string()],
+        command: vec![myself.to_owned(), "bench-worker".to_owned(), list.display().to_string()],
         dir: Some("/tmp".into()),
-        timeout: 60 + 20 * runs as u64,
+        timeout: 60 + time,
         files,
         ..Job::default()
     };

@@ -124,7 +124,7 @@ fn tempfile() -> Result<File> {
 }
 
 /// A line in which a guest tells a figure: `name: 12 unit`.
-fn value(line: &str) -> Option<(String, f64, String)> {
+pub(crate) fn value(line: &str) -> Option<(String, f64, String)> {
     let (name, rest) = line.split_once(": ")?;
     let (number, unit) = rest.split_once(' ')?;
     let known = ["ns", "MiB/s"].contains(&unit);

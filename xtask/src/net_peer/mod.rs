@@ -3,9 +3,10 @@
 //! It runs where guests run, so in the lab as a job like any other: `suite.toml` says what a test is to do.
 
 mod exercises;
+mod figure;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,7 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) use exercises::Exercise;
 
 /// The tap that is used.
-const TAP: &str = "nerite0";
+pub(crate) const TAP: &str = "nerite0";
 /// The guest's address.
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 5, 3);
 /// Ports of this host that lead to the guest's in user mode are higher by this.
@@ -57,6 +58,10 @@ pub(crate) struct Args {
     /// What to do, in order
     #[arg(long = "exercise")]
     exercises: Vec<Exercise>,
+    /// The guest is not ours: it serves echo, discard and characters (RFC 862 to 864), says nothing of itself, and goes on
+    /// until it is killed
+    #[arg(long)]
+    foreign: bool,
     /// The whole `vmm run` command but for its card, of which `NET` is the place
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -98,6 +103,7 @@ struct Peer {
     link: Link,
     child: Child,
     lines: Receiver<String>,
+    is_foreign: bool,
 }
 
 /// Starts the guest, does the exercises and ends it. The status is `vmm`'s.
@@ -124,7 +130,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
             }
         }
     });
-    let mut peer = Peer { link: args.link, child, lines };
+    let mut peer = Peer { link: args.link, child, lines, is_foreign: args.foreign };
     let done = peer.run(&args.exercises);
     if done.is_err() {
         // The report is of the failure; what the guest said is above.
@@ -147,13 +153,21 @@ impl Peer {
         if self.link != Link::User {
             set_up_tap()?;
         }
-        self.wait_for("ready")?;
+        if self.is_foreign {
+            self.wait_for_service()?;
+        } else {
+            self.wait_for("ready")?;
+        }
         for exercise in exercises {
             let started = Instant::now();
-            let said = exercise.run(self).with_context(|| format!("exercise {exercise}"))?;
-            say(&format!("host: {exercise}: ok, {:.1} s{said}", started.elapsed().as_secs_f64()));
+            let figure = exercise.run(self).with_context(|| format!("exercise {exercise}"))?;
+            say(&format!("host: {exercise}: ok, {:.1} s", started.elapsed().as_secs_f64()));
+            figure.into_iter().for_each(|figure| say(&figure.to_string()));
         }
-        if !exercises.iter().any(Exercise::ends_guest) {
+        if self.is_foreign {
+            say("host: done");
+            self.child.kill()?;
+        } else if !exercises.iter().any(Exercise::ends_guest) {
             self.tell("quit")?;
         }
         Ok(())
@@ -170,6 +184,25 @@ impl Peer {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits until the guest takes connections.
+    fn wait_for_service(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let address = self.link.address(TCP_PORTS[0]);
+        // In user mode a connection says nothing yet.
+        let answers = || -> std::io::Result<()> {
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"?")?;
+            stream.read_exact(&mut [0])
+        };
+        while answers().is_err() {
+            ensure!(Instant::now() < deadline, "the guest serves nothing at {address}");
+            ensure!(self.child.try_wait()?.is_none(), "the guest has ended");
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Sends a datagram to the guest's control port until it answers.
