@@ -185,6 +185,14 @@ impl Backend for Tap {
         vectors::write(&self.fd, &[], ram, pieces, 0).map(drop)
     }
 
+    fn merges(&self) -> bool {
+        true
+    }
+
+    fn send_built(&mut self, headers: &[u8], ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
+        vectors::write(&self.fd, headers, ram, pieces, 0).map(drop)
+    }
+
     fn receive(&mut self, ram: &GuestRam, room: &[Segment], spill: &mut [u8]) -> io::Result<usize> {
         vectors::read(&self.fd, ram, room, spill)
     }

@@ -25,6 +25,20 @@ pub trait Backend: Send {
     /// `WouldBlock` if it must come again later. With any other error the frame is dropped.
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()>;
 
+    /// Whether it takes TCP segments that are still to be cut (5.1.6.2) from this side, whatever the driver does. Then frames
+    /// of one connection that follow each other come as one, through [`Self::send_built`].
+    fn merges(&self) -> bool {
+        false
+    }
+
+    /// Sends a frame that begins with `headers`, virtio's first, and goes on with `pieces`. Only called if [`Self::merges`].
+    ///
+    /// # Errors
+    /// As of [`Self::send`].
+    fn send_built(&mut self, _headers: &[u8], _ram: &GuestRam, _pieces: &[Segment]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Receives a frame into `room`, header first, and what does not fit there into `spill`; `num_buffers` is left to the
     /// caller. Returns its length with header. What fits nowhere is lost, and the length is then more than both together, or as much.
     ///

@@ -26,6 +26,7 @@ mod config;
 mod control;
 mod counters;
 mod device;
+mod merge;
 mod pair;
 mod worker;
 

@@ -8,6 +8,9 @@ use nerite_virtio::{Chain, Queue, QueueError, Segment};
 use crate::backend::{Backend, HEADER, MAX_FRAME, write_across};
 use crate::counters::QueueCounters;
 use crate::feature;
+use crate::merge::Group;
+
+mod transmit;
 
 /// Where `num_buffers` is in the header (5.1.6).
 const NUM_BUFFERS: u64 = 10;
@@ -52,6 +55,9 @@ pub struct Pair {
     chain: Chain,
     /// A frame in `chain` that the backend did not take yet.
     tx_waits: bool,
+    /// Frames that go out as one, and their first descriptors and lengths. Between batches, if the backend did not take them yet.
+    group: Group,
+    heads: Vec<(u16, u64)>,
     /// What the driver was told last about notifications, of receive buffers and of frames. At first nothing, and it
     /// notifies (2.7.10).
     asked: (Option<bool>, Option<bool>),
@@ -79,6 +85,8 @@ impl Pair {
             room: Room::default(),
             chain: Chain::new(),
             tx_waits: false,
+            group: Group::default(),
+            heads: Vec::new(),
             asked: (None, None),
             mergeable: features & feature::MRG_RXBUF != 0,
             wanted,
@@ -230,61 +238,6 @@ impl Pair {
             used = used.saturating_add(1);
         }
         used
-    }
-
-    /// Sends a batch of frames. Returns whether the driver is to be interrupted, and how it ended.
-    pub(crate) fn transmit(
-        &mut self,
-        backend: &mut dyn Backend,
-        counters: &QueueCounters,
-    ) -> Result<(bool, Progress), QueueError> {
-        let mut progress = Progress::More;
-        let mut done = false;
-        for _ in 0..BATCH {
-            if !self.tx_waits {
-                if !self.tx.pop(&mut self.chain)? {
-                    if self.asked.1 != Some(true) {
-                        self.asked.1 = Some(true);
-                        if self.tx.enable_kicks()? {
-                            continue;
-                        }
-                    }
-                    progress = Progress::Idle;
-                    break;
-                }
-                if self.asked.1 != Some(false) {
-                    self.asked.1 = Some(false);
-                    self.tx.disable_kicks()?;
-                }
-            }
-            let length = usize::try_from(self.chain.readable_bytes()).unwrap_or(usize::MAX);
-            let sent = if (HEADER..=MAX_FRAME).contains(&length) {
-                backend.send(self.tx.ram(), self.chain.readable())
-            } else {
-                Err(ErrorKind::InvalidInput.into())
-            };
-            self.tx_waits = matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
-            match sent {
-                _ if self.tx_waits => {
-                    progress = Progress::Idle;
-                    break;
-                }
-                Ok(()) => counters.packet(self.chain.readable_bytes().saturating_sub(HEADER as u64)),
-                Err(error) => {
-                    log::debug!("a frame of {length} bytes is dropped: {error}");
-                    counters.drop_one();
-                }
-            }
-            self.tx.push(self.chain.head(), 0)?;
-            done = true;
-        }
-        match backend.flush() {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                log::debug!("sending to the network: {error}");
-            }
-            _ => {}
-        }
-        Ok((done && self.tx.wants_interrupt()?, progress))
     }
 }
 

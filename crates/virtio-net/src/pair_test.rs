@@ -9,6 +9,7 @@ use nerite_virtio::{Event, QueueConfig, feature as transport};
 use proptest::prelude::*;
 
 use super::*;
+use crate::merge::tests::segment;
 
 const FRAMES: u64 = RAM + 0x10000;
 
@@ -18,6 +19,7 @@ struct Memory {
     incoming: VecDeque<Vec<u8>>,
     sent: Vec<Vec<u8>>,
     room: usize,
+    merges: bool,
 }
 
 impl Backend for Memory {
@@ -39,6 +41,16 @@ impl Backend for Memory {
             return Err(io::Error::other("refused"));
         }
         self.sent.push(frame);
+        Ok(())
+    }
+
+    fn merges(&self) -> bool {
+        self.merges
+    }
+
+    fn send_built(&mut self, headers: &[u8], ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
+        self.send(ram, pieces)?;
+        self.sent.last_mut().unwrap().splice(..0, headers.iter().copied());
         Ok(())
     }
 
@@ -86,6 +98,7 @@ fn bench(size: u16, features: u64) -> Bench {
             incoming: VecDeque::new(),
             sent: Vec::new(),
             room: usize::MAX,
+            merges: false,
         },
         counters: Default::default(),
         ram,
@@ -173,6 +186,35 @@ fn a_full_backend_keeps_the_order() {
     bench.backend.room = 9;
     bench.send();
     assert_eq!(bench.backend.sent.iter().map(Vec::len).collect::<Vec<_>>(), [20, 21, 22]);
+}
+
+#[test]
+fn frames_of_a_connection_go_out_as_one_where_they_can() {
+    let mut bench = bench(64, 0);
+    bench.backend.merges = true;
+    let mut at = FRAMES;
+    let mut add = |bench: &mut Bench, frame: &[u8]| {
+        bench.ram.write(at, frame).unwrap();
+        bench.tx.add(&[(at, 12, 0), (at + 12, frame.len() as u32 - 12, 0)]);
+        at += 4096;
+    };
+    let data = |number: u32| segment(number * 100, 16, &[number as u8; 100]);
+    (0..5).for_each(|number| add(&mut bench, &data(number)));
+    add(&mut bench, &frame(60, 1));
+    (5..7).for_each(|number| add(&mut bench, &data(number)));
+    // The first two wait, and those that come later are not before them.
+    bench.backend.room = 0;
+    assert_eq!(bench.send(), (false, Progress::Idle));
+    bench.backend.room = 1;
+    assert_eq!(bench.send(), (true, Progress::Idle));
+    assert_eq!(bench.tx.take_used().map(|(head, _)| head), Some(0));
+    bench.backend.room = 3;
+    assert_eq!(bench.send(), (true, Progress::Idle));
+    let lengths: Vec<usize> = bench.backend.sent.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [12 + 54 + 500, 12 + 60, 12 + 54 + 200]);
+    assert_eq!(std::iter::from_fn(|| bench.tx.take_used()).count(), 7);
+    let totals = bench.counters[1].totals();
+    assert_eq!((totals.packets, totals.drops), (8, 0));
 }
 
 #[test]

@@ -98,6 +98,11 @@ impl Queue {
         self.rings.set_next_avail(next);
     }
 
+    /// How many requests were given back so far, modulo 65536.
+    pub fn given_back(&self) -> u16 {
+        self.rings.next_used()
+    }
+
     /// Gives a request back, of which `written` bytes were written.
     ///
     /// # Errors

@@ -250,9 +250,7 @@ mod tests {
             commands[0]
         );
         assert!(
-            commands[3].ends_with(" --foreign -- /uhyve --net tap:nerite0 /i/netserve"),
-            "{}",
-            commands[3]
+            commands[2].contains(" --foreign -- /uhyve --net tap:nerite0 --memory-size 256MiB /i/netserve")
         );
         assert_eq!(cases[2].bench, "net tap, i/netserve");
     }
