@@ -16,7 +16,8 @@
 //! # Ok::<(), nerite_net::SpecError>(())
 //! ```
 //!
-//! The `unsafe` here is in two places: the ioctls of taps, and vectored reads and writes that go to guest memory.
+//! The `unsafe` here is in three places: the ioctls of taps, vectored reads and writes that go to guest memory, and a thread's
+//! scheduling.
 
 #![cfg_attr(
     not(test),
@@ -35,6 +36,7 @@ mod ioctl;
 mod open;
 mod spec;
 mod tap;
+mod thread;
 mod user;
 mod vectors;
 mod vhost;

@@ -11,7 +11,7 @@ use nerite_virtio::Segment;
 use nerite_virtio_net::{Backend, HEADER, feature};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::{Error, ioctl, vectors};
+use crate::{Error, ioctl, thread, vectors};
 
 /// What the reader of a tap can do by itself (`TUN_F_*` of `linux/if_tun.h`).
 const OFFLOAD_CSUM: u32 = 1;
@@ -179,6 +179,10 @@ fn settle_mtu(socket: &OwnedFd, name: &str, wanted: Option<u16>) -> Result<u16, 
 impl Backend for Tap {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    fn on_thread(&self) {
+        thread::do_not_preempt();
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
