@@ -66,11 +66,17 @@ impl Containment {
         }
     }
 
+    /// How much is asked for.
+    #[must_use]
+    pub fn level(&self) -> SandboxLevel {
+        self.level.unwrap_or_default()
+    }
+
     /// What is asked for, with at most so many open files.
     #[must_use]
     pub fn policy(&self, open_files: Option<u64>) -> SandboxPolicy {
         SandboxPolicy {
-            level: self.level.unwrap_or_default(),
+            level: self.level(),
             seccomp: self.seccomp,
             user: self.user,
             chroot: self.chroot.clone(),

@@ -3,7 +3,7 @@
 use libc::{SIGINT, SIGTERM};
 use log::{info, warn};
 use nerite_control::Server;
-use nerite_machine::config::{Debug, FileLimits, Output};
+use nerite_machine::config::{Debug, FileLimits, Output, SandboxLevel};
 use nerite_machine::{Config, Handle, Opened, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -14,6 +14,8 @@ use crate::signals::Signals;
 use crate::terminal::Terminal;
 use crate::{exit_code, output};
 
+/// So many mounts are opened without asking how many files may be open.
+const FEW_MOUNTS: usize = 100;
 /// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console, mounts.
 const OWN_DESCRIPTORS: usize = 256;
 
@@ -30,7 +32,11 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     for warning in &resolved.warnings {
         warn!("{warning}");
     }
-    let descriptors = raise_descriptor_limit(&resolved.config.file_limits);
+    let descriptors = wanted_descriptors(&resolved.config.file_limits);
+    // A sandbox sets the limit; what is opened before is little.
+    let limited =
+        resolved.containment.level() != SandboxLevel::Off && resolved.config.mounts.len() < FEW_MOUNTS;
+    let descriptors = if limited { Some(descriptors) } else { raise_descriptor_limit(descriptors) };
     let failed = |source| failed(&resolved.config, source);
     let mut statistics = resolved.observe.open_statistics()?;
     let debugger =
@@ -101,11 +107,15 @@ fn failed(config: &Config, source: nerite_machine::Error) -> Error {
     }
 }
 
-/// Makes room for the guest's files, so that they do not take the descriptors that the program itself needs. Where the
-/// host allows fewer, the guest gets an error when they are used up. Gives how many there are to be.
-fn raise_descriptor_limit(limits: &FileLimits) -> Option<u64> {
+/// Room for the guest's files, so that they do not take the descriptors that the program itself needs.
+fn wanted_descriptors(limits: &FileLimits) -> u64 {
     let files = limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
-    let wanted = u64::try_from(files).unwrap_or(u64::MAX);
+    u64::try_from(files).unwrap_or(u64::MAX)
+}
+
+/// Makes room for so many files. Where the host allows fewer, the guest gets an error when they are used up. Gives how many there
+/// are to be.
+fn raise_descriptor_limit(wanted: u64) -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Some(wanted);

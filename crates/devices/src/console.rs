@@ -238,13 +238,26 @@ fn wait_writable(fd: BorrowedFd<'_>, stopping: &AtomicBool) -> io::Result<()> {
 /// The guest's console input.
 #[derive(Debug)]
 pub struct Input {
-    source: Option<OwnedFd>,
+    source: Source,
+}
+
+/// Where console input comes from.
+#[derive(Debug)]
+enum Source {
+    Fd(OwnedFd),
+    Stdin,
+    Nothing,
 }
 
 impl Input {
     /// Input from a file, pipe or terminal, or none: at its end from the start.
     pub fn new(source: Option<OwnedFd>) -> Self {
-        Self { source }
+        Self { source: source.map_or(Source::Nothing, Source::Fd) }
+    }
+
+    /// Input from standard input, whatever that is.
+    pub const fn stdin() -> Self {
+        Self { source: Source::Stdin }
     }
 
     /// Reads what is there, waiting for at least one byte. Returns 0 at the end of the input.
@@ -254,11 +267,13 @@ impl Input {
     /// # Errors
     /// If the source cannot be read. `Interrupted` if `stop` is readable, or a signal came.
     pub fn read(&self, buffer: &mut [u8], stop: BorrowedFd<'_>) -> io::Result<usize> {
-        let Some(source) = &self.source else { return Ok(0) };
-        let mut polled = [
-            PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(stop, PollFlags::IN),
-        ];
+        let source = match &self.source {
+            Source::Fd(source) => source.as_fd(),
+            Source::Stdin => rustix::stdio::stdin(),
+            Source::Nothing => return Ok(0),
+        };
+        let mut polled =
+            [PollFd::from_borrowed_fd(source, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
         poll(&mut polled, None)?;
         let [_, stopped] = &polled;
         if !stopped.revents().is_empty() {

@@ -21,6 +21,8 @@ const REQUIRED: (Cap, &str) = (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT");
 #[derive(Debug)]
 pub struct System {
     pub(crate) kvm: Kvm,
+    /// What KVM hands over in a shared page (KVM_CAP_SYNC_REGS, Linux 4.18). With that it has all that is older, too.
+    pub(crate) sync_capability: i32,
 }
 
 impl System {
@@ -30,6 +32,10 @@ impl System {
     /// If it is missing, not permitted (with the group that would be), or lacks a capability.
     pub fn open() -> Result<Self, Error> {
         let kvm = Kvm::new().map_err(|error| open_error(error.into()))?;
+        let sync_capability = kvm.check_extension_int(Cap::SyncRegs);
+        if sync_capability > 0 {
+            return Ok(Self { kvm, sync_capability });
+        }
         let found = kvm.get_api_version();
         if found != API_VERSION {
             return Err(Error::ApiVersion { found });
@@ -38,7 +44,7 @@ impl System {
         if !kvm.check_extension(capability) {
             return Err(Error::Lacks { capability: name });
         }
-        Ok(Self { kvm })
+        Ok(Self { kvm, sync_capability: 0 })
     }
 
     /// How many vCPUs a VM can have.
@@ -48,7 +54,8 @@ impl System {
 
     /// Whether the in-kernel local APIC has the TSC-deadline timer.
     pub fn has_tsc_deadline_timer(&self) -> bool {
-        self.kvm.check_extension(Cap::TscDeadlineTimer)
+        // Since Linux 3.2.
+        self.sync_capability > 0 || self.kvm.check_extension(Cap::TscDeadlineTimer)
     }
 
     /// The CPUID leaves that KVM and the host's processor support.

@@ -10,7 +10,7 @@ use kvm_bindings::{
     KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_MWAIT, KVM_X86_DISABLE_EXITS_PAUSE, Msrs,
     kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config, kvm_sregs, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, IoEventAddress, VmFd};
+use kvm_ioctls::{IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
 use nerite_memory::{GuestRam, Mapping};
 use nerite_vcpu::{PostedWrites, Vcpu};
@@ -47,6 +47,9 @@ pub struct Options {
     pub msr_exits: bool,
     /// Let the guest execute HLT, MWAIT and PAUSE without leaving it, so that it manages the host CPU's power states.
     pub power_management: bool,
+    /// The guest is one that uses real mode, as kernels do that start on a PC or start other processors like there. Old Intel
+    /// processors need some memory for that.
+    pub real_mode: bool,
 }
 
 /// How a vCPU starts: plain data.
@@ -81,11 +84,13 @@ impl Vm {
     /// If a call of KVM fails.
     pub fn new(system: &System, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
         let fd = create(system)?;
-        let sync_capability = fd.check_extension_int(Cap::SyncRegs);
+        let sync_capability = system.sync_capability;
         let vm =
             Self { fd: Arc::new(fd), sync_capability, irqchip: options.irqchip, ram, ring: OnceLock::new() };
         vm.add_ram()?;
-        vm.fd.set_tss_address(TSS_ADDRESS).map_err(Error::call("KVM_SET_TSS_ADDR"))?;
+        if options.real_mode {
+            vm.fd.set_tss_address(TSS_ADDRESS).map_err(Error::call("KVM_SET_TSS_ADDR"))?;
+        }
         let is_in_kernel = options.irqchip == Irqchip::Kernel;
         if is_in_kernel {
             vm.fd.create_irq_chip().map_err(Error::call("KVM_CREATE_IRQCHIP"))?;

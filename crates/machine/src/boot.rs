@@ -9,7 +9,7 @@ use nerite_arch::paging::IdentityMap;
 use nerite_arch::{CpuidEntry, fdt, gdt};
 use nerite_hypercall::{SERIAL_PORT_V1, SERIAL_PORT_V2};
 use nerite_loader::{Interface, Kernel, KernelVersion, LoadedKernel};
-use nerite_memory::{AccessError, AddressLimit, GuestRam, Layout, Region, Request};
+use nerite_memory::{AccessError, AddressLimit, Backing, GuestRam, Layout, Region, Request};
 
 use crate::Error;
 use crate::plan::Plan;
@@ -46,6 +46,15 @@ pub(crate) fn regions(layout: &Layout, version: Option<KernelVersion>, hugepages
     }
     regions.extend_from_slice(&layout.regions);
     regions
+}
+
+/// Kernels up to this size, in bytes, do not fill enough of the first large page to pay for clearing it.
+const SMALL_KERNEL: u64 = 512 << 10;
+
+/// The start of RAM, if the kernel is so small that a huge page there would be for little, and none is asked for.
+pub(crate) fn small_head(kernel: &Kernel, layout: &Layout, backing: &Backing) -> Option<u64> {
+    let is_small = kernel.mem_size() <= SMALL_KERNEL && !backing.thp && !backing.hugepages;
+    is_small.then_some(layout.base)
 }
 
 /// The device tree's contents, except for where memory lies.

@@ -79,7 +79,7 @@ impl Machine {
     }
 
     fn build_hermit(image: Image, rest: Rest) -> Result<Self, Error> {
-        let Rest { config, system, mounts, output, input, tracer, core, links, confinement, .. } = rest;
+        let Rest { config, system, mounts, output, tracer, core, links, confinement, .. } = rest;
         let mut timeline = rest.timeline;
         let config = &config;
         let mut plan = Plan::new(config, &image)?;
@@ -106,7 +106,11 @@ impl Machine {
         let backing =
             Backing { thp: config.memory.thp, ksm: config.memory.ksm, hugepages: config.memory.hugepages };
         let regions = boot::regions(&layout, kernel.version(), backing.hugepages);
-        let ram = Arc::new(GuestRam::new(&regions, &backing)?);
+        let ram = GuestRam::new(&regions, &backing)?;
+        if let Some(small) = boot::small_head(kernel, &layout, &backing) {
+            ram.keep_small(small);
+        }
+        let ram = Arc::new(ram);
         timeline.done("map guest memory");
         let loaded = boot::load(kernel, &layout, &ram)?;
         timeline.done("load the kernel");
@@ -140,7 +144,7 @@ impl Machine {
             ram: ram.clone(),
             console: console.clone(),
             files,
-            input: Input::new(input),
+            input: Input::stdin(),
             command_line: command_line(&image, &path, &plan)?,
             stop_event: stop_event.clone(),
             stopping: stopping.clone(),
@@ -212,7 +216,8 @@ pub(crate) fn options(cpus: &CpuConfig, pit: bool) -> Options {
         Irqchip::User => nerite_kvm::Irqchip::User,
     };
     let msr_exits = cpus.msr != MsrPolicy::Fault;
-    Options { irqchip, pit, power_management: cpus.power_management, msr_exits }
+    // All vCPUs of a Hermit guest start in 64-bit mode.
+    Options { irqchip, pit, power_management: cpus.power_management, real_mode: false, msr_exits }
 }
 
 /// Only interface v1 hands strings over by hypercall, and only it limits their number.

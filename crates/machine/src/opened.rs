@@ -1,7 +1,7 @@
 //! What a machine needs of its host, opened.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,6 @@ pub(crate) struct Rest {
     pub(crate) system: Result<System, nerite_kvm::Error>,
     pub(crate) mounts: Mounts,
     pub(crate) output: OpenOutput,
-    pub(crate) input: Option<OwnedFd>,
     pub(crate) tracer: Option<Tracer>,
     /// The core file to be.
     pub(crate) core: Option<File>,
@@ -59,7 +58,6 @@ impl Opened {
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let core = core_file(&config.observe.on_crash)?;
-        let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok();
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
@@ -70,7 +68,6 @@ impl Opened {
             system,
             mounts,
             output,
-            input,
             tracer,
             core,
             links,

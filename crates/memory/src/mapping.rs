@@ -93,6 +93,16 @@ impl MappedRegion {
         Ok(())
     }
 
+    /// Asks for no huge pages in the first `size` bytes.
+    pub(crate) fn keep_small(&self, size: u64) {
+        let size = usize::try_from(size.min(self.region.size)).unwrap_or(0);
+        // SAFETY: The range is within the mapping that `self` owns, and the advice changes neither what the memory holds
+        // nor whether it is accessible.
+        let advised = unsafe { madvise(self.start.cast(), size, Advice::LinuxNoHugepage) };
+        // A kernel without huge pages refuses, and gives none anyway.
+        debug_assert!(advised.is_ok() || advised == Err(rustix::io::Errno::INVAL), "{advised:?}");
+    }
+
     /// How many bytes the host has provided memory for, in whole pages; `None` if it does not say.
     pub(crate) fn touched(&self) -> Option<u64> {
         /// How many pages are asked for at a time: a byte of the answer is for each.
@@ -204,6 +214,17 @@ mod tests {
         }
         // A host with transparent huge pages for all gives more at once.
         assert!(mapped.touched().unwrap() >= before + 3 * 4096);
+    }
+
+    #[test]
+    fn a_head_kept_small_costs_what_is_touched() {
+        let start = 0x1_0000_0000;
+        let mapped = MappedRegion::new(Region { start, size: 4 << 20 }, &Backing::default()).unwrap();
+        mapped.keep_small(2 << 20);
+        for offset in [0, 0x1_0000, (2 << 20) - 1] {
+            mapped.write_obj(1_u8, MemoryRegionAddress(offset)).unwrap();
+        }
+        assert_eq!(mapped.touched(), Some(3 * 4096));
     }
 
     #[test]

@@ -63,6 +63,14 @@ impl GuestRam {
         Ok(Self { memory, regions })
     }
 
+    /// Asks the host not to back the large page at `addr`, the start of a region, with a huge page: for a guest that will only touch
+    /// a few pages of it, which then gets these and not 2 MiB of zeros. Where the host cannot be asked, nothing changes.
+    pub fn keep_small(&self, addr: u64) {
+        if let Some(region) = self.memory.iter().find(|region| region.start_addr().0 == addr) {
+            region.keep_small(LARGE_PAGE);
+        }
+    }
+
     /// The regions, lowest first.
     #[must_use]
     pub fn regions(&self) -> &[Region] {

@@ -10,9 +10,14 @@ use crate::{Error, Level, Missing};
 /// be raised; each with its lock.
 const SECURE_BITS: libc::c_ulong = 0b1110_1111;
 
-/// What the process has the privilege to do.
-pub(crate) fn held() -> Result<CapabilitySet, Error> {
-    capabilities(None).map(|sets| sets.effective).map_err(Error::host("reading capabilities"))
+/// Whether something failed because the process has not the privilege to do it. That is asked only then: with the privilege
+/// nothing else is to be known.
+pub(crate) fn is_missing(error: &io::Error, capability: CapabilitySet) -> Result<bool, Error> {
+    if error.raw_os_error() != Some(libc::EPERM) {
+        return Ok(false);
+    }
+    let held = capabilities(None).map_err(Error::host("reading capabilities"))?.effective;
+    Ok(!held.contains(capability))
 }
 
 /// Sees to it that starting a program brings nothing back. Has to come while there still are capabilities.
@@ -20,14 +25,14 @@ pub(crate) fn held() -> Result<CapabilitySet, Error> {
 /// The bounding set, which decides what starting a program can bring, is emptied only at [`Level::Strict`]: a system call for each
 /// of the 41 capabilities. At [`Level::Normal`] the secure bits, no new privileges and the filters, which know no
 /// `execve`, see to it that it has nothing to decide.
-pub(crate) fn renounce(held: CapabilitySet, level: Level, missing: &mut Vec<Missing>) {
-    if !held.contains(CapabilitySet::SETPCAP) {
-        return;
-    }
+pub(crate) fn renounce(level: Level, missing: &mut Vec<Missing>) -> Result<(), Error> {
     let emptied = if level == Level::Strict { empty_bounding_set() } else { Ok(()) };
-    if let Err(error) = emptied.and_then(|()| secure_bits()) {
+    if let Err(error) = emptied.and_then(|()| secure_bits())
+        && !is_missing(&error, CapabilitySet::SETPCAP)?
+    {
         missing.push(Missing::Capabilities(error));
     }
+    Ok(())
 }
 
 /// Leaves none: not effective, permitted, inheritable or ambient.

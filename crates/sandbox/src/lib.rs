@@ -42,7 +42,8 @@ mod user;
 
 use std::os::fd::BorrowedFd;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use error::{Error, Missing};
 pub use policy::{Level, Policy, Seccomp, User, UserError, WordError};
@@ -111,13 +112,12 @@ pub fn enter<'a>(
 ) -> Result<Confinement, Error> {
     let reachable: Vec<_> = reachable.into_iter().collect();
     let mut missing = Vec::new();
-    let held = capabilities::held()?;
     let level = policy.level;
 
-    namespaces::enter(policy, held, &mut missing)?;
+    namespaces::enter(policy, &mut missing)?;
     if level != Level::Off {
         limit_resources(policy)?;
-        capabilities::renounce(held, level, &mut missing);
+        capabilities::renounce(level, &mut missing)?;
     }
     if let Some(user) = policy.user {
         user::become_user(user)?;
@@ -164,11 +164,19 @@ fn no_new_privileges() -> Result<(), Error> {
 fn limit_resources(policy: &Policy) -> Result<(), Error> {
     let fixed = |value| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::Core, fixed(0)).map_err(Error::host("forbidding core files"))?;
-    if let Some(files) = policy.open_files {
-        setrlimit(Resource::Nofile, fixed(files))
-            .map_err(Error::host("limiting the number of open files"))?;
+    let Some(files) = policy.open_files else { return Ok(()) };
+    let failed = "limiting the number of open files";
+    match setrlimit(Resource::Nofile, fixed(files)) {
+        // More than an administrator allows.
+        Err(Errno::PERM) => {
+            let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(files).min(files);
+            log::warn!(
+                "this host allows {allowed} open files, and the guest with what vmm itself needs may want {files}"
+            );
+            setrlimit(Resource::Nofile, fixed(allowed)).map_err(Error::host(failed))
+        }
+        other => other.map_err(Error::host(failed)),
     }
-    Ok(())
 }
 
 /// The README's example, kept true by running it.

@@ -9,6 +9,7 @@ use rustix::mount::{
 };
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
+use crate::capabilities::is_missing;
 use crate::{Error, Level, Missing, Policy};
 
 /// A directory that every system has. An empty file system is put there for a moment, in a mount namespace of our own.
@@ -17,18 +18,23 @@ const PLACE: &str = "/proc";
 /// Leaves the host's namespaces and root directory, if the process may.
 ///
 /// Descriptors that are open stay what they are: a mounted directory is still reached through its own.
-pub(crate) fn enter(policy: &Policy, held: CapabilitySet, missing: &mut Vec<Missing>) -> Result<(), Error> {
-    let own = policy.level != Level::Off && held.contains(CapabilitySet::SYS_ADMIN);
-    let separated = if own { leave_host(policy.level) } else { Ok(()) };
+pub(crate) fn enter(policy: &Policy, missing: &mut Vec<Missing>) -> Result<(), Error> {
+    let mut own = policy.level != Level::Off;
+    let mut separated = if own { leave_host(policy.level).map_err(io::Error::from) } else { Ok(()) };
+    if let Err(error) = &separated
+        && is_missing(error, CapabilitySet::SYS_ADMIN)?
+    {
+        (own, separated) = (false, Ok(()));
+    }
     if let Some(directory) = &policy.chroot {
         change_root(directory).map_err(|source| Error::Chroot { path: directory.clone(), source })?;
     }
     let emptied = match separated {
-        Ok(()) if own && policy.chroot.is_none() => empty_root(),
+        Ok(()) if own && policy.chroot.is_none() => empty_root().map_err(io::Error::from),
         other => other,
     };
     if let Err(error) = emptied {
-        missing.push(Missing::Namespaces(error.into()));
+        missing.push(Missing::Namespaces(error));
     }
     Ok(())
 }

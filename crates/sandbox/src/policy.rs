@@ -101,7 +101,7 @@ pub struct Policy {
     pub devices: bool,
     /// Let a debugger work on it.
     pub debug: bool,
-    /// The largest number of open files from now on, at most what could be set now; `None` for what it is now.
+    /// The largest number of open files from now on, or what the host allows if that is less; `None` for what it is now.
     pub open_files: Option<u64>,
 }
 

@@ -37,11 +37,13 @@ pub(crate) struct Filters {
     features: Features,
     /// Whether forbidden calls are only written down.
     log: bool,
+    /// The number of this process.
+    process: u32,
 }
 
 impl Filters {
     pub(crate) fn new(features: Features, log: bool) -> Self {
-        Self { features, log }
+        Self { features, log, process: std::process::id() }
     }
 
     /// The filter of a kind of threads as the build script made it.
@@ -60,12 +62,11 @@ impl Filters {
     /// The filter of a kind of threads, with what only this process knows.
     fn adapted(&self, kind: Kind) -> Vec<Instruction> {
         let mut program = self.program(kind).to_vec();
-        let process = std::process::id();
         for instruction in &mut program {
             if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRAP && self.log {
                 instruction.k = libc::SECCOMP_RET_LOG;
             } else if instruction.k == OWN_PROCESS {
-                instruction.k = process;
+                instruction.k = self.process;
             }
         }
         program

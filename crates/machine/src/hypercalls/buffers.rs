@@ -8,20 +8,20 @@ use vm_memory::VolatileSlice;
 /// How much is moved between guest memory and the host at a time, in bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
 
-/// A vCPU's buffer on the way between guest memory and the host, allocated once.
-#[derive(Debug)]
-pub(crate) struct Scratch(Box<[u8]>);
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self(vec![0; CHUNK].into_boxed_slice())
-    }
-}
+/// A vCPU's buffer on the way between guest memory and the host. It grows a few times at most, as most guests write lines.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch(Vec<u8>);
 
 impl Scratch {
-    /// The first `length` bytes, or all there are.
+    /// What a line fits into.
+    const SMALL: usize = 4 << 10;
+
+    /// The first `length` bytes, or as many as there can be.
     pub(crate) fn first(&mut self, length: u64) -> &mut [u8] {
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.0.len());
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(CHUNK);
+        if length > self.0.len() {
+            self.0 = vec![0; if length > Self::SMALL { CHUNK } else { Self::SMALL }];
+        }
         self.0.get_mut(..length).unwrap_or_default()
     }
 }

@@ -27,7 +27,7 @@ use crate::{Error, Machine};
 
 /// Builds the machine for an image that is not Hermit's.
 pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
-    let Rest { config, system, output, input, initrd, disks, tracer, core, links, confinement, .. } = rest;
+    let Rest { config, system, output, initrd, disks, tracer, core, links, confinement, .. } = rest;
     let mut timeline = rest.timeline;
     if config.cpus.irqchip == Irqchip::User {
         return Err(Error::UserIrqchip);
@@ -48,7 +48,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     let loaded = load::load(image, &files, &plan, &ram)?;
 
     timeline.done("load the kernel");
-    let options = crate::machine::options(&config.cpus, true);
+    let options = nerite_kvm::Options { real_mode: true, ..crate::machine::options(&config.cpus, true) };
     let vm = Vm::new(&system, ram.clone(), &options)?;
     let interrupts = Arc::new(vm.interrupts());
     let network = Network::new(load::bridge(), links, &interrupts, &ram, plan.cpus)?;
@@ -88,7 +88,8 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
         }),
     };
     let platform = Arc::new(PcPlatform::new(&plan, parts, &bridge)?);
-    let keyboard = input.map(Keyboard::new);
+    let input = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3);
+    let keyboard = input.ok().map(Keyboard::new);
     let guest = Guest::Pc(Pc { platform, kernel: loaded.kernel, keyboard, devices });
     timeline.done("describe the machine");
     let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
