@@ -76,6 +76,10 @@ impl<'a> Relocations<'a> {
     pub(super) fn check(&self) -> Result<RelocationCounts, Error> {
         let mut counts = RelocationCounts::default();
         for rela in self.rela {
+            if self.plain(rela).is_some() {
+                counts.relative = counts.relative.saturating_add(1);
+                continue;
+            }
             let counter = match rela.r_type(LE, false) {
                 elf::R_X86_64_RELATIVE => &mut counts.relative,
                 elf::R_X86_64_64 => &mut counts.absolute,
@@ -99,11 +103,24 @@ impl<'a> Relocations<'a> {
         // In the order of the tables' introduction: compact ones read what is there, so they come first.
         self.each_compact(&mut apply)?;
         for rela in self.rela {
-            if let Some((relocation, _)) = self.resolve(rela)? {
+            if let Some((place, addend)) = self.plain(rela) {
+                apply(Relocation { place, value: Value::Relative(addend) })?;
+            } else if let Some((relocation, _)) = self.resolve(rela)? {
                 apply(relocation)?;
             }
         }
         Ok(())
+    }
+
+    /// Place and addend of what nearly all relocations are, in as few steps as there can be: a kernel has tens of thousands. `None`
+    /// for others, and for what is wrong.
+    #[inline]
+    fn plain(&self, rela: &Rela64<LittleEndian>) -> Option<(u64, u64)> {
+        let place = rela.r_offset.get(LE);
+        // A symbol, which is in the upper half, would have no meaning.
+        let is_plain = rela.r_info.get(LE) == u64::from(elf::R_X86_64_RELATIVE.0);
+        let fits = place.checked_add(8).is_some_and(|end| end <= self.memory_size);
+        (is_plain && fits).then(|| (place, rela.r_addend.get(LE).cast_unsigned()))
     }
 
     /// One relocation and whether it is against an undefined weak symbol; `None` if there is nothing to do.
