@@ -54,19 +54,27 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
         warn!("{missing}");
     }
     let machine = opened.build().map_err(failed)?;
-    let terminal = machine.wants_terminal().then(|| Terminal::give(signals.fd())).transpose();
-    let terminal = terminal.map_err(Error::Terminal)?;
+    let terminal = if machine.wants_terminal() {
+        let signals = signals.fd().map_err(Error::Signals)?;
+        Some(Terminal::give(signals).map_err(Error::Terminal)?)
+    } else {
+        None
+    };
     // Who debugs or asks needs a thread that answers while the guest runs.
     let served = debugger.is_some() || server.is_some();
     let running = if served { machine.start() } else { machine.start_here() }.map_err(failed)?;
-    if let Some(interrupter) = running.interrupter() {
-        signals.end(interrupter);
-    }
+    let stop = match running.interrupter() {
+        Some(interrupter) => {
+            signals.end(interrupter);
+            None
+        }
+        None => Some(signals.fd().map_err(Error::Signals)?),
+    };
     let debugging =
         debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
     let debugging = debugging.transpose()?;
     let serving = server.map(|server| server.start(running.handle())).transpose()?;
-    let (outcome, report, remains) = running.wait_and_leave(Some(signals.fd()));
+    let (outcome, report, remains) = running.wait_and_leave(stop);
     // The process ends in a moment, which gives everything back. With debug assertions it is given back here, so that what is
     // left for a leak checker to find is a leak.
     if cfg!(debug_assertions) {

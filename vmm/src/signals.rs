@@ -1,7 +1,7 @@
 //! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, the second one is not.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -23,12 +23,10 @@ static INTERRUPTER: OnceLock<Interrupter> = OnceLock::new();
 
 /// Signals that have been taken over from the system's default, which is to end the process at once.
 ///
-/// The first one makes a descriptor readable. Another one after that ends the process from within the signal handler,
-/// so that a user can get away even if something hangs. They stay taken over for as long as the process lives.
+/// The first one makes a descriptor readable, or [ends a machine](Signals::end). Another one after that ends the process from within
+/// the signal handler, so that a user can get away even if something hangs. They stay taken over for as long as the process lives.
 #[derive(Debug)]
-pub struct Signals {
-    event: BorrowedFd<'static>,
-}
+pub struct Signals(());
 
 impl Signals {
     /// Takes the signals over, except those that are ignored (as `nohup` arranges for SIGHUP, and a shell for the SIGINT
@@ -36,21 +34,28 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// If the system refuses an eventfd or a signal handler.
+    /// If the system refuses a signal handler.
     pub fn listen() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let event = leak(event);
-        EVENT.store(event.as_raw_fd(), Ordering::SeqCst);
-        for signal in ENDING {
-            take_over(signal)?;
-        }
-        Ok(Self { event })
+        ENDING.into_iter().try_for_each(take_over)?;
+        Ok(Self(()))
     }
 
-    /// A descriptor that becomes readable with the first signal.
-    #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+    /// A descriptor that becomes readable with the first signal, or is if it came. Made when it is asked for first.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses an eventfd.
+    pub fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(event) = event() {
+            return Ok(event);
+        }
+        let event = leak(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        EVENT.store(event.as_raw_fd(), Ordering::SeqCst);
+        // One that came before it was there.
+        if self.received().is_some() {
+            rustix::io::write(event, &1_u64.to_ne_bytes())?;
+        }
+        Ok(event)
     }
 
     /// Lets the first signal end a machine from within the signal handler, also if it came already. Once a process.
@@ -67,6 +72,13 @@ impl Signals {
     pub fn received(&self) -> Option<i32> {
         Some(FIRST.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
     }
+}
+
+/// The eventfd, once there is one.
+fn event() -> Option<BorrowedFd<'static>> {
+    let event = EVENT.load(Ordering::SeqCst);
+    // SAFETY: what is stored there is open, and never closed.
+    (event >= 0).then(|| unsafe { BorrowedFd::borrow_raw(event) })
 }
 
 /// Keeps a descriptor open for as long as the process lives.
@@ -101,10 +113,10 @@ extern "C" fn on_signal(signal: c_int) {
         // SAFETY: it ends the process, from wherever it is.
         unsafe { libc::_exit(exit_code::from_signal(signal).into()) }
     }
-    // SAFETY: the handler is installed after the eventfd is, which is never closed.
-    let event = unsafe { BorrowedFd::borrow_raw(EVENT.load(Ordering::SeqCst)) };
-    // It can only be full, and then it is readable.
-    let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+    if let Some(event) = event() {
+        // It can only be full, and then it is readable.
+        let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
+    }
     if let Some(interrupter) = INTERRUPTER.get() {
         // SAFETY: it takes nothing, and gives the address of this thread's own variable.
         let errno = unsafe { libc::__errno_location() };

@@ -47,7 +47,8 @@ fn listen() {
     };
     assert_eq!(signals.received(), None);
     say("listening;");
-    let mut polled = [rustix::event::PollFd::from_borrowed_fd(signals.fd(), rustix::event::PollFlags::IN)];
+    let mut polled =
+        [rustix::event::PollFd::from_borrowed_fd(signals.fd().unwrap(), rustix::event::PollFlags::IN)];
     while rustix::event::poll(&mut polled, None).is_err() {}
     say(&format!("{:?};", signals.received()));
     std::thread::sleep(Duration::from_secs(600));

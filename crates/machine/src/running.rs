@@ -144,6 +144,9 @@ impl Running {
             self.handle.shared.finish(u32::MAX, End::Host(error));
         }
         let mut report = Report::default();
+        // Of a machine without other threads it is the interrupter that makes the event readable, and nothing else does.
+        let event = self.handle.shared.stop_event.clone();
+        let stop = if self.handle.shared.alone { Some(event.as_fd()) } else { stop };
         let outcome = self.take_down(stop, &mut report);
         (outcome, report, Remains { running: self })
     }
