@@ -39,7 +39,7 @@ pub struct ObserveArgs {
     #[arg(long, value_name = "N", help_heading = "Observation", conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 
-    /// What is done when the guest crashes: report, dump[:FILE] or gdb[:ADDRESS] [default: report]
+    /// What is done when the guest crashes: `report`, `dump[:FILE]` or `gdb[:ADDRESS]` [default: report]
     ///
     /// `report` ends it with exit code 244 and a report on standard error. `dump` also writes an ELF core for `gdb IMAGE FILE`;
     /// without FILE that is IMAGE.core in the current directory. The file is made at the start. `gdb` keeps the guest until GDB

@@ -108,10 +108,15 @@ fn lab_kernel() -> bool {
     }
 }
 
-fn memory() {
+/// How much memory programs can still get on this host, in MiB.
+pub(crate) fn free_mib() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let value = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
-    let mib = value.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024;
+    value.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
+}
+
+fn memory() {
+    let mib = free_mib();
     line(
         mib >= MEMORY_MIB,
         "memory",

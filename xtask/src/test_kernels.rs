@@ -8,10 +8,13 @@ use crate::job::{Job, Outcome, Summary};
 use crate::lab::{self, Machine};
 use crate::platform::{Platform, Runner};
 use crate::suite::{Suite, Test};
-use crate::{build, hermit, hostile, kernels, linux, paths, progress};
+use crate::{build, doctor, hermit, hostile, kernels, linux, paths, progress};
 
 /// Some guests have 5 GiB.
 const LAB_MEMORY_MIB: u64 = 8192;
+
+/// What a lab takes besides its memory, and what builds next to it need.
+const SPARE_MIB: u64 = 1024;
 
 /// `cargo xtask test-kernels`.
 #[derive(Debug, clap::Args)]
@@ -58,6 +61,14 @@ pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
 /// How guest tests are run.
 pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
     Runner { platform, workers, machine: Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() } }
+}
+
+/// How many labs this host carries at the same time: each keeps one processor busy, and may come to use all of its memory.
+pub(crate) fn labs() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = doctor::free_mib() / (LAB_MEMORY_MIB + SPARE_MIB);
+    // More would be faster only where somebody waits for nothing else.
+    processors.min(usize::try_from(memory).unwrap_or(usize::MAX)).clamp(1, 2)
 }
 
 /// Builds what the tests need and runs them.
