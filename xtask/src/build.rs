@@ -22,6 +22,21 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// The cargo of the nightly toolchain. Rustup is asked for it, as ours is that of the pinned one.
+pub(crate) fn nightly() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(paths::root()).stdin(Stdio::null()).arg("+nightly");
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether a command can be run and succeeds, whatever it says.
+pub(crate) fn works(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 /// Runs a build; its messages go where ours go. `what` is named when it fails.
 pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
     let status = command.status().context("cannot run cargo")?;

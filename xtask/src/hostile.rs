@@ -5,11 +5,10 @@
 //! to look for leaks.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::build::{self, cargo, quiet};
+use crate::build::{self, cargo, nightly, quiet, works};
 use crate::job::Summary;
 use crate::platform::Runner;
 use crate::suite::Test;
@@ -33,7 +32,7 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
     let vmm = build_debug()?;
     step.done();
     let mut summary = test_kernels::run_with(tests, runner, &vmm)?;
-    if !has_nightly() {
+    if !works(nightly().arg("--version")) {
         progress::print(
             "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
         );
@@ -63,25 +62,6 @@ fn build_debug() -> Result<PathBuf> {
     ]);
     quiet(command.arg(&target)).context("the sources of vmm do not build")?;
     Ok(target.join("debug/vmm"))
-}
-
-/// The cargo of the nightly toolchain. Rustup is asked for it, as ours is that of the pinned one.
-fn nightly() -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(paths::root()).stdin(Stdio::null()).arg("+nightly");
-    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn has_nightly() -> bool {
-    nightly()
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|it| it.success())
 }
 
 fn build_sanitized() -> Result<PathBuf> {

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::build::{nightly, works};
 use crate::job::Summary;
 use crate::{paths, progress};
 
@@ -81,9 +82,6 @@ fn names(manifest: &str) -> Result<Vec<String>> {
 
 /// What of the tools is not there.
 fn missing() -> Option<&'static str> {
-    let works = |command: &mut Command| {
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
     if !works(nightly().arg("--version")) {
         Some("there is no nightly toolchain (rustup toolchain install nightly)")
     } else if !works(nightly().args(["fuzz", "--version"])) {
@@ -91,15 +89,6 @@ fn missing() -> Option<&'static str> {
     } else {
         None
     }
-}
-
-fn nightly() -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(paths::root()).stdin(Stdio::null()).arg("+nightly");
-    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
-        command.env_remove(name);
-    }
-    command
 }
 
 /// The folders of a target in `target/fuzz`.
