@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Device, Event, Kind, Notifier, Queue, Session, StartError, config_bytes, feature as transport,
+    Device, Event, Kind, Notifier, Queue, Session, StartError, config_bytes, feature as transport, lock,
 };
 
 use crate::backend::{Backend, Engine};
@@ -14,7 +14,7 @@ use crate::config::{NetConfig, are_consistent};
 use crate::counters::Counters;
 use crate::feature;
 use crate::pair::Pair;
-use crate::worker::{Worker, lock};
+use crate::worker::Worker;
 
 mod tasks;
 

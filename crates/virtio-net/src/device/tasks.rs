@@ -4,14 +4,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nerite_virtio::{Event, Notifier, QueueError};
+use nerite_virtio::{Event, Notifier, QueueError, lock};
 
 use super::{Lane, Live, Shared};
 use crate::backend::Backend;
 use crate::control;
 use crate::counters::QueueCounters;
 use crate::pair::Progress;
-use crate::worker::{Task, Watch, lock, readable};
+use crate::worker::{Task, Watch, readable};
 
 /// Sources of a thread.
 const RX_KICK: u32 = 0;
