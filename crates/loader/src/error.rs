@@ -35,6 +35,9 @@ pub enum Error {
     /// The file could not be read.
     #[error("cannot read the image: {0}")]
     Read(#[source] io::Error),
+    /// The file was cut short after it was opened.
+    #[error("the file became shorter while it was read; start again when nothing writes to it")]
+    Shrunk,
     /// The path names a directory, a device or a pipe.
     #[error("not a regular file; give the path of an image")]
     NotAFile,
@@ -182,8 +185,10 @@ pub enum Error {
         /// Where it applies, as linked.
         place: u64,
     },
-    /// A relocation that would write outside of the kernel.
-    #[error("relocation at {place:#x} is outside of the kernel's memory or out of order")]
+    /// A relocation that would write outside of the kernel, or to the relocations themselves.
+    #[error(
+        "relocation at {place:#x} is outside of the kernel's memory, in its relocation table, or out of order"
+    )]
     RelocationPlace {
         /// Where it applies, as linked.
         place: u64,

@@ -8,7 +8,14 @@ use std::path::{Path, PathBuf};
 use crate::archive::{Archive, GZIP_MAGIC};
 use crate::bytes::Bytes;
 use crate::config::{self, ImageConfig};
-use crate::{Error, GuestImage, Inspection, Kernel, Protocol, elf, text};
+use crate::source::{ImageFile, Source};
+use crate::{Error, GuestImage, Inspection, Kernel, Protocol, elf, pc, text};
+
+/// Files of up to this many bytes are read at once. Of longer ones with a Hermit kernel in them only what is needed is read, and the
+/// segments straight into guest memory.
+const SMALL: u64 = 64 << 10;
+/// So much of a longer file is looked at to find out what it is: linkers put headers and notes there.
+const HEAD: usize = 4096;
 
 /// How much an image may cost before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +75,10 @@ impl ImageSource {
     ///
     /// As [`Image::read`].
     pub fn read(self, limits: &Limits) -> Result<Image, Error> {
-        self.parse(limits, |bytes| Image::parse(bytes, limits))
+        self.parse(Some(Protocol::Hermit), limits, |contents| match contents {
+            Contents::All(bytes) => Image::parse(bytes, limits),
+            Contents::Kernel(source) => Image::from_file(source, limits),
+        })
     }
 
     /// Reads and parses an image of any kind, as what it says it is or as what `protocol` says.
@@ -77,7 +87,12 @@ impl ImageSource {
     ///
     /// As [`GuestImage::read`].
     pub fn read_guest(self, protocol: Option<Protocol>, limits: &Limits) -> Result<GuestImage, Error> {
-        self.parse(limits, |bytes| GuestImage::parse(bytes, protocol, limits))
+        self.parse(protocol, limits, |contents| match contents {
+            Contents::All(bytes) => GuestImage::parse(bytes, protocol, limits),
+            Contents::Kernel(source) => {
+                Image::from_file(source, limits).map(Box::new).map(GuestImage::Hermit)
+            }
+        })
     }
 
     /// Reads it as it is: a file for the guest, such as an initial file system.
@@ -86,7 +101,9 @@ impl ImageSource {
     ///
     /// If it cannot be read or is larger than [`Limits::max_file`].
     pub fn read_bytes(self, limits: &Limits) -> Result<Vec<u8>, Error> {
-        self.parse(limits, Ok)
+        let read =
+            check_size(self.size, limits).and_then(|size| read_from(&self.file, &[], size)).map_err(Box::new);
+        read.map_err(|error| Error::InFile { path: self.path, error })
     }
 
     /// The path it was opened by.
@@ -95,10 +112,39 @@ impl ImageSource {
         &self.path
     }
 
-    fn parse<T>(self, limits: &Limits, parse: impl FnOnce(Vec<u8>) -> Result<T, Error>) -> Result<T, Error> {
-        read_file(&self.file, self.size, limits)
+    fn parse<T>(
+        self,
+        protocol: Option<Protocol>,
+        limits: &Limits,
+        parse: impl FnOnce(Contents) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        Contents::read(self.file, self.size, protocol, limits)
             .and_then(parse)
             .map_err(|error| Error::InFile { path: self.path, error: Box::new(error) })
+    }
+}
+
+/// What has been read of a file.
+enum Contents {
+    /// All of it.
+    All(Vec<u8>),
+    /// The beginning of a large one with a Hermit kernel.
+    Kernel(Source),
+}
+
+impl Contents {
+    fn read(file: File, size: u64, protocol: Option<Protocol>, limits: &Limits) -> Result<Self, Error> {
+        let length = check_size(size, limits)?;
+        if size <= SMALL {
+            return read_from(&file, &[], length).map(Self::All);
+        }
+        let head = read_from(&file, &[], HEAD)?;
+        let is_kernel = head.starts_with(elf::MAGIC)
+            && protocol.map_or_else(|| pc::has_hermit_note(&head), |protocol| protocol == Protocol::Hermit);
+        if is_kernel {
+            return Ok(Self::Kernel(Source::File(ImageFile::new(file, size, head))));
+        }
+        read_from(&file, &head, length).map(Self::All)
     }
 }
 
@@ -131,7 +177,7 @@ impl Image {
             return Err(Error::TooLarge { size: file_size, limit: limits.max_file });
         }
         if bytes.starts_with(elf::MAGIC) {
-            let kernel = Kernel::from_bytes(Bytes::new(bytes), limits)?;
+            let kernel = Kernel::parse(bytes, limits)?;
             Ok(Self { kernel, archive: None, file_size })
         } else if bytes.starts_with(GZIP_MAGIC) {
             let archive = Archive::from_gzip(&bytes, limits)?;
@@ -141,6 +187,12 @@ impl Image {
         } else {
             Err(Error::UnknownFormat { found: guess(&bytes) })
         }
+    }
+
+    /// The image in an ELF file.
+    fn from_file(source: Source, limits: &Limits) -> Result<Self, Error> {
+        let file_size = source.size();
+        Ok(Self { kernel: Kernel::from_source(source, limits)?, archive: None, file_size })
     }
 
     fn from_archive(archive: Archive, file_size: u64, limits: &Limits) -> Result<Self, Error> {
@@ -196,7 +248,7 @@ fn parse_inner(bytes: Bytes, limits: &Limits) -> Result<Kernel, Error> {
     match bytes.as_slice() {
         [] => Err(Error::Empty),
         start if !start.starts_with(elf::MAGIC) => Err(Error::UnknownFormat { found: guess(start) }),
-        _ => Kernel::from_bytes(bytes, limits),
+        _ => Kernel::from_source(Source::Memory(bytes), limits),
     }
 }
 
@@ -211,15 +263,21 @@ fn open_file(path: &Path) -> Result<(File, u64), Error> {
     if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Error::NotAFile) }
 }
 
-/// Reads a file of that size, up to the limit.
-fn read_file(file: &File, size: u64, limits: &Limits) -> Result<Vec<u8>, Error> {
+/// The size of a file as a length in memory.
+fn check_size(size: u64, limits: &Limits) -> Result<usize, Error> {
     let limit = limits.max_file;
-    if size > limit {
-        return Err(Error::TooLarge { size, limit });
+    let length = usize::try_from(size).ok().filter(|_| size <= limit);
+    length.ok_or(Error::TooLarge { size, limit })
+}
+
+/// Reads what comes after `head`, so that there are `size` bytes, or as many as the file has. What is added meanwhile is not part of it.
+fn read_from(mut file: &File, head: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    // Large ones are fresh memory, which nobody zeroes.
+    let mut bytes = vec![0; size];
+    let mut length = head.len().min(size);
+    for (to, from) in bytes.iter_mut().zip(head) {
+        *to = *from;
     }
-    // As long as it is now: what is added meanwhile is not part of it. Large ones are fresh memory, which nobody zeroes.
-    let mut bytes = vec![0; usize::try_from(size).map_err(|_| Error::TooLarge { size, limit })?];
-    let (mut file, mut length) = (file, 0_usize);
     while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {
             Ok(0) => break,

@@ -3,8 +3,12 @@
 //!
 //! The one idea: **an image is checked whole when it is parsed.** [`Image::parse`] looks at every number of the
 //! image that loading will use - segments, entry point, TLS, each relocation - so that afterwards
-//! [`Kernel::load`] can only fail because of the memory it is given. The bytes are kept once; segments are copied
+//! [`Kernel::load`] can only fail because of the memory it is given. The bytes are kept once at most; segments are copied
 //! straight from them into guest memory.
+//!
+//! A kernel in a file of its own of more than 64 KiB stays there: headers, notes and tables are read when they are looked at, and
+//! segments straight from the file into guest memory. So loading it can also fail because the file changed or was cut short
+//! meanwhile, which is an [`Error`] as all others are (nothing is mapped), and its relocations are checked as they are applied.
 //!
 //! ```no_run
 //! use nerite_loader::{Image, Limits};
@@ -59,6 +63,7 @@ mod guest_inspect;
 mod image;
 mod inspect;
 mod pc;
+mod source;
 mod symbols;
 mod tar_reader;
 #[cfg(feature = "testing")]

@@ -8,7 +8,8 @@ use object::{LittleEndian, pod};
 
 use super::segment::{Segment, file_from};
 use super::{LE, ProgramHeader};
-use crate::{Error, text};
+use crate::Error;
+use crate::source::Source;
 
 /// The entries of the dynamic section that loading needs, as they are in the file.
 #[derive(Debug, Default, Clone, Copy)]
@@ -28,26 +29,26 @@ pub(super) struct Dynamic {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tables {
     /// Relocations with addend, 24 bytes each.
-    pub(super) rela: Range<usize>,
+    pub(super) rela: Range<u64>,
+    /// Their address as linked: they are part of a segment.
+    pub(super) rela_address: u64,
     /// Compact relative relocations, 8 bytes each.
-    pub(super) relr: Range<usize>,
+    pub(super) relr: Range<u64>,
     /// Symbols from the first one to the end of the segment: the number of them is said nowhere.
-    pub(super) symbols: Range<usize>,
+    pub(super) symbols: Range<u64>,
     /// Their names, likewise.
-    pub(super) strings: Range<usize>,
+    pub(super) strings: Range<u64>,
 }
 
 impl Dynamic {
     /// Reads the section; a kernel without one gets an empty one.
-    pub(super) fn parse(headers: &[ProgramHeader], file: &[u8]) -> Result<Self, Error> {
+    pub(super) fn parse(headers: &[ProgramHeader], source: &Source) -> Result<Self, Error> {
         let mut dynamic = Self::default();
         let Some(header) = headers.iter().find(|header| header.p_type(LE) == elf::PT_DYNAMIC) else {
             return Ok(dynamic);
         };
-        let end = header.p_offset(LE).saturating_add(header.p_filesz(LE));
-        let bytes =
-            header.data(LE, file).map_err(|()| super::header::truncated(file, "the dynamic section", end))?;
-        let entries: &[Dyn64<LittleEndian>] = pod::slice_from_all_bytes(bytes)
+        let bytes = super::header::small_segment(source, header, "the dynamic section")?;
+        let entries: &[Dyn64<LittleEndian>] = pod::slice_from_all_bytes(&bytes)
             .map_err(|()| Error::Malformed("the dynamic section has a broken size".to_owned()))?;
         for entry in entries {
             let value = entry.val(LE);
@@ -71,7 +72,7 @@ impl Dynamic {
     }
 
     /// Refuses a program that needs shared libraries. Segments may still be unchecked: the name is a courtesy.
-    pub(super) fn check_static(&self, headers: &[ProgramHeader], file: &[u8]) -> Result<(), Error> {
+    pub(super) fn check_static(&self, headers: &[ProgramHeader], source: &Source) -> Result<(), Error> {
         let Some(needed) = self.needed else { return Ok(()) };
         let name = self.strings.and_then(|strings| {
             let address = strings.checked_add(needed)?;
@@ -79,14 +80,15 @@ impl Dynamic {
                 header.p_type(LE) == elf::PT_LOAD
                     && address.checked_sub(header.p_vaddr(LE)).is_some_and(|skip| skip < header.p_filesz(LE))
             })?;
-            let skip = usize::try_from(address.checked_sub(header.p_vaddr(LE))?).ok()?;
-            header.data(LE, file).ok()?.get(skip..)?.split(|&byte| byte == 0).next()
+            let skip = address.checked_sub(header.p_vaddr(LE))?;
+            let size = header.p_filesz(LE).checked_sub(skip)?;
+            source.name(header.p_offset(LE).checked_add(skip)?, size)
         });
-        Err(Error::Dynamic { library: text::printable(name.unwrap_or(b"?")) })
+        Err(Error::Dynamic { library: name.unwrap_or_else(|| "?".to_owned()) })
     }
 
     /// Finds the tables in the file.
-    pub(super) fn tables(&self, segments: &[Segment], file: &[u8]) -> Result<Tables, Error> {
+    pub(super) fn tables(&self, segments: &[Segment], source: &Source) -> Result<Tables, Error> {
         for (size, name) in [(self.rel_size, "DT_REL"), (self.plt_size, "DT_JMPREL")] {
             if size != 0 {
                 return Err(Error::Malformed(format!(
@@ -95,9 +97,10 @@ impl Dynamic {
             }
         }
         let from = |address: Option<u64>| {
-            address.and_then(|address| file_from(segments, file, address)).unwrap_or_default()
+            address.and_then(|address| file_from(segments, source.size(), address)).unwrap_or_default()
         };
         Ok(Tables {
+            rela_address: self.rela.unwrap_or(0),
             rela: table("DT_RELA", from(self.rela), self.rela_size, 24)?,
             relr: table("DT_RELR", from(self.relr), self.relr_size, 8)?,
             symbols: from(self.symbols),
@@ -107,15 +110,12 @@ impl Dynamic {
 }
 
 /// The first `size` bytes of `room`, as a table of entries.
-fn table(name: &str, room: Range<usize>, size: u64, entry_size: usize) -> Result<Range<usize>, Error> {
+fn table(name: &str, room: Range<u64>, size: u64, entry_size: u64) -> Result<Range<u64>, Error> {
     if size == 0 {
         return Ok(0..0);
     }
-    let end = usize::try_from(size).ok().and_then(|size| room.start.checked_add(size));
-    match end {
-        Some(end) if end <= room.end && end.saturating_sub(room.start).is_multiple_of(entry_size) => {
-            Ok(room.start..end)
-        }
+    match room.start.checked_add(size) {
+        Some(end) if end <= room.end && size.is_multiple_of(entry_size) => Ok(room.start..end),
         _ => Err(Error::Malformed(format!(
             "the {name} table of {size} bytes is outside of the file or has a broken size"
         ))),

@@ -11,12 +11,13 @@ use super::relocation::{RelocationCounts, Relocations};
 use super::segment::{self, Segment, Tls};
 use super::{LE, header, note};
 use crate::bytes::Bytes;
+use crate::source::Source;
 use crate::{Error, Limits, Symbols};
 
 /// A Hermit kernel with its application: an ELF file whose every number has been checked.
 #[derive(Debug)]
 pub struct Kernel {
-    pub(super) bytes: Bytes,
+    pub(super) source: Source,
     pub(super) segments: Vec<Segment>,
     pub(super) tables: Tables,
     relocatable: bool,
@@ -24,7 +25,7 @@ pub struct Kernel {
     standalone: bool,
     notes: Notes,
     tls: Option<Tls>,
-    relocations: RelocationCounts,
+    relocations: OnceLock<RelocationCounts>,
     symbols: OnceLock<Symbols>,
 }
 
@@ -35,31 +36,46 @@ impl Kernel {
     ///
     /// Any [`Error`] that is about ELF files.
     pub fn parse(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
-        Self::from_bytes(Bytes::new(bytes), limits)
+        Self::from_source(Source::Memory(Bytes::new(bytes)), limits)
     }
 
-    pub(crate) fn from_bytes(bytes: Bytes, limits: &Limits) -> Result<Self, Error> {
-        let file = bytes.as_slice();
-        let header = header::parse(file)?;
-        let headers = header::program_headers(header, file)?;
+    pub(crate) fn from_source(source: Source, limits: &Limits) -> Result<Self, Error> {
+        let header = header::parse(&source)?;
+        let headers = header::program_headers(&header, &source)?;
         let relocatable = header.e_type(LE) == elf::ET_DYN;
 
         // Ordinary programs are the likeliest mistake, so libraries come before notes.
-        let dynamic = Dynamic::parse(headers, file)?;
-        dynamic.check_static(headers, file)?;
-        let notes = note::parse(headers, file)?;
-        let segments = segment::parse(headers, file, relocatable, limits.max_memory)?;
-        let tls = segment::tls(headers, &segments)?;
+        let dynamic = Dynamic::parse(&headers, &source)?;
+        dynamic.check_static(&headers, &source)?;
+        let notes = note::parse(&headers, &source)?;
+        let segments = segment::parse(&headers, &source, relocatable, limits.max_memory)?;
+        let tls = segment::tls(&headers, &segments)?;
         let entry = header.e_entry(LE);
         if !segment::contains(&segments, entry, 1) {
             return Err(Error::Entry { entry });
         }
         // Programs with a fixed address are loaded as they are.
-        let tables = if relocatable { dynamic.tables(&segments, file)? } else { Tables::default() };
-        let relocations = Relocations::new(&tables, file, span(&segments)).check()?;
+        let tables = if relocatable { dynamic.tables(&segments, &source)? } else { Tables::default() };
+        let relocations = OnceLock::new();
+        if let Source::Memory(_) = source {
+            // Of a file they are read once, when they are applied, and checked then.
+            let counts = Relocations::new(&tables, &source, span(&segments)).check()?;
+            relocations.get_or_init(|| counts);
+        }
         let standalone = header.e_ident().os_abi == elf::ELFOSABI_STANDALONE;
         let symbols = OnceLock::new();
-        Ok(Self { bytes, segments, tables, relocatable, entry, standalone, notes, tls, relocations, symbols })
+        Ok(Self {
+            source,
+            segments,
+            tables,
+            relocatable,
+            entry,
+            standalone,
+            notes,
+            tls,
+            relocations,
+            symbols,
+        })
     }
 
     /// The entry point, as linked; [`crate::LoadedKernel::entry`] is where it was loaded.
@@ -128,23 +144,21 @@ impl Kernel {
         self.tls
     }
 
-    /// How many relocations are applied when it is loaded.
+    /// How many relocations are applied when it is loaded. None for a kernel whose file has been left where it is and which
+    /// [`Self::load`] would refuse for them.
     #[must_use]
     pub fn relocations(&self) -> RelocationCounts {
-        self.relocations
+        let count = || Relocations::new(&self.tables, &self.source, self.mem_size()).check();
+        *self.relocations.get_or_init(|| count().unwrap_or_default())
     }
 
-    /// The ELF file.
-    #[must_use]
-    pub fn file(&self) -> &[u8] {
-        self.bytes.as_slice()
-    }
-
-    /// Its symbol table, read on first use. Stripped and malformed ones are empty.
+    /// Its symbol table, read on first use. Stripped and malformed ones are empty, and so is that of a file which cannot be read any
+    /// more.
     pub fn symbols(&self) -> &Symbols {
         self.symbols.get_or_init(|| {
             let start = self.link_start();
-            Symbols::parse(&self.bytes, start..start.saturating_add(self.mem_size()))
+            let range = start..start.saturating_add(self.mem_size());
+            self.source.whole().map(|file| Symbols::parse(&file, range)).unwrap_or_default()
         })
     }
 }

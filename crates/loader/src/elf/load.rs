@@ -1,15 +1,19 @@
 //! Copying a kernel into guest memory and relocating it.
 
+use std::ops::Range;
+
 use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Le64, Permissions, VolatileMemory as _};
 
-use super::relocation::{Relocations, Value};
+use super::relocation::{Rela, Relocations, Value, Visit};
 use super::{Kernel, Tls};
-use crate::{Error, bytes};
+use crate::Error;
 
 /// Bits of an address that are 0 where a kernel starts: those inside of a 4 KiB page.
 const PAGE_MASK: u64 = 4095;
 /// Memory is cleared in pieces of this many bytes.
 const CLEAR_CHUNK: usize = 64 << 10;
+/// Relocations are read back from there in pieces of this many bytes.
+const TABLE_CHUNK: usize = 1024 * size_of::<Rela>();
 
 /// A kernel in guest memory. All addresses are guest-physical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,21 +38,19 @@ impl Kernel {
     /// # Errors
     ///
     /// [`Error::WrongStart`]; [`Error::OutsideMemory`] if the memory has not the whole range, in which case none
-    /// of it is touched; [`Error::Memory`].
+    /// of it is touched; [`Error::Memory`]. If the kernel is in a file: [`Error::Read`], [`Error::Shrunk`], and any error of its
+    /// relocations, should the file have changed since.
     pub fn load<M: GuestMemory + ?Sized>(
         &self,
         memory: &M,
         start_address: u64,
     ) -> Result<LoadedKernel, Error> {
         let (start, end) = self.place(memory, start_address)?;
-        let file = self.bytes.as_slice();
         // What to add to addresses as linked; wraps to less for no kernel, as fixed ones get 0.
         let bias = start.wrapping_sub(self.link_start());
         for segment in &self.segments {
-            let data = bytes::part(file, segment.file_offset, segment.file_size).unwrap_or_default();
-            memory
-                .write_slice(data, GuestAddress(segment.address.wrapping_add(bias)))
-                .map_err(Error::Memory)?;
+            let address = GuestAddress(segment.address.wrapping_add(bias));
+            self.source.copy_to(segment.file_offset, segment.file_size, memory, address)?;
         }
         self.relocate(memory, start, bias)?;
         let tls = self.tls().map(|tls| Tls { start: tls.start.wrapping_add(bias), ..tls });
@@ -63,8 +65,10 @@ impl Kernel {
             memory.get_slices(GuestAddress(start), size, Permissions::ReadWrite).map_err(Error::Memory)?;
         let whole = pieces.next().and_then(Result::ok).filter(|piece| piece.len() == size);
         let link_start = self.link_start();
-        let file = self.bytes.as_slice();
-        Relocations::new(&self.tables, file, self.mem_size()).each(|relocation| {
+        let mut relocations = Relocations::new(&self.tables, &self.source, self.mem_size());
+        let table = relocations.table();
+        let pieces = |visit: &mut Visit<'_>| table_pieces(memory, table, bias, visit);
+        relocations.each(pieces, |relocation| {
             let address = GuestAddress(relocation.place.wrapping_add(bias));
             let offset = usize::try_from(relocation.place.wrapping_sub(link_start)).unwrap_or(usize::MAX);
             let field = whole.as_ref().and_then(|whole| whole.get_ref::<Le64>(offset).ok());
@@ -119,4 +123,27 @@ impl Kernel {
             Err(outside())
         }
     }
+}
+
+/// Calls `visit` for the pieces of the relocation table, which is in memory by now: to read it there costs less than to read it from
+/// the file again.
+fn table_pieces<M: GuestMemory + ?Sized>(
+    memory: &M,
+    table: Range<u64>,
+    bias: u64,
+    visit: &mut Visit<'_>,
+) -> Result<(), Error> {
+    if table.is_empty() {
+        return Ok(());
+    }
+    let mut buffer = vec![0; TABLE_CHUNK];
+    let mut at = table.start;
+    while at < table.end {
+        let left = usize::try_from(table.end.saturating_sub(at)).unwrap_or(usize::MAX);
+        let piece = buffer.get_mut(..left.min(TABLE_CHUNK)).unwrap_or_default();
+        memory.read_slice(piece, GuestAddress(at.wrapping_add(bias))).map_err(Error::Memory)?;
+        visit(piece)?;
+        at = at.saturating_add(piece.len() as u64);
+    }
+    Ok(())
 }

@@ -5,10 +5,11 @@
 use std::fmt;
 
 use object::elf;
-use object::read::elf::ProgramHeader as _;
+use object::read::elf::{NoteIterator, ProgramHeader as _};
 
-use super::{LE, ProgramHeader};
+use super::{Header, LE, ProgramHeader};
 use crate::Error;
+use crate::source::Source;
 
 /// Type of the note `HERMIT` with the entry version, one byte.
 const NT_HERMIT_ENTRY_VERSION: u32 = 0x5a00;
@@ -76,12 +77,12 @@ pub(super) struct Notes {
 }
 
 /// Reads the notes and checks that this kernel can be entered and answered.
-pub(super) fn parse(headers: &[ProgramHeader], bytes: &[u8]) -> Result<Notes, Error> {
+pub(super) fn parse(headers: &[ProgramHeader], source: &Source) -> Result<Notes, Error> {
     let mut segments = headers.iter().filter(|header| header.p_type(LE) == elf::PT_NOTE);
-    let first = segments.next().map(|header| collect(header, bytes)).transpose()?.unwrap_or_default();
+    let first = segments.next().map(|header| collect(header, source)).transpose()?.unwrap_or_default();
     let Some(entry_version) = first.entry_version else {
         let later =
-            segments.any(|header| collect(header, bytes).is_ok_and(|found| found.entry_version.is_some()));
+            segments.any(|header| collect(header, source).is_ok_and(|found| found.entry_version.is_some()));
         return Err(Error::NoNote { later });
     };
     if entry_version != ENTRY_VERSION {
@@ -103,11 +104,11 @@ struct Found {
     version: Option<KernelVersion>,
 }
 
-fn collect(header: &ProgramHeader, bytes: &[u8]) -> Result<Found, Error> {
+fn collect(header: &ProgramHeader, source: &Source) -> Result<Found, Error> {
     let mut found = Found::default();
-    let Some(mut notes) = header.notes(LE, bytes).map_err(super::header::malformed)? else {
-        return Ok(found);
-    };
+    let bytes = super::header::small_segment(source, header, "the note segment")?;
+    let mut notes =
+        NoteIterator::<Header>::new(LE, header.p_align(LE), &bytes).map_err(super::header::malformed)?;
     while let Some(note) = notes.next().map_err(super::header::malformed)? {
         match (note.name(), note.n_type(LE).0) {
             (b"HERMIT", NT_HERMIT_ENTRY_VERSION) => {

@@ -1,12 +1,14 @@
 //! What of the file goes where in memory (gABI, "Program Header").
 
 use std::fmt;
+use std::ops::Range;
 
 use object::elf;
 use object::read::elf::ProgramHeader as _;
 
 use super::{LE, ProgramHeader};
-use crate::{Error, bytes};
+use crate::Error;
+use crate::source::Source;
 
 /// A loadable segment. Addresses are as linked: add the start address for a relocatable kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +72,7 @@ pub struct Tls {
 /// The segments of a kernel, ascending, none empty, none overlapping.
 pub(super) fn parse(
     headers: &[ProgramHeader],
-    file: &[u8],
+    source: &Source,
     relocatable: bool,
     max_memory: u64,
 ) -> Result<Vec<Segment>, Error> {
@@ -80,7 +82,7 @@ pub(super) fn parse(
         if header.p_type(LE) != elf::PT_LOAD || (header.p_memsz(LE) == 0 && header.p_filesz(LE) == 0) {
             continue;
         }
-        let segment = check(index, header, file)?;
+        let segment = check(index, header, source)?;
         if segments.last().is_some_and(|last| last.end() > segment.address) {
             return Err(Error::SegmentOrder { first: last_index, second: index });
         }
@@ -101,7 +103,7 @@ pub(super) fn parse(
 }
 
 /// One loadable segment, if its numbers are possible.
-fn check(index: usize, header: &ProgramHeader, file: &[u8]) -> Result<Segment, Error> {
+fn check(index: usize, header: &ProgramHeader, source: &Source) -> Result<Segment, Error> {
     let problem = |problem| Err(Error::Segment { index, problem });
     let segment = Segment {
         address: header.p_vaddr(LE),
@@ -123,8 +125,8 @@ fn check(index: usize, header: &ProgramHeader, file: &[u8]) -> Result<Segment, E
     let Some(file_end) = segment.file_offset.checked_add(segment.file_size) else {
         return problem("the file range is beyond 64 bits");
     };
-    if file_end > file.len() as u64 {
-        return Err(super::header::truncated(file, "a segment", file_end));
+    if file_end > source.size() {
+        return Err(super::header::truncated(source, "a segment", file_end));
     }
     Ok(segment)
 }
@@ -169,11 +171,11 @@ pub(super) fn contains(segments: &[Segment], address: u64, size: u64) -> bool {
 }
 
 /// The bytes of the file that are loaded from `address` on, up to the end of their segment.
-pub(super) fn file_from(segments: &[Segment], file: &[u8], address: u64) -> Option<std::ops::Range<usize>> {
+pub(super) fn file_from(segments: &[Segment], file_size: u64, address: u64) -> Option<Range<u64>> {
     let segment = segments.iter().find(|segment| contains(&[**segment], address, 1))?;
     let skip = address.checked_sub(segment.address)?;
     let size = segment.file_size.checked_sub(skip)?;
-    let range = bytes::file_range(segment.file_offset.checked_add(skip)?, size)?;
-    file.get(range.clone())?;
-    Some(range)
+    let start = segment.file_offset.checked_add(skip)?;
+    let end = start.checked_add(size)?;
+    (end <= file_size).then_some(start..end)
 }

@@ -193,7 +193,7 @@ fn relocations() {
     );
     assert!(with(data, 0xffff, 0).starts_with("relocation type 65535 at"));
     let end = data + 0x2345;
-    let outside = "is outside of the kernel's memory or out of order";
+    let outside = "is outside of the kernel's memory, in its relocation table, or out of order";
     assert_eq!(with(end - 7, R_RELATIVE, 0), format!("relocation at {:#x} {outside}", end - 7));
     assert_eq!(with(u64::MAX, R_64, 1), format!("relocation at {:#x} {outside}", u64::MAX));
     assert!(with(data, R_64, u32::MAX).contains("names symbol 4294967295, which"));

@@ -31,7 +31,7 @@ fn number() -> impl Strategy<Value = u64> {
 
 /// One thing done to a file.
 #[derive(Debug, Clone)]
-enum Damage {
+pub(crate) enum Damage {
     Flip(Index, u8),
     Cut(Index),
     /// Number, its size in bytes, and where to write it.
@@ -42,14 +42,14 @@ enum Damage {
 
 /// Where a number is written.
 #[derive(Debug, Clone)]
-enum Place {
+pub(crate) enum Place {
     Header(usize),
     ProgramHeader(usize, usize),
     /// At a multiple of 4.
     Anywhere(Index),
 }
 
-fn damage() -> impl Strategy<Value = Damage> {
+pub(crate) fn damage() -> impl Strategy<Value = Damage> {
     let place = prop_oneof![
         (16..64_usize).prop_map(Place::Header),
         (0..8_usize, 0..56_usize).prop_map(|(index, field)| Place::ProgramHeader(index, field & !3)),
@@ -63,7 +63,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-fn apply(file: &mut Vec<u8>, damage: &Damage) {
+pub(crate) fn apply(file: &mut Vec<u8>, damage: &Damage) {
     if file.is_empty() {
         return;
     }
@@ -92,7 +92,7 @@ fn apply(file: &mut Vec<u8>, damage: &Damage) {
 }
 
 /// A well-formed kernel to start from.
-fn kernel() -> impl Strategy<Value = Elf> {
+pub(crate) fn kernel() -> impl Strategy<Value = Elf> {
     prop_oneof![
         Just(Elf::hermit()),
         Just(Elf::fixed(0x80_0000)),
@@ -102,7 +102,7 @@ fn kernel() -> impl Strategy<Value = Elf> {
 }
 
 /// A kernel whose structure is whole, but whose numbers are not.
-fn odd_kernel() -> impl Strategy<Value = Elf> {
+pub(crate) fn odd_kernel() -> impl Strategy<Value = Elf> {
     let relr = prop::collection::vec(number(), 0..6);
     let relas = prop::collection::vec((number(), 0..40_u32, 0..5_u32), 0..6);
     let segments = prop::collection::vec((number(), number()), 0..4);

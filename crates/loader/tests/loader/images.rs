@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nerite_loader::{EntryKind, Error, Format, Image, Limits};
+use nerite_loader::{EntryKind, Error, Format, Image, Kernel, Limits};
 use tar::{Builder, EntryType, Header};
 
 use crate::exercise::gzip;
@@ -47,7 +47,7 @@ fn archive() {
     ]))
     .unwrap();
     assert_eq!(image.format(), Format::Archive);
-    assert_eq!(image.kernel().file(), kernel);
+    assert_eq!(image.kernel().segments(), Kernel::parse(kernel, &Limits::default()).unwrap().segments());
     let config = image.config().unwrap();
     assert_eq!((config.memory, config.cpus), (Some(32 << 20), Some(2)));
     let archive = image.archive().unwrap();

@@ -4,5 +4,6 @@
 mod differential;
 mod errors;
 mod exercise;
+mod from_file;
 mod hostile;
 mod images;
