@@ -74,7 +74,7 @@ impl Vhost {
 }
 
 impl Pair {
-    fn start(&mut self, session: &Session, first: u16, calls: &[Event]) -> io::Result<()> {
+    fn start(&mut self, session: &Session, first: u16, calls: &[Event], broken: &Event) -> io::Result<()> {
         let kernel = &self.kernel;
         let offered = kernel.get_features().map_err(failed)?;
         kernel.set_features(session.features & KNOWN & offered).map_err(failed)?;
@@ -93,6 +93,7 @@ impl Pair {
                 .ok_or(io::ErrorKind::NotFound)?;
             kernel.set_vring_kick(number, &eventfd(kick)?).map_err(failed)?;
             kernel.set_vring_call(number, &eventfd(call)?).map_err(failed)?;
+            kernel.set_vring_err(number, &eventfd(broken)?).map_err(failed)?;
         }
         self.is_running = true;
         // As without vhost: the driver gets no frames from before it was there.
@@ -118,7 +119,7 @@ impl Pair {
 }
 
 impl Engine for Vhost {
-    fn start(&mut self, session: &Session, calls: &[Event]) -> io::Result<()> {
+    fn start(&mut self, session: &Session, calls: &[Event], broken: &Event) -> io::Result<()> {
         self.stop();
         self.memory.set(Arc::new(session.ram.inner().clone()));
         for (index, pair) in (0_u16..).zip(&mut self.pairs) {
@@ -129,7 +130,7 @@ impl Engine for Vhost {
             if index == 0 {
                 Tap::set_offloads(&pair.tap, session.features)?;
             }
-            pair.start(session, first, calls)?;
+            pair.start(session, first, calls, broken)?;
         }
         self.set_pairs(1)
     }

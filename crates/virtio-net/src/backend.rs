@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use nerite_memory::{AccessError, GuestRam};
-use nerite_virtio::{Segment, Session};
+use nerite_virtio::{Event, Segment, Session};
 
 /// Bytes of the header before each frame (5.1.6): `struct virtio_net_hdr_v1`, little-endian.
 pub const HEADER: usize = 12;
@@ -82,13 +82,14 @@ pub trait Backend: Send {
 /// Works on the queues by itself: the host's kernel, for example.
 ///
 /// Interrupts of the queues go through [`nerite_virtio::Notifier::queue_event`] where that is there, and otherwise through the
-/// events in `calls`, by queue, which the card's thread passes on.
+/// events in `calls`, by queue, which the card's thread passes on. Where the driver breaks a rule, the engine signals `broken`: the card
+/// then takes the queues back, and needs a reset.
 pub trait Engine: Send {
     /// Takes over the queue pairs of `session`.
     ///
     /// # Errors
     /// If the host cannot do it.
-    fn start(&mut self, session: &Session, calls: &[nerite_virtio::Event]) -> io::Result<()>;
+    fn start(&mut self, session: &Session, calls: &[Event], broken: &Event) -> io::Result<()>;
 
     /// Lets go of the queues: when this returns, they are no longer touched.
     fn stop(&mut self);

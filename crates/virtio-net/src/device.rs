@@ -91,6 +91,8 @@ struct Shared {
     engine: Mutex<Option<Box<dyn Engine>>>,
     /// Events of an engine's queues, for interrupts that it cannot raise by itself.
     calls: Vec<Event>,
+    /// An engine's driver has broken a rule.
+    broken: Event,
     engine_session: Mutex<Option<(Session, Option<Queue>)>>,
     pairs_in_use: AtomicU16,
     link_up: AtomicBool,
@@ -128,6 +130,7 @@ impl Net {
             counters: Counters::new(pairs),
             wakes: events(backends.len()).map_err(host)?,
             calls: events(if engine.is_some() { data_queues.into() } else { 0 }).map_err(host)?,
+            broken: Event::new().map_err(host)?,
             lanes: backends.into_iter().map(|backend| Mutex::new(Lane { backend, live: None })).collect(),
             engine: Mutex::new(engine),
             engine_session: Mutex::new(None),
@@ -266,8 +269,9 @@ impl Device for Net {
         session.queue(0)?;
         session.queue(1)?;
         let control = self.control(&session)?;
+        self.shared.broken.take();
         engine
-            .start(&session, &self.shared.calls)
+            .start(&session, &self.shared.calls, &self.shared.broken)
             .map_err(|source| StartError::Host { what: "handing queues to the host's kernel", source })?;
         *lock(&self.shared.engine_session) = Some((session, control));
         Ok(())
@@ -276,6 +280,7 @@ impl Device for Net {
     fn stop(&self) {
         if let Some(engine) = lock(&self.shared.engine).as_mut() {
             engine.stop();
+            self.shared.broken.take();
         }
         *lock(&self.shared.engine_session) = None;
         for lane in &self.shared.lanes {

@@ -2,17 +2,21 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nerite_memory::GuestRam;
 use nerite_pci::NotConnected;
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, feature as transport, region, status};
-use nerite_virtio_net::{Backend, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
+use nerite_virtio::{
+    Event, NoDoorbells, Segment, Session, VirtioPci, Wiring, feature as transport, region, status,
+};
+use nerite_virtio_net::{Backend, Engine, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
 
 const FRAMES: u64 = RAM + 0x40000;
 const SIZE: u16 = 16;
@@ -59,8 +63,12 @@ fn bench(pairs: u16) -> Bench {
         wires.push(ours);
         backends.push(Box::new(Datagrams(theirs)) as Box<dyn Backend>);
     }
+    bench_with(pairs, Side::Backends(backends), wires)
+}
+
+fn bench_with(pairs: u16, side: Side, wires: Vec<UnixDatagram>) -> Bench {
     let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1500), pairs, offloads: 0 };
-    let net = Arc::new(Net::new(config, Side::Backends(backends)).unwrap());
+    let net = Arc::new(Net::new(config, side).unwrap());
     let ram = ram(1 << 20);
     let wiring = Wiring {
         ram: ram.clone(),
@@ -194,6 +202,52 @@ fn mistakes_of_the_driver_need_a_reset() {
     // A queue that is missing.
     bench.start(0, 1);
     assert_ne!(bench.driver.status() & status::DEVICE_NEEDS_RESET, 0);
+}
+
+/// Remembers what it was told, and says when asked that the driver has broken a rule.
+#[derive(Clone, Default)]
+struct Teller {
+    broken: Arc<Mutex<Option<OwnedFd>>>,
+    is_running: Arc<AtomicBool>,
+}
+
+impl Engine for Teller {
+    fn start(&mut self, _: &Session, _: &[Event], broken: &Event) -> io::Result<()> {
+        *self.broken.lock().unwrap() = Some(broken.as_fd().try_clone_to_owned()?);
+        self.is_running.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.is_running.store(false, Ordering::Release);
+    }
+}
+
+#[test]
+fn an_engine_whose_driver_breaks_a_rule_is_stopped_until_a_reset() {
+    let teller = Teller::default();
+    let bench = bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
+    let is_broken = || bench.driver.status() & status::DEVICE_NEEDS_RESET != 0;
+    let tell = || {
+        let broken = teller.broken.lock().unwrap().as_ref().unwrap().try_clone().unwrap();
+        File::from(broken).write_all(&1_u64.to_ne_bytes()).unwrap();
+    };
+    bench.start(0, 2);
+    tell();
+    wait(|| is_broken().then_some(()));
+    assert!(!teller.is_running.load(Ordering::Acquire));
+    // What is said of a driver that has gone is not the next one's fault.
+    bench.driver.reset();
+    tell();
+    bench.start(0, 2);
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!is_broken());
+    // The control queue is the card's own, and its mistakes are everybody's.
+    let mut queues = bench.start(feature::CTRL_VQ, 3);
+    queues[2].add(&[(0xdead_0000, 60, 0)]);
+    bench.driver.kick(2);
+    wait(|| is_broken().then_some(()));
+    assert!(!teller.is_running.load(Ordering::Acquire));
 }
 
 /// Sends a command and returns the answer.

@@ -48,6 +48,8 @@ pub(crate) enum Exercise {
     Reset,
     /// The guest ends in the middle of a transfer.
     ExitDuringTraffic,
+    /// Nothing is done: the guest does it all, and ends.
+    End,
 }
 
 impl FromStr for Exercise {
@@ -80,6 +82,7 @@ impl FromStr for Exercise {
             "link-down-up" => Self::LinkDownUp,
             "reset" => Self::Reset,
             "exit-during-traffic" => Self::ExitDuringTraffic,
+            "end" => Self::End,
             _ => bail!("{text} is no exercise"),
         })
     }
@@ -100,6 +103,7 @@ impl fmt::Display for Exercise {
             Self::LinkDownUp => f.write_str("link-down-up"),
             Self::Reset => f.write_str("reset"),
             Self::ExitDuringTraffic => f.write_str("exit-during-traffic"),
+            Self::End => f.write_str("end"),
         }
     }
 }
@@ -112,7 +116,7 @@ fn pattern(length: usize) -> Vec<u8> {
 impl Exercise {
     /// Whether the guest has ended after it.
     pub(crate) fn ends_guest(&self) -> bool {
-        matches!(self, Self::ExitDuringTraffic)
+        matches!(self, Self::ExitDuringTraffic | Self::End)
     }
 
     /// Does it. Returns what came of it, if that is a number.
@@ -130,6 +134,7 @@ impl Exercise {
             Self::LinkDownUp => peer.link_down_up(),
             Self::Reset => peer.reset(),
             Self::ExitDuringTraffic => peer.exit_during_traffic(),
+            Self::End => peer.wait_for_end(),
         }
     }
 }
@@ -341,6 +346,15 @@ impl Peer {
             self.wait_for("reset")?;
             self.link.tcp_echo(10 << 10, true)?;
             flood.shutdown(Shutdown::Both)?;
+        }
+        Ok(None)
+    }
+
+    fn wait_for_end(&mut self) -> Result<Option<Figure>> {
+        let started = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(started.elapsed() < 3 * PATIENCE, "the guest does not end");
+            thread::sleep(Duration::from_millis(5));
         }
         Ok(None)
     }

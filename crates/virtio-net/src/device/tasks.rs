@@ -20,6 +20,7 @@ const BACKEND: u32 = 2;
 const WAKE: u32 = 3;
 const LOWERED: u32 = 4;
 const CONTROL: u32 = 5;
+const BROKEN: u32 = 6;
 /// An engine's queues follow.
 const CALL: u32 = 16;
 
@@ -202,7 +203,10 @@ pub(super) struct EngineTask {
 
 impl Task for EngineTask {
     fn sources(&self) -> Vec<(i32, Watch, u32)> {
-        let mut sources = vec![readable(self.notifier.lowered().as_fd(), LOWERED)];
+        let mut sources = vec![
+            readable(self.notifier.lowered().as_fd(), LOWERED),
+            readable(self.shared.broken.as_fd(), BROKEN),
+        ];
         sources.extend(self.kicks.last().map(|event| readable(event.as_fd(), CONTROL)));
         let calls = (CALL..).zip(&self.shared.calls);
         sources.extend(calls.map(|(number, call)| readable(call.as_fd(), number)));
@@ -213,6 +217,9 @@ impl Task for EngineTask {
         if number == LOWERED {
             return self.notifier.resample();
         }
+        if number == BROKEN {
+            return self.give_up();
+        }
         if number == CONTROL {
             self.kicks.last().map(Event::take);
             return self.control();
@@ -221,6 +228,7 @@ impl Task for EngineTask {
             return;
         };
         if self.shared.calls.get(usize::from(queue)).is_some_and(Event::take)
+            && !self.notifier.has_failed()
             && self.notifier.queue(queue)
             && let Some(counters) = self.shared.counters.queue(queue)
         {
@@ -230,6 +238,21 @@ impl Task for EngineTask {
 }
 
 impl EngineTask {
+    /// The driver has broken a rule of a queue: nobody works on any until it has reset the card.
+    fn give_up(&self) {
+        let mut engine = lock(&self.shared.engine);
+        // A reset may have come first, and taken the signal with it.
+        if !self.shared.broken.take() {
+            return;
+        }
+        if let Some(engine) = engine.as_mut() {
+            engine.stop();
+        }
+        *lock(&self.shared.engine_session) = None;
+        log::warn!("the guest's network driver has broken a rule of a queue; the card needs a reset");
+        self.notifier.fail();
+    }
+
     fn control(&self) {
         let mut held = lock(&self.shared.engine_session);
         let Some((session, Some(control))) = held.as_mut() else { return };
@@ -247,7 +270,8 @@ impl EngineTask {
             Ok(false) => {}
             Err(error) => {
                 log::warn!("the guest's network driver: {error}; the card needs a reset");
-                session.notifier.fail();
+                // The thread's next turn takes the queues back.
+                return self.shared.broken.signal();
             }
         }
         // Whoever starts or stops takes the engine first.
