@@ -46,7 +46,7 @@ pub use kick::kick_signal;
 pub use system::System;
 pub use timer::KickTimer;
 pub use vcpu::KvmVcpu;
-pub use vm::{Irqchip, Options, VcpuSetup, Vm};
+pub use vm::{BareVm, Irqchip, Options, VcpuSetup, Vm};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

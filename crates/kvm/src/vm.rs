@@ -65,6 +65,31 @@ pub struct VcpuSetup {
     pub cpuid: Vec<CpuidEntry>,
 }
 
+/// A VM with nothing in it yet. To create it can take milliseconds, for which nothing else has to be known.
+#[derive(Debug)]
+pub struct BareVm {
+    fd: VmFd,
+    sync_capability: i32,
+}
+
+impl BareVm {
+    /// Creates a VM.
+    ///
+    /// # Errors
+    /// If KVM refuses.
+    pub fn new(system: &System) -> Result<Self, Error> {
+        Ok(Self { fd: create(system)?, sync_capability: system.sync_capability })
+    }
+
+    /// Gives it `ram` and interrupt controllers.
+    ///
+    /// # Errors
+    /// If a call of KVM fails.
+    pub fn complete(self, ram: Arc<GuestRam>, options: &Options) -> Result<Vm, Error> {
+        Vm::equip(self, ram, options)
+    }
+}
+
 /// A VM of KVM with its RAM and in-kernel interrupt controllers.
 pub struct Vm {
     pub(crate) fd: Arc<VmFd>,
@@ -83,8 +108,11 @@ impl Vm {
     /// # Errors
     /// If a call of KVM fails.
     pub fn new(system: &System, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
-        let fd = create(system)?;
-        let sync_capability = system.sync_capability;
+        BareVm::new(system)?.complete(ram, options)
+    }
+
+    fn equip(bare: BareVm, ram: Arc<GuestRam>, options: &Options) -> Result<Self, Error> {
+        let BareVm { fd, sync_capability } = bare;
         let vm =
             Self { fd: Arc::new(fd), sync_capability, irqchip: options.irqchip, ram, ring: OnceLock::new() };
         vm.add_ram()?;
@@ -228,7 +256,6 @@ impl Vm {
     }
 }
 
-/// Creates the VM. A signal can interrupt that, and then it can just be tried again.
 /// A memory slot for one piece of RAM. What is too large for one is refused here: KVM would only say `EINVAL`.
 fn memory_region(slot: u32, mapping: &Mapping) -> Result<kvm_userspace_memory_region, Error> {
     if mapping.size > MAX_SLOT {
@@ -243,6 +270,7 @@ fn memory_region(slot: u32, mapping: &Mapping) -> Result<kvm_userspace_memory_re
     })
 }
 
+/// Creates the VM. A signal can interrupt that, and then it can just be tried again.
 fn create(system: &System) -> Result<VmFd, Error> {
     loop {
         match system.kvm.create_vm() {

@@ -106,6 +106,12 @@ impl ImageSource {
         read.map_err(|error| Error::InFile { path: self.path, error })
     }
 
+    /// Its size in bytes when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {

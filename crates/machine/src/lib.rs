@@ -34,6 +34,7 @@ mod core_file;
 mod crash;
 pub mod debug;
 mod dispatch;
+mod early;
 mod error;
 #[cfg(any(test, feature = "exercise"))]
 pub mod exercise;

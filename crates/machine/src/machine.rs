@@ -21,6 +21,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::budget::LogBudget;
 use crate::config::{Config, CpuConfig, Irqchip, MsrPolicy, Observe};
 use crate::dispatch::Platform;
+use crate::early::EarlyVm;
 use crate::guest::{Guest, Hermit};
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::msr::Msrs;
@@ -35,7 +36,7 @@ use crate::{Error, Opened, Running, Timeline, boot, files, pc, posted, running};
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
 pub struct Machine {
-    pub(crate) system: System,
+    pub(crate) system: Arc<System>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) guest: Guest,
     pub(crate) ram: Arc<GuestRam>,
@@ -70,6 +71,9 @@ impl Machine {
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
         let Opened { image, mut rest } = opened;
         rest.timeline.done("confine the process");
+        if let Ok(system) = &rest.system {
+            rest.vm = EarlyVm::begin(system, image.size());
+        }
         let image = image.read_guest(rest.config.boot.protocol, &Limits::default())?;
         rest.timeline.done("read and check the image");
         match image {
@@ -79,7 +83,7 @@ impl Machine {
     }
 
     fn build_hermit(image: Image, rest: Rest) -> Result<Self, Error> {
-        let Rest { config, system, mounts, output, tracer, core, links, confinement, .. } = rest;
+        let Rest { config, system, vm, mounts, output, tracer, core, links, confinement, .. } = rest;
         let mut timeline = rest.timeline;
         let config = &config;
         let mut plan = Plan::new(config, &image)?;
@@ -120,7 +124,7 @@ impl Machine {
         if irqchip == Irqchip::User && (config.cpus.pit || !config.network.is_empty()) {
             return Err(Error::UserIrqchip);
         }
-        let vm = Vm::new(&system, ram.clone(), &options)?;
+        let vm = vm.finish(&system)?.complete(ram.clone(), &options)?;
         let network = Network::new(Bridge::new(), links, &Arc::new(vm.interrupts()), &ram, plan.cpus)?;
         timeline.done("create the VM");
         let addresses = boot::addresses(&layout, &loaded);

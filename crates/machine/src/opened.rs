@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nerite_devices::Sink;
 use nerite_hostfs::{Access, Mounts};
@@ -15,6 +16,7 @@ use nerite_vcpu::Tracer;
 use nerite_virtio_blk::RawFile;
 
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
+use crate::early::EarlyVm;
 use crate::{Error, Machine, Timeline, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
@@ -32,7 +34,8 @@ pub struct Opened {
 pub(crate) struct Rest {
     pub(crate) config: Config,
     /// That there is no KVM is said only of an image that could run.
-    pub(crate) system: Result<System, nerite_kvm::Error>,
+    pub(crate) system: Result<Arc<System>, nerite_kvm::Error>,
+    pub(crate) vm: EarlyVm,
     pub(crate) mounts: Mounts,
     pub(crate) output: OpenOutput,
     pub(crate) tracer: Option<Tracer>,
@@ -61,11 +64,12 @@ impl Opened {
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
-        let system = System::open();
+        let system = System::open().map(Arc::new);
         timeline.done("open files and KVM");
         let rest = Rest {
             config: config.clone(),
             system,
+            vm: EarlyVm::NONE,
             mounts,
             output,
             tracer,

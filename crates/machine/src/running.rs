@@ -49,7 +49,7 @@ pub struct Running {
     here: Option<(KvmVcpu, Task)>,
     timer: Timer,
     console: Arc<Console>,
-    system: System,
+    system: Arc<System>,
     guest: Guest,
     /// Hands on what is typed.
     keyboard: Option<JoinHandle<()>>,

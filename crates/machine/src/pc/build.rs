@@ -7,7 +7,7 @@ use nerite_arch::cpuid;
 use nerite_arch::pc::entry::common_msrs;
 use nerite_devices::Console;
 use nerite_devices::pc::DebugExit;
-use nerite_kvm::{VcpuSetup, Vm};
+use nerite_kvm::VcpuSetup;
 use nerite_loader::{GuestImage, ImageSource, Limits, Protocol};
 use nerite_memory::{Backing, GuestRam};
 use rustix::event::{EventfdFlags, eventfd};
@@ -27,7 +27,7 @@ use crate::{Error, Machine};
 
 /// Builds the machine for an image that is not Hermit's.
 pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
-    let Rest { config, system, output, initrd, disks, tracer, core, links, confinement, .. } = rest;
+    let Rest { config, system, vm, output, initrd, disks, tracer, core, links, confinement, .. } = rest;
     let mut timeline = rest.timeline;
     if config.cpus.irqchip == Irqchip::User {
         return Err(Error::UserIrqchip);
@@ -49,7 +49,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
 
     timeline.done("load the kernel");
     let options = nerite_kvm::Options { real_mode: true, ..crate::machine::options(&config.cpus, true) };
-    let vm = Vm::new(&system, ram.clone(), &options)?;
+    let vm = vm.finish(&system)?.complete(ram.clone(), &options)?;
     let interrupts = Arc::new(vm.interrupts());
     let network = Network::new(load::bridge(), links, &interrupts, &ram, plan.cpus)?;
     let mut bridge = network.bridge().clone();
