@@ -186,23 +186,29 @@ fn a_crash_waits_for_a_debugger() {
     if !has_kvm() || !has_gdb() {
         return;
     }
-    let folder = Folder::new();
-    // nop; ud2 without anybody who handles it
-    let image = folder.file("image", image::elf(&[&[0x90], &image::CRASH[..]].concat()));
-    let mut command = folder.vmm(&["run", "--on-crash", "gdb:unix:socket", &image]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("the socket", || folder.path("socket").exists());
-    // It has crashed long before, or will in a moment: either way GDB is told when it goes on, and the machine ends after that.
-    let mut gdb = Command::new(gdb_program());
-    gdb.args(["-nx", "-batch", "-ex", "set architecture i386:x86-64"]);
-    gdb.args(["-ex", &format!("target remote {}", folder.path("socket").display())]);
-    gdb.args(["-ex", "continue", "-ex", "p $_siginfo", "-ex", "continue"]);
-    let said = finish(gdb.stdin(Stdio::null()));
-    assert!(said.stdout.contains("SIGSEGV"), "{said:?}");
-    let output = wait(child);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(code(output.status), 244, "{text}");
-    assert!(text.contains("guest crashed on vCPU 0"), "{text}");
+    for cpus in ["1", "4"] {
+        let folder = Folder::new();
+        // nop; ud2 without anybody who handles it
+        let image = folder.file("image", image::elf(&[&[0x90], &image::CRASH[..]].concat()));
+        let mut command = folder.vmm(&["run", "--on-crash", "gdb:unix:socket", "-c", cpus, &image]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("the socket", || folder.path("socket").exists());
+        // It has crashed long before, or will in a moment: either way GDB is told when it goes on, and the machine ends after
+        // the crash of each vCPU was told.
+        let mut gdb = Command::new(gdb_program());
+        gdb.args(["-nx", "-batch", "-ex", "set architecture i386:x86-64"]);
+        gdb.args(["-ex", &format!("target remote {}", folder.path("socket").display())]);
+        gdb.args(["-ex", "continue", "-ex", "p $_siginfo"]);
+        (0..cpus.parse().unwrap()).for_each(|_| {
+            gdb.args(["-ex", "continue"]);
+        });
+        let said = finish(gdb.stdin(Stdio::null()));
+        assert!(said.stdout.contains("SIGSEGV"), "{said:?}");
+        let output = wait(child);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(code(output.status), 244, "{text}");
+        assert!(text.contains("guest crashed on vCPU "), "{text}");
+    }
 }
 
 #[test]

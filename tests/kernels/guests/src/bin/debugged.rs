@@ -1,6 +1,6 @@
 //! Something for a debugger to look at: a function that is called ten times, a counter that it changes, a vector register with
 //! known contents, a page of its own, and a worker on each processor. With the argument `halt` it halts for ever in the end, and with
-//! `wait` it does nothing before somebody has set `GO`.
+//! `wait` it goes no further than its preparations before somebody has set `GO`.
 
 #![no_std]
 #![no_main]
@@ -84,15 +84,16 @@ extern "C" fn dead_end(first: u64, second: u64) -> ! {
 
 fn main() {
     smp::wait_until_started();
+    PAGE.0[1].store(0x1122_3344_5566_7788, Ordering::Relaxed);
+    let page = PAGE.0.as_ptr().addr() as u64;
+    check!(paging::map_small(ALIAS, page), "a page at {ALIAS:#x}");
+    // What comes before this is much more than what comes after it: debuggers that step the guest begin here.
     if boot::args().iter().any(|arg| arg == "wait") {
         println!("waiting");
         while GO.load(Ordering::Relaxed) == 0 {
             core::hint::spin_loop();
         }
     }
-    PAGE.0[1].store(0x1122_3344_5566_7788, Ordering::Relaxed);
-    let page = PAGE.0.as_ptr().addr() as u64;
-    check!(paging::map_small(ALIAS, page), "a page at {ALIAS:#x}");
     for step in 1..=10 {
         bump(step);
     }
