@@ -18,11 +18,15 @@ const CYCLES: usize = 1000;
 /// Every so often memory is read, too, and the registers once more; and every so often `vmm ctl` does it, a process for each
 /// command.
 const THOROUGH: usize = 10;
-const BY_PROGRAM: usize = 100;
+const BY_PROGRAM: usize = 250;
 
 /// FNV-1a, 64 bits.
 fn sum(start: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(start, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let mut sum = start;
+    for &byte in bytes {
+        sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    sum
 }
 
 const FIRST_SUM: u64 = 0xcbf2_9ce4_8422_2325;
@@ -50,12 +54,19 @@ impl Asker<'_> {
         answers.collect()
     }
 
-    /// One pause, a look and the way on.
-    fn quick_cycle(&mut self) {
+    /// So many times a pause, a look at one vCPU and the way on, without waiting for answers in between.
+    fn quick_cycles(&mut self, count: usize) {
         let command = |command: &str| json!({ "version": 1, "command": command });
-        let [held, regs, resumed] = self.ask(&["pause", "regs", "resume"].map(command)).try_into().unwrap();
-        self.check(&held, &regs, &regs, &resumed);
-        assert_eq!(regs["vcpus"].as_array().unwrap().len(), self.cpus);
+        let cycle = |number: usize| {
+            let look = json!({ "version": 1, "command": "regs", "vcpu": number % self.cpus });
+            [command("pause"), look, command("resume")]
+        };
+        let requests: Vec<Value> = (0..count).flat_map(cycle).collect();
+        for (number, answers) in self.ask(&requests).chunks(3).enumerate() {
+            let [held, regs, resumed] = answers else { panic!("{answers:?}") };
+            self.check(held, regs, regs, resumed);
+            assert_eq!(regs["vcpus"][0]["vcpu"], number % self.cpus);
+        }
     }
 
     /// One pause, three looks and the way on.
@@ -110,14 +121,13 @@ fn pauses(cpus: usize, cycles: usize) {
     let connection = BufReader::new(UnixStream::connect(folder.path("socket")).unwrap());
     let mut asker = Asker { folder: &folder, connection, cpus };
     let status = asker.ask(&[json!({ "version": 1, "command": "status" })]);
-    for cycle in 0..cycles {
+    for cycle in (0..cycles).step_by(THOROUGH) {
         if cycle % BY_PROGRAM == 0 {
             asker.cycle_by_program();
-        } else if cycle % THOROUGH != 0 {
-            asker.quick_cycle();
         } else {
             asker.cycle(&status[0]["memory"][0]["start"]);
         }
+        asker.quick_cycles(THOROUGH - 1);
     }
     folder.file("data/stop", "");
     let ended = wait_for(child, common::STEPPED);
@@ -133,9 +143,13 @@ fn pauses(cpus: usize, cycles: usize) {
     let file = std::fs::read(folder.path("data/flood")).unwrap();
     let chunks: u64 = told.split("file: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     let mut total = FIRST_SUM;
+    let first: Vec<u8> = (0..4096_u64).map(|at| (at * 7 + at / 251).to_le_bytes()[0]).collect();
     for round in 0..chunks {
-        let byte = |at: u64| round.wrapping_mul(31).wrapping_add(at * 7 + at / 251).to_le_bytes()[0];
-        let chunk: Vec<u8> = (0..4096).map(byte).collect();
+        let more = round.wrapping_mul(31).to_le_bytes()[0];
+        let mut chunk = first.clone();
+        for byte in &mut chunk {
+            *byte = byte.wrapping_add(more);
+        }
         total = sum(total, &chunk);
         if round + 16 >= chunks {
             let at = usize::try_from(round % 16 * 4096).unwrap();
