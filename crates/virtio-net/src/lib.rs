@@ -26,6 +26,8 @@ mod config;
 mod control;
 mod counters;
 mod device;
+#[cfg(any(test, feature = "exercise"))]
+pub mod exercise;
 mod merge;
 mod pair;
 mod worker;
