@@ -4,9 +4,10 @@
 //! KVM synchronises registers through the shared page (`KVM_CAP_SYNC_REGS`), the general ones are valid after every exit, and
 //! dirty ones go in with the next `KVM_RUN`: neither takes a system call. Segments and control registers are read at most once
 //! between two runs; an exit does not make them valid, because KVM would have to collect them at each, and most exits need none.
-//! They are written at once, so that whoever sets a combination that KVM refuses is told, and not whoever runs the vCPU next.
+//! They are written at once, so that whoever sets a combination that KVM refuses is told, and not whoever runs the vCPU next. Only
+//! those that a vCPU starts with, which are known to be good, go in with the first `KVM_RUN`.
 
-use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_sregs};
+use kvm_bindings::{KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_sregs};
 use kvm_ioctls::{SyncReg, VcpuFd};
 use nerite_arch::{Regs, SpecialRegs};
 
@@ -17,12 +18,16 @@ use crate::convert;
 pub(crate) struct Registers {
     /// KVM takes the general registers from the shared page, and leaves them there.
     syncs: bool,
+    /// It can do so with segments and control registers, too.
+    syncs_special: bool,
     /// The general registers in the page are what the guest has, or will have when it goes on.
     valid: bool,
     /// KVM has not seen the general registers in the page.
     dirty: bool,
     /// Segments and control registers, if they are known.
     special: Option<kvm_sregs>,
+    /// KVM has not seen them. They are known then, and in the page.
+    special_dirty: bool,
     /// System calls made for registers.
     calls: u64,
 }
@@ -37,7 +42,16 @@ impl Registers {
         if syncs {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        Self { syncs, valid: false, dirty: false, special: None, calls: 0 }
+        let syncs_special = capability.cast_unsigned() & KVM_SYNC_X86_SREGS != 0;
+        Self {
+            syncs,
+            syncs_special,
+            valid: false,
+            dirty: false,
+            special: None,
+            special_dirty: false,
+            calls: 0,
+        }
     }
 
     /// How many system calls were made for registers.
@@ -83,11 +97,24 @@ impl Registers {
         convert::special_regs_to_kvm(regs, &mut special);
         // KVM may change what it is given.
         self.special = None;
+        self.special_dirty = false;
         self.called();
         fd.set_sregs(&special).map_err(|error| ("KVM_SET_SREGS", error))?;
         // Without an interrupt controller in the kernel it takes the priority from here at every entry.
         fd.get_kvm_run().cr8 = special.cr8;
         Ok(())
+    }
+
+    /// What a vCPU starts with, which KVM will not refuse.
+    pub(crate) fn start_special(&mut self, fd: &mut VcpuFd, special: kvm_sregs) -> Result<(), Failed> {
+        if self.syncs_special {
+            fd.sync_regs_mut().sregs = special;
+            self.special = Some(special);
+            self.special_dirty = true;
+            return Ok(());
+        }
+        self.called();
+        fd.set_sregs(&special).map_err(|error| ("KVM_SET_SREGS", error))
     }
 
     /// Tells KVM everything now, for a call that looks at registers or changes them. Nothing is known after it.
@@ -97,6 +124,10 @@ impl Registers {
             let regs = fd.sync_regs_mut().regs;
             fd.set_regs(&regs).map_err(|error| ("KVM_SET_REGS", error))?;
         }
+        if let Some(special) = self.special.take_if(|_| std::mem::take(&mut self.special_dirty)) {
+            self.called();
+            fd.set_sregs(&special).map_err(|error| ("KVM_SET_SREGS", error))?;
+        }
         self.valid = false;
         self.special = None;
         Ok(())
@@ -104,6 +135,9 @@ impl Registers {
 
     /// Before `KVM_RUN`: what is dirty goes in with it.
     pub(crate) fn before_run(&mut self, fd: &mut VcpuFd) -> Result<(), Failed> {
+        if std::mem::take(&mut self.special_dirty) {
+            fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        }
         if !self.dirty {
             return Ok(());
         }

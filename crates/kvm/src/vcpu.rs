@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_interrupt};
+use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_interrupt, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_memory::GuestRam;
@@ -98,6 +98,11 @@ impl KvmVcpu {
             operation: "starting a timer",
             source,
         })
+    }
+
+    /// Sets segments and control registers that KVM will not refuse.
+    pub(crate) fn start_special(&mut self, special: kvm_sregs) -> Result<(), Error> {
+        self.registers.start_special(&mut self.fd, special).map_err(|error| self.failed(error))
     }
 
     /// How many system calls were made to read or write registers.

@@ -211,7 +211,7 @@ impl Vm {
         // A new vCPU has no interrupt pending, which is all that these registers have beyond ours.
         let mut sregs = kvm_sregs::default();
         convert::special_regs_to_kvm(&setup.special_regs, &mut sregs);
-        vcpu.fd.set_sregs(&sregs).map_err(vcpu.engine_error("KVM_SET_SREGS"))?;
+        vcpu.start_special(sregs)?;
         vcpu.set_regs(&setup.regs)?;
         // All vCPUs start at the entry point, none waits for INIT and SIPI. The first one never does.
         if index != 0 && self.irqchip == Irqchip::Kernel {

@@ -76,7 +76,7 @@ impl ImageSource {
     /// As [`Image::read`].
     pub fn read(self, limits: &Limits) -> Result<Image, Error> {
         self.parse(Some(Protocol::Hermit), limits, |contents| match contents {
-            Contents::All(bytes) => Image::parse(bytes, limits),
+            Contents::All(bytes, file) => Image::parse(bytes, limits).map(|image| image.with(file)),
             Contents::Kernel(source) => Image::from_file(source, limits),
         })
     }
@@ -88,7 +88,10 @@ impl ImageSource {
     /// As [`GuestImage::read`].
     pub fn read_guest(self, protocol: Option<Protocol>, limits: &Limits) -> Result<GuestImage, Error> {
         self.parse(protocol, limits, |contents| match contents {
-            Contents::All(bytes) => GuestImage::parse(bytes, protocol, limits),
+            Contents::All(bytes, file) => Ok(match GuestImage::parse(bytes, protocol, limits)? {
+                GuestImage::Hermit(image) => GuestImage::Hermit(Box::new(image.with(file))),
+                other => other,
+            }),
             Contents::Kernel(source) => {
                 Image::from_file(source, limits).map(Box::new).map(GuestImage::Hermit)
             }
@@ -133,7 +136,7 @@ impl ImageSource {
 /// What has been read of a file.
 enum Contents {
     /// All of it.
-    All(Vec<u8>),
+    All(Vec<u8>, File),
     /// The beginning of a large one with a Hermit kernel.
     Kernel(Source),
 }
@@ -142,7 +145,7 @@ impl Contents {
     fn read(file: File, size: u64, protocol: Option<Protocol>, limits: &Limits) -> Result<Self, Error> {
         let length = check_size(size, limits)?;
         if size <= SMALL {
-            return read_from(&file, &[], length).map(Self::All);
+            return Ok(Self::All(read_from(&file, &[], length)?, file));
         }
         let head = read_from(&file, &[], HEAD)?;
         let is_kernel = head.starts_with(elf::MAGIC)
@@ -150,7 +153,7 @@ impl Contents {
         if is_kernel {
             return Ok(Self::Kernel(Source::File(ImageFile::new(file, size, head))));
         }
-        read_from(&file, &head, length).map(Self::All)
+        Ok(Self::All(read_from(&file, &head, length)?, file))
     }
 }
 
@@ -160,6 +163,8 @@ pub struct Image {
     kernel: Kernel,
     archive: Option<(Archive, ImageConfig)>,
     file_size: u64,
+    /// Kept open, if it is known, because closing it takes a system call and frees nothing.
+    _file: Option<File>,
 }
 
 impl Image {
@@ -184,7 +189,7 @@ impl Image {
         }
         if bytes.starts_with(elf::MAGIC) {
             let kernel = Kernel::parse(bytes, limits)?;
-            Ok(Self { kernel, archive: None, file_size })
+            Ok(Self { kernel, archive: None, file_size, _file: None })
         } else if bytes.starts_with(GZIP_MAGIC) {
             let archive = Archive::from_gzip(&bytes, limits)?;
             Self::from_archive(archive, file_size, limits)
@@ -195,10 +200,15 @@ impl Image {
         }
     }
 
+    fn with(self, file: File) -> Self {
+        Self { _file: Some(file), ..self }
+    }
+
     /// The image in an ELF file.
     fn from_file(source: Source, limits: &Limits) -> Result<Self, Error> {
         let file_size = source.size();
-        Ok(Self { kernel: Kernel::from_source(source, limits)?, archive: None, file_size })
+        let kernel = Kernel::from_source(source, limits)?;
+        Ok(Self { kernel, archive: None, file_size, _file: None })
     }
 
     fn from_archive(archive: Archive, file_size: u64, limits: &Limits) -> Result<Self, Error> {
@@ -209,7 +219,7 @@ impl Image {
         let bytes = archive.share(entry)?;
         let kernel = parse_inner(bytes, limits)
             .map_err(|error| Error::InArchive { name: name(), error: Box::new(error) })?;
-        Ok(Self { kernel, archive: Some((archive, config)), file_size })
+        Ok(Self { kernel, archive: Some((archive, config)), file_size, _file: None })
     }
 
     /// How the image is packed.

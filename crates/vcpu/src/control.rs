@@ -37,6 +37,8 @@ struct Inbox {
     resting: bool,
     /// Whether the vCPU's thread is gone.
     gone: bool,
+    /// How many wait for a change: where nobody does, waking takes no system call.
+    waiting: u32,
 }
 
 /// How one vCPU is held, looked into and stopped. Shared between its thread and all others.
@@ -129,7 +131,7 @@ impl Control {
     /// Gets the vCPU's thread to look into the inbox, which the caller has locked and changed.
     fn call(&self, inbox: &Inbox) {
         if inbox.attending || inbox.resting {
-            self.changed.notify_all();
+            self.tell(inbox);
         } else if let Some(kicker) = self.kicker.get() {
             kicker.kick();
         }
@@ -146,7 +148,7 @@ impl Control {
     pub fn release(&self) {
         let mut inbox = self.lock();
         inbox.holds = inbox.holds.saturating_sub(1);
-        self.changed.notify_all();
+        self.tell(&inbox);
     }
 
     /// Waits until a vCPU that is wanted to be held is, and says how. `patience` is for one that waits for the host.
@@ -175,12 +177,37 @@ impl Control {
 
     /// Waits for a change of the inbox or of the state.
     fn wait<'a>(&'a self, inbox: MutexGuard<'a, Inbox>, kick_again: bool) -> MutexGuard<'a, Inbox> {
-        let (inbox, timeout) =
-            self.changed.wait_timeout(inbox, KICK_AGAIN).unwrap_or_else(PoisonError::into_inner);
-        if kick_again && timeout.timed_out() {
+        let (inbox, timed_out) = self.await_change(inbox, Some(KICK_AGAIN));
+        if kick_again && timed_out {
             self.call(&inbox);
         }
         inbox
+    }
+
+    /// Waits until [`Control::tell`], or for so long. Says whether the time was over.
+    fn await_change<'a>(
+        &'a self,
+        mut inbox: MutexGuard<'a, Inbox>,
+        limit: Option<Duration>,
+    ) -> (MutexGuard<'a, Inbox>, bool) {
+        inbox.waiting = inbox.waiting.saturating_add(1);
+        let (mut inbox, timed_out) = match limit {
+            None => (self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner), false),
+            Some(limit) => {
+                let waited = self.changed.wait_timeout(inbox, limit);
+                let (inbox, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                (inbox, timeout.timed_out())
+            }
+        };
+        inbox.waiting = inbox.waiting.saturating_sub(1);
+        (inbox, timed_out)
+    }
+
+    /// Wakes all that wait for a change, which the caller has made under the lock.
+    fn tell(&self, inbox: &Inbox) {
+        if inbox.waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Has a job done on the vCPU's thread at the next moment at which nothing is half done, or while the vCPU waits for
@@ -275,9 +302,9 @@ impl Control {
             } else {
                 if self.state() != state {
                     self.state.store(state as u8, Ordering::Release);
-                    self.changed.notify_all();
+                    self.tell(&inbox);
                 }
-                inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+                inbox = self.await_change(inbox, None).0;
             }
         };
         inbox.attending = false;
@@ -311,7 +338,7 @@ impl Control {
                 break Rested::Woken;
             }
             let left = until.map_or(LONG_REST, |until| until.saturating_duration_since(now).min(LONG_REST));
-            inbox = self.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+            inbox = self.await_change(inbox, Some(left)).0;
         };
         inbox.resting = false;
         self.state.store(RunState::Running as u8, Ordering::Release);
@@ -324,7 +351,7 @@ impl Control {
             let mut inbox = self.lock();
             inbox.gone = true;
             self.state.store(RunState::Stopped as u8, Ordering::Release);
-            self.changed.notify_all();
+            self.tell(&inbox);
             std::mem::take(&mut inbox.jobs)
         };
         drop(jobs);
