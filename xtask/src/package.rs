@@ -37,13 +37,14 @@ pub(crate) fn check() -> Result<()> {
         names.push(stem);
     }
     ensure!(!names.is_empty(), "cargo package packed nothing");
-    fs::write(folder.join("Cargo.toml"), workspace(&names))
+    fs::write(folder.join("Cargo.toml"), workspace(&names, &profiles()?))
         .context("cannot write a workspace of the packages")?;
     fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
         .context("cannot copy Cargo.lock")?;
     for package in &names {
         let mut command = cargo();
-        command.args(["check", "--quiet", "--target-dir"]).arg(folder.join("target"));
+        // Dependencies are those that clippy had checked, where the features are the same.
+        command.args(["check", "--quiet", "--target-dir"]).arg(&target);
         // One at a time, so that none gets a feature of a dependency that another one asked for.
         command.args(["--package", name_of(package)]).current_dir(&folder);
         build::quiet(&mut command).with_context(|| format!("the package {package} does not build alone"))?;
@@ -74,9 +75,20 @@ fn name_of(package: &str) -> &str {
     package.rsplit_once('-').map_or(package, |(name, _)| name)
 }
 
-/// A workspace of the packages, in which each takes the others from here rather than from the registry.
-fn workspace(packages: &[String]) -> String {
-    let mut text = "[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n[patch.crates-io]\n".to_owned();
+/// How our own workspace builds, as the text of a manifest.
+fn profiles() -> Result<String> {
+    let file = paths::root().join("Cargo.toml");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut manifest: toml::Table = text.parse().context("Cargo.toml is malformed")?;
+    manifest.retain(|name, _| name == "profile");
+    toml::to_string(&manifest).context("cannot write the profiles of Cargo.toml")
+}
+
+/// A workspace of the packages, in which each takes the others from here rather than from the registry. `profiles` as in
+/// ours, since what is built in another way is built again.
+fn workspace(packages: &[String], profiles: &str) -> String {
+    let mut text =
+        format!("[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n{profiles}\n[patch.crates-io]\n");
     for package in packages {
         text.push_str(&format!("{} = {{ path = \"src/{package}\" }}\n", name_of(package)));
     }
@@ -88,8 +100,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn packages_are_built_as_the_tree_is() {
+        let workspace: toml::Table = workspace(&[], &profiles().unwrap()).parse().unwrap();
+        assert_eq!(workspace["profile"]["release"]["panic"].as_str(), Some("abort"));
+        assert_eq!(workspace["workspace"]["resolver"].as_str(), Some("3"));
+    }
+
+    #[test]
     fn packages_replace_those_of_the_registry() {
-        let text = workspace(&["nerite-bus-0.1.0".to_owned()]);
+        let text = workspace(&["nerite-bus-0.1.0".to_owned()], "");
         assert!(text.ends_with("nerite-bus = { path = \"src/nerite-bus-0.1.0\" }\n"));
     }
 }
