@@ -61,6 +61,10 @@ pub struct InspectArgs {
     /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it
     #[arg(value_hint = ValueHint::FilePath)]
     pub image: PathBuf,
+
+    /// How vmm confines itself.
+    #[command(flatten)]
+    pub containment: Containment,
 }
 
 /// `vmm run`.

@@ -22,6 +22,9 @@ pub enum Error {
     /// The image to inspect cannot be read or is malformed.
     #[error(transparent)]
     Image(#[from] nerite_loader::Error),
+    /// The image to inspect cannot be looked at confined.
+    #[error(transparent)]
+    Sandbox(#[from] nerite_sandbox::Error),
     /// The machine cannot be made, or the host failed while it ran.
     #[error("{}{source}", about(.image, .source))]
     Machine {
@@ -76,7 +79,8 @@ impl Error {
                 ErrorKind::Image => exit_code::IMAGE,
                 _ => exit_code::HOST,
             },
-            Self::Signals(_)
+            Self::Sandbox(_)
+            | Self::Signals(_)
             | Self::Debugger(_)
             | Self::ControlSocket(_)
             | Self::Control(_)

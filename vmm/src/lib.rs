@@ -28,6 +28,7 @@ pub mod ctl;
 pub mod devices;
 pub mod error;
 pub mod exit_code;
+pub mod inspect;
 pub mod logging;
 pub mod merge;
 pub mod observe;

@@ -6,11 +6,10 @@ use std::io::{IsTerminal as _, Write as _};
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use nerite_kvm::probe::HostKvm;
-use nerite_loader::{GuestImage, Limits};
 
-use crate::cli::{Action, Cli, InspectArgs};
+use crate::cli::{Action, Cli};
 use crate::error::Error;
-use crate::{ctl, exit_code, logging, output, run};
+use crate::{ctl, exit_code, inspect, logging, output, run};
 
 /// Does what the words of the command line say, the first of which is the program's name.
 ///
@@ -33,7 +32,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
 fn execute(action: Action) -> Result<u8, Error> {
     match action {
         Action::Run(args) => run::run(*args),
-        Action::Inspect(args) => inspect(&args),
+        Action::Inspect(args) => inspect::inspect(&args),
         Action::Ctl(args) => ctl::run(&args),
         Action::Probe => probe(),
     }
@@ -50,12 +49,6 @@ fn tell(error: &clap::Error) -> Result<u8, Error> {
     // There is nowhere to say that standard error cannot be written.
     let _ = write!(std::io::stderr().lock(), "{name}{text}");
     Ok(exit_code::USAGE)
-}
-
-fn inspect(args: &InspectArgs) -> Result<u8, Error> {
-    let image = GuestImage::read(&args.image, None, &Limits::default())?;
-    output::print(&image.inspect().to_string())?;
-    Ok(0)
 }
 
 /// Prints one word for programs on standard output, and the reason for people on standard error.

@@ -3,6 +3,7 @@
 mod common;
 
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
@@ -249,6 +250,18 @@ fn inspect_prints_and_a_reader_may_leave() {
     let done = folder.run(&["inspect", &path]);
     assert_eq!((done.code, done.stderr.as_str()), (0, ""));
     assert!(done.stdout.contains("hermit.toml") && done.stdout.contains(&files[4999]), "{}", done.stdout);
+
+    // More than a pipe holds: it waits, and has long been confined.
+    let mut child =
+        folder.vmm(&["inspect", &path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    for field in ["NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapPrm:\t0000000000000000\n"] {
+        assert!(status.contains(field), "{field} {status}");
+    }
+    child.kill().unwrap();
+    wait(child);
 
     // More than a pipe holds, and nobody reads.
     let mut child =
