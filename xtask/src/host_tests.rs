@@ -12,9 +12,8 @@ use crate::libtest::{LATER, Reader};
 use crate::platform::{Platform, Runner};
 use crate::{debugger, kernels, paths, progress, style, test_kernels};
 
-/// The packages whose tests use KVM, and their folders.
-const PACKAGES: [(&str, &str); 3] =
-    [("nerite-kvm", "crates/kvm"), ("nerite-machine", "crates/machine"), ("nerite-vmm", "vmm")];
+/// The folders of the packages whose tests use KVM.
+const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
 /// What stands in the sources of a test that uses KVM.
 const SIGNS: [&str; 2] = [LATER, "has_kvm"];
 /// Seconds for one test program.
@@ -95,29 +94,33 @@ fn name_of(program: &Path) -> String {
 }
 
 /// Builds the test programs and says where those are that use KVM.
+///
+/// All of the workspace's, as `cargo test --workspace` does: with fewer packages, dependencies would have other features, and
+/// would be built once more.
 fn build() -> Result<Vec<PathBuf>> {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--no-run", "--workspace", "--all-features"]);
+    command.args(["--message-format", "json-render-diagnostics", "--target-dir"]).arg(paths::target());
+    let output = command.output().context("cannot run cargo")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "the tests do not build:\n{errors}");
     let mut found = Vec::new();
-    for (package, folder) in PACKAGES {
-        let mut command = cargo();
-        command.args(["test", "--no-run", "--all-features", "--package", package, "--target-dir"]);
-        let output = command.arg(paths::target()).output().context("cannot run cargo")?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "the tests of {package} do not build:\n{text}");
-        for (source, program) in programs_in(&text) {
-            if uses_kvm(&paths::root().join(folder).join(source))? {
-                found.push(program);
-            }
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some((source, program)) = test_program(line) else { continue };
+        if FOLDERS.iter().any(|folder| source.starts_with(paths::root().join(folder))) && uses_kvm(&source)? {
+            found.push(program);
         }
     }
     ensure!(!found.is_empty(), "no test uses KVM");
     Ok(found)
 }
 
-/// Reads lines of the form `  Executable tests/steps.rs (target/debug/deps/steps-0123)`: source and program.
-fn programs_in(text: &str) -> Vec<(&str, PathBuf)> {
-    let lines = text.lines().filter_map(|line| line.trim_start().strip_prefix("Executable "));
-    let pairs = lines.filter_map(|line| line.strip_suffix(')')?.rsplit_once(" ("));
-    pairs.map(|(source, path)| (source.trim_start_matches("unittests "), paths::root().join(path))).collect()
+/// The source and the path of a test program, if that is what a line of cargo's is about.
+fn test_program(line: &str) -> Option<(PathBuf, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(line).ok()?;
+    let is_test = message.pointer("/profile/test")?.as_bool()?;
+    let path = |pointer| Some(PathBuf::from(message.pointer(pointer)?.as_str()?));
+    is_test.then_some((path("/target/src_path")?, path("/executable")?))
 }
 
 /// Whether a test program is made of sources that use KVM; unit tests are those of a whole folder.
@@ -142,11 +145,17 @@ mod tests {
 
     #[test]
     fn programs_are_found_in_what_cargo_says() {
-        let text = "   Compiling a v0.1.0\n  Executable unittests src/lib.rs (target/debug/deps/a-1)\n  \
-                    Executable tests/b.rs (/t/debug/deps/b-2)\n";
-        let found = programs_in(text);
-        let first = paths::root().join("target/debug/deps/a-1");
-        assert_eq!(found, [("src/lib.rs", first), ("tests/b.rs", PathBuf::from("/t/debug/deps/b-2"))]);
+        let line = |test: bool, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","target":{{"src_path":"/w/a.rs"}},"profile":{{"test":{test}}},"executable":{executable}}}"#
+            )
+        };
+        let found = (PathBuf::from("/w/a.rs"), PathBuf::from("/t/a-1"));
+        assert_eq!(test_program(&line(true, r#""/t/a-1""#)), Some(found));
+        assert_eq!(test_program(&line(false, r#""/t/a-1""#)), None);
+        assert_eq!(test_program(&line(true, "null")), None);
+        assert_eq!(test_program("{}"), None);
+        assert_eq!(test_program("warning: x"), None);
     }
 
     #[test]

@@ -51,15 +51,7 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
 fn build_debug() -> Result<PathBuf> {
     let target = paths::target();
     let mut command = cargo();
-    command.args([
-        "test",
-        "--quiet",
-        "--no-run",
-        "--all-features",
-        "--package",
-        "nerite-vmm",
-        "--target-dir",
-    ]);
+    command.args(["test", "--quiet", "--no-run", "--workspace", "--all-features", "--target-dir"]);
     quiet(command.arg(&target)).context("the sources of vmm do not build")?;
     Ok(target.join("debug/vmm"))
 }
