@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::data::{Case, Who};
+use crate::net_peer::TAP;
 
 /// The programs that are compared, and what there is to run.
 pub(crate) struct Setting<'a> {
@@ -98,6 +99,27 @@ impl Benches<'_> {
         }
     }
 
+    /// Writes to a network card's doorbell. The peer's card refuses our driver (see the benches of network cards).
+    fn add_notifications(&mut self) {
+        let words = [
+            self.setting.vmm.display().to_string(),
+            "run".to_owned(),
+            "--net".to_owned(),
+            format!("tap={TAP}"),
+            self.setting.kernels.join("notify").display().to_string(),
+        ];
+        self.cases.push(Case {
+            bench: "exits ioeventfd".to_owned(),
+            who: Who::Ours,
+            command: words.into_iter().chain(["--".to_owned(), "2000".to_owned()]).collect(),
+            expect: "notify: ok".to_owned(),
+            rounds: self.setting.rounds.div_ceil(2),
+            // It shows that none of them is an exit.
+            counted: true,
+            timeout: 60,
+        });
+    }
+
     fn add(&mut self, bench: &str, guest: &Guest<'_>, effort: Effort) {
         for who in [Who::Ours, Who::Peer] {
             let Some(command) = guest.command(who, self.setting) else { continue };
@@ -147,6 +169,7 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
             Guest { image: kernel("exits"), args: &["2000", kind], expect: "exits: ok", ..Guest::default() };
         benches.add(&format!("exits {kind}"), &guest, timed);
     }
+    benches.add_notifications();
     ["out", "in", "mmio"].into_iter().for_each(|kind| benches.add_loop(kind));
     for (bench, image, args) in
         [("console lines", "flood", ["4000"]), ("console bytes", "flood-v1", ["20000"])]
@@ -155,15 +178,15 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
         let guest = Guest { image: kernel(image), args: &args, expect: &expect, ..Guest::default() };
         benches.add(bench, &guest, Effort { counted: true, ..timed });
     }
-    for kib in ["4", "64", "1024"] {
+    for (mib, kib) in [("2", "1"), ("8", "8"), ("8", "64"), ("8", "1024")] {
         let guest = Guest {
             image: kernel("file-rate"),
-            args: &["8", kib],
+            args: &[mib, kib],
             data: Some("/tmp"),
             expect: "file-rate: ok",
             ..Guest::default()
         };
-        benches.add(&format!("file {kib} KiB"), &guest, timed);
+        benches.add(&format!("file {kib} KiB"), &guest, Effort { counted: true, ..timed });
     }
     benches.cases.extend(super::net::cases(setting));
     benches.cases.retain(|case| case.bench.contains(filter));
@@ -223,7 +246,7 @@ mod tests {
             ["/vmm run --cpu-count 4 /e", "/uhyve --cpu-count 4 /e"].map(str::to_owned)
         );
         assert_eq!(of("hermit 0.13/hello_world")[1], "/uhyve /i/0.13/hello_world");
-        assert_eq!(of("file 4 KiB")[0], "/vmm run --file-mapping /tmp:/data /k/file-rate -- 8 4");
+        assert_eq!(of("file 8 KiB")[0], "/vmm run --file-mapping /tmp:/data /k/file-rate -- 8 8");
         assert!(cases.iter().all(|case| !case.expect.is_empty()));
     }
 
@@ -232,8 +255,9 @@ mod tests {
         let loops = all(&setting(None, &[]), LOOP).unwrap();
         assert_eq!((loops.len(), loops[1].command.join(" ")), (6, "/l bare /k/exits 10000 out".to_owned()));
         let cases = all(&setting(None, &[]), "exits").unwrap();
-        assert_eq!(cases.len(), 6);
+        assert_eq!(cases.len(), 7);
         assert!(cases.iter().all(|case| case.who == Who::Ours && case.bench.starts_with("exits ")));
+        assert_eq!(cases[6].command.join(" "), "/vmm run --net tap=nerite0 /k/notify -- 2000");
     }
 
     #[test]

@@ -53,6 +53,10 @@ impl<'a> Findings<'a> {
                 for (what, unit, value) in figures {
                     measures.add(case, what, unit, Kind::Count, value as f64);
                 }
+                if let Some(moved) = mebibytes(case) {
+                    let calls = (counts.syscalls as f64 / moved).round();
+                    measures.add(case, "system calls a MiB", "", Kind::Count, calls);
+                }
                 for (reason, count) in &counts.exits {
                     measures.add(case, &format!("exits: {reason}"), "", Kind::Count, *count as f64);
                 }
@@ -60,6 +64,13 @@ impl<'a> Findings<'a> {
         }
         measures.0
     }
+}
+
+/// How many MiB a bench of files moves: what its guest is told, to the file and back.
+fn mebibytes(case: &Case) -> Option<f64> {
+    case.bench.strip_prefix("file ")?;
+    let arguments = case.command.split(|word| word == "--").nth(1)?;
+    Some(2.0 * arguments.first()?.parse::<f64>().ok()?)
 }
 
 #[derive(Default)]
@@ -120,5 +131,28 @@ mod tests {
         assert_eq!(of("w").kind, Kind::Rate);
         assert_eq!((of("exits").ours[0], of("exits: halt").ours[0]), (7.0, 2.0));
         assert_eq!(findings.failed, ["b, peer: no"]);
+    }
+
+    #[test]
+    fn files_are_counted_by_what_is_moved() {
+        let command = ["/vmm", "run", "/k/file-rate", "--", "8", "64"].map(str::to_owned).to_vec();
+        let case = |bench: &str| Case {
+            bench: bench.to_owned(),
+            who: Who::Ours,
+            command: command.clone(),
+            expect: String::new(),
+            rounds: 1,
+            counted: true,
+            timeout: 1,
+        };
+        let cases = [case("file 64 KiB"), case("flood")];
+        let mut findings = Findings::new(&cases);
+        for case in 0..2 {
+            let counts = Counts { syscalls: 330, ..Counts::default() };
+            findings.take(Line::Counted { case, counts });
+        }
+        let measures = findings.measures();
+        let found: Vec<_> = measures.iter().filter(|measure| measure.what == "system calls a MiB").collect();
+        assert_eq!((found.len(), found[0].bench.as_str(), found[0].ours[0]), (1, "file 64 KiB", 21.0));
     }
 }
