@@ -7,6 +7,7 @@ mod cases;
 mod data;
 mod findings;
 mod html;
+mod instructions;
 mod net;
 mod stats;
 mod table;
@@ -86,6 +87,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
                 .map(|case| case.bench)
                 .collect();
         names.dedup();
+        names.extend(instructions::NAME.contains(filter).then(|| instructions::NAME.to_owned()));
         names.iter().for_each(|name| progress::print(name));
         return Ok(0);
     }
@@ -102,11 +104,26 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     if cases.iter().any(|case| case.bench.starts_with(cases::LOOP)) {
         build_loops()?;
     }
-    ensure!(!cases.is_empty(), "no bench has \"{filter}\" in its name; --list shows them");
+    let counts_instructions = instructions::NAME.contains(filter);
+    ensure!(
+        counts_instructions || !cases.is_empty(),
+        "no bench has \"{filter}\" in its name; --list shows them"
+    );
 
     let mut findings = Findings::new(&cases);
-    let kernel = run(platform, &myself, &cases, &mut |line| findings.take(line))?;
+    let kernel = if cases.is_empty() {
+        "nothing run there".to_owned()
+    } else {
+        run(platform, &myself, &cases, &mut |line| findings.take(line))?
+    };
     skipped.append(&mut findings.failed);
+    let mut measures = findings.measures();
+    if counts_instructions {
+        match instructions::measure(&vmm, peer.as_deref(), &empty) {
+            Ok(measure) => measures.push(measure),
+            Err(why) => skipped.push(format!("{}: {why}", instructions::NAME)),
+        }
+    }
     let report = Report {
         version: data::VERSION,
         source: source(),
@@ -115,7 +132,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
             Platform::Lab => format!("lab, {kernel}"),
         },
         peer: peer.as_ref().map(|_| args.peer.as_ref().map_or(PEER.0, |_| "the given program").to_owned()),
-        measures: findings.measures(),
+        measures,
         skipped,
     };
     progress::print(&table::print(&report, before.as_ref()));
