@@ -35,7 +35,8 @@ pub struct ObserveArgs {
 
     /// End the guest after its vCPUs have executed this many instructions together, with exit code 248
     ///
-    /// They are executed one at a time, so the number is exact and the guest slow. Handlers of interrupts run uncounted.
+    /// A guest with one vCPU is counted by the processor, if that can, and otherwise executed one instruction at a time, which is
+    /// slow. The number is exact. Handlers of interrupts run uncounted between single steps.
     #[arg(long, value_name = "N", help_heading = "Observation", conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 

@@ -164,7 +164,7 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             exit_code::TIME_LIMIT
         }
         limit @ Outcome::InstructionLimit { .. } => {
-            output::say(&format!("vmm: {limit} (counted by executing one instruction at a time)"));
+            output::say(&format!("vmm: {limit}"));
             exit_code::INSTRUCTION_LIMIT
         }
         Outcome::Reset => {

@@ -189,6 +189,16 @@ fn the_instruction_limit_stops_at_the_same_instruction_every_time() {
             assert!(done.stderr.contains(&at), "after {limit}: {offset} expected: {done:?}");
         }
     }
-    let (_folder, done) = run(&["--insn-limit", "1000000"], &greeting());
+    let (_folder, done) = run(&["--insn-limit", "1000000", "-v", "--stats=json"], &greeting());
     assert_eq!((done.code, &*done.stdout), (7, "hi\n"));
+    // Where the processor does not count it is said once why, and there is no number.
+    let counted = done.stderr.contains("\"processor\":{");
+    assert_eq!(
+        done.stderr.matches("the guest's instructions and cycles are not counted: ").count(),
+        usize::from(!counted)
+    );
+    assert!(
+        counted || done.stderr.matches("instructions are counted one at a time: ").count() == 1,
+        "{done:?}"
+    );
 }

@@ -131,14 +131,18 @@ impl Desk {
         let mut total = nerite_vcpu::Statistics::default();
         measured.iter().flatten().for_each(|vcpu| total.merge(vcpu));
         let vcpus = measured.iter().map(|vcpu| vcpu.as_ref().map(statistics::of_vcpus));
-        json!({
+        let mut answer = json!({
             "wall_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
             "memory_touched": self.handle.ram().touched(),
             "memory_size": self.handle.ram().size(),
             "posted_writes": self.handle.posted_writes(),
             "vcpus": vcpus.collect::<Vec<_>>(),
             "total": statistics::of_vcpus(&total),
-        })
+        });
+        if let (Some(counts), Value::Object(fields)) = (self.handle.processor_counts(), &mut answer) {
+            fields.insert("processor".to_owned(), statistics::of_processor(counts));
+        }
+        answer
     }
 
     fn registers(&self, vcpu: Option<usize>) -> Result<Value, Failure> {

@@ -1,6 +1,6 @@
 //! What was measured, as JSON. The schema is in `docs/control.md`.
 
-use nerite_machine::{Report, hypercalls};
+use nerite_machine::{ProcessorCounts, Report, hypercalls};
 use nerite_vcpu::{Histogram, Kind, Statistics};
 use serde_json::{Map, Value, json};
 
@@ -54,7 +54,7 @@ pub fn of_vcpus(statistics: &Statistics) -> Value {
 /// A whole run.
 #[must_use]
 pub fn of_run(report: &Report) -> Value {
-    json!({
+    let mut run = json!({
         "version": 1,
         "wall_ns": nanos(report.wall_time),
         "memory_touched": report.memory_touched,
@@ -62,7 +62,17 @@ pub fn of_run(report: &Report) -> Value {
         "posted_writes": report.posted_writes,
         "vcpus": report.vcpus.iter().map(of_vcpus).collect::<Vec<_>>(),
         "total": of_vcpus(&report.total()),
-    })
+    });
+    if let (Some(counts), Value::Object(fields)) = (report.processor, &mut run) {
+        fields.insert("processor".to_owned(), of_processor(counts));
+    }
+    run
+}
+
+/// What the processor counted.
+#[must_use]
+pub fn of_processor(counts: ProcessorCounts) -> Value {
+    json!({ "instructions": counts.instructions, "cycles": counts.cycles })
 }
 
 #[cfg(test)]
@@ -80,6 +90,11 @@ mod tests {
         vcpu.port_writes = vec![(0x1030, 1), (0xcf8, 4)];
         let report = Report { vcpus: vec![vcpu.clone(), vcpu], ..Report::default() };
         let json = of_run(&report);
+        // Not there, rather than zero.
+        assert_eq!(json.get("processor"), None);
+        let counted = ProcessorCounts { instructions: 3, cycles: 5 };
+        let with = of_run(&Report { processor: Some(counted), ..report });
+        assert_eq!(with["processor"], json!({ "instructions": 3, "cycles": 5 }));
         assert_eq!(json["total"]["exits"]["kicked"], json!({ "count": 2 }));
         assert_eq!(json["total"]["exits"]["port out"]["service"]["buckets"], json!([[1024, 2]]));
         assert_eq!(json["vcpus"][1]["hypercalls"], json!({ "SerialWriteBuffer": 1 }));

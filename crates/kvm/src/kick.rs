@@ -33,14 +33,15 @@ extern "C" fn on_kick(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
     // has nobody who could have set the flag.
     // SAFETY: the kernel hands a valid structure to a handler that was installed with SA_SIGINFO.
     let info = unsafe { &*info };
-    if info.si_code != libc::SI_TIMER {
-        return;
-    }
-    // SAFETY: `si_code` says that a timer of this process sent the signal, and so the value is there.
-    let flag = unsafe { info.si_value() }.sival_ptr.cast::<u8>();
+    let flag = match info.si_code {
+        // SAFETY: `si_code` says that a timer of this process sent the signal, and so the value is there.
+        libc::SI_TIMER => unsafe { info.si_value() }.sival_ptr.cast::<u8>(),
+        POLL_IN => OVERFLOWS.with(Cell::get),
+        _ => return,
+    };
     if !flag.is_null() {
         // SAFETY: this crate's timers are the only ones with this signal; they bring the address of a flag that stays
-        // valid for ever and is accessed through atomics only.
+        // valid for ever and is accessed through atomics only. So is that of a thread whose counter overflows.
         unsafe { AtomicU8::from_ptr(flag) }.fetch_or(KICK, Ordering::SeqCst);
     }
 }
@@ -53,7 +54,13 @@ fn install_handler() -> io::Result<()> {
         .map_err(io::Error::from_raw_os_error)
 }
 
+/// `si_code` of a signal that comes from a descriptor: a counter has overflowed (`<asm-generic/siginfo.h>`).
+const POLL_IN: i32 = 1;
+
 thread_local! {
+    /// The flag of the vCPU that this thread runs, if it is to be kicked when a counter overflows. Without a destructor and without
+    /// anything to make first, so that the handler can look at it.
+    static OVERFLOWS: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
     static THREAD_ID: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -93,6 +100,13 @@ impl KickFlag {
         // SAFETY: the byte is valid for as long as `self`, and user space accesses it through atomics only: nothing in
         // this crate touches the field in the vCPU's own mapping. The kernel only reads it.
         unsafe { AtomicU8::from_ptr(byte) }
+    }
+
+    /// A counter that overflows on the calling thread kicks the vCPU from now on.
+    pub(crate) fn kick_at_overflow(self: &Arc<Self>) {
+        // A signal may be on its way even when the vCPU is gone: its address has to be good for ever.
+        std::mem::forget(self.clone());
+        OVERFLOWS.with(|flag| flag.set(self.address()));
     }
 
     /// Says that the calling thread is about to run the vCPU.

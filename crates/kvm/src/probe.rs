@@ -16,7 +16,7 @@ use nerite_arch::{cpuid, gdt};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::{EngineDebug, Entry, Exit, Native, Vcpu};
 
-use crate::{Error, KvmVcpu, Options, System, VcpuSetup, Vm};
+use crate::{Error, GuestCounter, KvmVcpu, Options, System, VcpuSetup, Vm};
 
 /// What the host's KVM is good for.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub fn try_guest(system: &System) -> HostKvm {
     }
 }
 
-fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> {
+pub(crate) fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> {
     let bad = |error: &dyn fmt::Display| Error::Call {
         operation: "preparing the probe's memory",
         source: std::io::Error::other(error.to_string()),
@@ -160,6 +160,28 @@ pub fn debugging(system: &System) -> Native {
         is_hit(&exit, 1) && under_watchdog(&mut vcpu).is_ok_and(|exit| is_hit(&exit, 2))
     });
     Native { software, hardware }
+}
+
+/// 5000 rounds of two instructions, and two more, before it writes a port.
+const ROUNDS: [u8; 12] = [
+    0xb9, 0x88, 0x13, 0x00, 0x00, // mov ecx, 5000
+    0xff, 0xc9, //                   dec ecx
+    0x75, 0xfc, //                   jnz -4
+    0xe6, 0x80, //                   out 0x80, al
+    0xf4, //                         hlt
+];
+/// How many instructions the processor completes of that. The last may be counted or not, and so may entries and exits.
+const EXECUTED: std::ops::RangeInclusive<u64> = 10_000..=10_100;
+
+/// Whether a counter of instructions, opened by this thread, counts those of guests: it runs one of a known number.
+pub fn counts_instructions(system: &System, counter: &GuestCounter) -> bool {
+    let count = || {
+        let mut vcpu = set_up(system, &ROUNDS).ok()?;
+        let before = counter.read().ok()?;
+        under_watchdog(&mut vcpu).ok()?;
+        Some(counter.read().ok()?.wrapping_sub(before))
+    };
+    count().is_some_and(|counted| EXECUTED.contains(&counted))
 }
 
 /// Runs the guest under a watchdog; says what it could not do, if anything.

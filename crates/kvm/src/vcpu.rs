@@ -19,6 +19,7 @@ use crate::counters::Counters;
 use crate::exits::{self, Pending};
 use crate::kick::KickFlag;
 use crate::pages::SharedPages;
+use crate::perf::GuestCounter;
 use crate::registers::Registers;
 use crate::timer::KickTimer;
 
@@ -103,6 +104,19 @@ impl KvmVcpu {
     /// Sets segments and control registers that KVM will not refuse.
     pub(crate) fn start_special(&mut self, special: kvm_sregs) -> Result<(), Error> {
         self.registers.start_special(&mut self.fd, special).map_err(|error| self.failed(error))
+    }
+
+    /// Kicks this vCPU whenever `counter`, which has a period, has overflowed. To be called on the thread that runs it.
+    ///
+    /// # Errors
+    /// If the host refuses.
+    pub fn kick_at_overflow(&self, counter: &GuestCounter) -> Result<(), Error> {
+        self.kick.kick_at_overflow();
+        counter.signal_this_thread().map_err(|source| Error::Engine {
+            index: self.index,
+            operation: "asking for a signal from a counter",
+            source,
+        })
     }
 
     /// How many system calls were made to read or write registers.

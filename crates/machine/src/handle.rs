@@ -12,6 +12,7 @@ use nerite_sandbox::ThreadKind;
 use nerite_vcpu::{AskError, Control, Held, Native, PostedWrites, RunState, Statistics, Vcpu};
 
 use crate::Error;
+use crate::counting::{ProcessorCounts, Totals};
 use crate::debug::DebugEvents;
 use crate::dispatch::End;
 use crate::network::Network;
@@ -39,6 +40,8 @@ pub struct Handle {
     /// How much higher the kernel lies than it was linked for.
     pub(crate) offset: u64,
     pub(crate) posted: Option<Arc<dyn PostedWrites>>,
+    /// What the processor counts, if that was asked for and it does.
+    pub(crate) totals: Option<Arc<Totals>>,
     pub(crate) interrupts: Arc<Interrupts>,
     /// The local APICs, where they are not in the kernel.
     pub(crate) chips: Option<Arc<Chips>>,
@@ -216,6 +219,11 @@ impl Handle {
     /// How many port writes KVM has collected, which the guest did not wait for.
     pub fn posted_writes(&self) -> u64 {
         self.posted.as_ref().map_or(0, |posted| posted.taken())
+    }
+
+    /// What the processor has counted of all vCPUs together; `None` where nobody asked for it, or it does not.
+    pub fn processor_counts(&self) -> Option<ProcessorCounts> {
+        self.totals.as_ref().and_then(|totals| totals.read())
     }
 
     /// Raises (`true`) or lowers a line of the interrupt controllers, from 0 to 23.

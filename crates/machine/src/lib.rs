@@ -31,6 +31,7 @@ mod boot;
 mod budget;
 pub mod config;
 mod core_file;
+mod counting;
 mod crash;
 pub mod debug;
 mod dispatch;
@@ -63,6 +64,7 @@ mod watch;
 
 pub use alone::Interrupter;
 pub use config::Config;
+pub use counting::ProcessorCounts;
 pub use crash::{CrashReport, Frame, VcpuState};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, HandleError, Pause};

@@ -20,6 +20,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::budget::LogBudget;
 use crate::config::{Config, CpuConfig, Irqchip, MsrPolicy, Observe};
+use crate::counting::Counters;
 use crate::dispatch::Platform;
 use crate::early::EarlyVm;
 use crate::guest::{Guest, Hermit};
@@ -50,6 +51,7 @@ pub struct Machine {
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) core: Option<File>,
+    pub(crate) counters: Counters,
     pub(crate) msrs: Arc<Msrs>,
     pub(crate) irqchip: Irqchip,
     pub(crate) network: Network,
@@ -83,7 +85,8 @@ impl Machine {
     }
 
     fn build_hermit(image: Image, rest: Rest) -> Result<Self, Error> {
-        let Rest { config, system, vm, mounts, output, tracer, core, links, confinement, .. } = rest;
+        let Rest { config, system, vm, mounts, output, tracer, core, counters, links, confinement, .. } =
+            rest;
         let mut timeline = rest.timeline;
         let config = &config;
         let mut plan = Plan::new(config, &image)?;
@@ -176,6 +179,7 @@ impl Machine {
             observe,
             tracer,
             core,
+            counters,
             msrs,
             irqchip,
             network,

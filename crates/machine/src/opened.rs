@@ -16,6 +16,7 @@ use nerite_vcpu::Tracer;
 use nerite_virtio_blk::RawFile;
 
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
+use crate::counting::Counters;
 use crate::early::EarlyVm;
 use crate::{Error, Machine, Timeline, network};
 
@@ -41,6 +42,7 @@ pub(crate) struct Rest {
     pub(crate) tracer: Option<Tracer>,
     /// The core file to be.
     pub(crate) core: Option<File>,
+    pub(crate) counters: Counters,
     pub(crate) links: Vec<Connection>,
     /// Initial file systems or modules.
     pub(crate) initrd: Vec<ImageSource>,
@@ -61,6 +63,7 @@ impl Opened {
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let core = core_file(&config.observe.on_crash)?;
+        let counters = Counters::open(&config.observe);
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
@@ -74,6 +77,7 @@ impl Opened {
             output,
             tracer,
             core,
+            counters,
             links,
             initrd,
             disks,

@@ -30,6 +30,8 @@ pub enum Outcome {
         vcpu: u32,
         /// The guest-virtual address of its next instruction.
         rip: u64,
+        /// Whether each was executed on its own; if not, the processor counted all but the last.
+        stepped: bool,
     },
 }
 
@@ -44,8 +46,13 @@ impl fmt::Display for Outcome {
             Self::Crashed(report) => report.fmt(f),
             Self::Stopped => f.write_str("guest stopped"),
             Self::TimeLimit => f.write_str("the guest's time was up"),
-            Self::InstructionLimit { vcpu, rip } => {
-                write!(f, "all instructions of the guest are executed; vCPU {vcpu} is at {rip:#x}")
+            Self::InstructionLimit { vcpu, rip, stepped } => {
+                let counted =
+                    if *stepped { "executing one instruction at a time" } else { "the processor's counter" };
+                write!(
+                    f,
+                    "all instructions of the guest are executed; vCPU {vcpu} is at {rip:#x} (counted by {counted})"
+                )
             }
         }
     }

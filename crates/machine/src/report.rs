@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{CardReport, DiskReport};
 use nerite_vcpu::{Histogram, Kind, Statistics};
 
-use crate::Timeline;
+use crate::{ProcessorCounts, Timeline};
 
 /// How many ports that are no hypercall's are listed.
 const MAX_PORTS: usize = 16;
@@ -22,6 +22,8 @@ pub struct Report {
     pub memory_touched: Option<u64>,
     /// Bytes of guest RAM.
     pub memory_size: u64,
+    /// What the processor counted of the guest; `None` where it does not.
+    pub processor: Option<ProcessorCounts>,
     /// Port writes that the guest did not wait for: KVM collected them.
     pub posted_writes: u64,
     /// What each network card has done.
@@ -82,6 +84,9 @@ impl fmt::Display for Report {
         if let Some(touched) = self.memory_touched {
             let (touched, size) = (touched >> 10, self.memory_size >> 10);
             writeln!(f, "memory touched  {touched:>8} KiB of {size} KiB")?;
+        }
+        if let Some(ProcessorCounts { instructions, cycles }) = self.processor {
+            writeln!(f, "instructions    {instructions:>8} in {cycles} cycles")?;
         }
         writeln!(f, "\nvCPU      exits        in guest          in vmm")?;
         for (index, vcpu) in self.vcpus.iter().enumerate() {
@@ -191,6 +196,7 @@ mod tests {
             wall_time: Duration::from_millis(1500),
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
+            processor: Some(ProcessorCounts { instructions: 4711, cycles: 9422 }),
             posted_writes: 17,
             cards: Vec::new(),
             disks: Vec::new(),
@@ -211,6 +217,7 @@ mod tests {
         for part in [
             "run time                1.5s\n",
             "memory touched      1024 KiB of 65536 KiB\n",
+            "instructions        4711 in 9422 cycles\n",
             "   1          3           2.0ms           9.0µs\n",
             "port out                    6       18.0µs      3.0µs",
             "SerialWriteBuffer           2\n",
@@ -223,6 +230,11 @@ mod tests {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");
         }
         let quiet = Report::default().to_string();
-        assert!(!quiet.contains("hypercalls") && !quiet.contains("other ports"), "{quiet}");
+        assert!(
+            !quiet.contains("hypercalls")
+                && !quiet.contains("instructions")
+                && !quiet.contains("other ports"),
+            "{quiet}"
+        );
     }
 }

@@ -63,6 +63,8 @@ pub struct Running {
     /// Whether a guest that has crashed or halted for ever is kept for a debugger.
     holds_crashes: bool,
     timeline: Timeline,
+    /// Whether the processor counts the instructions of a budget.
+    counts: bool,
     /// Whether what it takes to find out is to be spent on the report.
     statistics: bool,
     /// The vCPUs whose threads are through with them.
@@ -264,6 +266,7 @@ impl Running {
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         report.posted_writes = self.handle.posted_writes();
+        report.processor = self.handle.processor_counts();
         if self.statistics {
             report.memory_touched = self.handle.ram.touched();
         }
@@ -293,7 +296,7 @@ impl Running {
                 let _ = self.console.flush();
                 return Ok(Outcome::Left);
             }
-            End::InstructionLimit(rip) => Outcome::InstructionLimit { vcpu, rip },
+            End::InstructionLimit(rip) => Outcome::InstructionLimit { vcpu, rip, stepped: !self.counts },
             End::TimeLimit => {
                 let _ = self.console.flush();
                 return Ok(Outcome::TimeLimit);

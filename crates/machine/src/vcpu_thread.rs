@@ -7,9 +7,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use nerite_arch::{Regs, SpecialRegs};
-use nerite_kvm::KvmVcpu;
+use nerite_kvm::{GuestCounter, KvmVcpu};
 use nerite_memory::GuestRam;
 use nerite_sandbox::{Confinement, ThreadKind};
+use nerite_vcpu::ahead::InstructionCount;
 use nerite_vcpu::{
     Control, Counted, Debugged, InstructionBudget, Limited, Measured, Native, Statistics, Traced, Tracer,
     Vcpu, drive_controlled,
@@ -18,11 +19,11 @@ use rustix::io::Errno;
 use rustix::thread::CpuSet;
 use std::os::fd::OwnedFd;
 
-use crate::Error;
 use crate::debug::Stopper;
 use crate::dispatch::End;
 use crate::user_irqchip::{Chips, UserInterrupts};
 use crate::watch::Foresight;
+use crate::{Error, counting};
 
 /// What the vCPU threads and the one that waits for them share.
 pub(crate) struct Shared {
@@ -91,6 +92,8 @@ pub(crate) struct Layers {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) debug: Option<Native>,
     pub(crate) budget: Option<InstructionBudget>,
+    /// Counts the instructions of the only vCPU, for its budget.
+    pub(crate) counter: Option<Arc<GuestCounter>>,
 }
 
 /// Everything that a vCPU's thread needs besides the vCPU.
@@ -118,14 +121,23 @@ pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
     if let Some(Err(error)) = timer {
         task.shared.finish(vcpu.index(), End::Host(error.into()));
     }
+    let counter = task.layers.counter.as_ref().map(|counter| counting::for_vcpu(&vcpu, counter));
+    let counter = counter.transpose().unwrap_or_else(|error| {
+        task.shared.finish(vcpu.index(), End::Host(error));
+        None
+    });
     let end = match task.chips.clone() {
-        Some(chips) => with_debugger(UserInterrupts::new(vcpu, chips), task),
-        None => with_debugger(vcpu, task),
+        Some(chips) => with_debugger(UserInterrupts::new(vcpu, chips), counter, task),
+        None => with_debugger(vcpu, counter, task),
     };
     leaving.end = Some(end);
 }
 
-fn with_debugger<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
+fn with_debugger<V: Vcpu + Send + 'static>(
+    vcpu: V,
+    counter: Option<Box<dyn InstructionCount>>,
+    task: Task,
+) -> (u32, End) {
     match task.layers.debug {
         Some(native) => {
             let foresight = Box::new(Foresight::new(task.ram.clone()));
@@ -134,7 +146,11 @@ fn with_debugger<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
         None => match task.layers.budget.clone() {
             Some(budget) => {
                 let foresight = Box::new(Foresight::new(task.ram.clone()));
-                with_statistics(Limited::new(vcpu, budget, foresight), task)
+                let mut limited = Limited::new(vcpu, budget, foresight);
+                if let Some(counter) = counter {
+                    limited.count_by(counter);
+                }
+                with_statistics(limited, task)
             }
             None => with_statistics(vcpu, task),
         },

@@ -118,6 +118,7 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     if features.debug && kind != Kind::Device {
         rules.push(if kind == Kind::Control { DEBUGGER } else { DEBUGGED });
         if kind == Kind::Main {
+            rules.push(COUNTER);
             rules.push(DEBUGGER);
         }
     }
@@ -269,6 +270,11 @@ const DEBUGGER: Rule = when(
 /// What a debugger wants of a vCPU, on its thread.
 const DEBUGGED: Rule =
     when(libc::SYS_ioctl, &[OneOf(1, &[kvm::SET_GUEST_DEBUG, kvm::GET_XSAVE, kvm::SET_XSAVE])]);
+
+/// Which thread gets the signals of a counter: its own, before it has the filter of a vCPU.
+const COUNTER: Rule = when(libc::SYS_fcntl, &[OneOf(1, &[F_SETOWN_EX])]);
+/// `<fcntl.h>`.
+const F_SETOWN_EX: u32 = 15;
 
 const EVENT: Rule = any(libc::SYS_eventfd2);
 

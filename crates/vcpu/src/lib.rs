@@ -29,6 +29,7 @@
     )
 )]
 
+pub mod ahead;
 mod control;
 mod counted;
 mod debug;

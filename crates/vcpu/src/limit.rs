@@ -1,11 +1,13 @@
 //! A guest that may execute so many instructions and no more.
 //!
 //! Instructions are counted by executing them one at a time, so the count is exact and the guest slow. A repeated string
-//! instruction counts once, as the processor's own counters have it.
+//! instruction counts once, as the processor's own counters have it. Where there is such a counter, the guest runs freely until
+//! little is left; see [`crate::ahead`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ahead::{self, InstructionCount, Progress};
 use crate::debug::is_access;
 use crate::{DebugStop, EngineDebug, Entry, Error, Exit, Foresee, Layer, Vcpu};
 
@@ -22,6 +24,11 @@ impl InstructionBudget {
     /// How many are left.
     pub fn left(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// So many are left.
+    fn set(&self, left: u64) {
+        self.0.store(left, Ordering::Relaxed);
     }
 
     /// Takes one. Returns false if none is left.
@@ -42,12 +49,47 @@ pub struct Limited<V> {
     /// Whether the next step goes on with an instruction that is paid for.
     is_paid: bool,
     stop: Option<DebugStop>,
+    /// The counter, and what it said in the beginning, while the guest runs freely.
+    ahead: Option<(Box<dyn InstructionCount>, u64)>,
 }
 
 impl<V: Vcpu> Limited<V> {
     /// Lets `inner` execute what is left of `budget`.
     pub fn new(inner: V, budget: InstructionBudget, foresee: Box<dyn Foresee>) -> Self {
-        Self { inner, budget, foresee, pending: false, is_paid: false, stop: None }
+        Self { inner, budget, foresee, pending: false, is_paid: false, stop: None, ahead: None }
+    }
+
+    /// Lets the guest run freely while `counter` counts, which kicks this vCPU after [`ahead::period`] of the budget. Only for
+    /// a vCPU that has the budget for itself.
+    pub fn count_by(&mut self, counter: Box<dyn InstructionCount>) {
+        if ahead::period(self.budget.left()).is_some() {
+            self.ahead = counter.count().map(|first| (counter, first));
+        }
+    }
+
+    /// Runs freely to the next exit. The kick of the counter is one.
+    fn run_ahead(&mut self, entry: Entry) -> Result<Exit, Error> {
+        let exit = self.inner.run(entry)?;
+        self.pending = is_access(&exit);
+        let Some((counter, first)) = &self.ahead else { return Ok(exit) };
+        let failed = |what: String| Error::Engine {
+            index: self.inner.index(),
+            operation: "counting instructions",
+            source: std::io::Error::other(what),
+        };
+        let left = match counter.count().map(|now| ahead::progress(self.budget.left(), *first, now)) {
+            Some(Progress::Run) => return Ok(exit),
+            Some(Progress::Step(left)) => left,
+            // A wrong number would be worse than none.
+            Some(Progress::Over(over)) => {
+                return Err(failed(format!("the processor's counter was {over} instructions late")));
+            }
+            None => return Err(failed("the processor had no room for its counter".to_owned())),
+        };
+        self.ahead = None;
+        self.budget.set(left);
+        // The instruction of an access is done when it is answered, and counted by nobody.
+        Ok(exit)
     }
 
     /// Executes one instruction, or one element of a repeated one. `Some` is an exit on the way.
@@ -85,6 +127,9 @@ impl<V: Vcpu> Layer for Limited<V> {
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
         self.stop = None;
+        if self.ahead.is_some() {
+            return self.run_ahead(entry);
+        }
         if self.pending {
             if let Some(exit) = self.inner.complete(entry)?
                 && !matches!(exit, Exit::Debug { .. })
@@ -120,6 +165,61 @@ impl<V: Vcpu> Layer for Limited<V> {
 mod tests {
     use super::*;
     use crate::debug::tests::{Sees, Toy};
+    use crate::scripted::Scripted;
+
+    /// Says these numbers one after the other, and then that it has failed.
+    #[derive(Debug)]
+    struct Says(std::sync::Mutex<Vec<u64>>);
+
+    impl InstructionCount for Says {
+        fn count(&self) -> Option<u64> {
+            let mut numbers = self.0.lock().unwrap();
+            if numbers.is_empty() { None } else { Some(numbers.remove(0)) }
+        }
+    }
+
+    fn says(numbers: &[u64]) -> Box<Says> {
+        Box::new(Says(std::sync::Mutex::new(numbers.to_vec())))
+    }
+
+    #[test]
+    fn a_counter_hands_over_to_steps() {
+        let limit = 100_000;
+        let budget = InstructionBudget::new(limit);
+        let mut vcpu = Limited::new(Toy::with_out_at(10), budget.clone(), Box::new(Sees));
+        // It said 7 before; at the write of the port, 20 instructions are left.
+        vcpu.count_by(says(&[7, 7 + limit - 20]));
+        assert!(matches!(vcpu.run(Entry::Resume).unwrap(), Exit::PortOut { .. }));
+        assert_eq!(budget.left(), 20);
+        let Exit::Debug { rip, .. } = vcpu.run(Entry::Resume).unwrap() else { panic!() };
+        // 11 is the instruction after the access.
+        assert_eq!((rip, vcpu.take_debug_stop()), (11 + 20, Some(DebugStop::Limit)));
+    }
+
+    #[test]
+    fn a_counter_that_is_late_or_fails_is_not_run_past() {
+        let out = Exit::PortOut { port: 1, width: 1, value: 0 };
+        let limited = |numbers: &[u64]| {
+            let budget = InstructionBudget::new(50_000);
+            let mut vcpu = Limited::new(Scripted::new([out, out]), budget.clone(), Box::new(Sees));
+            vcpu.count_by(says(numbers));
+            (vcpu, budget)
+        };
+        let (mut vcpu, budget) = limited(&[0, 1, 50_001]);
+        assert_eq!((vcpu.run(Entry::Resume).unwrap(), budget.left()), (out, 50_000));
+        let late = vcpu.run(Entry::Resume).unwrap_err();
+        assert!(
+            std::error::Error::source(&late).unwrap().to_string().contains("1 instructions late"),
+            "{late}"
+        );
+        let (mut vcpu, _) = limited(&[0]);
+        assert!(vcpu.run(Entry::Resume).is_err());
+        // Without a counter from the beginning, or with a small budget, everything is stepped.
+        assert!(limited(&[]).0.ahead.is_none());
+        let mut small = Limited::new(Scripted::new([out]), InstructionBudget::new(9), Box::new(Sees));
+        small.count_by(says(&[0, 0]));
+        assert!(small.ahead.is_none());
+    }
 
     #[test]
     fn the_budget_is_met_exactly_and_shared() {

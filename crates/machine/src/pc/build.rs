@@ -28,6 +28,7 @@ use crate::{Error, Machine};
 /// Builds the machine for an image that is not Hermit's.
 pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     let Rest { config, system, vm, output, initrd, disks, tracer, core, links, confinement, .. } = rest;
+    let counters = rest.counters;
     let mut timeline = rest.timeline;
     if config.cpus.irqchip == Irqchip::User {
         return Err(Error::UserIrqchip);
@@ -108,6 +109,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
         observe,
         tracer,
         core,
+        counters,
         msrs,
         irqchip: Irqchip::Kernel,
         network,

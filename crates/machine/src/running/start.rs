@@ -32,8 +32,19 @@ fn is_alone(machine: &Machine) -> bool {
 pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let alone = place == Where::Here && is_alone(&machine);
     let Machine { system, guest, ram, mut vcpus, affinity, console, msrs, irqchip, core, .. } = machine;
-    let Machine { stop_event, stopping, observe, tracer, network, confinement, mut timeline, vm, .. } =
-        machine;
+    let Machine {
+        counters,
+        stop_event,
+        stopping,
+        observe,
+        tracer,
+        network,
+        confinement,
+        mut timeline,
+        vm,
+        ..
+    } = machine;
+    let counting = counters.begin(&system, vcpus.len());
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
@@ -59,6 +70,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         tracer: tracer.clone(),
         debug: debug.as_ref().map(|_| probe::debugging(&system)),
         budget: observe.instruction_limit.map(InstructionBudget::new),
+        counter: counting.limit,
     };
     if observe.debug == Some(Debug::Held) {
         controls.iter().for_each(|control| control.hold());
@@ -76,6 +88,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         native: layers.debug.unwrap_or_default(),
         offset,
         posted: vm.posted_writes(),
+        totals: counting.statistics,
         interrupts: Arc::new(vm.interrupts()),
     };
     let holds_crashes = observe.on_crash == OnCrash::Hold;
@@ -99,6 +112,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         holds_crashes,
         msrs,
         timeline: Timeline::begin(),
+        counts: layers.counter.is_some(),
         statistics: observe.statistics,
         ended: Vec::new(),
         _vm: vm,
