@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nerite_bus::{Bus, Width};
@@ -120,7 +120,31 @@ impl Dispatcher {
     }
 
     fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        is_over(self.deadline)
+    }
+}
+
+/// Whether the machine's time is up.
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+/// Answers what no device of any platform answers.
+pub(crate) fn answer_alike(
+    exit: Exit,
+    stopping: &AtomicBool,
+    deadline: Option<Instant>,
+) -> ControlFlow<End, Entry> {
+    match exit {
+        Exit::Kicked if stopping.load(Ordering::Acquire) => ControlFlow::Break(End::Stopped),
+        Exit::Kicked if is_over(deadline) => ControlFlow::Break(End::TimeLimit),
+        Exit::Kicked => ControlFlow::Continue(Entry::Resume),
+        // The guest's registers that no engine knows do not exist for it.
+        Exit::MsrRead { .. } | Exit::MsrWrite { .. } => ControlFlow::Continue(Entry::Fault),
+        Exit::System(event @ (SystemEvent::PowerOff | SystemEvent::Reset)) => {
+            ControlFlow::Break(End::System(event))
+        }
+        other => ControlFlow::Break(End::Crashed(other)),
     }
 }
 
@@ -151,17 +175,7 @@ impl<V: Vcpu> Handler<V> for Dispatcher {
                 }
                 ControlFlow::Continue(Entry::Resume)
             }
-            Exit::Kicked if self.platform.calls.stopping.load(Ordering::Acquire) => {
-                ControlFlow::Break(End::Stopped)
-            }
-            Exit::Kicked if self.is_late() => ControlFlow::Break(End::TimeLimit),
-            Exit::Kicked => ControlFlow::Continue(Entry::Resume),
-            // The guest's registers that no engine knows do not exist for it.
-            Exit::MsrRead { .. } | Exit::MsrWrite { .. } => ControlFlow::Continue(Entry::Fault),
-            Exit::System(event @ (SystemEvent::PowerOff | SystemEvent::Reset)) => {
-                ControlFlow::Break(End::System(event))
-            }
-            other => ControlFlow::Break(End::Crashed(other)),
+            other => answer_alike(other, &self.platform.calls.stopping, self.deadline),
         }
     }
 }

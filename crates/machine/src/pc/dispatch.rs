@@ -11,7 +11,7 @@ use nerite_vcpu::{Entry, Exit, Handler, SystemEvent, Vcpu};
 
 use super::platform::{PcPlatform, ports};
 use crate::Error;
-use crate::dispatch::{End, read};
+use crate::dispatch::{End, answer_alike, read};
 
 /// Answers the exits of one vCPU: everything goes to the buses.
 #[derive(Debug)]
@@ -77,17 +77,7 @@ impl<V: Vcpu> Handler<V> for PcDispatcher {
                 }
                 self.after_write()
             }
-            Exit::Kicked if self.is_stopping() => ControlFlow::Break(End::Stopped),
-            Exit::Kicked if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                ControlFlow::Break(End::TimeLimit)
-            }
-            Exit::Kicked => ControlFlow::Continue(Entry::Resume),
-            // The guest's registers that no engine knows do not exist for it.
-            Exit::MsrRead { .. } | Exit::MsrWrite { .. } => ControlFlow::Continue(Entry::Fault),
-            Exit::System(event @ (SystemEvent::PowerOff | SystemEvent::Reset)) => {
-                ControlFlow::Break(End::System(event))
-            }
-            other => ControlFlow::Break(End::Crashed(other)),
+            other => answer_alike(other, &self.platform.stopping, self.deadline),
         }
     }
 }
