@@ -63,6 +63,14 @@ pub enum CtlAction {
         #[arg(value_parser = parse_data)]
         data: u32,
     },
+    /// Pull the cable of a network card, or plug it in again
+    Link {
+        /// Its number, from 0, or the name of the tap it is connected to
+        card: String,
+        /// Whether the link is up or down
+        #[arg(value_name = "up|down", value_parser = parse_link, action = clap::ArgAction::Set)]
+        up: bool,
+    },
     /// Copy guest-physical memory to a file; pause the guest before, to have it of one moment
     DumpMemory {
         /// The file, which is created or overwritten
@@ -120,6 +128,19 @@ pub fn parse_level(text: &str) -> Result<bool, &'static str> {
     }
 }
 
+/// Whether a link is up.
+///
+/// # Errors
+///
+/// If it is neither `up` nor `down`.
+pub fn parse_link(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "up" => Ok(true),
+        "down" => Ok(false),
+        _ => Err("write `up` or `down`"),
+    }
+}
+
 /// Asks, and prints the answer as a line of JSON.
 ///
 /// # Errors
@@ -149,6 +170,10 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
                 data,
                 ..Request::default()
             })?);
+        }
+        CtlAction::Link { card, up } => {
+            let (card, up) = (Some(card.clone()), Some(*up));
+            return answer(client.ask(Request { command: Command::Link, card, up, ..Request::default() })?);
         }
         CtlAction::DumpMemory { file, address, length } => {
             return dump_memory(&mut client, file, *address, *length).map(|()| 0);
@@ -186,7 +211,10 @@ mod tests {
         assert_eq!(parse_number("31"), Ok(31));
         assert_eq!(parse_number("0xffffffffffffffff"), Ok(u64::MAX));
         assert_eq!((parse_data("0x31"), parse_level("high")), (Ok(0x31), Ok(true)));
-        assert!(parse_data("0x100000000").is_err() && parse_level("up").is_err());
+        assert_eq!((parse_link("up"), parse_link("down")), (Ok(true), Ok(false)));
+        assert!(
+            parse_link("high").is_err() && parse_data("0x100000000").is_err() && parse_level("up").is_err()
+        );
         for bad in ["", "0x", "0x+1", "-1", "1f", "0x10000000000000000"] {
             assert!(parse_number(bad).is_err(), "{bad}");
         }

@@ -68,6 +68,7 @@ impl Desk {
             }
             Command::Irq => self.interrupt_line(request),
             Command::Msi => self.interrupt_message(request),
+            Command::Link => self.link(request),
             Command::ReadMemory => self.read_memory(request),
         }
     }
@@ -170,6 +171,19 @@ impl Desk {
         };
         self.handle.send_message(address, data).map_err(|error| of_handle(&error))?;
         Ok(json!({ "address": address, "data": data }))
+    }
+
+    fn link(&self, request: &Request) -> Result<Value, Failure> {
+        let (Some(card), Some(up)) = (&request.card, request.up) else {
+            return Err(Failure::new(Code::BadRequest, "`card` and `up` are needed"));
+        };
+        let network = self.handle.network();
+        let Some(number) = network.find(card) else {
+            let message = format!("{card:?} is none of the {} network cards", network.len());
+            return Err(Failure::new(Code::NotThere, message));
+        };
+        network.set_link(number, up);
+        Ok(json!({ "card": number, "up": up }))
     }
 
     fn read_memory(&self, request: &Request) -> Result<Value, Failure> {

@@ -39,6 +39,12 @@ pub struct Request {
     /// The data of an interrupt message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<u32>,
+    /// A network card: its number, or the name of the tap it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<String>,
+    /// Whether a card's link is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<bool>,
 }
 
 /// What can be asked of a machine.
@@ -67,6 +73,8 @@ pub enum Command {
     Irq,
     /// Send an interrupt message.
     Msi,
+    /// Say that a network card's link is up or down.
+    Link,
     /// Read guest-physical memory.
     ReadMemory,
 }

@@ -32,6 +32,8 @@ pub(crate) fn open(specs: &[Spec]) -> Result<Vec<Connection>, Error> {
 pub struct Network {
     bridge: Bridge,
     cards: Vec<Arc<VirtioPci<Net>>>,
+    /// What each is connected to: a tap's name, or `user`.
+    names: Vec<String>,
 }
 
 /// What a network card has done.
@@ -54,7 +56,7 @@ impl Network {
         ram: &Arc<GuestRam>,
         cpus: u32,
     ) -> Result<Self, Error> {
-        let mut network = Self { bridge, cards: Vec::new() };
+        let mut network = Self { bridge, ..Self::default() };
         let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
         for (link, line) in links.into_iter().zip(LINES) {
             let queues = link.config.pairs;
@@ -72,6 +74,7 @@ impl Network {
             function.device().run(notifier, function.kicks())?;
             network.bridge.add(function.clone());
             network.cards.push(function);
+            network.names.push(link.name);
             address = address.saturating_add(BAR_SIZE);
         }
         Ok(network)
@@ -90,6 +93,16 @@ impl Network {
     /// Whether there is no card.
     pub fn is_empty(&self) -> bool {
         self.cards.is_empty()
+    }
+
+    /// The number of the card that `text` means: its number, or the name of the only one that is connected to such.
+    pub fn find(&self, text: &str) -> Option<usize> {
+        let is_number = |number: &usize| *number < self.cards.len();
+        let mut named = self.names.iter().enumerate().filter(|(_, name)| *name == text);
+        match (named.next(), named.next()) {
+            (Some((number, _)), None) => Some(number),
+            _ => text.parse().ok().filter(is_number),
+        }
     }
 
     /// Says that the link of card number `card` is up or down, and tells the guest's driver. Returns false if there is no such card.

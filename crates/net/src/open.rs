@@ -9,6 +9,8 @@ use crate::{Error, Link, Spec, Tap, User, Vhost, tap, user};
 /// A card's connection, open, and what the card is to be.
 #[derive(Debug)]
 pub struct Connection {
+    /// The name of the tap, or `user`.
+    pub name: String,
     /// What the card is.
     pub config: NetConfig,
     /// What it is connected to.
@@ -31,6 +33,7 @@ pub fn open(spec: &Spec) -> Result<Connection, Error> {
             let mac = spec.mac.unwrap_or(Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03]));
             let user = User::start(forwards, *host, mtu, mac)?;
             Ok(Connection {
+                name: "user".to_owned(),
                 config: NetConfig {
                     mac,
                     mtu: Some(mtu),
@@ -58,7 +61,7 @@ fn connect_tap(spec: &Spec, opened: tap::Opened, vhost: bool) -> Result<Connecti
         let backend = |tap| Box::new(tap) as Box<dyn Backend>;
         Side::Backends(opened.queues.into_iter().map(backend).collect())
     };
-    Ok(Connection { config, side })
+    Ok(Connection { name: opened.name, config, side })
 }
 
 /// An address that stays the same for a link of a host and differs between hosts.

@@ -15,7 +15,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::GuestAddressSpace;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{Error, Tap};
+use crate::{Error, Tap, thread};
 
 /// A backend of vhost-net: it expects virtio headers of the size that modern drivers use (`VHOST_NET_F_VIRTIO_NET_HDR` is not set,
 /// as the tap brings them).
@@ -45,6 +45,7 @@ impl GuestAddressSpace for LateMemory {
 pub struct Vhost {
     pairs: Vec<Pair>,
     memory: LateMemory,
+    link_up: bool,
 }
 
 struct Pair {
@@ -65,11 +66,11 @@ impl Vhost {
         for tap in taps {
             let unusable = |error| Error::Vhost { source: failed(error) };
             let kernel = Kernel::new(memory.clone()).map_err(unusable)?;
-            kernel.set_owner().map_err(unusable)?;
+            thread::do_not_preempt_in(|| kernel.set_owner()).map_err(unusable)?;
             let multi_queue = tap.is_multi_queue();
             pairs.push(Pair { tap: tap.into_fd(), multi_queue, kernel, is_running: false });
         }
-        Ok(Self { pairs, memory })
+        Ok(Self { pairs, memory, link_up: true })
     }
 }
 
@@ -96,19 +97,27 @@ impl Pair {
             kernel.set_vring_err(number, &eventfd(broken)?).map_err(failed)?;
         }
         self.is_running = true;
+        Ok(())
+    }
+
+    /// Has the kernel work on the queues, which go on where they were.
+    fn attach(&self) -> io::Result<()> {
         // As without vhost: the driver gets no frames from before it was there.
         Tap::drain(&self.tap);
         for number in 0..2 {
             let tap = File::from(self.tap.try_clone()?);
-            kernel.set_backend(number, Some(&tap)).map_err(failed)?;
+            self.kernel.set_backend(number, Some(&tap)).map_err(failed)?;
         }
         Ok(())
     }
 
     fn stop(&mut self) {
-        if !std::mem::take(&mut self.is_running) {
-            return;
+        if std::mem::take(&mut self.is_running) {
+            self.detach();
         }
+    }
+
+    fn detach(&self) {
         for number in 0..2 {
             // The kernel waits until nobody works on the queue any more.
             if let Err(error) = self.kernel.set_backend(number, None) {
@@ -131,6 +140,9 @@ impl Engine for Vhost {
                 Tap::set_offloads(&pair.tap, session.features)?;
             }
             pair.start(session, first, calls, broken)?;
+            if self.link_up {
+                pair.attach()?;
+            }
         }
         self.set_pairs(1)
     }
@@ -138,6 +150,16 @@ impl Engine for Vhost {
     fn stop(&mut self) {
         self.pairs.iter_mut().for_each(Pair::stop);
         self.memory.set(Arc::default());
+    }
+
+    fn set_link(&mut self, up: bool) -> io::Result<()> {
+        if std::mem::replace(&mut self.link_up, up) == up {
+            return Ok(());
+        }
+        for pair in self.pairs.iter().filter(|pair| pair.is_running) {
+            if up { pair.attach()? } else { pair.detach() }
+        }
+        Ok(())
     }
 
     fn set_pairs(&mut self, pairs: u16) -> io::Result<()> {

@@ -94,6 +94,14 @@ pub trait Engine: Send {
     /// Lets go of the queues: when this returns, they are no longer touched.
     fn stop(&mut self);
 
+    /// Whether the link is up; it is at first. While it is not, no frame goes through. Also called while the queues are not the engine's.
+    ///
+    /// # Errors
+    /// If the host cannot do it.
+    fn set_link(&mut self, _up: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     /// How many pairs the driver uses.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use crate::pair::Pair;
 use crate::worker::Worker;
 
 mod tasks;
+mod unplugged;
 
 use tasks::{EngineTask, PairTask};
 
@@ -93,6 +94,8 @@ struct Shared {
     calls: Vec<Event>,
     /// An engine's driver has broken a rule.
     broken: Event,
+    /// An engine is to be told of the link.
+    link_changed: Event,
     engine_session: Mutex<Option<(Session, Option<Queue>)>>,
     pairs_in_use: AtomicU16,
     link_up: AtomicBool,
@@ -131,6 +134,7 @@ impl Net {
             wakes: events(backends.len()).map_err(host)?,
             calls: events(if engine.is_some() { data_queues.into() } else { 0 }).map_err(host)?,
             broken: Event::new().map_err(host)?,
+            link_changed: Event::new().map_err(host)?,
             lanes: backends.into_iter().map(|backend| Mutex::new(Lane { backend, live: None })).collect(),
             engine: Mutex::new(engine),
             engine_session: Mutex::new(None),
@@ -185,9 +189,15 @@ impl Net {
         &self.shared.config
     }
 
-    /// Says whether the link is up; the driver sees that. Returns whether that is new, for [`Notifier::config_changed`].
+    /// Says whether the link is up; the driver sees that. While it is not, frames of both sides are dropped; an [`Engine`] may keep those of the
+    /// driver. Returns whether that is new, for [`Notifier::config_changed`].
     pub fn set_link(&self, up: bool) -> bool {
-        self.shared.link_up.swap(up, Ordering::AcqRel) != up
+        let is_new = self.shared.link_up.swap(up, Ordering::AcqRel) != up;
+        if is_new {
+            self.shared.link_changed.signal();
+            self.shared.wakes.iter().for_each(Event::signal);
+        }
+        is_new
     }
 
     fn control_index(&self, features: u64) -> u16 {
@@ -265,6 +275,7 @@ impl Device for Net {
     fn start(&self, session: Session) -> Result<(), StartError> {
         self.shared.pairs_in_use.store(1, Ordering::Release);
         let mut engine = lock(&self.shared.engine);
+        self.shared.tell_engine(&mut engine);
         let Some(engine) = engine.as_mut() else { return self.start_pairs(&session) };
         session.queue(0)?;
         session.queue(1)?;

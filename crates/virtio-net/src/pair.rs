@@ -155,6 +155,10 @@ impl Pair {
                 }
                 return Ok(false);
             }
+            // With EVENT_IDX the driver was asked to notify of this one only (2.7.10).
+            if self.asked.0 == Some(true) {
+                self.asked.0 = None;
+            }
             let (head, pieces) = (chain.head(), chain.writable());
             if pieces.is_empty() {
                 counters.drop_one();

@@ -248,6 +248,17 @@ fn a_driver_whose_buffers_are_enough_is_not_to_notify() {
 }
 
 #[test]
+fn a_driver_is_asked_anew_after_each_buffer_that_is_not_enough() {
+    let mut bench = bench(8, feature::MRG_RXBUF | transport::EVENT_IDX);
+    let event = bench.rx.rings.used + 4 + 8 * 8;
+    for count in 0..5 {
+        bench.receive();
+        assert_eq!(bench.read(event, 2), [count, 0], "the index of the next buffer");
+        bench.rx.add(&[(FRAMES, 100, WRITE)]);
+    }
+}
+
+#[test]
 fn a_frame_is_received_into_one_buffer() {
     let mut bench = bench(8, 0);
     bench.backend.incoming.push_back(frame(100, 5));

@@ -209,6 +209,7 @@ fn mistakes_of_the_driver_need_a_reset() {
 struct Teller {
     broken: Arc<Mutex<Option<OwnedFd>>>,
     is_running: Arc<AtomicBool>,
+    is_down: Arc<AtomicBool>,
 }
 
 impl Engine for Teller {
@@ -220,6 +221,24 @@ impl Engine for Teller {
 
     fn stop(&mut self) {
         self.is_running.store(false, Ordering::Release);
+    }
+
+    fn set_link(&mut self, up: bool) -> io::Result<()> {
+        self.is_down.store(!up, Ordering::Release);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_engine_is_told_of_the_link() {
+    let teller = Teller::default();
+    let bench = bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
+    let is_down = || teller.is_down.load(Ordering::Acquire);
+    bench.start(0, 2);
+    assert!(!is_down());
+    for down in [true, false] {
+        bench.function.device().set_link(!down);
+        wait(|| (is_down() == down).then_some(()));
     }
 }
 
@@ -248,6 +267,32 @@ fn an_engine_whose_driver_breaks_a_rule_is_stopped_until_a_reset() {
     bench.driver.kick(2);
     wait(|| is_broken().then_some(()));
     assert!(!teller.is_running.load(Ordering::Acquire));
+}
+
+#[test]
+fn a_pulled_cable_drops_frames_and_is_seen() {
+    let bench = bench(1);
+    let mut queues = bench.start(0, 2);
+    bench.exchange(&mut queues, 0);
+    let net = bench.function.device();
+    let link = || bench.driver.read(region::DEVICE + 6, 2);
+    assert_eq!(link(), 1);
+    assert!(net.set_link(false) && !net.set_link(false));
+    assert_eq!(link(), 0);
+    let head = queues[1].add(&[(FRAMES, 40, 0)]);
+    bench.driver.kick(1);
+    // It is given back, as one that was sent.
+    assert_eq!(wait(|| queues[1].take_used()), (head.into(), 0));
+    let receive = queues[0].add(&[(FRAMES + 4096, 1600, WRITE)]);
+    bench.driver.kick(0);
+    bench.wires[0].send(&[7; 60]).unwrap();
+    wait(|| (net.counters().queues().map(|queue| queue.drops).eq([1, 1])).then_some(()));
+    assert_eq!(queues[0].take_used(), None);
+    assert!(net.set_link(true));
+    bench.wires[0].send(&[8; 60]).unwrap();
+    assert_eq!(wait(|| queues[0].take_used()), (receive.into(), 60));
+    bench.wires[0].set_nonblocking(true).unwrap();
+    bench.wires[0].recv(&mut [0; 100]).unwrap_err();
 }
 
 /// Sends a command and returns the answer.

@@ -44,6 +44,8 @@ pub(crate) enum Exercise {
     Parallel(usize),
     /// The host's end of the link goes down and up again.
     LinkDownUp,
+    /// The guest's cable is pulled and plugged in again, by `vmm ctl`.
+    Cable,
     /// The guest resets its card in the middle of a transfer.
     Reset,
     /// The guest ends in the middle of a transfer.
@@ -80,6 +82,7 @@ impl FromStr for Exercise {
             "requests" => Self::Requests(number(100)?),
             "parallel" => Self::Parallel(number(8)?),
             "link-down-up" => Self::LinkDownUp,
+            "cable" => Self::Cable,
             "reset" => Self::Reset,
             "exit-during-traffic" => Self::ExitDuringTraffic,
             "end" => Self::End,
@@ -101,6 +104,7 @@ impl fmt::Display for Exercise {
             Self::Requests(number) => write!(f, "requests={number}"),
             Self::Parallel(number) => write!(f, "parallel={number}"),
             Self::LinkDownUp => f.write_str("link-down-up"),
+            Self::Cable => f.write_str("cable"),
             Self::Reset => f.write_str("reset"),
             Self::ExitDuringTraffic => f.write_str("exit-during-traffic"),
             Self::End => f.write_str("end"),
@@ -132,6 +136,7 @@ impl Exercise {
             Self::Requests(count) => peer.requests(count),
             Self::Parallel(count) => peer.parallel(count),
             Self::LinkDownUp => peer.link_down_up(),
+            Self::Cable => peer.cable(),
             Self::Reset => peer.reset(),
             Self::ExitDuringTraffic => peer.exit_during_traffic(),
             Self::End => peer.wait_for_end(),
@@ -327,6 +332,22 @@ impl Peer {
         thread::sleep(Duration::from_millis(300));
         ip(&["link", "set", TAP, "up"])?;
         self.link.tcp_echo(10 << 10, true)
+    }
+
+    fn cable(&self) -> Result<Option<Figure>> {
+        for card in ["0", self.link.name()] {
+            self.ctl(&["link", card, "down"])?;
+            self.wait_for("link down")?;
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(self.link.address(ECHO))?;
+            socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+            socket.send(b"anybody there?")?;
+            ensure!(socket.recv(&mut [0; 100]).is_err(), "a frame came through a cable that is not there");
+            self.ctl(&["link", card, "up"])?;
+            self.wait_for("link up")?;
+            self.link.tcp_echo(10 << 10, true)?;
+        }
+        Ok(None)
     }
 
     /// Sends to the guest until the connection that comes back is shut down.

@@ -90,6 +90,14 @@ impl Link {
         spec
     }
 
+    /// What `vmm ctl` calls the card.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tap | Self::Vhost => TAP,
+            Self::User => "user",
+        }
+    }
+
     /// Where the guest's port is reached.
     fn address(self, port: u16) -> SocketAddr {
         match self {
@@ -105,6 +113,9 @@ struct Peer {
     child: Child,
     lines: Receiver<String>,
     is_foreign: bool,
+    /// Our own program, and the guest's control socket if it has one.
+    vmm: String,
+    control: Option<String>,
 }
 
 /// Starts the guest, does the exercises and ends it. The status is `vmm`'s.
@@ -134,7 +145,9 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
             }
         }
     });
-    let mut peer = Peer { link: args.link, child, lines, is_foreign: args.foreign };
+    let control = words.iter().skip_while(|word| **word != "--api-socket").nth(1).map(|word| (*word).clone());
+    let vmm = program.to_string();
+    let mut peer = Peer { link: args.link, child, lines, is_foreign: args.foreign, vmm, control };
     let done = peer.run(&args.exercises);
     if done.is_err() {
         // The report is of the failure; what the guest said is above.
@@ -219,6 +232,14 @@ impl Peer {
             ensure!(self.child.try_wait()?.is_none(), "the guest has ended");
             thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
+    }
+
+    /// Has `vmm ctl` do something with the machine.
+    fn ctl(&self, words: &[&str]) -> Result<()> {
+        let socket = self.control.as_ref().context("the guest has no --api-socket")?;
+        let status = Command::new(&self.vmm).args(["ctl", socket]).args(words).stdout(Stdio::null()).status();
+        ensure!(status.context("cannot run vmm ctl")?.success(), "vmm ctl {} failed", words.join(" "));
         Ok(())
     }
 

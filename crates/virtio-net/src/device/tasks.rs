@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use nerite_virtio::{Event, Notifier, QueueError, lock};
 
+use super::unplugged::Unplugged;
 use super::{Lane, Live, Shared};
-use crate::backend::Backend;
+use crate::backend::{Backend, Engine};
 use crate::control;
 use crate::counters::QueueCounters;
 use crate::pair::Progress;
@@ -21,6 +22,7 @@ const WAKE: u32 = 3;
 const LOWERED: u32 = 4;
 const CONTROL: u32 = 5;
 const BROKEN: u32 = 6;
+const LINK: u32 = 7;
 /// An engine's queues follow.
 const CALL: u32 = 16;
 
@@ -106,7 +108,10 @@ impl Task for PairTask {
             counters.kick();
         }
         let mut pairs_wanted = None;
-        match live.turn(backend.as_mut(), &self.shared, number, &mut pairs_wanted) {
+        let mut unplugged = Unplugged(backend.as_mut());
+        let is_up = self.shared.link_up.load(Ordering::Acquire);
+        let backend = if is_up { &mut *unplugged.0 } else { &mut unplugged };
+        match live.turn(backend, &self.shared, number, &mut pairs_wanted) {
             Ok(Progress::Idle) => {}
             // Others get their turn first.
             Ok(Progress::More) => drop(self.wake().map(Event::signal)),
@@ -178,6 +183,14 @@ impl Live {
 }
 
 impl Shared {
+    /// Tells an engine whether the link is up.
+    pub(super) fn tell_engine(&self, engine: &mut Option<Box<dyn Engine>>) {
+        let up = self.link_up.load(Ordering::Acquire);
+        if let Some(Err(error)) = engine.as_mut().map(|engine| engine.set_link(up)) {
+            log::warn!("the link of a network card: {error}");
+        }
+    }
+
     fn enable_pairs(&self, pairs: u16) {
         let before = self.pairs_in_use.swap(pairs, Ordering::AcqRel);
         if before == pairs {
@@ -206,6 +219,7 @@ impl Task for EngineTask {
         let mut sources = vec![
             readable(self.notifier.lowered().as_fd(), LOWERED),
             readable(self.shared.broken.as_fd(), BROKEN),
+            readable(self.shared.link_changed.as_fd(), LINK),
         ];
         sources.extend(self.kicks.last().map(|event| readable(event.as_fd(), CONTROL)));
         let calls = (CALL..).zip(&self.shared.calls);
@@ -219,6 +233,10 @@ impl Task for EngineTask {
         }
         if number == BROKEN {
             return self.give_up();
+        }
+        if number == LINK {
+            self.shared.link_changed.take();
+            return self.shared.tell_engine(&mut lock(&self.shared.engine));
         }
         if number == CONTROL {
             self.kicks.last().map(Event::take);

@@ -93,6 +93,9 @@ fn main() {
         {
             set_address(&mut interface, config.address, config.router);
         }
+        if interrupt::config_changed() {
+            println!("link {}", if card.link_is_up() { "up" } else { "down" });
+        }
         match services.serve(&mut sockets) {
             Wish::None => {}
             Wish::Quit => break,

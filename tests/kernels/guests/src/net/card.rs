@@ -3,6 +3,7 @@
 use alloc::alloc::{Layout, alloc_zeroed};
 use core::ptr::NonNull;
 
+use runtime::mmio;
 use runtime::paging::map_identity;
 use runtime::prelude::*;
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -146,6 +147,12 @@ impl Card {
         self.net.poll_receive().is_some()
     }
 
+    /// Whether the link is up (5.1.4).
+    pub(crate) fn link_is_up(&self) -> bool {
+        let config = find_structure(&mut PciRoot::new(Ports), self.function, 4);
+        config.is_some_and(|config| mmio::read16(config + 6) & 1 != 0)
+    }
+
     /// Takes the interrupt back.
     pub(crate) fn acknowledge(&mut self) {
         self.net.ack_interrupt();
@@ -180,23 +187,26 @@ impl Card {
 fn start(function: DeviceFunction) -> Net {
     let mut root = PciRoot::new(Ports);
     root.set_command(function, Command::MEMORY_SPACE | Command::BUS_MASTER);
-    find_isr(&mut root, function);
+    // The interrupt handler reads ISR status.
+    find_structure(&mut root, function, 3).into_iter().for_each(interrupt::set_isr);
     let transport = PciTransport::new::<Identity, _>(&mut root, function).expect("a virtio device");
     VirtIONetRaw::new(transport).expect("a network card")
 }
 
-/// Tells the interrupt handler where ISR status is: capability of type 3 (virtio 1.2, 4.1.4.5).
-fn find_isr(root: &mut PciRoot<Ports>, function: DeviceFunction) {
-    let isr = root
+/// Where a structure of the card is, by the type of its capability (virtio 1.2, 4.1.4).
+fn find_structure(root: &mut PciRoot<Ports>, function: DeviceFunction, kind: u16) -> Option<u64> {
+    let at = root
         .capabilities(function)
-        .find(|capability| capability.id == 9 && capability.private_header >> 8 == 3)
-        .map(|capability| capability.offset);
-    let Some(at) = isr else { return };
+        .find(|capability| capability.id == 9 && capability.private_header >> 8 == kind)?
+        .offset;
     let bar = Ports.read_word(function, at + 4) as u8;
     let offset = u64::from(Ports.read_word(function, at + 8));
-    if let Ok(Some(BarInfo::Memory { address, .. })) = root.bar_info(function, bar) {
-        map_identity(address + offset, address + offset + 1);
-        interrupt::set_isr(address + offset);
+    match root.bar_info(function, bar) {
+        Ok(Some(BarInfo::Memory { address, .. })) => {
+            map_identity(address + offset, address + offset + 8);
+            Some(address + offset)
+        }
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The card's interrupt: a line of the I/O APIC, level-triggered, and the local timer so that no wait is for ever.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use runtime::interrupts::set_handler;
 use runtime::paging::map_identity;
@@ -18,6 +18,14 @@ const NAP: u64 = 10_000;
 static COUNT: AtomicU64 = AtomicU64::new(0);
 /// Where reading lowers the card's line: its ISR status.
 static ISR: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the card's configuration has changed since the last question.
+static CHANGED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the card's configuration has changed since this was asked last.
+pub(crate) fn config_changed() -> bool {
+    CHANGED.swap(false, Ordering::AcqRel)
+}
 
 /// Interrupts of the card so far.
 pub(crate) fn count() -> u64 {
@@ -37,8 +45,8 @@ pub(crate) fn connect(line: u8) {
     apic::enable();
     set_handler(VECTOR, |_| {
         let isr = ISR.load(Ordering::Acquire);
-        if isr != 0 {
-            let _ = mmio::read8(isr);
+        if isr != 0 && mmio::read8(isr) & 2 != 0 {
+            CHANGED.store(true, Ordering::Release);
         }
         COUNT.fetch_add(1, Ordering::Relaxed);
     });
