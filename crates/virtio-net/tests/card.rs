@@ -135,7 +135,9 @@ fn frames_go_both_ways_and_interrupt() {
     let totals: Vec<_> = bench.function.device().counters().queues().collect();
     assert_eq!((totals[0].packets, totals[0].bytes), (1, 16));
     assert_eq!((totals[1].packets, totals[1].bytes, totals[1].drops), (1, 14, 0));
-    assert!(totals[1].kicks >= 1);
+    // The frame may have been found without it.
+    let kicks = || bench.function.device().counters().queues().nth(1).map_or(0, |queue| queue.kicks);
+    wait(|| (kicks() >= 1).then_some(()));
     let text = bench.function.device().counters().to_string();
     assert!(text.contains("queue 1 (transmit): 1 packets, 14 bytes"), "{text}");
 }
