@@ -367,7 +367,23 @@ fn a_core_file_opens_with_the_image(cpus: &str) {
     debugger.arg("--core=core");
     let all: Vec<String> = (1..=cpus.parse().unwrap()).map(|cpu| format!("LWP {cpu}")).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    let features: [Feature<'_>; 3] = [
+    let features: [Feature<'_>; 4] = [
+        (
+            "vector registers of a core",
+            // AVX is off in this guest: the upper halves are there, and zero.
+            &[
+                "thread apply all -q p/x $xmm3.v4_int32",
+                "thread apply all -q p/x $ymm3.v4_int64[3]",
+                "p $mxcsr",
+                "p/x $fctrl",
+            ],
+            &[
+                "{0x12345678, 0x12345678, 0x12345678, 0x12345678}",
+                "= 0x0\n",
+                "IM DM ZM OM UM PM ]",
+                "= 0x37f\n",
+            ],
+        ),
         ("threads of a core", &["info threads"], &all),
         (
             "memory of a core",

@@ -29,8 +29,8 @@ impl Default for Fpu {
 impl Fpu {
     /// The size of the bytes.
     pub const SIZE: usize = SIZE;
-    /// Bits of XSTATE_BV: x87, SSE, AVX.
-    const PARTS: u64 = 0b111;
+    /// Bits of XSTATE_BV and XCR0: x87, SSE, AVX.
+    pub const PARTS: u64 = 0b111;
 
     /// Takes the first bytes of an XSAVE area. What is missing, or marked as initial, gets its initial value.
     #[must_use]

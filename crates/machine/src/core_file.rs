@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use nerite_arch::SpecialRegs;
 use nerite_arch::paging::{self, Root, WalkError};
+use nerite_arch::{Fpu, SpecialRegs};
 use nerite_memory::GuestRam;
 
 use crate::crash::VcpuState;
@@ -31,7 +31,9 @@ const ALL_RIGHTS: u32 = 7;
 const ET_CORE: u16 = 4;
 const EM_X86_64: u16 = 62;
 const NT_PRSTATUS: u32 = 1;
+const NT_FPREGSET: u32 = 2;
 const NT_AUXV: u32 = 6;
+const NT_X86_XSTATE: u32 = 0x202;
 /// What GDB finds out from how far the image was moved, and how large a page is (`<elf.h>`).
 const AT_PAGESZ: u64 = 6;
 const AT_ENTRY: u64 = 9;
@@ -173,11 +175,16 @@ impl Core<'_> {
         let first = self.vcpus.iter().filter(|vcpu| vcpu.index == self.crashed);
         let others = self.vcpus.iter().filter(|vcpu| vcpu.index != self.crashed);
         for vcpu in first.chain(others) {
-            note(&mut notes, NT_PRSTATUS, &status(vcpu, vcpu.index == self.crashed));
+            note(&mut notes, CORE, NT_PRSTATUS, &status(vcpu, vcpu.index == self.crashed));
+            if let Some(fpu) = &vcpu.fpu {
+                let area = vector_state(fpu);
+                note(&mut notes, CORE, NT_FPREGSET, area.get(..FXSAVE).unwrap_or_default());
+                note(&mut notes, LINUX, NT_X86_XSTATE, &area);
+            }
         }
         if let Some(entry) = self.entry {
             let words = [AT_PAGESZ, PAGE, AT_ENTRY, entry, 0, 0];
-            note(&mut notes, NT_AUXV, &words.map(u64::to_le_bytes).concat());
+            note(&mut notes, CORE, NT_AUXV, &words.map(u64::to_le_bytes).concat());
         }
         notes
     }
@@ -227,12 +234,31 @@ fn program_header(bytes: &mut Vec<u8>, kind: u32, place: [u64; 4]) {
     }
 }
 
-fn note(bytes: &mut Vec<u8>, kind: u32, content: &[u8]) {
-    bytes.extend(5_u32.to_le_bytes());
+/// Whose notes they are, with the zero at the end.
+const CORE: &[u8] = b"CORE\0";
+const LINUX: &[u8] = b"LINUX\0";
+
+fn note(bytes: &mut Vec<u8>, owner: &[u8], kind: u32, content: &[u8]) {
+    bytes.extend(u32::try_from(owner.len()).unwrap_or(0).to_le_bytes());
     bytes.extend(u32::try_from(content.len()).unwrap_or(0).to_le_bytes());
     bytes.extend(kind.to_le_bytes());
-    bytes.extend(b"CORE\0\0\0\0");
+    bytes.extend(owner);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes.extend(content);
+}
+
+/// Size of the legacy region of an XSAVE area, which is what FXSAVE writes (Intel SDM vol. 1, 10.5.1).
+const FXSAVE: usize = 512;
+/// Where Linux says in a core file which parts an XSAVE area has (`<asm/sigcontext.h>`): it is software's there.
+const XCR0: usize = 464;
+
+/// An XSAVE area with x87, SSE and AVX state.
+fn vector_state(fpu: &Fpu) -> Vec<u8> {
+    let mut area = fpu.to_xsave().to_vec();
+    for (to, from) in area.iter_mut().skip(XCR0).zip(Fpu::PARTS.to_le_bytes()) {
+        *to = from;
+    }
+    area
 }
 
 /// `struct elf_prstatus` (`<linux/elfcore.h>`), 336 bytes: of it, the signal, the thread's number and the registers.

@@ -20,6 +20,7 @@ fn vcpu(index: u32, cr3: Option<u64>) -> VcpuState {
         index,
         regs: Regs { rip: 0x1234 + u64::from(index), rbx: 7, ..Regs::default() },
         special_regs: paged.unwrap_or_default(),
+        fpu: None,
         backtrace: Vec::new(),
     }
 }
@@ -90,4 +91,23 @@ fn the_one_that_crashed_is_the_first_thread() {
     assert_eq!((word(356 + 20 + 12), word(356 + 20 + 32)), (0, 1));
     // RBX and RIP, the 6th and the 17th register.
     assert_eq!((word(20 + 112 + 5 * 8), word(20 + 112 + 16 * 8)), (7, 0x1235));
+}
+
+#[test]
+fn vector_registers_follow_the_general_ones() {
+    let mut fpu = Fpu::default();
+    fpu.set_xmm(3, [3; 16]);
+    fpu.set_ymm_high(3, [4; 16]);
+    let vcpus = [VcpuState { fpu: Some(fpu), ..vcpu(0, None) }];
+    let notes = Core { ram: &ram(), vcpus: &vcpus, crashed: 0, entry: None }.notes();
+    let word = |at: usize| u32::from_le_bytes(notes[at..at + 4].try_into().unwrap());
+    // 20 + 336 bytes, 20 + 512, and 20 + 832.
+    assert_eq!(notes.len(), 356 + 532 + 852);
+    assert_eq!((word(356 + 4), word(356 + 8)), (512, NT_FPREGSET));
+    assert_eq!(notes[356 + 20 + 160 + 48..][..16], [3; 16]);
+    let wide = 356 + 532;
+    assert_eq!((word(wide), word(wide + 4), word(wide + 8)), (6, 832, NT_X86_XSTATE));
+    assert_eq!(&notes[wide + 12..wide + 20], b"LINUX\0\0\0");
+    assert_eq!(word(wide + 20 + XCR0), 7);
+    assert_eq!(notes[wide + 20 + 576 + 48..][..16], [4; 16]);
 }

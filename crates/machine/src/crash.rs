@@ -3,7 +3,7 @@
 use std::fmt;
 
 use nerite_arch::paging::{self, Root};
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_loader::{Kernel, LoadedKernel};
 use nerite_memory::GuestRam;
 use nerite_vcpu::Exit;
@@ -27,6 +27,8 @@ pub struct VcpuState {
     pub regs: Regs,
     /// Its segments, descriptor tables and control registers.
     pub special_regs: SpecialRegs,
+    /// Its x87, SSE and AVX registers, if there is a core file that they go to.
+    pub fpu: Option<Fpu>,
     /// Where it was and how it got there, innermost first.
     pub backtrace: Vec<Frame>,
 }

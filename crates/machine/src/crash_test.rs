@@ -158,7 +158,7 @@ fn registers_after_a_reset_are_told_from_those_of_the_guest() {
         let special_regs =
             SpecialRegs { cr0, cs: Segment { base, ..Segment::default() }, ..SpecialRegs::default() };
         let regs = Regs { rip, ..Regs::default() };
-        let vcpu = VcpuState { index: 2, regs, special_regs, backtrace: Vec::new() };
+        let vcpu = VcpuState { index: 2, regs, special_regs, fpu: None, backtrace: Vec::new() };
         let report = CrashReport { vcpu: 2, exit: Exit::Shutdown, vcpus: vec![vcpu], kernel: 0..0 };
         let report = report.to_string();
         let told = report.contains("\nvCPU 2\n(on AMD, a triple fault leaves no state behind");
@@ -177,12 +177,14 @@ fn report(exit: Exit) -> String {
             index: 0,
             regs: Regs { rax: 0x1234, ..Regs::default() },
             special_regs: SpecialRegs { cr2: 0x5678, cs: Segment::default(), ..tables::special_regs() },
+            fpu: None,
             backtrace: vec![Frame { address: 0x1_0000, symbol: Some(("main".to_owned(), 4)), certain: true }],
         },
         VcpuState {
             index: 1,
             regs: Regs::default(),
             special_regs: tables::special_regs(),
+            fpu: None,
             backtrace: vec![Frame { address: 0x2_0000, symbol: None, certain: false }],
         },
     ];

@@ -107,7 +107,9 @@ impl Opened {
         let folder =
             sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
         let observe = &rest.config.observe;
-        let debug = observe.debug.is_some() || observe.instruction_limit.is_some();
+        let debug = observe.debug.is_some()
+            || observe.instruction_limit.is_some()
+            || matches!(observe.on_crash, OnCrash::Dump(_));
         let wanted = &rest.config.devices;
         let devices = !rest.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
         let policy = Policy { network: !rest.links.is_empty(), devices, debug, ..policy.clone() };

@@ -325,12 +325,12 @@ impl Running {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }
         let mut vcpus = Vec::new();
-        for Finished { index, state, .. } in finished {
+        for Finished { index, fpu, state, .. } in finished {
             // One that ended by itself meanwhile has nothing to tell.
             let Some(state) = state else { continue };
             let (regs, special_regs) = state?;
             let backtrace = self.guest.backtrace(&self.handle.ram, &regs, &special_regs);
-            vcpus.push(VcpuState { index, regs, special_regs, backtrace });
+            vcpus.push(VcpuState { index, regs, special_regs, fpu, backtrace });
         }
         if let Some((path, file)) = &self.core {
             let (ram, entry) = (&self.handle.ram, self.guest.entry());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_kvm::{GuestCounter, KvmVcpu};
 use nerite_memory::GuestRam;
 use nerite_sandbox::{Confinement, ThreadKind};
@@ -81,6 +81,8 @@ impl Shared {
 pub(crate) struct Finished {
     pub(crate) index: u32,
     pub(crate) statistics: Statistics,
+    /// Its vector registers, if a core file may need them and the engine tells.
+    pub(crate) fpu: Option<Fpu>,
     /// Its registers, unless the guest ended itself here: nobody asks for them then.
     pub(crate) state: Option<Result<(Regs, SpecialRegs), nerite_vcpu::Error>>,
 }
@@ -92,6 +94,8 @@ pub(crate) struct Layers {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) debug: Option<Native>,
     pub(crate) budget: Option<InstructionBudget>,
+    /// Whether a crash is written to a file, vector registers and all.
+    pub(crate) core: bool,
     /// Counts the instructions of the only vCPU, for its budget.
     pub(crate) counter: Option<Arc<GuestCounter>>,
 }
@@ -174,6 +178,7 @@ fn with_trace<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
 
 fn run_loop<V: Vcpu + Send + 'static>(mut vcpu: V, task: Task) -> (u32, End) {
     let Task { cpu, mut stopper, control, shared, .. } = task;
+    let has_core = task.layers.core;
     let index = vcpu.index();
     let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
     let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
@@ -185,7 +190,8 @@ fn run_loop<V: Vcpu + Send + 'static>(mut vcpu: V, task: Task) -> (u32, End) {
     log::debug!("vCPU {index}: {end:?}");
     let state = (!matches!(end, End::Exited(_)))
         .then(|| vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?))));
-    let finished = Finished { index, statistics: vcpu.statistics().unwrap_or_default(), state };
+    let fpu = if has_core && state.is_some() { vcpu.fpu().ok() } else { None };
+    let finished = Finished { index, statistics: vcpu.statistics().unwrap_or_default(), fpu, state };
     lock(&shared.finished).push((finished, Box::new(vcpu)));
     (index, end)
 }

@@ -71,6 +71,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         debug: debug.as_ref().map(|_| probe::debugging(&system)),
         budget: observe.instruction_limit.map(InstructionBudget::new),
         counter: counting.limit,
+        core: core.is_some(),
     };
     if observe.debug == Some(Debug::Held) {
         controls.iter().for_each(|control| control.hold());

@@ -79,6 +79,7 @@ fn work(index: usize) {
 extern "C" fn dead_end(first: u64, second: u64) -> ! {
     println!("at the end with {first} and {second}");
     cpu::disable_interrupts();
+    with_vector();
     cpu::halt_forever()
 }
 
