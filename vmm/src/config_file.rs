@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use nerite_machine::config::{CardSpec, Mount};
+use nerite_machine::config::{CardSpec, Irqchip, Mount, MsrPolicy};
 use serde::Deserialize;
 
 mod fields;
@@ -19,6 +19,7 @@ use crate::affinity::Affinity;
 use crate::boot::BootTable;
 use crate::containment::Containment;
 use crate::devices::DeviceTable;
+use crate::observe::{CrashAction, FileObserve};
 use crate::settings::{CpuCount, EnvSetting, FileCount, OutputSetting, Settings};
 use crate::size::MemorySize;
 
@@ -30,6 +31,8 @@ const MAX_FILE: u64 = 1 << 20;
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
+    /// What is done at a crash, and what kind of processors there are.
+    pub observe: FileObserve,
     /// One line for each key that has no effect.
     pub warnings: Vec<String>,
 }
@@ -118,9 +121,14 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigFileError> {
 pub fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigFileError> {
     let tables: Tables = toml::from_str(text).map_err(|error| content_error(path, text, &error))?;
     let warnings = tables.uhyve.without_effect().map(|text| format!("{}: {text}", path.display())).collect();
+    let observe = FileObserve {
+        on_crash: tables.guest.on_crash.clone(),
+        msr: tables.cpu.msr,
+        irqchip: tables.cpu.irqchip,
+    };
     let settings =
         tables.settings().map_err(|reason| ConfigFileError::Meaning { path: path.to_owned(), reason })?;
-    Ok(Loaded { settings, warnings })
+    Ok(Loaded { settings, observe, warnings })
 }
 
 /// A parser's error with its place, and the line it is about, so that the key is always named.
@@ -185,6 +193,10 @@ struct CpuTable {
     affinity: Option<Affinity>,
     cpu_pm: Option<bool>,
     pit: Option<bool>,
+    #[serde(deserialize_with = "fields::msr")]
+    msr: Option<MsrPolicy>,
+    #[serde(deserialize_with = "fields::irqchip")]
+    irqchip: Option<Irqchip>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,6 +210,8 @@ struct GuestTable {
     kernel_args: Vec<String>,
     #[serde(deserialize_with = "fields::words")]
     args: Vec<String>,
+    #[serde(deserialize_with = "fields::on_crash")]
+    on_crash: Option<CrashAction>,
     #[serde(deserialize_with = "fields::output")]
     output: Option<OutputSetting>,
     #[serde(deserialize_with = "fields::rate")]

@@ -259,3 +259,23 @@ fn network_cards() {
     let error = parse(Path::new("n.toml"), "[net]\ncards = ['tap0']\n").unwrap_err().to_string();
     assert!(error.contains("tap=NAME"), "{error}");
 }
+
+#[test]
+fn a_file_says_what_a_crash_does_and_what_processors_there_are() {
+    let observe = |text: &str| parse(Path::new("x.toml"), text).unwrap().observe;
+    assert_eq!(observe("[cpu]\ncount = 1\n"), FileObserve::default());
+    let all = observe("[cpu]\nmsr = \"report\"\nirqchip = \"user\"\n[guest]\non_crash = \"dump:core\"\n");
+    let expected = FileObserve {
+        on_crash: Some(CrashAction::Dump(Some("core".into()))),
+        msr: Some(MsrPolicy::Report),
+        irqchip: Some(Irqchip::User),
+    };
+    assert_eq!(all, expected);
+    for (text, why) in [
+        ("[cpu]\nmsr = \"x\"\n", "dir/x.toml:2:7: write `fault`, `ignore` or `report`"),
+        ("[cpu]\nirqchip = \"split\"\n", "dir/x.toml:2:11: write `kernel` or `user`"),
+        ("[guest]\non_crash = \"core\"\n", "dir/x.toml:2:12: write `report`, `dump`"),
+    ] {
+        assert!(error(text).contains(why), "{}", error(text));
+    }
+}

@@ -102,6 +102,7 @@ pub fn resolve(run: RunArgs, surroundings: &Surroundings) -> Result<Resolved, Er
     let (file, lower) = match found {
         Some((path, loaded)) => {
             warnings.extend(loaded.warnings);
+            observe = observe.over(loaded.observe);
             (Some(path), loaded.settings)
         }
         None => (None, Settings::default()),

@@ -225,3 +225,22 @@ fn arguments_must_be_text_but_the_image_may_be_any_path() {
         matches!(resolve(args, &around(&[])).unwrap_err(), Error::Usage(reason) if reason.contains("\\xFF"))
     );
 }
+
+#[test]
+fn a_crash_and_the_processors_are_the_command_lines_before_the_files() {
+    use nerite_machine::config::{Irqchip, MsrPolicy, OnCrash};
+    let file = file("[cpu]\nmsr = \"ignore\"\nirqchip = \"user\"\n[guest]\non_crash = \"dump\"\n");
+    let path = file.path().to_str().unwrap();
+    let from_file = config(&["--config", path, "a/img"], &[]);
+    assert_eq!((from_file.cpus.msr, from_file.cpus.irqchip), (MsrPolicy::Ignore, Irqchip::User));
+    assert_eq!(from_file.observe.on_crash, OnCrash::Dump("img.core".into()));
+    let words = ["--config", path, "--msr", "report", "--irqchip", "kernel", "--on-crash", "report", "img"];
+    let from_line = config(&words, &[]);
+    assert_eq!((from_line.cpus.msr, from_line.cpus.irqchip), (MsrPolicy::Report, Irqchip::Kernel));
+    assert_eq!(from_line.observe.on_crash, OnCrash::Report);
+    // GDB can come to a crash as if the option had been given.
+    let gdb = self::file("[guest]\non_crash = \"gdb:1234\"\n");
+    let run = run(&["--config", gdb.path().to_str().unwrap(), "img"]);
+    let resolved = resolve(run, &around(&[])).unwrap();
+    assert!(resolved.observe.debugger().is_some() && resolved.config.observe.debug.is_some());
+}

@@ -1,4 +1,4 @@
-//! The options that watch, limit and control a run. A configuration file has none of them.
+//! The options that watch, limit and control a run. Of these a configuration file has what is in [`FileObserve`].
 
 use std::fs::File;
 use std::io::Write as _;
@@ -82,7 +82,29 @@ pub struct ObserveArgs {
     pub gdb_attach: Option<Address>,
 }
 
+/// What a configuration file says of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileObserve {
+    /// What is done when the guest crashes.
+    pub on_crash: Option<CrashAction>,
+    /// What the guest gets from a model-specific register that KVM does not know.
+    pub msr: Option<MsrPolicy>,
+    /// Where the interrupt controllers are.
+    pub irqchip: Option<Irqchip>,
+}
+
 impl ObserveArgs {
+    /// These options, and those of `file` where these say nothing.
+    #[must_use]
+    pub fn over(self, file: FileObserve) -> Self {
+        Self {
+            on_crash: self.on_crash.or(file.on_crash),
+            msr: self.msr.or(file.msr),
+            irqchip: self.irqchip.or(file.irqchip),
+            ..self
+        }
+    }
+
     /// What of it concerns the machine.
     #[must_use]
     pub fn machine(&self, image: &Path) -> Observe {

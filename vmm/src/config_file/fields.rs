@@ -2,11 +2,12 @@
 
 use std::num::NonZeroU64;
 
-use nerite_machine::config::{CardSpec, Mount};
+use nerite_machine::config::{CardSpec, Irqchip, Mount, MsrPolicy};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::affinity::Affinity;
+use crate::observe::{CrashAction, parse_irqchip, parse_msr};
 use crate::settings::{
     CpuCount, EnvSetting, FileCount, OutputSetting, SettingError, file_mapping, read_only_mount,
 };
@@ -73,6 +74,18 @@ pub(super) fn file_mappings<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
 
 pub(super) fn cpu_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuCount>, D::Error> {
     CpuCount::try_from(i64::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+pub(super) fn msr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MsrPolicy>, D::Error> {
+    parse_msr(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+pub(super) fn irqchip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Irqchip>, D::Error> {
+    parse_irqchip(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+pub(super) fn on_crash<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CrashAction>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 pub(super) fn affinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Affinity>, D::Error> {
