@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
 
 pub mod debugger;
+pub mod features;
 pub mod image;
 
 use std::io::Write as _;
