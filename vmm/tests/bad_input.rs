@@ -253,6 +253,19 @@ fn output_file_that_cannot_be_made() {
         .is_error(HOST, &["no/such/folder/out", "No such file"]);
 }
 
+/// A shell opens the descriptor, as a parent would a tap.
+#[test]
+fn a_descriptor_that_is_no_tap() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&image::exit(0)));
+    for (open, reason) in [("7</dev/null", "it is no tap"), ("7<&-", "it is not open")] {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$0\" \"$@\" {open}"), env!("CARGO_BIN_EXE_vmm")]);
+        let done = finish(command.args(["run", "--net", "fd=7", &image]).env("HOME", "/nonexistent"));
+        done.is_error(USAGE, &["descriptor 7", reason]);
+    }
+}
+
 #[test]
 fn malformed_configuration_file() {
     let folder = Folder::new();
