@@ -34,7 +34,9 @@ pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
                     "--link".to_owned(),
                     link.to_owned(),
                 ];
-                command.extend(EXERCISES.map(|exercise| format!("--exercise={exercise}")));
+                // Through the passt of Debian 12 a guest that speaks first is not heard.
+                let done = EXERCISES.iter().filter(|one| link != "user" || !one.starts_with("from-guest"));
+                command.extend(done.map(|exercise| format!("--exercise={exercise}")));
                 command.extend(is_foreign.then(|| "--foreign".to_owned()));
                 command.push("--".to_owned());
                 command.extend(vmm);
