@@ -141,6 +141,42 @@ trait Stream: Read + Write + AsFd + Send {}
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
 
+/// A debugger that has said everything already, and does not listen.
+#[cfg(any(test, feature = "exercise"))]
+struct Tape {
+    words: io::Cursor<Vec<u8>>,
+    /// Always readable, as the tape is.
+    ready: std::fs::File,
+}
+
+#[cfg(any(test, feature = "exercise"))]
+impl Read for Tape {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.words.read(bytes)
+    }
+}
+
+#[cfg(any(test, feature = "exercise"))]
+impl Write for Tape {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(any(test, feature = "exercise"))]
+impl AsFd for Tape {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+}
+
+#[cfg(any(test, feature = "exercise"))]
+impl Stream for Tape {}
+
 /// A debugger's connection. Waiting for it ends with an error when the server ends.
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
@@ -157,6 +193,14 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
+    /// A debugger that says this and then goes.
+    #[cfg(any(test, feature = "exercise"))]
+    pub(crate) fn that_says(words: Vec<u8>, end: OwnedFd) -> io::Result<Self> {
+        let ready = std::fs::File::open("/dev/null")?;
+        let stream = Box::new(Tape { words: io::Cursor::new(words), ready });
+        Ok(Self { stream, end: Arc::new(end), input: Vec::new(), output: Vec::new() })
+    }
+
     /// Whether a byte is there already.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()

@@ -1,18 +1,15 @@
 //! The machine as a debugger handles it: all vCPUs held, or let go on to what is to be stopped at.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc;
 
 use nerite_arch::SpecialRegs;
-use nerite_machine::debug::{self, DebugEvent, DebugEvents, DebugReason};
-use nerite_machine::{Handle, Held, RunState};
-use nerite_vcpu::{DebugPlan, DebugStop, Watchpoint};
+use nerite_machine::debug::{self, DebugEvent, DebugReason};
+use nerite_machine::{Held, RunState};
+use nerite_vcpu::{DebugPlan, DebugStop, Vcpu, Watchpoint};
 
+use crate::machine::Machine;
 use crate::registers::State;
-
-/// How long a vCPU may take to be held before it counts as waiting for the host.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a vCPU is to do when the guest goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +32,7 @@ pub(crate) enum Others {
 /// A machine and what the debugger has done to it.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    pub(crate) handle: Handle,
-    pub(crate) events: Arc<DebugEvents>,
+    pub(crate) machine: Box<dyn Machine>,
     /// Which vCPUs are held by us, each once.
     held: Vec<bool>,
     pub(crate) actions: Vec<Option<Action>>,
@@ -54,13 +50,11 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// The machine behind `handle`, if it can be debugged. `is_held`: all its vCPUs are, once each.
-    pub(crate) fn new(handle: Handle, is_held: bool) -> Option<Self> {
-        let events = handle.debug_events()?.clone();
-        let count = handle.vcpu_count();
-        Some(Self {
-            handle,
-            events,
+    /// This machine. `is_held`: all its vCPUs are, once each.
+    pub(crate) fn new(machine: Box<dyn Machine>, is_held: bool) -> Self {
+        let count = machine.count();
+        Self {
+            machine,
             held: vec![is_held; count],
             actions: vec![None; count],
             others: Others::GoOn,
@@ -70,7 +64,7 @@ impl Guest {
             pending: VecDeque::new(),
             has_said: false,
             cached: vec![None; count],
-        })
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -80,29 +74,19 @@ impl Guest {
     /// Holds all vCPUs. What they stopped at at the same time is kept for later.
     pub(crate) fn hold_all(&mut self) {
         for (index, held) in self.held.iter_mut().enumerate() {
-            if !std::mem::replace(held, true)
-                && let Ok(control) = self.handle.control(index)
-            {
-                control.hold();
+            if !std::mem::replace(held, true) {
+                self.machine.hold(index);
             }
         }
         for index in 0..self.count() {
-            if let Ok(control) = self.handle.control(index)
-                && control.wait_held(PATIENCE) == Held::Busy
-            {
+            if self.machine.wait_held(index) == Held::Busy {
                 log::warn!("vCPU {index} waits for the host and cannot be looked at now");
             }
         }
-        while let Some(event) = self.events.take() {
+        while let Some(event) = self.machine.take_event() {
             // It holds itself, too.
-            self.release_hold(event.vcpu);
+            self.machine.release(event.vcpu);
             self.keep(event);
-        }
-    }
-
-    fn release_hold(&self, vcpu: usize) {
-        if let Ok(control) = self.handle.control(vcpu) {
-            control.release();
         }
     }
 
@@ -118,12 +102,12 @@ impl Guest {
         if let Some(event) = self.pending.pop_front() {
             return Some(event);
         }
-        let event = self.events.take()?;
+        let event = self.machine.take_event()?;
         // It holds itself: that is our hold.
         if let Some(held) = self.held.get_mut(event.vcpu)
             && std::mem::replace(held, true)
         {
-            self.release_hold(event.vcpu);
+            self.machine.release(event.vcpu);
         }
         self.hold_all();
         Some(event)
@@ -136,8 +120,7 @@ impl Guest {
     /// Whether vCPUs that run are stepped.
     pub(crate) fn is_stepped(&self) -> bool {
         let addresses = self.addresses().len().saturating_add(self.watchpoints.len());
-        let registers = if self.handle.native_debug().hardware { nerite_vcpu::DEBUG_REGISTERS } else { 0 };
-        addresses > registers
+        addresses > self.machine.debug_registers()
     }
 
     fn addresses(&self) -> Vec<u64> {
@@ -174,26 +157,23 @@ impl Guest {
 
     /// Lets one vCPU go on.
     fn release(&mut self, index: usize, plan: DebugPlan) {
-        let (Ok(control), Some(held)) = (self.handle.control(index), self.held.get_mut(index)) else {
-            return;
-        };
+        let Some(held) = self.held.get_mut(index) else { return };
         if std::mem::replace(held, false) {
             // It is done before the vCPU goes on, also if that waits for the host now.
-            control.post(Box::new(move |vcpu, _| {
+            let job = move |vcpu: &mut dyn Vcpu, _| {
                 if let Err(error) = vcpu.set_debug_plan(&plan) {
                     log::error!("{error}");
                 }
-            }));
-            control.release();
+            };
+            self.machine.post(index, Box::new(job));
+            self.machine.release(index);
         }
     }
 
     /// Wakes vCPUs that are stepped, so that one which has got away is stepped again: an interrupt clears the trap flag.
     pub(crate) fn nudge(&self) {
         for index in 0..self.count() {
-            if let Ok(control) = self.handle.control(index) {
-                control.post(Box::new(|_, _| {}));
-            }
+            self.machine.post(index, Box::new(|_, _| {}));
         }
     }
 
@@ -205,23 +185,36 @@ impl Guest {
         self.watchpoints.clear();
         self.pending.clear();
         self.cached.fill(None);
-        self.events.set_attached(false);
+        self.machine.set_attached(false);
         for index in 0..self.count() {
             self.release(index, DebugPlan::default());
         }
     }
 
+    /// Has a question answered by a vCPU.
+    fn ask<T: Send + 'static>(
+        &self,
+        index: usize,
+        question: impl FnOnce(&mut dyn Vcpu, RunState) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let job = move |vcpu: &mut dyn Vcpu, held| {
+            // If it comes too late, nobody waits for it.
+            let _ = sender.send(question(vcpu, held));
+        };
+        self.machine.ask(index, Box::new(job))?;
+        receiver.try_recv().map_err(|error| error.to_string())?
+    }
+
     /// All registers of a held vCPU.
     pub(crate) fn state(&self, index: usize) -> Result<State, String> {
-        let state = self.handle.ask(index, |vcpu, _| {
-            let (regs, special) = (vcpu.regs()?, vcpu.special_regs()?);
-            Ok::<_, nerite_vcpu::Error>(State { regs, special, fpu: vcpu.fpu()? })
-        });
-        match state {
-            Ok(Ok(state)) => Ok(state),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
+        self.ask(index, |vcpu, _| {
+            let mut state = || {
+                let (regs, special) = (vcpu.regs()?, vcpu.special_regs()?);
+                Ok::<_, nerite_vcpu::Error>(State { regs, special, fpu: vcpu.fpu()? })
+            };
+            state().map_err(|error| error.to_string())
+        })
     }
 
     /// Sets the registers of a held vCPU, those that are others than now.
@@ -231,7 +224,7 @@ impl Guest {
         if let Some(cached) = self.cached.get_mut(index) {
             *cached = None;
         }
-        let set = self.handle.ask(index, move |vcpu, held| {
+        self.ask(index, move |vcpu, held| {
             if held != RunState::Paused {
                 return Err(
                     "an access of this vCPU is being answered: its registers cannot be set now".to_owned()
@@ -247,8 +240,7 @@ impl Guest {
                 if state.fpu != before.fpu { vcpu.set_fpu(&state.fpu) } else { Ok(()) }
             })();
             done.map_err(|error: nerite_vcpu::Error| error.to_string())
-        });
-        set.map_err(|error| error.to_string())?
+        })
     }
 
     /// The segments and control registers of a held vCPU, by which its memory is found.
@@ -256,8 +248,7 @@ impl Guest {
         if let Some(special) = self.cached.get(index).copied().flatten() {
             return Ok(special);
         }
-        let special = self.handle.ask(index, |vcpu, _| vcpu.special_regs());
-        let special = special.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let special = self.ask(index, |vcpu, _| vcpu.special_regs().map_err(|error| error.to_string()))?;
         if let Some(cached) = self.cached.get_mut(index) {
             *cached = Some(special);
         }
@@ -266,11 +257,11 @@ impl Guest {
 
     pub(crate) fn read(&mut self, index: usize, address: u64, data: &mut [u8]) -> usize {
         let Ok(special) = self.special(index) else { return 0 };
-        debug::read_virtual(self.handle.ram(), &special, address, data)
+        debug::read_virtual(self.machine.ram(), &special, address, data)
     }
 
     pub(crate) fn write(&mut self, index: usize, address: u64, data: &[u8]) -> usize {
         let Ok(special) = self.special(index) else { return 0 };
-        debug::write_virtual(self.handle.ram(), &special, address, data)
+        debug::write_virtual(self.machine.ram(), &special, address, data)
     }
 }

@@ -32,7 +32,10 @@
 )]
 
 mod connection;
+#[cfg(any(test, feature = "exercise"))]
+pub mod exercise;
 mod guest;
+mod machine;
 mod monitor;
 mod registers;
 mod session;
@@ -53,6 +56,7 @@ pub use registers::{State, X86_64};
 
 use connection::Listener;
 use guest::Guest;
+use machine::Real;
 use session::Ended;
 
 /// Why there is no GDB server.
@@ -107,12 +111,14 @@ impl Server {
     /// # Errors
     /// If the machine cannot be debugged, or the host has no thread or descriptor left.
     pub fn start(self, handle: Handle, start: Debug) -> Result<Serving, ServerError> {
-        let mut guest = Guest::new(handle, start == Debug::Held).ok_or(ServerError::NotDebuggable)?;
+        let events = handle.debug_events().ok_or(ServerError::NotDebuggable)?.clone();
+        let machine = Real { handle: handle.clone(), events };
+        let mut guest = Guest::new(Box::new(machine), start == Debug::Held);
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
         let end = Arc::new(end);
         let thread = thread::Builder::new().name("gdb".to_owned()).spawn({
             let end = end.clone();
-            move || match guest.handle.confine_thread(ThreadKind::Control) {
+            move || match handle.confine_thread(ThreadKind::Control) {
                 Ok(()) => self.serve(&mut guest, &end),
                 Err(error) => log::error!("the GDB server ends: {error}"),
             }

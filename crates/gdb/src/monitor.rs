@@ -38,14 +38,14 @@ fn number(text: &str) -> Option<u64> {
 
 fn stats(guest: &Guest) -> String {
     let mut total = Statistics::default();
-    guest.handle.statistics().iter().flatten().for_each(|vcpu| total.merge(vcpu));
+    guest.machine.statistics().iter().flatten().for_each(|vcpu| total.merge(vcpu));
     let mut text = format!("{}\n", total.exits);
     let (calls, _) = hypercalls(&total);
     for (name, count) in calls {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<20} {count:>10}");
     }
-    if let Some(touched) = guest.handle.ram().touched() {
+    if let Some(touched) = guest.machine.ram().touched() {
         let _ = writeln!(text, "memory touched: {} KiB", touched >> 10);
     }
     text
@@ -53,7 +53,7 @@ fn stats(guest: &Guest) -> String {
 
 fn exits(guest: &Guest) -> String {
     let mut text = String::new();
-    for (index, vcpu) in guest.handle.statistics().iter().enumerate() {
+    for (index, vcpu) in guest.machine.statistics().iter().enumerate() {
         let Some(vcpu) = vcpu else {
             let _ = writeln!(text, "vCPU {index}: cannot be asked");
             continue;
@@ -71,7 +71,7 @@ fn page_table(guest: &mut Guest, address: u64) -> String {
     let mut text = String::new();
     for index in 0..guest.count() {
         let translation =
-            guest.special(index).and_then(|special| debug::translate(guest.handle.ram(), &special, address));
+            guest.special(index).and_then(|special| debug::translate(guest.machine.ram(), &special, address));
         let _ = match translation {
             Ok(found) => {
                 let right = |has: bool, name| if has { name } else { '-' };

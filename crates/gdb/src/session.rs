@@ -33,7 +33,7 @@ pub(crate) enum Ended {
 
 /// Serves a debugger until it goes, or the guest ends. The guest goes on after it, with nothing to stop at.
 pub(crate) fn serve(guest: &mut Guest, connection: Connection) -> Ended {
-    guest.events.set_attached(true);
+    guest.machine.set_attached(true);
     guest.hold_all();
     let ended = match GdbStub::new(connection).run_blocking::<Loop>(guest) {
         Ok(DisconnectReason::Kill) => Ended::Kill,
@@ -41,11 +41,11 @@ pub(crate) fn serve(guest: &mut Guest, connection: Connection) -> Ended {
         Ok(DisconnectReason::Disconnect) => Ended::Detached,
         Err(error) => {
             log::info!("the debugger's session ended: {error}");
-            if guest.handle.is_ending() { Ended::Over } else { Ended::Detached }
+            if guest.machine.is_ending() { Ended::Over } else { Ended::Detached }
         }
     };
     if ended == Ended::Kill {
-        guest.handle.stop();
+        guest.machine.stop();
     }
     guest.let_go();
     ended
@@ -69,8 +69,8 @@ impl BlockingEventLoop for Loop {
             if let Some(event) = guest.take_event() {
                 return Ok(Event::TargetStopped(reason(guest, &event)));
             }
-            if guest.handle.is_ending() {
-                return Ok(Event::TargetStopped(match guest.handle.exit_code() {
+            if guest.machine.is_ending() {
+                return Ok(Event::TargetStopped(match guest.machine.exit_code() {
                     Some(code) => Stop::Exited(code.to_le_bytes().first().copied().unwrap_or_default()),
                     None => Stop::Terminated(Signal::SIGKILL),
                 }));
@@ -106,11 +106,8 @@ enum Ready {
 
 fn wait(guest: &Guest, connection: &Connection, timeout: Option<Duration>) -> io::Result<Ready> {
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    let mut polled = [
-        PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(guest.events.fd(), PollFlags::IN),
-        PollFd::from_borrowed_fd(guest.handle.end_event(), PollFlags::IN),
-    ];
+    let [events, end] = guest.machine.fds();
+    let mut polled = [connection.fd(), events, end].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     match poll(&mut polled, timeout.as_ref()) {
         Err(Errno::INTR) => return Ok(Ready::Guest),
         other => other?,

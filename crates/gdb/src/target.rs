@@ -113,7 +113,7 @@ impl MultiThreadBase for Guest {
 impl ThreadExtraInfo for Guest {
     fn thread_extra_info(&self, tid: Tid, buffer: &mut [u8]) -> Result<usize, Never> {
         let vcpu = vcpu(tid);
-        let state = self.handle.states().get(vcpu).map_or("gone", |state| state.name());
+        let state = self.machine.states().get(vcpu).map_or("gone", |state| state.name());
         let text = format!("vCPU {vcpu}, {state}");
         let length = text.len().min(buffer.len());
         for (to, from) in buffer.iter_mut().zip(text.bytes()) {
@@ -264,7 +264,7 @@ impl HwWatchpoint for Guest {
 
 impl SectionOffsets for Guest {
     fn get_section_offsets(&mut self) -> Result<Offsets<u64>, Never> {
-        let offset = self.handle.kernel_offset();
+        let offset = self.machine.kernel_offset();
         Ok(Offsets::Sections { text: offset, data: offset, bss: None })
     }
 }
