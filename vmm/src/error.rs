@@ -98,11 +98,11 @@ impl Error {
 }
 
 /// The image's path and a colon, if the image is part of what is wrong and the error does not name it: another image
-/// might fit into the memory, while no image runs without KVM.
+/// might fit into the memory, while no image runs without KVM, or makes a tap of a descriptor.
 fn about(image: &Path, error: &nerite_machine::Error) -> String {
     let path = image.display().to_string();
-    let named = error.kind() == ErrorKind::Host || error.to_string().contains(&path);
-    if named { String::new() } else { format!("{path}: ") }
+    let is_host = error.kind() == ErrorKind::Host || matches!(error, nerite_machine::Error::Net(_));
+    if is_host || error.to_string().contains(&path) { String::new() } else { format!("{path}: ") }
 }
 
 /// An error and its causes in one line of plain text.

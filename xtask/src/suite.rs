@@ -106,6 +106,7 @@ impl Net {
             Link::Tap => "tap",
             Link::Vhost => "vhost",
             Link::User => "user",
+            Link::Fd => "fd",
         };
         let mut command: Vec<String> = vec![myself.into(), "net-peer".into(), "--link".into(), link.into()];
         command.push(format!("--options={}", self.options));

@@ -20,7 +20,7 @@ pub enum Error {
         advice: &'static str,
     },
     /// A descriptor is no tap that can be used.
-    #[error("descriptor {fd} is not a tap that a card can use: {reason}")]
+    #[error("--net fd={fd}: this descriptor is not a tap that a card can use: {reason}")]
     Descriptor {
         /// Its number.
         fd: i32,

@@ -7,6 +7,7 @@ mod figure;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nerite_virtio_net::Side;
 use rustix::process::Signal;
 
 pub(crate) use exercises::Exercise;
@@ -45,6 +47,8 @@ pub(crate) enum Link {
     Vhost,
     /// User mode, as an ordinary user.
     User,
+    /// A tap that is opened here and passed on.
+    Fd,
 }
 
 /// `xtask net-peer`.
@@ -72,9 +76,10 @@ pub(crate) struct Args {
 pub(crate) const PLACE: &str = "NET";
 
 impl Link {
-    /// What `--net` is given.
-    fn spec(self, options: &str) -> String {
+    /// What `--net` is given. `passed` is the descriptor that is passed on, if one is.
+    fn spec(self, options: &str, passed: Option<&OwnedFd>) -> String {
         let mut spec = match self {
+            Self::Fd => format!("fd={}", passed.map_or(-1, AsRawFd::as_raw_fd)),
             Self::Tap => format!("tap={TAP}"),
             Self::Vhost => format!("tap={TAP},vhost=on"),
             Self::User => {
@@ -93,7 +98,7 @@ impl Link {
     /// What `vmm ctl` calls the card.
     fn name(self) -> &'static str {
         match self {
-            Self::Tap | Self::Vhost => TAP,
+            Self::Tap | Self::Vhost | Self::Fd => TAP,
             Self::User => "user",
         }
     }
@@ -101,7 +106,7 @@ impl Link {
     /// Where the guest's port is reached.
     fn address(self, port: u16) -> SocketAddr {
         match self {
-            Self::Tap | Self::Vhost => (IpAddr::V4(GUEST), port).into(),
+            Self::Tap | Self::Vhost | Self::Fd => (IpAddr::V4(GUEST), port).into(),
             Self::User => (IpAddr::V4(Ipv4Addr::LOCALHOST), port + FORWARDED).into(),
         }
     }
@@ -126,7 +131,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     if args.foreign {
         be_silent()?;
     }
-    let spec = args.link.spec(&args.options);
+    let passed = (args.link == Link::Fd).then(open_tap).transpose()?;
+    let spec = args.link.spec(&args.options, passed.as_ref());
     let words: Vec<_> = args.command.iter().map(|word| if word == PLACE { &spec } else { word }).collect();
     let (program, rest) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
@@ -135,6 +141,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         command.uid(USER).gid(USER).current_dir("/tmp");
     }
     let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
+    // From here on the tap is `vmm`'s alone.
+    drop(passed);
     let stdout = child.stdout.take().context("no standard output")?;
     let (sender, lines) = channel();
     thread::spawn(move || {
@@ -150,8 +158,9 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let mut peer = Peer { link: args.link, child, lines, is_foreign: args.foreign, vmm, control };
     let done = peer.run(&args.exercises);
     if done.is_err() {
-        // The report is of the failure; what the guest said is above.
-        let _ = peer.child.kill();
+        peer.look_around();
+        // The report is of the failure; what the guest said is above. Ended in this way, `vmm --stats` still says what it counted.
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&peer.child), Signal::TERM);
     }
     let status = peer.end();
     done?;
@@ -260,6 +269,23 @@ impl Peer {
         bail!("the guest does not answer {what:?}")
     }
 
+    /// After a failure: tells what tells a guest that has stopped from a connection that has, and from a frame that was lost.
+    fn look_around(&self) {
+        let port = self.link.address(TCP_PORTS[0]);
+        let again = TcpStream::connect_timeout(&port, Duration::from_secs(2));
+        say(&format!("host: another connection: {:?}", again.map(drop)));
+        let ping = Command::new("ping").args(["-c", "1", "-W", "2", &GUEST.to_string()]).output();
+        say(&format!("host: an answer to a ping: {:?}", ping.map(|ping| ping.status.success())));
+        for what in ["rx_packets", "rx_dropped", "tx_packets", "tx_dropped"] {
+            let count = std::fs::read_to_string(format!("/sys/class/net/{TAP}/statistics/{what}"));
+            say(&format!("host: {what} of the tap: {}", count.unwrap_or_default().trim()));
+        }
+        // TIME-WAIT, of which there are many, tells nothing.
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        sockets.lines().filter(|line| line.split_whitespace().nth(3) != Some("06")).for_each(say);
+        std::fs::read_to_string("/proc/net/arp").unwrap_or_default().lines().for_each(say);
+    }
+
     /// The status of `vmm`, which has to end by itself.
     fn end(mut self) -> Result<i32> {
         let deadline = Instant::now() + PATIENCE;
@@ -276,6 +302,15 @@ impl Peer {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Opens the tap. Programs that are started inherit the descriptor.
+fn open_tap() -> Result<OwnedFd> {
+    let connection = nerite_net::open(&format!("tap={TAP}").parse()?)?;
+    let Side::Backends(queues) = connection.side else { bail!("a tap without a queue") };
+    let queue = queues.first().context("a tap without a queue")?;
+    // The copy is not closed on exec.
+    Ok(rustix::io::dup(queue.fd())?)
 }
 
 /// Gives the tap, once `vmm` has made it, the address of the guest's gateway.
