@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use common::{Folder, code, finish, has_kvm, image, skip, wait, wait_until};
@@ -239,4 +241,39 @@ fn four_vcpus_are_four_threads() {
         "[Switching to thread 4",
         "= 3",
     ]);
+}
+
+/// By the two ways to name a port. The sandbox is on, as always: a socket of its kind has to work there, too.
+#[test]
+fn a_debugger_over_tcp() {
+    if !has_kvm() {
+        return;
+    }
+    for by_environment in [false, true] {
+        let folder = Folder::new();
+        let image = folder.file("image", image::elf(&COUNT));
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let option = format!("--gdb={port}");
+        let words = if by_environment { vec!["run", &image] } else { vec!["run", &option, &image] };
+        let mut command = folder.vmm(&words);
+        if by_environment {
+            command.env("HERMIT_GDB_PORT", port.to_string());
+        }
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut debugger = None;
+        wait_until("the port", || {
+            debugger = TcpStream::connect(("127.0.0.1", port)).ok();
+            debugger.is_some()
+        });
+        let mut debugger = debugger.unwrap();
+        debugger.write_all(b"$?#3f").unwrap();
+        let mut answer = [0; 4];
+        debugger.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+$T0", "what it stopped for");
+        debugger.write_all(b"+$D#44").unwrap();
+        let output = wait(child);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(code(output.status), 10, "{text}");
+        assert!(text.contains(&format!("GDB can connect to 127.0.0.1:{port}")), "{text}");
+    }
 }

@@ -63,7 +63,8 @@ impl FromStr for Address {
 /// What waits for a debugger.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    Tcp(TcpListener),
+    /// With its address, which a confined process cannot ask for.
+    Tcp(TcpListener, SocketAddr),
     /// With its path, and the folder it is in, for the time when paths lead nowhere any more.
     Unix(UnixListener, PathBuf, OwnedFd),
 }
@@ -72,7 +73,11 @@ impl Listener {
     /// Listens. To be called while the process has one thread: the file mode creation mask is changed for a moment.
     pub(crate) fn bind(address: &Address) -> io::Result<Self> {
         match address {
-            Address::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address)?)),
+            Address::Tcp(address) => {
+                let listener = TcpListener::bind(address)?;
+                let address = listener.local_addr()?;
+                Ok(Self::Tcp(listener, address))
+            }
             Address::Unix(path) => {
                 use rustix::fs::{Mode, OFlags};
                 let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
@@ -90,21 +95,21 @@ impl Listener {
     /// The folder of the socket, if it has one.
     pub(crate) fn folder(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(..) => None,
             Self::Unix(_, _, folder) => Some(folder.as_fd()),
         }
     }
 
     pub(crate) fn address(&self) -> String {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| String::new(), |at| at.to_string()),
+            Self::Tcp(_, address) => address.to_string(),
             Self::Unix(_, path, _) => path.display().to_string(),
         }
     }
 
     pub(crate) fn accept(&self, end: Arc<OwnedFd>) -> io::Result<Connection> {
         let stream: Box<dyn Stream> = match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, _) => {
                 let (stream, _) = listener.accept()?;
                 stream.set_nodelay(true)?;
                 Box::new(stream)
@@ -118,7 +123,7 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Tcp(listener) => listener.as_fd(),
+            Self::Tcp(listener, _) => listener.as_fd(),
             Self::Unix(listener, ..) => listener.as_fd(),
         }
     }
