@@ -116,7 +116,7 @@ impl Listener {
             }
             Self::Unix(listener, ..) => Box::new(listener.accept()?.0),
         };
-        Ok(Connection { stream, end, input: Vec::new(), output: Vec::new() })
+        Ok(Connection::new(stream, end))
     }
 }
 
@@ -140,47 +140,11 @@ impl Drop for Listener {
     }
 }
 
-/// A stream of either kind.
-trait Stream: Read + Write + AsFd + Send {}
+/// A stream of any kind.
+pub(crate) trait Stream: Read + Write + AsFd + Send {}
 
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
-
-/// A debugger that has said everything already, and does not listen.
-#[cfg(any(test, feature = "exercise"))]
-struct Tape {
-    words: io::Cursor<Vec<u8>>,
-    /// Always readable, as the tape is.
-    ready: std::fs::File,
-}
-
-#[cfg(any(test, feature = "exercise"))]
-impl Read for Tape {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.words.read(bytes)
-    }
-}
-
-#[cfg(any(test, feature = "exercise"))]
-impl Write for Tape {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(any(test, feature = "exercise"))]
-impl AsFd for Tape {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ready.as_fd()
-    }
-}
-
-#[cfg(any(test, feature = "exercise"))]
-impl Stream for Tape {}
 
 /// A debugger's connection. Waiting for it ends with an error when the server ends.
 pub(crate) struct Connection {
@@ -198,12 +162,9 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// A debugger that says this and then goes.
-    #[cfg(any(test, feature = "exercise"))]
-    pub(crate) fn that_says(words: Vec<u8>, end: OwnedFd) -> io::Result<Self> {
-        let ready = std::fs::File::open("/dev/null")?;
-        let stream = Box::new(Tape { words: io::Cursor::new(words), ready });
-        Ok(Self { stream, end: Arc::new(end), input: Vec::new(), output: Vec::new() })
+    /// A connection over `stream`, until `end` is readable.
+    pub(crate) fn new(stream: Box<dyn Stream>, end: Arc<OwnedFd>) -> Self {
+        Self { stream, end, input: Vec::new(), output: Vec::new() }
     }
 
     /// Whether a byte is there already.

@@ -9,19 +9,20 @@
 )]
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nerite_arch::{Fpu, Regs, SpecialRegs};
+use nerite_arch::SpecialRegs;
 use nerite_machine::debug::{DebugEvent, DebugReason};
 use nerite_machine::{Held, RunState};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{
-    DebugPlan, DebugStop, Entry, Error, Exit, Job, Kick, Kicker, Statistics, Vcpu, Watchpoint,
-};
+use nerite_vcpu::scripted::Scripted;
+use nerite_vcpu::{DebugPlan, DebugStop, Entry, Error, Exit, Job, Layer, Statistics};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Stream};
 use crate::guest::Guest;
 use crate::machine::Machine;
 use crate::session;
@@ -34,89 +35,83 @@ const TABLES: u64 = 0xe000;
 const CR0_PG_PE: u64 = 1 << 31 | 1;
 const EFER_LMA_LME: u64 = 1 << 10 | 1 << 8;
 
+/// A debugger that has said everything already, and does not listen.
+struct Tape {
+    words: Cursor<Vec<u8>>,
+    /// Always readable, as the tape is.
+    ready: File,
+}
+
+impl Read for Tape {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.words.read(bytes)
+    }
+}
+
+impl Write for Tape {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Tape {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ready.as_fd()
+    }
+}
+
+impl Stream for Tape {}
+
 /// A vCPU without a processor: it is at once at whatever it is to stop at.
 #[derive(Debug, Default)]
 struct Stage {
-    index: u32,
-    regs: Regs,
-    special: SpecialRegs,
-    fpu: Fpu,
+    registers: Scripted,
     plan: DebugPlan,
     /// How many hold it.
     holds: u32,
-}
-
-struct Nobody;
-
-impl Kick for Nobody {
-    fn kick(&self) {}
 }
 
 impl Stage {
     /// Goes on to the next stop, and says what that is.
     fn next_stop(&mut self) -> Option<DebugStop> {
         if self.plan.step {
-            self.regs.rip = self.regs.rip.wrapping_add(1);
+            let regs = &mut self.registers.regs;
+            regs.rip = regs.rip.wrapping_add(1);
             return Some(DebugStop::Step);
         }
         if let Some(address) = self.plan.breakpoints.first() {
-            self.regs.rip = *address;
+            self.registers.regs.rip = *address;
             return Some(DebugStop::Breakpoint);
         }
-        self.plan.watchpoints.first().copied().map(|point: Watchpoint| DebugStop::Watch(point))
+        self.plan.watchpoints.first().copied().map(DebugStop::Watch)
     }
 }
 
-impl Vcpu for Stage {
-    fn index(&self) -> u32 {
-        self.index
+impl Layer for Stage {
+    type Inner = Scripted;
+
+    fn inner(&self) -> &Scripted {
+        &self.registers
     }
 
-    fn run(&mut self, _: Entry) -> Result<Exit, Error> {
+    fn inner_mut(&mut self) -> &mut Scripted {
+        &mut self.registers
+    }
+
+    fn run_layer(&mut self, _: Entry) -> Result<Exit, Error> {
         panic!("a debugger runs no vCPU itself")
     }
 
-    fn complete(&mut self, _: Entry) -> Result<Option<Exit>, Error> {
+    fn complete_layer(&mut self, _: Entry) -> Result<Option<Exit>, Error> {
         panic!("a debugger completes no access itself")
     }
 
-    fn regs(&mut self) -> Result<Regs, Error> {
-        Ok(self.regs)
-    }
-
-    fn set_regs(&mut self, regs: &Regs) -> Result<(), Error> {
-        self.regs = *regs;
-        Ok(())
-    }
-
-    fn special_regs(&mut self) -> Result<SpecialRegs, Error> {
-        Ok(self.special)
-    }
-
-    fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
-        self.special = *regs;
-        Ok(())
-    }
-
-    fn kicker(&self) -> Kicker {
-        Kicker::new(Arc::new(Nobody))
-    }
-
-    fn take_kick(&mut self) -> bool {
-        false
-    }
-
-    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
+    fn set_plan_layer(&mut self, plan: &DebugPlan) -> Result<(), Error> {
         self.plan = plan.clone();
-        Ok(())
-    }
-
-    fn fpu(&mut self) -> Result<Fpu, Error> {
-        Ok(self.fpu.clone())
-    }
-
-    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
-        self.fpu = fpu.clone();
         Ok(())
     }
 }
@@ -272,14 +267,21 @@ impl MadeUp {
         ram.write_obj(TABLES + 0x1000, &0x83_u64).expect("RAM");
         let special =
             SpecialRegs { cr0: CR0_PG_PE, cr3: TABLES, efer: EFER_LMA_LME, ..SpecialRegs::default() };
-        let vcpus = (0..VCPUS).map(|index| Stage { index, special, ..Stage::default() }).collect();
+        let vcpus = (0..VCPUS).map(|_| {
+            let mut stage = Stage::default();
+            stage.registers.special_regs = special;
+            stage
+        });
+        let vcpus = vcpus.collect();
         let state = State { vcpus, ..State::default() };
         Self { ram: Arc::new(ram), state: Arc::new(Mutex::new(state)), quiet: Arc::new(quiet()) }
     }
 
     fn serve(&self, bytes: &[u8]) {
         let mut guest = Guest::new(Box::new(self.clone()), false);
-        let connection = Connection::that_says(wire(bytes), quiet()).expect("/dev/null");
+        let ready = File::open("/dev/null").expect("/dev/null");
+        let tape = Tape { words: Cursor::new(wire(bytes)), ready };
+        let connection = Connection::new(Box::new(tape), self.quiet.clone());
         session::serve(&mut guest, connection);
         let state = self.lock();
         assert!(!state.attached && state.events.is_empty(), "{state:?}");
@@ -324,7 +326,7 @@ mod tests {
         let mut bytes = [0; 2];
         machine.ram.read(0x100, &mut bytes).unwrap();
         assert_eq!(bytes, [0x90, 0xc3]);
-        let rips: Vec<u64> = machine.lock().vcpus.iter().map(|vcpu| vcpu.regs.rip).collect();
+        let rips: Vec<u64> = machine.lock().vcpus.iter().map(|vcpu| vcpu.registers.regs.rip).collect();
         assert_eq!(rips, [0x101, 1]);
         assert!(!machine.lock().ending);
         machine.serve(b"k");

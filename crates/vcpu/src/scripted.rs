@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 
 use crate::{Entry, Error, Exit, Kick, Kicker, Vcpu};
 
@@ -20,6 +20,8 @@ pub struct Scripted {
     pub regs: Regs,
     /// The special registers it reports.
     pub special_regs: SpecialRegs,
+    /// The registers of x87, SSE and AVX it reports.
+    pub fpu: Fpu,
     kicked: Arc<Flag>,
 }
 
@@ -72,6 +74,15 @@ impl Vcpu for Scripted {
 
     fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
         self.special_regs = *regs;
+        Ok(())
+    }
+
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        Ok(self.fpu.clone())
+    }
+
+    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
+        self.fpu = fpu.clone();
         Ok(())
     }
 
