@@ -57,8 +57,11 @@ impl KickTimer {
         self.set_time(first.max(Duration::from_nanos(1)), interval)
     }
 
-    /// Switches it off, until it is set again.
-    pub(crate) fn stop(&self) -> io::Result<()> {
+    /// Switches it off, until it is set again. A signal handler may call it, too.
+    ///
+    /// # Errors
+    /// If the host refuses.
+    pub fn stop(&self) -> io::Result<()> {
         self.set_time(Duration::ZERO, Duration::ZERO)
     }
 

@@ -41,13 +41,14 @@ impl Interrupter {
     ///
     /// It takes no lock, allocates nothing and calls only what a signal handler may (signal-safety(7)). It may change `errno`.
     pub fn interrupt(&self) {
-        self.stopping.store(true, Ordering::Release);
+        let is_over = self.stopping.swap(true, Ordering::AcqRel);
         self.console.stop();
         // Refused only when its counter is full, and then it is readable.
         let _ = rustix::io::write(&*self.stop_event, &1_u64.to_ne_bytes());
         self.kicker.kick();
-        // A signal can come just before a call that waits: then another one ends the call.
-        if let Some(timer) = self.timer.get() {
+        // A signal can come just before a call that waits: then another one ends the call. But nobody is to be kicked for ever
+        // after the machine's end.
+        if !is_over && let Some(timer) = self.timer.get() {
             let _ = timer.set(KICK_AGAIN, KICK_AGAIN);
         }
     }

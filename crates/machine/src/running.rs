@@ -90,6 +90,10 @@ pub struct Remains {
 
 impl Drop for Remains {
     fn drop(&mut self) {
+        // An interrupter may keep it for as long as the process lives. There is no later time at which a failure would matter.
+        if let Some(timer) = self.running.timer.get() {
+            let _ = timer.stop();
+        }
         for thread in self.running.threads.drain(..) {
             // A panic was printed when it happened, and has been told as an error.
             let _ = thread.join();
