@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::image::{self, Elf};
-use common::{Folder, code, finish, has_kvm, wait, wait_until};
+use common::{Folder, code, finish, has_kvm, hear_signals, wait, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Runs a guest of this code.
@@ -28,7 +28,7 @@ fn start(folder: &Folder, change: impl FnOnce(&mut Command), rest: &[u8]) -> Chi
     let mut command = folder.vmm(&["run"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     change(&mut command);
-    let mut child = command.arg(image).spawn().unwrap();
+    let mut child = hear_signals(command.arg(image)).spawn().unwrap();
     let mut line = [0; 3];
     child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
     assert_eq!(&line, b"up\n");

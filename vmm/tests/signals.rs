@@ -1,5 +1,7 @@
 //! The first signal is told, the second one ends the process: seen on a process that does nothing but listen.
 
+mod common;
+
 use std::io::Read as _;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -14,12 +16,9 @@ const LISTENER: &str = "NERITE_TEST_LISTENER";
 
 /// Starts this test program again as the process that listens, and waits until it does.
 fn listener() -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "listen", "--nocapture"])
-        .env(LISTENER, "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "listen", "--nocapture"]).env(LISTENER, "1").stdout(Stdio::piped());
+    let mut child = common::hear_signals(&mut command).spawn().unwrap();
     read_until(&mut child, "listening;");
     child
 }

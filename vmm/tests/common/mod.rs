@@ -7,6 +7,7 @@ pub mod features;
 pub mod image;
 
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -48,6 +49,21 @@ impl Folder {
     pub fn run(&self, words: &[&str]) -> Done {
         finish(&mut self.vmm(words))
     }
+}
+
+/// Has what `command` starts hear the signals that end a program. `vmm` leaves a signal ignored that was ignored when it started, and
+/// shells start what runs in the background in that way, tests too.
+pub fn hear_signals(command: &mut Command) -> &mut Command {
+    let listen = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: it takes no lock and no memory, as what runs between fork and exec must (signal-safety(7) lists it), and
+            // installs no code of ours.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: `listen` does only what may be done between fork and exec, see there.
+    unsafe { command.pre_exec(listen) }
 }
 
 /// How a run of `vmm` ended.

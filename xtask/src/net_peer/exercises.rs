@@ -155,8 +155,19 @@ fn ping(size: usize) -> Result<Option<Figure>> {
     Ok(None)
 }
 
+/// In user mode it is not the guest that takes a connection at first, and one that it refuses ends later. So it gets the time that its
+/// sockets need after another connection.
+const PAUSE: Duration = Duration::from_millis(200);
+
 impl Link {
     fn connect(self, port: u16) -> Result<TcpStream> {
+        if self == Self::User {
+            thread::sleep(PAUSE);
+        }
+        self.connect_now(port)
+    }
+
+    fn connect_now(self, port: u16) -> Result<TcpStream> {
         let address = self.address(port);
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -198,6 +209,11 @@ impl Link {
         ensure!(back == expected, "other bytes came back");
         Ok(Some(rate("tcp there and back", bytes, started)))
     }
+}
+
+fn is_reset(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
 }
 
 impl Peer {
@@ -283,14 +299,23 @@ impl Peer {
     fn connections(&self, count: usize) -> Result<Option<Figure>> {
         let started = Instant::now();
         for number in 0..count {
-            self.ask(number).with_context(|| format!("connection {number}"))?;
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                match self.ask(number) {
+                    // Refused, in user mode.
+                    Err(error) if self.link == Link::User && is_reset(&error) && Instant::now() < deadline => {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                    other => break other.with_context(|| format!("connection {number}"))?,
+                }
+            }
         }
         Ok(Some(each("connection", count, started)))
     }
 
     /// One connection with one request.
     fn ask(&self, number: usize) -> Result<()> {
-        let mut stream = self.link.connect(ECHO)?;
+        let mut stream = self.link.connect_now(ECHO)?;
         let request = format!("request {number}");
         stream.write_all(request.as_bytes())?;
         // Not every server answers to what is half closed.

@@ -216,8 +216,8 @@ impl Peer {
         }
     }
 
-    /// Waits until the guest has said something and then nothing more for a while: Hermit 0.13.2 panics if there is a frame before
-    /// its network stack is ready.
+    /// Waits until the guest has said something and then nothing more for a while: Hermit 0.13.2 takes frames only when its network
+    /// stack is ready.
     fn wait_for_silence(&self) {
         let quiet = Duration::from_millis(1_500);
         if self.lines.recv_timeout(PATIENCE).is_ok() {
