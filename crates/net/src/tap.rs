@@ -11,7 +11,8 @@ use nerite_virtio::Segment;
 use nerite_virtio_net::{Backend, HEADER, feature};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::{Error, ioctl, thread, vectors};
+use crate::thread::Courtesy;
+use crate::{Error, ioctl, vectors};
 
 /// What the reader of a tap can do by itself (`TUN_F_*` of `linux/if_tun.h`).
 const OFFLOAD_CSUM: u32 = 1;
@@ -24,6 +25,7 @@ pub struct Tap {
     fd: OwnedFd,
     multi_queue: bool,
     enabled: bool,
+    courtesy: Courtesy,
 }
 
 /// The queues of a tap that were opened, and what it is.
@@ -74,7 +76,7 @@ impl Tap {
         let cloexec = rustix::io::FdFlags::CLOEXEC;
         rustix::io::fcntl_setfd(&fd_owned, cloexec).map_err(host("closing a tap on exec"))?;
         let multi_queue = flags & ioctl::MULTI_QUEUE != 0;
-        let tap = Self { fd: fd_owned, multi_queue, enabled: true };
+        let tap = Self { fd: fd_owned, multi_queue, enabled: true, courtesy: Courtesy::default() };
         tap.set_header()?;
         let mtu = settle_mtu(&any_socket()?, &name, mtu)?;
         Ok(Opened { queues: vec![tap], name, mtu })
@@ -153,7 +155,7 @@ fn open_queue(name: &str, several: bool) -> Result<Tap, Error> {
         };
         Error::Tap { name: name.to_owned(), source, advice }
     })?;
-    let tap = Tap { fd, multi_queue, enabled: true };
+    let tap = Tap { fd, multi_queue, enabled: true, courtesy: Courtesy::default() };
     tap.set_header()?;
     Ok(tap)
 }
@@ -181,8 +183,8 @@ impl Backend for Tap {
         self.fd.as_fd()
     }
 
-    fn on_thread(&self) {
-        thread::do_not_preempt();
+    fn set_stream(&mut self, is_stream: bool) {
+        self.courtesy.set(is_stream);
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
@@ -232,7 +234,8 @@ mod tests {
         for _ in 0..3 {
             host.send(&[7; 100]).unwrap();
         }
-        let mut tap = Tap { fd: tap.into(), multi_queue: false, enabled: true };
+        let mut tap =
+            Tap { fd: tap.into(), multi_queue: false, enabled: true, courtesy: Courtesy::default() };
         tap.discard();
         let none = rustix::io::read(&tap.fd, &mut [0; 1]);
         assert_eq!(none, Err(rustix::io::Errno::AGAIN));

@@ -3,26 +3,44 @@
 use std::fs;
 use std::io;
 
-/// This thread does not push others off their processor when it wakes up (`SCHED_BATCH`, sched(7)). With a processor to spare nothing
-/// changes. Where there is none, it is mostly the guest that would be stopped: right after the first of many frames, which then
-/// go one by one, with a notification, a system call and an acknowledgement each.
-pub(crate) fn do_not_preempt() {
-    // 0 is this thread.
-    if let Err(error) = set_policy(0, libc::SCHED_BATCH) {
-        log::debug!("a network card's thread is scheduled as others: {error}");
+/// Whether this thread pushes others off their processor when it wakes up. While the driver sends a stream, it does not (`SCHED_BATCH`,
+/// sched(7)).
+///
+/// With a processor to spare this changes nothing. Where there is none, it is mostly the guest that would be stopped: right after the
+/// first of many frames, which then go one by one, with a notification, a system call and an acknowledgement each. But what is
+/// no stream is sent at once, or whoever waits for an answer waits for the guest's time on the processor to run out.
+#[derive(Debug, Default)]
+pub(crate) struct Courtesy {
+    is_batch: bool,
+}
+
+impl Courtesy {
+    /// Lets others be, or no longer. Only a thread with the ordinary policy changes it: any other was somebody's choice.
+    pub(crate) fn set(&mut self, on: bool) {
+        if on == self.is_batch || on && policy() != libc::SCHED_OTHER {
+            return;
+        }
+        // 0 is this thread.
+        match set_policy(0, if on { libc::SCHED_BATCH } else { libc::SCHED_OTHER }) {
+            Ok(()) => self.is_batch = on,
+            Err(error) => log::debug!("a network card's thread is scheduled as before: {error}"),
+        }
     }
 }
 
-/// Does something that has the host's kernel start a thread for this process, a vhost worker, and has that thread scheduled in the same way.
+fn policy() -> libc::c_int {
+    // SAFETY: a call that only asks.
+    unsafe { libc::sched_getscheduler(0) }
+}
+
+/// Does something that has the host's kernel start a thread for this process, a vhost worker, and has that thread always let others be: nobody
+/// tells it of streams.
 pub(crate) fn do_not_preempt_in<T>(start: impl FnOnce() -> T) -> T {
     // Since Linux 6.4 the worker is a thread of this process, and gets what the thread has that starts it.
-    // SAFETY: a call that only asks.
-    let before = unsafe { libc::sched_getscheduler(0) };
-    do_not_preempt();
+    let mut courtesy = Courtesy::default();
+    courtesy.set(true);
     let result = start();
-    if let Err(error) = set_policy(0, before) {
-        log::debug!("the policy of a thread cannot be restored: {error}");
-    }
+    courtesy.set(false);
     // Until then it is a thread of the kernel, which has a name, and which only root may change.
     if let Err(error) = kernel_workers().try_for_each(|worker| set_policy(worker, libc::SCHED_BATCH)) {
         log::debug!("vhost's thread is scheduled as others: {error}");
@@ -54,20 +72,33 @@ fn set_policy(thread: libc::pid_t, policy: libc::c_int) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn policy() -> libc::c_int {
-        // SAFETY: a call that only asks.
-        unsafe { libc::sched_getscheduler(0) }
+    #[test]
+    fn the_policy_is_that_of_one_thread_while_there_is_a_stream() {
+        let before = policy();
+        let other = std::thread::spawn(move || {
+            let mut courtesy = Courtesy::default();
+            let policies = [true, true, false, false].map(|on| {
+                courtesy.set(on);
+                policy()
+            });
+            let (batch, other) = (libc::SCHED_BATCH, libc::SCHED_OTHER);
+            assert_eq!(policies, [batch, batch, other, other]);
+        });
+        other.join().unwrap();
+        assert_eq!(policy(), before);
     }
 
     #[test]
-    fn the_policy_is_that_of_one_thread() {
-        let before = policy();
-        let other = std::thread::spawn(move || {
-            do_not_preempt();
-            policy()
+    fn a_policy_that_was_chosen_stays() {
+        let chosen = std::thread::spawn(|| {
+            set_policy(0, libc::SCHED_BATCH).unwrap();
+            let mut courtesy = Courtesy::default();
+            [true, false].map(|on| {
+                courtesy.set(on);
+                policy()
+            })
         });
-        assert_eq!(other.join().unwrap(), libc::SCHED_BATCH);
-        assert_eq!(policy(), before);
+        assert_eq!(chosen.join().unwrap(), [libc::SCHED_BATCH; 2]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use nerite_virtio::Segment;
 use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, Mac, write_across};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
-use crate::{Error, Forward, Protocol, thread, vectors};
+use crate::{Error, Forward, Protocol, vectors};
 
 /// The guest's address, as Hermit's kernel has it without DHCP, too.
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 5, 3);
@@ -268,10 +268,6 @@ fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> 
 impl Backend for User {
     fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-
-    fn on_thread(&self) {
-        thread::do_not_preempt();
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {

@@ -316,7 +316,11 @@ const NETWORK: &[Rule] = &[
     any(libc::SYS_epoll_ctl),
     any(libc::SYS_epoll_wait),
     any(libc::SYS_recvfrom),
-    when(libc::SYS_sched_setscheduler, &[OneOf(0, &[0]), OneOf(1, &[libc::SCHED_BATCH.cast_unsigned()])]),
+    when(libc::SYS_sched_getscheduler, &[OneOf(0, &[0])]),
+    when(
+        libc::SYS_sched_setscheduler,
+        &[OneOf(0, &[0]), OneOf(1, &[libc::SCHED_OTHER.cast_unsigned(), libc::SCHED_BATCH.cast_unsigned()])],
+    ),
     // Ending passt, where Landlock does not forbid it.
     any(libc::SYS_kill),
     any(libc::SYS_wait4),

@@ -19,6 +19,10 @@ const BATCH: u32 = 128;
 /// Receive buffers are gathered until they have this many pieces. With one more chain that is still less than the 1024 that a
 /// vectored read takes.
 const MAX_PIECES: usize = 512;
+/// A frame of so many bytes is part of a stream if it is a TCP segment that can be merged,
+const STREAM: u64 = 1_000;
+/// or whatever it is: a segment that is still to be cut, in general.
+const LARGE: u64 = 4_096;
 /// Room for a frame where nobody says how large packets are: a jumbo frame with tags.
 const DEFAULT_ROOM: u64 = 9_000 + 30;
 
@@ -61,6 +65,9 @@ pub struct Pair {
     /// What the driver was told last about notifications, of receive buffers and of frames. At first nothing, and it
     /// notifies (2.7.10).
     asked: (Option<bool>, Option<bool>),
+    /// Whether the driver sends a stream, as the backend was told, and whether there was a part of one since something was sent.
+    streams: bool,
+    streams_now: bool,
     mergeable: bool,
     /// Bytes of buffers to have in hand before a frame is received.
     wanted: u64,
@@ -88,6 +95,8 @@ impl Pair {
             group: Group::default(),
             heads: Vec::new(),
             asked: (None, None),
+            streams: false,
+            streams_now: false,
             mergeable: features & feature::MRG_RXBUF != 0,
             wanted,
             spill: vec![0; MAX_FRAME],

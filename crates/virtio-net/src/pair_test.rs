@@ -20,6 +20,7 @@ struct Memory {
     sent: Vec<Vec<u8>>,
     room: usize,
     merges: bool,
+    streams: Vec<bool>,
 }
 
 impl Backend for Memory {
@@ -46,6 +47,10 @@ impl Backend for Memory {
 
     fn merges(&self) -> bool {
         self.merges
+    }
+
+    fn set_stream(&mut self, is_stream: bool) {
+        self.streams.push(is_stream);
     }
 
     fn send_built(&mut self, headers: &[u8], ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
@@ -99,6 +104,7 @@ fn bench(size: u16, features: u64) -> Bench {
             sent: Vec::new(),
             room: usize::MAX,
             merges: false,
+            streams: Vec::new(),
         },
         counters: Default::default(),
         ram,
@@ -215,6 +221,47 @@ fn frames_of_a_connection_go_out_as_one_where_they_can() {
     assert_eq!(std::iter::from_fn(|| bench.tx.take_used()).count(), 7);
     let totals = bench.counters[1].totals();
     assert_eq!((totals.packets, totals.drops), (8, 0));
+}
+
+#[test]
+fn the_backend_is_told_when_a_stream_begins_and_ends() {
+    let told = |merges: bool, turns: &[&[Vec<u8>]]| {
+        let mut bench = bench(64, 0);
+        bench.backend.merges = merges;
+        let mut at = FRAMES;
+        for turn in turns {
+            for frame in *turn {
+                bench.ram.write(at, frame).unwrap();
+                bench.tx.add(&[(at, frame.len() as u32, 0)]);
+                at += 8192;
+            }
+            bench.send();
+            // A turn in which nothing is sent changes nothing.
+            bench.send();
+        }
+        bench.backend.streams
+    };
+    let data = |number: u32| segment(number * 1400, 16, &[0; 1400]);
+    let answer = || segment(7000, 24, &[0; 100]);
+    let large = || frame(5000, 1);
+    assert_eq!(told(true, &[&[answer()], &[frame(1400, 1)], &[answer()]]), [false; 0]);
+    assert_eq!(told(true, &[&[answer()], &[data(1), data(2)], &[data(3), answer()], &[data(4)]]), [true]);
+    assert_eq!(told(true, &[&[data(1)], &[answer()], &[data(2)]]), [true, false, true]);
+    assert_eq!(told(false, &[&[data(1)], &[large()], &[large()], &[data(2)]]), [true, false]);
+}
+
+#[test]
+fn a_stream_that_has_to_wait_is_still_one() {
+    let mut bench = bench(64, 0);
+    (bench.backend.merges, bench.backend.room) = (true, 0);
+    let data = segment(0, 16, &[0; 1400]);
+    bench.ram.write(FRAMES, &data).unwrap();
+    bench.tx.add(&[(FRAMES, data.len() as u32, 0)]);
+    bench.send();
+    assert_eq!(bench.backend.streams, [false; 0]);
+    bench.backend.room = 1;
+    bench.send();
+    assert_eq!(bench.backend.streams, [true]);
 }
 
 #[test]

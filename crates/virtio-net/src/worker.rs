@@ -16,11 +16,6 @@ pub(crate) trait Task: Send {
 
     /// Source `number` is ready.
     fn ready(&mut self, number: u32);
-
-    /// What is to be done first on the thread.
-    fn first(&self) -> impl FnOnce() + Send + 'static {
-        || {}
-    }
 }
 
 /// How a source is watched.
@@ -74,11 +69,9 @@ impl Worker {
     pub(crate) fn start(name: String, task: impl Task + 'static) -> std::io::Result<Self> {
         let stop = Arc::new(Event::new()?);
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let first = task.first();
         let mut manager = EventManager::new().map_err(|error| std::io::Error::other(error.to_string()))?;
         manager.add_subscriber(Subscriber { task, stop: stop.clone(), is_stopped: is_stopped.clone() });
         let thread = std::thread::Builder::new().name(name).spawn(move || {
-            first();
             while !is_stopped.load(Ordering::Acquire) {
                 if let Err(error) = manager.run() {
                     log::error!("a network card's thread: {error}");

@@ -310,6 +310,12 @@ impl FakeQueue {
         self.load(self.rings.used) & 1 == 0
     }
 
+    /// The index of the available ring at which the device wants to be notified (with EVENT_IDX).
+    #[must_use]
+    pub fn available_event(&self) -> u16 {
+        self.load(self.rings.used + 4 + 8 * u64::from(self.rings.size))
+    }
+
     fn load(&self, address: u64) -> u16 {
         let mut bytes = [0; 2];
         self.ram.read(address, &mut bytes).expect("a ring in RAM");

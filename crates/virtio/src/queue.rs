@@ -43,6 +43,8 @@ pub struct Queue {
     rings: Rings,
     index: u16,
     indirect: bool,
+    /// The next request when the driver was last told to be silent, while it is to be.
+    silent_from: Option<u16>,
 }
 
 impl Queue {
@@ -59,7 +61,7 @@ impl Queue {
         rings.try_set_used_ring_address(GuestAddress(config.used)).map_err(ring)?;
         rings.set_event_idx(features & feature::EVENT_IDX != 0);
         rings.set_ready(true);
-        Ok(Self { ram, rings, index, indirect: features & feature::INDIRECT_DESC != 0 })
+        Ok(Self { ram, rings, index, indirect: features & feature::INDIRECT_DESC != 0, silent_from: None })
     }
 
     /// The queue's number.
@@ -89,6 +91,10 @@ impl Queue {
         chain
             .take(&self.ram, self.rings.desc_table(), self.rings.size(), head, self.indirect)
             .map_err(|source| QueueError::Chain { index, head, source })?;
+        let moved = self.silent_from.map(|from| self.rings.next_avail().wrapping_sub(from));
+        if moved.is_some_and(|moved| moved > self.rings.size() / 2) {
+            self.disable_kicks()?;
+        }
         Ok(true)
     }
 
@@ -139,16 +145,29 @@ impl Queue {
     /// If the ring is no longer there.
     pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
         let index = self.index;
+        self.silent_from = None;
         self.rings.enable_notification(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })
     }
 
-    /// Tells the driver that notifications are not needed for now.
+    /// Tells the driver that notifications are not needed, until they are enabled again.
     ///
     /// # Errors
     /// If the ring is no longer there.
     pub fn disable_kicks(&mut self) -> Result<(), QueueError> {
         let index = self.index;
-        self.rings.disable_notification(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })
+        let ring = |source| QueueError::Ring { index, source };
+        if !self.rings.event_idx_enabled() {
+            return self.rings.disable_notification(self.ram.inner()).map_err(ring);
+        }
+        // To leave the field behind would do (2.7.10), but some drivers notify of everything after the request it names. So it
+        // names one that the driver cannot come to before it is moved on: there is half a queue to be taken until then, and it may
+        // have a whole one ahead.
+        let (next, size) = (self.rings.next_avail(), self.rings.size());
+        self.silent_from = Some(next);
+        let event = next.wrapping_add(size).wrapping_add(size / 2).wrapping_add(1);
+        let at = u64::from(self.rings.size()).saturating_mul(8).saturating_add(4);
+        let at = self.rings.used_ring().saturating_add(at);
+        self.ram.write(at, &event.to_le_bytes()).map_err(|_| ring(virtio_queue::Error::FindMemoryRegion))
     }
 }
 

@@ -303,7 +303,9 @@ impl Peer {
             loop {
                 match self.ask(number) {
                     // Refused, in user mode.
-                    Err(error) if self.link == Link::User && is_reset(&error) && Instant::now() < deadline => {
+                    Err(error)
+                        if self.link == Link::User && is_reset(&error) && Instant::now() < deadline =>
+                    {
                         thread::sleep(Duration::from_millis(2));
                     }
                     other => break other.with_context(|| format!("connection {number}"))?,

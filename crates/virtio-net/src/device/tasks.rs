@@ -45,15 +45,6 @@ impl PairTask {
 }
 
 impl Task for PairTask {
-    fn first(&self) -> impl FnOnce() + Send + 'static {
-        let (shared, index) = (self.shared.clone(), self.index);
-        move || {
-            if let Some(lane) = shared.lanes.get(index) {
-                lock(lane).backend.on_thread();
-            }
-        }
-    }
-
     fn sources(&self) -> Vec<(i32, Watch, u32)> {
         let mut sources = Vec::new();
         let events = [(self.kick(0), RX_KICK), (self.kick(1), TX_KICK), (self.wake(), WAKE)];

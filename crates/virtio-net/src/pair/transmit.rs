@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use nerite_virtio::QueueError;
 
-use super::{BATCH, Pair, Progress};
+use super::{BATCH, LARGE, Pair, Progress, STREAM};
 use crate::backend::{Backend, HEADER, MAX_FRAME};
 use crate::counters::QueueCounters;
 use crate::merge::Headers;
@@ -32,8 +32,8 @@ impl Pair {
                     progress = Progress::Idle;
                     break;
                 }
-                // Where the driver runs on this very processor, it makes more frames when it is let, and needs not say so.
-                if !has_yielded && self.tx.given_back() != given_back {
+                // Where the driver runs on this very processor, it makes more frames of a stream when it is let, and needs not say so.
+                if self.streams_now && !has_yielded && self.tx.given_back() != given_back {
                     has_yielded = true;
                     std::thread::yield_now();
                     continue;
@@ -66,6 +66,12 @@ impl Pair {
             _ => {}
         }
         let done = self.tx.given_back() != given_back;
+        if done {
+            let streams = std::mem::take(&mut self.streams_now);
+            if std::mem::replace(&mut self.streams, streams) != streams {
+                backend.set_stream(streams);
+            }
+        }
         Ok((done && self.tx.wants_interrupt()?, progress))
     }
 
@@ -78,6 +84,7 @@ impl Pair {
         let bytes = self.chain.readable_bytes();
         let headers =
             if backend.merges() { Headers::read(self.tx.ram(), self.chain.readable(), bytes) } else { None };
+        self.streams_now |= bytes >= if headers.is_some() { STREAM } else { LARGE };
         let joins = headers.as_ref().is_some_and(|headers| self.group.add(headers, self.chain.readable()));
         if !joins && !self.send_group(backend, counters)? {
             self.tx.undo_pop(1);
