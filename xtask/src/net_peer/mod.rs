@@ -180,7 +180,7 @@ impl Peer {
             self.wait_for_silence();
         }
         if self.link != Link::User {
-            set_up_tap()?;
+            set_up_tap(&mut self.child)?;
         }
         if self.is_foreign {
             self.wait_for_service()?;
@@ -216,12 +216,16 @@ impl Peer {
         }
     }
 
-    /// Waits until the guest has said something and then nothing more for a while: Hermit 0.13.2 takes frames only when its network
-    /// stack is ready.
+    /// Waits until the guest has said that it is ready, or something and then nothing more for a long while: Hermit 0.13.2 takes frames only
+    /// when its network stack is ready, and with 64 KiB of room in each buffer that takes long.
     fn wait_for_silence(&self) {
-        let quiet = Duration::from_millis(1_500);
-        if self.lines.recv_timeout(PATIENCE).is_ok() {
-            while self.lines.recv_timeout(quiet).is_ok() {}
+        let quiet = Duration::from_secs(15);
+        let mut patience = PATIENCE;
+        while let Ok(line) = self.lines.recv_timeout(patience) {
+            if line.starts_with("ready") {
+                break;
+            }
+            patience = quiet;
         }
     }
 
@@ -314,9 +318,11 @@ fn open_tap() -> Result<OwnedFd> {
 }
 
 /// Gives the tap, once `vmm` has made it, the address of the guest's gateway.
-fn set_up_tap() -> Result<()> {
+fn set_up_tap(vmm: &mut Child) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !Path::new("/sys/class/net").join(TAP).exists() {
+        let status = vmm.try_wait()?;
+        ensure!(status.is_none(), "it ended before it had made a tap: {status:?}");
         ensure!(Instant::now() < deadline, "vmm has made no tap");
         thread::sleep(Duration::from_millis(5));
     }
