@@ -9,18 +9,17 @@ use nerite_virtio::{Event, QueueConfig, feature as transport};
 use proptest::prelude::*;
 
 use super::*;
-use crate::merge::tests::segment;
 
-const FRAMES: u64 = RAM + 0x10000;
+pub(super) const FRAMES: u64 = RAM + 0x10000;
 
 /// Frames in memory. Sending blocks when `room` is used up; a frame that begins with 0xee is refused.
-struct Memory {
+pub(super) struct Memory {
     event: Event,
     incoming: VecDeque<Vec<u8>>,
-    sent: Vec<Vec<u8>>,
-    room: usize,
-    merges: bool,
-    streams: Vec<bool>,
+    pub(super) sent: Vec<Vec<u8>>,
+    pub(super) room: usize,
+    pub(super) merges: bool,
+    pub(super) streams: Vec<bool>,
 }
 
 impl Backend for Memory {
@@ -71,16 +70,16 @@ impl Backend for Memory {
     }
 }
 
-struct Bench {
-    ram: Arc<GuestRam>,
+pub(super) struct Bench {
+    pub(super) ram: Arc<GuestRam>,
     rx: FakeQueue,
-    tx: FakeQueue,
+    pub(super) tx: FakeQueue,
     pair: Pair,
-    backend: Memory,
-    counters: [QueueCounters; 2],
+    pub(super) backend: Memory,
+    pub(super) counters: [QueueCounters; 2],
 }
 
-fn bench(size: u16, features: u64) -> Bench {
+pub(super) fn bench(size: u16, features: u64) -> Bench {
     let ram = ram(4 << 20);
     let queue = |index: u16| {
         let rings = Rings::at(RAM + 0x4000 * u64::from(index), size);
@@ -111,14 +110,14 @@ fn bench(size: u16, features: u64) -> Bench {
     }
 }
 
-fn frame(length: usize, seed: u8) -> Vec<u8> {
+pub(super) fn frame(length: usize, seed: u8) -> Vec<u8> {
     let mut frame = vec![0; HEADER];
     frame.extend((0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed)));
     frame
 }
 
 impl Bench {
-    fn send(&mut self) -> (bool, Progress) {
+    pub(super) fn send(&mut self) -> (bool, Progress) {
         self.pair.transmit(&mut self.backend, &self.counters[1]).unwrap()
     }
 
@@ -192,76 +191,6 @@ fn a_full_backend_keeps_the_order() {
     bench.backend.room = 9;
     bench.send();
     assert_eq!(bench.backend.sent.iter().map(Vec::len).collect::<Vec<_>>(), [20, 21, 22]);
-}
-
-#[test]
-fn frames_of_a_connection_go_out_as_one_where_they_can() {
-    let mut bench = bench(64, 0);
-    bench.backend.merges = true;
-    let mut at = FRAMES;
-    let mut add = |bench: &mut Bench, frame: &[u8]| {
-        bench.ram.write(at, frame).unwrap();
-        bench.tx.add(&[(at, 12, 0), (at + 12, frame.len() as u32 - 12, 0)]);
-        at += 4096;
-    };
-    let data = |number: u32| segment(number * 100, 16, &[number as u8; 100]);
-    (0..5).for_each(|number| add(&mut bench, &data(number)));
-    add(&mut bench, &frame(60, 1));
-    (5..7).for_each(|number| add(&mut bench, &data(number)));
-    // The first two wait, and those that come later are not before them.
-    bench.backend.room = 0;
-    assert_eq!(bench.send(), (false, Progress::Idle));
-    bench.backend.room = 1;
-    assert_eq!(bench.send(), (true, Progress::Idle));
-    assert_eq!(bench.tx.take_used().map(|(head, _)| head), Some(0));
-    bench.backend.room = 3;
-    assert_eq!(bench.send(), (true, Progress::Idle));
-    let lengths: Vec<usize> = bench.backend.sent.iter().map(Vec::len).collect();
-    assert_eq!(lengths, [12 + 54 + 500, 12 + 60, 12 + 54 + 200]);
-    assert_eq!(std::iter::from_fn(|| bench.tx.take_used()).count(), 7);
-    let totals = bench.counters[1].totals();
-    assert_eq!((totals.packets, totals.drops), (8, 0));
-}
-
-#[test]
-fn the_backend_is_told_when_a_stream_begins_and_ends() {
-    let told = |merges: bool, turns: &[&[Vec<u8>]]| {
-        let mut bench = bench(64, 0);
-        bench.backend.merges = merges;
-        let mut at = FRAMES;
-        for turn in turns {
-            for frame in *turn {
-                bench.ram.write(at, frame).unwrap();
-                bench.tx.add(&[(at, frame.len() as u32, 0)]);
-                at += 8192;
-            }
-            bench.send();
-            // A turn in which nothing is sent changes nothing.
-            bench.send();
-        }
-        bench.backend.streams
-    };
-    let data = |number: u32| segment(number * 1400, 16, &[0; 1400]);
-    let answer = || segment(7000, 24, &[0; 100]);
-    let large = || frame(5000, 1);
-    assert_eq!(told(true, &[&[answer()], &[frame(1400, 1)], &[answer()]]), [false; 0]);
-    assert_eq!(told(true, &[&[answer()], &[data(1), data(2)], &[data(3), answer()], &[data(4)]]), [true]);
-    assert_eq!(told(true, &[&[data(1)], &[answer()], &[data(2)]]), [true, false, true]);
-    assert_eq!(told(false, &[&[data(1)], &[large()], &[large()], &[data(2)]]), [true, false]);
-}
-
-#[test]
-fn a_stream_that_has_to_wait_is_still_one() {
-    let mut bench = bench(64, 0);
-    (bench.backend.merges, bench.backend.room) = (true, 0);
-    let data = segment(0, 16, &[0; 1400]);
-    bench.ram.write(FRAMES, &data).unwrap();
-    bench.tx.add(&[(FRAMES, data.len() as u32, 0)]);
-    bench.send();
-    assert_eq!(bench.backend.streams, [false; 0]);
-    bench.backend.room = 1;
-    bench.send();
-    assert_eq!(bench.backend.streams, [true]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is done with a guest's network card from the host.
 
 use std::fmt;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::process::Command;
 use std::str::FromStr;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::connect::is_reset;
 use super::figure::{Figure, each, rate};
 use super::{GUEST, Link, Peer, TAP, ip};
 
@@ -19,7 +20,7 @@ const SOURCE: u16 = 19;
 /// Bytes of a stream repeat after this many.
 const PATTERN: usize = 251;
 /// How long anything may take that is not a long transfer.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One thing to do; `to-guest=16M` and the like have a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,38 +156,7 @@ fn ping(size: usize) -> Result<Option<Figure>> {
     Ok(None)
 }
 
-/// In user mode it is not the guest that takes a connection at first, and one that it refuses ends later. So it gets the time that its
-/// sockets need after another connection.
-const PAUSE: Duration = Duration::from_millis(200);
-
 impl Link {
-    fn connect(self, port: u16) -> Result<TcpStream> {
-        if self == Self::User {
-            thread::sleep(PAUSE);
-        }
-        self.connect_now(port)
-    }
-
-    fn connect_now(self, port: u16) -> Result<TcpStream> {
-        let address = self.address(port);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match TcpStream::connect_timeout(&address, PATIENCE) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                // All of the guest's sockets may be in use for a moment.
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => return Err(error).with_context(|| format!("connecting to {address}")),
-            }
-        }
-    }
-
     /// With `half_close` the guest is told the end before it has answered.
     fn tcp_echo(self, bytes: usize, half_close: bool) -> Result<Option<Figure>> {
         let stream = self.connect(ECHO)?;
@@ -209,11 +179,6 @@ impl Link {
         ensure!(back == expected, "other bytes came back");
         Ok(Some(rate("tcp there and back", bytes, started)))
     }
-}
-
-fn is_reset(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
 }
 
 impl Peer {

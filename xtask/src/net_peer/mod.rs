@@ -2,6 +2,7 @@
 //!
 //! It runs where guests run, so in the lab as a job like any other: `suite.toml` says what a test is to do.
 
+mod connect;
 mod exercises;
 mod figure;
 

@@ -156,3 +156,8 @@ fn count(sent: &io::Result<()>, bytes: u64, counters: &QueueCounters) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "transmit_test.rs"]
+#[allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+mod tests;
