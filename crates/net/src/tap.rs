@@ -76,7 +76,7 @@ impl Tap {
         let cloexec = rustix::io::FdFlags::CLOEXEC;
         rustix::io::fcntl_setfd(&fd_owned, cloexec).map_err(host("closing a tap on exec"))?;
         let multi_queue = flags & ioctl::MULTI_QUEUE != 0;
-        let tap = Self { fd: fd_owned, multi_queue, enabled: true, courtesy: Courtesy::default() };
+        let tap = Self::new(fd_owned, multi_queue);
         tap.set_header()?;
         let mtu = settle_mtu(&any_socket()?, &name, mtu)?;
         Ok(Opened { queues: vec![tap], name, mtu })
@@ -123,6 +123,11 @@ impl Tap {
         }
     }
 
+    /// A queue that is turned on, on a thread that has changed nothing yet.
+    fn new(fd: OwnedFd, multi_queue: bool) -> Self {
+        Self { fd, multi_queue, enabled: true, courtesy: Courtesy::default() }
+    }
+
     /// Whether the tap has several queues.
     pub(crate) fn is_multi_queue(&self) -> bool {
         self.multi_queue
@@ -155,7 +160,7 @@ fn open_queue(name: &str, several: bool) -> Result<Tap, Error> {
         };
         Error::Tap { name: name.to_owned(), source, advice }
     })?;
-    let tap = Tap { fd, multi_queue, enabled: true, courtesy: Courtesy::default() };
+    let tap = Tap::new(fd, multi_queue);
     tap.set_header()?;
     Ok(tap)
 }
@@ -234,8 +239,7 @@ mod tests {
         for _ in 0..3 {
             host.send(&[7; 100]).unwrap();
         }
-        let mut tap =
-            Tap { fd: tap.into(), multi_queue: false, enabled: true, courtesy: Courtesy::default() };
+        let mut tap = Tap::new(tap.into(), false);
         tap.discard();
         let none = rustix::io::read(&tap.fd, &mut [0; 1]);
         assert_eq!(none, Err(rustix::io::Errno::AGAIN));

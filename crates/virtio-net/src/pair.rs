@@ -84,9 +84,10 @@ impl Pair {
     #[must_use]
     pub fn new(rx: Queue, tx: Queue, features: u64, mtu: Option<u16>) -> Self {
         let large = features & (feature::GUEST_TSO4 | feature::GUEST_TSO6) != 0;
-        let wanted = match mtu {
-            _ if large => u64::try_from(MAX_FRAME).unwrap_or(u64::MAX),
-            mtu => u64::from(mtu.unwrap_or(DEFAULT_MTU)).saturating_add(HEADERS),
+        let wanted = if large {
+            u64::try_from(MAX_FRAME).unwrap_or(u64::MAX)
+        } else {
+            u64::from(mtu.unwrap_or(DEFAULT_MTU)).saturating_add(HEADERS)
         };
         Self {
             rx,

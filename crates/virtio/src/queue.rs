@@ -165,8 +165,8 @@ impl Queue {
         let (next, size) = (self.rings.next_avail(), self.rings.size());
         self.silent_from = Some(next);
         let event = next.wrapping_add(size).wrapping_add(size / 2).wrapping_add(1);
-        let at = u64::from(self.rings.size()).saturating_mul(8).saturating_add(4);
-        let at = self.rings.used_ring().saturating_add(at);
+        let offset = u64::from(size).saturating_mul(8).saturating_add(4);
+        let at = self.rings.used_ring().saturating_add(offset);
         self.ram.write(at, &event.to_le_bytes()).map_err(|_| ring(virtio_queue::Error::FindMemoryRegion))
     }
 }

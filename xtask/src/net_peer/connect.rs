@@ -1,11 +1,11 @@
 //! Connections to the guest.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 
 use super::Link;
 use super::exercises::PATIENCE;
@@ -26,27 +26,34 @@ impl Link {
     /// As [`Link::connect`], without the pause: in user mode the guest may still refuse it.
     pub(super) fn connect_now(self, port: u16) -> Result<TcpStream> {
         let address = self.address(port);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match TcpStream::connect_timeout(&address, PATIENCE) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                // All of the guest's sockets may be in use for a moment.
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused && Instant::now() < deadline => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => return Err(error).with_context(|| format!("connecting to {address}")),
-            }
-        }
+        // All of the guest's sockets may be in use for a moment.
+        let connect = || Ok(TcpStream::connect_timeout(&address, PATIENCE)?);
+        let stream = insist(&[ErrorKind::ConnectionRefused], connect)
+            .with_context(|| format!("connecting to {address}"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// How a connection ends that the guest refuses only when it has been made.
+    pub(super) fn late_refusals(self) -> &'static [ErrorKind] {
+        if self == Self::User { &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] } else { &[] }
     }
 }
 
-/// Whether the other side has ended a connection before it should.
-pub(super) fn is_reset(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-    matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
+/// Makes the attempt again while the guest refuses, which these kinds of error mean, and patience lasts.
+pub(super) fn insist<T>(refusals: &[ErrorKind], mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    let is_refusal = |error: &Error| {
+        error.downcast_ref::<io::Error>().is_some_and(|error| refusals.contains(&error.kind()))
+    };
+    loop {
+        match attempt() {
+            Err(error) if is_refusal(&error) && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::connect::is_reset;
+use super::connect::insist;
 use super::figure::{Figure, each, rate};
 use super::{GUEST, Link, Peer, TAP, ip};
 
@@ -268,18 +268,8 @@ impl Peer {
     fn connections(&self, count: usize) -> Result<Option<Figure>> {
         let started = Instant::now();
         for number in 0..count {
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                match self.ask(number) {
-                    // Refused, in user mode.
-                    Err(error)
-                        if self.link == Link::User && is_reset(&error) && Instant::now() < deadline =>
-                    {
-                        thread::sleep(Duration::from_millis(2));
-                    }
-                    other => break other.with_context(|| format!("connection {number}"))?,
-                }
-            }
+            insist(self.link.late_refusals(), || self.ask(number))
+                .with_context(|| format!("connection {number}"))?;
         }
         Ok(Some(each("connection", count, started)))
     }
