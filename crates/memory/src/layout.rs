@@ -58,7 +58,8 @@ pub struct Request {
     pub fixed_start: Option<u64>,
     /// How far the guest's hypercalls reach.
     pub address_limit: AddressLimit,
-    /// Choose the base at random, if the kernel can be relocated.
+    /// Choose the base at random, if the kernel can be relocated: any multiple of 2 MiB but those with which the kernel's last 2 MiB would
+    /// end at a multiple of 1 GiB, where Hermit kernels up to 0.11 do not start.
     pub aslr: bool,
     /// What the device tree takes, in bytes.
     pub fdt_size: u64,
@@ -156,7 +157,29 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
     // Bases 0, 2 MiB, ... `room` above `low`: at least one, and few enough that the remainder's bias is nothing.
     let choices = (room / LARGE_PAGE).saturating_add(1);
     let choice = random.checked_rem(choices).unwrap_or(0);
+    let choice = match choice {
+        _ if !ends_at_directory(request, low.saturating_add(choice.saturating_mul(LARGE_PAGE))) => choice,
+        0 if choices > 1 => 1,
+        _ => choice.saturating_sub(1),
+    };
     low.saturating_add(choice.saturating_mul(LARGE_PAGE))
+}
+
+/// Whether the page of 2 MiB in which the kernel ends is the last one of its page directory, and with it all that is mapped at boot.
+///
+/// Hermit kernels up to 0.11 do not start there. They map the rest of RAM page by page from the kernel's end upwards, and take the
+/// memory for a new directory from the lowest that is free: here from the very page that this directory is to map.
+fn ends_at_directory(request: &Request, base: u64) -> bool {
+    let end = shift(request)
+        .and_then(|shift| base.checked_add(KERNEL)?.checked_add(shift)?.checked_add(request.kernel_mem_size));
+    end.and_then(|end| align_up(end, LARGE_PAGE)).is_some_and(|end| end.is_multiple_of(GIB))
+}
+
+/// How far a large device tree moves everything after it up.
+fn shift(request: &Request) -> Option<u64> {
+    // A relocatable kernel moves in steps that keep its alignment, a fixed one not at all.
+    let step = if request.fixed_start.is_some() { PAGE } else { KERNEL };
+    align_up(request.fdt_size.saturating_sub(FDT_SIZE), step)
 }
 
 /// The first address that `phys_bits` bits cannot express.
@@ -188,10 +211,7 @@ fn check_host(regions: &[Region], size: u64, phys_bits: u8) -> Result<(), Error>
 /// Everything but RAM itself.
 fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
     let out_of_range = |what| Error::OutOfRange { what };
-    let fdt_more = request.fdt_size.saturating_sub(FDT_SIZE);
-    // A relocatable kernel moves in steps that keep its alignment, a fixed one not at all.
-    let step = if request.fixed_start.is_some() { PAGE } else { KERNEL };
-    let shift = align_up(fdt_more, step).ok_or(out_of_range("device tree size"))?;
+    let shift = shift(request).ok_or(out_of_range("device tree size"))?;
     let at = |offset: u64| base.saturating_add(shift).saturating_add(offset);
 
     let kernel_start = request.fixed_start.unwrap_or(at(KERNEL));

@@ -202,6 +202,36 @@ fn randomisation_reaches_both_ends() {
 }
 
 #[test]
+fn no_kernel_ends_where_its_first_new_page_directory_would_be() {
+    const GIB: u64 = 1 << 30;
+    let place = |address_limit, kernel_mem_size, fdt_size, random| {
+        let memory_size = align_up(kernel_mem_size, LARGE_PAGE).unwrap() + 64 * MIB;
+        let request =
+            Request { memory_size, aslr: true, address_limit, kernel_mem_size, fdt_size, ..request() };
+        Layout::place(&request, random, 48).unwrap()
+    };
+    // The last number of each is the base at which such a kernel would end at 1 GiB, or at 5 GiB.
+    for (limit, kernel, fdt, bad) in [
+        (AddressLimit::Bits32, MIB, 0x400, GIB - 2 * MIB),
+        (AddressLimit::Bits32, 2 * MIB - 0x40000, 0x400, GIB - 2 * MIB),
+        (AddressLimit::Bits32, 3 * MIB, 0x400, GIB - 4 * MIB),
+        (AddressLimit::Bits32, MIB, 2 * MIB, GIB - 4 * MIB),
+        (AddressLimit::Bits64, MIB, 0x400, 5 * GIB - 2 * MIB),
+    ] {
+        let low = if limit == AddressLimit::Bits32 { 0 } else { 4 * GIB };
+        let bases = [0, 1, 2].map(|more| {
+            let layout = place(limit, kernel, fdt, (bad - low) / (2 * MIB) - 1 + more);
+            let end = align_up(layout.kernel.end(), LARGE_PAGE).unwrap();
+            assert!(!end.is_multiple_of(GIB), "{layout}");
+            layout.base
+        });
+        assert_eq!(bases, [bad - 2 * MIB, bad - 2 * MIB, bad + 2 * MIB]);
+    }
+    // Nor if it is the lowest base of all.
+    assert_eq!(place(AddressLimit::Bits32, GIB - MIB, 0x400, 0).base, 2 * MIB);
+}
+
+#[test]
 fn display_lists_every_part() {
     let layout = place(&Request { initrd_size: 1, ..request() });
     let text = layout.to_string();
