@@ -116,7 +116,7 @@ fn main() {
             continue;
         }
         interrupt::wait(delay.map(|delay| delay.total_micros()), || card.has_work());
-        card.acknowledge();
+        interrupt::acknowledge();
     }
     // Answers that are on their way.
     for _ in 0..20 {

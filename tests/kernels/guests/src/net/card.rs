@@ -153,11 +153,6 @@ impl Card {
         config.is_some_and(|config| mmio::read16(config + 6) & 1 != 0)
     }
 
-    /// Takes the interrupt back.
-    pub(crate) fn acknowledge(&mut self) {
-        self.net.ack_interrupt();
-    }
-
     fn offer(&mut self, buffer: Buffer) {
         // SAFETY: the buffer is kept in `receiving`, untouched, until the request is complete.
         let token = unsafe { self.net.receive_begin(buffer) }.expect("room for a receive buffer");

@@ -37,6 +37,14 @@ pub(crate) fn set_isr(address: u64) {
     ISR.store(address, Ordering::Release);
 }
 
+/// Takes the interrupt back. Reading ISR status clears it for everybody, so all that it says is kept here (virtio 1.2, 4.1.4.5).
+pub(crate) fn acknowledge() {
+    let isr = ISR.load(Ordering::Acquire);
+    if isr != 0 && mmio::read8(isr) & 2 != 0 {
+        CHANGED.store(true, Ordering::Release);
+    }
+}
+
 /// Has the card's interrupts, and the timer's, delivered to this processor.
 pub(crate) fn connect(line: u8) {
     // The line also goes to the 8259 pair, which starts out open and would deliver it as an exception.
@@ -44,10 +52,7 @@ pub(crate) fn connect(line: u8) {
     cpu::out8(0xa1, 0xff);
     apic::enable();
     set_handler(VECTOR, |_| {
-        let isr = ISR.load(Ordering::Acquire);
-        if isr != 0 && mmio::read8(isr) & 2 != 0 {
-            CHANGED.store(true, Ordering::Release);
-        }
+        acknowledge();
         COUNT.fetch_add(1, Ordering::Relaxed);
     });
     set_handler(TIMER, |_| {});
