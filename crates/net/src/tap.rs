@@ -11,8 +11,7 @@ use nerite_virtio::Segment;
 use nerite_virtio_net::{Backend, HEADER, feature};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::thread::Courtesy;
-use crate::{Error, ioctl, vectors};
+use crate::{Error, ioctl, thread, vectors};
 
 /// What the reader of a tap can do by itself (`TUN_F_*` of `linux/if_tun.h`).
 const OFFLOAD_CSUM: u32 = 1;
@@ -25,7 +24,6 @@ pub struct Tap {
     fd: OwnedFd,
     multi_queue: bool,
     enabled: bool,
-    courtesy: Courtesy,
 }
 
 /// The queues of a tap that were opened, and what it is.
@@ -123,9 +121,9 @@ impl Tap {
         }
     }
 
-    /// A queue that is turned on, on a thread that has changed nothing yet.
+    /// A queue that is turned on.
     fn new(fd: OwnedFd, multi_queue: bool) -> Self {
-        Self { fd, multi_queue, enabled: true, courtesy: Courtesy::default() }
+        Self { fd, multi_queue, enabled: true }
     }
 
     /// Whether the tap has several queues.
@@ -189,7 +187,7 @@ impl Backend for Tap {
     }
 
     fn set_stream(&mut self, is_stream: bool) {
-        self.courtesy.set(is_stream);
+        thread::let_others_be(is_stream);
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {

@@ -1,29 +1,47 @@
 //! How the thread of a queue pair is scheduled.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 
-/// Whether this thread pushes others off their processor when it wakes up. While the driver sends a stream, it does not (`SCHED_BATCH`,
-/// sched(7)).
+thread_local! {
+    static MANNERS: Cell<Manners> = const { Cell::new(Manners::Ordinary) };
+}
+
+/// How this thread is scheduled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    /// As any other.
+    Ordinary,
+    /// It lets others be, since it was asked to here.
+    LetsBe,
+    /// As somebody else chose.
+    Chosen,
+}
+
+/// Whether this thread lets others be, or pushes them off their processor when it wakes up, as threads do. While the driver sends a stream,
+/// it lets them be (`SCHED_BATCH`, sched(7)).
 ///
 /// With a processor to spare this changes nothing. Where there is none, it is mostly the guest that would be stopped: right after the
 /// first of many frames, which then go one by one, with a notification, a system call and an acknowledgement each. But what is
 /// no stream is sent at once, or whoever waits for an answer waits for the guest's time on the processor to run out.
-#[derive(Debug, Default)]
-pub(crate) struct Courtesy {
-    is_batch: bool,
-}
-
-impl Courtesy {
-    /// Lets others be, or no longer. Only a thread with the ordinary policy changes it: any other was somebody's choice.
-    pub(crate) fn set(&mut self, on: bool) {
-        if on == self.is_batch || on && policy() != libc::SCHED_OTHER {
-            return;
-        }
-        // 0 is this thread.
-        match set_policy(0, if on { libc::SCHED_BATCH } else { libc::SCHED_OTHER }) {
-            Ok(()) => self.is_batch = on,
-            Err(error) => log::debug!("a network card's thread is scheduled as before: {error}"),
+///
+/// Only a thread with the ordinary policy changes it. What is so already costs nothing.
+pub(crate) fn let_others_be(on: bool) {
+    let wanted = if on { Manners::LetsBe } else { Manners::Ordinary };
+    let now = MANNERS.get();
+    if now == wanted || now == Manners::Chosen {
+        return;
+    }
+    if on && policy() != libc::SCHED_OTHER {
+        return MANNERS.set(Manners::Chosen);
+    }
+    // 0 is this thread.
+    match set_policy(0, if on { libc::SCHED_BATCH } else { libc::SCHED_OTHER }) {
+        Ok(()) => MANNERS.set(wanted),
+        Err(error) => {
+            log::debug!("a network card's thread is scheduled as before: {error}");
+            MANNERS.set(Manners::Chosen);
         }
     }
 }
@@ -37,10 +55,9 @@ fn policy() -> libc::c_int {
 /// tells it of streams.
 pub(crate) fn do_not_preempt_in<T>(start: impl FnOnce() -> T) -> T {
     // Since Linux 6.4 the worker is a thread of this process, and gets what the thread has that starts it.
-    let mut courtesy = Courtesy::default();
-    courtesy.set(true);
+    let_others_be(true);
     let result = start();
-    courtesy.set(false);
+    let_others_be(false);
     // Until then it is a thread of the kernel, which has a name, and which only root may change.
     if let Err(error) = kernel_workers().try_for_each(|worker| set_policy(worker, libc::SCHED_BATCH)) {
         log::debug!("vhost's thread is scheduled as others: {error}");
@@ -76,9 +93,8 @@ mod tests {
     fn the_policy_is_that_of_one_thread_while_there_is_a_stream() {
         let before = policy();
         let other = std::thread::spawn(move || {
-            let mut courtesy = Courtesy::default();
             let policies = [true, true, false, false].map(|on| {
-                courtesy.set(on);
+                let_others_be(on);
                 policy()
             });
             let (batch, other) = (libc::SCHED_BATCH, libc::SCHED_OTHER);
@@ -89,12 +105,22 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_takes_over_in_the_middle_of_a_stream_has_its_own_policy() {
+        for _ in 0..2 {
+            let one = std::thread::spawn(|| {
+                let_others_be(true);
+                policy()
+            });
+            assert_eq!(one.join().unwrap(), libc::SCHED_BATCH);
+        }
+    }
+
+    #[test]
     fn a_policy_that_was_chosen_stays() {
         let chosen = std::thread::spawn(|| {
             set_policy(0, libc::SCHED_BATCH).unwrap();
-            let mut courtesy = Courtesy::default();
             [true, false].map(|on| {
-                courtesy.set(on);
+                let_others_be(on);
                 policy()
             })
         });

@@ -25,8 +25,8 @@ pub trait Backend: Send {
     /// `WouldBlock` if it must come again later. With any other error the frame is dropped.
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()>;
 
-    /// Called on the thread that drives it when the driver begins to send a stream (full segments, of which more are likely to follow at once), and
-    /// when what it sends is no longer one: for how that thread is to be scheduled. At first there is none.
+    /// Called on the thread that drives it each time that frames were sent: whether they were part of a stream (full segments, of which more
+    /// are likely to follow at once). For how that thread is to be scheduled, so it should cost nothing if it was so before.
     fn set_stream(&mut self, _is_stream: bool) {}
 
     /// Whether it takes TCP segments that are still to be cut (5.1.6.2) from this side, whatever the driver does. Then frames

@@ -68,9 +68,8 @@ pub struct Pair {
     /// What the driver was told last about notifications, of receive buffers and of frames. At first nothing, and it
     /// notifies (2.7.10).
     asked: (Option<bool>, Option<bool>),
-    /// Whether the driver sends a stream, as the backend was told, and whether there was a part of one since something was sent.
+    /// Whether there was a part of a stream since the backend was told.
     streams: bool,
-    streams_now: bool,
     mergeable: bool,
     /// Bytes of buffers to have in hand before a frame is received.
     wanted: u64,
@@ -99,7 +98,6 @@ impl Pair {
             heads: Vec::new(),
             asked: (None, None),
             streams: false,
-            streams_now: false,
             mergeable: features & feature::MRG_RXBUF != 0,
             wanted,
             spill: vec![0; MAX_FRAME],

@@ -33,7 +33,7 @@ impl Pair {
                     break;
                 }
                 // Where the driver runs on this very processor, it makes more frames of a stream when it is let, and needs not say so.
-                if self.streams_now && !has_yielded && self.tx.given_back() != given_back {
+                if self.streams && !has_yielded && self.tx.given_back() != given_back {
                     has_yielded = true;
                     std::thread::yield_now();
                     continue;
@@ -67,10 +67,7 @@ impl Pair {
         }
         let done = self.tx.given_back() != given_back;
         if done {
-            let streams = std::mem::take(&mut self.streams_now);
-            if std::mem::replace(&mut self.streams, streams) != streams {
-                backend.set_stream(streams);
-            }
+            backend.set_stream(std::mem::take(&mut self.streams));
         }
         Ok((done && self.tx.wants_interrupt()?, progress))
     }
@@ -84,7 +81,7 @@ impl Pair {
         let bytes = self.chain.readable_bytes();
         let headers =
             if backend.merges() { Headers::read(self.tx.ram(), self.chain.readable(), bytes) } else { None };
-        self.streams_now |= bytes >= if headers.is_some() { STREAM } else { LARGE };
+        self.streams |= bytes >= if headers.is_some() { STREAM } else { LARGE };
         let joins = headers.as_ref().is_some_and(|headers| self.group.add(headers, self.chain.readable()));
         if !joins && !self.send_group(backend, counters)? {
             self.tx.undo_pop(1);

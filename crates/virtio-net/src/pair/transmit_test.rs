@@ -32,7 +32,7 @@ fn frames_of_a_connection_go_out_as_one_where_they_can() {
 }
 
 #[test]
-fn the_backend_is_told_when_a_stream_begins_and_ends() {
+fn the_backend_is_told_whether_what_was_sent_is_a_stream() {
     let told = |merges: bool, turns: &[&[Vec<u8>]]| {
         let mut bench = bench(64, 0);
         bench.backend.merges = merges;
@@ -44,7 +44,7 @@ fn the_backend_is_told_when_a_stream_begins_and_ends() {
                 at += 8192;
             }
             bench.send();
-            // A turn in which nothing is sent changes nothing.
+            // In a turn in which nothing is sent, nothing is said.
             bench.send();
         }
         bench.backend.streams
@@ -52,10 +52,11 @@ fn the_backend_is_told_when_a_stream_begins_and_ends() {
     let data = |number: u32| segment(number * 1400, 16, &[0; 1400]);
     let answer = || segment(7000, 24, &[0; 100]);
     let large = || frame(5000, 1);
-    assert_eq!(told(true, &[&[answer()], &[frame(1400, 1)], &[answer()]]), [false; 0]);
-    assert_eq!(told(true, &[&[answer()], &[data(1), data(2)], &[data(3), answer()], &[data(4)]]), [true]);
+    assert_eq!(told(true, &[&[answer()], &[frame(1400, 1)], &[answer()]]), [false, false, false]);
+    let mixed: [&[_]; 4] = [&[answer()], &[data(1), data(2)], &[data(3), answer()], &[data(4)]];
+    assert_eq!(told(true, &mixed), [false, true, true, true]);
     assert_eq!(told(true, &[&[data(1)], &[answer()], &[data(2)]]), [true, false, true]);
-    assert_eq!(told(false, &[&[data(1)], &[large()], &[large()], &[data(2)]]), [true, false]);
+    assert_eq!(told(false, &[&[data(1)], &[large()], &[large()], &[data(2)]]), [false, true, true, false]);
 }
 
 #[test]
@@ -70,4 +71,19 @@ fn a_stream_that_has_to_wait_is_still_one() {
     bench.backend.room = 1;
     bench.send();
     assert_eq!(bench.backend.streams, [true]);
+}
+
+#[test]
+fn a_driver_that_begins_anew_streams_no_more() {
+    let send = |frame: Vec<u8>, streams: Vec<bool>| {
+        let mut bench = bench(64, 0);
+        (bench.backend.merges, bench.backend.streams) = (true, streams);
+        bench.ram.write(FRAMES, &frame).unwrap();
+        bench.tx.add(&[(FRAMES, frame.len() as u32, 0)]);
+        bench.send();
+        bench.backend.streams
+    };
+    let streams = send(segment(0, 16, &[0; 1400]), Vec::new());
+    // The card was reset before the stream had ended; backend and thread are the same.
+    assert_eq!(send(segment(0, 24, &[0; 100]), streams), [true, false]);
 }
