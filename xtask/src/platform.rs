@@ -1,13 +1,13 @@
 //! Where guests run: on this host's KVM if that is real, in the lab otherwise.
 
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Result;
 use nerite_kvm::probe::{self, HostKvm};
 
 use crate::job::{Job, Outcome, Stream};
-use crate::lab::{Machine, Report, Session};
+use crate::lab::{Machine, Queue, Report, Session};
 use crate::{exec, progress};
 
 /// The two places in which a guest can run.
@@ -52,19 +52,16 @@ impl Runner {
     pub(crate) fn run(&self, jobs: &[Job], report: &mut dyn FnMut(usize, &Outcome)) -> Result<usize> {
         let workers = self.workers.clamp(1, jobs.len().max(1));
         let (sender, results) = mpsc::channel();
-        let queue = Mutex::new(0..jobs.len());
+        let queue = Queue::new(jobs.len());
         thread::scope(|scope| {
             let mut labs = Vec::new();
-            for worker in 0..workers {
+            for _ in 0..workers {
                 let (sender, queue) = (sender.clone(), &queue);
                 match self.platform {
                     Platform::Hardware => {
                         scope.spawn(move || run_on_host(jobs, queue, &sender));
                     }
-                    Platform::Lab => labs.push(scope.spawn(move || {
-                        let mine: Vec<usize> = (worker..jobs.len()).step_by(workers).collect();
-                        self.run_in_lab(jobs, &mine, &sender)
-                    })),
+                    Platform::Lab => labs.push(scope.spawn(move || self.run_in_lab(jobs, queue, &sender))),
                 }
             }
             drop(sender);
@@ -82,26 +79,20 @@ impl Runner {
     fn run_in_lab(
         &self,
         jobs: &[Job],
-        mine: &[usize],
+        queue: &Queue,
         sender: &mpsc::Sender<(usize, Outcome)>,
     ) -> Result<usize> {
-        let mut session = Session::new(self.machine)?;
-        let list: Vec<Job> = mine.iter().filter_map(|index| jobs.get(*index)).cloned().collect();
-        let results = session.run(&list, &mut |report| {
-            if let Report::Finished(index, outcome) = report
-                && let Some(index) = mine.get(index)
-            {
-                let _ = sender.send((*index, outcome.clone()));
+        Session::new(self.machine)?.run(jobs, queue, &mut |report| {
+            if let Report::Finished(index, outcome) = report {
+                let _ = sender.send((index, outcome.clone()));
             }
-        })?;
-        Ok(results.freezes)
+        })
     }
 }
 
-fn run_on_host(jobs: &[Job], queue: &Mutex<std::ops::Range<usize>>, sender: &mpsc::Sender<(usize, Outcome)>) {
-    loop {
-        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some((index, job)) = next.and_then(|index| Some((index, jobs.get(index)?))) else { return };
+fn run_on_host(jobs: &[Job], queue: &Queue, sender: &mpsc::Sender<(usize, Outcome)>) {
+    while let Some(index) = queue.take() {
+        let Some(job) = jobs.get(index) else { return };
         let mut outcome = Outcome::failed("");
         (outcome.ending, outcome.time) = exec::execute(job, &mut |stream, bytes| match stream {
             Stream::Out => outcome.stdout.extend_from_slice(bytes),

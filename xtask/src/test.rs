@@ -3,13 +3,17 @@
 use std::collections::HashSet;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::build::{cargo, quiet};
 use crate::job::Summary;
 use crate::platform::Platform;
-use crate::{dist, host_tests, hostile, kernels, libtest, package, paths, progress, style, test_kernels};
+use crate::{
+    dist, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, style, test_kernels,
+};
 
 /// `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -28,30 +32,75 @@ struct Run {
     failed: Vec<String>,
 }
 
+/// What can be done beside other work.
+enum Work {
+    /// A group of tests, with its name.
+    Group(&'static str, fn() -> Result<Summary>),
+    /// A build that a later group needs.
+    Ahead(fn() -> Result<()>),
+}
+
 impl Run {
     /// A check that passes or fails as a whole.
     fn check(&mut self, name: &str, what: impl FnOnce() -> Result<()>) {
-        self.group(name, || what().map(|()| Summary { passed: 1, ..Summary::default() }));
+        self.group(name, || what().map(passed));
     }
 
     /// A group of tests with counts of its own. An error is one more failure.
     fn group(&mut self, name: &str, what: impl FnOnce() -> Result<Summary>) {
-        let step = progress::step(name);
-        let summary = what().unwrap_or_else(|error| {
-            progress::print(&format!("FAIL {name}: {error:#}"));
-            Summary { failed: 1, ..Summary::default() }
-        });
+        self.add(name, attempt(name, what));
+    }
+
+    fn add(&mut self, name: &str, summary: Summary) {
         if summary.failed > 0 {
             self.failed.push(name.to_owned());
         }
         self.summary += summary;
-        step.done_with(&summary.to_string());
+    }
+
+    /// Does all of this, two at a time: each leaves a processor idle while it links, or has one crate left to compile.
+    fn together(&mut self, work: Vec<Work>) {
+        let queue = Mutex::new(work.into_iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let (sender, results) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    while let Some(work) = next() {
+                        match work {
+                            Work::Group(name, what) => drop(sender.send((name, attempt(name, what)))),
+                            // What fails fails again, and is told, in the group that needs it.
+                            Work::Ahead(build) => drop(build()),
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            results.into_iter().for_each(|(name, summary)| self.add(name, summary));
+        });
     }
 
     fn skip(&mut self, name: &str, reason: &str) {
         progress::print(&format!("SKIP {name}: {reason}"));
         self.summary.skipped += 1;
     }
+}
+
+/// Runs a group of tests, and tells what came of it.
+fn attempt(name: &str, what: impl FnOnce() -> Result<Summary>) -> Summary {
+    let step = progress::step(name);
+    let summary = what().unwrap_or_else(|error| {
+        progress::print(&format!("FAIL {name}: {error:#}"));
+        Summary { failed: 1, ..Summary::default() }
+    });
+    step.done_with(&summary.to_string());
+    summary
+}
+
+/// What one check comes to that has passed.
+fn passed((): ()) -> Summary {
+    Summary { passed: 1, ..Summary::default() }
 }
 
 /// Runs everything and prints the closing line; the status is 1 if anything failed.
@@ -62,15 +111,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         let arguments = ["test", "--workspace", "--all-features", "--no-fail-fast"];
         libtest::run(cargo().args(arguments), !args.no_guests)
     });
-    run.group("every order of a vCPU's threads", loom);
     run.group("examples", examples);
-    run.check("documentation", || {
-        let mut command = cargo();
-        command.args(["doc", "--quiet", "--workspace", "--no-deps"]);
-        quiet(command.env("RUSTDOCFLAGS", "-D warnings"))
-    });
-    run.check("shell completions, man pages and the stripped program", dist::main);
-    run.check("packages", package::check);
+    run.together(builds(args));
     if args.no_guests {
         run.skip("guests", "left out with --no-guests");
     } else {
@@ -81,6 +123,31 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     progress::print(&run.summary.to_string());
     Ok(i32::from(run.summary.failed > 0))
+}
+
+/// What is mostly building, the longest first.
+fn builds(args: &Args) -> Vec<Work> {
+    let mut work = Vec::new();
+    if !args.no_guests && !args.quick {
+        work.push(Work::Ahead(|| hermit::build().map(drop)));
+    }
+    work.push(Work::Group("shell completions, man pages and the stripped program", || {
+        dist::main().map(passed)
+    }));
+    if !args.no_guests && !args.quick {
+        work.push(Work::Ahead(hostile::build_ahead));
+    }
+    work.push(Work::Group("packages", || package::check().map(passed)));
+    work.push(Work::Group("every order of a vCPU's threads", loom));
+    work.push(Work::Group("documentation", || {
+        let mut command = cargo();
+        command.args(["doc", "--quiet", "--workspace", "--no-deps"]);
+        quiet(command.env("RUSTDOCFLAGS", "-D warnings")).map(passed)
+    }));
+    if !args.no_guests {
+        work.push(Work::Ahead(|| kernels::build().map(drop)));
+    }
+    work
 }
 
 /// What can be said of the sources without running them.
@@ -110,11 +177,9 @@ fn guests(run: &mut Run, quick: bool) {
     let workers = if platform == Platform::Lab { test_kernels::labs() } else { 1 };
     let runner = test_kernels::runner(platform, workers);
     run.group("test kernels", || {
-        let mut tests = test_kernels::select("")?;
-        if !quick {
-            // In the same lab.
-            tests.extend(test_kernels::select("linux")?);
-        }
+        // In the same lab, and the long ones first, or a lab is left with one at the end.
+        let mut tests = if quick { Vec::new() } else { test_kernels::select("linux")? };
+        tests.extend(test_kernels::select("")?);
         test_kernels::run(&tests, &runner)
     });
     run.group("tests that use KVM", || host_tests::run(&runner, ""));
@@ -135,6 +200,8 @@ fn guests(run: &mut Run, quick: bool) {
 fn loom() -> Result<Summary> {
     let mut command = cargo();
     command.args(["test", "--quiet", "--release", "--package", "nerite-vcpu", "--test", "loom"]);
+    // The models run for a few seconds; to have loom optimised takes longer.
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_LTO", "off");
     command.arg("--target-dir").arg(paths::target().join("loom"));
     // The lints that deny what tests may do are not for the primitives under loom.
     libtest::run(command.env("RUSTFLAGS", "--cfg loom"), false)

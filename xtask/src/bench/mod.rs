@@ -275,12 +275,7 @@ fn run(platform: Platform, myself: &str, cases: &[Case], each: &mut dyn FnMut(Li
         }
         Platform::Lab => {
             let mut session = Session::new(lab::Machine::default())?;
-            let results = session.run(std::slice::from_ref(&job), &mut |report| {
-                if let lab::Report::Output(stream, bytes) = report {
-                    output(stream, bytes);
-                }
-            })?;
-            let outcome = results.outcomes.into_iter().next().context("the lab gave no result")?;
+            let outcome = session.run_one(&job, &mut output)?;
             (outcome.ending, session.release().to_owned())
         }
     };

@@ -1,4 +1,4 @@
-//! The part of xtask that runs inside the lab: it executes the jobs and reports on the second serial port.
+//! The part of xtask that runs inside the lab: it executes the jobs that it is told, and reports on the second serial port.
 
 use std::io::Stdout;
 use std::path::Path;
@@ -22,7 +22,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The file the agent reads.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JobList {
-    /// Run in this order.
+    /// What the host may have run.
     pub(crate) jobs: Vec<Job>,
 }
 
@@ -37,7 +37,7 @@ impl Line {
     }
 }
 
-/// Runs the jobs of the file at `path` one after the other.
+/// Runs jobs of the file at `path` for as long as the host says which.
 pub(crate) fn main(path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let list: JobList = toml::from_str(&text).with_context(|| format!("bad job list {}", path.display()))?;
@@ -53,7 +53,9 @@ pub(crate) fn main(path: &Path) -> Result<()> {
         }
     });
 
-    for (index, job) in list.jobs.iter().enumerate() {
+    let mut commands = std::io::stdin().lock();
+    while let Some(index) = wire::next_job(&mut commands).context("waiting for a job")? {
+        let job = list.jobs.get(index).with_context(|| format!("there is no job {index}"))?;
         line.send(Kind::Start, index, b"");
         let (ending, time) = exec::execute(job, &mut |stream, bytes| {
             let kind = if stream == Stream::Out { Kind::Out } else { Kind::Err };

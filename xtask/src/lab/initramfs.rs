@@ -37,7 +37,7 @@ done
 hostname lab
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo
-/lab/xtask agent </dev/null >/dev/ttyS1
+/lab/xtask agent </dev/ttyS1 >/dev/ttyS1
 echo "lab: the agent ended with status $?"
 poweroff -f
 "#;

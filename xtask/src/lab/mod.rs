@@ -4,6 +4,7 @@ pub(crate) mod agent;
 mod initramfs;
 pub(crate) mod kernel;
 mod qemu;
+mod queue;
 pub(crate) mod session;
 mod wire;
 
@@ -14,6 +15,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use initramfs::Files;
 pub(crate) use qemu::Machine;
+pub(crate) use queue::Queue;
 pub(crate) use session::{Report, Session};
 
 use crate::job::{Job, Stream};
@@ -96,16 +98,13 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     }
     job.files = job.command.iter().flat_map(|word| files_in(word)).collect();
 
-    let results = session.run(std::slice::from_ref(&job), &mut |report| {
-        if let Report::Output(stream, bytes) = report {
-            // A reader that has gone away is its own business.
-            let _ = match stream {
-                Stream::Out => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
-                Stream::Err => std::io::stderr().write_all(bytes),
-            };
-        }
+    let outcome = session.run_one(&job, &mut |stream, bytes| {
+        // A reader that has gone away is its own business.
+        let _ = match stream {
+            Stream::Out => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+            Stream::Err => std::io::stderr().write_all(bytes),
+        };
     })?;
-    let outcome = results.outcomes.first().context("the lab gave no result")?;
     progress::say(&format!("{} after {:.1} s in the lab", outcome.ending, outcome.time.as_secs_f64()));
     Ok(outcome.ending.code())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -21,6 +21,9 @@ impl Default for Machine {
     }
 }
 
+/// A machine's second serial port: what is written there, and what comes from it.
+pub(crate) type Port = (ChildStdin, ChildStdout);
+
 /// A running QEMU. It is killed when dropped.
 pub(crate) struct Qemu {
     child: Child,
@@ -30,14 +33,14 @@ pub(crate) struct Qemu {
 
 impl Qemu {
     /// Starts the machine. `folder` is for its logs; the first serial port (console) goes to a file there, since a file
-    /// is written without buffering, and the second one is the stream that is returned.
+    /// is written without buffering, and the second one is what is returned.
     pub(crate) fn start(
         program: &Path,
         kernel: &Path,
         initramfs: &Path,
         machine: Machine,
         folder: &Path,
-    ) -> Result<(Self, ChildStdout)> {
+    ) -> Result<(Self, Port)> {
         let console = folder.join("console.log");
         let errors = folder.join("qemu.log");
         // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with more, nested SVM freezes.
@@ -55,13 +58,14 @@ impl Qemu {
             .arg("-serial")
             .arg(format!("file:{}", console.display().to_string().replace(',', ",,")))
             .args(["-chardev", "stdio,id=results,signal=off", "-serial", "chardev:results"])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&errors)?)
             .spawn()
             .context("cannot start QEMU through setpriv (package util-linux)")?;
+        let commands = child.stdin.take().context("QEMU has no input")?;
         let results = child.stdout.take().context("QEMU has no output")?;
-        Ok((Self { child, console, errors }, results))
+        Ok((Self { child, console, errors }, (commands, results)))
     }
 }
 

@@ -1,7 +1,6 @@
-//! Runs a list of jobs in one boot of the lab, and boots again where the lab itself froze.
+//! Runs jobs in one boot of the lab, and boots again where the lab itself froze.
 
-use std::collections::VecDeque;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -14,6 +13,7 @@ use super::agent::{JOBS, JobList};
 use super::initramfs::Files;
 use super::kernel::{self, Kernel};
 use super::qemu::{Console, Machine, Qemu};
+use super::queue::Queue;
 use super::wire::{self, End, Frame, Kind};
 use crate::job::{Job, Outcome, Stream};
 use crate::{packages, paths, progress};
@@ -35,14 +35,6 @@ pub(crate) enum Report<'a> {
     Output(Stream, &'a [u8]),
     /// The job with this index ended.
     Finished(usize, &'a Outcome),
-}
-
-/// What a session came to.
-pub(crate) struct Results {
-    /// One for each job, in order.
-    pub(crate) outcomes: Vec<Outcome>,
-    /// How often the lab froze and was started again.
-    pub(crate) freezes: usize,
 }
 
 /// A lab that is set up but not started.
@@ -85,58 +77,67 @@ impl Session {
         &self.kernel.release
     }
 
-    /// Runs the jobs, one after the other, and tells `report` what happens. A job that takes too long has failed; a lab
-    /// that freezes is started again with the jobs that are left, [`MAX_RETRIES`] times in all.
-    pub(crate) fn run(&mut self, jobs: &[Job], report: &mut dyn FnMut(Report<'_>)) -> Result<Results> {
+    /// Runs one job and returns what came of it; what it writes is handed to `output` as it comes.
+    pub(crate) fn run_one(&mut self, job: &Job, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Outcome> {
+        let mut outcome = None;
+        self.run(std::slice::from_ref(job), &Queue::new(1), &mut |report| match report {
+            Report::Output(stream, bytes) => output(stream, bytes),
+            Report::Finished(_, finished) => outcome = Some(finished.clone()),
+        })?;
+        outcome.context("the lab gave no result")
+    }
+
+    /// Runs the jobs in `queue`, one after the other, and tells `report` what happens. A job that takes too long has failed; a lab
+    /// that freezes is started again and goes on with the same job, [`MAX_RETRIES`] times in all. After that, all that are left have
+    /// failed. Returns how often it froze.
+    pub(crate) fn run(
+        &mut self,
+        jobs: &[Job],
+        queue: &Queue,
+        report: &mut dyn FnMut(Report<'_>),
+    ) -> Result<usize> {
         for job in jobs {
             for file in &job.files {
                 self.files.add(file, file)?;
             }
         }
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; jobs.len()];
+        let list =
+            toml::to_string(&JobList { jobs: jobs.to_vec() }).context("cannot write the list of jobs")?;
+        self.files.add_text(JOBS, list);
         let mut freezes = 0;
-        loop {
-            let todo: VecDeque<usize> =
-                (0..jobs.len()).filter(|i| matches!(outcomes.get(*i), Some(None))).collect();
-            if todo.is_empty() {
-                break;
-            }
-            let Err(freeze) = self.boot(jobs, &todo, &mut outcomes, report)? else { break };
+        while !queue.is_empty() {
+            let Err(freeze) = self.boot(jobs, queue, report)? else { break };
             freezes += 1;
             let text = format!("the lab froze ({}); its console:\n{}\n", freeze.why, tail(&freeze.log));
             progress::say(&text);
-            if freezes > MAX_RETRIES {
-                let why = format!("the lab froze {freezes} times, the last time because {}", freeze.why);
-                for slot in outcomes.iter_mut().filter(|slot| slot.is_none()) {
-                    *slot = Some(Outcome::failed(why.clone()));
-                }
-            } else {
+            freeze.job.into_iter().for_each(|job| queue.put_back(job));
+            if freezes <= MAX_RETRIES {
                 progress::say(&format!("starting the lab again ({freezes} of {MAX_RETRIES} retries)"));
+                continue;
+            }
+            let why = format!("the lab froze {freezes} times, the last time because {}", freeze.why);
+            while let Some(job) = queue.take() {
+                report(Report::Finished(job, &Outcome::failed(why.clone())));
             }
         }
-        let lost = || Outcome::failed("the lab said nothing about it");
-        let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect();
-        Ok(Results { outcomes, freezes })
+        Ok(freezes)
     }
 
     fn boot(
-        &mut self,
+        &self,
         jobs: &[Job],
-        todo: &VecDeque<usize>,
-        outcomes: &mut [Option<Outcome>],
+        queue: &Queue,
         report: &mut dyn FnMut(Report<'_>),
     ) -> Result<Result<(), Freeze>> {
-        let list = JobList { jobs: todo.iter().filter_map(|i| jobs.get(*i)).cloned().collect() };
-        self.files.add_text(JOBS, toml::to_string(&list).context("cannot write the list of jobs")?);
         let prefix = format!("{RUN}{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(paths::lab())?;
         let initramfs = folder.path().join("initramfs.cpio");
         self.files.write(&initramfs)?;
         let release = &self.kernel.release;
         progress::say(&format!("booting the lab (QEMU without KVM, nested SVM, Linux {release})"));
-        let (qemu, results) =
+        let (qemu, (commands, results)) =
             Qemu::start(&self.qemu, &self.kernel.image, &initramfs, self.machine, folder.path())?;
-        Ok(Watch::new(listen(results), qemu).follow(&list.jobs, todo, outcomes, report))
+        Ok(Watch::new(listen(results), commands, qemu).follow(jobs, queue, report))
     }
 }
 
@@ -152,11 +153,12 @@ fn sweep() {
     }
 }
 
-/// Why a lab is held to be frozen, and its console.
+/// Why a lab is held to be frozen, its console, and the job that it was at.
 #[derive(Debug)]
 struct Freeze {
     why: String,
     log: String,
+    job: Option<usize>,
 }
 
 fn listen(results: ChildStdout) -> Receiver<Frame> {
@@ -173,8 +175,9 @@ fn listen(results: ChildStdout) -> Receiver<Frame> {
 }
 
 /// Follows a running lab.
-struct Watch<C> {
+struct Watch<W, C> {
     frames: Receiver<Frame>,
+    commands: W,
     qemu: C,
     console: u64,
     heard: Instant,
@@ -182,16 +185,16 @@ struct Watch<C> {
     job: Option<(usize, Instant)>,
 }
 
-impl<C: Console> Watch<C> {
-    fn new(frames: Receiver<Frame>, qemu: C) -> Self {
-        Self { frames, qemu, console: 0, heard: Instant::now(), started: Instant::now(), job: None }
+impl<W: Write, C: Console> Watch<W, C> {
+    fn new(frames: Receiver<Frame>, commands: W, qemu: C) -> Self {
+        let now = Instant::now();
+        Self { frames, commands, qemu, console: 0, heard: now, started: now, job: None }
     }
 
     fn follow(
         &mut self,
         jobs: &[Job],
-        numbers: &VecDeque<usize>,
-        outcomes: &mut [Option<Outcome>],
+        queue: &Queue,
         report: &mut dyn FnMut(Report<'_>),
     ) -> Result<(), Freeze> {
         let mut now = Outcome::failed("");
@@ -207,16 +210,13 @@ impl<C: Console> Watch<C> {
                 }
             };
             self.heard = Instant::now();
-            let Some(&number) = numbers.get(frame.job) else { continue };
             match frame.kind {
                 Kind::Ready => {
                     let seconds = self.started.elapsed().as_secs_f64();
                     progress::say(&format!("the lab is up after {seconds:.1} s"));
+                    self.give_job(queue)?;
                 }
-                Kind::Start => {
-                    self.job = Some((frame.job, Instant::now()));
-                    now = Outcome::failed("");
-                }
+                Kind::Start => now = Outcome::failed(""),
                 Kind::Out => {
                     now.stdout.extend_from_slice(&frame.payload);
                     report(Report::Output(Stream::Out, &frame.payload));
@@ -226,22 +226,28 @@ impl<C: Console> Watch<C> {
                     report(Report::Output(Stream::Err, &frame.payload));
                 }
                 Kind::End => {
-                    self.job = None;
                     let text = String::from_utf8_lossy(&frame.payload).into_owned();
                     let Ok(end) = toml::from_str::<End>(&text) else {
                         return Err(self.freeze(format!("its report is garbled: {text:?}")));
                     };
                     now.ending = end.ending;
                     now.time = Duration::from_millis(end.milliseconds);
-                    report(Report::Finished(number, &now));
-                    if let Some(slot) = outcomes.get_mut(number) {
-                        *slot = Some(now.clone());
+                    if let Some((job, _)) = self.job.take() {
+                        report(Report::Finished(job, &now));
                     }
+                    self.give_job(queue)?;
                 }
                 Kind::Beat => self.check(jobs)?,
                 Kind::Done => return Ok(()),
             }
         }
+    }
+
+    /// Tells the lab what to run next.
+    fn give_job(&mut self, queue: &Queue) -> Result<(), Freeze> {
+        let job = queue.take();
+        self.job = job.map(|job| (job, Instant::now()));
+        wire::tell(&mut self.commands, job).map_err(|error| self.freeze(format!("it takes no job: {error}")))
     }
 
     /// Looks for signs of a frozen lab.
@@ -268,7 +274,7 @@ impl<C: Console> Watch<C> {
     }
 
     fn freeze(&self, why: String) -> Freeze {
-        Freeze { why, log: self.qemu.log() }
+        Freeze { why, log: self.qemu.log(), job: self.job.map(|(job, _)| job) }
     }
 }
 
@@ -295,22 +301,27 @@ mod tests {
         }
     }
 
-    /// Follows a lab that sends these frames and then closes its line; two jobs, of which the second list entry comes
-    /// first.
+    /// How following a lab ended that sends these frames and then closes its line, what came of its two jobs, and what it was told.
     fn follow(
         console: &'static str,
         frames: &[(Kind, usize, &str)],
-    ) -> (Result<(), Freeze>, Vec<Option<Outcome>>) {
+    ) -> (Result<(), Freeze>, [Option<Outcome>; 2], String) {
         let (sender, receiver) = mpsc::channel();
         for (kind, job, payload) in frames {
             sender.send(Frame { kind: *kind, job: *job, payload: payload.as_bytes().to_vec() }).unwrap();
         }
         drop(sender);
-        let mut outcomes = vec![None; 2];
+        let mut outcomes = [None, None];
+        let mut told = Vec::new();
         let jobs = [Job { timeout: 9, ..Job::default() }, Job { timeout: 9, ..Job::default() }];
-        let numbers = VecDeque::from([1, 0]);
-        let result = Watch::new(receiver, Fake(console)).follow(&jobs, &numbers, &mut outcomes, &mut |_| ());
-        (result, outcomes)
+        let mut report = |report: Report<'_>| {
+            if let Report::Finished(job, outcome) = report {
+                outcomes[job] = Some(outcome.clone());
+            }
+        };
+        let result =
+            Watch::new(receiver, &mut told, Fake(console)).follow(&jobs, &Queue::new(2), &mut report);
+        (result, outcomes, String::from_utf8(told).unwrap())
     }
 
     const END: &str = "ending = { Exited = 7 }\nmilliseconds = 12";
@@ -320,42 +331,47 @@ mod tests {
         let frames = [
             (Kind::Ready, 0, "6.1"),
             (Kind::Start, 0, ""),
-            (Kind::Out, 0, "a"),
-            (Kind::Err, 0, "x"),
-            (Kind::Beat, 0, ""),
-            (Kind::Out, 0, "b"),
             (Kind::End, 0, END),
+            (Kind::Start, 1, ""),
+            (Kind::Out, 1, "a"),
+            (Kind::Err, 1, "x"),
+            (Kind::Beat, 0, ""),
+            (Kind::Out, 1, "b"),
+            (Kind::End, 1, END),
             (Kind::Done, 0, ""),
         ];
-        let (result, outcomes) = follow("Linux version 6.1", &frames);
+        let (result, [first, second], told) = follow("Linux version 6.1", &frames);
         result.unwrap();
-        assert!(outcomes[0].is_none());
-        let outcome = outcomes[1].as_ref().unwrap();
-        assert_eq!((outcome.stdout.as_slice(), outcome.stderr.as_slice()), (&b"ab"[..], &b"x"[..]));
-        assert_eq!((&outcome.ending, outcome.time), (&Ending::Exited(7), Duration::from_millis(12)));
+        assert_eq!((first.unwrap().stdout, told.as_str()), (Vec::new(), "0\n1\ndone\n"));
+        let second = second.unwrap();
+        assert_eq!((second.stdout.as_slice(), second.stderr.as_slice()), (&b"ab"[..], &b"x"[..]));
+        assert_eq!((&second.ending, second.time), (&Ending::Exited(7), Duration::from_millis(12)));
     }
 
     #[test]
     fn a_lab_that_ends_in_the_middle_keeps_what_is_done() {
-        let frames = [(Kind::Start, 0, ""), (Kind::End, 0, END), (Kind::Start, 1, "")];
-        let (result, outcomes) = follow("", &frames);
-        assert!(result.unwrap_err().why.contains("ended by itself"));
-        assert!(outcomes[1].is_some() && outcomes[0].is_none());
+        let frames = [(Kind::Ready, 0, ""), (Kind::Start, 0, ""), (Kind::End, 0, END), (Kind::Start, 1, "")];
+        let (result, [first, second], _) = follow("", &frames);
+        let freeze = result.unwrap_err();
+        assert!(freeze.why.contains("ended by itself") && freeze.job == Some(1));
+        assert!(first.is_some() && second.is_none());
     }
 
     #[test]
     fn a_kernel_that_is_stuck_is_a_frozen_lab() {
         let console = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!";
-        let (result, _) = follow(console, &[(Kind::Start, 0, ""), (Kind::Beat, 0, "")]);
-        let freeze = result.unwrap_err();
+        let frames = [(Kind::Ready, 0, ""), (Kind::Start, 0, ""), (Kind::Beat, 0, "")];
+        let freeze = follow(console, &frames).0.unwrap_err();
         assert!(freeze.why.contains("soft lockup") && freeze.log.contains("CPU#0"));
+        assert_eq!(freeze.job, Some(0));
     }
 
     #[test]
     fn a_garbled_report_is_not_believed() {
-        let (result, outcomes) = follow("", &[(Kind::Start, 0, ""), (Kind::End, 0, "ending = 3")]);
-        assert!(result.unwrap_err().why.contains("garbled"));
-        assert!(outcomes[1].is_none());
+        let frames = [(Kind::Ready, 0, ""), (Kind::Start, 0, ""), (Kind::End, 0, "ending = 3")];
+        let (result, [first, _], _) = follow("", &frames);
+        let freeze = result.unwrap_err();
+        assert!(freeze.why.contains("garbled") && first.is_none() && freeze.job == Some(0));
     }
 
     #[test]

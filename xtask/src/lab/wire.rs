@@ -1,11 +1,13 @@
-//! How the lab talks to the host: frames on its second serial port.
+//! How the lab and the host talk to each other: on the lab's second serial port.
 //!
-//! A frame is a header line `@nerite KIND JOB LENGTH`, then LENGTH bytes as they are. The port is in raw mode and has
-//! one writer, so nothing needs escaping; what stands before the first header (firmware chatter) is skipped.
+//! The lab sends frames: a header line `@nerite KIND JOB LENGTH`, then LENGTH bytes as they are. The port is in raw mode and has
+//! one writer, so nothing needs escaping; what stands before the first header (firmware chatter) is skipped. After `ready` and
+//! each `end` it waits for a line of the host's: the number of the job to run next, or `done`.
 
 use std::io::{self, BufRead, Write};
 
 const MAGIC: &str = "@nerite";
+const DONE: &str = "done";
 /// No frame carries more; a longer one is a broken line.
 const MAX_PAYLOAD: usize = 64 << 10;
 
@@ -24,7 +26,7 @@ pub(crate) enum Kind {
     End,
     /// Nothing new, but the lab is alive.
     Beat,
-    /// All jobs have run.
+    /// It was told that there is nothing more to run.
     Done,
 }
 
@@ -52,6 +54,25 @@ pub(crate) struct Frame {
 pub(crate) struct End {
     pub(crate) ending: crate::job::Ending,
     pub(crate) milliseconds: u64,
+}
+
+/// Tells the lab which job to run, or that there is none.
+pub(crate) fn tell(to: &mut impl Write, job: Option<usize>) -> io::Result<()> {
+    match job {
+        Some(job) => writeln!(to, "{job}")?,
+        None => writeln!(to, "{DONE}")?,
+    }
+    to.flush()
+}
+
+/// Waits until the host says which job to run; `None` if there is nothing more.
+pub(crate) fn next_job(from: &mut impl BufRead) -> io::Result<Option<usize>> {
+    let mut line = String::new();
+    from.read_line(&mut line)?;
+    match line.trim() {
+        DONE => Ok(None),
+        number => number.parse().map(Some).map_err(|_| io::Error::other(format!("{number:?} is no job"))),
+    }
 }
 
 /// Writes one message, in several frames where the payload is long.
@@ -125,6 +146,17 @@ mod tests {
         let second = read(&mut from).unwrap().unwrap();
         assert_eq!((first.payload.len(), second.payload.len()), (MAX_PAYLOAD, 10));
         assert_eq!(read(&mut from).unwrap(), None);
+    }
+
+    #[test]
+    fn the_lab_is_told_what_to_do() {
+        let mut line = Vec::new();
+        tell(&mut line, Some(12)).unwrap();
+        tell(&mut line, None).unwrap();
+        let mut from = line.as_slice();
+        assert_eq!(next_job(&mut from).unwrap(), Some(12));
+        assert_eq!(next_job(&mut from).unwrap(), None);
+        assert!(next_job(&mut from).is_err());
     }
 
     #[test]
