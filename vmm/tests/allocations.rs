@@ -68,9 +68,11 @@ fn an_exit_allocates_nothing() {
         return;
     }
     let folder = Folder::new();
-    // What else happens in a process now and then (a timer that runs out) can only add some.
+    // What else happens in a process now and then can only add some.
     let least = |rounds| (0..3).map(|_| run(&folder, rounds)).min().unwrap();
     let (few, many) = (least(100), least(2100));
     assert!(many.1 >= few.1 + 4000, "the guest left {} and {} times", few.1, many.1);
-    assert_eq!(few.0, many.0, "allocations in runs of {} and {} exits", few.1, many.1);
+    // Where 4000 exits take more than a second, whoever waits for the end wakes up in between, which does allocate.
+    let more = many.0.abs_diff(few.0);
+    assert!(more < 10, "{} and {} allocations in runs of {} and {} exits", few.0, many.0, few.1, many.1);
 }
