@@ -5,8 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Wakes, Worker, config_bytes,
-    lock,
+    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Worker, config_bytes, lock,
 };
 
 use crate::config;
@@ -35,7 +34,6 @@ struct Live {
 
 struct Shared {
     lane: Mutex<Lane>,
-    wake: Arc<Event>,
     serial: [u8; MAX_SERIAL],
     counters: Counters,
 }
@@ -47,7 +45,7 @@ pub struct Blk {
     shared: Arc<Shared>,
     features: u64,
     config: [u8; 60],
-    worker: Mutex<Option<Worker>>,
+    worker: Worker,
 }
 
 impl Blk {
@@ -58,13 +56,9 @@ impl Blk {
     pub fn new(disk: Box<dyn Disk>, serial: [u8; MAX_SERIAL]) -> io::Result<Self> {
         let features = config::features(disk.is_read_only());
         let config = config::bytes(disk.sectors());
-        let shared = Shared {
-            lane: Mutex::new(Lane { disk, live: None }),
-            wake: Arc::new(Event::new()?),
-            serial,
-            counters: Counters::default(),
-        };
-        Ok(Self { shared: Arc::new(shared), features, config, worker: Mutex::new(None) })
+        let shared =
+            Shared { lane: Mutex::new(Lane { disk, live: None }), serial, counters: Counters::default() };
+        Ok(Self { shared: Arc::new(shared), features, config, worker: Worker::new("disk")? })
     }
 
     /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
@@ -72,18 +66,13 @@ impl Blk {
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
     pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
-        let wakes =
-            Wakes { kicks: kicks.clone(), notifier: notifier.clone(), other: self.shared.wake.clone() };
         let shared = self.shared.clone();
-        let worker = Worker::start("disk".to_owned(), enter, wakes, move || shared.turn())?;
-        *lock(&self.worker) = Some(worker);
-        Ok(())
+        self.worker.run(notifier, kicks, enter, move || shared.turn())
     }
 
     /// Ends the device's thread, after the request that it is working on. Others wait until [`Self::run`] is called again.
     pub fn halt(&self) {
-        let worker = lock(&self.worker).take();
-        drop(worker);
+        self.worker.halt();
     }
 
     /// What it has done.
@@ -161,7 +150,7 @@ impl Device for Blk {
             chain: Chain::new(),
         };
         lock(&self.shared.lane).live = Some(live);
-        self.shared.wake.signal();
+        self.worker.wake();
         Ok(())
     }
 

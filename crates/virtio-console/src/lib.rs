@@ -25,8 +25,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, Notifier, Queue, QueueError, Session, StartError, Wakes, Worker,
-    feature, lock,
+    Chain, Device, Enter, Event, Kind, Notifier, Queue, QueueError, Session, StartError, Worker, feature,
+    lock,
 };
 
 /// The example of the README.
@@ -73,7 +73,6 @@ struct Port {
 struct Shared {
     port: Mutex<Port>,
     input: Mutex<VecDeque<u8>>,
-    wake: Arc<Event>,
     /// Signalled when input was taken.
     room: Event,
 }
@@ -81,7 +80,7 @@ struct Shared {
 /// A virtio console with one port.
 pub struct Console {
     shared: Arc<Shared>,
-    worker: Mutex<Option<Worker>>,
+    worker: Worker,
 }
 
 impl Console {
@@ -99,13 +98,9 @@ impl Console {
             is_sending: false,
             has_spoken: false,
         };
-        let shared = Shared {
-            port: Mutex::new(port),
-            input: Mutex::new(VecDeque::new()),
-            wake: Arc::new(Event::new()?),
-            room: Event::new()?,
-        };
-        Ok(Self { shared: Arc::new(shared), worker: Mutex::new(None) })
+        let shared =
+            Shared { port: Mutex::new(port), input: Mutex::new(VecDeque::new()), room: Event::new()? };
+        Ok(Self { shared: Arc::new(shared), worker: Worker::new("console")? })
     }
 
     /// Starts the device's thread, which calls `enter` first and then hands output to `output`. `notifier` and `kicks` are those
@@ -121,18 +116,13 @@ impl Console {
         output: Output,
     ) -> io::Result<()> {
         lock(&self.shared.port).output = output;
-        let wakes =
-            Wakes { kicks: kicks.clone(), notifier: notifier.clone(), other: self.shared.wake.clone() };
         let shared = self.shared.clone();
-        let worker = Worker::start("console".to_owned(), enter, wakes, move || shared.turn())?;
-        *lock(&self.worker) = Some(worker);
-        Ok(())
+        self.worker.run(notifier, kicks, enter, move || shared.turn())
     }
 
     /// Ends the device's thread. Output and input wait until [`Self::run`] is called again.
     pub fn halt(&self) {
-        let worker = lock(&self.worker).take();
-        drop(worker);
+        self.worker.halt();
     }
 
     /// Hands input to the guest and says how much of it was taken: at most [`INPUT`] bytes wait for a guest that reads none.
@@ -142,7 +132,7 @@ impl Console {
         input.extend(bytes.iter().take(taken));
         drop(input);
         if taken > 0 {
-            self.shared.wake.signal();
+            self.worker.wake();
         }
         taken
     }
@@ -270,7 +260,7 @@ impl Device for Console {
         let mut port = lock(&self.shared.port);
         port.live = Some(Live { receive, transmit, notifier: session.notifier });
         drop(port);
-        self.shared.wake.signal();
+        self.worker.wake();
         Ok(())
     }
 

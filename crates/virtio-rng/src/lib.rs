@@ -20,7 +20,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Wakes, Worker, feature, lock,
+    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Worker, feature, lock,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -42,15 +42,10 @@ struct Live {
     chain: Chain,
 }
 
-struct Shared {
-    live: Mutex<Option<Live>>,
-    wake: Arc<Event>,
-}
-
 /// A virtio entropy device.
 pub struct Rng {
-    shared: Arc<Shared>,
-    worker: Mutex<Option<Worker>>,
+    live: Arc<Mutex<Option<Live>>>,
+    worker: Worker,
 }
 
 impl Rng {
@@ -59,8 +54,7 @@ impl Rng {
     /// # Errors
     /// If the process or the host has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let shared = Shared { live: Mutex::new(None), wake: Arc::new(Event::new()?) };
-        Ok(Self { shared: Arc::new(shared), worker: Mutex::new(None) })
+        Ok(Self { live: Arc::default(), worker: Worker::new("rng")? })
     }
 
     /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
@@ -68,36 +62,29 @@ impl Rng {
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
     pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
-        let wakes =
-            Wakes { kicks: kicks.clone(), notifier: notifier.clone(), other: self.shared.wake.clone() };
-        let shared = self.shared.clone();
-        let worker = Worker::start("rng".to_owned(), enter, wakes, move || shared.turn())?;
-        *lock(&self.worker) = Some(worker);
-        Ok(())
+        let live = self.live.clone();
+        self.worker.run(notifier, kicks, enter, move || lock(&live).as_mut().is_some_and(Live::turn))
     }
 
     /// Ends the device's thread. Requests wait until [`Self::run`] is called again.
     pub fn halt(&self) {
-        let worker = lock(&self.worker).take();
-        drop(worker);
-    }
-}
-
-impl Shared {
-    /// Serves one request. Returns whether there may be more.
-    fn turn(&self) -> bool {
-        let mut live = lock(&self.live);
-        let Some(live) = live.as_mut().filter(|live| !live.notifier.has_failed()) else { return false };
-        let done = live.serve();
-        done.unwrap_or_else(|error| {
-            log::warn!("the guest's driver of random numbers: {error}; the device needs a reset");
-            live.notifier.fail();
-            false
-        })
+        self.worker.halt();
     }
 }
 
 impl Live {
+    /// Serves one request. Returns whether there may be more.
+    fn turn(&mut self) -> bool {
+        if self.notifier.has_failed() {
+            return false;
+        }
+        self.serve().unwrap_or_else(|error| {
+            log::warn!("the guest's driver of random numbers: {error}; the device needs a reset");
+            self.notifier.fail();
+            false
+        })
+    }
+
     fn serve(&mut self) -> Result<bool, Box<dyn std::error::Error>> {
         if !self.queue.pop(&mut self.chain)? {
             return Ok(self.queue.enable_kicks()?);
@@ -135,13 +122,13 @@ impl Device for Rng {
 
     fn start(&self, session: Session) -> Result<(), StartError> {
         let (queue, notifier) = (session.queue(0)?, session.notifier);
-        *lock(&self.shared.live) = Some(Live { queue, notifier, chain: Chain::new() });
-        self.shared.wake.signal();
+        *lock(&self.live) = Some(Live { queue, notifier, chain: Chain::new() });
+        self.worker.wake();
         Ok(())
     }
 
     fn stop(&self) {
-        *lock(&self.shared.live) = None;
+        *lock(&self.live) = None;
     }
 }
 

@@ -41,7 +41,7 @@ pub use nerite_pci::Event;
 pub use notifier::{NO_VECTOR, Notifier};
 pub use pci::{BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, Wiring, region};
 pub use queue::{Queue, QueueError};
-pub use worker::{Enter, Wakes, Worker, lock};
+pub use worker::{Enter, Worker, lock};
 
 /// Feature bits that are the transport's, not a device's (virtio 1.2, 6).
 pub mod feature {

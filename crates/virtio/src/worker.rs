@@ -15,33 +15,74 @@ use crate::{Event, Notifier};
 /// What a thread does before anything else, such as giving up rights.
 pub type Enter = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
-/// What wakes a device's thread.
-#[derive(Debug, Clone)]
-pub struct Wakes {
-    /// The driver's notifications.
-    pub kicks: Arc<[Event]>,
-    /// The device's interrupts: a pin that the guest has lowered may have to be raised again.
-    pub notifier: Arc<Notifier>,
-    /// Everything else.
-    pub other: Arc<Event>,
+/// The thread of a device: it works whenever there may be something to do. It ends when this is dropped.
+///
+/// Three things wake it: the driver's notifications, its interrupt line, which may have to be raised again when the guest has lowered
+/// it, and the device itself, by [`Worker::wake`].
+pub struct Worker {
+    name: &'static str,
+    wake: Arc<Event>,
+    thread: Mutex<Option<Thread>>,
 }
 
-/// A thread that works whenever there may be something to do. It ends when this is dropped.
-pub struct Worker {
+/// A thread that runs. It ends when this is dropped.
+struct Thread {
     stop: Arc<Event>,
-    thread: Option<JoinHandle<()>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// What wakes a thread.
+struct Wakes {
+    kicks: Arc<[Event]>,
+    notifier: Arc<Notifier>,
+    wake: Arc<Event>,
 }
 
 impl Worker {
-    /// Starts a thread that calls `enter` once and then `turn` each time that something has woken it, and for as long as `turn`
-    /// returns that there is more to do.
+    /// One that does not run yet. Its thread will be called `name`.
+    ///
+    /// # Errors
+    /// If the process or the host has no descriptor left.
+    pub fn new(name: &'static str) -> io::Result<Self> {
+        Ok(Self { name, wake: Arc::new(Event::new()?), thread: Mutex::new(None) })
+    }
+
+    /// Starts the thread, which calls `enter` once and then `turn` each time that something has woken it, and for as long as `turn`
+    /// returns that there is more to do. If there is one already, that ends first. `notifier` and `kicks` are those of the device's
+    /// transport.
     ///
     /// `turn` should do little, such as one request: the thread ends only between two of them.
     ///
     /// # Errors
     /// If the host has no thread or descriptor left, or `enter` fails.
-    pub fn start(
-        name: String,
+    pub fn run(
+        &self,
+        notifier: &Arc<Notifier>,
+        kicks: &Arc<[Event]>,
+        enter: Enter,
+        turn: impl FnMut() -> bool + Send + 'static,
+    ) -> io::Result<()> {
+        self.halt();
+        let wakes = Wakes { kicks: kicks.clone(), notifier: notifier.clone(), wake: self.wake.clone() };
+        *lock(&self.thread) = Some(Thread::start(self.name, enter, wakes, turn)?);
+        Ok(())
+    }
+
+    /// Has the thread take another turn, or its first one when it is started.
+    pub fn wake(&self) {
+        self.wake.signal();
+    }
+
+    /// Ends the thread, after the turn it is at. What there is to do waits until [`Self::run`] is called again.
+    pub fn halt(&self) {
+        let thread = lock(&self.thread).take();
+        drop(thread);
+    }
+}
+
+impl Thread {
+    fn start(
+        name: &str,
         enter: Enter,
         wakes: Wakes,
         mut turn: impl FnMut() -> bool + Send + 'static,
@@ -49,7 +90,7 @@ impl Worker {
         let stop = Arc::new(Event::new()?);
         let stopped = stop.clone();
         let (entered, answer) = sync_channel(1);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let ready = enter();
             let goes_on = ready.is_ok();
             // Whoever started this thread is waiting.
@@ -58,16 +99,16 @@ impl Worker {
                 log::error!("a device's thread cannot wait: {error}");
             }
         })?;
-        let worker = Self { stop, thread: Some(thread) };
+        let thread = Self { stop, handle: Some(handle) };
         answer.recv().map_err(|_| io::Error::other("a device's thread panicked"))??;
-        Ok(worker)
+        Ok(thread)
     }
 }
 
 fn work(stop: &Event, wakes: &Wakes, turn: &mut impl FnMut() -> bool) -> io::Result<()> {
     let mut has_more = false;
     loop {
-        let events = [stop, wakes.notifier.lowered(), &*wakes.other].into_iter().chain(wakes.kicks.iter());
+        let events = [stop, wakes.notifier.lowered(), &*wakes.wake].into_iter().chain(wakes.kicks.iter());
         let mut polled: Vec<_> =
             events.map(|event| PollFd::from_borrowed_fd(event.as_fd(), PollFlags::IN)).collect();
         let timeout = has_more.then(Timespec::default);
@@ -83,7 +124,7 @@ fn work(stop: &Event, wakes: &Wakes, turn: &mut impl FnMut() -> bool) -> io::Res
             wakes.notifier.resample();
         }
         // What comes after this wakes the thread again.
-        wakes.other.take();
+        wakes.wake.take();
         for (kick, at) in wakes.kicks.iter().zip(3..) {
             if is_ready(at) {
                 kick.take();
@@ -93,19 +134,19 @@ fn work(stop: &Event, wakes: &Wakes, turn: &mut impl FnMut() -> bool) -> io::Res
     }
 }
 
-impl Drop for Worker {
+impl Drop for Thread {
     fn drop(&mut self) {
         self.stop.signal();
-        if let Some(thread) = self.thread.take() {
+        if let Some(handle) = self.handle.take() {
             // A panic was printed when it happened.
-            let _ = thread.join();
+            let _ = handle.join();
         }
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").finish_non_exhaustive()
+        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -121,10 +162,9 @@ mod tests {
 
     use super::*;
 
-    fn wakes() -> Wakes {
+    fn transport() -> (Arc<Notifier>, Arc<[Event]>) {
         let events = |count| (0..count).map(|_| Event::new().unwrap()).collect::<Arc<[Event]>>();
-        let notifier = Arc::new(Notifier::new(2, events(3)).unwrap());
-        Wakes { kicks: events(2), notifier, other: Arc::new(Event::new().unwrap()) }
+        (Arc::new(Notifier::new(2, events(3)).unwrap()), events(2))
     }
 
     fn reach(count: &AtomicU32, wanted: u32) {
@@ -137,26 +177,56 @@ mod tests {
 
     #[test]
     fn every_event_wakes_and_more_work_needs_none() {
-        let (wakes, count) = (wakes(), Arc::new(AtomicU32::new(0)));
+        let ((notifier, kicks), count) = (transport(), Arc::new(AtomicU32::new(0)));
         let turns = count.clone();
         // Every third turn is the last one in a row.
         let turn = move || !(turns.fetch_add(1, Ordering::AcqRel) + 1).is_multiple_of(3);
-        let worker = Worker::start("test".to_owned(), Box::new(|| Ok(())), wakes.clone(), turn).unwrap();
-        wakes.kicks[1].signal();
+        let worker = Worker::new("test").unwrap();
+        worker.run(&notifier, &kicks, Box::new(|| Ok(())), turn).unwrap();
+        kicks[1].signal();
         reach(&count, 3);
-        wakes.other.signal();
+        worker.wake();
         reach(&count, 6);
-        wakes.notifier.lowered().signal();
+        notifier.lowered().signal();
         reach(&count, 9);
-        drop(worker);
-        wakes.kicks[0].signal();
+        worker.halt();
+        kicks[0].signal();
         assert_eq!(count.load(Ordering::Acquire), 9);
     }
 
     #[test]
+    fn what_came_before_the_thread_is_not_lost_and_a_new_thread_comes_after_the_old() {
+        let (notifier, kicks) = transport();
+        let worker = Worker::new("test").unwrap();
+        worker.wake();
+        let mut last = Arc::new(());
+        for number in 0..3 {
+            let (mine, count) = (Arc::new(()), Arc::new(AtomicU32::new(0)));
+            let (held, before, turns) = (mine.clone(), last.clone(), count.clone());
+            let enter = move || {
+                assert_eq!(Arc::strong_count(&before), 2, "the thread before this one goes on");
+                Ok(())
+            };
+            let turn = move || {
+                let _ = &held;
+                turns.fetch_add(1, Ordering::AcqRel);
+                false
+            };
+            worker.run(&notifier, &kicks, Box::new(enter), turn).unwrap();
+            if number > 0 {
+                worker.wake();
+            }
+            reach(&count, 1);
+            last = mine;
+        }
+    }
+
+    #[test]
     fn a_thread_that_cannot_enter_does_not_work() {
+        let (notifier, kicks) = transport();
         let enter = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        let result = Worker::start("test".to_owned(), Box::new(enter), wakes(), || panic!("it works"));
+        let result =
+            Worker::new("test").unwrap().run(&notifier, &kicks, Box::new(enter), || panic!("it works"));
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }
