@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use nerite_arch::hermit::{BootAddresses, BootState};
-use nerite_arch::{fdt, paging};
+use nerite_arch::hermit::BootAddresses;
+use nerite_arch::{BootState, fdt, paging};
 
 const BASE: u64 = 0x1_0000_0000;
 
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         pml4: BASE + 0x10000,
         gdt: BASE,
     };
-    let state = BootState::new(1, &addresses);
+    let state = BootState::hermit(1, &addresses);
     println!("{}\n{}\n", state.regs, state.special);
 
     let map = paging::IdentityMap {

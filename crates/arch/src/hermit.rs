@@ -3,7 +3,7 @@
 //! Every vCPU starts at the ELF entry point in 64-bit mode, with paging on and interrupts off; application processors
 //! wait inside the guest for their turn.
 
-use crate::{DescriptorTable, Msr, Regs, Segment, SpecialRegs, gdt};
+use crate::{BootState, DescriptorTable, Msr, Regs, Segment, SpecialRegs, gdt};
 
 /// CR0 at entry: PE, ET, NE, PG (Intel SDM vol. 3, 2.5).
 pub const CR0: u64 = 0x8000_0031;
@@ -39,21 +39,10 @@ pub struct BootAddresses {
     pub gdt: u64,
 }
 
-/// The state of one vCPU at its first instruction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootState {
-    /// General-purpose registers.
-    pub regs: Regs,
-    /// Segments and control registers.
-    pub special: SpecialRegs,
-    /// Model-specific registers.
-    pub msrs: Vec<Msr>,
-}
-
 impl BootState {
-    /// The state of the vCPU with number `vcpu_index`, 0 being the bootstrap processor.
+    /// A Hermit kernel, on the vCPU with number `vcpu_index`, 0 being the bootstrap processor.
     #[must_use]
-    pub fn new(vcpu_index: u32, addresses: &BootAddresses) -> Self {
+    pub fn hermit(vcpu_index: u32, addresses: &BootAddresses) -> Self {
         let apic_base = APIC_ENABLED | if vcpu_index == 0 { APIC_BSP } else { 0 };
         let regs = Regs {
             rip: addresses.entry,
@@ -132,7 +121,7 @@ mod tests {
 
     #[test]
     fn entry_state_of_the_contract() {
-        let BootState { regs, special, .. } = BootState::new(3, &ADDRESSES);
+        let BootState { regs, special, .. } = BootState::hermit(3, &ADDRESSES);
         let expected = Regs {
             rip: ADDRESSES.entry,
             rdi: ADDRESSES.boot_info,
@@ -158,7 +147,7 @@ mod tests {
     #[test]
     fn only_vcpu_0_is_the_bootstrap_processor() {
         for (index, base) in [(0, 0xfee0_0900), (1, 0xfee0_0800), (15, 0xfee0_0800)] {
-            let state = BootState::new(index, &ADDRESSES);
+            let state = BootState::hermit(index, &ADDRESSES);
             assert_eq!(state.special.apic_base, base);
             let expected = [Msr { index: 0x1b, value: base }, Msr { index: 0x1a0, value: 1 }];
             assert_eq!(state.msrs, expected);
@@ -168,7 +157,7 @@ mod tests {
     /// What VM entry demands of the hidden parts in 64-bit mode (Intel SDM vol. 3, 28.3.1.2).
     #[test]
     fn vm_entry_accepts_the_segments() {
-        let special = BootState::new(0, &ADDRESSES).special;
+        let special = BootState::hermit(0, &ADDRESSES).special;
         assert_eq!((special.tr.kind, special.tr.s, special.tr.present), (11, false, true));
         assert_eq!((special.ldt.kind, special.ldt.s), (2, false));
         let all = [special.cs, special.ds, special.es, special.fs, special.gs, special.ss];

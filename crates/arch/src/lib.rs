@@ -4,7 +4,8 @@
 //! tables, the device tree and the boot information are computed here, by functions without side effects, and applied
 //! elsewhere: by a hypervisor backend to a vCPU, by the machine to guest memory. So all of it is tested without KVM.
 //!
-//! * [`Regs`] and [`SpecialRegs`]: registers in hypervisor-neutral form, printable for crash reports;
+//! * [`Regs`] and [`SpecialRegs`]: registers in hypervisor-neutral form, printable for crash reports; [`BootState`]: what a vCPU starts
+//!   with;
 //! * [`hermit`]: how a Hermit kernel is entered;
 //! * [`pc`]: how Linux, PVH and multiboot kernels are entered, and the tables they find;
 //! * [`cpuid`]: a host's CPUID leaves made fit for a guest;
@@ -12,7 +13,8 @@
 //! * [`fdt`], [`boot_info`]: what the guest is told about its machine.
 //!
 //! ```
-//! use nerite_arch::hermit::{BootAddresses, BootState};
+//! use nerite_arch::BootState;
+//! use nerite_arch::hermit::BootAddresses;
 //!
 //! let addresses = BootAddresses {
 //!     entry: 0x1_0004_1000,
@@ -21,7 +23,7 @@
 //!     pml4: 0x1_0001_0000,
 //!     gdt: 0x1_0000_0000,
 //! };
-//! let state = BootState::new(0, &addresses);
+//! let state = BootState::hermit(0, &addresses);
 //! assert_eq!(state.regs.rdi, addresses.boot_info);
 //! assert_eq!(state.special.cr3, addresses.pml4);
 //! println!("{}\n{}", state.regs, state.special);
@@ -54,7 +56,7 @@ pub mod reset;
 pub use cpuid::CpuidEntry;
 pub use error::Error;
 pub use fpu::Fpu;
-pub use regs::{DescriptorTable, Msr, Regs, Segment, SpecialRegs};
+pub use regs::{BootState, DescriptorTable, Msr, Regs, Segment, SpecialRegs};
 
 /// The example of the README.
 #[cfg(doctest)]

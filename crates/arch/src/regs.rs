@@ -136,6 +136,18 @@ pub struct Msr {
     pub value: u64,
 }
 
+/// The state of one vCPU at a kernel's first instruction. Its constructors are the ways to enter one: [`BootState::hermit`], and
+/// [`BootState::linux_64`] and others for kernels that expect a PC.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BootState {
+    /// General-purpose registers.
+    pub regs: Regs,
+    /// Segments and control registers.
+    pub special: SpecialRegs,
+    /// Model-specific registers.
+    pub msrs: Vec<Msr>,
+}
+
 /// The names of the set bits of `value`, as in ` PE ET PG`.
 fn bits(value: u64, names: &[(u32, &str)]) -> String {
     let set = |bit: u32| value.checked_shr(bit).unwrap_or(0) & 1 == 1;

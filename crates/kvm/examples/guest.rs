@@ -5,10 +5,10 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use nerite_arch::hermit::{BootAddresses, BootState};
+use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
-use nerite_arch::{cpuid, gdt};
-use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
+use nerite_arch::{BootState, cpuid, gdt};
+use nerite_kvm::{KvmVcpu, Options, System, Vm};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::{Entry, Exit, Vcpu};
 
@@ -74,9 +74,9 @@ fn set_up(system: &System) -> Result<KvmVcpu, Box<dyn Error>> {
     ram.write(CODE, &PROGRAM)?;
 
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
-    let BootState { regs, special: special_regs, msrs } = BootState::new(0, &addresses);
+    let state = BootState::hermit(0, &addresses);
     let one = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() };
     let cpuid = cpuid::for_guest(&system.supported_cpuid()?, &one);
     let vm = Vm::new(system, Arc::new(ram), &Options::default())?;
-    Ok(vm.create_vcpu(0, &VcpuSetup { regs, special_regs, msrs, cpuid })?)
+    Ok(vm.create_vcpu(0, &state, &cpuid)?)
 }

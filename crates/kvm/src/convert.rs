@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_on_the_way_there_and_back() {
-        let state = nerite_arch::hermit::BootState::new(
+        let state = nerite_arch::BootState::hermit(
             3,
             &nerite_arch::hermit::BootAddresses { entry: 1, boot_info: 2, stack: 3, pml4: 0x4000, gdt: 5 },
         );

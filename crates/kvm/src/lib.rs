@@ -48,7 +48,7 @@ pub use perf::{Counted, GuestCounter};
 pub use system::System;
 pub use timer::KickTimer;
 pub use vcpu::KvmVcpu;
-pub use vm::{BareVm, Irqchip, Options, VcpuSetup, Vm};
+pub use vm::{BareVm, Irqchip, Options, Vm};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

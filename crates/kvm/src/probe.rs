@@ -10,13 +10,13 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use nerite_arch::hermit::{BootAddresses, BootState};
+use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
-use nerite_arch::{cpuid, gdt};
+use nerite_arch::{BootState, cpuid, gdt};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::{EngineDebug, Entry, Exit, Native, Vcpu};
 
-use crate::{Error, GuestCounter, KvmVcpu, Options, System, VcpuSetup, Vm};
+use crate::{Error, GuestCounter, KvmVcpu, Options, System, Vm};
 
 /// What the host's KVM is good for.
 #[derive(Debug)]
@@ -117,18 +117,10 @@ pub(crate) fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> 
     ram.write(CODE, program).map_err(|error| bad(&error))?;
 
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
-    let state = BootState::new(0, &addresses);
+    let state = BootState { msrs: Vec::new(), ..BootState::hermit(0, &addresses) };
     let vm = Vm::new(system, Arc::new(ram), &Options::default())?;
-    let setup = VcpuSetup {
-        regs: state.regs,
-        special_regs: state.special,
-        msrs: Vec::new(),
-        cpuid: cpuid::for_guest(
-            &system.supported_cpuid()?,
-            &cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() },
-        ),
-    };
-    vm.create_vcpu(0, &setup)
+    let one = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() };
+    vm.create_vcpu(0, &state, &cpuid::for_guest(&system.supported_cpuid()?, &one))
 }
 
 /// Writes memory at RSI, stops at `int3`, and writes a port.

@@ -11,7 +11,7 @@ use kvm_bindings::{
     kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, VmFd};
-use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
+use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_memory::{GuestRam, Mapping};
 use nerite_vcpu::{PostedWrites, Vcpu};
 
@@ -50,19 +50,6 @@ pub struct Options {
     /// The guest is one that uses real mode, as kernels do that start on a PC or start other processors like there. Old Intel
     /// processors need some memory for that.
     pub real_mode: bool,
-}
-
-/// How a vCPU starts: plain data.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct VcpuSetup {
-    /// General registers.
-    pub regs: Regs,
-    /// Segment, descriptor table and control registers.
-    pub special_regs: SpecialRegs,
-    /// Model-specific registers.
-    pub msrs: Vec<Msr>,
-    /// What CPUID says.
-    pub cpuid: Vec<CpuidEntry>,
 }
 
 /// A VM with nothing in it yet. To create it can take milliseconds, for which nothing else has to be known.
@@ -202,17 +189,17 @@ impl Vm {
         self.fd.enable_cap(&cap).map_err(Error::call("KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR)"))
     }
 
-    /// Creates vCPU number `index`, ready to run from the state in `setup`.
+    /// Creates vCPU number `index`, ready to run from `state`; `cpuid` is what CPUID says.
     ///
     /// # Errors
     /// If a call of KVM fails, or KVM refuses an MSR (which is named).
-    pub fn create_vcpu(&self, index: u32, setup: &VcpuSetup) -> Result<KvmVcpu, Error> {
-        let mut vcpu = self.new_vcpu(index, &setup.cpuid, &setup.msrs)?;
+    pub fn create_vcpu(&self, index: u32, state: &BootState, cpuid: &[CpuidEntry]) -> Result<KvmVcpu, Error> {
+        let mut vcpu = self.new_vcpu(index, cpuid, &state.msrs)?;
         // A new vCPU has no interrupt pending, which is all that these registers have beyond ours.
         let mut sregs = kvm_sregs::default();
-        convert::special_regs_to_kvm(&setup.special_regs, &mut sregs);
+        convert::special_regs_to_kvm(&state.special, &mut sregs);
         vcpu.start_special(sregs)?;
-        vcpu.set_regs(&setup.regs)?;
+        vcpu.set_regs(&state.regs)?;
         // All vCPUs start at the entry point, none waits for INIT and SIPI. The first one never does.
         if index != 0 && self.irqchip == Irqchip::Kernel {
             vcpu.fd

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nerite_arch::hermit::{BootAddresses, BootState};
+use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
-use nerite_arch::{cpuid, gdt};
-use nerite_kvm::{KvmVcpu, Options, System, VcpuSetup, Vm};
+use nerite_arch::{BootState, cpuid, gdt};
+use nerite_kvm::{KvmVcpu, Options, System, Vm};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::{EngineDebug, Entry, Exit, Vcpu};
 
@@ -36,18 +36,12 @@ fn guest(code: &[u8]) -> Guest {
     ram.write(0x1000, &gdt::bytes()).unwrap();
     ram.write(CODE, code).unwrap();
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: 0x2000, gdt: 0x1000 };
-    let state = BootState::new(0, &addresses);
-    let mut regs = state.regs;
-    (regs.rsi, regs.rdi, regs.rbx) = (DATA, DATA, MMIO);
+    let mut state = BootState::hermit(0, &addresses);
+    (state.regs.rsi, state.regs.rdi, state.regs.rbx) = (DATA, DATA, MMIO);
     let vm = Vm::new(&system, ram.clone(), &Options::default()).unwrap();
     let guest = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: false };
-    let setup = VcpuSetup {
-        regs,
-        special_regs: state.special,
-        msrs: state.msrs,
-        cpuid: cpuid::for_guest(&system.supported_cpuid().unwrap(), &guest),
-    };
-    Guest { vcpu: vm.create_vcpu(0, &setup).unwrap(), ram }
+    let cpuid = cpuid::for_guest(&system.supported_cpuid().unwrap(), &guest);
+    Guest { vcpu: vm.create_vcpu(0, &state, &cpuid).unwrap(), ram }
 }
 
 /// The ports of these tests are none that KVM answers itself for its interrupt controllers and timer.
@@ -267,7 +261,7 @@ fn an_msr_that_is_refused_is_named() {
     let ram = Arc::new(GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default()).unwrap());
     let vm = Vm::new(&system, ram, &Options::default()).unwrap();
     let msrs = vec![nerite_arch::Msr { index: 0xdead_beef, value: 1 }];
-    let error = vm.create_vcpu(0, &VcpuSetup { msrs, ..VcpuSetup::default() }).unwrap_err().to_string();
+    let error = vm.create_vcpu(0, &BootState { msrs, ..BootState::default() }, &[]).unwrap_err().to_string();
     assert!(error.contains("KVM_SET_MSRS took 0 of 1") && error.contains("0xdeadbeef"), "{error}");
 }
 

@@ -43,6 +43,7 @@ mod files;
 mod guest;
 mod halts;
 mod handle;
+mod hermit;
 mod hypercalls;
 mod machine;
 mod msr;

@@ -17,8 +17,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::budget::LogBudget;
 use crate::dispatch::{Dispatcher, Platform};
+use crate::hermit::platform;
 use crate::hypercalls::{CommandLine, Hypercalls, Next, Scratch};
-use crate::machine::platform;
 use crate::rate::Rate;
 
 pub(crate) mod image;

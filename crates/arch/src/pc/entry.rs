@@ -1,7 +1,7 @@
 //! The registers a kernel is entered with.
 
 use crate::hermit::{MSR_APIC_BASE, MSR_MISC_ENABLE};
-use crate::{DescriptorTable, Msr, Regs, Segment, SpecialRegs};
+use crate::{BootState, DescriptorTable, Msr, Regs, Segment, SpecialRegs};
 
 /// `IA32_MTRR_DEF_TYPE` (Intel SDM vol. 3, 13.11.2.1).
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
@@ -41,17 +41,6 @@ impl Mode {
         };
         [0, 0, code, DATA_FLAT]
     }
-}
-
-/// What the bootstrap processor starts with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootState {
-    /// General-purpose registers.
-    pub regs: Regs,
-    /// Segments and control registers.
-    pub special: SpecialRegs,
-    /// Model-specific registers.
-    pub msrs: Vec<Msr>,
 }
 
 impl BootState {

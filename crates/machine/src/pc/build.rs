@@ -7,10 +7,8 @@ use nerite_arch::cpuid;
 use nerite_arch::pc::entry::common_msrs;
 use nerite_devices::Console;
 use nerite_devices::pc::DebugExit;
-use nerite_kvm::VcpuSetup;
 use nerite_loader::{GuestImage, ImageSource, Limits, Protocol};
-use nerite_memory::{Backing, GuestRam};
-use rustix::event::{EventfdFlags, eventfd};
+use nerite_memory::GuestRam;
 
 use super::devices::{Devices, Place};
 use super::load::{self, InitFile};
@@ -19,6 +17,7 @@ use super::platform::{Parts, PcPlatform, ports};
 use super::{Keyboard, Pc};
 use crate::config::Irqchip;
 use crate::guest::Guest;
+use crate::machine::{backing, check_vcpus, options, stop_event};
 use crate::msr::Msrs;
 use crate::network::Network;
 use crate::opened::Rest;
@@ -35,21 +34,16 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     }
     let plan = PcPlan::new(&config, image)?;
     let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let stop_event = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?);
+    let stop_event = stop_event()?;
 
     let system = system?;
-    let max_vcpus = system.max_vcpus();
-    if usize::try_from(plan.cpus).is_ok_and(|cpus| cpus > max_vcpus) {
-        return Err(nerite_kvm::Error::TooManyVcpus { asked: plan.cpus, allowed: max_vcpus }.into());
-    }
-    let backing =
-        Backing { thp: config.memory.thp, ksm: config.memory.ksm, hugepages: config.memory.hugepages };
-    let ram = Arc::new(GuestRam::new(&load::regions(plan.memory), &backing)?);
+    check_vcpus(&system, plan.cpus)?;
+    let ram = Arc::new(GuestRam::new(&load::regions(plan.memory), &backing(&config.memory))?);
     timeline.done("map guest memory");
     let loaded = load::load(image, &files, &plan, &ram)?;
 
     timeline.done("load the kernel");
-    let options = nerite_kvm::Options { real_mode: true, ..crate::machine::options(&config.cpus, true) };
+    let options = nerite_kvm::Options { real_mode: true, ..options(&config.cpus, true) };
     let vm = vm.finish(&system)?.complete(ram.clone(), &options)?;
     let interrupts = Arc::new(vm.interrupts());
     let network = Network::new(load::bridge(), links, &interrupts, &ram, plan.cpus)?;
@@ -66,9 +60,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
             if index > 0 {
                 return vm.create_waiting_vcpu(index, &cpuid, &common_msrs());
             }
-            let boot = loaded.boot.clone();
-            let setup = VcpuSetup { regs: boot.regs, special_regs: boot.special, msrs: boot.msrs, cpuid };
-            vm.create_vcpu(index, &setup)
+            vm.create_vcpu(index, &loaded.boot, &cpuid)
         })
         .collect::<Result<Vec<_>, _>>()?;
 

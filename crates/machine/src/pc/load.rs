@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use nerite_arch::BootState;
 use nerite_arch::paging::IdentityMap;
-use nerite_arch::pc::entry::{BootState, Mode};
+use nerite_arch::pc::entry::Mode;
 use nerite_arch::pc::linux::ZeroPage;
 use nerite_arch::pc::{self, acpi, map, mp_table, multiboot, pvh};
 use nerite_loader::{BzImage, GuestImage, Protocol, SegmentedKernel};

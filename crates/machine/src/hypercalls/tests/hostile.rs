@@ -7,9 +7,9 @@ use nerite_hypercall::{v1, v2};
 use proptest::prelude::*;
 
 use crate::dispatch::Platform;
+use crate::hermit::platform;
 use crate::hypercalls::buffers::Buffer;
 use crate::hypercalls::{Hypercalls, Next};
-use crate::machine::platform;
 use crate::testing::tables;
 use crate::testing::{Guest, HIGH, MIB, RAM_END};
 
