@@ -351,10 +351,15 @@ impl Peer {
             thread::sleep(Duration::from_millis(100));
             self.tell("reset")?;
             self.wait_for("reset")?;
+            if self.link == Link::User {
+                // Passt drops what its full socket does not take, the first packet of a new connection too, and sends that only once.
+                // It may also have given up the connection that has lost frames.
+                let _ = flood.shutdown(Shutdown::Both);
+                insist(self.link.late_refusals(), || self.link.tcp_echo(10 << 10, true))?;
+                continue;
+            }
             self.link.tcp_echo(10 << 10, true)?;
-            let shut = flood.shutdown(Shutdown::Both);
-            // Passt may have given up a connection that has lost frames.
-            shut.or_else(|error| if self.link == Link::User { Ok(()) } else { Err(error) })?;
+            flood.shutdown(Shutdown::Both)?;
         }
         Ok(None)
     }
