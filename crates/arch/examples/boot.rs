@@ -1,4 +1,5 @@
-//! Prints what a vCPU of a small guest starts with, and looks an address up in the page tables it boots on.
+//! Prints what a vCPU of a small guest starts with, and looks an address up in the page tables it
+//! boots on.
 //!
 //! `cargo run -p nerite-arch --example boot`
 

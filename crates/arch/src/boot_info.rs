@@ -1,8 +1,9 @@
 //! The boot information of a Hermit guest: the bytes behind `hermit_entry::boot_info::RawBootInfo`.
 //!
-//! That type's padding is undefined, so writing it as it is would hand bytes of the host's stack to the guest, and it
-//! cannot be built without a linear buffer of guest memory. [`RawBootInfo`] here has the same layout with padding that
-//! is part of the data and zero; a test of this crate proves the two equal.
+//! That type's padding is undefined, so writing it as it is would hand bytes of the host's stack to
+//! the guest, and it cannot be built without a linear buffer of guest memory. [`RawBootInfo`] here
+//! has the same layout with padding that is part of the data and zero; a test of this crate proves
+//! the two equal.
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::Range;
@@ -13,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TlsInfo {
-    /// Where the initialised part starts.
+    /// Address of the initialised part.
     pub start: u64,
     /// The size of the initialised part in bytes.
     pub filesz: u64,
@@ -23,7 +24,7 @@ pub struct TlsInfo {
     pub align: u64,
 }
 
-/// What a Hermit guest is told at boot.
+/// Boot information of a Hermit guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootInfo {
     /// From the lowest to the highest address of RAM. The device tree has the exact regions.
@@ -32,11 +33,11 @@ pub struct BootInfo {
     pub serial_port: Option<NonZeroU16>,
     /// Guest-physical address of the device tree.
     pub device_tree: Option<NonZeroU64>,
-    /// Where the kernel was loaded.
+    /// Guest-physical range of the loaded kernel.
     pub kernel_range: Range<u64>,
     /// The kernel's thread-local storage.
     pub tls: Option<TlsInfo>,
-    /// Whether PCI configuration space exists.
+    /// `true` if PCI configuration space exists.
     pub has_pci: bool,
     /// The number of vCPUs.
     pub num_cpus: NonZeroU64,

@@ -1,11 +1,13 @@
-//! CPUID for a guest: what the hypervisor supports on this host, made to describe the guest's own CPUs.
+//! CPUID for a guest: what the hypervisor supports on this host, made to describe the guest's own
+//! CPUs.
 //!
-//! A hypervisor such as KVM reports the leaves it can offer, but leaves the topology (which CPU of how many this is)
-//! to the VMM. Each rule here is one function over the list of leaves. A rule changes what is there and adds only what
-//! the host's highest leaf allows; a host that lacks a leaf is no error.
+//! A hypervisor such as KVM reports the leaves it can offer, but leaves the topology (which CPU of
+//! how many this is) to the VMM. Each rule here is one function over the list of leaves. A rule
+//! changes what is there and adds only what the host's highest leaf allows; a host that lacks a
+//! leaf is no error.
 //!
-//! The guest sees one package of one-thread cores with private first and second level caches. **The APIC id of a
-//! vCPU is its index**, in every leaf that has one.
+//! The guest sees one package of one-thread cores with private first and second level caches. **The
+//! APIC id of a vCPU is its index**, in every leaf that has one.
 
 mod amd;
 mod topology;
@@ -32,20 +34,20 @@ pub struct CpuidEntry {
 pub struct Guest {
     /// The index of the vCPU, which becomes its APIC id.
     pub vcpu_index: u32,
-    /// How many vCPUs the guest has.
+    /// Number of vCPUs of the guest.
     pub vcpu_count: u32,
-    /// Whether the hypervisor's APIC timer has the TSC-deadline mode.
+    /// `true` if the hypervisor's APIC timer has the TSC-deadline mode.
     pub tsc_deadline: bool,
 }
 
 impl Guest {
-    /// How many low bits of an APIC id number the cores of the package.
+    /// Number of low APIC id bits that number the cores of the package.
     fn core_bits(&self) -> u32 {
         let last = self.vcpu_count.max(1).saturating_sub(1);
         u32::BITS.saturating_sub(last.leading_zeros())
     }
 
-    /// How many APIC ids the package takes: the CPU count rounded up to a power of two.
+    /// Number of APIC ids of the package: the CPU count rounded up to a power of two.
     fn core_ids(&self) -> u32 {
         1_u32.checked_shl(self.core_bits()).unwrap_or(u32::MAX)
     }
@@ -83,7 +85,8 @@ impl Leaves {
         self.0.iter().find(|entry| entry.function == function)
     }
 
-    /// Whether the host has a leaf, going by the highest one of its class (EAX of leaf 0 and 0x80000000).
+    /// `true` if the host has a leaf, by the highest one of its class (EAX of leaves 0 and
+    /// 0x80000000).
     fn reaches(&self, function: u32) -> bool {
         self.get(function & 0x8000_0000).is_some_and(|entry| entry.eax >= function)
     }
@@ -104,8 +107,8 @@ impl Leaves {
     }
 }
 
-/// Leaf 1, feature information (SDM vol. 2, tables 3-10 and 3-11): the initial APIC id, the number of APIC ids in the
-/// package, and the features a hypervisor must add or take away.
+/// Leaf 1, feature information (SDM vol. 2, tables 3-10 and 3-11): the initial APIC id, the number
+/// of APIC ids in the package, and the features a hypervisor must add or take away.
 fn features(leaves: &mut Leaves, guest: &Guest) {
     const PDCM: u32 = 1 << 15;
     const X2APIC: u32 = 1 << 21;
@@ -129,9 +132,9 @@ fn features(leaves: &mut Leaves, guest: &Guest) {
     }
 }
 
-/// Leaf 0xA (SDM vol. 2, architectural performance monitoring) and its AMD counterpart 0x80000022 say that there are no
-/// counters; so do the AMD feature bits for them (APM vol. 3, E.4.2). A counter that counts the host is of no use to
-/// a guest, and lets it watch the host.
+/// Leaf 0xA (SDM vol. 2, architectural performance monitoring) and its AMD counterpart 0x80000022
+/// say that there are no counters; so do the AMD feature bits for them (APM vol. 3, E.4.2). A
+/// counter that counts the host is of no use to a guest, and lets it watch the host.
 fn no_performance_counters(leaves: &mut Leaves) {
     const PERF_CTR_CORE: u32 = 1 << 23;
     const PERF_CTR_NB: u32 = 1 << 24;

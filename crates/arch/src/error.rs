@@ -1,13 +1,14 @@
-//! What can go wrong when boot data is built.
+//! Errors of building boot data.
 
-/// Why boot data could not be built. All of these come from the host's or the image's settings, not from a running guest.
+/// Boot data could not be built. All causes are settings of the host or the image, none a running
+/// guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A string for the guest holds a NUL byte, which no guest could see.
     #[error("the {what} {text:?} holds a NUL character, which cannot be handed to the guest: remove it")]
     Nul {
-        /// What kind of string.
+        /// Kind of the string.
         what: &'static str,
         /// The string.
         text: String,
@@ -31,7 +32,7 @@ pub enum Error {
         what: &'static str,
         /// Its value.
         value: u64,
-        /// What it must be a multiple of.
+        /// Required alignment.
         unit: u64,
     },
     /// There is too little room for the page tables.
@@ -47,15 +48,15 @@ pub enum Error {
     /// More multiboot modules than the information has room for.
     #[error("{given} modules are more than the {allowed} that a multiboot kernel can be handed")]
     TooManyModules {
-        /// How many were given.
+        /// Number of modules given.
         given: usize,
-        /// How many there can be.
+        /// Maximum number of modules.
         allowed: usize,
     },
     /// The modules' names are too long together.
     #[error("the names of the modules are longer than {allowed} bytes together; use shorter paths")]
     ModuleNames {
-        /// How many bytes there is room for.
+        /// Room for all names in bytes.
         allowed: u64,
     },
 }

@@ -1,10 +1,11 @@
-//! The device tree (FDT) a Hermit guest reads its memory map and its arguments from (Devicetree Specification 0.4).
+//! The device tree (FDT) a Hermit guest reads its memory map and its arguments from (Devicetree
+//! Specification 0.4).
 
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use crate::Error;
 
-/// What the device tree says. Everything but memory is optional.
+/// Contents of the device tree. Everything but memory is optional.
 ///
 /// ```
 /// use nerite_arch::fdt::Builder;
@@ -81,8 +82,8 @@ impl Builder {
         self
     }
 
-    /// Sets where the files of a Hermit image lie: `size` bytes at the guest-physical address `start`. The range is
-    /// also reserved, so that the guest does not use it as free memory.
+    /// Sets where the files of a Hermit image lie: `size` bytes at the guest-physical address
+    /// `start`. The range is also reserved, so that the guest does not use it as free memory.
     #[must_use]
     pub fn initrd(mut self, start: u64, size: u64) -> Self {
         self.initrd = Some((start, size));
@@ -96,12 +97,13 @@ impl Builder {
         self
     }
 
-    /// The kernel's command line: the kernel's arguments, the environment, then `--` and the application's
-    /// arguments, each quoted so that splitting it like a shell gives them back.
+    /// The kernel's command line: the kernel's arguments, the environment, then `--` and the
+    /// application's arguments, each quoted so that splitting it like a shell gives them back.
     ///
     /// # Errors
     ///
-    /// If a string holds a NUL, a kernel argument is `--`, or the name of a variable is empty or holds `=`.
+    /// If a string holds a NUL, a kernel argument is `--`, or the name of a variable is empty or
+    /// holds `=`.
     pub fn bootargs(&self) -> Result<String, Error> {
         let mut words = Vec::new();
         for arg in &self.kernel_args {
@@ -129,7 +131,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// Those of [`Self::bootargs`], or if it becomes too large or the initrd's range is empty or wraps.
+    /// Those of [`Self::bootargs`], or if it becomes too large or the initrd's range is empty or
+    /// wraps.
     pub fn finish(&self) -> Result<Vec<u8>, Error> {
         for path in &self.mounts {
             if path.contains('\0') {
@@ -140,8 +143,9 @@ impl Builder {
         self.write(&bootargs).map_err(|error| Error::DeviceTree(error.to_string()))
     }
 
-    /// A size in bytes that [`Self::finish`] does not exceed, wherever memory and the initrd are placed later, in up
-    /// to two regions of memory: for laying out memory before its addresses are known.
+    /// A size in bytes that [`Self::finish`] does not exceed, wherever memory and the initrd are
+    /// placed later, in up to two regions of memory: for laying out memory before its addresses are
+    /// known.
     ///
     /// # Errors
     ///

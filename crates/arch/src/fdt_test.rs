@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a kernel makes of its command line.
+/// Splits a command line as a kernel does.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parsed {
     options: Vec<String>,
@@ -12,8 +12,8 @@ struct Parsed {
     args: Vec<String>,
 }
 
-/// Reads a command line in the way of Hermit kernel 0.13: split like a shell, `--` starts the application's arguments,
-/// `env=K=V` sets a variable, the rest are options.
+/// Reads a command line in the way of Hermit kernel 0.13: split like a shell, `--` starts the
+/// application's arguments, `env=K=V` sets a variable, the rest are options.
 fn parse(bootargs: &str) -> Parsed {
     let mut parsed = Parsed::default();
     let mut words = shlex::Shlex::new(bootargs);

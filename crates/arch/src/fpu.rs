@@ -6,18 +6,20 @@ use std::fmt;
 const SIZE: usize = 832;
 /// Offset of XSTATE_BV (Intel SDM vol. 1, 13.4.2): which parts are not in their initial state.
 const XSTATE_BV: usize = 512;
-/// Offset of the upper halves of YMM0 to YMM15 in the standard format (Intel SDM vol. 1, 13.5.3; CPUID leaf 0xd says the same
-/// on every processor there is).
+/// Offset of the upper halves of YMM0 to YMM15 in the standard format (Intel SDM vol. 1, 13.5.3;
+/// CPUID leaf 0xd says the same on every processor there is).
 const AVX: usize = 576;
 
-/// The registers of x87, SSE and AVX, as the first bytes of an XSAVE area in the standard format (Intel SDM vol. 1, 13.4).
+/// The registers of x87, SSE and AVX, as the first bytes of an XSAVE area in the standard format
+/// (Intel SDM vol. 1, 13.4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fpu {
     bytes: [u8; SIZE],
 }
 
 impl Default for Fpu {
-    /// As after a reset, with MXCSR and the control word at their initial values (Intel SDM vol. 1, 13.6).
+    /// As after a reset, with MXCSR and the control word at their initial values (Intel SDM vol. 1,
+    /// 13.6).
     fn default() -> Self {
         let mut fpu = Self { bytes: [0; SIZE] };
         fpu.set(0, 0x037f_u16.to_le_bytes());
@@ -32,7 +34,8 @@ impl Fpu {
     /// Bits of XSTATE_BV and XCR0: x87, SSE, AVX.
     pub const PARTS: u64 = 0b111;
 
-    /// Takes the first bytes of an XSAVE area. What is missing, or marked as initial, gets its initial value.
+    /// Takes the first bytes of an XSAVE area. What is missing, or marked as initial, gets its
+    /// initial value.
     #[must_use]
     pub fn from_xsave(area: &[u8]) -> Self {
         let mut fpu = Self::default();

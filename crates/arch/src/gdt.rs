@@ -7,7 +7,8 @@ pub const CODE_SELECTOR: u16 = 8;
 /// The selector of the boot data segment.
 pub const DATA_SELECTOR: u16 = 0x10;
 
-/// The boot GDT: the null descriptor, 64-bit code and flat data, both of privilege level 0 and already accessed.
+/// The boot GDT: the null descriptor, 64-bit code and flat data, both of privilege level 0 and
+/// already accessed.
 pub const ENTRIES: [u64; 3] = [0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF];
 
 /// The GDT's size in bytes.
@@ -20,7 +21,8 @@ pub fn bytes() -> Vec<u8> {
 }
 
 impl Segment {
-    /// The segment register after loading `selector` whose descriptor is `descriptor`: a code or data segment.
+    /// The segment register after loading `selector` whose descriptor is `descriptor`: a code or
+    /// data segment.
     #[must_use]
     pub const fn from_descriptor(selector: u16, descriptor: u64) -> Self {
         let limit = (descriptor & 0xffff) as u32 | ((descriptor >> 32) & 0xf_0000) as u32;

@@ -1,7 +1,7 @@
-//! How a Hermit kernel is entered under the uhyve hypercall interface.
+//! Entry state of a Hermit kernel under the uhyve hypercall interface.
 //!
-//! Every vCPU starts at the ELF entry point in 64-bit mode, with paging on and interrupts off; application processors
-//! wait inside the guest for their turn.
+//! Every vCPU starts at the ELF entry point in 64-bit mode, with paging on and interrupts off;
+//! application processors wait inside the guest for their turn.
 
 use crate::{BootState, DescriptorTable, Msr, Regs, Segment, SpecialRegs, gdt};
 
@@ -31,7 +31,8 @@ pub struct BootAddresses {
     pub entry: u64,
     /// The boot information.
     pub boot_info: u64,
-    /// The **lowest** address of the boot stack: the kernel adds the stack's size itself. All vCPUs get the same.
+    /// The **lowest** address of the boot stack: the kernel adds the stack's size itself. All vCPUs
+    /// get the same.
     pub stack: u64,
     /// The root of the boot page tables.
     pub pml4: u64,
@@ -64,8 +65,8 @@ impl BootState {
             tr: RESET_TR,
             ldt: RESET_LDT,
             gdt: DescriptorTable { base: addresses.gdt, limit: gdt::SIZE.saturating_sub(1) },
-            // No IDT: a fault before the guest loads its own is a triple fault, not a jump through whatever lies
-            // at address 0.
+            // No IDT: a fault before the guest loads its own is a triple fault, not a jump through
+            // whatever lies at address 0.
             idt: DescriptorTable::default(),
             cr0: CR0,
             cr2: 0,
@@ -83,7 +84,8 @@ impl BootState {
     }
 }
 
-/// FS and GS as a reset leaves them (Intel SDM vol. 3, table 11-1): base 0, which is all that counts in 64-bit mode.
+/// FS and GS as a reset leaves them (Intel SDM vol. 3, table 11-1): base 0, which is all that
+/// counts in 64-bit mode.
 const RESET_DATA: Segment = system(3, true);
 /// A task register that VM entry accepts: a busy 64-bit TSS (Intel SDM vol. 3, 28.3.1.2).
 const RESET_TR: Segment = system(11, false);
@@ -154,7 +156,7 @@ mod tests {
         }
     }
 
-    /// What VM entry demands of the hidden parts in 64-bit mode (Intel SDM vol. 3, 28.3.1.2).
+    /// Checks of VM entry on the hidden parts in 64-bit mode (Intel SDM vol. 3, 28.3.1.2).
     #[test]
     fn vm_entry_accepts_the_segments() {
         let special = BootState::hermit(0, &ADDRESSES).special;

@@ -1,16 +1,18 @@
-//! What an x86-64 guest finds at its first instruction, as plain data.
+//! The state of an x86-64 guest at its first instruction, as plain data.
 //!
-//! The one idea: **the boot state of a virtual CPU is a value**. Registers, CPUID leaves, MSRs, descriptor and page
-//! tables, the device tree and the boot information are computed here, by functions without side effects, and applied
-//! elsewhere: by a hypervisor backend to a vCPU, by the machine to guest memory. So all of it is tested without KVM.
+//! The one idea: **the boot state of a virtual CPU is a value**. Registers, CPUID leaves, MSRs,
+//! descriptor and page tables, the device tree and the boot information are computed here, by
+//! functions without side effects, and applied elsewhere: by a hypervisor backend to a vCPU, by the
+//! machine to guest memory. So all of it is tested without KVM.
 //!
-//! * [`Regs`] and [`SpecialRegs`]: registers in hypervisor-neutral form, printable for crash reports; [`BootState`]: what a vCPU starts
-//!   with;
-//! * [`hermit`]: how a Hermit kernel is entered;
-//! * [`pc`]: how Linux, PVH and multiboot kernels are entered, and the tables they find;
+//! * [`Regs`] and [`SpecialRegs`]: registers in hypervisor-neutral form, printable for crash
+//!   reports; [`BootState`]: what a vCPU starts with;
+//! * [`hermit`]: the entry state of a Hermit kernel;
+//! * [`pc`]: the entry states of Linux, PVH and multiboot kernels, and their tables;
 //! * [`cpuid`]: a host's CPUID leaves made fit for a guest;
-//! * [`gdt`], [`paging`]: the boot descriptor table and page tables, and a walker for the guest's own;
-//! * [`fdt`], [`boot_info`]: what the guest is told about its machine.
+//! * [`gdt`], [`paging`]: the boot descriptor table and page tables, and a walker for the guest's
+//!   own;
+//! * [`fdt`], [`boot_info`]: the description of the machine for the guest.
 //!
 //! ```
 //! use nerite_arch::BootState;

@@ -49,11 +49,11 @@ impl Table {
     }
 }
 
-/// Page tables that map `start..end` to itself with writable, executable 2 MiB pages, and the PML4 into its own last
-/// entry, by which a Hermit kernel knows that everything below its end is taken.
+/// Page tables that map `start..end` to itself with writable, executable 2 MiB pages, and the PML4
+/// into its own last entry, by which a Hermit kernel knows that everything below its end is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdentityMap {
-    /// Where the root goes.
+    /// Guest-physical address of the root table.
     pub pml4: u64,
     /// The first address of the room for the other tables.
     pub tables_start: u64,

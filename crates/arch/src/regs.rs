@@ -136,8 +136,8 @@ pub struct Msr {
     pub value: u64,
 }
 
-/// The state of one vCPU at a kernel's first instruction. Its constructors are the ways to enter one: [`BootState::hermit`], and
-/// [`BootState::linux_64`] and others for kernels that expect a PC.
+/// The state of one vCPU at a kernel's first instruction. Its constructors are the ways to enter
+/// one: [`BootState::hermit`], and [`BootState::linux_64`] and others for kernels that expect a PC.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BootState {
     /// General-purpose registers.

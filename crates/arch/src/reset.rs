@@ -1,4 +1,5 @@
-//! The registers of a processor after INIT, and after a start message (Intel SDM vol. 3, 10.1.1 and 10.4.4.1).
+//! The registers of a processor after INIT, and after a start message (Intel SDM vol. 3, 10.1.1 and
+//! 10.4.4.1).
 
 use crate::{DescriptorTable, Regs, Segment, SpecialRegs};
 
@@ -11,7 +12,7 @@ const CODE: u8 = 0xb;
 const TABLE: u8 = 2;
 const TASK: u8 = 0xb;
 
-/// The general registers. RDX would tell the processor's version, which nobody asks a vCPU for.
+/// The general registers. RDX would be the processor's version, which guests read from CPUID.
 #[must_use]
 pub fn regs() -> Regs {
     Regs { rip: 0xfff0, rflags: 2, ..Regs::default() }

@@ -77,8 +77,8 @@ proptest! {
     #[test]
     fn a_kernel_reads_what_we_write(info in infos()) {
         let bytes: [u8; SIZE] = RawBootInfo::from(&info).as_bytes().try_into().unwrap();
-        // SAFETY: Both are 128 bytes, all initialised. The fields with invalid values are the platform's tag, which
-        // is 1, `has_pci`, which is 0 or 1, and `num_cpus`, which is not 0.
+        // SAFETY: Both are 128 bytes, all initialised. The fields with invalid values are the
+        // platform's tag, which is 1, `has_pci`, which is 0 or 1, and `num_cpus`, which is not 0.
         let raw: theirs::RawBootInfo = unsafe { transmute(bytes) };
         let read = theirs::BootInfo::from(raw);
         prop_assert_eq!(format!("{read:?}"), format!("{:?}", their_info(&info)));
@@ -93,7 +93,8 @@ proptest! {
         let theirs: [MaybeUninit<u8>; SIZE] = unsafe { transmute(raw) };
         let fields = || FIELDS.into_iter().chain([BOOT_TIME]).flatten();
         for index in fields() {
-            // SAFETY: This byte belongs to a field of a fully initialised value, not to its padding.
+            // SAFETY: This byte belongs to a field of a fully initialised value, not to its
+            // padding.
             let byte = unsafe { theirs[index].assume_init() };
             prop_assert_eq!(ours[index], byte, "byte {}", index);
         }

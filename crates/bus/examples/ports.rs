@@ -1,4 +1,5 @@
-//! Two devices on a port bus, and what accesses to and beside them do: `cargo run -p nerite-bus --example ports`.
+//! Two devices on a port bus, and what accesses to and beside them do: `cargo run -p nerite-bus
+//! --example ports`.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 

@@ -1,8 +1,10 @@
-//! The port and MMIO address spaces of a virtual machine: **an address goes to exactly one device, or reads all ones.**
+//! The port and MMIO address spaces of a virtual machine: **an address goes to exactly one device,
+//! or reads all ones.**
 //!
-//! A [`Bus`] maps checked, non-overlapping ranges to devices. A device sees offsets into its own range and plain
-//! values, never a hypervisor. Where nothing answers, reads give all ones and writes vanish, as on real buses; each such
-//! address is logged once, and no more than [`MAX_LOGGED`] of them, so that a guest cannot flood the log.
+//! A [`Bus`] maps checked, non-overlapping ranges to devices. A device sees offsets into its own
+//! range and plain values, never a hypervisor. Where nothing answers, reads give all ones and
+//! writes vanish, as on real buses; each such address is logged once, and no more than
+//! [`MAX_LOGGED`] of them, so that a guest cannot flood the log.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -49,19 +51,22 @@ use unclaimed::Unclaimed;
 
 /// Something that answers accesses to a range of addresses.
 ///
-/// vCPUs call it at the same time from several threads: a device keeps its own state behind the lock or
-/// atomics that suit it.
+/// vCPUs call it at the same time from several threads: a device keeps its own state behind the
+/// lock or atomics that suit it.
 pub trait Device: Send + Sync {
-    /// Answers a read of `width` bytes at `offset` into the device's range. Bits beyond the width are ignored.
+    /// Answers a read of `width` bytes at `offset` into the device's range. Bits beyond the width
+    /// are ignored.
     fn read(&self, offset: u64, width: Width) -> u64;
 
-    /// Takes a write of `width` bytes at `offset` into the device's range; `value` is zero-extended.
+    /// Takes a write of `width` bytes at `offset` into the device's range; `value` is
+    /// zero-extended.
     fn write(&self, offset: u64, width: Width, value: u64);
 }
 
-/// How many bytes an access moves: 1 to 8.
+/// Width of an access in bytes: 1 to 8.
 ///
-/// Ports know 1, 2 and 4. An MMIO access that crosses a page is split, so that any length can occur.
+/// Ports know 1, 2 and 4. An MMIO access that crosses a page is split, so that any length can
+/// occur.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Width(u8);
 
@@ -91,7 +96,7 @@ impl Width {
     }
 }
 
-/// Why a range cannot be claimed.
+/// The range cannot be claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -131,7 +136,7 @@ struct Claim {
 }
 
 impl Claim {
-    /// Where this claim lies, seen from `address`.
+    /// Compares the position of this claim with `address`.
     fn position(&self, address: u64) -> Ordering {
         if self.end < address {
             Ordering::Less

@@ -1,11 +1,12 @@
-//! Logging accesses to addresses that nobody has, without letting a guest flood the log.
+//! Logging of accesses to unclaimed addresses, without letting a guest flood the log.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Width;
 
-/// How many unclaimed addresses of a bus are logged. Further ones are answered just the same, in silence.
+/// Maximum number of unclaimed addresses that a bus logs. Further ones get the same answer, in
+/// silence.
 pub const MAX_LOGGED: usize = 256;
 
 #[derive(Debug, Default)]

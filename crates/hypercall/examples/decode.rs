@@ -1,5 +1,5 @@
-//! Names the hypercalls behind port numbers: `cargo run -p nerite-hypercall --example decode 0x1100 0x540`.
-//! Without arguments: the whole table.
+//! Names the hypercalls behind port numbers: `cargo run -p nerite-hypercall --example decode 0x1100
+//! 0x540`. Without arguments: the whole table.
 
 use std::process::ExitCode;
 

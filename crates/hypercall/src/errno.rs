@@ -1,7 +1,8 @@
-//! Error numbers as Hermit knows them (`hermit-abi`). A call reports an error as the negative number.
+//! Error numbers as Hermit knows them (`hermit-abi`). A call reports an error as the negative
+//! number.
 //!
-//! They equal Linux's on x86-64 for the numbers listed here, but a host should still translate by name, and
-//! send only numbers of this list.
+//! They equal Linux's on x86-64 for the numbers listed here, but a host should still translate by
+//! name, and send only numbers of this list.
 
 macro_rules! errnos {
     ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {

@@ -1,6 +1,7 @@
 //! Performing the calls, from inside a guest.
 //!
-//! [`V1`] and [`V2`] are created by an `unsafe` promise about the guest's memory; after that, their methods are safe.
+//! [`V1`] and [`V2`] are created by an `unsafe` promise about the guest's memory; after that, their
+//! methods are safe.
 
 use core::arch::asm;
 
@@ -15,8 +16,9 @@ use crate::{errno, v1, v2};
 /// parameter block at `eax` or `rdi`: these must be memory that the caller owns.
 #[inline]
 pub unsafe fn out(port: u16, eax: u32, rdi: u64) {
-    // SAFETY: the instruction itself touches no memory and no stack; what the host does to memory is the
-    // caller's promise, and the missing `nomem` makes the compiler write back and reload around it.
+    // SAFETY: the instruction itself touches no memory and no stack; what the host does to memory
+    // is the caller's promise, and the missing `nomem` makes the compiler write back and reload
+    // around it.
     unsafe {
         asm!("out dx, eax", in("dx") port, in("eax") eax, in("rdi") rdi, options(nostack, preserves_flags))
     }
@@ -35,7 +37,8 @@ fn checked(ret: i64) -> Result<u64, i32> {
     u64::try_from(ret).map_err(|_| i32::try_from(ret.wrapping_neg()).unwrap_or(errno::EIO))
 }
 
-/// What a result field holds before the call: a host that ignores the call must not look like success.
+/// Value of a result field before the call: a host that ignores the call must not look like
+/// success.
 const NO_ANSWER: i64 = -(errno::EIO as i64);
 
 /// Calls of interface version 1.
@@ -46,26 +49,26 @@ impl V1 {
     /// The one promise that makes the methods safe.
     ///
     /// # Safety
-    /// For as long as the value (or a copy of it) is used, the host speaks interface version 1, and all
-    /// memory that is passed to its methods is mapped at virtual addresses equal to physical ones, stack
-    /// included.
+    /// For as long as the value (or a copy of it) is used, the host speaks interface version 1, and
+    /// all memory that is passed to its methods is mapped at virtual addresses equal to physical
+    /// ones, stack included.
     #[must_use]
     pub const unsafe fn assume_identity_mapped() -> Self {
         Self(())
     }
 
-    /// Performs `call` with a parameter block. A block beyond the first 4 GiB, which version 1 cannot
-    /// name, is refused with `EFAULT` and the call not made.
+    /// Performs `call` with a parameter block. A block beyond the first 4 GiB, which version 1
+    /// cannot name, is refused with `EFAULT` and the call not made.
     ///
     /// # Safety
-    /// `T` is the block of `call`, and addresses inside it point to memory of the caller's that the call may
-    /// read or write as it does.
+    /// `T` is the block of `call`, and addresses inside it point to memory of the caller's that the
+    /// call may read or write as it does.
     #[inline]
     pub unsafe fn call<T: FromBytes + IntoBytes>(self, call: v1::Call, params: &mut T) -> Result<(), i32> {
         debug_assert_eq!(call.param_size(), size_of::<T>());
         let address = u32::try_from(core::ptr::from_mut(params).addr()).map_err(|_| errno::EFAULT)?;
-        // SAFETY: the block is exclusively ours and identity mapped (promise of the constructor), and what
-        // it points to is the caller's promise.
+        // SAFETY: the block is exclusively ours and identity mapped (promise of the constructor),
+        // and what it points to is the caller's promise.
         unsafe { out(call.port(), address, 0) };
         Ok(())
     }
@@ -108,7 +111,8 @@ impl V1 {
     /// Ends the machine.
     pub fn exit(self, code: i32) -> ! {
         let mut params = v1::ExitParams { arg: code };
-        // SAFETY: the block holds no address. An error (a stack beyond 4 GiB) leaves nothing but halting.
+        // SAFETY: the block holds no address. An error (a stack beyond 4 GiB) leaves nothing but
+        // halting.
         let _ = unsafe { self.call(v1::Call::Exit, &mut params) };
         halt()
     }
@@ -122,9 +126,9 @@ impl V2 {
     /// The one promise that makes the methods safe.
     ///
     /// # Safety
-    /// For as long as the value (or a copy of it) is used, the host speaks interface version 2, and all
-    /// memory that is passed to its methods is mapped at virtual addresses equal to physical ones, stack
-    /// included.
+    /// For as long as the value (or a copy of it) is used, the host speaks interface version 2, and
+    /// all memory that is passed to its methods is mapped at virtual addresses equal to physical
+    /// ones, stack included.
     #[must_use]
     pub const unsafe fn assume_identity_mapped() -> Self {
         Self(())
@@ -133,13 +137,13 @@ impl V2 {
     /// Performs `call` with a parameter block.
     ///
     /// # Safety
-    /// `T` is the block of `call`, and addresses inside it point to memory of the caller's that the call may
-    /// read or write as it does.
+    /// `T` is the block of `call`, and addresses inside it point to memory of the caller's that the
+    /// call may read or write as it does.
     #[inline]
     pub unsafe fn call<T: FromBytes + IntoBytes>(self, call: v2::Call, params: &mut T) {
         debug_assert_eq!(call.param_size(), size_of::<T>());
-        // SAFETY: the block is exclusively ours and identity mapped (promise of the constructor), and what
-        // it points to is the caller's promise.
+        // SAFETY: the block is exclusively ours and identity mapped (promise of the constructor),
+        // and what it points to is the caller's promise.
         unsafe { out(call.port(), 0, core::ptr::from_mut(params).addr() as u64) }
     }
 

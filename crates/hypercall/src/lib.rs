@@ -1,12 +1,13 @@
 //! The Hermit/uhyve hypercall ABI, versions 1 and 2, as plain old data.
 //!
-//! The one idea: **a hypercall is a port number and a parameter block that is copied in and copied out**.
-//! The guest executes `out dx, eax`; the port in `DX` names the call ([`v1::Call`], [`v2::Call`]), and a
-//! register holds either a small value or the guest-physical address of a parameter block. The host copies
-//! the block out of guest memory, looks at it, and copies a block with the results back. No reference ever
-//! points into guest memory, so every block here is made of plain little-endian integers with every byte
-//! accounted for, and implements zerocopy's [`FromBytes`](zerocopy::FromBytes) and
-//! [`IntoBytes`](zerocopy::IntoBytes): any bytes are a valid block, and no padding leaks.
+//! The one idea: **a hypercall is a port number and a parameter block that is copied in and copied
+//! out**. The guest executes `out dx, eax`; the port in `DX` names the call ([`v1::Call`],
+//! [`v2::Call`]), and a register holds either a small value or the guest-physical address of a
+//! parameter block. The host copies the block out of guest memory, looks at it, and copies a block
+//! with the results back. No reference ever points into guest memory, so every block here is made
+//! of plain little-endian integers with every byte accounted for, and implements zerocopy's
+//! [`FromBytes`](zerocopy::FromBytes) and [`IntoBytes`](zerocopy::IntoBytes): any bytes are a valid
+//! block, and no padding leaks.
 //!
 //! | | version 1 | version 2 |
 //! |---|---|---|
@@ -16,7 +17,8 @@
 //! | blocks | packed | naturally aligned, padding spelled out |
 //! | command line | [`v1::Call::Cmdsize`], [`v1::Call::Cmdval`] | `/chosen/bootargs` of the device tree |
 //!
-//! Port numbers and layouts equal those of the crate `uhyve-interface`; a test compares every field.
+//! Port numbers and layouts equal those of the crate `uhyve-interface`; a test compares every
+//! field.
 //!
 //! ```
 //! use nerite_hypercall::v2;
@@ -58,8 +60,8 @@ pub mod guest;
 pub mod v1;
 pub mod v2;
 
-/// The interface version a guest states in its `UHYVEIF` ELF note to get version-2 calls. Versions 2 and 3
-/// are the same interface; a guest without the note gets version 1.
+/// The interface version a guest states in its `UHYVEIF` ELF note to get version-2 calls. Versions
+/// 2 and 3 are the same interface; a guest without the note gets version 1.
 pub const UHYVE_INTERFACE_VERSION: u32 = 3;
 
 /// Guest descriptor of standard input.
@@ -69,7 +71,8 @@ pub const STDOUT: i32 = 1;
 /// Guest descriptor of standard error.
 pub const STDERR: i32 = 2;
 
-/// The serial port that the boot info names for guests of interface version 1: [`v1::Call::SerialWriteByte`].
+/// The serial port that the boot info names for guests of interface version 1:
+/// [`v1::Call::SerialWriteByte`].
 pub const SERIAL_PORT_V1: u16 = v1::Call::SerialWriteByte.port();
 
 /// The serial port that the boot info names for guests of interface version 2:

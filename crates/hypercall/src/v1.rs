@@ -1,8 +1,9 @@
 //! Interface version 1: Hermit kernels up to 0.9, and newer ones without the `UHYVEIF` note.
 //!
 //! `EAX` holds the 32-bit guest-physical address of a packed parameter block, except for
-//! [`Call::SerialWriteByte`], where `AL` is the byte. Addresses named *virtual* below go through the guest's
-//! page tables (CR3 at the time of the call), page by page; all others are guest-physical.
+//! [`Call::SerialWriteByte`], where `AL` is the byte. Addresses named *virtual* below go through
+//! the guest's page tables (CR3 at the time of the call), page by page; all others are
+//! guest-physical.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -154,8 +155,8 @@ impl Default for CmdsizeParams {
     }
 }
 
-/// Parameters of [`Call::Cmdval`]. The guest lays out the tables and the buffers they point to, of the
-/// lengths that [`Call::Cmdsize`] told.
+/// Parameters of [`Call::Cmdval`]. The guest lays out the tables and the buffers they point to, of
+/// the lengths that [`Call::Cmdsize`] told.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -189,8 +190,8 @@ pub struct UnlinkParams {
     pub ret: i32,
 }
 
-/// Parameters of [`Call::FileWrite`]. The call has no result: a guest takes it for granted that all of
-/// `len` was written.
+/// Parameters of [`Call::FileWrite`]. The call has no result: a guest takes it for granted that all
+/// of `len` was written.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]

@@ -1,9 +1,9 @@
 //! Interface version 2: kernels with a `UHYVEIF` note of 2 or 3, Hermit 0.10 and later.
 //!
 //! `RDI` holds the 64-bit guest-physical address of a parameter block, or a small value for
-//! [`Call::Exit`] and [`Call::SerialWriteByte`]; `EAX` means nothing. All addresses are guest-physical, all
-//! buffers contiguous. Blocks are naturally aligned, and the padding is spelled out as `reserved` fields,
-//! which a sender sets to 0 and a receiver ignores.
+//! [`Call::Exit`] and [`Call::SerialWriteByte`]; `EAX` means nothing. All addresses are
+//! guest-physical, all buffers contiguous. Blocks are naturally aligned, and the padding is spelled
+//! out as `reserved` fields, which a sender sets to 0 and a receiver ignores.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -26,12 +26,12 @@ pub enum Call {
     SerialWriteByte = 0x1020,
     /// Write a buffer to the console: [`SerialWriteBufferParams`].
     SerialWriteBuffer = 0x1030,
-    /// Read one byte from the console, by **`in`** (not `out`) from the port, waiting for one to come. A
-    /// 32-bit `in eax, dx` gives 0 to 255 for a byte and [`SERIAL_END`] at the end of the input; an 8-bit
-    /// `in al, dx` gives the byte, or 0xff at the end. There is no parameter.
+    /// Read one byte from the console, by **`in`** (not `out`) from the port, waiting for one to
+    /// come. A 32-bit `in eax, dx` gives 0 to 255 for a byte and [`SERIAL_END`] at the end of the
+    /// input; an 8-bit `in al, dx` gives the byte, or 0xff at the end. There is no parameter.
     ///
-    /// `uhyve-interface` names the port and says nothing about where the byte goes, and no known VMM or
-    /// kernel uses it: a read is what this project makes of it.
+    /// `uhyve-interface` names the port and says nothing about where the byte goes, and no known
+    /// VMM or kernel uses it: a read is what this project makes of it.
     SerialReadByte = 0x1040,
     /// Read from the console into a buffer: [`SerialReadBufferParams`].
     SerialReadBuffer = 0x1050,
@@ -61,7 +61,7 @@ pub enum Call {
     SharedMemClose = 0x1210,
 }
 
-/// What a 32-bit read of [`Call::SerialReadByte`] gives at the end of the input.
+/// Result of a 32-bit read of [`Call::SerialReadByte`] at the end of the input.
 pub const SERIAL_END: u32 = u32::MAX;
 
 impl Call {

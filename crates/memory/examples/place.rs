@@ -1,4 +1,5 @@
-//! Places guests of several kinds and sizes, prints where everything lies, and touches their memory.
+//! Places guests of several kinds and sizes, prints where everything lies, and touches their
+//! memory.
 //!
 //! `cargo run -p nerite-memory --example place`
 

@@ -1,10 +1,10 @@
-//! What can go wrong with guest memory.
+//! Errors of guest memory.
 
 use std::io;
 
 use crate::Region;
 
-/// Why guest RAM could not be laid out or obtained.
+/// Guest RAM could not be laid out or obtained.
 ///
 /// All of these are the host's or the user's business: they happen before the guest runs.
 #[derive(Debug, thiserror::Error)]
@@ -33,16 +33,17 @@ pub enum Error {
     ImageTooLarge {
         /// The image's size in memory, in bytes.
         size: u64,
-        /// What limits it.
+        /// Source of the limit.
         place: &'static str,
     },
-    /// A kernel linked to a fixed address leaves too little room below it for what the guest boots from.
+    /// A kernel linked to a fixed address leaves too little room below it for what the guest boots
+    /// from.
     #[error(
         "the kernel is linked to {start:#x}, but the boot structures below it need it at {needed:#x} or higher: \
          link it as a position-independent executable, or higher"
     )]
     NoRoomBelowKernel {
-        /// Where the kernel is linked to.
+        /// Link address of the kernel.
         start: u64,
         /// The lowest address it could have.
         needed: u64,
@@ -74,7 +75,7 @@ pub enum Error {
     BadRegion {
         /// The region.
         region: Region,
-        /// What is wrong with it.
+        /// Description of the fault.
         reason: &'static str,
     },
     /// Two regions overlap.
@@ -99,7 +100,7 @@ pub enum Error {
     Map {
         /// The size of the region, in MiB.
         size: u64,
-        /// What mmap said.
+        /// Error of mmap(2).
         source: io::Error,
     },
     /// The host has too few reserved huge pages.
@@ -108,9 +109,9 @@ pub enum Error {
          sysctl vm.nr_hugepages={pages} (or more, if others use them too), or leave out --hugepages"
     )]
     HugePages {
-        /// How many 2 MiB pages were asked for.
+        /// Number of 2 MiB pages requested.
         pages: u64,
-        /// What mmap said.
+        /// Error of mmap(2).
         source: io::Error,
     },
     /// The host kernel refused an advice on guest memory.
@@ -118,9 +119,9 @@ pub enum Error {
     Advise {
         /// The option that asks for it.
         option: &'static str,
-        /// What madvise said.
+        /// Error of madvise(2).
         source: io::Error,
-        /// What to do.
+        /// Hint for the user.
         hint: &'static str,
     },
 }
@@ -135,7 +136,7 @@ pub struct AccessError {
     pub len: u64,
 }
 
-/// Why a string could not be read from guest RAM.
+/// A string could not be read from guest RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CStrError {

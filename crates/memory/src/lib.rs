@@ -1,11 +1,12 @@
 //! Guest RAM for a KVM virtual machine, and where things lie in it.
 //!
-//! The one idea: **guest memory is shared with an adversary that runs at the same time**, so nothing here ever hands
-//! out a reference into it. [`GuestRam`] copies bytes in and out through volatile accesses, checks the whole range of
-//! an access before it touches the first byte, and answers a bad address with an [`AccessError`], never with a panic.
+//! The one idea: **guest memory is shared with an adversary that runs at the same time**, so
+//! nothing here ever hands out a reference into it. [`GuestRam`] copies bytes in and out through
+//! volatile accesses, checks the whole range of an access before it touches the first byte, and
+//! answers a bad address with an [`AccessError`], never with a panic.
 //!
-//! [`layout`] decides, as a pure function of sizes and one random number, where RAM, the kernel and the structures a
-//! Hermit guest boots from lie in guest-physical space.
+//! [`layout`] decides, as a pure function of sizes and one random number, where RAM, the kernel and
+//! the structures a Hermit guest boots from lie in guest-physical space.
 //!
 //! ```
 //! use nerite_memory::{Backing, GuestRam, Region};
@@ -39,7 +40,8 @@ pub use layout::{AddressLimit, Layout, Request};
 pub use mapping::MappedRegion;
 pub use ram::{Backing, GuestRam, Mapping, Memory};
 pub use region::{GAP_END, GAP_START, LARGE_PAGE, PAGE, Region};
-// The crate whose types appear in `GuestRam`'s interface, so that users need not match its version by hand.
+// The crate whose types appear in `GuestRam`'s interface, so that users need not match its version
+// by hand.
 pub use vm_memory;
 
 /// The example of the README.

@@ -1,8 +1,8 @@
 //! One region of guest RAM in host memory.
 //!
-//! All `unsafe` of this crate is here. vm-memory has a mapping of its own; this one exists because a region's host
-//! address must agree with its guest address below 2 MiB. Otherwise no huge page of the host can be a huge page of the
-//! guest, and transparent huge pages gain little.
+//! All `unsafe` of this crate is here. vm-memory has a mapping of its own; this one exists because
+//! a region's host address must agree with its guest address below 2 MiB. Otherwise no huge page of
+//! the host can be a huge page of the guest, and transparent huge pages gain little.
 
 use std::fmt;
 use std::io;
@@ -28,8 +28,9 @@ pub struct MappedRegion {
     mapping_size: usize,
 }
 
-// SAFETY: The pointers are to a mapping that this value owns and that belongs to no thread. It is only unmapped when the
-// value is dropped, and accessed only by volatile means that tolerate others doing so at the same time.
+// SAFETY: The pointers are to a mapping that this value owns and that belongs to no thread. It is
+// only unmapped when the value is dropped, and accessed only by volatile means that tolerate others
+// doing so at the same time.
 unsafe impl Send for MappedRegion {}
 // SAFETY: As above: shared use is exactly what the volatile accesses are for.
 unsafe impl Sync for MappedRegion {}
@@ -38,7 +39,8 @@ impl MappedRegion {
     /// Maps zeroed memory for `region`, whose addresses were checked.
     pub(crate) fn new(region: Region, backing: &Backing) -> Result<Self, Error> {
         let too_large = Error::BadRegion { region, reason: "is too large for this host" };
-        // Huge pages come aligned; for others there must be room to align in. What is left over stays inaccessible.
+        // Huge pages come aligned; for others there must be room to align in. What is left over
+        // stays inaccessible.
         let slack = if backing.hugepages { 0 } else { LARGE_PAGE };
         let sizes =
             region.size.checked_add(slack).map(usize::try_from).zip(usize::try_from(region.size).ok());
@@ -53,7 +55,8 @@ impl MappedRegion {
         // Reserved huge pages are set aside by mmap only without MAP_NORESERVE.
         let kind =
             if backing.hugepages { MapFlags::HUGETLB | MapFlags::HUGE_2MB } else { MapFlags::NORESERVE };
-        // SAFETY: Without MAP_FIXED the kernel chooses a free range, so no memory of this process is affected.
+        // SAFETY: Without MAP_FIXED the kernel chooses a free range, so no memory of this process
+        // is affected.
         let mapping =
             unsafe { mmap_anonymous(null_mut(), mapping_size, ProtFlags::empty(), MapFlags::PRIVATE | kind) }
                 .map_err(failed)?
@@ -65,8 +68,9 @@ impl MappedRegion {
         let shift = if backing.hugepages { 0 } else { usize::try_from(shift).unwrap_or(0) };
         // From here on, dropping it unmaps the mapping.
         let mapped = Self { region, start: mapping.wrapping_add(shift), mapping, mapping_size };
-        // SAFETY: `shift` is below 2 MiB, the slack, so start..start+size is within the mapping just made, which
-        // nobody else knows of. `start` is a multiple of the page size because the region's start is.
+        // SAFETY: `shift` is below 2 MiB, the slack, so start..start+size is within the mapping
+        // just made, which nothing else refers to. `start` is a multiple of the page size because
+        // the region's start is.
         unsafe { mprotect(mapped.start.cast(), size, MprotectFlags::READ | MprotectFlags::WRITE) }
             .map_err(failed)?;
         mapped.advise(size, backing)?;
@@ -82,8 +86,8 @@ impl MappedRegion {
             (backing.ksm, "--ksm", Advice::LinuxMergeable, ksm),
         ];
         for (_, option, advice, hint) in advices.into_iter().filter(|(wanted, ..)| *wanted) {
-            // SAFETY: The range is within the mapping that `self` owns, and neither advice changes what the memory
-            // holds or whether it is accessible.
+            // SAFETY: The range is within the mapping that `self` owns, and neither advice changes
+            // what the memory holds or whether it is accessible.
             unsafe { madvise(self.start.cast(), size, advice) }.map_err(|errno| Error::Advise {
                 option,
                 source: errno.into(),
@@ -96,16 +100,16 @@ impl MappedRegion {
     /// Asks for no huge pages in the first `size` bytes.
     pub(crate) fn keep_small(&self, size: u64) {
         let size = usize::try_from(size.min(self.region.size)).unwrap_or(0);
-        // SAFETY: The range is within the mapping that `self` owns, and the advice changes neither what the memory holds
-        // nor whether it is accessible.
+        // SAFETY: The range is within the mapping that `self` owns, and the advice changes neither
+        // what the memory holds nor whether it is accessible.
         let advised = unsafe { madvise(self.start.cast(), size, Advice::LinuxNoHugepage) };
         // A kernel without huge pages refuses, and gives none anyway.
         debug_assert!(advised.is_ok() || advised == Err(rustix::io::Errno::INVAL), "{advised:?}");
     }
 
-    /// How many bytes the host has provided memory for, in whole pages; `None` if it does not say.
+    /// Number of resident bytes, in whole pages; `None` if the host does not report it.
     pub(crate) fn touched(&self) -> Option<u64> {
-        /// How many pages are asked for at a time: a byte of the answer is for each.
+        /// Number of pages in one query; the answer has a byte for each.
         const CHUNK: usize = 4096;
         let page = usize::try_from(PAGE).ok()?;
         let size = usize::try_from(self.region.size).ok()?;
@@ -113,8 +117,8 @@ impl MappedRegion {
         let mut is_there = [0_u8; CHUNK];
         for start in (0..size).step_by(CHUNK.saturating_mul(page)) {
             let length = size.saturating_sub(start).min(CHUNK.saturating_mul(page));
-            // SAFETY: the range is within the mapping that `self` owns; `is_there` has a byte for each of its pages, of
-            // which there are at most CHUNK.
+            // SAFETY: the range is within the mapping that `self` owns; `is_there` has a byte for
+            // each of its pages, of which there are at most CHUNK.
             let result = unsafe {
                 libc::mincore(self.start.wrapping_add(start).cast(), length, is_there.as_mut_ptr())
             };
@@ -142,7 +146,8 @@ impl fmt::Debug for MappedRegion {
 
 impl Drop for MappedRegion {
     fn drop(&mut self) {
-        // SAFETY: The mapping was made by `new`, is unmapped only here, and every slice of it borrows from `self`.
+        // SAFETY: The mapping was made by `new`, is unmapped only here, and every slice of it
+        // borrows from `self`.
         let result = unsafe { munmap(self.mapping.cast(), self.mapping_size) };
         debug_assert!(result.is_ok(), "unmapping guest RAM: {result:?}");
     }
@@ -178,9 +183,9 @@ impl GuestMemoryRegion for MappedRegion {
             return Err(GuestMemoryError::InvalidBackendAddress);
         }
         let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
-        // SAFETY: offset + count is at most the region's size, so the slice is within the accessible part of the
-        // mapping, which lives as long as `self`, from which the slice borrows. All use is through such slices, or
-        // by the guest, whom volatile accesses are for.
+        // SAFETY: offset + count is at most the region's size, so the slice is within the
+        // accessible part of the mapping, which lives as long as `self`, from which the slice
+        // borrows. All use is through such slices, or by the guest, whom volatile accesses are for.
         Ok(unsafe { VolatileSlice::new(self.start.wrapping_add(offset), count) })
     }
 }

@@ -10,15 +10,15 @@ use crate::{AccessError, CStrError, Error, LARGE_PAGE, PAGE, Region};
 /// The vm-memory type under [`GuestRam`].
 pub type Memory = GuestRegionCollection<MappedRegion>;
 
-/// How host memory behind guest RAM is obtained.
+/// Options of the host memory behind guest RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backing {
     /// Ask for transparent huge pages (`MADV_HUGEPAGE`).
     pub thp: bool,
     /// Let the host merge equal pages (`MADV_MERGEABLE`).
     pub ksm: bool,
-    /// Use reserved 2 MiB pages (`MAP_HUGETLB`). They are set aside at once, so a shortage is an error of
-    /// [`GuestRam::new`] and not a signal in the middle of a run. Excludes the other two.
+    /// Use reserved 2 MiB pages (`MAP_HUGETLB`). They are set aside at once, so a shortage is an
+    /// error of [`GuestRam::new`] and not a signal in the middle of a run. Excludes the other two.
     pub hugepages: bool,
 }
 
@@ -35,9 +35,10 @@ pub struct Mapping {
 
 /// The RAM of one guest.
 ///
-/// Memory starts out zeroed and is taken from the host page by page as it is touched. Clones share it; it is
-/// unmapped with the last one. Accesses of several threads and of running vCPUs may overlap in time: each copies
-/// whatever bytes are there, torn at worst, so read a value once and check the copy.
+/// Memory starts out zeroed and is taken from the host page by page as it is touched. Clones share
+/// it; it is unmapped with the last one. Accesses of several threads and of running vCPUs may
+/// overlap in time: each copies whatever bytes are there, torn at worst, so read a value once and
+/// check the copy.
 #[derive(Debug, Clone)]
 pub struct GuestRam {
     memory: Memory,
@@ -49,8 +50,8 @@ impl GuestRam {
     ///
     /// # Errors
     ///
-    /// The regions must not be empty, overlap or wrap, and be multiples of 4 KiB (2 MiB for huge pages). The
-    /// host may have too little memory, or refuse what `backing` asks for.
+    /// The regions must not be empty, overlap or wrap, and be multiples of 4 KiB (2 MiB for huge
+    /// pages). The host may have too little memory, or refuse what `backing` asks for.
     pub fn new(regions: &[Region], backing: &Backing) -> Result<Self, Error> {
         let mut regions = regions.to_vec();
         regions.sort_unstable();
@@ -63,8 +64,9 @@ impl GuestRam {
         Ok(Self { memory, regions })
     }
 
-    /// Asks the host not to back the large page at `addr`, the start of a region, with a huge page: for a guest that will only touch
-    /// a few pages of it, which then gets these and not 2 MiB of zeros. Where the host cannot be asked, nothing changes.
+    /// Asks the host not to back the large page at `addr`, the start of a region, with a huge page:
+    /// for a guest that will only touch a few pages of it, which then gets these and not 2 MiB of
+    /// zeros. Where the host cannot be asked, nothing changes.
     pub fn keep_small(&self, addr: u64) {
         if let Some(region) = self.memory.iter().find(|region| region.start_addr().0 == addr) {
             region.keep_small(LARGE_PAGE);
@@ -83,7 +85,7 @@ impl GuestRam {
         self.regions.iter().fold(0, |sum, region| sum.saturating_add(region.size))
     }
 
-    /// How many bytes the host has provided memory for so far, in whole pages; `None` if it does not say.
+    /// Number of resident bytes, in whole pages; `None` if the host does not report it.
     pub fn touched(&self) -> Option<u64> {
         self.memory.iter().try_fold(0_u64, |sum, region| Some(sum.saturating_add(region.touched()?)))
     }
@@ -193,13 +195,13 @@ impl GuestRam {
 
     /// Copies a NUL-terminated string out of guest RAM, without its NUL.
     ///
-    /// The string is at most `max` bytes long, so a guest cannot make the host copy more than that. It may end with
-    /// the last byte of RAM.
+    /// The string is at most `max` bytes long, so a guest cannot make the host copy more than that.
+    /// It may end with the last byte of RAM.
     ///
     /// # Errors
     ///
-    /// [`CStrError::TooLong`] if there is no NUL in the first `max + 1` bytes, [`CStrError::Access`] if RAM ends
-    /// before a NUL is found.
+    /// [`CStrError::TooLong`] if there is no NUL in the first `max + 1` bytes,
+    /// [`CStrError::Access`] if RAM ends before a NUL is found.
     pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Vec<u8>, CStrError> {
         const CHUNK: usize = 256;
         let mut string = Vec::new();
@@ -224,8 +226,8 @@ impl GuestRam {
         Err(CStrError::TooLong { addr, max })
     }
 
-    /// The host memory behind a range, in order, as one piece per region it touches: for vectored reads and writes
-    /// of files without a copy in between.
+    /// The host memory behind a range, in order, as one piece per region it touches: for vectored
+    /// reads and writes of files without a copy in between.
     ///
     /// # Errors
     ///
@@ -241,7 +243,7 @@ impl GuestRam {
         Ok(self.memory.get_slices(GuestAddress(addr), len).map_while(Result::ok))
     }
 
-    /// How many of the `want` bytes at `addr` are in the region that holds `addr`.
+    /// Number of the `want` bytes at `addr` that lie in the region of `addr`.
     fn available(&self, addr: u64, want: usize) -> usize {
         let region = self.regions.iter().find(|region| region.start <= addr && addr < region.end());
         let rest = region.map_or(0, |region| region.end().saturating_sub(addr));

@@ -138,7 +138,7 @@ fn mappings_and_clones_share_the_memory() {
     let mappings: Vec<_> = ram.mappings().collect();
     assert_eq!(mappings.len(), 3);
     assert_eq!((mappings[2].guest, mappings[2].size), (BASE + 0x4000, 0x1000));
-    // SAFETY: Offset 3 is inside the third region, and nobody writes to it meanwhile.
+    // SAFETY: Offset 3 is inside the third region, and nothing else writes to it meanwhile.
     assert_eq!(unsafe { mappings[2].host.wrapping_add(3).read_volatile() }, 42);
     drop(ram);
     assert_eq!(clone.read_obj::<u8>(BASE + 0x4003), Ok(42));

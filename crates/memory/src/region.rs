@@ -6,9 +6,10 @@ use std::fmt;
 pub const PAGE: u64 = 4 << 10;
 /// The size of a large page in bytes, which is also the granularity of guest RAM: 2 MiB.
 pub const LARGE_PAGE: u64 = 2 << 20;
-/// Where the gap in guest RAM starts: 3 GiB. The gap holds the APICs and the memory windows of PCI devices.
+/// Start of the gap in guest RAM: 3 GiB. The gap holds the APICs and the memory windows of PCI
+/// devices.
 pub const GAP_START: u64 = 3 << 30;
-/// Where the gap in guest RAM ends: 4 GiB.
+/// End of the gap in guest RAM: 4 GiB.
 pub const GAP_END: u64 = 4 << 30;
 
 /// A range of guest-physical addresses.
@@ -33,7 +34,8 @@ impl Region {
         self.start.saturating_add(self.size)
     }
 
-    /// Whether all of `other` lies within this range. An empty `other` does where its start does, the end included.
+    /// Returns `true` if all of `other` lies within this range. An empty `other` does where its
+    /// start does, the end included.
     #[must_use]
     pub const fn contains(&self, other: &Self) -> bool {
         match other.start.checked_add(other.size) {
@@ -42,7 +44,7 @@ impl Region {
         }
     }
 
-    /// Whether the two ranges share an address.
+    /// Returns `true` if the two ranges share an address.
     #[must_use]
     pub const fn overlaps(&self, other: &Self) -> bool {
         self.size != 0 && other.size != 0 && self.start < other.end() && other.start < self.end()

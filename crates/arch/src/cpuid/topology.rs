@@ -2,8 +2,9 @@
 
 use super::{CpuidEntry, Guest, Leaves};
 
-/// Leaf 4, deterministic cache parameters (SDM vol. 2, CPUID leaf 04H): the cores of the package in EAX[31:26], and in
-/// EAX[25:14] how many of them share each cache: the last level all, the others none.
+/// Leaf 4, deterministic cache parameters (SDM vol. 2, CPUID leaf 04H): the cores of the package in
+/// EAX[31:26], and in EAX[25:14] how many of them share each cache: the last level all, the others
+/// none.
 pub(super) fn caches(leaves: &mut Leaves, guest: &Guest) {
     let cores = guest.core_ids().saturating_sub(1);
     for leaf in leaves.of(4).filter(|leaf| cache_level(leaf).is_some()) {
@@ -12,14 +13,15 @@ pub(super) fn caches(leaves: &mut Leaves, guest: &Guest) {
     }
 }
 
-/// The level of the cache that an entry of leaf 4 or 0x8000001D describes, in EAX[7:5]. EAX[4:0] is 0 if it
-/// describes none.
+/// The level of the cache that an entry of leaf 4 or 0x8000001D describes, in EAX[7:5]. EAX[4:0] is
+/// 0 if it describes none.
 pub(super) fn cache_level(entry: &CpuidEntry) -> Option<u32> {
     (entry.eax & 0x1f != 0).then_some((entry.eax >> 5) & 7)
 }
 
-/// Leaves 0xB and 0x1F, extended topology (SDM vol. 2, CPUID leaves 0BH and 1FH): one thread per core, the cores of the
-/// package, and in EDX the x2APIC id of this one. Leaf 0x1F only where the host lists it.
+/// Leaves 0xB and 0x1F, extended topology (SDM vol. 2, CPUID leaves 0BH and 1FH): one thread per
+/// core, the cores of the package, and in EDX the x2APIC id of this one. Leaf 0x1F only where the
+/// host lists it.
 pub(super) fn extended(leaves: &mut Leaves, guest: &Guest) {
     leaves.replace(0xb, levels(0xb, guest));
     if leaves.get(0x1f).is_some() {

@@ -2,7 +2,8 @@
 
 use crate::SpecialRegs;
 
-/// The page tables of a processor in 64-bit mode: where the first one is, and how many levels there are.
+/// The page tables of a processor in 64-bit mode: where the first one is, and how many levels there
+/// are.
 ///
 /// A plain CR3 is taken for 4 levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +13,8 @@ pub struct Root {
 }
 
 impl Root {
-    /// The tables that a processor uses: 5 levels if CR4.LA57 is set, or else 4. None if it is not in 64-bit mode, where
-    /// there is no paging or one with other tables (Intel SDM vol. 3, 5.1.1).
+    /// The tables that a processor uses: 5 levels if CR4.LA57 is set, or else 4. None if it is not
+    /// in 64-bit mode, where there is no paging or one with other tables (Intel SDM vol. 3, 5.1.1).
     #[must_use]
     pub const fn of(regs: &SpecialRegs) -> Option<Self> {
         if regs.cr0 & CR0_PG == 0 || regs.efer & EFER_LMA == 0 {
@@ -22,8 +23,8 @@ impl Root {
         Some(Self { cr3: regs.cr3, levels: if regs.cr4 & CR4_LA57 == 0 { 4 } else { 5 } })
     }
 
-    /// Whether `vaddr` is one that these tables can translate: the bits above those that they do are all equal to the
-    /// highest of them (Intel SDM vol. 1, 3.3.7.1).
+    /// Returns `true` if `vaddr` is canonical: the bits above the translated ones are all equal to
+    /// the highest of them (Intel SDM vol. 1, 3.3.7.1).
     const fn is_canonical(self, vaddr: u64) -> bool {
         let sign = vaddr.cast_signed() >> if self.levels == 5 { 56 } else { 47 };
         sign == 0 || sign == -1
@@ -40,14 +41,14 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_LA57: u64 = 1 << 12;
 const EFER_LMA: u64 = 1 << 10;
 
-/// Where a virtual address leads.
+/// Translation of a virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translation {
     /// The guest-physical address. It need not be in RAM.
     pub phys: u64,
     /// The size of the page that holds it in bytes: 4 KiB, 2 MiB or 1 GiB.
     pub page_size: u64,
-    /// What the page may be used for.
+    /// Access rights of the page.
     pub flags: Flags,
 }
 
@@ -62,7 +63,7 @@ pub struct Flags {
     pub executable: bool,
 }
 
-/// Why a virtual address leads nowhere. The level counts from 5 (PML5) or 4 (PML4) down to 1 (page
+/// A virtual address has no translation. The level counts from 5 (PML5) or 4 (PML4) down to 1 (page
 /// table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -110,15 +111,18 @@ const ADDR: u64 = 0x000f_ffff_ffff_f000;
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
-/// Bit 7: the entry maps a page (levels 2 and 3), or is reserved (levels 4 and 5). On level 1 it is the PAT bit.
+/// Bit 7: the entry maps a page (levels 2 and 3), or is reserved (levels 4 and 5). On level 1 it is
+/// the PAT bit.
 const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 
-/// Translates `vaddr` through the page tables at `root`, in at most as many reads as there are levels.
+/// Translates `vaddr` through the page tables at `root`, in at most as many reads as there are
+/// levels.
 ///
-/// `read` gives the 8 bytes at a guest-physical address, or `None` where there is no memory. Tables that refer to
-/// themselves are no problem: each level is visited once. Addresses are bits 51:12 of an entry, whatever the width of
-/// the CPU's physical addresses: one that is too wide leads out of memory and fails there.
+/// `read` gives the 8 bytes at a guest-physical address, or `None` where there is no memory. Tables
+/// that refer to themselves are no problem: each level is visited once. Addresses are bits 51:12 of
+/// an entry, whatever the width of the CPU's physical addresses: one that is too wide leads out of
+/// memory and fails there.
 ///
 /// # Errors
 ///
@@ -148,7 +152,8 @@ pub fn walk(
         let leaf = level == 1 || entry & LARGE != 0;
         let page_size = 1_u64.checked_shl(shift).unwrap_or(0);
         let offset_bits = page_size.wrapping_sub(1);
-        // A page directory entry's bit 12 is the PAT bit of a large page, the others below the page's size reserved.
+        // A page directory entry's bit 12 is the PAT bit of a large page, the others below the
+        // page's size reserved.
         let reserved = offset_bits & ADDR & !(1 << 12);
         if leaf && (level >= 4 || level > 1 && entry & reserved != 0) {
             return Err(WalkError::Reserved { vaddr, level, entry });
@@ -171,9 +176,11 @@ pub fn walk(
     Err(WalkError::NotPresent { vaddr, level: 1 })
 }
 
-/// Cuts the virtual range of `len` bytes at `vaddr` into physical pieces `(address, length)`, one per page, in order.
+/// Cuts the virtual range of `len` bytes at `vaddr` into physical pieces `(address, length)`, one
+/// per page, in order.
 ///
-/// The iterator is lazy and ends with the first error. A guest's `len` decides how long it is: limit it first.
+/// The iterator is lazy and ends with the first error. A guest's `len` decides how long it is:
+/// limit it first.
 pub fn chunks<R: FnMut(u64) -> Option<u64>>(
     root: impl Into<Root>,
     vaddr: u64,

@@ -13,7 +13,8 @@ fn memory(words: &[(u64, u64)]) -> impl Fn(u64) -> Option<u64> + use<> {
     move |addr| words.get(&addr).copied().or((addr < 0x10000).then_some(0))
 }
 
-/// Tables that lead `vaddr` through 0x1000, 0x2000, 0x3000 and 0x4000 to the page entry `leaf` on `level`.
+/// Tables that lead `vaddr` through 0x1000, 0x2000, 0x3000 and 0x4000 to the page entry `leaf` on
+/// `level`.
 fn path(vaddr: u64, level: u8, leaf: u64) -> Vec<(u64, u64)> {
     let slot = |level: u8| 0x1000 * (5 - u64::from(level)) + ((vaddr >> (12 + 9 * (level - 1))) & 511) * 8;
     let mut words: Vec<_> =
@@ -226,7 +227,8 @@ fn chunks_end_at_the_edges_of_the_address_space() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is in the tables: a read a level, all of them aligned and below 2^52, and an answer within the page.
+    /// Whatever is in the tables: a read a level, all of them aligned and below 2^52, and an answer
+    /// within the page.
     #[test]
     fn any_tables_are_survived(
         cr3: u64, vaddr: u64, entries in proptest::collection::vec(any::<u64>(), 5), present: bool, five: bool

@@ -1,7 +1,8 @@
-//! ACPI tables (ACPI 6.5, 5.2): which processors and interrupt controllers there are, how to power off and reset.
+//! ACPI tables (ACPI 6.5, 5.2): which processors and interrupt controllers there are, how to power
+//! off and reset.
 //!
-//! The hardware is ACPI's "fixed" kind: PM1 event and control registers and the PM timer, at ports. No event ever happens, so
-//! the SCI never fires. The sleep type of S5, power-off, is [`S5`].
+//! The hardware is ACPI's "fixed" kind: PM1 event and control registers and the PM timer, at ports.
+//! No event ever happens, so the SCI never fires. The sleep type of S5, power-off, is [`S5`].
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, Path,
@@ -31,9 +32,9 @@ pub const PM_LAST: u16 = 0x60b;
 pub const S5: u8 = 5;
 /// The port of the reset register (4.8.3.6), a PC's "reset control register".
 pub const RESET_PORT: u16 = 0xcf9;
-/// What resets the machine when it is written there.
+/// Value that resets the machine when written there.
 pub const RESET_VALUE: u8 = 6;
-/// Where the root pointer is.
+/// Guest-physical address of the root pointer.
 pub const RSDP: u64 = BIOS;
 
 const OEM: [u8; 6] = *b"NERITE";
@@ -48,7 +49,7 @@ const ALIGN: u64 = 64;
 pub struct Machine {
     /// The number of processors; APIC ids count from 0.
     pub cpus: u32,
-    /// Whether there are a serial port at 0x3f8 and a clock at 0x70.
+    /// `true` if there are a serial port at 0x3f8 and a clock at 0x70.
     pub legacy: bool,
     /// The PCI bus, if there is one.
     pub pci: Option<Pci>,

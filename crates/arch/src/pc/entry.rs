@@ -84,8 +84,8 @@ impl BootState {
             tr: task(11),
             ldt: task(2),
             gdt: DescriptorTable { base: super::GDT, limit: 31 },
-            // No IDT: the protocols hand over with interrupts off, and a fault before the kernel has one of its own is
-            // a triple fault.
+            // No IDT: the protocols hand over with interrupts off, and a fault before the kernel
+            // has one of its own is a triple fault.
             idt: DescriptorTable::default(),
             // PE, ET, and NE, PG in 64-bit mode.
             cr0: if long { 0x8000_0031 } else { 0x11 },
@@ -103,7 +103,7 @@ impl BootState {
     }
 }
 
-/// What firmware sets on every processor: MTRRs with write-back as default, fast strings.
+/// MSRs that firmware sets on every processor: MTRRs with write-back as default, fast strings.
 #[must_use]
 pub fn common_msrs() -> Vec<Msr> {
     vec![

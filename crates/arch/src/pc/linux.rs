@@ -1,4 +1,5 @@
-//! Linux' zero page, `struct boot_params` (Linux, Documentation/arch/x86/zero-page.rst and boot.rst).
+//! Linux' zero page, `struct boot_params` (Linux, Documentation/arch/x86/zero-page.rst and
+//! boot.rst).
 
 use std::mem::offset_of;
 
@@ -9,19 +10,19 @@ use super::map::Entry;
 
 /// The size of the zero page.
 pub const SIZE: usize = 4096;
-/// Where in the image, and in the zero page, the setup header begins.
+/// Offset of the setup header, in the image and in the zero page.
 pub const HEADER: usize = offset_of!(boot_params, hdr);
-/// How many bytes of it there is room for.
+/// Room for the setup header in bytes.
 pub const HEADER_SIZE: usize = size_of::<setup_header>();
 /// The field `type_of_loader` of a loader without a number of its own.
 const LOADER_UNDEFINED: u8 = 0xff;
 
-/// What a kernel is told through it.
+/// Contents of the zero page.
 #[derive(Debug, Clone, Copy)]
 pub struct ZeroPage<'a> {
     /// The setup header as it lies in the image, from [`HEADER`] on.
     pub header: &'a [u8],
-    /// Where the kernel's protected-mode part was loaded.
+    /// Guest-physical address of the kernel's protected-mode part.
     pub kernel: u32,
     /// The command line's address.
     pub command_line: u32,

@@ -2,7 +2,7 @@
 
 use super::{BASE_MEMORY_END, BIOS, EBDA, HIGH_MEMORY};
 
-/// What a range of addresses is.
+/// Use of a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// RAM for the kernel to use.
@@ -29,11 +29,12 @@ pub struct Entry {
     pub start: u64,
     /// Size in bytes.
     pub size: u64,
-    /// What it is.
+    /// Use of the range.
     pub kind: Kind,
 }
 
-/// The map for a machine with `low` bytes of RAM from address 0, more than 1 MiB, and `high` bytes from 4 GiB.
+/// The map for a machine with `low` bytes of RAM from address 0, more than 1 MiB, and `high` bytes
+/// from 4 GiB.
 #[must_use]
 pub fn entries(low: u64, high: u64) -> Vec<Entry> {
     let entry = |start: u64, end: u64, kind| Entry { start, size: end.saturating_sub(start), kind };

@@ -1,7 +1,7 @@
-//! How kernels that expect a PC are entered and told about it: Linux, PVH and multiboot.
+//! Entry states and tables for kernels that expect a PC: Linux, PVH and multiboot.
 //!
-//! Everything a kernel is handed lies in the last 60 KiB of the first 640 KiB and in the BIOS area, so that a kernel may be
-//! linked anywhere else:
+//! Everything a kernel is handed lies in the last 60 KiB of the first 640 KiB and in the BIOS area,
+//! so that a kernel may be linked anywhere else:
 //!
 //! | address | what |
 //! |---|---|
@@ -30,9 +30,9 @@ pub mod pvh;
 
 /// The boot GDT.
 pub const GDT: u64 = 0x9_0000;
-/// What a protocol hands over: one page.
+/// The boot protocol's information structure: one page.
 pub const INFO: u64 = 0x9_1000;
-/// What that points to: one page.
+/// Tables that [`INFO`] points to: one page.
 pub const TABLES: u64 = 0x9_2000;
 /// The root of the boot page tables.
 pub const PML4: u64 = 0x9_3000;
@@ -40,11 +40,11 @@ pub const PML4: u64 = 0x9_3000;
 pub const PAGE_TABLES: u64 = 0x9_4000;
 /// The first address after them, and of a small stack that grows down to there.
 pub const PAGE_TABLES_END: u64 = 0x9_9000;
-/// Where the boot stack begins, growing down.
+/// Top of the boot stack, which grows down.
 pub const STACK_TOP: u64 = 0x9_a000;
 /// The command line, NUL-terminated.
 pub const COMMAND_LINE: u64 = 0x9_b000;
-/// How many bytes the command line may have, with its NUL.
+/// Room for the command line in bytes, its NUL included.
 pub const COMMAND_LINE_ROOM: u64 = 0x3000;
 /// Names of multiboot modules and of the loader, each NUL-terminated.
 pub const STRINGS: u64 = 0x9_e000;
@@ -52,11 +52,11 @@ pub const STRINGS: u64 = 0x9_e000;
 pub const STRINGS_END: u64 = 0x9_f000;
 /// The extended BIOS data area: the last KiB of base memory.
 pub const EBDA: u64 = 0x9_fc00;
-/// Where base memory ends.
+/// End of base memory.
 pub const BASE_MEMORY_END: u64 = 0xa_0000;
 /// The BIOS area, which is reserved and holds the ACPI tables.
 pub const BIOS: u64 = 0xe_0000;
-/// Where memory begins that a kernel may use without a thought.
+/// Start of extended memory, which is free for kernels.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 /// The first address that a kernel cannot be loaded to: where what it is handed begins.
 pub const BOOT_DATA: u64 = GDT;
@@ -68,6 +68,6 @@ pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// The interrupt that ACPI events would have.
 pub const SCI_IRQ: u8 = 12;
 
-/// What the BIOS data area says at its two fields that kernels read: segment of the EBDA at 0x40e, KiB of base memory at
-/// 0x413.
+/// The two fields of the BIOS data area that kernels read: segment of the EBDA at 0x40e, KiB of
+/// base memory at 0x413.
 pub const BIOS_DATA: [(u64, u16); 2] = [(0x40e, 0x9fc0), (0x413, 639)];

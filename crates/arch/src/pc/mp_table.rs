@@ -1,10 +1,11 @@
-//! The MultiProcessor table (Intel MultiProcessor Specification 1.4, 4), for kernels that do not read ACPI.
+//! The MultiProcessor table (Intel MultiProcessor Specification 1.4, 4), for kernels that do not
+//! read ACPI.
 
 use zerocopy::{Immutable, IntoBytes};
 
 use super::{IO_APIC, LOCAL_APIC};
 
-/// What the tables are called.
+/// OEM and product names in the tables.
 const OEM: [u8; 8] = *b"NERITE  ";
 const PRODUCT: [u8; 12] = *b"MICROVM     ";
 /// Version 1.4.
@@ -19,7 +20,7 @@ const SIGNATURE: u32 = 0x600;
 const FEATURES: u32 = 1 | 1 << 9;
 /// The ISA bus's number.
 const ISA: u8 = 0;
-/// How many ISA interrupts there are, each at the I/O APIC's pin of the same number.
+/// Number of ISA interrupts, each at the I/O APIC's pin of the same number.
 const ISA_IRQS: u8 = 16;
 /// Broadcast to all local APICs.
 const ALL: u8 = 0xff;
@@ -79,7 +80,8 @@ struct IoApic {
     address: u32,
 }
 
-/// The tables for `cpus` processors, at most 64, as they lie at `address`: the floating pointer, then the table.
+/// The tables for `cpus` processors, at most 64, as they lie at `address`: the floating pointer,
+/// then the table.
 #[must_use]
 pub fn bytes(address: u64, cpus: u32) -> Vec<u8> {
     let mut entries: Vec<Vec<u8>> = Vec::new();

@@ -5,7 +5,7 @@ use zerocopy::{Immutable, IntoBytes};
 use super::{EBDA, HIGH_MEMORY, INFO, STRINGS, STRINGS_END, TABLES, map};
 use crate::Error;
 
-/// What EAX holds at entry.
+/// EAX at entry.
 pub const LOADER_MAGIC: u64 = 0x2bad_b002;
 /// The most modules there is room for.
 pub const MAX_MODULES: usize = 64;
@@ -66,11 +66,11 @@ pub struct Module {
     pub start: u32,
     /// The first address after it.
     pub end: u32,
-    /// What it is called.
+    /// Name of the module.
     pub name: String,
 }
 
-/// What to write where: the information, its tables, its strings.
+/// Writes to guest memory: the information, its tables, its strings.
 ///
 /// # Errors
 /// If there are more modules than there is room for, or their names are too long.

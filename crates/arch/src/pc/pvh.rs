@@ -45,7 +45,7 @@ struct MapEntry {
     reserved: u32,
 }
 
-/// What to write where: the start info, then its module list and memory map.
+/// Writes to guest memory: the start info, then its module list and memory map.
 ///
 /// `initrd` is an address and a size, `command_line` and `rsdp` addresses.
 #[must_use]

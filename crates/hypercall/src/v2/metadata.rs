@@ -24,8 +24,9 @@ pub mod file_type {
     pub const WHITEOUT: u8 = 14;
 }
 
-/// What comes before the zero-terminated name in an entry that [`Call::Getdents`](super::Call::Getdents) writes: Linux's
-/// `struct linux_dirent64` without its flexible array. Entries start at multiples of [`DIRENT_ALIGN`].
+/// Header before the zero-terminated name in an entry that
+/// [`Call::Getdents`](super::Call::Getdents) writes: Linux's `struct linux_dirent64` without its
+/// flexible array. Entries start at multiples of [`DIRENT_ALIGN`].
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
@@ -44,7 +45,8 @@ pub struct DirentHeader {
 /// Alignment in bytes of directory entries.
 pub const DIRENT_ALIGN: usize = 8;
 
-/// Result of [`Call::Getdents`](super::Call::Getdents): `{ tag, value }`, the C layout of a Rust enum.
+/// Result of [`Call::Getdents`](super::Call::Getdents): `{ tag, value }`, the C layout of a Rust
+/// enum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct GetdentsResult {
@@ -94,7 +96,8 @@ impl GetdentsResult {
     }
 }
 
-/// Result of [`Call::Mkdir`](super::Call::Mkdir), [`super::Call::FileStat`] and [`super::Call::FileFstat`]: `{ tag, error number }`.
+/// Result of [`Call::Mkdir`](super::Call::Mkdir), [`super::Call::FileStat`] and
+/// [`super::Call::FileFstat`]: `{ tag, error number }`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct StatusResult {
@@ -176,7 +179,8 @@ pub struct Timespec {
     pub reserved: u32,
 }
 
-/// File metadata that [`Call::FileStat`](super::Call::FileStat) and [`super::Call::FileFstat`] write.
+/// File metadata that [`Call::FileStat`](super::Call::FileStat) and [`super::Call::FileFstat`]
+/// write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FileAttr {
