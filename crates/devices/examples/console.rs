@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         console.put(*byte)?;
     }
 
-    // Whoever runs the machine.
+    // The machine's monitor thread.
     let start = Instant::now();
     poll(&mut [PollFd::from_borrowed_fd(console.watch()?, PollFlags::IN)], None)?;
     std::thread::sleep(Console::GRACE);

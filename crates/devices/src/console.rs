@@ -1,9 +1,10 @@
 //! The guest's console: bytes out, bytes in.
 //!
-//! Output has two sources. A guest that hands over buffers means them to appear: they go out at once. A guest that
-//! hands over single bytes would cost a system call each: those wait for the end of the line. A prompt has no end of
-//! line, so a partial line does not wait longer than [`Console::GRACE`]: whoever runs the machine finds out by
-//! [`Console::has_partial_line`], or by polling [`Console::watch`], and calls [`Console::flush`] after that time.
+//! Output has two sources. A guest that hands over buffers means them to appear: they go out at
+//! once. A guest that hands over single bytes would cost a system call each: those wait for the end
+//! of the line. A prompt has no end of line, so a partial line does not wait longer than
+//! [`Console::GRACE`]: the machine's monitor finds out by [`Console::has_partial_line`], or by
+//! polling [`Console::watch`], and calls [`Console::flush`] after that time.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-/// Where console output goes.
+/// Destination of console output.
 #[derive(Debug)]
 pub enum Sink {
     /// To a file, pipe or terminal.
@@ -30,17 +31,18 @@ pub enum Sink {
 pub struct Console {
     sink: Sink,
     line: Mutex<Vec<u8>>,
-    /// Readable while a partial line waits, if anybody watches.
+    /// Readable while a partial line waits; created by the first watcher.
     event: OnceLock<OwnedFd>,
-    /// Whether a partial line was begun since the last flush, so that `event` is signalled once per grace period.
+    /// `true` if a partial line was begun since the last flush, so that `event` is signalled once
+    /// per grace period.
     armed: AtomicBool,
     stopping: AtomicBool,
 }
 
 impl Console {
-    /// How long a partial line may wait.
+    /// Maximum time that a partial line waits.
     pub const GRACE: Duration = Duration::from_millis(5);
-    /// How many bytes a line may have before it goes out without its end.
+    /// Maximum length of a line in bytes before it goes out without its end.
     const LINE_CAPACITY: usize = 4096;
 
     /// A console that writes to `sink`.
@@ -57,15 +59,17 @@ impl Console {
     /// Writes `bytes`, after whatever waits, now.
     ///
     /// # Errors
-    /// If the sink takes no more: a closed pipe, a full disk. `Interrupted` after [`Console::stop`].
+    /// If the sink takes no more: a closed pipe, a full disk. `Interrupted` after
+    /// [`Console::stop`].
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut line = self.lock();
         self.flush_line(&mut line)?;
         self.send(bytes)
     }
 
-    /// Writes whatever waits and then `bytes`, at most 4096, if the sink takes them without making the writer wait. Returns
-    /// whether it has; if not, try again when [`Console::sink`] takes more.
+    /// Writes whatever waits and then `bytes`, at most 4096, if the sink takes them without making
+    /// the writer wait. Returns whether it has; if not, try again when [`Console::sink`] takes
+    /// more.
     ///
     /// # Errors
     /// As [`Console::write`].
@@ -96,8 +100,9 @@ impl Console {
         }
     }
 
-    /// Puts a byte where partial lines wait and leaves it there, even if it ends the line, for whoever calls
-    /// [`Console::flush`] next. Never waits. Returns false if there is no room now; the byte is then not taken.
+    /// Appends a byte to the partial line and leaves it there, even if it ends the line, for the
+    /// next caller of [`Console::flush`]. Never waits. Returns `false` if there is no room now; the
+    /// byte is then not taken.
     pub fn hold(&self, byte: u8) -> bool {
         let mut line = match self.line.try_lock() {
             Ok(line) => line,
@@ -113,9 +118,9 @@ impl Console {
 
     /// Writes a partial line, if there is one and the sink takes it now.
     ///
-    /// It never waits, neither for the sink nor for a vCPU that is waiting for the sink: whoever calls it has a machine
-    /// to attend to. Returns whether nothing waits any more; if something does, call it again when [`Console::sink`]
-    /// takes more.
+    /// It never waits, neither for the sink nor for a vCPU that is waiting for the sink: its caller
+    /// has a machine to attend to. Returns whether nothing waits any more; if something does, call
+    /// it again when [`Console::sink`] takes more.
     ///
     /// # Errors
     /// As [`Console::write`].
@@ -140,7 +145,7 @@ impl Console {
         self.flush_line(&mut line).map(|()| true)
     }
 
-    /// What output goes to, to wait until it takes more. None if that is nowhere, which takes everything.
+    /// Descriptor of the sink, for waiting until it takes more. `None` if output is discarded.
     pub fn sink(&self) -> Option<BorrowedFd<'_>> {
         match &self.sink {
             Sink::Fd(fd) => Some(fd.as_fd()),
@@ -149,9 +154,11 @@ impl Console {
         }
     }
 
-    /// Whether the sink takes a line without making the writer wait, or has an error to tell.
+    /// Returns `true` if the sink takes a line without making the writer wait, or has an error to
+    /// report.
     ///
-    /// A pipe that is ready for output takes at least `PIPE_BUF` = 4096 bytes (pipe(7)), which is the longest line.
+    /// A pipe that is ready for output takes at least `PIPE_BUF` = 4096 bytes (pipe(7)), which is
+    /// the longest line.
     fn takes_more(&self) -> io::Result<bool> {
         let Some(sink) = self.sink() else { return Ok(true) };
         match poll(&mut [PollFd::from_borrowed_fd(sink, PollFlags::OUT)], Some(&Timespec::default())) {
@@ -161,12 +168,14 @@ impl Console {
         }
     }
 
-    /// Whether a partial line was begun since the last [`Console::flush`]. It may have been completed meanwhile.
+    /// Returns `true` if a partial line was begun since the last [`Console::flush`]. It may have
+    /// been completed meanwhile.
     pub fn has_partial_line(&self) -> bool {
         self.armed.load(Ordering::Acquire)
     }
 
-    /// What is readable from the first byte of a partial line until [`Console::flush`]. Waits for nobody but the first time.
+    /// Event that is readable from the first byte of a partial line until [`Console::flush`]. Only
+    /// the first call takes the lock.
     ///
     /// # Errors
     /// If the host has no file descriptor left.
@@ -180,7 +189,7 @@ impl Console {
         if self.has_partial_line() {
             signal(&event)?;
         }
-        // Somebody else may have been first.
+        // Another thread may have been first.
         Ok(self.event.get_or_init(|| event).as_fd())
     }
 
@@ -190,7 +199,8 @@ impl Console {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        // The buffer is bytes: a panic elsewhere cannot have left it in a state that is worse than a lost byte.
+        // The buffer is bytes: a panic elsewhere cannot have left it in a state that is worse than
+        // a lost byte.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,7 +217,7 @@ impl Console {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(Errno::INTR) if !self.stopping.load(Ordering::Acquire) => {}
-                // A sink that somebody else made non-blocking: wait until it takes more.
+                // A sink that another process made non-blocking: wait until it takes more.
                 Err(Errno::AGAIN) => wait_writable(fd, &self.stopping)?,
                 Err(error) => return Err(error.into()),
             }
@@ -241,7 +251,7 @@ pub struct Input {
     source: Source,
 }
 
-/// Where console input comes from.
+/// Source of console input.
 #[derive(Debug)]
 enum Source {
     Fd(OwnedFd),
@@ -279,7 +289,8 @@ impl Input {
         if !stopped.revents().is_empty() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        // If another vCPU takes the bytes first, this blocks until there are more, or a signal comes.
+        // If another vCPU takes the bytes first, this blocks until there are more, or a signal
+        // comes.
         Ok(rustix::io::read(source, buffer)?)
     }
 }

@@ -122,12 +122,12 @@ fn a_stop_ends_a_waiting_read() {
 }
 
 #[test]
-fn a_flush_waits_for_nobody() {
+fn a_flush_never_waits() {
     let (console, mut end) = console();
     for byte in *b"name? " {
         console.put(byte).unwrap();
     }
-    // Nobody reads: the sink is filled until it takes no more.
+    // Nothing reads: the sink is filled until it takes no more.
     let full = |sink: BorrowedFd<'_>| {
         rustix::io::ioctl_fionbio(sink, true).unwrap();
         while rustix::io::write(sink, &[b'.'; 4096]).is_ok() {}

@@ -1,6 +1,8 @@
-//! Small device models that know no hypervisor: **each is a value that can be built, driven and tested alone.**
+//! Small device models that know no hypervisor: **each is a value that can be built, driven and
+//! tested alone.**
 //!
-//! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can interrupt.
+//! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can
+//!   interrupt.
 //! * [`apic`]: a local APIC, for machines whose interrupt controller is not the host kernel's.
 //! * [`pc`]: a serial port, clock, power management and what else a PC has.
 //! * [`RawMode`], [`Escape`]: a terminal whose every key but one goes to the guest.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-/// A terminal in raw mode. Its old mode comes back when this is dropped, or by [`Restore::now`] from wherever else a
-/// process ends.
+/// A terminal in raw mode. Its old mode comes back when this is dropped, or by [`Restore::now`]
+/// from wherever else a process ends.
 #[derive(Debug)]
 pub struct RawMode {
     restore: Restore,
@@ -58,7 +58,8 @@ impl Drop for RawMode {
     }
 }
 
-/// Finds the escape key in what is typed: Ctrl-A, then `x` to leave; Ctrl-A twice is one Ctrl-A for the guest.
+/// Finds the escape key in what is typed: Ctrl-A, then `x` to leave; Ctrl-A twice is one Ctrl-A for
+/// the guest.
 #[derive(Debug, Default)]
 pub struct Escape {
     pending: bool,

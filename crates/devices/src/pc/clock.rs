@@ -17,10 +17,11 @@ const TIME_BASE: u8 = 0x26;
 const HOURS_24: u8 = 2;
 /// Status D: memory and time are valid.
 const VALID: u8 = 0x80;
-/// How long the time stays as it was when the seconds were read, so that a guest reads one moment and not two.
+/// Time for which the clock stands still after the seconds were read, so that a guest reads one
+/// moment and not two.
 const SNAPSHOT: Duration = Duration::from_millis(500);
 
-/// What firmware notes in the memory about the machine.
+/// Facts about the machine that firmware stores in the CMOS memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Equipment {
     /// RAM from address 0 in bytes, below 4 GiB.
@@ -31,7 +32,8 @@ pub struct Equipment {
     pub cpus: u32,
 }
 
-/// A clock that shows the host's time in UTC, and cannot be set; its other bytes are memory. It raises no interrupt.
+/// A clock that shows the host's time in UTC, and cannot be set; its other bytes are memory. It
+/// raises no interrupt.
 #[derive(Debug)]
 pub struct Clock {
     state: Mutex<State>,
@@ -189,8 +191,8 @@ impl DateTime {
 
 /// Year, month and day of a number of days since 1 January 1970, in the Gregorian calendar.
 ///
-/// Years are counted from March, so that the leap day is the last one: then the months before a month have
-/// `(153 * month + 2) / 5` days.
+/// Years are counted from March, so that the leap day is the last one: then the months before a
+/// month have `(153 * month + 2) / 5` days.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_BEFORE_1970: u64 = 719_468;
     const PER_400_YEARS: u64 = 146_097;

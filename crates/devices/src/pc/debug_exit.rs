@@ -6,7 +6,8 @@ use nerite_bus::{Device, Width};
 
 use super::{Request, Requests};
 
-/// A write of `value` ends the machine with the exit code `(value << 1) | 1`, of which a process has the low eight bits.
+/// A write of `value` ends the machine with the exit code `(value << 1) | 1`, of which a process
+/// has the low eight bits.
 #[derive(Debug)]
 pub struct DebugExit {
     requests: Arc<Requests>,
@@ -15,7 +16,7 @@ pub struct DebugExit {
 impl DebugExit {
     /// The port QEMU's users give it.
     pub const DEFAULT_PORT: u16 = 0xf4;
-    /// How many ports it has.
+    /// Number of ports.
     pub const PORTS: u16 = 4;
 
     /// A port that ends the machine.

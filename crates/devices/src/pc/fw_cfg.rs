@@ -1,4 +1,5 @@
-//! The essentials of QEMU's firmware configuration device (QEMU, docs/specs/fw_cfg.rst): what test kernels ask for.
+//! The essentials of QEMU's firmware configuration device (QEMU, docs/specs/fw_cfg.rst): what test
+//! kernels ask for.
 
 use std::sync::{Mutex, PoisonError};
 

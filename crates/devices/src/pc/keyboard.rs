@@ -8,7 +8,8 @@ use super::{Request, Requests, ResetKind};
 
 /// The command port of the keyboard controller.
 ///
-/// Its status reads 0: no input, and ready for a command. The command 0xFE pulses the processor's reset line.
+/// Its status reads 0: no input, and ready for a command. The command 0xFE pulses the processor's
+/// reset line.
 #[derive(Debug)]
 pub struct KeyboardController {
     requests: Arc<Requests>,

@@ -1,6 +1,7 @@
 //! The devices of a PC that a kernel without knowledge of Nerite expects.
 //!
-//! Devices that end the machine say so through [`Requests`], which whoever runs the vCPUs looks at after each write.
+//! Devices that end the machine report it through [`Requests`], which vCPU threads check after each
+//! write.
 
 mod clock;
 mod debug_exit;

@@ -37,7 +37,7 @@ const SLEEP_TYPE_SHIFT: u32 = 10;
 const TIMER_RATE: u128 = 3_579_545;
 
 impl PowerManagement {
-    /// How many ports there are.
+    /// Number of ports.
     pub const PORTS: u16 = 12;
 
     /// Registers that ask for power-off when the guest enters the sleep state of type `off`.
@@ -87,8 +87,8 @@ impl Device for PowerManagement {
     }
 }
 
-/// The reset control register at port 0xCF9 (Intel PIIX3, 2.5.6), which lies among the ports of the PCI host: other
-/// accesses go to that.
+/// The reset control register at port 0xCF9 (Intel PIIX3, 2.5.6), which lies among the ports of the
+/// PCI host: other accesses go to that.
 pub struct ResetControl {
     pci: Arc<dyn Device>,
     value: AtomicU8,
@@ -137,7 +137,7 @@ impl fmt::Debug for ResetControl {
 mod tests {
     use super::*;
 
-    /// Remembers what it is told at offset 0; the rest is not there.
+    /// Stores what is written at offset 0; the rest is absent.
     #[derive(Debug, Default)]
     struct Address(std::sync::atomic::AtomicU64);
 

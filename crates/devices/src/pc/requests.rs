@@ -1,4 +1,4 @@
-//! How a device asks for something that concerns the whole machine.
+//! Requests of devices that concern the whole machine.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ impl fmt::Display for ResetKind {
     }
 }
 
-/// What a device asks for.
+/// A request of a device.
 #[derive(Debug)]
 pub enum Request {
     /// The guest powers itself off.
@@ -36,7 +36,7 @@ pub enum Request {
     Failed(io::Error),
 }
 
-/// What the devices of a machine ask for; the first request counts.
+/// Requests of the devices of a machine; the first one counts.
 #[derive(Debug, Default)]
 pub struct Requests {
     pending: AtomicBool,

@@ -54,7 +54,7 @@ impl SerialEvents for Room {
     }
 }
 
-/// Where bytes go.
+/// Destination of output bytes.
 #[derive(Debug)]
 struct Output(Arc<Console>);
 
@@ -71,7 +71,8 @@ impl Write for Output {
     }
 }
 
-/// A serial port: eight registers, an interrupt, output to a [`Console`], input by [`Serial::enqueue`].
+/// A serial port: eight registers, an interrupt, output to a [`Console`], input by
+/// [`Serial::enqueue`].
 pub struct Serial {
     model: Mutex<Model>,
     room: Arc<OwnedFd>,
@@ -79,10 +80,11 @@ pub struct Serial {
 }
 
 impl Serial {
-    /// How many registers there are.
+    /// Number of registers.
     pub const PORTS: u16 = 8;
 
-    /// A port that writes to `console` and signals `interrupt`, an eventfd. An output that fails becomes a request.
+    /// A port that writes to `console` and signals `interrupt`, an eventfd. An output that fails
+    /// becomes a request.
     ///
     /// # Errors
     /// If the host has no file descriptor left.
@@ -107,7 +109,7 @@ impl Serial {
         }
     }
 
-    /// How many bytes of input the guest can take now.
+    /// Number of input bytes that the guest can take now.
     pub fn capacity(&self) -> usize {
         self.lock().fifo_capacity()
     }
@@ -127,7 +129,8 @@ impl Serial {
     }
 
     fn lock(&self) -> MutexGuard<'_, Model> {
-        // Registers and a queue of bytes: a panic elsewhere cannot have left them in a state that is worse than a lost byte.
+        // Registers and a queue of bytes: a panic elsewhere cannot have left them in a state that
+        // is worse than a lost byte.
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
-//! What QEMU's `pc-testdev` has for test kernels: ports that are interrupt lines, and registers and memory that keep what is written.
+//! The parts of QEMU's `pc-testdev` that test kernels use: ports that are interrupt lines, and
+//! registers and memory that keep what is written.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use nerite_bus::{Device, Width};
 
-/// Interrupt lines as ports: a write to the port of a line raises it, and a write of zero lowers it.
+/// Interrupt lines as ports: a write to the port of a line raises it, and a write of zero lowers
+/// it.
 pub struct TestLines {
     set: Box<dyn Fn(u32, bool) + Send + Sync>,
 }
@@ -14,7 +16,7 @@ pub struct TestLines {
 impl TestLines {
     /// The port of line 0.
     pub const PORT: u16 = 0x2000;
-    /// How many lines there are.
+    /// Number of lines.
     pub const PORTS: u16 = 24;
 
     /// Ports that call `set` with the number of a line and whether it is raised.
@@ -46,13 +48,13 @@ impl fmt::Debug for TestLines {
 pub struct TestRegister(AtomicU32);
 
 impl TestRegister {
-    /// Where there is one.
+    /// Port of the plain register.
     pub const PORT: u16 = 0xe0;
-    /// Where a page of memory would be taken out of the host's page tables, and nothing needs to be.
+    /// Port that unmaps a page of memory from the host in QEMU; a plain register here.
     pub const FLUSH_PORT: u16 = 0xe4;
-    /// Where there is another one.
+    /// Port of the register for byte accesses.
     pub const BYTE_PORT: u16 = 0xe8;
-    /// How many ports each takes.
+    /// Number of ports of each register.
     pub const PORTS: u16 = 4;
 }
 
@@ -78,9 +80,9 @@ impl Device for TestRegister {
 pub struct TestMemory(Mutex<Vec<u8>>);
 
 impl TestMemory {
-    /// Where it is.
+    /// Guest-physical address.
     pub const ADDRESS: u64 = 0xff00_0000;
-    /// How large it is in bytes.
+    /// Size in bytes.
     pub const SIZE: u64 = 0x1_0000;
 }
 
