@@ -1,4 +1,5 @@
-//! A device tree from any arguments and environment: what a kernel takes apart is what was put in, or there is an error.
+//! A device tree from any arguments and environment: what a kernel takes apart is what was put in,
+//! or there is an error.
 #![no_main]
 
 use nerite_arch::fdt::Builder;

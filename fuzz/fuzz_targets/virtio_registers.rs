@@ -1,5 +1,5 @@
-//! PCI configuration ports, configuration space, base addresses, MSI-X and virtio's registers, with any accesses: what is read-only stays,
-//! and after a reset the card's driver comes as far as ever.
+//! PCI configuration ports, configuration space, base addresses, MSI-X and virtio's registers, with
+//! any accesses: what is read-only stays, and after a reset the card's driver comes as far as ever.
 #![no_main]
 
 use std::io;
@@ -12,11 +12,11 @@ use nerite_virtio::fake::{Driver, RAM, Rings, ram};
 use nerite_virtio::{BAR_SIZE, Event, NoDoorbells, Session, VirtioPci, Wiring, common_cfg, status};
 use nerite_virtio_net::{Engine, Mac, Net, NetConfig, Side};
 
-/// Where the card is.
+/// Guest-physical address of the card.
 const BAR: u32 = 0xc000_0000;
 /// Accesses of one input.
 const STEPS: usize = 400;
-/// What a driver that is ready has written.
+/// Register writes of a driver that is ready.
 const READY: u8 = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
 
 /// Looks at what it is given.

@@ -1,5 +1,6 @@
-//! A Hermit application that uses `std` as an ordinary program does. Its first argument says what to try; what it finds
-//! goes to standard output, one fact a line, and what must not happen ends it with a panic.
+//! A Hermit application that uses `std` as an ordinary program does. Its first argument says what
+//! to try; what it finds goes to standard output, one fact a line, and what must not happen ends it
+//! with a panic.
 
 use std::env;
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         }
         Some("return") => return ExitCode::from(u8::try_from(number(args.next())).expect("a byte")),
         Some("forever") => {
-            println!("going on for ever");
+            println!("running until stopped");
             spin();
         }
         Some("sleep") => {
@@ -56,7 +57,8 @@ fn sleep() {
     std::thread::sleep(std::time::Duration::from_secs(3600));
 }
 
-/// Prints the remaining arguments and the environment, each with its length so that no byte can hide.
+/// Prints the remaining arguments and the environment, each with its length so that no byte can
+/// hide.
 fn print_args() {
     for (index, arg) in env::args().enumerate().skip(2) {
         println!("arg {index} {} [{arg}]", arg.len());

@@ -1,4 +1,5 @@
-//! Threads: scheduling on all vCPUs, wake-ups between them, and registers that survive being scheduled away.
+//! Threads: scheduling on all vCPUs, wake-ups between them, and registers that survive being
+//! scheduled away.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long the host may take from saying what time it is to running this.
+/// Maximum time between the host's clock reading and this program's first instruction.
 const WITHIN: u64 = 30 * 60;
 
 /// `expected` is the host's time in seconds since 1970.

@@ -1,4 +1,4 @@
-//! What both fixed-address guests check: they run where they were linked.
+//! The checks of both fixed-address guests: they run at their link address.
 
 use runtime::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What both memory guests check: the memory map holds together.
+//! The checks of both memory guests: the memory map holds together.
 
 use runtime::boot::{Region, info};
 use runtime::paging::lookup;

@@ -30,7 +30,7 @@ pub fn end_of_interrupt() {
     wrmsr(EOI, 0);
 }
 
-/// Whether the timer has TSC-deadline mode (CPUID leaf 1).
+/// Returns `true` if the timer has the TSC-deadline mode (CPUID leaf 1).
 #[must_use]
 pub fn has_tsc_deadline() -> bool {
     cpuid(1, 0).ecx & 1 << 24 != 0
@@ -39,7 +39,8 @@ pub fn has_tsc_deadline() -> bool {
 /// Selects TSC-deadline mode with the given vector.
 pub fn set_timer_vector(vector: u8) {
     wrmsr(LVT_TIMER, 2 << 17 | u64::from(vector));
-    // The SDM asks for a fence between this write and arming; in x2APIC mode neither is serialising.
+    // The SDM asks for a fence between this write and arming; in x2APIC mode neither is
+    // serialising.
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 

@@ -1,4 +1,4 @@
-//! What the VMM told the guest: boot info, device tree, arguments and environment.
+//! The machine's description from the VMM: boot info, device tree, arguments and environment.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -30,7 +30,7 @@ pub fn info() -> &'static BootInfo {
 /// The device tree.
 ///
 /// # Panics
-/// Where there is none, or it is malformed.
+/// If there is none, or it is malformed.
 #[must_use]
 pub fn fdt() -> Fdt<'static> {
     let address = info().hardware_info.device_tree.expect("the boot info has a device tree").get();
@@ -93,14 +93,14 @@ pub fn info_khz() -> Option<u32> {
 /// TSC frequency in kHz, from the best source there is.
 ///
 /// # Panics
-/// Where neither boot info nor device tree know it.
+/// If neither boot info nor device tree have it.
 #[must_use]
 pub fn tsc_khz() -> u64 {
     info_khz().or_else(fdt_khz).expect("the TSC frequency is known").into()
 }
 
-/// Arguments and environment of a guest of version 2: `/chosen/bootargs`, taken apart as the Hermit kernel
-/// does it.
+/// Arguments and environment of a guest of version 2: `/chosen/bootargs`, taken apart as the Hermit
+/// kernel does it.
 #[derive(Debug, Default)]
 pub struct Command {
     /// Words before `--` that are neither environment nor an option with a value.
@@ -139,7 +139,7 @@ pub fn args() -> Vec<String> {
 /// Arguments (the first is the kernel's path) and environment of a guest of version 1, in bytes.
 ///
 /// # Panics
-/// Where the lengths the VMM tells are impossible.
+/// If the lengths from the VMM are impossible.
 #[must_use]
 pub fn command_v1() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let calls = crate::v1();

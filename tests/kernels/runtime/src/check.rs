@@ -10,7 +10,8 @@ static FAILED: AtomicU32 = AtomicU32::new(0);
 /// Only the first failures are printed: a check in a loop over memory may fail a million times.
 const PRINTED: u32 = 20;
 
-/// Counts and prints a failure; [`check!`](crate::check!) and [`check_eq!`](crate::check_eq!) call it.
+/// Counts and prints a failure; [`check!`](crate::check!) and [`check_eq!`](crate::check_eq!) call
+/// it.
 #[cold]
 pub fn failed(what: fmt::Arguments<'_>) {
     if FAILED.fetch_add(1, Ordering::AcqRel) < PRINTED {
@@ -45,7 +46,8 @@ macro_rules! check {
     };
 }
 
-/// Checks that two values are equal, and prints both if not: `check_eq!(seen, expected, "the size")`.
+/// Checks that two values are equal, and prints both if not: `check_eq!(seen, expected, "the
+/// size")`.
 #[macro_export]
 macro_rules! check_eq {
     ($seen:expr, $expected:expr, $($what:tt)+) => {{

@@ -51,7 +51,7 @@ impl fmt::Write for Buffer {
     }
 }
 
-/// What `print!` calls.
+/// The implementation of `print!`.
 pub fn print(arguments: fmt::Arguments<'_>) {
     while LOCKED.swap(true, Ordering::Acquire) {
         core::hint::spin_loop();

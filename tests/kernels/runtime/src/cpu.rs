@@ -1,7 +1,8 @@
 //! Instructions: ports, MSRs, CPUID, the time stamp counter, halting.
 //!
-//! Port and MSR access is not `unsafe` here, though it can stop the machine: that is what test guests are for,
-//! and none of it touches memory that Rust knows of (hypercalls go through `hypercall::guest`).
+//! Port and MSR access is not `unsafe` here, though it can stop the machine: that is what test
+//! guests are for, and none of it touches memory that Rust knows of (hypercalls go through
+//! `hypercall::guest`).
 
 use core::arch::asm;
 pub use core::arch::x86_64::CpuidResult;
@@ -97,7 +98,8 @@ pub fn cr4() -> u64 {
 
 /// Turns bits of CR4 on.
 pub fn set_cr4(bits: u64) {
-    // SAFETY: guests turn on only features that the processor reports, none of which takes memory away.
+    // SAFETY: guests turn on only features that the processor reports, none of which takes memory
+    // away.
     unsafe { asm!("mov cr4, {}", in(reg) cr4() | bits, options(nostack, preserves_flags)) }
 }
 
@@ -113,10 +115,11 @@ pub fn disable_interrupts() {
     unsafe { asm!("cli", options(nostack)) }
 }
 
-/// Allows interrupts and halts until one came. There is no gap in between: STI takes effect after HLT
-/// has started. Interrupts stay allowed.
+/// Allows interrupts and halts until one came. There is no gap in between: STI takes effect after
+/// HLT has started. Interrupts stay allowed.
 pub fn wait_for_interrupt() {
-    // SAFETY: handlers for all vectors are installed at entry; they may write memory, hence no `nomem`.
+    // SAFETY: handlers for all vectors are installed at entry; they may write memory, hence no
+    // `nomem`.
     unsafe { asm!("sti", "hlt", options(nostack)) }
 }
 

@@ -10,7 +10,8 @@ use crate::{Kernel, boot, console, interrupts, smp};
 /// The most processors a guest can have; there are that many stacks.
 pub const MAX_CPUS: usize = 64;
 
-/// Bytes of stack for each processor, 2^16: a network stack takes more than half of it. `entry` shifts by it.
+/// Bytes of stack for each processor, 2^16: a network stack takes more than half of it. `entry`
+/// shifts by it.
 const STACK_SIZE: usize = 1 << 16;
 
 #[repr(C, align(4096))]
@@ -23,7 +24,7 @@ static STACKS: Stacks = Stacks(core::cell::UnsafeCell::new([0; MAX_CPUS * STACK_
 
 static KERNEL: AtomicPtr<Kernel> = AtomicPtr::new(core::ptr::null_mut());
 
-/// What a processor found in its registers on entry.
+/// Registers of a processor on entry.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct EntryState {
@@ -41,10 +42,11 @@ pub struct EntryState {
     pub cr4: u64,
 }
 
-/// Where `_start` goes, with RDX pointing to the [`Kernel`].
+/// Continuation of `_start`, with RDX pointing to the [`Kernel`].
 ///
-/// All processors come here at once and with the same RSP, so the first thing is a stack of one's own, found
-/// without changing the flags, which are to be looked at. SSE must be on before any Rust code runs.
+/// All processors come here at once and with the same RSP, so the first thing is a stack of one's
+/// own, found without changing the flags, which are to be looked at. SSE must be on before any Rust
+/// code runs.
 ///
 /// # Safety
 /// Only `_start` may come here.

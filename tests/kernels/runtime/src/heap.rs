@@ -19,7 +19,8 @@ unsafe impl Sync for Heap {}
 #[global_allocator]
 static HEAP: Heap = Heap { bytes: UnsafeCell::new([0; SIZE]), used: AtomicUsize::new(0) };
 
-// SAFETY: returned ranges lie inside `bytes`, are aligned as asked, and never overlap, as `used` only grows.
+// SAFETY: returned ranges lie inside `bytes`, are aligned as asked, and never overlap, as `used`
+// only grows.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut used = self.used.load(Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! Interrupts and exceptions: descriptor tables of our own, and handlers that are plain functions.
 //!
-//! Handlers run on a stack of their own (IST 1): compiled code keeps data below RSP, in the red zone, which an
-//! interrupt on the same stack would overwrite. They run with interrupts off and do not nest. SSE registers
-//! are saved around them.
+//! Handlers run on a stack of their own (IST 1): compiled code keeps data below RSP, in the red
+//! zone, which an interrupt on the same stack would overwrite. They run with interrupts off and do
+//! not nest. SSE registers are saved around them.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use crate::entry::MAX_CPUS;
 use crate::{apic, cpu, exit, println};
 
-/// What the processor and the stub pushed.
+/// The frame that the processor and the stub pushed.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Frame {
@@ -22,7 +22,7 @@ pub struct Frame {
     pub vector: u64,
     /// The exception's error code, or 0.
     pub error: u64,
-    /// Where to go on.
+    /// Return address.
     pub rip: u64,
     /// CS.
     pub cs: u64,
@@ -43,7 +43,8 @@ const STUB_SIZE: usize = 16;
 static HANDLERS: [AtomicPtr<()>; VECTORS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; VECTORS];
 static SPURIOUS: AtomicU64 = AtomicU64::new(0);
 
-// One stub of 16 bytes for each vector: push an error code where the processor does not, and the vector.
+// One stub of 16 bytes for each vector: push an error code where the processor does not, and the
+// vector.
 global_asm!(
     ".balign 16",
     "runtime_interrupt_stubs:",
@@ -81,7 +82,7 @@ unsafe extern "C" {
     static runtime_interrupt_stubs: [u8; VECTORS * STUB_SIZE];
 }
 
-/// The name of an exception, for the report of one that nobody expected.
+/// The name of an exception, for the report of an unexpected one.
 fn name(vector: u64) -> &'static str {
     match vector {
         0 => "divide error",
@@ -212,7 +213,8 @@ pub(crate) fn init(index: usize) {
     let gdt_pointer =
         TablePointer { limit: size_of_val(gdt) as u16 - 1, base: core::ptr::from_ref(gdt).addr() as u64 };
     let idt_pointer = TablePointer { limit: (VECTORS * 16 - 1) as u16, base: idt().addr() as u64 };
-    // SAFETY: both tables are valid, live for ever, and keep the meaning of the selectors in use (8 and 0x10).
+    // SAFETY: both tables are valid, have a static lifetime, and keep the meaning of the selectors
+    // in use (8 and 0x10).
     unsafe {
         asm!(
             "lgdt [{gdt}]", "ltr {tss:x}", "lidt [{idt}]",

@@ -1,12 +1,12 @@
-//! What a bare test guest needs: entry, console, memory, interrupts, other processors, checks.
+//! The runtime of a bare test guest: entry, console, memory, interrupts, other processors, checks.
 //!
-//! A guest is one binary with [`kernel!`] and a `main`. Processor 0 runs `main`; the others wait for
-//! [`smp::on_others`]. When `main` returns, the guest prints `<name>: ok` and exits 0, or, if a
+//! A guest is one binary with [`kernel!`] and a `main`. Processor 0 runs `main`; the others wait
+//! for [`smp::on_others`]. When `main` returns, the guest prints `<name>: ok` and exits 0, or, if a
 //! [`check!`] failed, `<name>: FAILED` and exits 1.
 //!
-//! Everything runs in ring 0 on the page tables the VMM built, which map the guest's memory at virtual
-//! addresses equal to physical ones. The guests are built for the host's own target, whose `core` uses SSE
-//! and the red zone; `entry` and `interrupts` take care of both.
+//! Everything runs in ring 0 on the page tables the VMM built, which map the guest's memory at
+//! virtual addresses equal to physical ones. The guests are built for the host's own target, whose
+//! `core` uses SSE and the red zone; `entry` and `interrupts` take care of both.
 
 #![no_std]
 
@@ -29,7 +29,7 @@ pub mod paging;
 pub mod smp;
 
 pub mod prelude {
-    //! What nearly every guest uses.
+    //! Imports of nearly every guest.
     pub use alloc::{format, string::String, vec, vec::Vec};
 
     pub use crate::{boot, check, check_eq, cpu, print, println};
@@ -53,15 +53,15 @@ pub struct Kernel {
     pub name: &'static str,
     /// Which hypercalls it makes.
     pub interface: Interface,
-    /// What processor 0 runs.
+    /// Entry point of processor 0.
     pub main: fn(),
 }
 
 /// The hypercalls of version 1.
 #[must_use]
 pub fn v1() -> V1 {
-    // SAFETY: the runtime never changes the identity mapping that the VMM made of the guest's image, in which
-    // all stacks, statics and the heap lie; only guests of version 1 call this.
+    // SAFETY: the runtime never changes the identity mapping that the VMM made of the guest's
+    // image, in which all stacks, statics and the heap lie; only guests of version 1 call this.
     unsafe { V1::assume_identity_mapped() }
 }
 
@@ -94,7 +94,8 @@ pub fn exit(code: i32) -> ! {
 /// Makes a binary a guest: the notes a loader looks for, the entry point, and `main`.
 /// `kernel!(v1, main)` or `kernel!(v2, main)`.
 ///
-/// The notes must lie in the binary crate: in a library nothing refers to them, and they are dropped.
+/// The notes must lie in the binary crate: in a library nothing refers to them, and they are
+/// dropped.
 #[macro_export]
 macro_rules! kernel {
     (v1, $main:path) => {
@@ -114,7 +115,7 @@ macro_rules! kernel {
             main: $main,
         };
 
-        /// Where every processor starts: RDI is the boot info, ESI the processor.
+        /// Entry point of every processor: RDI is the boot info, ESI the processor's index.
         ///
         /// # Safety
         /// Only the VMM may come here.

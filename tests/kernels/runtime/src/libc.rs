@@ -1,5 +1,6 @@
-//! The memory functions that compiled code calls, in assembly: a loop in Rust would be compiled to a call of
-//! itself. And two symbols of the unwinder that the host target's prebuilt `core` mentions.
+//! The memory functions that compiled code calls, in assembly: a loop in Rust would be compiled to
+//! a call of itself. And two symbols of the unwinder that the host target's prebuilt `core`
+//! mentions.
 
 use core::arch::global_asm;
 

@@ -1,8 +1,8 @@
-//! Memory access by one plain instruction each, at addresses that are not Rust's: device memory, page tables,
-//! RAM outside the image.
+//! Memory access by one plain instruction each, at addresses that are not Rust's: device memory,
+//! page tables, RAM outside the image.
 //!
-//! Not `unsafe`, for the reason that `cpu` gives; an address that is not mapped ends the guest. A guest must not
-//! write to its own image this way.
+//! Not `unsafe`, for the reason that `cpu` gives; an address that is not mapped ends the guest. A
+//! guest must not write to its own image this way.
 
 use core::arch::asm;
 

@@ -15,14 +15,14 @@ const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// What a virtual address is mapped to.
+/// Mapping of a virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// The physical address of exactly the virtual address asked for.
     pub physical: u64,
     /// Size of the page in bytes.
     pub page_size: u64,
-    /// Whether the page may be written to.
+    /// `true` if the page is writable.
     pub writable: bool,
 }
 
@@ -66,8 +66,9 @@ fn new_table() -> u64 {
     table.0.as_ptr().addr() as u64
 }
 
-/// Maps one page; `page_size` is [`PAGE`] or [`LARGE_PAGE`], and both addresses are multiples of it. Where a
-/// larger page is in the way, or something else is mapped, nothing is changed and `false` comes back.
+/// Maps one page; `page_size` is [`PAGE`] or [`LARGE_PAGE`], and both addresses are multiples of
+/// it. Where a larger page is in the way, or something else is mapped, nothing is changed and
+/// `false` comes back.
 fn map_page(address: u64, physical: u64, page_size: u64) -> bool {
     let last = if page_size == LARGE_PAGE { 1 } else { 0 };
     let mut table = cpu::cr3() & ADDRESS;
@@ -95,8 +96,8 @@ fn map_page(address: u64, physical: u64, page_size: u64) -> bool {
     true
 }
 
-/// Maps `start..end` to the same physical addresses, with large pages where they fit. What is mapped already
-/// stays.
+/// Maps `start..end` to the same physical addresses, with large pages where they fit. What is
+/// mapped already stays.
 pub fn map_identity(start: u64, end: u64) {
     let mut at = start & !(PAGE - 1);
     while at < end {

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::entry::{EntryState, MAX_CPUS};
 use crate::{boot, cpu};
 
-/// What a processor found, beyond the registers that [`EntryState`] holds.
+/// State of a processor at entry, beyond the registers that [`EntryState`] holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
     /// The registers.
@@ -71,7 +71,7 @@ pub(crate) fn remember_entry(index: usize, state: &EntryState) {
     FOUND[index].store(kept, Ordering::Release);
 }
 
-/// What a processor found at entry; `None` until it started.
+/// State of a processor at entry; `None` until it started.
 #[must_use]
 pub fn found(index: usize) -> Option<&'static Found> {
     // SAFETY: null or a leaked box, set once.

@@ -1,4 +1,5 @@
-//! Prints its arguments and environment (interface version 1: Cmdsize and Cmdval), one a line, escaped.
+//! Prints its arguments and environment (interface version 1: Cmdsize and Cmdval), one a line,
+//! escaped.
 
 #![no_std]
 #![no_main]
@@ -20,14 +21,15 @@ fn main() {
     for (index, argument) in argv.iter().enumerate() {
         let argument = text(argument);
         if index == 0 {
-            // The kernel's path, which depends on who runs this: only its last part is told.
+            // The kernel's path, which depends on the caller: only its last part is printed.
             let name = argument.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
             println!("name {}", Escaped(name));
         } else {
             println!("argument {} {}", index - 1, Escaped(argument));
         }
     }
-    // Kernels before 0.10, of which this is one, need their list filled up with empty strings at the end.
+    // Kernels before 0.10, of which this is one, need their list filled up with empty strings at
+    // the end.
     let used = envp.iter().position(|entry| text(entry).is_empty()).unwrap_or(envp.len());
     check!(envp[used..].iter().all(|entry| text(entry).is_empty()), "an empty string among the environment");
     envp.truncate(used);

@@ -1,4 +1,5 @@
-//! Prints its arguments and environment (interface version 2: the device tree's bootargs), one a line, escaped.
+//! Prints its arguments and environment (interface version 2: the device tree's bootargs), one a
+//! line, escaped.
 
 #![no_std]
 #![no_main]
@@ -20,7 +21,7 @@ fn main() {
     for (key, value) in &command.env {
         println!("environment {} {}", Escaped(key.as_bytes()), Escaped(value.as_bytes()));
     }
-    // What a guest is told must hold together, whatever it is.
+    // The arguments must hold together, whatever they are.
     let compatible = boot::fdt().root().compatible().first();
     check_eq!(compatible, "hermit,uhyve", "compatible of the device tree's root");
 }

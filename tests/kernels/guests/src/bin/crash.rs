@@ -1,6 +1,6 @@
-//! Crashes in the way its argument says: `triple-fault`, `unmapped` (jumps to an address nothing is mapped at),
-//! `non-canonical`, `device-memory` (jumps to where no memory is) or `second` (processor 1 triple-faults). There is
-//! no IDT, so the first exception is the end.
+//! Crashes in the way its argument says: `triple-fault`, `unmapped` (jumps to an address nothing is
+//! mapped at), `non-canonical`, `device-memory` (jumps to where no memory is) or `second`
+//! (processor 1 triple-faults). There is no IDT, so the first exception is the end.
 
 #![no_std]
 #![no_main]
@@ -13,7 +13,7 @@ use runtime::{paging, smp};
 
 runtime::kernel!(v2, main);
 
-/// Where no memory and no device is.
+/// An address without memory or device.
 const HOLE: u64 = 0xd123_4000;
 
 #[inline(never)]

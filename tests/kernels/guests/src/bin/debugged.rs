@@ -1,6 +1,7 @@
-//! Something for a debugger to look at: a function that is called ten times, a counter that it changes, a vector register with
-//! known contents, a page of its own, and a worker on each processor. With the argument `halt` it halts for ever in the end, and with
-//! `wait` it goes no further than its preparations before somebody has set `GO`.
+//! Something for a debugger to look at: a function that is called ten times, a counter that it
+//! changes, a vector register with known contents, a page of its own, and a worker on each
+//! processor. With the argument `halt` it halts for good in the end, and with `wait` it goes no
+//! further than its preparations until a debugger sets `GO`.
 
 #![no_std]
 #![no_main]
@@ -13,7 +14,7 @@ use runtime::{paging, smp};
 
 runtime::kernel!(v2, main);
 
-/// What `bump` adds up.
+/// The sum that `bump` builds.
 #[unsafe(no_mangle)]
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
@@ -21,7 +22,7 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 #[unsafe(no_mangle)]
 static GO: AtomicU64 = AtomicU64::new(0);
 
-/// What each worker has done.
+/// Rounds of each worker.
 #[unsafe(no_mangle)]
 static WORKED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
 
@@ -60,7 +61,7 @@ unsafe extern "C" {
     safe fn with_vector();
 }
 
-/// What each processor does.
+/// The loop of each processor.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn worker(index: usize) {
@@ -73,7 +74,7 @@ fn work(index: usize) {
     worker(index);
 }
 
-/// Where it halts, with two numbers to find.
+/// Halts with two numbers in registers for a debugger to find.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn dead_end(first: u64, second: u64) -> ! {
@@ -88,7 +89,8 @@ fn main() {
     PAGE.0[1].store(0x1122_3344_5566_7788, Ordering::Relaxed);
     let page = PAGE.0.as_ptr().addr() as u64;
     check!(paging::map_small(ALIAS, page), "a page at {ALIAS:#x}");
-    // What comes before this is much more than what comes after it: debuggers that step the guest begin here.
+    // What comes before this is much more than what comes after it: debuggers that step the guest
+    // begin here.
     if boot::args().iter().any(|arg| arg == "wait") {
         println!("waiting");
         while GO.load(Ordering::Relaxed) == 0 {

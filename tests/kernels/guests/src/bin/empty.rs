@@ -1,4 +1,5 @@
-//! Says that it is there, and ends: what is left is what every guest costs. Three pages, no stack, no runtime.
+//! Says that it is there, and ends: what is left is what every guest costs. Three pages, no stack,
+//! no runtime.
 
 #![no_std]
 #![no_main]
@@ -15,7 +16,7 @@ runtime::hermit_entry::define_entry_version!();
 
 static TEXT: [u8; 10] = *b"empty: ok\n";
 
-/// What the one call hands over. Its address field is a pointer here, for the loader to relocate.
+/// Parameters of the one call. The address field is a pointer here, for the loader to relocate.
 #[repr(C)]
 struct Params {
     len: u64,

@@ -1,5 +1,5 @@
-//! Makes many exits of one kind, to count and to time them. Arguments: how many, and `in`, `out`, `mmio`,
-//! `hypercall`, `posted` (a write that need not leave the guest) or `cpuid`.
+//! Makes many exits of one kind, to count and to time them. Arguments: how many, and `in`, `out`,
+//! `mmio`, `hypercall`, `posted` (a write that need not leave the guest) or `cpuid`.
 
 #![no_std]
 #![no_main]

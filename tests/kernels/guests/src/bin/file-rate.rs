@@ -1,5 +1,5 @@
-//! Writes a file in the mounted directory `/data` and reads it back, and says how fast that was. Arguments: how many
-//! MiB, and how many KiB at a time (1024).
+//! Writes a file in the mounted directory `/data` and reads it back, and says how fast that was.
+//! Arguments: how many MiB, and how many KiB at a time (1024).
 
 #![no_std]
 #![no_main]

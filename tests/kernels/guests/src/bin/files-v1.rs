@@ -1,4 +1,5 @@
-//! File calls of interface version 1: the standard streams work, nothing of the host is there, temporary files work.
+//! File calls of interface version 1: the standard streams work, nothing of the host is there,
+//! temporary files work.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! File calls of interface version 2: the standard streams work, nothing of the host is there, temporary files work.
+//! File calls of interface version 2: the standard streams work, nothing of the host is there,
+//! temporary files work.
 
 #![no_std]
 #![no_main]
@@ -122,7 +123,7 @@ fn paths() {
     check_eq!(ret, -EINVAL, "open with O_CREAT and O_DIRECTORY");
 }
 
-/// What nobody mounted goes to files that only this guest sees.
+/// Paths outside of mounts go to temporary files that only this guest sees.
 fn temporary() {
     check_eq!(stat(c"/", v2::STAT_FOLLOW).0, StatusResult::success(), "the root");
     check_eq!(mkdir(c"/etc/nerite"), StatusResult::success(), "mkdir");

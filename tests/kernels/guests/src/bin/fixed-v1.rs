@@ -1,4 +1,5 @@
-//! An image linked for a fixed address (ET_EXEC), interface version 1, as the old C toolchain makes them.
+//! An image linked for a fixed address (ET_EXEC), interface version 1, as the old C toolchain makes
+//! them.
 
 #![no_std]
 #![no_main]

@@ -1,6 +1,6 @@
-//! Floods the console and a file in the mounted directory `/data` at the same time, until there is a file `/data/stop`,
-//! and prints checksums of both. Somebody on the host stops and starts the processors meanwhile. The first writes lines
-//! and the second the file; a lone processor does both in turn.
+//! Floods the console and a file in the mounted directory `/data` at the same time, until there is
+//! a file `/data/stop`, and prints checksums of both. The host pauses and resumes the processors
+//! meanwhile. The first writes lines and the second the file; a lone processor does both in turn.
 
 #![no_std]
 #![no_main]
@@ -19,7 +19,7 @@ const CHUNK: usize = 4096;
 const CHUNKS: u64 = 16;
 /// Bytes of a line.
 const LINE: usize = 64;
-/// How often a processor looks whether it should stop.
+/// Rounds between two checks of the stop flag.
 const LOOK: u64 = 32;
 
 static ROUNDS: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,5 @@
-//! Prints as many lines of 64 bytes as its argument says, one call each, and says how long a line took.
+//! Prints as many lines of 64 bytes as its argument says, one call each, and says how long a line
+//! took.
 
 #![no_std]
 #![no_main]

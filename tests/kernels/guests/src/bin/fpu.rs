@@ -1,5 +1,5 @@
-//! SSE registers keep their values over many exits, on all processors at once; with the argument `avx`, AVX
-//! registers too.
+//! SSE registers keep their values over many exits, on all processors at once; with the argument
+//! `avx`, AVX registers too.
 
 #![no_std]
 #![no_main]
@@ -29,10 +29,12 @@ fn patterns(seed: u64) -> Registers {
     registers
 }
 
-/// Loads all 16 registers, exits `EXITS` times, and stores them; `$load` and `$store` name the instructions.
+/// Loads all 16 registers, exits `EXITS` times, and stores them; `$load` and `$store` name the
+/// instructions.
 macro_rules! round_trip {
     ($before:expr, $after:expr, $load:literal, $store:literal, $register:literal) => {
-        // SAFETY: reads and writes the two blocks with aligned accesses, and declares all registers used.
+        // SAFETY: reads and writes the two blocks with aligned accesses, and declares all registers
+        // used.
         unsafe {
             asm!(
                 concat!(".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n", $load, " ", $register,
@@ -88,7 +90,8 @@ fn check_avx(index: usize) {
 fn check_mxcsr(index: usize) {
     let (before, mut after) = (0x7f80u32, 0u32);
     let normal = 0x1f80u32;
-    // SAFETY: sets a valid value (round to zero, all exceptions masked) and the usual one at the end.
+    // SAFETY: sets a valid value (round to zero, all exceptions masked) and the usual one at the
+    // end.
     unsafe {
         asm!(
             "ldmxcsr [{before}]", "in al, dx", "stmxcsr [{after}]", "ldmxcsr [{normal}]",

@@ -1,5 +1,6 @@
-//! File calls with real files and everything about them wrong but the port: blocks that lie across pages or out of RAM or
-//! in their own buffers, all lengths, all kinds of descriptors, numbers that name nothing. Each has one right answer.
+//! File calls with real files and everything about them wrong but the port: blocks that lie across
+//! pages or out of RAM or in their own buffers, all lengths, all kinds of descriptors, numbers that
+//! name nothing. Each has one right answer.
 
 #![no_std]
 #![no_main]
@@ -186,14 +187,15 @@ fn aliases(fd: i32) {
     for offset in [PAGE - 1, PAGE - 17, PAGE - 4, PAGE - 31] {
         let block = start + offset;
         let params = WriteParams { len: 4, ret: 77, buf: start, fd, reserved: 0 };
-        // SAFETY: the block and its buffer lie in the pages, which nobody else uses.
+        // SAFETY: the block and its buffer lie in the pages, which nothing else uses.
         unsafe {
             (block as *mut WriteParams).write_unaligned(params);
             guest::out(Call::FileWrite.port(), 0, block);
             check_eq!((block as *const WriteParams).read_unaligned().ret, 4, "a block across pages");
         }
     }
-    // Reads over the block that asks: what was asked is what counts, and the result is the last that is written.
+    // Reads over the block that asks: what was asked is what counts, and the result is the last
+    // that is written.
     check_eq!(seek(fd, 0, 0), 0, "the beginning");
     let block = start + 64;
     let params = ReadParams { len: 16, ret: 77, buf: block, fd, reserved: 0 };

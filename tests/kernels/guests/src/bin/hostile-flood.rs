@@ -1,5 +1,6 @@
-//! Too much of something, as the argument says: `log` (calls that are wrong), `console`, `exits`, `ends` (all processors end the
-//! machine at once), `files` (as many as there are), `bytes` (as many as there are), `memory` (all of it).
+//! Too much of something, as the argument says: `log` (calls that are wrong), `console`, `exits`,
+//! `ends` (all processors end the machine at once), `files` (as many as there are), `bytes` (as
+//! many as there are), `memory` (all of it).
 
 #![no_std]
 #![no_main]

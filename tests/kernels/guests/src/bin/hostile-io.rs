@@ -1,4 +1,5 @@
-//! Ports and addresses at random: all widths, string instructions included. What is nothing reads as all ones.
+//! Ports and addresses at random: all widths, string instructions included. What is nothing reads
+//! as all ones.
 
 #![no_std]
 #![no_main]
@@ -24,7 +25,8 @@ impl Random {
     }
 }
 
-/// Ports whose writes do what they say: calls, whose blocks would be anywhere; the interrupt controllers; the configuration of cards.
+/// Ports whose writes do what they say: calls, whose blocks would be anywhere; the interrupt
+/// controllers; the configuration of cards.
 fn is_taken(port: u16) -> bool {
     (0..4).any(|width| {
         let port = port.wrapping_add(width);

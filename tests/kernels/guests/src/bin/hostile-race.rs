@@ -1,5 +1,6 @@
-//! The same calls from all processors at once, on the same descriptors, with blocks that another processor changes while the VMM
-//! reads them. What comes of a call is open; that the VMM goes on, and touches nothing else, is not.
+//! The same calls from all processors at once, on the same descriptors, with blocks that another
+//! processor changes while the VMM reads them. What comes of a call is open; that the VMM goes on,
+//! and touches nothing else, is not.
 
 #![no_std]
 #![no_main]
@@ -16,13 +17,13 @@ runtime::kernel!(v2, main);
 
 const ROUNDS: u32 = 400;
 const WORDS: usize = 8;
-/// What lies around the buffers: it must stay.
+/// Guard bytes around the buffers, which must not change.
 const GUARD: u64 = 0x6e65_7269_7465_6772;
 
 #[repr(C, align(4096))]
 struct Shared {
     before: [u64; 512],
-    /// Where reads and listings may write.
+    /// Buffers that reads and listings may write.
     buffer: [AtomicU64; 512],
     after: [u64; 512],
     /// The block that one processor sends and another one changes.
@@ -62,8 +63,8 @@ impl Random {
         self.0
     }
 
-    /// A number that some call may take for an address of the buffer, a length, a descriptor or nonsense. An address that is in RAM
-    /// is one in the buffer, because the VMM may write there.
+    /// A number that some call may take for an address of the buffer, a length, a descriptor or
+    /// nonsense. An address that is in RAM is one in the buffer, because the VMM may write there.
     fn word(&mut self) -> u64 {
         let buffer = SHARED.buffer.as_ptr().addr() as u64;
         match self.next() % 8 {
@@ -120,8 +121,8 @@ fn send(random: &mut Random) {
     for _ in 0..ROUNDS {
         for call in CALLS {
             SHARED.block[random.next() as usize % WORDS].store(random.word(), Ordering::Relaxed);
-            // SAFETY: whatever the words are at the moment, an address in RAM that the VMM may write to lies in the buffer
-            // or the block, which are atomic.
+            // SAFETY: whatever the words are at the moment, an address in RAM that the VMM may
+            // write to lies in the buffer or the block, which are atomic.
             unsafe { guest::out(call.port(), 0, SHARED.block.as_ptr().addr() as u64) };
         }
     }

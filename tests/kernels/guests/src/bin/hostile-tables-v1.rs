@@ -1,5 +1,5 @@
-//! Version 1's file calls have virtual buffers: page tables that loop, point nowhere, or have bits that cannot be, under them. And
-//! calls of version 2, which this image does not declare.
+//! Version 1's file calls have virtual buffers: page tables that loop, point nowhere, or have bits
+//! that cannot be, under them. And calls of version 2, which this image does not declare.
 
 #![no_std]
 #![no_main]
@@ -44,7 +44,7 @@ fn main() {
     // What the 16 top-level entries from 256 on say; the processor itself never goes there.
     let empty = table(0);
     let itself = table(0);
-    // SAFETY: the table is leaked and nobody else's.
+    // SAFETY: the table is leaked and has no other user.
     unsafe { (itself as *mut [u64; 512]).write([itself | PRESENT; 512]) };
     let nowhere = table(0xd000_0000 | PRESENT);
     let beyond = table((end + PAGE) | PRESENT);
@@ -76,7 +76,8 @@ fn main() {
             }
         }
     }
-    // A loop is memory: the table itself, again and again, as long as anyone wants. It is longer than RAM, so it is refused.
+    // A loop is memory: the table itself, again and again, as long as anyone wants. It is longer
+    // than RAM, so it is refused.
     mmio::write64(root + 8 * 300, itself | PRESENT);
     let looping = 0xffff_0000_0000_0000 | 300 << 39;
     for len in [1 << 38, 1 << 30, u64::MAX] {

@@ -1,5 +1,5 @@
-//! Parameters that no honest guest sends, interface version 2: the VMM answers or ignores each, and touches
-//! nothing outside what it was given.
+//! Parameters that no honest guest sends, interface version 2: the VMM answers or ignores each, and
+//! touches nothing outside what it was given.
 
 #![no_std]
 #![no_main]
@@ -72,7 +72,7 @@ fn buffers() {
         check_eq!(params.ret, -i64::from(EFAULT), "write from {address:#x}");
 
         let mut params = ReadParams { len: 16, ret: 0x5a5a, buf: address, fd: STDIN, reserved: 0 };
-        // SAFETY: the call can write to the last bytes of RAM at most, which nobody uses.
+        // SAFETY: the call can write to the last bytes of RAM at most, which are unused.
         unsafe { runtime::v2().call(Call::FileRead, &mut params) };
         check_eq!(params.ret, -i64::from(EFAULT), "read into {address:#x}");
 

@@ -1,4 +1,5 @@
-//! Interrupts from processor to processor wake one that halts, each exactly once. Wants two processors or more.
+//! Interrupts from processor to processor wake one that halts, each exactly once. Wants two
+//! processors or more.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! The PICs and the I/O APIC are where a PC has them; with the argument `pit`, the PIT's interrupts arrive.
+//! The PICs and the I/O APIC are where a PC has them; with the argument `pit`, the PIT's interrupts
+//! arrive.
 
 #![no_std]
 #![no_main]

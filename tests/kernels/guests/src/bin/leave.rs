@@ -1,5 +1,6 @@
-//! Processor 1 (the only one in a machine with one) ends the machine while the others do what the argument
-//! says: `loop`, `halt`, `wait` (halting with interrupts on), `exits`, or `read` (waiting for input).
+//! Processor 1 (the only one in a machine with one) ends the machine while the others do what the
+//! argument says: `loop`, `halt`, `wait` (halting with interrupts on), `exits`, or `read` (waiting
+//! for input).
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! A hundred files open at once, written and read by all processors at the same time: nobody gets another one's bytes.
+//! A hundred files open at once, written and read by all processors at the same time: no file gets
+//! another one's bytes.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! The memory map and size in the boot info, interface version 1: RAM below 3 GiB, as hypercalls name it with
-//! 32 bits. Argument: the bytes of memory.
+//! The memory map and size in the boot info, interface version 1: RAM below 3 GiB, as hypercalls
+//! name it with 32 bits. Argument: the bytes of memory.
 
 #![no_std]
 #![no_main]

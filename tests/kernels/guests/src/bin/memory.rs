@@ -1,4 +1,5 @@
-//! The memory map and size in boot info and device tree, interface version 2. Argument: the bytes of memory.
+//! The memory map and size in boot info and device tree, interface version 2. Argument: the bytes
+//! of memory.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! A mounted directory through interface version 1: files are written from and read to guest-virtual buffers.
+//! A mounted directory through interface version 1: files are written from and read to
+//! guest-virtual buffers.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! Mounted directories through interface version 2: every file call on `/data` (writable) and `/ro` (the same directory,
-//! read-only), a file of the image, and no way out.
+//! Mounted directories through interface version 2: every file call on `/data` (writable) and `/ro`
+//! (the same directory, read-only), a file of the image, and no way out.
 
 #![no_std]
 #![no_main]
@@ -64,7 +64,7 @@ fn stat(path: &core::ffi::CStr) -> Result<FileAttr, Option<i32>> {
     if params.ret == v2::StatusResult::success() { Ok(attr) } else { Err(params.ret.errno()) }
 }
 
-/// Whether a directory lists a name, read with a small buffer.
+/// Returns `true` if a directory lists a name, read with a small buffer.
 fn lists(path: &core::ffi::CStr, name: &[u8]) -> bool {
     let fd = open(path, file::O_RDONLY | file::O_DIRECTORY);
     check!(fd >= 3, "open of {path:?} gave {fd}");

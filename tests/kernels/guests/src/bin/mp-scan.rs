@@ -1,5 +1,5 @@
-//! Searches low memory for "_MP_" as Hermit kernels up to 0.11 do where RAM does not cover it. There is no table,
-//! and no read may end the machine.
+//! Searches low memory for "_MP_" as Hermit kernels up to 0.11 do where RAM does not cover it.
+//! There is no table, and no read may end the machine.
 
 #![no_std]
 #![no_main]

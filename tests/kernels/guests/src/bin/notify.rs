@@ -1,6 +1,8 @@
-//! Times a notification: a write to a network card's doorbell, which the host's kernel turns into an eventfd's signal. Argument: how many.
+//! Times a notification: a write to a network card's doorbell, which the host's kernel turns into
+//! an eventfd's signal. Argument: how many.
 //!
-//! The queues are empty: what the card's thread does about a notification is to look and to find nothing.
+//! The queues are empty: what the card's thread does about a notification is to look and to find
+//! nothing.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,6 @@
-//! Counts interrupts that somebody outside sends: NMIs, edges on line 5 of the I/O APIC, and messages. Arguments: how many of
-//! each; it ends when they have all come, and checks that no more have. Its first processor halts meanwhile.
+//! Counts interrupts sent from outside: NMIs, edges on line 5 of the I/O APIC, and messages.
+//! Arguments: how many of each; it ends when they have all come, and checks that no more have. Its
+//! first processor halts meanwhile.
 
 #![no_std]
 #![no_main]

@@ -1,6 +1,7 @@
-//! Output by single bytes that do not leave the guest, followed at once by what the argument says: `crash`, `hang`
-//! (loops with interrupts off), `halt`, `exit`, `fill` (far more than any buffer holds), `mixed` (with output that does leave) or,
-//! with more processors, `turns` (one after the other).
+//! Output by single bytes that do not leave the guest, followed at once by what the argument says:
+//! `crash`, `hang` (loops with interrupts off), `halt`, `exit`, `fill` (far more than any buffer
+//! holds), `mixed` (with output that does leave) or, with more processors, `turns` (one after the
+//! other).
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Asks a question without ending the line and waits for the answer; meanwhile the other processors go on.
+//! Asks a question without ending the line and waits for the answer; meanwhile the other processors
+//! go on.
 
 #![no_std]
 #![no_main]

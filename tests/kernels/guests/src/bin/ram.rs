@@ -1,5 +1,5 @@
-//! Writes to all RAM and reads it back. Argument: the distance in bytes between two words that are touched,
-//! so that much memory can be sampled where touching all of it takes too long.
+//! Writes to all RAM and reads it back. Argument: the distance in bytes between two words that are
+//! touched, so that much memory can be sampled where touching all of it takes too long.
 
 #![no_std]
 #![no_main]

@@ -1,8 +1,9 @@
-//! 64 readers and writers on four processors, taking turns, on a hundred files at the same time. A reader sees what a writer has written so
-//! far and nothing else. In the end every file's checksum is printed as `sha1sum` prints it, for the host to compare.
+//! 64 readers and writers on four processors, taking turns, on a hundred files at the same time. A
+//! reader sees what a writer has written so far and nothing else. In the end every file's checksum
+//! is printed as `sha1sum` prints it, for the host to compare.
 //!
-//! With the argument `forever` the writers never end; with `verify` the files are only read: each must be the beginning of
-//! what was to be written.
+//! With the argument `forever` the writers never end; with `verify` the files are only read: each
+//! must be the beginning of what was to be written.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Console output of interface version 1: single bytes, buffers, descriptors 1 and 2, string output.
+//! Console output of interface version 1: single bytes, buffers, descriptors 1 and 2, string
+//! output.
 
 #![no_std]
 #![no_main]

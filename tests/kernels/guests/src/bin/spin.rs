@@ -1,6 +1,6 @@
-//! Runs for ever in the way its argument says, until the VMM is told to stop: `loop` (interrupts off), `halt`
-//! (interrupts off), `wait` (halting with interrupts on), `exits` (one port access after another) or `print`.
-//! With more processors, all do the same.
+//! Runs without end in the way its argument says, until the VMM stops it: `loop` (interrupts off),
+//! `halt` (interrupts off), `wait` (halting with interrupts on), `exits` (one port access after
+//! another) or `print`. With more processors, all do the same.
 
 #![no_std]
 #![no_main]

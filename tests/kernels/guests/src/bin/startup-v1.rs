@@ -1,5 +1,6 @@
-//! INIT and a start message make another processor begin anew, in real mode at the page that the message says. Wants two
-//! processors and memory at address 0, which version 1 has with `--no-aslr`.
+//! INIT and a start message make another processor begin anew, in real mode at the page that the
+//! message says. Wants two processors and memory at address 0, which version 1 has with
+//! `--no-aslr`.
 
 #![no_std]
 #![no_main]
@@ -12,10 +13,11 @@ runtime::kernel!(v1, main);
 const ICR: u32 = 0x830;
 /// A page that the boot layout leaves alone.
 const PAGE: u64 = 0x9000;
-/// Where the other processor writes, as an offset in its segment.
+/// Offset in the other processor's segment that it writes to.
 const CELL: u64 = 0x800;
 
-/// `mov ax, cs; mov ds, ax; mov word [0x800], 0x4711; mov [0x802], ax; cli; hlt; jmp $-1` in 16-bit code.
+/// `mov ax, cs; mov ds, ax; mov word [0x800], 0x4711; mov [0x802], ax; cli; hlt; jmp $-1` in 16-bit
+/// code.
 const CODE: [u8; 18] = [
     0x8c, 0xc8, 0x8e, 0xd8, 0xc7, 0x06, 0x00, 0x08, 0x11, 0x47, 0xa3, 0x02, 0x08, 0xfa, 0xf4, 0xeb, 0xfd,
     0x90,

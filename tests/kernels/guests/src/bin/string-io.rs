@@ -1,4 +1,5 @@
-//! String port instructions: the VMM gets them element by element or in bulk, and must serve all of them.
+//! String port instructions: the VMM gets them element by element or in bulk, and must serve all of
+//! them.
 
 #![no_std]
 #![no_main]
@@ -12,7 +13,7 @@ runtime::kernel!(v2, main);
 /// A port where nothing is.
 const PORT: u16 = 0x3000;
 
-/// What the guard bytes around a buffer hold.
+/// Value of the guard bytes around a buffer.
 const GUARD: u8 = 0x5a;
 
 fn input(buffer: &mut [u8], width: usize) {

@@ -1,4 +1,5 @@
-//! The local APIC's timer with a count, once and periodic, and MONITOR and MWAIT, which at the least do no harm.
+//! The local APIC's timer with a count, once and periodic, and MONITOR and MWAIT, which at the
+//! least do no harm.
 
 #![no_std]
 #![no_main]
@@ -51,7 +52,8 @@ fn calibrate() -> u64 {
 
 fn mwait() {
     let word = 0_u64;
-    // SAFETY: MONITOR reads the word's line, and MWAIT ends with an interrupt at the latest; here it does nothing.
+    // SAFETY: MONITOR reads the word's line, and MWAIT ends with an interrupt at the latest; here
+    // it does nothing.
     unsafe {
         core::arch::asm!("monitor", in("rax") &raw const word, in("ecx") 0, in("edx") 0, options(nostack));
         core::arch::asm!("mwait", in("eax") 0, in("ecx") 0, options(nostack));

@@ -1,5 +1,5 @@
-//! The local APIC's timer in TSC-deadline mode: each deadline brings one interrupt, none comes early, and HLT
-//! ends with it.
+//! The local APIC's timer in TSC-deadline mode: each deadline brings one interrupt, none comes
+//! early, and HLT ends with it.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! The TSC frequency is told, sane, and the same wherever it is told.
+//! The TSC frequency is reported, sane, and the same in every source.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,5 @@
-//! Buffers of version 1's file calls have virtual addresses: the VMM must walk the page tables, page by page.
+//! Buffers of version 1's file calls have virtual addresses: the VMM must walk the page tables,
+//! page by page.
 
 #![no_std]
 #![no_main]
@@ -64,7 +65,8 @@ fn main() {
     let seen: Vec<u8> = (0..got).map(|offset| runtime::mmio::read8(at + offset)).collect();
     check_eq!(&seen[..], &expected[..], "input across the boundary of two pages");
 
-    // Addresses that are not mapped, run into a hole, or are not canonical: an error, and no output.
+    // Addresses that are not mapped, run into a hole, or are not canonical: an error, and no
+    // output.
     write(STDOUT, WINDOW + 2 * PAGE, 16);
     write(STDOUT, 0x8000_0000_0000_0000, 16);
     write(STDOUT, u64::MAX - 3, 16);
