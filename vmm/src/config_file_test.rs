@@ -1,13 +1,17 @@
 use std::ffi::OsStr;
 
-use nerite_machine::config::{Access, Output};
+use nerite_machine::config::{Access, Irqchip, MsrPolicy, Output};
 
 use super::*;
+use crate::affinity::Affinity;
+use crate::options::value::{Bytes, Rate};
+use crate::options::{CpuCount, CrashAction, EnvSetting, FileCount, OutputSetting};
+use crate::size::MemorySize;
 
-fn settings(text: &str) -> Settings {
+fn options(text: &str) -> Options {
     let loaded = parse(Path::new("x.toml"), text).unwrap();
     assert_eq!(loaded.warnings, [""; 0]);
-    loaded.settings
+    loaded.options
 }
 
 fn error(text: &str) -> String {
@@ -16,13 +20,13 @@ fn error(text: &str) -> String {
 
 #[test]
 fn an_empty_file_says_nothing() {
-    assert_eq!(settings(""), Settings::default());
-    assert_eq!(settings("# only a comment\n[memory]\n[cpu]\n[guest]\n[uhyve]\n"), Settings::default());
+    assert_eq!(options(""), Options::default());
+    assert_eq!(options("# only a comment\n[memory]\n[cpu]\n[guest]\n[uhyve]\n"), Options::default());
 }
 
 #[test]
 fn every_key_of_our_own() {
-    let settings = settings(
+    let found = options(
         r#"
         [memory]
         size = "1.5G"
@@ -44,27 +48,23 @@ fn every_key_of_our_own() {
         max_log_lines = 5
         "#,
     );
-    assert_eq!(
-        settings,
-        Settings {
-            memory: Some(MemorySize::new(3 << 29).unwrap()),
-            aslr: Some(false),
-            thp: Some(true),
-            ksm: Some(false),
-            hugepages: Some(true),
-            cpus: "2".parse().ok(),
-            affinity: Some(Affinity::new(vec![0, 1]).unwrap()),
-            cpu_pm: Some(true),
-            pit: Some(true),
-            env: vec![EnvSetting::set("A", "b c"), EnvSetting::Host],
-            kernel_args: vec!["-ip".to_owned(), "10.0.5.3".to_owned()],
-            app_args: vec!["x".to_owned(), String::new()],
-            output: Some(OutputSetting(Output::File("out.txt".into()))),
-            max_output_rate: NonZeroU64::new(1 << 20),
-            max_log_lines: Some(5),
-            ..Settings::default()
-        }
-    );
+    let mut expected = Options::default();
+    expected.memory.size = Some(MemorySize::new(3 << 29).unwrap());
+    expected.memory.no_aslr = Some(true);
+    expected.memory.thp = Some(true);
+    expected.memory.ksm = Some(false);
+    expected.memory.hugepages = Some(true);
+    expected.cpu.count = "2".parse().ok();
+    expected.cpu.affinity = Some(Affinity::new(vec![0, 1]).unwrap());
+    expected.cpu.cpu_pm = Some(true);
+    expected.cpu.pit = Some(true);
+    expected.guest.env = vec![EnvSetting::set("A", "b c"), EnvSetting::Host];
+    expected.guest.kernel_args = vec!["-ip".to_owned(), "10.0.5.3".to_owned()];
+    expected.guest.args = vec!["x".to_owned(), String::new()];
+    expected.guest.output = Some(OutputSetting(Output::File("out.txt".into())));
+    expected.guest.max_output_rate = "1M".parse::<Rate>().ok();
+    expected.guest.max_log_lines = Some(5);
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -99,19 +99,16 @@ fn every_key_of_the_peer() {
         "#,
     )
     .unwrap();
-    let settings = loaded.settings;
-    assert_eq!(settings.memory.map(MemorySize::bytes), Some(100 << 20));
-    assert_eq!(settings.aslr, Some(false));
-    assert_eq!(
-        (settings.thp, settings.ksm, settings.pit, settings.cpu_pm),
-        (Some(true), Some(true), Some(true), Some(true))
-    );
-    assert_eq!(settings.cpus.map(CpuCount::get), Some(4));
-    assert_eq!(settings.affinity.map(Affinity::into_cpus), Some(vec![1, 2, 3, 4]));
-    assert_eq!(settings.env, [EnvSetting::set("foo", "bar")]);
-    assert_eq!(settings.output, Some(OutputSetting(Output::File("test.txt".into()))));
-    assert_eq!(settings.mounts.iter().map(|mount| mount.guest.as_str()).collect::<Vec<_>>(), ["/bar"]);
-    assert_eq!(settings.network, ["tap=tap10".parse().unwrap()]);
+    let Options { memory, cpu, guest, files, net, .. } = loaded.options;
+    assert_eq!(memory.size.map(MemorySize::bytes), Some(100 << 20));
+    assert_eq!((memory.no_aslr, memory.thp, memory.ksm), (Some(true), Some(true), Some(true)));
+    assert_eq!((cpu.pit, cpu.cpu_pm), (Some(true), Some(true)));
+    assert_eq!(cpu.count.map(CpuCount::get), Some(4));
+    assert_eq!(cpu.affinity.map(Affinity::into_cpus), Some(vec![1, 2, 3, 4]));
+    assert_eq!(guest.env, [EnvSetting::set("foo", "bar")]);
+    assert_eq!(guest.output, Some(OutputSetting(Output::File("test.txt".into()))));
+    assert_eq!(files.mounts.iter().map(|mount| mount.guest.as_str()).collect::<Vec<_>>(), ["/bar"]);
+    assert_eq!(net.cards, ["tap=tap10".parse().unwrap()]);
     let warned: Vec<_> = loaded.warnings.iter().filter_map(|line| line.split('`').nth(1)).collect();
     let expected = [
         "stats",
@@ -131,15 +128,12 @@ fn every_key_of_the_peer() {
 fn files_of_the_host() {
     let text = "[files]\nmounts = ['./site:/www', 'data:/data:rw']\nmax_open_files = 10\n\
                 max_written = '1G'\nmax_temporary = 4096\n[uhyve]\nfile_mapping = ['x:/x']";
-    let settings = settings(text);
-    let mounts: Vec<_> = settings
-        .mounts
-        .iter()
-        .map(|mount| (mount.guest.as_str(), mount.access == Access::ReadWrite))
-        .collect();
+    let files = options(text).files;
+    let mounts: Vec<_> =
+        files.mounts.iter().map(|mount| (mount.guest.as_str(), mount.access == Access::ReadWrite)).collect();
     assert_eq!(mounts, [("/x", true), ("/www", false), ("/data", true)]);
-    assert_eq!(settings.max_open_files.map(FileCount::get), Some(10));
-    assert_eq!((settings.max_written, settings.max_temporary), (Some(1 << 30), Some(4096)));
+    assert_eq!(files.max_open_files.map(FileCount::get), Some(10));
+    assert_eq!((files.max_written, files.max_temporary), (Some(Bytes(1 << 30)), Some(Bytes(4096))));
     for (bad, part) in [
         ("mounts = ['x']", "guest path is missing"),
         ("mounts = 'x:/y'", "sequence"),
@@ -155,7 +149,7 @@ fn files_of_the_host() {
 
 #[test]
 fn what_is_switched_off_needs_no_warning() {
-    assert_eq!(settings("[uhyve]\nstats = false"), Settings::default());
+    assert_eq!(options("[uhyve]\nstats = false"), Options::default());
 }
 
 #[test]
@@ -192,7 +186,7 @@ fn bad_values_name_key_line_and_reason() {
         ("[guest]\nenv = [\"A\"]", [":2:7", "NAME=VALUE", "env ="]),
         ("[guest]\nargs = [\"a\\u0000b\"]", [":2:8", "zero byte", "args ="]),
         ("[guest]\noutput = \"\"", [":2:10", "empty", "output ="]),
-        ("[memory]\nsize = \"64M\"\nmemory_size = \"64M\"", ["x.toml: ", "`size`", "`memory_size`"]),
+        ("[memory]\nsize = \"64M\"\nmemory_size = \"64M\"", [":1:1", "duplicate field `size`", "[memory]"]),
         ("[memory]\nthp = true\nthp = true", [":3:1", "duplicate key", "thp"]),
         ("[memory\n", [":1:", "[memory", ""]),
         ("[memory]\nthp\n", [":2:", "thp", ""]),
@@ -253,7 +247,7 @@ fn files_are_looked_for_here_then_in_the_xdg_folder() {
 #[test]
 fn network_cards() {
     let text = "[net]\ncards = ['tap=tap0,vhost=on', 'user,hostfwd=tcp:8080:80']\n";
-    let cards = parse(Path::new("n.toml"), text).unwrap().settings.network;
+    let cards = parse(Path::new("n.toml"), text).unwrap().options.net.cards;
     let cards: Vec<_> = cards.iter().map(ToString::to_string).collect();
     assert_eq!(cards, ["tap=tap0,vhost=on", "user,hostfwd=tcp:8080:80"]);
     let error = parse(Path::new("n.toml"), "[net]\ncards = ['tap0']\n").unwrap_err().to_string();
@@ -262,15 +256,9 @@ fn network_cards() {
 
 #[test]
 fn a_file_says_what_a_crash_does_and_what_processors_there_are() {
-    let observe = |text: &str| parse(Path::new("x.toml"), text).unwrap().observe;
-    assert_eq!(observe("[cpu]\ncount = 1\n"), FileObserve::default());
-    let all = observe("[cpu]\nmsr = \"report\"\nirqchip = \"user\"\n[guest]\non_crash = \"dump:core\"\n");
-    let expected = FileObserve {
-        on_crash: Some(CrashAction::Dump(Some("core".into()))),
-        msr: Some(MsrPolicy::Report),
-        irqchip: Some(Irqchip::User),
-    };
-    assert_eq!(all, expected);
+    let found = options("[cpu]\nmsr = \"report\"\nirqchip = \"user\"\n[guest]\non_crash = \"dump:core\"\n");
+    assert_eq!((found.cpu.msr, found.cpu.irqchip), (Some(MsrPolicy::Report), Some(Irqchip::User)));
+    assert_eq!(found.guest.on_crash, Some(CrashAction::Dump(Some("core".into()))));
     for (text, why) in [
         ("[cpu]\nmsr = \"x\"\n", "dir/x.toml:2:7: write `fault`, `ignore` or `report`"),
         ("[cpu]\nirqchip = \"split\"\n", "dir/x.toml:2:11: write `kernel` or `user`"),

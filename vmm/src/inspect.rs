@@ -13,9 +13,9 @@ use crate::output;
 ///
 /// If the image cannot be read, is malformed or cannot be looked at as confined as was asked for.
 pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
-    args.containment.check().map_err(Error::Usage)?;
+    args.sandbox.check().map_err(Error::Usage)?;
     let image = ImageSource::open(&args.image)?;
-    let confinement = nerite_sandbox::enter(&args.containment.policy(None), [])?;
+    let confinement = nerite_sandbox::enter(&args.sandbox.policy(None), [])?;
     for missing in confinement.missing() {
         warn!("{missing}");
     }

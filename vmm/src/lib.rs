@@ -1,16 +1,16 @@
 //! The command line of Nerite, as a library so that its parser can be documented and tested.
 //!
 //! The one idea: the program is thin. [`cli`] says what the command line looks like, [`config_file`] what a
-//! configuration file looks like; [`merge`] makes one [`nerite_machine::config::Config`] of them and the environment,
+//! configuration file looks like; [`resolve`] makes one [`nerite_machine::config::Config`] of them and the environment,
 //! and [`exit_code`] says how the program ends. Everything in between is `nerite-machine`.
 //!
 //! ```
 //! use clap::Parser;
-//! use nerite_vmm::{cli::{Action, Cli}, merge};
+//! use nerite_vmm::{cli::{Action, Cli}, resolve};
 //!
 //! let cli = Cli::try_parse_from(["vmm", "run", "-m", "1G", "hello", "--", "an argument"])?;
 //! let Action::Run(run) = cli.action else { unreachable!() };
-//! let resolved = merge::resolve(*run, &merge::Surroundings::default())?;
+//! let resolved = resolve::resolve(*run, &resolve::Environment::default())?;
 //! assert_eq!(resolved.config.memory.size, Some(1 << 30));
 //! assert_eq!(resolved.config.guest.app_args, ["an argument"]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -20,22 +20,18 @@
 #![deny(unsafe_code)]
 
 pub mod affinity;
-pub mod boot;
 pub mod cli;
 pub mod config_file;
-pub mod containment;
 pub mod ctl;
-pub mod devices;
 pub mod error;
 pub mod exit_code;
 pub mod inspect;
 pub mod logging;
-pub mod merge;
-pub mod observe;
+pub mod options;
 pub mod output;
 pub mod program;
+pub mod resolve;
 pub mod run;
-pub mod settings;
 #[allow(unsafe_code, reason = "signal handlers")]
 pub mod signals;
 pub mod size;

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
 use crate::error::Error;
-use crate::merge::{self, Surroundings};
+use crate::resolve::{self, Environment};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
 use crate::{exit_code, output};
@@ -25,7 +25,7 @@ const OWN_DESCRIPTORS: usize = 256;
 ///
 /// If the run does not come about, or the host fails while it lasts. What the guest does, crashes included, is no error.
 pub fn run(args: RunArgs) -> Result<u8, Error> {
-    let resolved = merge::resolve(args, &Surroundings::of_this_process())?;
+    let resolved = resolve::resolve(args, &Environment::of_this_process())?;
     if let Some(file) = &resolved.file {
         info!("settings are read from {}", file.display());
     }
@@ -35,18 +35,18 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let descriptors = wanted_descriptors(&resolved.config.file_limits);
     // A sandbox sets the limit; what is opened before is little.
     let limited =
-        resolved.containment.level() != SandboxLevel::Off && resolved.config.mounts.len() < FEW_MOUNTS;
+        resolved.options.sandbox.level() != SandboxLevel::Off && resolved.config.mounts.len() < FEW_MOUNTS;
     let descriptors = if limited { Some(descriptors) } else { raise_descriptor_limit(descriptors) };
     let failed = |source| failed(&resolved.config, source);
-    let mut statistics = resolved.observe.open_statistics()?;
+    let mut statistics = resolved.options.observe.open_statistics()?;
     let debugger =
-        resolved.observe.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
-    let server = resolved.observe.api_socket.as_deref().map(Server::bind).transpose()?;
+        resolved.options.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
+    let server = resolved.options.observe.api_socket.as_deref().map(Server::bind).transpose()?;
     let mut opened = Opened::open(&resolved.config).map_err(failed)?;
     // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until here, where opening can
     // take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
-    let policy = resolved.containment.policy(descriptors);
+    let policy = resolved.options.sandbox.policy(descriptors);
     let folders =
         server.iter().map(Server::folder).chain(debugger.iter().filter_map(nerite_gdb::Server::folder));
     let folders: Vec<_> = folders.collect();

@@ -62,7 +62,7 @@ fn the_configuration_files_shown_load() {
     for block in blocks {
         let loaded = nerite_vmm::config_file::parse(Path::new("config.md"), block).unwrap();
         assert_eq!(loaded.warnings, [""; 0]);
-        assert!(loaded.settings.memory.is_some() && loaded.settings.cpus.is_some());
+        assert!(loaded.options.memory.size.is_some() && loaded.options.cpu.count.is_some());
     }
     // Every key has its place in one of them: an unknown key makes the parser name them all.
     for table in ["memory", "cpu", "guest", "files", "sandbox", "uhyve"] {

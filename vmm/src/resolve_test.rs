@@ -1,6 +1,8 @@
 use clap::Parser;
 use nerite_machine::config::Output;
 
+use nerite_machine::config::{CpuConfig, MemoryConfig};
+
 use super::*;
 use crate::cli::{Action, Cli};
 
@@ -11,11 +13,11 @@ fn run(args: &[&str]) -> RunArgs {
     }
 }
 
-/// Surroundings with these variables, and a home that has no configuration file.
-fn around(variables: &[(&str, &str)]) -> Surroundings {
+/// Environment with these variables, and a home that has no configuration file.
+fn around(variables: &[(&str, &str)]) -> Environment {
     let home = [("XDG_CONFIG_HOME", "/nonexistent")];
     let variables = home.iter().chain(variables).map(|(name, value)| (name.into(), value.into())).collect();
-    Surroundings { variables, cpus: Some(vec![0, 1, 2, 3]) }
+    Environment { variables, cpus: Some(vec![0, 1, 2, 3]) }
 }
 
 fn config(args: &[&str], variables: &[(&str, &str)]) -> Config {
@@ -93,12 +95,12 @@ fn command_line_over_environment_over_file() {
     let size = |args: &[&str], variables: &[(&str, &str)]| {
         config(args, variables).memory.size.map(|size| size >> 20)
     };
-    let environment = [("HERMIT_MEMORY_SIZE", "32M"), ("HERMIT_CPU_COUNT", "3")];
+    let variables = [("HERMIT_MEMORY_SIZE", "32M"), ("HERMIT_CPU_COUNT", "3")];
     assert_eq!(size(&["--config", path, "img"], &[]), Some(16));
-    assert_eq!(size(&["--config", path, "img"], &environment), Some(32));
-    assert_eq!(size(&["--config", path, "-m", "64M", "img"], &environment), Some(64));
-    assert_eq!(config(&["--config", path, "img"], &environment).cpus.count, Some(3));
-    assert_eq!(config(&["--config", path, "-c", "4", "img"], &environment).cpus.count, Some(4));
+    assert_eq!(size(&["--config", path, "img"], &variables), Some(32));
+    assert_eq!(size(&["--config", path, "-m", "64M", "img"], &variables), Some(64));
+    assert_eq!(config(&["--config", path, "img"], &variables).cpus.count, Some(3));
+    assert_eq!(config(&["--config", path, "-c", "4", "img"], &variables).cpus.count, Some(4));
 }
 
 #[test]
@@ -126,8 +128,8 @@ fn the_file_comes_from_the_command_line_the_environment_or_the_xdg_folder() {
     let xdg = folder.path().to_str().unwrap();
     let size = |args: &[&str], variables: &[(&str, &str)]| {
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let surroundings = Surroundings { variables, cpus: Some(Vec::new()) };
-        resolve(run(args), &surroundings).unwrap().config.memory.size.map(|size| size >> 20)
+        let environment = Environment { variables, cpus: Some(Vec::new()) };
+        resolve(run(args), &environment).unwrap().config.memory.size.map(|size| size >> 20)
     };
     assert_eq!(
         size(&["--config", one, "img"], &[("HERMIT_CONFIG", two), ("XDG_CONFIG_HOME", xdg)]),
@@ -171,9 +173,9 @@ fn the_hosts_variables_stay_out_unless_asked_for() {
 #[test]
 fn variables_that_are_not_text_are_left_out_with_a_warning() {
     use std::os::unix::ffi::OsStrExt;
-    let mut surroundings = around(&[("C", "host")]);
-    surroundings.variables.push(("BAD".into(), OsStr::from_bytes(b"\xff").to_owned()));
-    let resolved = resolve(run(&["-e", "host", "img"]), &surroundings).unwrap();
+    let mut environment = around(&[("C", "host")]);
+    environment.variables.push(("BAD".into(), OsStr::from_bytes(b"\xff").to_owned()));
+    let resolved = resolve(run(&["-e", "host", "img"]), &environment).unwrap();
     assert!(resolved.config.guest.env.iter().all(|(name, _)| name != "BAD"));
     assert_eq!(resolved.warnings.len(), 1, "{:?}", resolved.warnings);
     assert!(resolved.warnings[0].contains("BAD"));
@@ -242,5 +244,5 @@ fn a_crash_and_the_processors_are_the_command_lines_before_the_files() {
     let gdb = self::file("[guest]\non_crash = \"gdb:1234\"\n");
     let run = run(&["--config", gdb.path().to_str().unwrap(), "img"]);
     let resolved = resolve(run, &around(&[])).unwrap();
-    assert!(resolved.observe.debugger().is_some() && resolved.config.observe.debug.is_some());
+    assert!(resolved.options.debugger().is_some() && resolved.config.observe.debug.is_some());
 }

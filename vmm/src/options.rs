@@ -1,0 +1,141 @@
+//! The options of `vmm run`: one struct for the command line, the environment and a configuration
+//! file.
+//!
+//! Each group of options is one struct that derives its command line (clap), its table of a
+//! configuration file (serde) and its precedence ([`merge::Merge`]), and builds its part of the
+//! [`Config`]. A new option is one field with its documentation.
+
+mod boot;
+mod cpu;
+mod devices;
+mod files;
+mod guest;
+mod memory;
+mod network;
+mod observe;
+mod sandbox;
+mod uhyve;
+pub(crate) mod value;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use merge::Merge;
+use nerite_machine::config::Config;
+use serde::Deserialize;
+
+pub use boot::BootOptions;
+pub use cpu::{CpuCount, CpuOptions};
+pub use devices::DeviceOptions;
+pub use files::{FileCount, FileOptions};
+pub use guest::{CrashAction, EnvSetting, GuestOptions, OutputSetting};
+pub use memory::MemoryOptions;
+pub use network::NetworkOptions;
+pub use observe::{ObserveOptions, Statistics, StatsSetting, parse_time};
+pub use sandbox::SandboxOptions;
+use uhyve::UhyveOptions;
+
+/// One layer of options. An option that is `None` or empty is left to the layer below.
+#[derive(Debug, Clone, PartialEq, Default, Args, Deserialize, Merge)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Boot protocol and its parameters.
+    #[command(flatten)]
+    pub boot: BootOptions,
+    /// Guest memory.
+    #[command(flatten)]
+    pub memory: MemoryOptions,
+    /// vCPUs.
+    #[command(flatten)]
+    pub cpu: CpuOptions,
+    /// Files of the host.
+    #[command(flatten)]
+    pub files: FileOptions,
+    /// Network cards.
+    #[command(flatten)]
+    pub net: NetworkOptions,
+    /// Disks and other devices.
+    #[command(flatten)]
+    pub devices: DeviceOptions,
+    /// Arguments, environment and output.
+    #[command(flatten)]
+    pub guest: GuestOptions,
+    /// Confinement of `vmm`.
+    #[command(flatten)]
+    pub sandbox: SandboxOptions,
+    /// Statistics, limits and debugging; command line only.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub observe: ObserveOptions,
+    /// The peer's own table of a configuration file.
+    #[arg(skip)]
+    #[merge(skip)]
+    uhyve: UhyveOptions,
+}
+
+impl Options {
+    /// These options, with those of `lower` where these are unset.
+    #[must_use]
+    pub fn over(mut self, lower: Self) -> Self {
+        self.merge(lower);
+        self
+    }
+
+    /// Replaces the spellings that only configuration files have by those of the command line.
+    /// Returns a warning for each key that has no effect.
+    ///
+    /// # Errors
+    /// If two spellings of the same option are present.
+    pub(crate) fn normalize(&mut self) -> Result<Vec<String>, String> {
+        self.memory.normalize()?;
+        self.files.normalize();
+        std::mem::take(&mut self.uhyve).fold_into(self)
+    }
+
+    /// Checks options that constrain each other. `host_cpus` returns the host CPUs that this process
+    /// may use, empty if unknown.
+    ///
+    /// # Errors
+    /// If they contradict each other or the host.
+    pub fn check(&self, host_cpus: impl FnOnce() -> Vec<usize>) -> Result<(), String> {
+        self.memory.check()?;
+        self.guest.check()?;
+        self.sandbox.check()?;
+        self.cpu.check(host_cpus)
+    }
+
+    /// The machine for `image` with the guest's environment variables `env`.
+    #[must_use]
+    pub fn config(mut self, image: PathBuf, env: Vec<(String, String)>) -> Config {
+        let observe =
+            self.observe.config(self.guest.on_crash(&image), self.debugger().map(|(_, start)| start));
+        let (output, output_limits) = self.guest.output();
+        Config {
+            boot: self.boot.config(),
+            memory: self.memory.config(),
+            cpus: self.cpu.config(),
+            file_limits: self.files.limits(),
+            mounts: self.files.mounts,
+            network: self.net.cards,
+            devices: self.devices.config(),
+            output,
+            output_limits,
+            guest: self.guest.config(env),
+            observe,
+            image,
+        }
+    }
+
+    /// Address for GDB, and the state in which the guest waits for it.
+    #[must_use]
+    pub fn debugger(&self) -> Option<(&nerite_gdb::Address, nerite_machine::config::Debug)> {
+        self.observe.debugger(self.guest.on_crash.as_ref())
+    }
+}
+
+/// Name of the core file of `image` when none is given: `IMAGE.core` in the current directory.
+fn default_core(image: &Path) -> PathBuf {
+    let mut name = image.file_name().unwrap_or_default().to_owned();
+    name.push(".core");
+    name.into()
+}

@@ -1,0 +1,165 @@
+//! Options of vCPUs.
+
+use std::str::FromStr;
+
+use clap::Args;
+use merge::Merge;
+use nerite_machine::config::{CpuConfig, Irqchip, MAX_CPUS, MsrPolicy};
+use serde::{Deserialize, Deserializer, de};
+
+use super::value;
+use crate::affinity::Affinity;
+
+/// Options of vCPUs; the table `[cpu]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args, Deserialize, Merge)]
+#[command(next_help_heading = "CPUs")]
+#[serde(default, deny_unknown_fields)]
+#[merge(strategy = merge::option::overwrite_none)]
+pub struct CpuOptions {
+    /// Number of vCPUs, 1 to 16 [env: HERMIT_CPU_COUNT] [default: what the image asks for, or 1]
+    #[arg(id = "cpus", short = 'c', long = "cpus", alias = "cpu-count", value_name = "N")]
+    #[serde(alias = "cpu_count", deserialize_with = "count")]
+    pub count: Option<CpuCount>,
+
+    /// Run each vCPU on a host CPU of its own, such as 0-1,4 or "0 1 4": one for each vCPU, in order
+    #[arg(short, long, value_name = "CPUS")]
+    #[serde(deserialize_with = "affinity")]
+    pub affinity: Option<Affinity>,
+
+    /// Let the guest manage the power states of the host's CPUs
+    ///
+    /// Waking up gets faster for the guest and slower for everything else on these CPUs, and the host counts them as busy
+    /// all the time.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", hide_possible_values = true)]
+    pub cpu_pm: Option<bool>,
+
+    /// Give the guest an i8254 interval timer
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", hide_possible_values = true)]
+    pub pit: Option<bool>,
+
+    /// What the guest gets from a model-specific register that KVM does not know: fault, ignore or report [default: fault]
+    ///
+    /// `fault` is a general protection fault, as from a processor. `ignore` makes it read zero and discards what it writes.
+    /// `report` is a fault, and a line in the log.
+    #[arg(long, value_name = "fault|ignore|report", value_parser = parse_msr)]
+    #[serde(deserialize_with = "msr")]
+    pub msr: Option<MsrPolicy>,
+
+    /// Where the interrupt controllers are: kernel or user [default: kernel]
+    ///
+    /// `user` is for those who work on them: local APICs in vmm, which injects every interrupt itself, and no other
+    /// controllers. The guest is slower, and has no TSC deadline timer. For Hermit guests without network cards.
+    #[arg(long, value_name = "kernel|user", value_parser = parse_irqchip)]
+    #[serde(deserialize_with = "irqchip")]
+    pub irqchip: Option<Irqchip>,
+}
+
+impl CpuOptions {
+    pub(super) fn check(&self, host_cpus: impl FnOnce() -> Vec<usize>) -> Result<(), String> {
+        let Some(affinity) = &self.affinity else { return Ok(()) };
+        let listed = affinity.cpus().len();
+        if let Some(CpuCount(count)) = self.count
+            && count as usize != listed
+        {
+            return Err(format!(
+                "the affinity lists {listed} host CPUs for {count} vCPUs; list one for each"
+            ));
+        }
+        let allowed = host_cpus();
+        let missing = affinity.cpus().iter().find(|cpu| !allowed.contains(cpu));
+        match missing.filter(|_| !allowed.is_empty()) {
+            Some(missing) => Err(format!(
+                "the affinity names host CPU {missing}, but this process may only use {allowed:?}"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn config(&self) -> CpuConfig {
+        CpuConfig {
+            count: self.count.map(CpuCount::get),
+            affinity: self.affinity.as_ref().map(|affinity| affinity.cpus().to_vec()).unwrap_or_default(),
+            power_management: self.cpu_pm.unwrap_or_default(),
+            pit: self.pit.unwrap_or_default(),
+            msr: self.msr.unwrap_or_default(),
+            irqchip: self.irqchip.unwrap_or_default(),
+        }
+    }
+}
+
+/// A number of vCPUs, 1 to 16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuCount(u32);
+
+/// The text is not a number of vCPUs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a number of vCPUs; a guest has 1 to {MAX_CPUS}")]
+pub struct CpuCountError(String);
+
+impl CpuCount {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for CpuCount {
+    type Err = CpuCountError;
+
+    fn from_str(text: &str) -> Result<Self, CpuCountError> {
+        match text.trim().parse() {
+            Ok(count @ 1..=MAX_CPUS) => Ok(Self(count)),
+            _ => Err(CpuCountError(text.to_owned())),
+        }
+    }
+}
+
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CpuCount>, D::Error> {
+    i64::deserialize(deserializer)?.to_string().parse().map(Some).map_err(de::Error::custom)
+}
+
+fn affinity<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Affinity>, D::Error> {
+    value::numbers(deserializer, Affinity::new)
+}
+
+fn msr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MsrPolicy>, D::Error> {
+    value::parsed_by(deserializer, parse_msr)
+}
+
+fn irqchip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Irqchip>, D::Error> {
+    value::parsed_by(deserializer, parse_irqchip)
+}
+
+fn parse_irqchip(text: &str) -> Result<Irqchip, &'static str> {
+    match text {
+        "kernel" => Ok(Irqchip::Kernel),
+        "user" => Ok(Irqchip::User),
+        _ => Err("write `kernel` or `user`"),
+    }
+}
+
+fn parse_msr(text: &str) -> Result<MsrPolicy, &'static str> {
+    match text {
+        "fault" => Ok(MsrPolicy::Fault),
+        "ignore" => Ok(MsrPolicy::Ignore),
+        "report" => Ok(MsrPolicy::Report),
+        _ => Err("write `fault`, `ignore` or `report`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_has_one_to_sixteen_vcpus() {
+        assert_eq!("1".parse().map(CpuCount::get), Ok(1));
+        assert_eq!("16".parse().map(CpuCount::get), Ok(16));
+        for bad in ["0", "17", "-1", "x", "", "1.5", "99999999999"] {
+            assert!(bad.parse::<CpuCount>().is_err(), "{bad}");
+        }
+    }
+}

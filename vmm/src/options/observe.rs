@@ -1,0 +1,232 @@
+//! Options that watch, limit and control a run.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+use merge::Merge;
+use nerite_gdb::Address;
+use nerite_machine::Report;
+use nerite_machine::config::{Debug, Observe, OnCrash};
+
+use super::CrashAction;
+use crate::error::Error;
+use crate::output;
+
+/// Options that watch, limit and control a run; not in configuration files.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args, Merge)]
+#[command(next_help_heading = "Observation")]
+#[merge(strategy = merge::option::overwrite_none)]
+pub struct ObserveOptions {
+    /// Print what the run was like on standard error: `table`, `json`, or `json:FILE` for a file
+    ///
+    /// Exits by reason and vCPU and how long they took to answer, time in the guest, hypercalls by name, memory touched.
+    /// Without this option, none of it is measured.
+    #[arg(long, value_name = "table|json[:FILE]", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "table")]
+    pub stats: Option<StatsSetting>,
+
+    /// Record every exit in this file, as lines of JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub trace: Option<PathBuf>,
+
+    /// End the guest after this time, such as 500ms, 5s, 2m or 1h, with exit code 245
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub time_limit: Option<Duration>,
+
+    /// End the guest after its vCPUs have executed this many instructions together, with exit code 248
+    ///
+    /// A guest with one vCPU is counted by the processor, if that can, and otherwise executed one instruction at a time, which is
+    /// slow. The number is exact. Handlers of interrupts run uncounted between single steps.
+    #[arg(long, value_name = "N", conflicts_with_all = ["gdb", "gdb_attach"])]
+    pub insn_limit: Option<u64>,
+
+    /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
+    ///
+    /// It is accessible to this user only, and removed in the end.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub api_socket: Option<PathBuf>,
+
+    /// Hold the guest before its first instruction and wait for GDB [env: HERMIT_GDB_PORT]
+    ///
+    /// In GDB: `file IMAGE`, then `target remote :6677`. A port, tcp:ADDRESS:PORT or unix:PATH; without one, port 6677 of this
+    /// host. The TCP port is unauthenticated: anyone who can connect controls the guest.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "6677", alias = "gdb-port")]
+    pub gdb: Option<Address>,
+
+    /// Let the guest run, and GDB attach when it likes
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "6677", conflicts_with = "gdb")]
+    pub gdb_attach: Option<Address>,
+}
+
+impl ObserveOptions {
+    /// The observation of a machine, with the crash action `on_crash` and the debugger's `start`.
+    pub(super) fn config(&self, on_crash: OnCrash, start: Option<Debug>) -> Observe {
+        Observe {
+            on_crash,
+            statistics: self.stats.is_some(),
+            trace: self.trace.clone(),
+            time_limit: self.time_limit,
+            instruction_limit: self.insn_limit,
+            debug: start,
+            keep_halted: self.api_socket.is_some() || start.is_some(),
+        }
+    }
+
+    pub(super) fn debugger<'a>(&'a self, on_crash: Option<&'a CrashAction>) -> Option<(&'a Address, Debug)> {
+        let held = self.gdb.as_ref().map(|address| (address, Debug::Held));
+        let later = match on_crash {
+            Some(CrashAction::Gdb(address)) => self.gdb_attach.as_ref().or(Some(address)),
+            _ => self.gdb_attach.as_ref(),
+        };
+        held.or_else(|| later.map(|address| (address, Debug::Running)))
+    }
+
+    /// Opens the destination of the statistics, while files can still be opened.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
+    pub fn open_statistics(&self) -> Result<Statistics, Error> {
+        Ok(match &self.stats {
+            None => Statistics::None,
+            Some(StatsSetting::Table) => Statistics::Table,
+            Some(StatsSetting::Json(None)) => Statistics::Json,
+            Some(StatsSetting::Json(Some(path))) => {
+                let failed = |source| Error::Output { to: path.display().to_string(), source };
+                Statistics::File(path.clone(), File::create(path).map_err(failed)?)
+            }
+        })
+    }
+}
+
+/// Destination of the statistics.
+#[derive(Debug)]
+pub enum Statistics {
+    /// None are printed.
+    None,
+    /// To standard error, for people.
+    Table,
+    /// To standard error.
+    Json,
+    /// To a file.
+    File(PathBuf, File),
+}
+
+impl Statistics {
+    /// Prints the statistics, if they are asked for.
+    pub fn print(&mut self, report: &Report) {
+        let json = || format!("{}\n", nerite_control::statistics::of_run(report));
+        match self {
+            Self::None => {}
+            Self::Table => output::say(&report.to_string()),
+            Self::Json => output::say(&json()),
+            Self::File(path, file) => {
+                if let Err(error) = file.write_all(json().as_bytes()) {
+                    log::error!("cannot write the statistics to {}: {error}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// Format of the statistics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StatsSetting {
+    /// A table for people.
+    Table,
+    /// One line of JSON, on standard error or in a file.
+    Json(Option<PathBuf>),
+}
+
+/// The text is not a format of statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write `table`, `json` or `json:FILE`")]
+pub struct StatsError;
+
+impl FromStr for StatsSetting {
+    type Err = StatsError;
+
+    fn from_str(text: &str) -> Result<Self, StatsError> {
+        match text.split_once(':') {
+            None if text == "table" => Ok(Self::Table),
+            None if text == "json" => Ok(Self::Json(None)),
+            Some(("json", path)) if !path.is_empty() => Ok(Self::Json(Some(path.into()))),
+            _ => Err(StatsError),
+        }
+    }
+}
+
+/// The longest time that can be asked for: a year.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The text is not a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time; write a number and a unit, such as 500ms, 5s, 2m or 1h, from 1us to a year")]
+pub struct TimeError;
+
+/// The time that `text` stands for: a number, which may have a fraction, and one of the units us, ms, s, m, h.
+///
+/// # Errors
+///
+/// If it is something else, shorter than a microsecond or longer than a year.
+pub fn parse_time(text: &str) -> Result<Duration, TimeError> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or(TimeError)?;
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() || number.starts_with('.') || number.ends_with('.') {
+        return Err(TimeError);
+    }
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(TimeError),
+    };
+    let number: f64 = number.parse().map_err(|_| TimeError)?;
+    let time = Duration::try_from_secs_f64(number * seconds).map_err(|_| TimeError)?;
+    if (Duration::from_micros(1)..=LONGEST).contains(&time) { Ok(time) } else { Err(TimeError) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, millis) in
+            [("500ms", 500), ("5s", 5000), ("1.5s", 1500), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["", "5", "s", "-1s", "+1s", "1 s", "1.2.3s", ".5s", "5.s", "0s", "9000000h", "1d", "1e3s"]
+        {
+            assert_eq!(parse_time(bad), Err(TimeError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_kept_crash_needs_a_debugger() {
+        let options = ObserveOptions::default();
+        let crash = CrashAction::Gdb(Address::default());
+        assert_eq!(options.debugger(Some(&crash)).map(|(_, start)| start), Some(Debug::Running));
+        assert_eq!(options.debugger(Some(&CrashAction::Report)), None);
+    }
+
+    #[test]
+    fn statistics_are_a_table_or_json() {
+        assert_eq!("table".parse(), Ok(StatsSetting::Table));
+        assert_eq!("json".parse(), Ok(StatsSetting::Json(None)));
+        assert_eq!("json:a:b".parse(), Ok(StatsSetting::Json(Some("a:b".into()))));
+        for bad in ["", "json:", "xml", "table:x"] {
+            assert_eq!(bad.parse::<StatsSetting>(), Err(StatsError), "{bad}");
+        }
+    }
+}
