@@ -216,7 +216,7 @@ fn halves(address: u64) -> [u32; 2] {
 }
 
 /// The same event as the type that `kvm_ioctls` takes. KVM keeps the event, not the descriptor.
-fn eventfd(event: BorrowedFd<'_>) -> Result<EventFd, Error> {
+pub(crate) fn eventfd(event: BorrowedFd<'_>) -> Result<EventFd, Error> {
     let copy = event
         .try_clone_to_owned()
         .map_err(|source| Error::Call { operation: "duplicating an eventfd", source })?;

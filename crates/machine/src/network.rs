@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nerite_kvm::{Interrupts, MessageId};
 use nerite_memory::GuestRam;
 use nerite_net::{Connection, Spec};
-use nerite_pci::{Bridge, Message, MessageRoutes, WINDOW};
+use nerite_pci::{Bridge, Event, Message, MessageRoutes, WINDOW};
 use nerite_virtio::{BAR_SIZE, DoorbellError, Doorbells, VirtioPci, Wiring};
 use nerite_virtio_net::{Mac, Net, Totals};
 
@@ -165,25 +165,25 @@ impl Wires {
 }
 
 impl MessageRoutes for Wires {
-    fn connect(&self, vector: u16, event: BorrowedFd<'_>, message: Option<Message>) -> io::Result<()> {
+    fn connect(&self, vector: u16, event: &Event, message: Option<Message>) -> io::Result<()> {
         let Some(id) = self.messages.get(usize::from(vector)).copied() else {
             return Err(io::ErrorKind::NotFound.into());
         };
         let done = match message {
-            Some(Message { address, data }) => self.interrupts.connect_message(id, event, address, data),
-            None => self.interrupts.disconnect_message(id, event),
+            Some(Message { address, data }) => self.interrupts.connect_message(id, event.as_fd(), address, data),
+            None => self.interrupts.disconnect_message(id, event.as_fd()),
         };
         done.map_err(io::Error::other)
     }
 }
 
 impl Doorbells for Wires {
-    fn attach(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), DoorbellError> {
-        self.interrupts.attach_doorbell(address, event).map_err(|error| DoorbellError(error.to_string()))
+    fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError> {
+        self.interrupts.attach_doorbell(address, event.as_fd()).map_err(|error| DoorbellError(error.to_string()))
     }
 
-    fn detach(&self, address: u64, event: BorrowedFd<'_>) {
-        if let Err(error) = self.interrupts.detach_doorbell(address, event) {
+    fn detach(&self, address: u64, event: &Event) {
+        if let Err(error) = self.interrupts.detach_doorbell(address, event.as_fd()) {
             log::warn!("taking a doorbell back: {error}");
         }
     }

@@ -36,13 +36,12 @@
 
 mod bridge;
 mod config;
-mod event;
 mod host;
 mod msix;
 
 pub use bridge::{Bridge, ConfigPorts, FIRST_PORT, Function, LAST_PORT, SLOTS, WINDOW, Window};
 pub use config::{Bar, COMMAND, Capability, ConfigSpace, Error, Identity, command};
-pub use event::Event;
+pub use nerite_event::Event;
 pub use host::HostBridge;
 pub use msix::{ENTRY_SIZE, MAX_VECTORS, Message, MessageRoutes, Msix, NotConnected};
 

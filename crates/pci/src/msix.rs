@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crate::Event;
@@ -34,7 +33,7 @@ pub trait MessageRoutes: Send + Sync {
     ///
     /// # Errors
     /// If the hypervisor refuses; the event then stays unconnected.
-    fn connect(&self, vector: u16, event: BorrowedFd<'_>, message: Option<Message>) -> io::Result<()>;
+    fn connect(&self, vector: u16, event: &Event, message: Option<Message>) -> io::Result<()>;
 }
 
 /// No way for messages: signals stay in their events, where tests find them.
@@ -42,7 +41,7 @@ pub trait MessageRoutes: Send + Sync {
 pub struct NotConnected;
 
 impl MessageRoutes for NotConnected {
-    fn connect(&self, _: u16, _: BorrowedFd<'_>, _: Option<Message>) -> io::Result<()> {
+    fn connect(&self, _: u16, _: &Event, _: Option<Message>) -> io::Result<()> {
         Ok(())
     }
 }
@@ -190,7 +189,7 @@ impl Msix {
         if wanted == entry.connected {
             return;
         }
-        match self.routes.connect(vector, event.as_fd(), wanted) {
+        match self.routes.connect(vector, event, wanted) {
             Ok(()) => entry.connected = wanted,
             Err(error) => {
                 entry.connected = None;

@@ -9,7 +9,7 @@ type Calls = Vec<(u16, Option<Message>)>;
 struct Recorder(Mutex<Calls>);
 
 impl MessageRoutes for Recorder {
-    fn connect(&self, vector: u16, _: BorrowedFd<'_>, message: Option<Message>) -> io::Result<()> {
+    fn connect(&self, vector: u16, _: &Event, message: Option<Message>) -> io::Result<()> {
         self.0.lock().unwrap().push((vector, message));
         match message {
             Some(Message { address: 0x666000, .. }) => Err(io::ErrorKind::InvalidInput.into()),

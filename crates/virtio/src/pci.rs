@@ -1,7 +1,6 @@
 //! A virtio device as a PCI function (virtio 1.2, 4.1).
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nerite_memory::GuestRam;
@@ -52,10 +51,10 @@ pub trait Doorbells: Send + Sync {
     ///
     /// # Errors
     /// If the hypervisor refuses.
-    fn attach(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), DoorbellError>;
+    fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError>;
 
     /// Ends what [`Self::attach`] began.
-    fn detach(&self, address: u64, event: BorrowedFd<'_>);
+    fn detach(&self, address: u64, event: &Event);
 }
 
 /// No doorbells: every notification is a write that a vCPU brings.
@@ -63,11 +62,11 @@ pub trait Doorbells: Send + Sync {
 pub struct NoDoorbells;
 
 impl Doorbells for NoDoorbells {
-    fn attach(&self, _: u64, _: BorrowedFd<'_>) -> Result<(), DoorbellError> {
+    fn attach(&self, _: u64, _: &Event) -> Result<(), DoorbellError> {
         Err(DoorbellError("this hypervisor has no doorbells".to_owned()))
     }
 
-    fn detach(&self, _: u64, _: BorrowedFd<'_>) {}
+    fn detach(&self, _: u64, _: &Event) {}
 }
 
 /// What a function is connected to.
@@ -271,7 +270,7 @@ impl<D: Device> VirtioPci<D> {
         if let Some((at, queues)) = state.attached.take() {
             for index in queues {
                 if let Some(kick) = self.kicks.get(usize::from(index)) {
-                    self.doorbells.detach(doorbell(at, index), kick.as_fd());
+                    self.doorbells.detach(doorbell(at, index), kick);
                 }
             }
         }
@@ -280,7 +279,7 @@ impl<D: Device> VirtioPci<D> {
         for (index, kick) in
             (0_u16..).zip(self.kicks.iter()).filter(|(index, _)| state.common.is_live(*index))
         {
-            match self.doorbells.attach(doorbell(at, index), kick.as_fd()) {
+            match self.doorbells.attach(doorbell(at, index), kick) {
                 Ok(()) => queues.push(index),
                 Err(error) => log::debug!("no doorbell for queue {index} at {at:#x}: {error}"),
             }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nerite_bus::{Device, Width};
+use nerite_event::Event;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use vm_superio::Trigger;
@@ -26,15 +27,16 @@ fn signal(event: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// The interrupt line: an eventfd that the hypervisor turns into an edge.
+/// The interrupt line: each signal of the event is a rising edge.
 #[derive(Debug)]
-struct Interrupt(OwnedFd);
+struct Interrupt(Event);
 
 impl Trigger for Interrupt {
     type E = io::Error;
 
     fn trigger(&self) -> io::Result<()> {
-        signal(&self.0)
+        self.0.signal();
+        Ok(())
     }
 }
 
@@ -83,12 +85,12 @@ impl Serial {
     /// Number of registers.
     pub const PORTS: u16 = 8;
 
-    /// A port that writes to `console` and signals `interrupt`, an eventfd. An output that fails
-    /// becomes a request.
+    /// A port that writes to `console` and signals `interrupt`. An output that fails becomes a
+    /// request.
     ///
     /// # Errors
     /// If the host has no file descriptor left.
-    pub fn new(console: Arc<Console>, interrupt: OwnedFd, requests: Arc<Requests>) -> io::Result<Self> {
+    pub fn new(console: Arc<Console>, interrupt: Event, requests: Arc<Requests>) -> io::Result<Self> {
         let room = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let model = Model::with_events(Interrupt(interrupt), Room(room.clone()), Output(console));
         Ok(Self { model: Mutex::new(model), room, requests })
@@ -180,20 +182,20 @@ mod tests {
     struct Rig {
         serial: Serial,
         output: UnixStream,
-        interrupt: OwnedFd,
+        interrupt: Event,
         requests: Arc<Requests>,
     }
 
     fn rig() -> Rig {
         let (ours, output) = UnixStream::pair().unwrap();
         let console = Arc::new(Console::new(Sink::Fd(ours.into())));
-        let interrupt = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let interrupt = Event::new().unwrap();
         let requests = Arc::new(Requests::default());
-        let serial = Serial::new(console, interrupt.try_clone().unwrap(), requests.clone()).unwrap();
+        let serial = Serial::new(console, interrupt.clone(), requests.clone()).unwrap();
         Rig { serial, output, interrupt, requests }
     }
 
-    fn interrupts(event: &OwnedFd) -> u64 {
+    fn interrupts(event: &impl AsFd) -> u64 {
         let mut count = [0; 8];
         rustix::io::read(event, &mut count).map_or(0, |_| u64::from_ne_bytes(count))
     }

@@ -18,7 +18,7 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
     let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
     let parts = Parts {
         console: Arc::new(Console::new(Sink::Fd(ours.into()))),
-        serial_interrupt: event(),
+        serial_interrupt: nerite_pci::Event::new().unwrap(),
         rate: None,
         stop_event: Arc::new(event()),
         stopping: Arc::new(AtomicBool::new(false)),

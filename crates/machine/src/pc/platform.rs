@@ -13,7 +13,7 @@ use nerite_devices::pc::{
     TestLines, TestMemory, TestRegister,
 };
 use nerite_memory::GAP_START;
-use nerite_pci::{Bridge, FIRST_PORT, LAST_PORT, WINDOW};
+use nerite_pci::{Bridge, Event, FIRST_PORT, LAST_PORT, WINDOW};
 
 use super::plan::PcPlan;
 use crate::Error;
@@ -44,7 +44,7 @@ pub(crate) struct PcPlatform {
 pub(crate) struct Parts {
     pub(crate) console: Arc<Console>,
     /// Each signal is an edge at the serial port's interrupt.
-    pub(crate) serial_interrupt: OwnedFd,
+    pub(crate) serial_interrupt: Event,
     pub(crate) rate: Option<Rate>,
     pub(crate) stop_event: Arc<OwnedFd>,
     pub(crate) stopping: Arc<AtomicBool>,

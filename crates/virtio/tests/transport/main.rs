@@ -5,11 +5,11 @@
     reason = "the numbers of tests are small, or are cut from random ones"
 )]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex};
 
 use nerite_memory::GuestRam;
-use nerite_pci::{Function, Message, MessageRoutes, NotConnected};
+use nerite_pci::{Event, Function, Message, MessageRoutes, NotConnected};
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
 use nerite_virtio::{
     Chain, Device, DoorbellError, Doorbells, Kind, NoDoorbells, Queue, Session, StartError, VirtioPci,
@@ -96,20 +96,20 @@ struct Recorder {
 }
 
 impl Doorbells for Recorder {
-    fn attach(&self, address: u64, event: BorrowedFd<'_>) -> Result<(), DoorbellError> {
-        self.doorbells.lock().unwrap().push((address, event.as_raw_fd()));
+    fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError> {
+        self.doorbells.lock().unwrap().push((address, event.as_fd().as_raw_fd()));
         Ok(())
     }
 
-    fn detach(&self, address: u64, event: BorrowedFd<'_>) {
+    fn detach(&self, address: u64, event: &Event) {
         let mut doorbells = self.doorbells.lock().unwrap();
-        let at = doorbells.iter().position(|one| *one == (address, event.as_raw_fd())).expect("was attached");
+        let at = doorbells.iter().position(|one| *one == (address, event.as_fd().as_raw_fd())).expect("was attached");
         doorbells.remove(at);
     }
 }
 
 impl MessageRoutes for Recorder {
-    fn connect(&self, vector: u16, _: BorrowedFd<'_>, message: Option<Message>) -> std::io::Result<()> {
+    fn connect(&self, vector: u16, _: &Event, message: Option<Message>) -> std::io::Result<()> {
         self.messages.lock().unwrap().push((vector, message));
         Ok(())
     }
