@@ -136,7 +136,7 @@ impl Desk {
             "wall_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
             "memory_touched": self.handle.ram().touched(),
             "memory_size": self.handle.ram().size(),
-            "posted_writes": self.handle.posted_writes(),
+            "posted_writes": self.handle.coalesced_writes(),
             "vcpus": vcpus.collect::<Vec<_>>(),
             "total": statistics::of_vcpus(&total),
         });

@@ -1,7 +1,7 @@
 //! What was measured, as JSON. The schema is in `docs/control.md`.
 
 use nerite_machine::{ProcessorCounts, Report, hypercalls};
-use nerite_vcpu::{Histogram, Kind, Statistics};
+use nerite_vcpu::{ExitKind, Histogram, Statistics};
 use serde_json::{Map, Value, json};
 
 fn nanos(time: std::time::Duration) -> u64 {
@@ -17,7 +17,7 @@ fn histogram(times: &Histogram) -> Value {
 #[must_use]
 pub fn of_vcpus(statistics: &Statistics) -> Value {
     let mut exits = Map::new();
-    for kind in Kind::ALL {
+    for kind in ExitKind::ALL {
         let count = statistics.exits.of(kind);
         if count == 0 {
             continue;
@@ -59,7 +59,7 @@ pub fn of_run(report: &Report) -> Value {
         "wall_ns": nanos(report.wall_time),
         "memory_touched": report.memory_touched,
         "memory_size": report.memory_size,
-        "posted_writes": report.posted_writes,
+        "posted_writes": report.coalesced_writes,
         "vcpus": report.vcpus.iter().map(of_vcpus).collect::<Vec<_>>(),
         "total": of_vcpus(&report.total()),
     });
@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn numbers_are_where_the_schema_says() {
         let mut vcpu = Statistics::default();
-        vcpu.exits.count(Kind::Kicked);
-        vcpu.exits.count(Kind::PortOut);
-        vcpu.service[Kind::PortOut as usize].add(Duration::from_nanos(1500));
+        vcpu.exits.count(ExitKind::Kicked);
+        vcpu.exits.count(ExitKind::PortOut);
+        vcpu.service[ExitKind::PortOut as usize].add(Duration::from_nanos(1500));
         vcpu.port_writes = vec![(0x1030, 1), (0xcf8, 4)];
         let report = Report { vcpus: vec![vcpu.clone(), vcpu], ..Report::default() };
         let json = of_run(&report);

@@ -112,7 +112,8 @@ mod tests {
         assert!(!event.is_signalled());
         assert!(!event.take());
         event.signal();
-        event.clone().signal();
+        let handle = event.clone();
+        handle.signal();
         assert!(event.is_signalled());
         assert!(event.is_signalled());
         assert!(event.take());

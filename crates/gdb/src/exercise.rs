@@ -19,7 +19,7 @@ use nerite_machine::debug::{DebugEvent, DebugReason};
 use nerite_machine::{Held, RunState};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::scripted::Scripted;
-use nerite_vcpu::{DebugPlan, DebugStop, Entry, Error, Exit, Job, Layer, Statistics};
+use nerite_vcpu::{DebugPlan, DebugStop, Debugger, Entry, Error, Exit, Job, Layer, Statistics, Vcpu};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::connection::{Connection, Stream};
@@ -92,13 +92,11 @@ impl Stage {
 }
 
 impl Layer for Stage {
-    type Inner = Scripted;
-
-    fn inner(&self) -> &Scripted {
+    fn inner(&self) -> &dyn Vcpu {
         &self.registers
     }
 
-    fn inner_mut(&mut self) -> &mut Scripted {
+    fn inner_mut(&mut self) -> &mut dyn Vcpu {
         &mut self.registers
     }
 
@@ -110,9 +108,19 @@ impl Layer for Stage {
         panic!("a debugger completes no access itself")
     }
 
-    fn set_plan_layer(&mut self, plan: &DebugPlan) -> Result<(), Error> {
+    fn debugger_layer(&mut self) -> Option<&mut dyn Debugger> {
+        Some(self)
+    }
+}
+
+impl Debugger for Stage {
+    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
         self.plan = plan.clone();
         Ok(())
+    }
+
+    fn take_debug_stop(&mut self) -> Option<DebugStop> {
+        None
     }
 }
 

@@ -161,7 +161,8 @@ impl Guest {
         if std::mem::replace(held, false) {
             // It is done before the vCPU goes on, also if that waits for the host now.
             let job = move |vcpu: &mut dyn Vcpu, _| {
-                if let Err(error) = vcpu.set_debug_plan(&plan) {
+                let set = vcpu.debugger().map(|debugger| debugger.set_debug_plan(&plan));
+                if let Some(Err(error)) = set {
                     log::error!("{error}");
                 }
             };

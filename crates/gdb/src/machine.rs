@@ -81,7 +81,7 @@ impl Machine for Real {
     }
 
     fn debug_registers(&self) -> usize {
-        if self.handle.native_debug().hardware { nerite_vcpu::DEBUG_REGISTERS } else { 0 }
+        if self.handle.debug_caps().hardware { nerite_vcpu::DEBUG_REGISTERS } else { 0 }
     }
 
     fn kernel_offset(&self) -> u64 {

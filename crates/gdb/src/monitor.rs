@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use nerite_machine::{debug, hypercalls};
-use nerite_vcpu::{Kind, Statistics};
+use nerite_vcpu::{ExitKind, Statistics};
 
 use crate::guest::Guest;
 
@@ -59,7 +59,7 @@ fn exits(guest: &Guest) -> String {
             continue;
         };
         let _ = write!(text, "vCPU {index}: {} exits", vcpu.exits.total());
-        for kind in Kind::ALL.into_iter().filter(|kind| vcpu.exits.of(*kind) > 0) {
+        for kind in ExitKind::ALL.into_iter().filter(|kind| vcpu.exits.of(*kind) > 0) {
             let _ = write!(text, ", {} {}", vcpu.exits.of(kind), kind.name());
         }
         text.push('\n');

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::{BootState, cpuid, gdt};
-use nerite_kvm::{KvmVcpu, Options, System, Vm};
+use nerite_hypervisor::{Entry, Exit, Vcpu, VcpuStart, VmOptions};
+use nerite_kvm::{KvmVcpu, KvmVm, System};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{Entry, Exit, Vcpu};
 
 /// RAM is one large page; the next one is mapped as well, and nothing is there.
 const RAM: u64 = 2 << 20;
@@ -77,6 +77,6 @@ fn set_up(system: &System) -> Result<KvmVcpu, Box<dyn Error>> {
     let state = BootState::hermit(0, &addresses);
     let one = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() };
     let cpuid = cpuid::for_guest(&system.supported_cpuid()?, &one);
-    let vm = Vm::new(system, Arc::new(ram), &Options::default())?;
-    Ok(vm.create_vcpu(0, &state, &cpuid)?)
+    let vm = KvmVm::new(system, Arc::new(ram), &VmOptions::default())?;
+    Ok(vm.vcpu(0, VcpuStart::At(&state), &cpuid)?)
 }

@@ -6,7 +6,7 @@ use kvm_bindings::{
     kvm_segment, kvm_sregs,
 };
 use nerite_arch::{CpuidEntry, DescriptorTable, Regs, Segment, SpecialRegs};
-use nerite_vcpu::EngineDebug;
+use nerite_hypervisor::{DebugCause, GuestDebug, PointKind};
 
 /// The general registers of `$from` in the structure `$to`: both have the same fields, and no others.
 macro_rules! same_registers {
@@ -137,7 +137,7 @@ pub(crate) fn cpuid_to_kvm(from: &CpuidEntry) -> kvm_cpuid_entry2 {
 }
 
 /// How KVM is told what to stop at.
-pub(crate) fn debug_to_kvm(from: &EngineDebug) -> kvm_guest_debug {
+pub(crate) fn debug_to_kvm(from: &GuestDebug) -> kvm_guest_debug {
     let mut control = 0;
     for (wanted, bits) in [
         (from.single_step, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP),
@@ -148,17 +148,71 @@ pub(crate) fn debug_to_kvm(from: &EngineDebug) -> kvm_guest_debug {
         control |= if wanted { bits } else { 0 };
     }
     let mut debug = kvm_guest_debug { control, ..Default::default() };
-    for (to, address) in debug.arch.debugreg.iter_mut().zip(from.address) {
-        *to = address;
+    let mut dr7 = 0;
+    for ((number, register), point) in (0_u32..).zip(&mut debug.arch.debugreg).zip(from.points) {
+        let Some(point) = point else { continue };
+        *register = point.address;
+        dr7 |= dr7_bits(number, point.kind);
     }
-    let [.., dr7] = &mut debug.arch.debugreg;
-    *dr7 = from.dr7;
+    let [.., last] = &mut debug.arch.debugreg;
+    *last = dr7;
     debug
+}
+
+/// Bits of DR7 for one debug register (Intel SDM vol. 3, 18.2.4): global enable, and from bit 16
+/// on the kind in the lower two and the length in the upper two of four.
+fn dr7_bits(number: u32, kind: PointKind) -> u64 {
+    let length = |length| match length {
+        2 => 0b0100,
+        4 => 0b1100,
+        8 => 0b1000,
+        _ => 0,
+    };
+    let bits: u64 = match kind {
+        PointKind::Execute => 0,
+        PointKind::Write { length: bytes } => 0b01 | length(bytes),
+        PointKind::Access { length: bytes } => 0b11 | length(bytes),
+    };
+    let enable = 0b10_u64.checked_shl(number.saturating_mul(2)).unwrap_or(0);
+    enable | bits.checked_shl(number.saturating_mul(4).saturating_add(16)).unwrap_or(0)
+}
+
+/// The cause of a stop, from the exception's vector and DR6 (Intel SDM vol. 3, 18.2.3).
+pub(crate) fn debug_cause(exception: u32, dr6: u64) -> DebugCause {
+    const BREAKPOINT: u32 = 3;
+    const POINTS: u64 = 0xf;
+    const SINGLE_STEP: u64 = 1 << 14;
+    if exception == BREAKPOINT {
+        return DebugCause::Breakpoint;
+    }
+    let points = u8::try_from(dr6 & POINTS).unwrap_or(0);
+    DebugCause::Trap { points, single_step: dr6 & SINGLE_STEP != 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_points_are_as_in_dr7() {
+        let point = |address, kind| Some(nerite_hypervisor::DebugPoint { address, kind });
+        let points = [
+            point(0x1000, PointKind::Execute),
+            point(0x2000, PointKind::Write { length: 8 }),
+            point(0x3000, PointKind::Access { length: 2 }),
+            None,
+        ];
+        let debug = debug_to_kvm(&GuestDebug { trap: true, points, ..GuestDebug::default() });
+        assert_eq!(debug.arch.debugreg, [0x1000, 0x2000, 0x3000, 0, 0, 0, 0, 0x0790_002a]);
+    }
+
+    #[test]
+    fn the_cause_of_a_stop_is_in_dr6() {
+        assert_eq!(debug_cause(3, 0), DebugCause::Breakpoint);
+        assert_eq!(debug_cause(1, 1 << 14), DebugCause::STEP);
+        let hit = DebugCause::Trap { points: 0b0110, single_step: false };
+        assert_eq!(debug_cause(1, 0xffff_0ff6), hit);
+    }
 
     #[test]
     fn nothing_is_lost_on_the_way_there_and_back() {

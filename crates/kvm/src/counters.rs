@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt as _;
 
 use kvm_ioctls::VcpuFd;
-use nerite_vcpu::KernelCounts;
+use nerite_hypervisor::KernelCounts;
 
 /// `_IO(KVMIO, 0xce)`.
 const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;

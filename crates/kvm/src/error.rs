@@ -1,11 +1,13 @@
-//! What can go wrong between Nerite and KVM.
+//! Failures of opening KVM.
 
 use std::io;
 
-/// KVM cannot be used, or a call of it failed.
+use nerite_hypervisor::Error;
+
+/// KVM cannot be used on this host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum OpenError {
     /// There is no `/dev/kvm`.
     #[error(
         "/dev/kvm does not exist; load the module kvm_intel or kvm_amd, and check that virtualisation is enabled in \
@@ -33,58 +35,15 @@ pub enum Error {
         /// The capability's name.
         capability: &'static str,
     },
-    /// More vCPUs than the host's KVM allows.
-    #[error("{asked} vCPUs are more than the {allowed} that this host's KVM allows")]
-    TooManyVcpus {
-        /// How many were asked for.
-        asked: u32,
-        /// How many there can be.
-        allowed: usize,
-    },
-    /// More RAM in one piece than KVM takes.
-    #[error(
-        "{} GiB of guest memory in one piece (at {start:#x}) are more than KVM takes, which is just below {} GiB: pass \
-         less to --memory",
-        size >> 30, limit.div_ceil(1 << 30)
-    )]
-    TooMuchRam {
-        /// Guest-physical address of the piece.
-        start: u64,
-        /// Its size in bytes.
-        size: u64,
-        /// The most that KVM takes, in bytes.
-        limit: u64,
-    },
-    /// KVM cannot use host memory as RAM.
-    #[error(
-        "KVM refuses {} MiB of guest memory at {start:#x} (KVM_SET_USER_MEMORY_REGION): {source}; pass less to --memory, \
-         or free memory on this host",
-        size >> 20
-    )]
-    Ram {
-        /// Guest-physical address of the piece.
-        start: u64,
-        /// Its size in bytes.
-        size: u64,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A call failed.
-    #[error("{operation} failed: {source}")]
-    Call {
-        /// The call.
-        operation: &'static str,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// A vCPU cannot be set up.
-    #[error(transparent)]
-    Vcpu(#[from] nerite_vcpu::Error),
 }
 
-impl Error {
-    /// Names the call that failed.
-    pub(crate) fn call(operation: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |error| Self::Call { operation, source: error.into() }
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        Self::Unavailable(Box::new(error))
     }
+}
+
+/// Names the call that failed.
+pub(crate) fn failed(operation: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Error {
+    move |error| Error::Call { operation, source: error.into() }
 }

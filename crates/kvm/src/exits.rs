@@ -7,7 +7,9 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
 use kvm_ioctls::{MsrExitReason, ReadMsrExit, VcpuExit, VcpuFd, WriteMsrExit};
-use nerite_vcpu::{Entry, Exit, InstructionBytes, InternalError, SystemEvent};
+use nerite_hypervisor::{Entry, Exit, InstructionBytes, InternalError, SystemEvent};
+
+use crate::convert;
 
 /// `kvm_run.emulation_failure.flags`: the instruction bytes are there (KVM API, 5, `KVM_EXIT_INTERNAL_ERROR`).
 const INSTRUCTION_BYTES_GIVEN: u64 = 1;
@@ -75,9 +77,10 @@ pub(crate) fn copy(exit: &VcpuExit<'_>) -> Raw {
         VcpuExit::Hlt => done(Exit::Halt),
         VcpuExit::Shutdown => done(Exit::Shutdown),
         VcpuExit::IrqWindowOpen => done(Exit::InterruptWindow),
-        VcpuExit::SetTpr => done(Exit::PriorityLowered),
+        VcpuExit::SetTpr => done(Exit::TprBelowThreshold),
         VcpuExit::Debug(debug) => {
-            done(Exit::Debug { rip: debug.pc, exception: debug.exception, dr6: debug.dr6 })
+            let cause = convert::debug_cause(debug.exception, debug.dr6);
+            done(Exit::Debug { rip: debug.pc, cause })
         }
         VcpuExit::FailEntry(hardware_reason, _) => {
             done(Exit::EntryFailed { hardware_reason: *hardware_reason })

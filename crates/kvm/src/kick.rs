@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::kvm_run;
-use nerite_vcpu::Kick;
+use nerite_hypervisor::Kick;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::pages::SharedPages;

@@ -8,16 +8,9 @@ use std::io::{self, Read as _};
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd};
 
-use crate::kick::{kick_signal, thread_id};
+use nerite_hypervisor::CounterKind;
 
-/// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
-    /// Instructions that the guest has completed.
-    Instructions,
-    /// Cycles of the processor in the guest.
-    Cycles,
-}
+use crate::kick::{kick_signal, thread_id};
 
 /// `struct perf_event_attr` of `<linux/perf_event.h>` in its first version, of 64 bytes, which every kernel takes.
 #[repr(C)]
@@ -52,15 +45,15 @@ pub struct GuestCounter {
 
 impl GuestCounter {
     /// Counts from now on in the guests of this thread, and of those that it will start. With `period`, each thread that has
-    /// counted so much since the last time is signalled, if it asks for it (see [`crate::KvmVcpu::kick_at_overflow`]).
+    /// counted so much since the last time is signalled, if it asks for it (see [`Vcpu::kick_at_overflow`](nerite_hypervisor::Vcpu::kick_at_overflow)).
     ///
     /// # Errors
     /// If the processor has no such counter, as in most virtual machines, or this user may not count (Linux's
     /// `perf_event_paranoid`).
-    pub fn open(counted: Counted, period: Option<u64>) -> io::Result<Self> {
-        let config = match counted {
-            Counted::Instructions => PERF_COUNT_HW_INSTRUCTIONS,
-            Counted::Cycles => PERF_COUNT_HW_CPU_CYCLES,
+    pub fn open(kind: CounterKind, period: Option<u64>) -> io::Result<Self> {
+        let config = match kind {
+            CounterKind::Instructions => PERF_COUNT_HW_INSTRUCTIONS,
+            CounterKind::Cycles => PERF_COUNT_HW_CPU_CYCLES,
         };
         Self::event(PERF_TYPE_HARDWARE, config, period, INHERIT | PINNED | EXCLUDE_HOST)
     }
@@ -104,27 +97,24 @@ impl GuestCounter {
         Ok(counter)
     }
 
-    /// What it says now.
-    ///
-    /// # Errors
-    /// If the processor has had no room for it.
-    pub fn read(&self) -> io::Result<u64> {
+    fn set(&self, command: libc::c_int, value: libc::c_int) -> io::Result<()> {
+        // SAFETY: the descriptor is open, and these commands take a number.
+        let set = unsafe { libc::fcntl(self.file.as_raw_fd(), command, value) };
+        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl nerite_hypervisor::GuestCounter for GuestCounter {
+    fn read(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
         (&self.file).read_exact(&mut bytes)?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
-    /// From now on this thread gets the signals.
-    pub(crate) fn signal_this_thread(&self) -> io::Result<()> {
+    fn signal_this_thread(&self) -> io::Result<()> {
         let owner = Owner { kind: F_OWNER_TID, id: thread_id() };
         // SAFETY: the descriptor is open, and the kernel reads a structure of this layout.
         let set = unsafe { libc::fcntl(self.file.as_raw_fd(), F_SETOWN_EX, std::ptr::from_ref(&owner)) };
-        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    fn set(&self, command: libc::c_int, value: libc::c_int) -> io::Result<()> {
-        // SAFETY: the descriptor is open, and these commands take a number.
-        let set = unsafe { libc::fcntl(self.file.as_raw_fd(), command, value) };
         if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
@@ -143,6 +133,8 @@ struct Owner {
 
 #[cfg(test)]
 mod tests {
+    use nerite_hypervisor::GuestCounter as _;
+
     use super::*;
 
     /// A counter that every host has: `PERF_COUNT_SW_PAGE_FAULTS`. Not everybody may use it.
@@ -178,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_counter_of_the_processor_is_there_or_an_error_says_why() {
-        for counted in [Counted::Instructions, Counted::Cycles] {
+        for counted in [CounterKind::Instructions, CounterKind::Cycles] {
             match GuestCounter::open(counted, Some(1 << 40)) {
                 Ok(counter) => {
                     // No guest ran on this thread.
@@ -192,9 +184,7 @@ mod tests {
 
     #[test]
     fn an_overflow_kicks_the_vcpu_that_the_thread_runs() {
-        use std::sync::Arc;
-
-        use nerite_vcpu::{Entry, Exit, Vcpu as _};
+        use nerite_hypervisor::{Entry, Exit, Vcpu as _};
 
         let Ok(system) = crate::System::open() else {
             skip("there is no KVM");
@@ -204,7 +194,6 @@ mod tests {
         let mut vcpu = crate::probe::set_up(&system, &[0xeb, 0xfe]).unwrap();
         let period = 100;
         let Some(counter) = page_faults(Some(period)) else { return };
-        let counter = Arc::new(counter);
         vcpu.kick_at_overflow(&counter).unwrap();
         let before = counter.read().unwrap();
         for _ in 0..20 {

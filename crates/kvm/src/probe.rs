@@ -13,10 +13,13 @@ use std::time::Duration;
 use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::{BootState, cpuid, gdt};
+use nerite_hypervisor::{
+    DebugCaps, DebugCause, DebugControl as _, DebugPoint, Entry, Error, Exit, GuestCounter, GuestDebug,
+    PointKind, Vcpu, VcpuStart, VmOptions,
+};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{EngineDebug, Entry, Exit, Native, Vcpu};
 
-use crate::{Error, GuestCounter, KvmVcpu, Options, System, Vm};
+use crate::{KvmVcpu, KvmVm, System};
 
 /// What the host's KVM is good for.
 #[derive(Debug)]
@@ -80,7 +83,7 @@ const PROGRAM: [u8; 42] = [
 pub fn host() -> HostKvm {
     match System::open() {
         Ok(system) => try_guest(&system),
-        Err(reason) => HostKvm::None { reason },
+        Err(reason) => HostKvm::None { reason: reason.into() },
     }
 }
 
@@ -118,9 +121,9 @@ pub(crate) fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> 
 
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
     let state = BootState { msrs: Vec::new(), ..BootState::hermit(0, &addresses) };
-    let vm = Vm::new(system, Arc::new(ram), &Options::default())?;
+    let vm = KvmVm::new(system, Arc::new(ram), &VmOptions::default())?;
     let one = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() };
-    vm.create_vcpu(0, &state, &cpuid::for_guest(&system.supported_cpuid()?, &one))
+    vm.vcpu(0, VcpuStart::At(&state), &cpuid::for_guest(&system.supported_cpuid()?, &one))
 }
 
 /// Writes memory at RSI, stops at `int3`, and writes a port.
@@ -134,24 +137,25 @@ const STOPS: [u8; 6] = [
 const WATCHED: [u8; 6] = [0x89, 0x06, 0x90, 0xe6, 0x80, 0xf4];
 
 /// Finds out what the host's KVM can do for a debugger, by running guests. What fails cannot be done.
-pub fn debugging(system: &System) -> Native {
-    let first_exit = |program: &[u8], debug: EngineDebug| {
+pub fn debugging(system: &System) -> DebugCaps {
+    let first_exit = |program: &[u8], debug: GuestDebug| {
         let mut vcpu = set_up(system, program).ok()?;
-        vcpu.set_engine_debug(&debug).ok()?;
+        vcpu.set_guest_debug(&debug).ok()?;
         Some((under_watchdog(&mut vcpu).ok()?, vcpu))
     };
-    let software = EngineDebug { software: true, ..EngineDebug::default() };
+    let software = GuestDebug { software: true, ..GuestDebug::default() };
     let software = first_exit(&STOPS, software)
-        .is_some_and(|(exit, _)| matches!(exit, Exit::Debug { exception: 3, .. }));
+        .is_some_and(|(exit, _)| matches!(exit, Exit::Debug { cause: DebugCause::Breakpoint, .. }));
     // A write of the four bytes at 0, where RSI is; and the execution of the nop after it.
-    let dr7 = 0x000d_000a;
-    let address = [0, CODE.wrapping_add(2), 0, 0];
-    let hardware = first_exit(&WATCHED, EngineDebug { trap: true, address, dr7, ..EngineDebug::default() });
-    let is_hit = |exit: &Exit, register: u64| matches!(exit, Exit::Debug { dr6, .. } if dr6 & register != 0);
+    let write = DebugPoint { address: 0, kind: PointKind::Write { length: 4 } };
+    let execute = DebugPoint { address: CODE.wrapping_add(2), kind: PointKind::Execute };
+    let points = [Some(write), Some(execute), None, None];
+    let hardware = first_exit(&WATCHED, GuestDebug { trap: true, points, ..GuestDebug::default() });
+    let is_hit = |exit: &Exit, point: u8| matches!(exit, Exit::Debug { cause: DebugCause::Trap { points, .. }, .. } if points & point != 0);
     let hardware = hardware.is_some_and(|(exit, mut vcpu)| {
         is_hit(&exit, 1) && under_watchdog(&mut vcpu).is_ok_and(|exit| is_hit(&exit, 2))
     });
-    Native { software, hardware }
+    DebugCaps { software, hardware }
 }
 
 /// 5000 rounds of two instructions, and two more, before it writes a port.
@@ -166,7 +170,7 @@ const ROUNDS: [u8; 12] = [
 const EXECUTED: std::ops::RangeInclusive<u64> = 10_000..=10_100;
 
 /// Whether a counter of instructions, opened by this thread, counts those of guests: it runs one of a known number.
-pub fn counts_instructions(system: &System, counter: &GuestCounter) -> bool {
+pub fn counts_instructions(system: &System, counter: &dyn GuestCounter) -> bool {
     let count = || {
         let mut vcpu = set_up(system, &ROUNDS).ok()?;
         let before = counter.read().ok()?;
@@ -202,7 +206,7 @@ fn under_watchdog(vcpu: &mut KvmVcpu) -> Result<Exit, Error> {
     drop(done);
     // It only sleeps and kicks, and cannot have panicked.
     let _ = watchdog.join();
-    Ok(exit?)
+    exit
 }
 
 #[cfg(test)]

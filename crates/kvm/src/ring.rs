@@ -1,14 +1,15 @@
-//! KVM's ring of coalesced writes (KVM API, 4.116, `KVM_REGISTER_COALESCED_MMIO`) as [`PostedWrites`].
+//! KVM's ring of coalesced writes (KVM API, 4.116, `KVM_REGISTER_COALESCED_MMIO`) as [`CoalescedWrites`].
 
 use std::fmt;
 use std::mem::offset_of;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use kvm_bindings::{kvm_coalesced_mmio, kvm_coalesced_mmio_ring};
-use nerite_vcpu::{PostedWrite, PostedWrites};
+use nerite_hypervisor::{CoalescedWrite, CoalescedWrites};
+use parking_lot::Mutex;
 
 use crate::pages::{PAGE, SharedPages};
 
@@ -62,7 +63,7 @@ impl Ring {
     }
 
     /// Reads on up to where `last` was at the beginning, so that a guest that goes on writing keeps no reader for ever.
-    fn read(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {
+    fn read(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
         let last = self.last();
         let mut at = self.first().load(Ordering::Relaxed);
         while at != last {
@@ -78,25 +79,24 @@ impl Ring {
     }
 }
 
-fn write(entry: &kvm_coalesced_mmio) -> PostedWrite {
+fn write(entry: &kvm_coalesced_mmio) -> CoalescedWrite {
     let [a, b, c, d, ..] = entry.data;
     let width = entry.len.min(4);
     let kept = u32::MAX.checked_shr(32_u32.saturating_sub(width.saturating_mul(8))).unwrap_or(0);
-    PostedWrite {
+    CoalescedWrite {
         port: u16::try_from(entry.phys_addr).unwrap_or(u16::MAX),
         width: u8::try_from(width).unwrap_or(4),
         value: u32::from_le_bytes([a, b, c, d]) & kept,
     }
 }
 
-impl PostedWrites for Ring {
+impl CoalescedWrites for Ring {
     fn is_empty(&self) -> bool {
         self.first().load(Ordering::Acquire) == self.last()
     }
 
-    fn take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {
-        // The lock guards no data that a panic could leave half changed.
-        let _reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
+        let _reader = self.reader.lock();
         self.read(each);
     }
 
@@ -104,12 +104,8 @@ impl PostedWrites for Ring {
         self.taken.load(Ordering::Relaxed)
     }
 
-    fn try_take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {
-        let _reader = match self.reader.try_lock() {
-            Ok(reader) => reader,
-            Err(TryLockError::Poisoned(reader)) => reader.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+    fn try_take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
+        let Some(_reader) = self.reader.try_lock() else { return };
         self.read(each);
     }
 }
@@ -139,7 +135,7 @@ mod tests {
         };
         let value = |len| write(&entry(len)).value;
         assert_eq!((value(1), value(2), value(4)), (0x11, 0x2211, 0x4433_2211));
-        assert_eq!(write(&entry(1)), PostedWrite { port: 0x800, width: 1, value: 0x11 });
+        assert_eq!(write(&entry(1)), CoalescedWrite { port: 0x800, width: 1, value: 0x11 });
         assert_eq!(value(0), 0);
     }
 }

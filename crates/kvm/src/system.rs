@@ -3,12 +3,17 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::Arc;
 
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm};
 use nerite_arch::CpuidEntry;
 
-use crate::{Error, convert};
+use nerite_hypervisor::{Capabilities, CounterKind, DebugCaps, Error, Hypervisor, VmOptions};
+use nerite_memory::GuestRam;
+
+use crate::error::failed;
+use crate::{GuestCounter, KvmVm, OpenError, convert, probe};
 
 /// The only version of the KVM API there has been since Linux 2.6.22.
 const API_VERSION: i32 = 12;
@@ -30,7 +35,7 @@ impl System {
     ///
     /// # Errors
     /// If it is missing, not permitted (with the group that would be), or lacks a capability.
-    pub fn open() -> Result<Self, Error> {
+    pub fn open() -> Result<Self, OpenError> {
         let kvm = Kvm::new().map_err(|error| open_error(error.into()))?;
         let sync_capability = kvm.check_extension_int(Cap::SyncRegs);
         if sync_capability > 0 {
@@ -38,11 +43,11 @@ impl System {
         }
         let found = kvm.get_api_version();
         if found != API_VERSION {
-            return Err(Error::ApiVersion { found });
+            return Err(OpenError::ApiVersion { found });
         }
         let (capability, name) = REQUIRED;
         if !kvm.check_extension(capability) {
-            return Err(Error::Lacks { capability: name });
+            return Err(OpenError::Lacks { capability: name });
         }
         Ok(Self { kvm, sync_capability: 0 })
     }
@@ -63,19 +68,68 @@ impl System {
     /// # Errors
     /// If KVM does not say.
     pub fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {
-        let cpuid = self
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(Error::call("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid =
+            self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         Ok(cpuid.as_slice().iter().map(convert::cpuid_from_kvm).collect())
     }
 }
 
-fn open_error(error: io::Error) -> Error {
+impl Hypervisor for System {
+    fn name(&self) -> &'static str {
+        "KVM"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_vcpus: self.max_vcpus(), tsc_deadline: self.has_tsc_deadline_timer() }
+    }
+
+    fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {
+        Self::supported_cpuid(self)
+    }
+
+    fn supported_msrs(&self) -> Result<Vec<u32>, Error> {
+        let list = self.kvm.get_msr_index_list().map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
+    fn create_vm(
+        &self,
+        ram: Arc<GuestRam>,
+        options: &VmOptions,
+    ) -> Result<Box<dyn nerite_hypervisor::Vm>, Error> {
+        Ok(Box::new(KvmVm::new(self, ram, options)?))
+    }
+
+    fn debug_caps(&self) -> DebugCaps {
+        probe::debugging(self)
+    }
+
+    fn open_counter(
+        &self,
+        kind: CounterKind,
+        period: Option<u64>,
+    ) -> io::Result<Box<dyn nerite_hypervisor::GuestCounter>> {
+        Ok(Box::new(GuestCounter::open(kind, period)?))
+    }
+
+    fn counts_instructions(&self, counter: &dyn nerite_hypervisor::GuestCounter) -> bool {
+        probe::counts_instructions(self, counter)
+    }
+
+    fn only_emulates(&self, trial: bool) -> bool {
+        if trial {
+            matches!(probe::try_guest(self), probe::HostKvm::Emulating { .. })
+        } else {
+            !probe::processor_virtualizes()
+        }
+    }
+}
+
+fn open_error(error: io::Error) -> OpenError {
     match error.kind() {
-        io::ErrorKind::NotFound => Error::Missing,
-        io::ErrorKind::PermissionDenied => Error::Permission { advice: advice("/dev/kvm") },
-        _ => Error::Open(error),
+        io::ErrorKind::NotFound => OpenError::Missing,
+        io::ErrorKind::PermissionDenied => OpenError::Permission { advice: advice("/dev/kvm") },
+        _ => OpenError::Open(error),
     }
 }
 

@@ -13,18 +13,11 @@ use crate::kick::{KickFlag, kick_signal, thread_id};
 
 /// A timer that kicks a vCPU until it is dropped.
 #[derive(Debug)]
-pub struct KickTimer {
+pub(crate) struct KickTimer {
     id: libc::c_int,
 }
 
 impl KickTimer {
-    /// Makes a timer that kicks the vCPU that the calling thread runs, from `first` on.
-    pub(crate) fn start(flag: &Arc<KickFlag>, first: Duration, interval: Duration) -> io::Result<Self> {
-        let timer = Self::new(flag)?;
-        timer.set(first, interval)?;
-        Ok(timer)
-    }
-
     /// A timer for the vCPU that the calling thread runs, which is not set.
     pub(crate) fn new(flag: &Arc<KickFlag>) -> io::Result<Self> {
         // SAFETY: all fields of the structure are integers or pointers, for which zero is a value.
@@ -46,25 +39,6 @@ impl KickTimer {
         Ok(Self { id })
     }
 
-    /// Kicks after `first` from now, and from then on every `interval`; only once if that is zero.
-    ///
-    /// A signal handler may call it: all it does is a system call (signal-safety(7) lists timer_settime(2)).
-    ///
-    /// # Errors
-    /// If the host refuses.
-    pub fn set(&self, first: Duration, interval: Duration) -> io::Result<()> {
-        // A time of zero would switch the timer off.
-        self.set_time(first.max(Duration::from_nanos(1)), interval)
-    }
-
-    /// Switches it off, until it is set again. A signal handler may call it, too.
-    ///
-    /// # Errors
-    /// If the host refuses.
-    pub fn stop(&self) -> io::Result<()> {
-        self.set_time(Duration::ZERO, Duration::ZERO)
-    }
-
     fn set_time(&self, first: Duration, interval: Duration) -> io::Result<()> {
         let spec = libc::itimerspec { it_interval: timespec(interval), it_value: timespec(first) };
         // SAFETY: the timer is ours, and the pointer is to a live structure of the kernel's layout.
@@ -78,6 +52,18 @@ impl KickTimer {
             )
         };
         if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+/// All a call does is a system call that signal-safety(7) lists, timer_settime(2).
+impl nerite_hypervisor::KickTimer for KickTimer {
+    fn set(&self, first: Duration, interval: Duration) -> io::Result<()> {
+        // A time of zero would switch the timer off.
+        self.set_time(first.max(Duration::from_nanos(1)), interval)
+    }
+
+    fn stop(&self) -> io::Result<()> {
+        self.set_time(Duration::ZERO, Duration::ZERO)
     }
 }
 

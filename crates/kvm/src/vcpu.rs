@@ -4,22 +4,21 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_interrupt, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
-use nerite_memory::GuestRam;
-use nerite_vcpu::{
-    DirectInterrupts, EngineDebug, Entry, Error, Exit, InterruptState, Kicker, Statistics, Vcpu,
+use nerite_hypervisor::{
+    DebugControl, DirectInterrupts, Entry, Error, Exit, GuestCounter, GuestDebug, InterruptState, Kicker,
+    Statistics, Vcpu,
 };
+use nerite_memory::GuestRam;
 
 use crate::convert;
 use crate::counters::Counters;
 use crate::exits::{self, Pending};
 use crate::kick::KickFlag;
 use crate::pages::SharedPages;
-use crate::perf::GuestCounter;
 use crate::registers::Registers;
 use crate::timer::KickTimer;
 
@@ -35,8 +34,8 @@ pub struct KvmVcpu {
     registers: Registers,
     /// How often a signal ended `KVM_RUN`.
     signals: u64,
-    /// Kicks it when the guest's timer needs it.
-    timer: Option<KickTimer>,
+    /// `true` if the interrupt controllers are in the VMM.
+    is_direct: bool,
     /// What KVM counts of this vCPU, if that was asked for.
     counters: Option<Counters>,
     /// An open vCPU keeps its VM alive in the kernel, and the VM refers to this memory by address.
@@ -60,9 +59,10 @@ impl KvmVcpu {
         index: u32,
         mut fd: VcpuFd,
         sync_capability: i32,
+        is_direct: bool,
         ram: Arc<GuestRam>,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::Engine { index, operation: "mapping the vCPU's kvm_run", source };
+        let failed = |source| Error::Vcpu { index, operation: "mapping the vCPU's kvm_run", source };
         let pages = Arc::new(SharedPages::new(&fd).map_err(failed)?);
         let kick = KickFlag::new(pages.clone()).map_err(failed)?;
         let registers = Registers::new(&mut fd, sync_capability);
@@ -74,30 +74,9 @@ impl KvmVcpu {
             pending: Pending::None,
             registers,
             signals: 0,
-            timer: None,
+            is_direct,
             counters: None,
             _ram: ram,
-        })
-    }
-
-    /// Kicks this vCPU once after `delay`, unless the timer is dropped before. To be called on the thread that runs it.
-    ///
-    /// # Errors
-    /// If the host has no timer left.
-    pub fn kick_after(&self, delay: Duration) -> Result<KickTimer, Error> {
-        self.kick_every(delay, Duration::ZERO)
-    }
-
-    /// Kicks this vCPU after `first`, and from then on every `interval`, until the timer is dropped or set to something else. To
-    /// be called on the thread that runs it.
-    ///
-    /// # Errors
-    /// If the host has no timer left.
-    pub fn kick_every(&self, first: Duration, interval: Duration) -> Result<KickTimer, Error> {
-        KickTimer::start(&self.kick, first, interval).map_err(|source| Error::Engine {
-            index: self.index,
-            operation: "starting a timer",
-            source,
         })
     }
 
@@ -106,40 +85,21 @@ impl KvmVcpu {
         self.registers.start_special(&mut self.fd, special).map_err(|error| self.failed(error))
     }
 
-    /// Kicks this vCPU whenever `counter`, which has a period, has overflowed. To be called on the thread that runs it.
-    ///
-    /// # Errors
-    /// If the host refuses.
-    pub fn kick_at_overflow(&self, counter: &GuestCounter) -> Result<(), Error> {
-        self.kick.kick_at_overflow();
-        counter.signal_this_thread().map_err(|source| Error::Engine {
-            index: self.index,
-            operation: "asking for a signal from a counter",
-            source,
-        })
-    }
-
     /// How many system calls were made to read or write registers.
     pub fn register_calls(&self) -> u64 {
         self.registers.calls()
     }
 
-    /// From now on [`Vcpu::statistics`] has what KVM counts of this vCPU. Returns whether this host's KVM does (Linux 5.14).
-    pub fn count_in_kernel(&mut self) -> bool {
-        self.counters = Counters::open(&self.fd);
-        self.counters.is_some()
-    }
-
     fn failed(&self, (operation, error): (&'static str, kvm_ioctls::Error)) -> Error {
-        Error::Engine { index: self.index, operation, source: error.into() }
+        Error::Vcpu { index: self.index, operation, source: error.into() }
     }
 
-    pub(crate) fn engine_error(
+    pub(crate) fn call_error(
         &self,
         operation: &'static str,
     ) -> impl FnOnce(kvm_ioctls::Error) -> Error + use<> {
         let index = self.index;
-        move |error| Error::Engine { index, operation, source: error.into() }
+        move |error| Error::Vcpu { index, operation, source: error.into() }
     }
 
     /// Enters the guest until there is an exit, or until a kick.
@@ -173,7 +133,7 @@ impl KvmVcpu {
                         // A processor that still waits for its start was woken: let it look again.
                         io::ErrorKind::WouldBlock => continue,
                         _ => {
-                            return Err(Error::Engine {
+                            return Err(Error::Vcpu {
                                 index: self.index,
                                 operation: "KVM_RUN",
                                 source: error,
@@ -239,33 +199,25 @@ impl Vcpu for KvmVcpu {
         self.kick.take()
     }
 
-    fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
-        // Setting a trap looks at RIP and changes the flags.
-        self.registers.flush(&mut self.fd).map_err(|error| self.failed(error))?;
-        self.fd
-            .set_guest_debug(&convert::debug_to_kvm(debug))
-            .map_err(self.engine_error("KVM_SET_GUEST_DEBUG"))
-    }
-
     fn fpu(&mut self) -> Result<Fpu, Error> {
-        let xsave = self.fd.get_xsave().map_err(self.engine_error("KVM_GET_XSAVE"))?;
+        let xsave = self.fd.get_xsave().map_err(self.call_error("KVM_GET_XSAVE"))?;
         let bytes: Vec<u8> = xsave.region.iter().flat_map(|word| word.to_le_bytes()).collect();
         Ok(Fpu::from_xsave(&bytes))
     }
 
     fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
-        let mut xsave = self.fd.get_xsave().map_err(self.engine_error("KVM_GET_XSAVE"))?;
+        let mut xsave = self.fd.get_xsave().map_err(self.call_error("KVM_GET_XSAVE"))?;
         let bytes = fpu.to_xsave();
         for (to, from) in xsave.region.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *to = u32::from_le_bytes(*from);
         }
         // SAFETY: KVM reads as much as KVM_GET_XSAVE wrote, 4096 bytes, unless the process has asked for features with larger
         // state (arch_prctl), which nothing here does.
-        unsafe { self.fd.set_xsave(&xsave) }.map_err(self.engine_error("KVM_SET_XSAVE"))
+        unsafe { self.fd.set_xsave(&xsave) }.map_err(self.call_error("KVM_SET_XSAVE"))
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {
-        self.fd.nmi().map_err(self.engine_error("KVM_NMI"))
+        self.fd.nmi().map_err(self.call_error("KVM_NMI"))
     }
 
     fn statistics(&self) -> Option<Statistics> {
@@ -273,13 +225,57 @@ impl Vcpu for KvmVcpu {
         Some(Statistics { signals: self.signals, in_kernel, ..Statistics::default() })
     }
 
+    fn kick_timer(&mut self) -> Result<Box<dyn nerite_hypervisor::KickTimer>, Error> {
+        let timer = KickTimer::new(&self.kick).map_err(|source| Error::Vcpu {
+            index: self.index,
+            operation: "creating a timer",
+            source,
+        })?;
+        Ok(Box::new(timer))
+    }
+
+    fn kick_at_overflow(&mut self, counter: &dyn GuestCounter) -> Result<(), Error> {
+        self.kick.kick_at_overflow();
+        counter.signal_this_thread().map_err(|source| Error::Vcpu {
+            index: self.index,
+            operation: "asking for a signal from a counter",
+            source,
+        })
+    }
+
+    fn tsc_khz(&self) -> Option<u32> {
+        self.fd.get_tsc_khz().ok().filter(|khz| *khz != 0)
+    }
+
+    /// KVM counts since Linux 5.14.
+    fn count_in_kernel(&mut self) -> bool {
+        self.counters = Counters::open(&self.fd);
+        self.counters.is_some()
+    }
+
+    fn debug(&mut self) -> Option<&mut dyn DebugControl> {
+        Some(self)
+    }
+
+    fn direct_interrupts(&mut self) -> Option<&mut dyn DirectInterrupts> {
+        // A VM whose interrupt controllers are in KVM refuses to be injected interrupts.
+        if self.is_direct { Some(self) } else { None }
+    }
+
     fn is_halted(&mut self) -> Result<bool, Error> {
-        let state = self.fd.get_mp_state().map_err(self.engine_error("KVM_GET_MP_STATE"))?;
+        let state = self.fd.get_mp_state().map_err(self.call_error("KVM_GET_MP_STATE"))?;
         Ok(state.mp_state == KVM_MP_STATE_HALTED)
     }
 }
 
-/// Only in a VM with [`crate::Irqchip::User`].
+impl DebugControl for KvmVcpu {
+    fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<(), Error> {
+        // Setting a trap looks at RIP and changes the flags.
+        self.registers.flush(&mut self.fd).map_err(|error| self.failed(error))?;
+        self.fd.set_guest_debug(&convert::debug_to_kvm(debug)).map_err(self.call_error("KVM_SET_GUEST_DEBUG"))
+    }
+}
+
 impl DirectInterrupts for KvmVcpu {
     fn interrupt_state(&mut self) -> InterruptState {
         let run = self.fd.get_kvm_run();
@@ -297,7 +293,7 @@ impl DirectInterrupts for KvmVcpu {
         let injected = unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_INTERRUPT, &raw const interrupt) };
         if injected < 0 {
             let (operation, source) = ("KVM_INTERRUPT", io::Error::last_os_error());
-            return Err(Error::Engine { index: self.index, operation, source });
+            return Err(Error::Vcpu { index: self.index, operation, source });
         }
         // One is on its way: there is room for the next when KVM says so.
         self.fd.get_kvm_run().ready_for_interrupt_injection = 0;
@@ -310,21 +306,6 @@ impl DirectInterrupts for KvmVcpu {
 
     fn set_priority_class(&mut self, class: u8) {
         self.fd.get_kvm_run().cr8 = class.into();
-    }
-
-    fn set_kick_timer(&mut self, delay: Option<Duration>) -> Result<(), Error> {
-        if self.timer.is_none() && delay.is_none() {
-            return Ok(());
-        }
-        let timer = match self.timer.take() {
-            Some(timer) => Ok(timer),
-            None => KickTimer::new(&self.kick),
-        };
-        let set = timer.and_then(|timer| {
-            let timer = self.timer.insert(timer);
-            delay.map_or_else(|| timer.stop(), |delay| timer.set(delay, Duration::ZERO))
-        });
-        set.map_err(|source| Error::Engine { index: self.index, operation: "setting a timer", source })
     }
 }
 

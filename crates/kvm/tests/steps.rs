@@ -10,9 +10,9 @@ use std::time::Duration;
 use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::{BootState, cpuid, gdt};
-use nerite_kvm::{KvmVcpu, Options, System, Vm};
+use nerite_hypervisor::{DebugControl as _, Entry, Exit, GuestDebug, Vcpu, VcpuStart, VmOptions};
+use nerite_kvm::{KvmVcpu, KvmVm, System};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{EngineDebug, Entry, Exit, Vcpu};
 
 const RAM: u64 = 2 << 20;
 const CODE: u64 = 0x10000;
@@ -38,10 +38,10 @@ fn guest(code: &[u8]) -> Guest {
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: 0x2000, gdt: 0x1000 };
     let mut state = BootState::hermit(0, &addresses);
     (state.regs.rsi, state.regs.rdi, state.regs.rbx) = (DATA, DATA, MMIO);
-    let vm = Vm::new(&system, ram.clone(), &Options::default()).unwrap();
+    let vm = KvmVm::new(&system, ram.clone(), &VmOptions::default()).unwrap();
     let guest = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: false };
     let cpuid = cpuid::for_guest(&system.supported_cpuid().unwrap(), &guest);
-    Guest { vcpu: vm.create_vcpu(0, &state, &cpuid).unwrap(), ram }
+    Guest { vcpu: vm.vcpu(0, VcpuStart::At(&state), &cpuid).unwrap(), ram }
 }
 
 /// The ports of these tests are none that KVM answers itself for its interrupt controllers and timer.
@@ -259,9 +259,10 @@ fn a_triple_fault_is_a_shutdown() {
 fn an_msr_that_is_refused_is_named() {
     let system = System::open().unwrap();
     let ram = Arc::new(GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default()).unwrap());
-    let vm = Vm::new(&system, ram, &Options::default()).unwrap();
+    let vm = KvmVm::new(&system, ram, &VmOptions::default()).unwrap();
     let msrs = vec![nerite_arch::Msr { index: 0xdead_beef, value: 1 }];
-    let error = vm.create_vcpu(0, &BootState { msrs, ..BootState::default() }, &[]).unwrap_err().to_string();
+    let error =
+        vm.vcpu(0, VcpuStart::At(&BootState { msrs, ..BootState::default() }), &[]).unwrap_err().to_string();
     assert!(error.contains("KVM_SET_MSRS took 0 of 1") && error.contains("0xdeadbeef"), "{error}");
 }
 
@@ -310,14 +311,14 @@ fn what_is_written_to_registers_is_there_for_everyone() {
     regs.rbx = 77;
     guest.vcpu.set_regs(&regs).unwrap();
     // A call that looks at the registers in the kernel, and one that reads them from there.
-    guest.vcpu.set_engine_debug(&EngineDebug::default()).unwrap();
+    guest.vcpu.set_guest_debug(&GuestDebug::default()).unwrap();
     assert_eq!(guest.vcpu.regs().unwrap(), regs);
     assert_eq!(guest.vcpu.run(Entry::Resume).unwrap(), out(0x11, 4, 0x1234_5678));
     // After a kick the registers in the page are those that the kernel has.
     guest.vcpu.kicker().kick();
     assert_eq!(guest.vcpu.run(Entry::Resume).unwrap(), Exit::Kicked);
     let told = guest.vcpu.regs().unwrap();
-    guest.vcpu.set_engine_debug(&EngineDebug::default()).unwrap();
+    guest.vcpu.set_guest_debug(&GuestDebug::default()).unwrap();
     assert_eq!(guest.vcpu.regs().unwrap(), told);
     assert_eq!((told.rbx, told.rip), (77, CODE + 12));
 }

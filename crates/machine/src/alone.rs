@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nerite_devices::Console;
-use nerite_kvm::KickTimer;
+use nerite_hypervisor::KickTimer;
 use nerite_vcpu::{Kicker, RunState, Vcpu};
 
 use crate::Error;
@@ -23,7 +23,7 @@ const KICK_AGAIN: Duration = Duration::from_millis(10);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// The timer of the vCPU, once the vCPU is about to run.
-pub(crate) type Timer = Arc<OnceLock<KickTimer>>;
+pub(crate) type Timer = Arc<OnceLock<Box<dyn KickTimer>>>;
 
 /// Ends a machine from within a signal handler.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use nerite_kvm::{Counted, GuestCounter, KvmVcpu, System, probe};
+use nerite_hypervisor::{CounterKind, GuestCounter, Hypervisor, Vcpu};
 use nerite_vcpu::ahead::{self, InstructionCount};
 
 use crate::Error;
@@ -21,8 +21,8 @@ pub struct ProcessorCounts {
 /// The counters of a machine: opened before the process gives up the right to, used once there are vCPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    statistics: Option<io::Result<(GuestCounter, GuestCounter)>>,
-    limit: Option<io::Result<GuestCounter>>,
+    statistics: Option<io::Result<[Box<dyn GuestCounter>; 2]>>,
+    limit: Option<io::Result<Box<dyn GuestCounter>>>,
 }
 
 /// Why a counter that can be opened is not used.
@@ -30,27 +30,27 @@ const COUNTS_WRONG: &str = "its counter of instructions does not count those of 
 
 impl Counters {
     /// Those that are asked for.
-    pub(crate) fn open(observe: &Observe) -> Self {
+    pub(crate) fn open(hypervisor: &dyn Hypervisor, observe: &Observe) -> Self {
         let both = || {
-            let instructions = GuestCounter::open(Counted::Instructions, None)?;
-            Ok((instructions, GuestCounter::open(Counted::Cycles, None)?))
+            let instructions = hypervisor.open_counter(CounterKind::Instructions, None)?;
+            Ok([instructions, hypervisor.open_counter(CounterKind::Cycles, None)?])
         };
         let period = observe.instruction_limit.and_then(ahead::period);
         Self {
             statistics: observe.statistics.then(both),
-            limit: period.map(|period| GuestCounter::open(Counted::Instructions, Some(period))),
+            limit: period.map(|period| hypervisor.open_counter(CounterKind::Instructions, Some(period))),
         }
     }
 
     /// Those of them that do count, from now on. Says why there are none.
-    pub(crate) fn begin(self, system: &System, vcpus: usize) -> Counting {
-        let usable = |counter: &GuestCounter| {
-            let counts = probe::counts_instructions(system, counter);
+    pub(crate) fn begin(self, hypervisor: &dyn Hypervisor, vcpus: usize) -> Counting {
+        let usable = |counter: &dyn GuestCounter| {
+            let counts = hypervisor.counts_instructions(counter);
             if counts { Ok(()) } else { Err(io::Error::other(COUNTS_WRONG)) }
         };
         let statistics = self.statistics.and_then(|opened| {
-            let checked = opened.and_then(|(instructions, cycles)| {
-                usable(&instructions)?;
+            let checked = opened.and_then(|[instructions, cycles]| {
+                usable(&*instructions)?;
                 let first = (instructions.read()?, cycles.read()?);
                 Ok(Arc::new(Totals { instructions, cycles, first }))
             });
@@ -60,7 +60,7 @@ impl Counters {
         let limit = self.limit.and_then(|opened| {
             let checked = match opened {
                 Ok(_) if vcpus > 1 => Err(io::Error::other("several vCPUs share the number")),
-                Ok(counter) => usable(&counter).map(|()| Arc::new(counter)),
+                Ok(counter) => usable(&*counter).map(|()| Arc::from(counter)),
                 Err(error) => Err(error),
             };
             let because = |error| log::info!("instructions are counted one at a time: {error}");
@@ -74,14 +74,14 @@ impl Counters {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counting {
     pub(crate) statistics: Option<Arc<Totals>>,
-    pub(crate) limit: Option<Arc<GuestCounter>>,
+    pub(crate) limit: Option<Arc<dyn GuestCounter>>,
 }
 
 /// What is counted of all vCPUs together.
 #[derive(Debug)]
 pub(crate) struct Totals {
-    instructions: GuestCounter,
-    cycles: GuestCounter,
+    instructions: Box<dyn GuestCounter>,
+    cycles: Box<dyn GuestCounter>,
     /// What they said in the beginning.
     first: (u64, u64),
 }
@@ -98,7 +98,7 @@ impl Totals {
 }
 
 #[derive(Debug)]
-struct Executed(Arc<GuestCounter>);
+struct Executed(Arc<dyn GuestCounter>);
 
 impl InstructionCount for Executed {
     fn count(&self) -> Option<u64> {
@@ -111,9 +111,9 @@ impl InstructionCount for Executed {
 /// # Errors
 /// If the host does not say when.
 pub(crate) fn for_vcpu(
-    vcpu: &KvmVcpu,
-    counter: &Arc<GuestCounter>,
+    vcpu: &mut dyn Vcpu,
+    counter: &Arc<dyn GuestCounter>,
 ) -> Result<Box<dyn InstructionCount>, Error> {
-    vcpu.kick_at_overflow(counter)?;
+    vcpu.kick_at_overflow(&**counter)?;
     Ok(Box::new(Executed(counter.clone())))
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use nerite_arch::SpecialRegs;
 use nerite_arch::paging::{self, Root, Translation};
 use nerite_memory::GuestRam;
-use nerite_vcpu::{Attended, Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
+use nerite_vcpu::{Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
@@ -107,17 +107,17 @@ pub(crate) struct Stopper {
 
 impl Stopper {
     /// Holds the vCPU until the debugger releases it.
-    fn stop<V: Vcpu>(&self, vcpu: &mut V, events: &DebugEvents, why: DebugReason) -> Attended {
+    fn stop(&self, vcpu: &mut dyn Vcpu, events: &DebugEvents, why: DebugReason) -> ControlFlow<()> {
         self.control.hold_self();
         events.push(DebugEvent { vcpu: usize::try_from(vcpu.index()).unwrap_or(usize::MAX), why });
-        self.control.attend(vcpu, RunState::Paused)
+        self.control.service_requests(vcpu, RunState::Paused)
     }
 }
 
-impl<V: Vcpu> Handler<V> for Stopper {
+impl Handler for Stopper {
     type End = End;
 
-    fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<End, Entry> {
         if let Some(chores) = &mut self.chores {
             // Machines with a debugger or a budget have other threads for that.
             if exit == Exit::Kicked
@@ -134,7 +134,7 @@ impl<V: Vcpu> Handler<V> for Stopper {
         }
         if let Exit::Debug { rip, .. } = exit
             && self.is_limited
-            && vcpu.take_debug_stop() == Some(DebugStop::Limit)
+            && take_stop(vcpu) == Some(DebugStop::Limit)
         {
             return ControlFlow::Break(End::InstructionLimit(rip));
         }
@@ -143,11 +143,11 @@ impl<V: Vcpu> Handler<V> for Stopper {
         }
         let Some(events) = &self.events else { return self.dispatcher.handle(vcpu, exit) };
         if let Exit::Debug { .. } = exit
-            && let Some(stop) = vcpu.take_debug_stop()
+            && let Some(stop) = take_stop(vcpu)
         {
             return match self.stop(vcpu, events, DebugReason::Stop(stop)) {
-                Attended::Stop => ControlFlow::Break(End::Stopped),
-                Attended::Continue => ControlFlow::Continue(Entry::Resume),
+                ControlFlow::Break(()) => ControlFlow::Break(End::Stopped),
+                ControlFlow::Continue(()) => ControlFlow::Continue(Entry::Resume),
             };
         }
         let next = self.dispatcher.handle(vcpu, exit);
@@ -163,6 +163,11 @@ impl<V: Vcpu> Handler<V> for Stopper {
         }
         next
     }
+}
+
+/// The cause of a stop for the debugger, if the vCPU can be debugged.
+fn take_stop(vcpu: &mut dyn Vcpu) -> Option<DebugStop> {
+    vcpu.debugger()?.take_debug_stop()
 }
 
 /// Where a guest-virtual address leads, through a vCPU's page tables.

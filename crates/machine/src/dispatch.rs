@@ -8,7 +8,7 @@ use std::time::Instant;
 use nerite_bus::{Bus, Width};
 use nerite_devices::pc::ResetKind;
 use nerite_hypercall::{v1, v2};
-use nerite_vcpu::{Attended, Control, Entry, Exit, Handler, PostedWrites, RunState, SystemEvent, Vcpu};
+use nerite_vcpu::{CoalescedWrites, Control, Entry, Exit, Handler, RunState, SystemEvent, Vcpu};
 
 use crate::Error;
 use crate::hypercalls::{Hypercalls, Next, Scratch};
@@ -43,7 +43,7 @@ pub(crate) struct Platform {
     pub(crate) mmio: Bus,
     pub(crate) calls: Hypercalls,
     /// Port writes that are on their way.
-    pub(crate) posted: Option<Arc<dyn PostedWrites>>,
+    pub(crate) coalesced: Option<Arc<dyn CoalescedWrites>>,
 }
 
 /// Answers the exits of one vCPU.
@@ -61,13 +61,7 @@ impl Dispatcher {
         Self { platform, scratch: Scratch::default(), control, deadline }
     }
 
-    fn port_out<V: Vcpu>(
-        &mut self,
-        vcpu: &mut V,
-        port: u16,
-        width: u8,
-        value: u32,
-    ) -> ControlFlow<End, Entry> {
+    fn port_out(&mut self, vcpu: &mut dyn Vcpu, port: u16, width: u8, value: u32) -> ControlFlow<End, Entry> {
         loop {
             let calls = &self.platform.calls;
             let next = if let Some(call) = v2::Call::from_port(port) {
@@ -89,7 +83,7 @@ impl Dispatcher {
         }
     }
 
-    fn port_in<V: Vcpu>(&self, vcpu: &mut V, port: u16, width: u8) -> ControlFlow<End, Entry> {
+    fn port_in(&self, vcpu: &mut dyn Vcpu, port: u16, width: u8) -> ControlFlow<End, Entry> {
         if v2::Call::from_port(port) != Some(v2::Call::SerialReadByte) {
             return read(&self.platform.ports, port.into(), width);
         }
@@ -105,16 +99,16 @@ impl Dispatcher {
     }
 
     /// How the vCPU goes on after a call; `None` if the call is to be made again.
-    fn after<V: Vcpu>(&self, vcpu: &mut V, next: Next) -> Option<ControlFlow<End, Entry>> {
+    fn after(&self, vcpu: &mut dyn Vcpu, next: Next) -> Option<ControlFlow<End, Entry>> {
         Some(match next {
             Next::Resume => ControlFlow::Continue(Entry::Resume),
             Next::Exit(code) => ControlFlow::Break(End::Exited(code)),
             Next::Host(error) => ControlFlow::Break(End::Host(Error::Output(error))),
             Next::Stopped => ControlFlow::Break(End::Stopped),
-            Next::Again => match self.control.attend(vcpu, RunState::InService) {
-                Attended::Stop => ControlFlow::Break(End::Stopped),
-                Attended::Continue if self.is_late() => ControlFlow::Break(End::TimeLimit),
-                Attended::Continue => return None,
+            Next::Again => match self.control.service_requests(vcpu, RunState::InService) {
+                ControlFlow::Break(()) => ControlFlow::Break(End::Stopped),
+                ControlFlow::Continue(()) if self.is_late() => ControlFlow::Break(End::TimeLimit),
+                ControlFlow::Continue(()) => return None,
             },
         })
     }
@@ -130,7 +124,7 @@ fn is_over(deadline: Option<Instant>) -> bool {
 }
 
 /// Answers what no device of any platform answers.
-pub(crate) fn answer_alike(
+pub(crate) fn handle_common(
     exit: Exit,
     stopping: &AtomicBool,
     deadline: Option<Instant>,
@@ -155,12 +149,12 @@ pub(crate) fn read(bus: &Bus, address: u64, width: u8) -> ControlFlow<End, Entry
     })
 }
 
-impl<V: Vcpu> Handler<V> for Dispatcher {
+impl Handler for Dispatcher {
     type End = End;
 
-    fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<End, Entry> {
         // The guest made these before what it left for.
-        if let Err(next) = self.platform.settle_posted()
+        if let Err(next) = self.platform.settle_coalesced()
             && let Some(next) = self.after(vcpu, next)
         {
             return next;
@@ -175,7 +169,7 @@ impl<V: Vcpu> Handler<V> for Dispatcher {
                 }
                 ControlFlow::Continue(Entry::Resume)
             }
-            other => answer_alike(other, &self.platform.calls.stopping, self.deadline),
+            other => handle_common(other, &self.platform.calls.stopping, self.deadline),
         }
     }
 }

@@ -171,7 +171,7 @@ fn what_a_guest_cannot_go_on_from_is_a_crash() {
         Exit::Unknown { reason: 77 },
         Exit::Halt,
         Exit::InterruptWindow,
-        Exit::Debug { rip: 1, exception: 1, dr6: 0 },
+        Exit::Debug { rip: 1, cause: nerite_vcpu::DebugCause::TRAP },
         Exit::Hypercall { number: 1, arguments: [0; 6] },
         Exit::System(SystemEvent::Crash),
         Exit::System(SystemEvent::Other(9)),

@@ -194,9 +194,9 @@ pub enum Error {
         /// Why it failed.
         source: nerite_memory::AccessError,
     },
-    /// KVM cannot be used, or failed.
+    /// The hypervisor cannot be used, or failed.
     #[error(transparent)]
-    Kvm(#[from] nerite_kvm::Error),
+    Hypervisor(#[from] nerite_hypervisor::Error),
     /// The host's KVM interprets guests, and met an instruction it does not know.
     #[error(
         "this host's KVM only emulates processors and stopped at the instruction {instruction}; \
@@ -206,9 +206,6 @@ pub enum Error {
         /// The instruction's bytes.
         instruction: String,
     },
-    /// A vCPU's engine failed.
-    #[error(transparent)]
-    Vcpu(#[from] nerite_vcpu::Error),
     /// A bus range is taken twice: a bug.
     #[error(transparent)]
     Bus(#[from] nerite_bus::Error),
@@ -299,9 +296,9 @@ impl Error {
                 | nerite_memory::Error::Advise { .. } => ErrorKind::Host,
                 _ => ErrorKind::Config,
             },
-            Self::Kvm(nerite_kvm::Error::TooManyVcpus { .. } | nerite_kvm::Error::TooMuchRam { .. }) => {
-                ErrorKind::Config
-            }
+            Self::Hypervisor(
+                nerite_hypervisor::Error::TooManyVcpus { .. } | nerite_hypervisor::Error::TooMuchRam { .. },
+            ) => ErrorKind::Config,
             _ => ErrorKind::Host,
         }
     }

@@ -10,7 +10,7 @@ use nerite_hostfs::{HostFs, Limits};
 use nerite_hypercall::{v1, v2};
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_vcpu::scripted::Scripted;
-use nerite_vcpu::{Control, Counted, Vcpu as _, drive, drive_controlled};
+use nerite_vcpu::{Control, Counted, drive, drive_controlled};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::alone::{Chores, Timer};
@@ -98,7 +98,7 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
     let control = Arc::new(Control::new());
     let mut dispatcher = guest.dispatcher(control.clone(), None);
     let end = match kind {
-        Loop::Bare => drive(&mut vcpu, &mut dispatcher)?,
+        Loop::Bare => drive(&mut *vcpu, &mut dispatcher)?,
         Loop::Full => {
             control.set_kicker(vcpu.kicker());
             let mut stopper = Stopper {
@@ -120,7 +120,7 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
             drive_controlled(&mut vcpu, &mut stopper, &control)?.ok_or_else(|| failed("it was stopped"))?
         }
     };
-    guest.collect_posted(true);
+    guest.collect_coalesced(true);
     console.flush().map_err(Error::Output)?;
     drop(vm);
     match end {

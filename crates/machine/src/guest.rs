@@ -38,10 +38,10 @@ pub(crate) enum AnyDispatcher {
     Pc(PcDispatcher),
 }
 
-impl<V: Vcpu> Handler<V> for AnyDispatcher {
+impl Handler for AnyDispatcher {
     type End = End;
 
-    fn handle(&mut self, vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<End, Entry> {
         match self {
             Self::Hermit(dispatcher) => dispatcher.handle(vcpu, exit),
             Self::Pc(dispatcher) => dispatcher.handle(vcpu, exit),
@@ -69,18 +69,18 @@ impl Guest {
         }
     }
 
-    /// As [`Platform::collect_posted`].
-    pub(crate) fn collect_posted(&self, final_call: bool) -> bool {
+    /// As [`Platform::collect_coalesced`].
+    pub(crate) fn collect_coalesced(&self, final_call: bool) -> bool {
         match self {
-            Self::Hermit(hermit) => hermit.platform.collect_posted(final_call),
+            Self::Hermit(hermit) => hermit.platform.collect_coalesced(final_call),
             Self::Pc(_) => false,
         }
     }
 
-    /// As [`Platform::has_posted`].
-    pub(crate) fn has_posted(&self) -> bool {
+    /// As [`Platform::has_coalesced`].
+    pub(crate) fn has_coalesced(&self) -> bool {
         match self {
-            Self::Hermit(hermit) => hermit.platform.has_posted(),
+            Self::Hermit(hermit) => hermit.platform.has_coalesced(),
             Self::Pc(_) => false,
         }
     }

@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_devices::apic::Message;
-use nerite_kvm::Interrupts;
+use nerite_hypervisor::InterruptController;
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
-use nerite_vcpu::{AskError, Control, Held, Native, PostedWrites, RunState, Statistics, Vcpu};
+use nerite_vcpu::{AskError, CoalescedWrites, Control, DebugCaps, Held, RunState, Statistics, Vcpu};
 
 use crate::Error;
 use crate::counting::{ProcessorCounts, Totals};
 use crate::debug::DebugEvents;
 use crate::dispatch::End;
 use crate::network::Network;
-use crate::user_irqchip::Chips;
+use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::Shared;
 
 /// How many lines the interrupt controllers have: the pins of KVM's I/O APIC.
-const LINES: u32 = 24;
+const LINES: u32 = nerite_hypervisor::LINES;
 /// Where messages go that are interrupts (Intel SDM vol. 3, 12.11.1).
 const MESSAGES: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 
@@ -36,15 +36,15 @@ pub struct Handle {
     pub(crate) started: Instant,
     pub(crate) network: Network,
     pub(crate) debug: Option<Arc<DebugEvents>>,
-    pub(crate) native: Native,
+    pub(crate) debug_caps: DebugCaps,
     /// How much higher the kernel lies than it was linked for.
     pub(crate) offset: u64,
-    pub(crate) posted: Option<Arc<dyn PostedWrites>>,
+    pub(crate) coalesced: Option<Arc<dyn CoalescedWrites>>,
     /// What the processor counts, if that was asked for and it does.
     pub(crate) totals: Option<Arc<Totals>>,
-    pub(crate) interrupts: Arc<Interrupts>,
+    pub(crate) interrupts: Option<Arc<dyn InterruptController>>,
     /// The local APICs, where they are not in the kernel.
-    pub(crate) chips: Option<Arc<Chips>>,
+    pub(crate) chips: Option<Arc<LocalApics>>,
 }
 
 /// Why a question about a vCPU has no answer.
@@ -82,12 +82,9 @@ pub enum HandleError {
     /// Nobody took an interrupt message.
     #[error("no processor took the message: none has the address's APIC id, or its APIC is off")]
     NotTaken,
-    /// KVM refused.
+    /// The hypervisor failed or refused.
     #[error(transparent)]
-    Kvm(#[from] nerite_kvm::Error),
-    /// The engine failed.
-    #[error(transparent)]
-    Vcpu(#[from] nerite_vcpu::Error),
+    Hypervisor(#[from] nerite_hypervisor::Error),
 }
 
 /// Holds some vCPUs for as long as it lives.
@@ -216,9 +213,9 @@ impl Handle {
         Ok(self.ask(index, |vcpu, _| vcpu.inject_nmi())??)
     }
 
-    /// How many port writes KVM has collected, which the guest did not wait for.
-    pub fn posted_writes(&self) -> u64 {
-        self.posted.as_ref().map_or(0, |posted| posted.taken())
+    /// Number of coalesced port writes.
+    pub fn coalesced_writes(&self) -> u64 {
+        self.coalesced.as_ref().map_or(0, |writes| writes.taken())
     }
 
     /// What the processor has counted of all vCPUs together; `None` where nobody asked for it, or it does not.
@@ -231,10 +228,10 @@ impl Handle {
     /// # Errors
     /// If there is no such line, or KVM refuses.
     pub fn set_line(&self, line: u32, level: bool) -> Result<(), HandleError> {
-        if line >= LINES || self.chips.is_some() {
-            return Err(HandleError::NoSuchLine { line });
+        match &self.interrupts {
+            Some(interrupts) if line < interrupts.lines() => Ok(interrupts.set_line(line, level)?),
+            _ => Err(HandleError::NoSuchLine { line }),
         }
-        Ok(self.interrupts.set_line(line, level)?)
     }
 
     /// Sends an interrupt message, as a device does by writing `data` to `address` (Intel SDM vol. 3, 12.11).
@@ -245,9 +242,12 @@ impl Handle {
         if !MESSAGES.contains(&address) {
             return Err(HandleError::NoMessage { address });
         }
-        let is_taken = match &self.chips {
-            Some(chips) => Message::from_device(address, data).is_some_and(|it| chips.deliver(it, u32::MAX)),
-            None => self.interrupts.send_message(address, data)?,
+        let is_taken = match (&self.interrupts, &self.chips) {
+            (Some(interrupts), _) => interrupts.send_message(address, data)?,
+            (None, Some(chips)) => {
+                Message::from_device(address, data).is_some_and(|it| chips.deliver(it, u32::MAX))
+            }
+            (None, None) => false,
         };
         if is_taken { Ok(()) } else { Err(HandleError::NotTaken) }
     }
@@ -257,9 +257,9 @@ impl Handle {
         self.debug.as_ref()
     }
 
-    /// What the host's KVM can do for a debugger.
-    pub fn native_debug(&self) -> Native {
-        self.native
+    /// Debugging abilities of the hypervisor.
+    pub fn debug_caps(&self) -> DebugCaps {
+        self.debug_caps
     }
 
     /// How much higher in memory the kernel lies than it was linked for.

@@ -7,11 +7,11 @@ use std::sync::atomic::AtomicBool;
 use nerite_arch::{BootState, cpuid};
 use nerite_bus::Bus;
 use nerite_devices::{Console, Input};
-use nerite_kvm::Vm;
+use nerite_hypervisor::{VcpuStart, Vm};
 use nerite_loader::{Image, Interface};
 use nerite_memory::GuestRam;
 use nerite_pci::Bridge;
-use nerite_vcpu::PostedWrites;
+use nerite_vcpu::CoalescedWrites;
 
 use crate::budget::LogBudget;
 use crate::config::Irqchip;
@@ -28,7 +28,7 @@ use crate::{Error, Machine, boot, files, posted};
 
 /// Builds the machine for a Hermit image.
 pub(crate) fn build(image: Image, rest: Rest) -> Result<Machine, Error> {
-    let Rest { config, system, vm, mounts, output, tracer, core, counters, links, confinement, .. } = rest;
+    let Rest { config, hypervisor, mounts, output, tracer, core, counters, links, confinement, .. } = rest;
     let mut timeline = rest.timeline;
     let config = &config;
     let mut plan = Plan::new(config, &image)?;
@@ -37,9 +37,9 @@ pub(crate) fn build(image: Image, rest: Rest) -> Result<Machine, Error> {
     plan.mounts = files::mount_points(&files);
     let kernel = image.kernel();
 
-    let system = system?;
-    check_vcpus(&system, plan.cpus)?;
-    let host_cpuid = system.supported_cpuid()?;
+    let hypervisor = hypervisor?;
+    check_vcpus(&*hypervisor, plan.cpus)?;
+    let host_cpuid = hypervisor.supported_cpuid()?;
 
     timeline.done("plan");
     let random = if config.memory.aslr { random() } else { 0 };
@@ -61,20 +61,20 @@ pub(crate) fn build(image: Image, rest: Rest) -> Result<Machine, Error> {
     if irqchip == Irqchip::User && (config.cpus.pit || !config.network.is_empty()) {
         return Err(Error::UserIrqchip);
     }
-    let vm = vm.finish(&system)?.complete(ram.clone(), &options)?;
-    let network = Network::new(Bridge::new(), links, &Arc::new(vm.interrupts()), &ram, plan.cpus)?;
+    let vm = hypervisor.create_vm(ram.clone(), &options)?;
+    let network = Network::new(Bridge::new(), links, &*vm, plan.cpus)?;
     timeline.done("create the VM");
     let addresses = boot::addresses(&layout, &loaded);
-    let tsc_deadline = irqchip == Irqchip::Kernel && system.has_tsc_deadline_timer();
+    let tsc_deadline = irqchip == Irqchip::Kernel && hypervisor.capabilities().tsc_deadline;
     let vcpus = (0..plan.cpus)
         .map(|index| {
             let guest = cpuid::Guest { vcpu_index: index, vcpu_count: plan.cpus, tsc_deadline };
             let state = BootState::hermit(index, &addresses);
-            vm.create_vcpu(index, &state, &cpuid::for_guest(&host_cpuid, &guest))
+            vm.create_vcpu(index, VcpuStart::At(&state), &cpuid::for_guest(&host_cpuid, &guest))
         })
         .collect::<Result<Vec<_>, _>>()?;
     timeline.done("create the vCPUs");
-    let tsc_khz = vcpus.first().and_then(Vm::tsc_khz);
+    let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.tsc_khz());
     boot::describe(kernel, &plan, &layout, &loaded, &ram, tsc_khz, !network.bridge().is_empty())?;
 
     let path = config.image.to_string_lossy();
@@ -91,15 +91,15 @@ pub(crate) fn build(image: Image, rest: Rest) -> Result<Machine, Error> {
         rate: config.output_limits.bytes_per_second.map(Rate::new),
         budget: LogBudget::new(config.output_limits.log_lines),
     };
-    let posted = post_writes(&vm, kernel.interface());
-    let platform = Arc::new(platform(calls, posted, network.bridge())?);
+    let coalesced = coalesce_writes(&*vm, kernel.interface());
+    let platform = Arc::new(platform(calls, coalesced, network.bridge())?);
     let affinity = config.cpus.affinity.clone();
     let observe = config.observe.clone();
     let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
     let guest = Guest::Hermit(Box::new(Hermit { image, loaded, platform }));
     timeline.done("describe the machine");
     Ok(Machine {
-        system,
+        hypervisor,
         confinement,
         guest,
         ram,
@@ -131,20 +131,20 @@ fn command_line(image: &Image, path: &str, plan: &Plan) -> Result<CommandLine, E
     }
 }
 
-/// Has KVM collect writes that need no answer. Where it cannot, each is an exit.
-fn post_writes(vm: &Vm, interface: Interface) -> Option<Arc<dyn PostedWrites>> {
+/// Coalesces writes that need no reply. Where the hypervisor cannot, each is an exit.
+fn coalesce_writes(vm: &dyn Vm, interface: Interface) -> Option<Arc<dyn CoalescedWrites>> {
     for &(first, size) in posted::ports(interface) {
-        if let Err(error) = vm.post_port_writes(first, size) {
-            log::debug!("writes to port {first:#x} are not collected: {error}");
+        if let Err(error) = vm.coalesce_port_writes(first, size) {
+            log::debug!("writes to port {first:#x} are not coalesced: {error}");
         }
     }
-    vm.posted_writes()
+    vm.coalesced_writes()
 }
 
 /// The machine's devices.
 pub(crate) fn platform(
     calls: Hypercalls,
-    posted: Option<Arc<dyn PostedWrites>>,
+    coalesced: Option<Arc<dyn CoalescedWrites>>,
     pci: &Bridge,
 ) -> Result<Platform, Error> {
     let mut ports = Bus::new("port");
@@ -154,7 +154,7 @@ pub(crate) fn platform(
     if !pci.is_empty() {
         mmio.insert("PCI devices", nerite_pci::WINDOW, Arc::new(pci.window()))?;
     }
-    Ok(Platform { ports, mmio, calls, posted })
+    Ok(Platform { ports, mmio, calls, coalesced })
 }
 
 /// A random number. The standard library has its hash maps' keys from the kernel, and the device tree has such a map: what is

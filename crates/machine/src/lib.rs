@@ -26,6 +26,7 @@
     )
 )]
 
+mod accelerator;
 mod alone;
 mod boot;
 mod budget;
@@ -35,7 +36,6 @@ mod counting;
 mod crash;
 pub mod debug;
 mod dispatch;
-mod early;
 mod error;
 #[cfg(any(test, feature = "exercise"))]
 pub mod exercise;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use nerite_devices::Console;
-use nerite_kvm::{KvmVcpu, Options, System, Vm};
+use nerite_hypervisor::{Hypervisor, Vcpu, Vm, VmOptions};
 use nerite_loader::{GuestImage, Limits};
 use nerite_memory::{Backing, GuestRam};
 use nerite_sandbox::Confinement;
@@ -15,7 +15,6 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::{Config, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe};
 use crate::counting::Counters;
-use crate::early::EarlyVm;
 use crate::guest::Guest;
 use crate::msr::Msrs;
 use crate::network::Network;
@@ -26,13 +25,13 @@ use crate::{Error, Opened, Running, Timeline, hermit, pc, running};
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
 pub struct Machine {
-    pub(crate) system: Arc<System>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) guest: Guest,
     pub(crate) ram: Arc<GuestRam>,
-    pub(crate) vcpus: Vec<KvmVcpu>,
+    pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
     /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it alive.
-    pub(crate) vm: Vm,
+    pub(crate) vm: Box<dyn Vm>,
     pub(crate) affinity: Vec<usize>,
     pub(crate) console: Arc<Console>,
     pub(crate) stop_event: Arc<OwnedFd>,
@@ -62,9 +61,6 @@ impl Machine {
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
         let Opened { image, mut rest } = opened;
         rest.timeline.done("confine the process");
-        if let Ok(system) = &rest.system {
-            rest.vm = EarlyVm::begin(system, image.size());
-        }
         let image = image.read_guest(rest.config.boot.protocol, &Limits::default())?;
         rest.timeline.done("read and check the image");
         match image {
@@ -103,15 +99,15 @@ impl Machine {
     }
 }
 
-/// What KVM is told of the processors.
-pub(crate) fn options(cpus: &CpuConfig, pit: bool) -> Options {
+/// Options of the VM that the configuration of the processors asks for.
+pub(crate) fn options(cpus: &CpuConfig, pit: bool) -> VmOptions {
     let irqchip = match cpus.irqchip {
-        Irqchip::Kernel => nerite_kvm::Irqchip::Kernel,
-        Irqchip::User => nerite_kvm::Irqchip::User,
+        Irqchip::Kernel => nerite_hypervisor::Irqchip::Hypervisor,
+        Irqchip::User => nerite_hypervisor::Irqchip::User,
     };
     let msr_exits = cpus.msr != MsrPolicy::Fault;
     // All vCPUs of a Hermit guest start in 64-bit mode.
-    Options { irqchip, pit, power_management: cpus.power_management, real_mode: false, msr_exits }
+    VmOptions { irqchip, pit, power_management: cpus.power_management, real_mode: false, msr_exits }
 }
 
 /// How guest memory is to be backed.
@@ -119,12 +115,13 @@ pub(crate) fn backing(memory: &MemoryConfig) -> Backing {
     Backing { thp: memory.thp, ksm: memory.ksm, hugepages: memory.hugepages }
 }
 
-/// Whether the host's KVM allows so many vCPUs. Every one allows one.
-pub(crate) fn check_vcpus(system: &System, cpus: u32) -> Result<(), Error> {
+/// Checks that the hypervisor allows so many vCPUs. Every one allows one.
+pub(crate) fn check_vcpus(hypervisor: &dyn Hypervisor, cpus: u32) -> Result<(), Error> {
     if cpus > 1 {
-        let allowed = system.max_vcpus();
+        let allowed = hypervisor.capabilities().max_vcpus;
         if usize::try_from(cpus).is_ok_and(|cpus| cpus > allowed) {
-            return Err(nerite_kvm::Error::TooManyVcpus { asked: cpus, allowed }.into());
+            let hypervisor = hypervisor.name();
+            return Err(nerite_hypervisor::Error::TooManyVcpus { asked: cpus, allowed, hypervisor }.into());
         }
     }
     Ok(())

@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nerite_kvm::{Interrupts, MessageId};
-use nerite_memory::GuestRam;
+use nerite_hypervisor::{InterruptController, MessageId, Vm};
 use nerite_net::{Connection, Spec};
 use nerite_pci::{Bridge, Event, Message, MessageRoutes, WINDOW};
 use nerite_virtio::{BAR_SIZE, DoorbellError, Doorbells, VirtioPci, Wiring};
@@ -49,13 +47,7 @@ pub struct CardReport {
 
 impl Network {
     /// Makes a card for each of `links`, in the next free slots of `bridge`, and starts their threads.
-    pub(crate) fn new(
-        bridge: Bridge,
-        links: Vec<Connection>,
-        interrupts: &Arc<Interrupts>,
-        ram: &Arc<GuestRam>,
-        cpus: u32,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(bridge: Bridge, links: Vec<Connection>, vm: &dyn Vm, cpus: u32) -> Result<Self, Error> {
         let mut network = Self { bridge, ..Self::default() };
         let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
         for (link, line) in links.into_iter().zip(LINES) {
@@ -64,13 +56,19 @@ impl Network {
                 return Err(Error::CardQueues { queues, cpus });
             }
             let card = Arc::new(Net::new(link.config, link.side)?);
-            let host = Wires::new(interrupts.clone(), u32::from(queues).saturating_mul(2).saturating_add(2));
+            let interrupts = vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
+            let host = Wires::new(
+                interrupts.clone(),
+                vm.doorbells(),
+                u32::from(queues).saturating_mul(2).saturating_add(2),
+            );
             let host = Arc::new(host);
-            let wiring = Wiring { ram: ram.clone(), doorbells: host.clone(), messages: host, address, line };
+            let wiring =
+                Wiring { ram: vm.ram().clone(), doorbells: host.clone(), messages: host, address, line };
             let function =
                 Arc::new(VirtioPci::new(card, wiring).map_err(Error::host("making a network card"))?);
             let notifier = function.notifier();
-            interrupts.connect_line(line, notifier.pin().as_fd(), notifier.lowered().as_fd())?;
+            interrupts.connect_level(line.into(), notifier.pin(), notifier.lowered())?;
             function.device().run(notifier, function.kicks())?;
             network.bridge.add(function.clone());
             network.cards.push(function);
@@ -150,17 +148,22 @@ impl fmt::Display for CardReport {
     }
 }
 
-/// Connects one device to KVM.
+/// Connects one device to the VM.
 pub(crate) struct Wires {
-    interrupts: Arc<Interrupts>,
+    interrupts: Arc<dyn InterruptController>,
+    doorbells: Arc<dyn nerite_hypervisor::Doorbells>,
     messages: Vec<MessageId>,
 }
 
 impl Wires {
     /// For a device with so many message vectors.
-    pub(crate) fn new(interrupts: Arc<Interrupts>, vectors: u32) -> Self {
+    pub(crate) fn new(
+        interrupts: Arc<dyn InterruptController>,
+        doorbells: Arc<dyn nerite_hypervisor::Doorbells>,
+        vectors: u32,
+    ) -> Self {
         let messages = (0..vectors).map_while(|_| interrupts.reserve_message()).collect();
-        Self { interrupts, messages }
+        Self { interrupts, doorbells, messages }
     }
 }
 
@@ -170,8 +173,8 @@ impl MessageRoutes for Wires {
             return Err(io::ErrorKind::NotFound.into());
         };
         let done = match message {
-            Some(Message { address, data }) => self.interrupts.connect_message(id, event.as_fd(), address, data),
-            None => self.interrupts.disconnect_message(id, event.as_fd()),
+            Some(Message { address, data }) => self.interrupts.connect_message(id, event, address, data),
+            None => self.interrupts.disconnect_message(id, event),
         };
         done.map_err(io::Error::other)
     }
@@ -179,11 +182,11 @@ impl MessageRoutes for Wires {
 
 impl Doorbells for Wires {
     fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError> {
-        self.interrupts.attach_doorbell(address, event.as_fd()).map_err(|error| DoorbellError(error.to_string()))
+        self.doorbells.attach(address, event).map_err(|error| DoorbellError(error.to_string()))
     }
 
     fn detach(&self, address: u64, event: &Event) {
-        if let Err(error) = self.interrupts.detach_doorbell(address, event.as_fd()) {
+        if let Err(error) = self.doorbells.detach(address, event) {
             log::warn!("taking a doorbell back: {error}");
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nerite_devices::Sink;
 use nerite_hostfs::{Access, Mounts};
-use nerite_kvm::System;
+use nerite_hypervisor::Hypervisor;
 use nerite_loader::ImageSource;
 use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
@@ -17,8 +17,7 @@ use nerite_virtio_blk::RawFile;
 
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
-use crate::early::EarlyVm;
-use crate::{Error, Machine, Timeline, network};
+use crate::{Error, Machine, Timeline, accelerator, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
@@ -34,9 +33,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub(crate) struct Rest {
     pub(crate) config: Config,
-    /// That there is no KVM is said only of an image that could run.
-    pub(crate) system: Result<Arc<System>, nerite_kvm::Error>,
-    pub(crate) vm: EarlyVm,
+    /// Errors are reported only after the image has been validated.
+    pub(crate) hypervisor: Result<Arc<dyn Hypervisor>, nerite_hypervisor::Error>,
     pub(crate) mounts: Mounts,
     pub(crate) output: OpenOutput,
     pub(crate) tracer: Option<Tracer>,
@@ -57,22 +55,39 @@ impl Opened {
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
     pub fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_with(config, accelerator::open)
+    }
+
+    /// As [`Opened::open`], on a hypervisor of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn open_on(config: &Config, hypervisor: Arc<dyn Hypervisor>) -> Result<Self, Error> {
+        Self::open_with(config, || Ok(hypervisor))
+    }
+
+    fn open_with(
+        config: &Config,
+        hypervisor: impl FnOnce() -> Result<Arc<dyn Hypervisor>, nerite_hypervisor::Error>,
+    ) -> Result<Self, Error> {
         let mut timeline = Timeline::begin();
         let image = ImageSource::open(&config.image)?;
         let mounts = Mounts::open(&config.mounts)?;
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let core = core_file(&config.observe.on_crash)?;
-        let counters = Counters::open(&config.observe);
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
-        let system = System::open().map(Arc::new);
+        let hypervisor = hypervisor();
+        let counters = match &hypervisor {
+            Ok(hypervisor) => Counters::open(&**hypervisor, &config.observe),
+            Err(_) => Counters::default(),
+        };
         timeline.done("open files and KVM");
         let rest = Rest {
             config: config.clone(),
-            system,
-            vm: EarlyVm::NONE,
+            hypervisor,
             mounts,
             output,
             tracer,

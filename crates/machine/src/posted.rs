@@ -10,7 +10,7 @@ use std::time::Duration;
 use nerite_bus::Width;
 use nerite_hypercall::v1;
 use nerite_loader::Interface;
-use nerite_vcpu::PostedWrite;
+use nerite_vcpu::CoalescedWrite;
 
 use crate::dispatch::Platform;
 use crate::hypercalls::Next;
@@ -64,8 +64,8 @@ impl Clock {
 impl Platform {
     /// Lets all posted writes take effect, as the exits that they did not cause would have: on a vCPU's thread, which may
     /// be made to wait.
-    pub(crate) fn settle_posted(&self) -> Result<(), Next> {
-        let Some(posted) = self.posted.as_ref().filter(|posted| !posted.is_empty()) else { return Ok(()) };
+    pub(crate) fn settle_coalesced(&self) -> Result<(), Next> {
+        let Some(posted) = self.coalesced.as_ref().filter(|posted| !posted.is_empty()) else { return Ok(()) };
         let mut result = Ok(());
         posted.take(&mut |write| match self.posted_write(write, |byte| self.calls.put(byte)) {
             Next::Resume => ControlFlow::Continue(()),
@@ -78,15 +78,15 @@ impl Platform {
     }
 
     /// Whether any writes are posted.
-    pub(crate) fn has_posted(&self) -> bool {
-        self.posted.as_ref().is_some_and(|posted| !posted.is_empty())
+    pub(crate) fn has_coalesced(&self) -> bool {
+        self.coalesced.as_ref().is_some_and(|posted| !posted.is_empty())
     }
 
     /// Moves posted output to where the console's [`flush`](nerite_devices::Console::flush) finds it, and lets other posted
     /// writes take effect. Never waits: what does not fit stays where it is, as does what would exceed the guest's rate,
     /// unless this is `final_call`. Returns whether there was anything.
-    pub(crate) fn collect_posted(&self, final_call: bool) -> bool {
-        let Some(posted) = self.posted.as_ref().filter(|posted| !posted.is_empty()) else { return false };
+    pub(crate) fn collect_coalesced(&self, final_call: bool) -> bool {
+        let Some(posted) = self.coalesced.as_ref().filter(|posted| !posted.is_empty()) else { return false };
         let may_hold = |byte| (final_call || self.calls.has_rate_left()) && self.calls.console.hold(byte);
         posted.try_take(&mut |write| {
             let held =
@@ -96,8 +96,8 @@ impl Platform {
         true
     }
 
-    fn posted_write(&self, write: PostedWrite, put: impl FnOnce(u8) -> Next) -> Next {
-        let PostedWrite { port, width, value } = write;
+    fn posted_write(&self, write: CoalescedWrite, put: impl FnOnce(u8) -> Next) -> Next {
+        let CoalescedWrite { port, width, value } = write;
         if v1::Call::from_port(port) == Some(v1::Call::SerialWriteByte) {
             let [byte, ..] = value.to_le_bytes();
             return put(byte);

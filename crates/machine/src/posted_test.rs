@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nerite_vcpu::scripted::Scripted;
-use nerite_vcpu::{Entry, Exit, Handler, PostedWrites, drive};
+use nerite_vcpu::{CoalescedWrites, Entry, Exit, Handler, drive};
 
 use super::*;
 use crate::dispatch::End;
@@ -11,11 +11,11 @@ use crate::testing::{Guest, Setup};
 
 /// A queue that the test fills.
 #[derive(Debug, Default)]
-struct Queue(Mutex<VecDeque<PostedWrite>>);
+struct Queue(Mutex<VecDeque<CoalescedWrite>>);
 
 impl Queue {
     fn post(&self, port: u16, value: u32) {
-        self.0.lock().unwrap().push_back(PostedWrite { port, width: 4, value });
+        self.0.lock().unwrap().push_back(CoalescedWrite { port, width: 4, value });
     }
 
     fn say(&self, text: &str) {
@@ -27,12 +27,12 @@ impl Queue {
     }
 }
 
-impl PostedWrites for Queue {
+impl CoalescedWrites for Queue {
     fn is_empty(&self) -> bool {
         self.left() == 0
     }
 
-    fn take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {
+    fn take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
         loop {
             let Some(first) = self.0.lock().unwrap().front().copied() else { return };
             if each(first).is_break() {
@@ -46,7 +46,7 @@ impl PostedWrites for Queue {
         0
     }
 
-    fn try_take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>) {
+    fn try_take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
         self.take(each);
     }
 }
@@ -58,7 +58,7 @@ struct Setting {
 
 fn setting(bytes_per_second: Option<u64>) -> Setting {
     let queue = Arc::new(Queue::default());
-    let posted = Some(queue.clone() as Arc<dyn PostedWrites>);
+    let posted = Some(queue.clone() as Arc<dyn CoalescedWrites>);
     Setting { queue, guest: Guest::with(Setup { bytes_per_second, posted, ..Setup::default() }) }
 }
 
@@ -82,7 +82,7 @@ fn posted_output_comes_before_the_exit_that_follows_it() {
     let mut vcpu = Scripted::new([]);
     assert!(matches!(dispatcher.handle(&mut vcpu, BYTE), ControlFlow::Continue(Entry::Resume)));
     assert_eq!(setting.shown(), "one\ntwo!");
-    assert!(!setting.guest.platform.has_posted());
+    assert!(!setting.guest.platform.has_coalesced());
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn a_posted_address_is_there_when_it_is_asked_for() {
 #[test]
 fn collected_output_goes_out_with_a_flush() {
     let mut setting = setting(None);
-    assert!(!setting.guest.platform.collect_posted(false));
+    assert!(!setting.guest.platform.collect_coalesced(false));
     setting.queue.say("name? ");
-    assert!(setting.guest.platform.collect_posted(false));
+    assert!(setting.guest.platform.collect_coalesced(false));
     assert_eq!(setting.arrived(), "");
     assert_eq!(setting.shown(), "name? ");
 }
@@ -121,14 +121,14 @@ fn what_does_not_fit_stays_in_its_place() {
     let mut setting = setting(None);
     setting.queue.say(&"0123456789".repeat(500));
     setting.queue.post(PCI_ADDRESS.0, 1);
-    assert!(setting.guest.platform.collect_posted(false));
+    assert!(setting.guest.platform.collect_coalesced(false));
     assert_eq!(setting.queue.left(), 5001 - 4096);
     let mut all = String::new();
     for _ in 0..2 {
         all += &setting.shown();
-        setting.guest.platform.collect_posted(false);
+        setting.guest.platform.collect_coalesced(false);
     }
-    assert!(!setting.guest.platform.has_posted());
+    assert!(!setting.guest.platform.has_coalesced());
     assert_eq!(all, "0123456789".repeat(500));
 }
 
@@ -136,11 +136,11 @@ fn what_does_not_fit_stays_in_its_place() {
 fn a_rate_holds_for_collected_output_except_at_the_end() {
     let mut setting = setting(Some(100));
     setting.queue.say(&"x".repeat(200));
-    assert!(setting.guest.platform.collect_posted(false));
+    assert!(setting.guest.platform.collect_coalesced(false));
     let left = setting.queue.left();
     // What the time of the test itself is worth, which is at least the first one.
     assert!((100..=199).contains(&left), "{left}");
-    assert!(setting.guest.platform.collect_posted(true));
+    assert!(setting.guest.platform.collect_coalesced(true));
     assert_eq!(setting.queue.left(), 0);
     assert_eq!(setting.shown().len(), 200);
 }
@@ -151,9 +151,9 @@ fn a_vcpu_waits_for_the_rate_of_what_it_posted_and_a_stop_ends_that() {
     setting.queue.say("long");
     setting.guest.stop();
     let start = Instant::now();
-    assert!(matches!(setting.guest.platform.settle_posted(), Err(Next::Stopped)));
+    assert!(matches!(setting.guest.platform.settle_coalesced(), Err(Next::Stopped)));
     assert!(start.elapsed() < Duration::from_secs(1));
-    assert!(setting.guest.platform.has_posted());
+    assert!(setting.guest.platform.has_coalesced());
 }
 
 #[test]

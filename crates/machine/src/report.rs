@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::{CardReport, DiskReport};
-use nerite_vcpu::{Histogram, Kind, Statistics};
+use nerite_vcpu::{ExitKind, Histogram, Statistics};
 
 use crate::{ProcessorCounts, Timeline};
 
@@ -25,7 +25,7 @@ pub struct Report {
     /// What the processor counted of the guest; `None` where it does not.
     pub processor: Option<ProcessorCounts>,
     /// Port writes that the guest did not wait for: KVM collected them.
-    pub posted_writes: u64,
+    pub coalesced_writes: u64,
     /// What each network card has done.
     pub cards: Vec<CardReport>,
     /// What each disk has done.
@@ -97,7 +97,7 @@ impl fmt::Display for Report {
             f,
             "\nexits                   count  time in vmm       mean       50 %       99 %      100 %"
         )?;
-        for kind in Kind::ALL {
+        for kind in ExitKind::ALL {
             if total.exits.of(kind) > 0 {
                 row(f, kind.name(), total.exits.of(kind), &total.service_of(kind))?;
             }
@@ -105,7 +105,7 @@ impl fmt::Display for Report {
         for (name, count) in [
             ("completions only", total.completions),
             ("signals", total.signals),
-            ("posted writes", self.posted_writes),
+            ("posted writes", self.coalesced_writes),
         ] {
             if count > 0 {
                 writeln!(f, "{name:<18} {count:>10}")?;
@@ -183,8 +183,8 @@ mod tests {
     fn report() -> Report {
         let mut vcpu = Statistics::default();
         for _ in 0..3 {
-            vcpu.exits.count(Kind::PortOut);
-            vcpu.service[Kind::PortOut as usize].add(Duration::from_micros(3));
+            vcpu.exits.count(ExitKind::PortOut);
+            vcpu.service[ExitKind::PortOut as usize].add(Duration::from_micros(3));
         }
         vcpu.in_guest.add(Duration::from_millis(2));
         vcpu.signals = 2;
@@ -197,7 +197,7 @@ mod tests {
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
             processor: Some(ProcessorCounts { instructions: 4711, cycles: 9422 }),
-            posted_writes: 17,
+            coalesced_writes: 17,
             cards: Vec::new(),
             disks: Vec::new(),
             timeline: None,

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use nerite_devices::Console;
 use nerite_devices::pc::ResetKind;
-use nerite_kvm::probe::{self, HostKvm};
-use nerite_kvm::{KvmVcpu, System, Vm};
+use nerite_hypervisor::{Hypervisor, Vm};
 use nerite_vcpu::{Control, Exit, InstructionBudget, InternalError, SystemEvent, Tracer, Vcpu};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -27,7 +26,7 @@ use crate::guest::Guest;
 use crate::halts::{self, HaltWatch};
 use crate::msr::Msrs;
 use crate::pc::Ended;
-use crate::user_irqchip::Chips;
+use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
 use crate::{Error, Handle, Interrupter, Machine, Outcome, Report, Timeline};
 
@@ -46,10 +45,10 @@ pub struct Running {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
     /// The vCPU that runs on the thread that waits.
-    here: Option<(KvmVcpu, Task)>,
+    here: Option<(Box<dyn Vcpu>, Task)>,
     timer: Timer,
     console: Arc<Console>,
-    system: Arc<System>,
+    hypervisor: Arc<dyn Hypervisor>,
     guest: Guest,
     /// Hands on what is typed.
     keyboard: Option<JoinHandle<()>>,
@@ -68,8 +67,8 @@ pub struct Running {
     /// Whether what it takes to find out is to be spent on the report.
     statistics: bool,
     /// The vCPUs whose threads are through with them.
-    ended: Vec<Box<dyn Send>>,
-    _vm: Vm,
+    ended: Vec<Box<dyn Vcpu>>,
+    _vm: Box<dyn Vm>,
 }
 
 impl fmt::Debug for Running {
@@ -158,8 +157,8 @@ impl Running {
     }
 
     /// Runs the only vCPU to the machine's end.
-    fn run_here(&self, vcpu: KvmVcpu, task: Task) {
-        match vcpu.kick_every(Chores::INTERVAL, Chores::INTERVAL) {
+    fn run_here(&self, mut vcpu: Box<dyn Vcpu>, task: Task) {
+        match vcpu_thread::start_timer(&mut *vcpu, Chores::INTERVAL, Chores::INTERVAL) {
             // Nobody was faster: this is the only call.
             Ok(timer) => drop(self.timer.set(timer)),
             Err(error) => self.handle.shared.finish(vcpu.index(), End::Host(error.into())),
@@ -171,9 +170,9 @@ impl Running {
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
     fn drain(&self, stop: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
         loop {
-            self.guest.collect_posted(true);
+            self.guest.collect_coalesced(true);
             if self.console.flush().map_err(Error::Output)? {
-                if !self.guest.has_posted() {
+                if !self.guest.has_coalesced() {
                     return Ok(true);
                 }
                 continue;
@@ -269,7 +268,7 @@ impl Running {
         }
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
-        report.posted_writes = self.handle.posted_writes();
+        report.coalesced_writes = self.handle.coalesced_writes();
         report.processor = self.handle.processor_counts();
         if self.statistics {
             report.memory_touched = self.handle.ram.touched();
@@ -286,7 +285,7 @@ impl Running {
             End::Host(error) => return Err(error),
             End::Stopped => {
                 // What cannot be written now is not waited for.
-                self.guest.collect_posted(true);
+                self.guest.collect_coalesced(true);
                 let _ = self.console.flush();
                 return Ok(Outcome::Stopped);
             }
@@ -312,19 +311,11 @@ impl Running {
         Ok(if self.drain(stop)? { outcome } else { Outcome::Stopped })
     }
 
-    /// Whether it is the host's KVM that cannot do what this guest needs.
-    fn only_emulates(&self) -> bool {
-        // A vCPU's thread has given up what a trial takes; there the processor has to be believed.
-        if self.handle.shared.alone {
-            return !probe::processor_virtualizes();
-        }
-        matches!(probe::try_guest(&self.system), HostKvm::Emulating { .. })
-    }
-
     /// Makes the report of a crash, or says that it is the host that cannot run this guest.
     fn crashed(&self, vcpu: u32, exit: Exit, finished: Vec<Finished>) -> Result<Outcome, Error> {
         if let Exit::InternalError(InternalError { suberror: EMULATION_FAILED, instruction, .. }) = exit
-            && self.only_emulates()
+            // A vCPU's thread has given up what a trial takes.
+            && self.hypervisor.only_emulates(!self.handle.shared.alone)
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }

@@ -10,7 +10,7 @@ use nerite_devices::{Console, Input, Sink};
 use nerite_hostfs::{HostFs, Limits};
 use nerite_hypercall::{v1, v2};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::PostedWrites;
+use nerite_vcpu::CoalescedWrites;
 use nerite_vcpu::scripted::Scripted;
 use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -51,7 +51,7 @@ pub(crate) struct Guest {
 pub(crate) struct Setup {
     pub(crate) command_line: CommandLine,
     pub(crate) bytes_per_second: Option<u64>,
-    pub(crate) posted: Option<Arc<dyn PostedWrites>>,
+    pub(crate) posted: Option<Arc<dyn CoalescedWrites>>,
 }
 
 impl Guest {

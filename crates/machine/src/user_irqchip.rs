@@ -1,82 +1,27 @@
 //! Interrupts without the host kernel's controllers: a local APIC for each vCPU, and a layer around the vCPU that injects what it
 //! has, lets the guest's HLT rest, and answers the guest's accesses of the APIC.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nerite_arch::reset;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
-use nerite_devices::apic::{Delivery, LocalApic, Message, X2APIC_MSRS};
+use nerite_devices::apic::{LocalApic, X2APIC_MSRS};
+use nerite_hypervisor::GuestCounter;
 use nerite_vcpu::{
-    Control, DR6_SINGLE_STEP, DirectInterrupts, EngineDebug, Entry, Error, Exit, Kicker, Rested, Statistics,
-    Vcpu,
+    DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, HaltWait, KickTimer, Kicker,
+    Statistics, Vcpu,
 };
 
-use crate::vcpu_thread::lock;
+mod local_apics;
+
+pub(crate) use local_apics::LocalApics;
+use local_apics::Waiting;
 
 /// `IA32_APIC_BASE`: the address of the xAPIC's registers, and x2APIC mode.
 const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const X2APIC_MODE: u64 = 1 << 10;
 const PAGE: u64 = 4096;
-
-/// What waits for one vCPU.
-#[derive(Debug)]
-struct Waiting {
-    apic: LocalApic,
-    nmi: bool,
-    init: bool,
-    startup: Option<u8>,
-}
-
-#[derive(Debug)]
-struct Processor {
-    waiting: Mutex<Waiting>,
-    control: Arc<Control>,
-}
-
-/// The local APICs of a machine.
-#[derive(Debug)]
-pub(crate) struct Chips {
-    processors: Vec<Processor>,
-    start: Instant,
-}
-
-impl Chips {
-    /// One for each vCPU; the id is the vCPU's index.
-    pub(crate) fn new(controls: &[Arc<Control>]) -> Self {
-        let processor = |(id, control): (u32, &Arc<Control>)| Processor {
-            waiting: Mutex::new(Waiting { apic: LocalApic::new(id), nmi: false, init: false, startup: None }),
-            control: control.clone(),
-        };
-        Self { processors: (0..).zip(controls).map(processor).collect(), start: Instant::now() }
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// Delivers a message, and wakes whom it is for. Returns whether there was anybody.
-    pub(crate) fn deliver(&self, message: Message, from: u32) -> bool {
-        let mut taken = false;
-        for processor in &self.processors {
-            {
-                let mut waiting = lock(&processor.waiting);
-                if !waiting.apic.is_meant(message.target, from) {
-                    continue;
-                }
-                match message.delivery {
-                    Delivery::Fixed(vector) => waiting.apic.request(vector),
-                    Delivery::Nmi => waiting.nmi = true,
-                    Delivery::Init => waiting.init = true,
-                    Delivery::Startup(page) => waiting.startup = Some(page),
-                }
-            }
-            taken = true;
-            processor.control.wake();
-        }
-        taken
-    }
-}
 
 /// What a vCPU does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,14 +32,15 @@ enum Activity {
     WaitsForStartup,
 }
 
-/// A vCPU whose interrupts come from [`Chips`].
+/// A vCPU whose interrupts come from [`LocalApics`].
 #[derive(Debug)]
-pub(crate) struct UserInterrupts<V> {
-    inner: V,
-    chips: Arc<Chips>,
+pub(crate) struct UserInterrupts {
+    inner: Box<dyn Vcpu>,
+    chips: Arc<LocalApics>,
     activity: Activity,
-    /// When the engine is to kick it for the guest's timer.
+    /// When it is kicked for the guest's timer.
     timer: Option<u64>,
+    kick_timer: Option<Box<dyn KickTimer>>,
     /// Whether it is executed one instruction at a time.
     is_stepped: bool,
     /// How many interrupts were injected, and how many of them non-maskable; how often it halted.
@@ -103,13 +49,14 @@ pub(crate) struct UserInterrupts<V> {
     halts: u64,
 }
 
-impl<V: DirectInterrupts> UserInterrupts<V> {
-    pub(crate) fn new(inner: V, chips: Arc<Chips>) -> Self {
+impl UserInterrupts {
+    pub(crate) fn new(inner: Box<dyn Vcpu>, chips: Arc<LocalApics>) -> Self {
         Self {
             inner,
             chips,
             activity: Activity::Running,
             timer: None,
+            kick_timer: None,
             is_stepped: false,
             interrupts: 0,
             nmis: 0,
@@ -120,7 +67,7 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
     /// Does something with what waits for this vCPU.
     fn with<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> Option<T> {
         let index = usize::try_from(self.inner.index()).ok()?;
-        self.chips.processors.get(index).map(|processor| act(&mut lock(&processor.waiting)))
+        self.chips.processors.get(index).map(|processor| act(&mut processor.waiting.lock()))
     }
 
     /// Takes what has come: the timer's time, a reset, a start, an NMI.
@@ -136,7 +83,7 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
         });
         let (init, startup, nmi) = taken.unwrap_or_default();
         if init {
-            let base = self.inner.interrupt_state().apic_base;
+            let base = self.direct()?.interrupt_state().apic_base;
             self.inner.set_regs(&reset::regs())?;
             self.inner.set_special_regs(&reset::special_regs(base))?;
             self.activity = Activity::WaitsForStartup;
@@ -160,7 +107,7 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
     fn rest(&mut self) -> Result<bool, Error> {
         loop {
             self.take_events()?;
-            let enabled = self.inner.interrupt_state().enabled;
+            let enabled = self.direct()?.interrupt_state().enabled;
             let halted = match self.activity {
                 Activity::Running => return Ok(true),
                 Activity::Halted => true,
@@ -172,14 +119,14 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
             }
             let index = usize::try_from(self.inner.index()).unwrap_or(usize::MAX);
             let Some(processor) = self.chips.processors.get(index) else { return Ok(true) };
-            let timer = lock(&processor.waiting).apic.deadline().filter(|_| halted);
+            let timer = processor.waiting.lock().apic.deadline().filter(|_| halted);
             let until = timer.and_then(|at| self.chips.start.checked_add(Duration::from_nanos(at)));
-            let rested = processor.control.rest(until, || {
-                let waiting = lock(&processor.waiting);
+            let rested = processor.control.wait_for_interrupt(until, || {
+                let waiting = processor.waiting.lock();
                 let interrupt = halted && enabled && waiting.apic.pending().is_some();
                 waiting.init || waiting.nmi && halted || waiting.startup.is_some() && !halted || interrupt
             });
-            if rested == Rested::Wanted {
+            if rested == HaltWait::Request {
                 return Ok(false);
             }
         }
@@ -187,7 +134,7 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
 
     /// Injects the next interrupt, or asks to be told when that can be.
     fn inject(&mut self) -> Result<(), Error> {
-        let state = self.inner.interrupt_state();
+        let state = self.direct()?.interrupt_state();
         let wanted = self.with(|waiting| {
             let pending = waiting.apic.pending();
             if let Some(vector) = pending.filter(|_| state.accepts) {
@@ -202,31 +149,51 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
         });
         let (pending, more, class, timer) = wanted.unwrap_or_default();
         if let Some(vector) = pending.filter(|_| state.accepts) {
-            self.inner.inject_interrupt(vector)?;
+            self.direct()?.inject_interrupt(vector)?;
             self.interrupts = self.interrupts.wrapping_add(1);
         }
-        self.inner.request_interrupt_window(more);
+        self.direct()?.request_interrupt_window(more);
         if class != state.priority_class {
-            self.inner.set_priority_class(class);
+            self.direct()?.set_priority_class(class);
         }
         if timer != self.timer {
             let delay = timer.map(|at| Duration::from_nanos(at.saturating_sub(self.chips.now())));
-            self.inner.set_kick_timer(delay)?;
+            self.set_timer(delay)?;
             self.timer = timer;
         }
         Ok(())
     }
 
+    /// The vCPU within, as one that takes interrupts from here.
+    fn direct(&mut self) -> Result<&mut dyn DirectInterrupts, Error> {
+        let unsupported = Error::Unsupported { index: self.inner.index(), operation: "injecting interrupts" };
+        self.inner.direct_interrupts().ok_or(unsupported)
+    }
+
+    /// Kicks the vCPU after `delay`, in place of the time that was set before; `None`: not at all.
+    fn set_timer(&mut self, delay: Option<Duration>) -> Result<(), Error> {
+        let index = self.inner.index();
+        let timer = match (self.kick_timer.take(), delay) {
+            (Some(timer), _) => timer,
+            (None, Some(_)) => self.inner.kick_timer()?,
+            (None, None) => return Ok(()),
+        };
+        let set = delay.map_or_else(|| timer.stop(), |delay| timer.set(delay, Duration::ZERO));
+        self.kick_timer = Some(timer);
+        set.map_err(|source| Error::Vcpu { index, operation: "setting a timer", source })
+    }
+
     /// Takes over what the guest did to CR8.
-    fn note_priority(&mut self) {
-        let class = self.inner.interrupt_state().priority_class;
+    fn note_priority(&mut self) -> Result<(), Error> {
+        let class = self.direct()?.interrupt_state().priority_class;
         self.with(|waiting| waiting.apic.set_priority_class(class));
+        Ok(())
     }
 
     /// The answer to an access of the APIC; `None` if the exit is another.
     fn answer(&mut self, exit: &Exit) -> Option<Entry> {
         let (now, id) = (self.chips.now(), self.inner.index());
-        let base = self.inner.interrupt_state().apic_base;
+        let base = self.inner.direct_interrupts()?.interrupt_state().apic_base;
         let offset = |address: u64| address.checked_sub(base & BASE_ADDRESS).filter(|offset| *offset < PAGE);
         let (entry, message) = match *exit {
             Exit::MsrRead { index } if X2APIC_MSRS.contains(&index) => {
@@ -267,11 +234,11 @@ impl<V: DirectInterrupts> UserInterrupts<V> {
             }
         }
         let rip = self.inner.regs()?.rip;
-        Ok(Exit::Debug { rip, exception: 1, dr6: DR6_SINGLE_STEP })
+        Ok(Exit::Debug { rip, cause: DebugCause::STEP })
     }
 }
 
-impl<V: DirectInterrupts> Vcpu for UserInterrupts<V> {
+impl Vcpu for UserInterrupts {
     fn index(&self) -> u32 {
         self.inner.index()
     }
@@ -287,9 +254,9 @@ impl<V: DirectInterrupts> Vcpu for UserInterrupts<V> {
             }
             self.inject()?;
             let exit = self.inner.run(std::mem::take(&mut entry))?;
-            self.note_priority();
+            self.note_priority()?;
             match exit {
-                Exit::InterruptWindow | Exit::PriorityLowered => {}
+                Exit::InterruptWindow | Exit::TprBelowThreshold => {}
                 Exit::Halt => {
                     self.halts = self.halts.wrapping_add(1);
                     self.activity = Activity::Halted;
@@ -327,7 +294,7 @@ impl<V: DirectInterrupts> Vcpu for UserInterrupts<V> {
 
     fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
         self.inner.set_special_regs(regs)?;
-        self.note_priority();
+        self.note_priority()?;
         Ok(())
     }
 
@@ -348,9 +315,24 @@ impl<V: DirectInterrupts> Vcpu for UserInterrupts<V> {
         Ok(self.activity == Activity::Halted)
     }
 
-    fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
-        self.is_stepped = debug.single_step;
-        self.inner.set_engine_debug(debug)
+    fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
+        self.inner.kick_timer()
+    }
+
+    fn kick_at_overflow(&mut self, counter: &dyn GuestCounter) -> Result<(), Error> {
+        self.inner.kick_at_overflow(counter)
+    }
+
+    fn tsc_khz(&self) -> Option<u32> {
+        self.inner.tsc_khz()
+    }
+
+    fn count_in_kernel(&mut self) -> bool {
+        self.inner.count_in_kernel()
+    }
+
+    fn debug(&mut self) -> Option<&mut dyn DebugControl> {
+        self.inner.debug().is_some().then_some(self as &mut dyn DebugControl)
     }
 
     fn fpu(&mut self) -> Result<Fpu, Error> {
@@ -370,6 +352,14 @@ impl<V: DirectInterrupts> Vcpu for UserInterrupts<V> {
             counts.halts = self.halts;
         }
         Some(statistics)
+    }
+}
+
+impl DebugControl for UserInterrupts {
+    fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<(), Error> {
+        self.is_stepped = debug.single_step;
+        let unsupported = Error::Unsupported { index: self.inner.index(), operation: "debugging" };
+        self.inner.debug().ok_or(unsupported)?.set_guest_debug(debug)
     }
 }
 

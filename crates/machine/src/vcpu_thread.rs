@@ -4,15 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nerite_arch::{Fpu, Regs, SpecialRegs};
-use nerite_kvm::{GuestCounter, KvmVcpu};
+use nerite_hypervisor::{GuestCounter, KickTimer};
 use nerite_memory::GuestRam;
 use nerite_sandbox::{Confinement, ThreadKind};
 use nerite_vcpu::ahead::InstructionCount;
 use nerite_vcpu::{
-    Control, Counted, Debugged, InstructionBudget, Limited, Measured, Native, Statistics, Traced, Tracer,
+    Control, Counted, DebugCaps, Debugged, InstructionBudget, Limited, Measured, Statistics, Traced, Tracer,
     Vcpu, drive_controlled,
 };
 use rustix::io::Errno;
@@ -21,8 +21,8 @@ use std::os::fd::OwnedFd;
 
 use crate::debug::Stopper;
 use crate::dispatch::End;
-use crate::user_irqchip::{Chips, UserInterrupts};
-use crate::watch::Foresight;
+use crate::user_irqchip::{LocalApics, UserInterrupts};
+use crate::watch::CodeReader;
 use crate::{Error, counting};
 
 /// What the vCPU threads and the one that waits for them share.
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// What the process is confined to, if it is.
     pub(crate) confinement: Option<Confinement>,
     /// What the vCPUs that have left give back, and the vCPUs themselves, so that none takes the time to close its own.
-    pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Send>)>>,
+    pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Vcpu>)>>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -92,12 +92,12 @@ pub(crate) struct Finished {
 pub(crate) struct Layers {
     pub(crate) statistics: bool,
     pub(crate) tracer: Option<Tracer>,
-    pub(crate) debug: Option<Native>,
+    pub(crate) debug: Option<DebugCaps>,
     pub(crate) budget: Option<InstructionBudget>,
     /// Whether a crash is written to a file, vector registers and all.
     pub(crate) core: bool,
     /// Counts the instructions of the only vCPU, for its budget.
-    pub(crate) counter: Option<Arc<GuestCounter>>,
+    pub(crate) counter: Option<Arc<dyn GuestCounter>>,
 }
 
 /// Everything that a vCPU's thread needs besides the vCPU.
@@ -110,80 +110,75 @@ pub(crate) struct Task {
     pub(crate) shared: Arc<Shared>,
     pub(crate) layers: Layers,
     /// The local APICs, where they are not in the kernel.
-    pub(crate) chips: Option<Arc<Chips>>,
+    pub(crate) chips: Option<Arc<LocalApics>>,
     /// When the machine's time is up; the first vCPU is in charge of it.
     pub(crate) deadline: Option<Instant>,
 }
 
 /// Runs a vCPU to the machine's end.
-pub(crate) fn run(vcpu: KvmVcpu, task: Task) {
+pub(crate) fn run(mut vcpu: Box<dyn Vcpu>, task: Task) {
     let mut leaving = Leaving { shared: task.shared.clone(), control: task.control.clone(), end: None };
-    let timer = task
-        .deadline
-        .filter(|_| vcpu.index() == 0)
-        .map(|deadline| vcpu.kick_after(deadline.saturating_duration_since(Instant::now())));
-    if let Some(Err(error)) = timer {
-        task.shared.finish(vcpu.index(), End::Host(error.into()));
-    }
-    let counter = task.layers.counter.as_ref().map(|counter| counting::for_vcpu(&vcpu, counter));
-    let counter = counter.transpose().unwrap_or_else(|error| {
-        task.shared.finish(vcpu.index(), End::Host(error));
+    let index = vcpu.index();
+    let timer = task.deadline.filter(|_| index == 0).map(|deadline| {
+        start_timer(&mut *vcpu, deadline.saturating_duration_since(Instant::now()), Duration::ZERO)
+    });
+    // It kicks the vCPU for as long as it is kept.
+    let _timer = timer.transpose().unwrap_or_else(|error| {
+        task.shared.finish(index, End::Host(error.into()));
         None
     });
-    let end = match task.chips.clone() {
-        Some(chips) => with_debugger(UserInterrupts::new(vcpu, chips), counter, task),
-        None => with_debugger(vcpu, counter, task),
-    };
-    leaving.end = Some(end);
+    let counter = task.layers.counter.as_ref().map(|counter| counting::for_vcpu(&mut *vcpu, counter));
+    let counter = counter.transpose().unwrap_or_else(|error| {
+        task.shared.finish(index, End::Host(error));
+        None
+    });
+    leaving.end = Some(run_loop(stack(vcpu, counter, &task), task));
 }
 
-fn with_debugger<V: Vcpu + Send + 'static>(
-    vcpu: V,
-    counter: Option<Box<dyn InstructionCount>>,
-    task: Task,
-) -> (u32, End) {
-    match task.layers.debug {
-        Some(native) => {
-            let foresight = Box::new(Foresight::new(task.ram.clone()));
-            with_statistics(Debugged::new(vcpu, native, foresight), task)
+/// Starts a timer that kicks `vcpu`, which the calling thread runs.
+pub(crate) fn start_timer(
+    vcpu: &mut dyn Vcpu,
+    first: Duration,
+    interval: Duration,
+) -> Result<Box<dyn KickTimer>, nerite_vcpu::Error> {
+    let timer = vcpu.kick_timer()?;
+    let failed =
+        |source| nerite_vcpu::Error::Vcpu { index: vcpu.index(), operation: "starting a timer", source };
+    timer.set(first, interval).map_err(failed)?;
+    Ok(timer)
+}
+
+/// Puts the layers that are wanted around a vCPU.
+fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, task: &Task) -> Box<dyn Vcpu> {
+    let layers = &task.layers;
+    if let Some(chips) = task.chips.clone() {
+        vcpu = Box::new(UserInterrupts::new(vcpu, chips));
+    }
+    let operands = || Box::new(CodeReader::new(task.ram.clone()));
+    if let Some(caps) = layers.debug {
+        vcpu = Box::new(Debugged::new(vcpu, caps, operands()));
+    } else if let Some(budget) = layers.budget.clone() {
+        let mut limited = Limited::new(vcpu, budget, operands());
+        if let Some(counter) = counter {
+            limited.count_by(counter);
         }
-        None => match task.layers.budget.clone() {
-            Some(budget) => {
-                let foresight = Box::new(Foresight::new(task.ram.clone()));
-                let mut limited = Limited::new(vcpu, budget, foresight);
-                if let Some(counter) = counter {
-                    limited.count_by(counter);
-                }
-                with_statistics(limited, task)
-            }
-            None => with_statistics(vcpu, task),
-        },
+        vcpu = Box::new(limited);
+    }
+    vcpu = if layers.statistics { Box::new(Measured::new(vcpu)) } else { Box::new(Counted::new(vcpu)) };
+    match layers.tracer.clone() {
+        Some(tracer) => Box::new(Traced::new(vcpu, tracer)),
+        None => vcpu,
     }
 }
 
-fn with_statistics<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
-    if task.layers.statistics {
-        with_trace(Measured::new(vcpu), task)
-    } else {
-        with_trace(Counted::new(vcpu), task)
-    }
-}
-
-fn with_trace<V: Vcpu + Send + 'static>(vcpu: V, task: Task) -> (u32, End) {
-    match task.layers.tracer.clone() {
-        Some(tracer) => run_loop(Traced::new(vcpu, tracer), task),
-        None => run_loop(vcpu, task),
-    }
-}
-
-fn run_loop<V: Vcpu + Send + 'static>(mut vcpu: V, task: Task) -> (u32, End) {
+fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> (u32, End) {
     let Task { cpu, mut stopper, control, shared, .. } = task;
     let has_core = task.layers.core;
     let index = vcpu.index();
     let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
     let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
     let end = match ready {
-        Ok(()) => drive_controlled(&mut vcpu, &mut stopper, &control)
+        Ok(()) => drive_controlled(&mut *vcpu, &mut stopper, &control)
             .map_or_else(|error| End::Host(error.into()), |end| end.unwrap_or(End::Stopped)),
         Err(error) => End::Host(error),
     };
@@ -192,7 +187,7 @@ fn run_loop<V: Vcpu + Send + 'static>(mut vcpu: V, task: Task) -> (u32, End) {
         .then(|| vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?))));
     let fpu = if has_core && state.is_some() { vcpu.fpu().ok() } else { None };
     let finished = Finished { index, statistics: vcpu.statistics().unwrap_or_default(), fpu, state };
-    lock(&shared.finished).push((finished, Box::new(vcpu)));
+    lock(&shared.finished).push((finished, vcpu));
     (index, end)
 }
 

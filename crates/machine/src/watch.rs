@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register};
 use nerite_arch::{Regs, SpecialRegs};
 use nerite_memory::GuestRam;
-use nerite_vcpu::{Access, Error, Foresee, Vcpu};
+use nerite_vcpu::{Access, Error, OperandDecoder, Vcpu};
 
 use crate::debug::read_virtual;
 
@@ -13,25 +13,30 @@ use crate::debug::read_virtual;
 const LONGEST: usize = 15;
 
 /// Reads instructions from the guest's memory and says what they will access.
-pub(crate) struct Foresight {
+pub(crate) struct CodeReader {
     ram: Arc<GuestRam>,
     factory: InstructionInfoFactory,
 }
 
-impl Foresight {
+impl CodeReader {
     pub(crate) fn new(ram: Arc<GuestRam>) -> Self {
         Self { ram, factory: InstructionInfoFactory::new() }
     }
 }
 
-impl std::fmt::Debug for Foresight {
+impl std::fmt::Debug for CodeReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Foresight")
+        f.write_str("CodeReader")
     }
 }
 
-impl Foresee for Foresight {
-    fn foresee(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error> {
+impl OperandDecoder for CodeReader {
+    fn accesses(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        regs: &Regs,
+        accesses: &mut Vec<Access>,
+    ) -> Result<(), Error> {
         let special = vcpu.special_regs()?;
         let mut code = [0; LONGEST];
         let length = read_virtual(&self.ram, &special, regs.rip, &mut code);

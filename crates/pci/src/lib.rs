@@ -41,9 +41,9 @@ mod msix;
 
 pub use bridge::{Bridge, ConfigPorts, FIRST_PORT, Function, LAST_PORT, SLOTS, WINDOW, Window};
 pub use config::{Bar, COMMAND, Capability, ConfigSpace, Error, Identity, command};
-pub use nerite_event::Event;
 pub use host::HostBridge;
 pub use msix::{ENTRY_SIZE, MAX_VECTORS, Message, MessageRoutes, Msix, NotConnected};
+pub use nerite_event::Event;
 
 /// The example of the README.
 #[cfg(doctest)]

@@ -9,18 +9,17 @@ use std::thread;
 use nerite_vcpu::scripted::Scripted;
 use nerite_vcpu::{Counted, Entry, Error, Exit, Handler, Layer, Vcpu, drive};
 
-/// Prints what goes into a vCPU and what comes out of it.
-struct Printed<V>(V);
+/// Prints the entries and exits of a vCPU.
+#[derive(Debug)]
+struct Printed(Box<dyn Vcpu>);
 
-impl<V: Vcpu> Layer for Printed<V> {
-    type Inner = V;
-
-    fn inner(&self) -> &V {
-        &self.0
+impl Layer for Printed {
+    fn inner(&self) -> &dyn Vcpu {
+        &*self.0
     }
 
-    fn inner_mut(&mut self) -> &mut V {
-        &mut self.0
+    fn inner_mut(&mut self) -> &mut dyn Vcpu {
+        &mut *self.0
     }
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
@@ -37,10 +36,10 @@ impl<V: Vcpu> Layer for Printed<V> {
 /// Answers reads with the number of the port or address; a kick is where others would look what is wanted of them.
 struct Echo;
 
-impl<V: Vcpu> Handler<V> for Echo {
+impl Handler for Echo {
     type End = Exit;
 
-    fn handle(&mut self, _vcpu: &mut V, exit: Exit) -> ControlFlow<Exit, Entry> {
+    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Exit, Entry> {
         match exit {
             Exit::PortIn { port, .. } => ControlFlow::Continue(Entry::Data(port.into())),
             Exit::MmioRead { address, .. } => ControlFlow::Continue(Entry::Data(address)),
@@ -60,7 +59,7 @@ fn main() -> Result<(), Error> {
         Exit::MmioRead { address: 0xfee0_0020, width: 4 },
         Exit::MsrRead { index: 0xc001_0117 },
     ];
-    let mut vcpu = Counted::new(Printed(Scripted::new(script)));
+    let mut vcpu = Counted::new(Box::new(Printed(Box::new(Scripted::new(script)))));
 
     // Before the first step: the kick waits for it.
     let kicker = vcpu.kicker();

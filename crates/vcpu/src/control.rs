@@ -9,11 +9,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicU8, Condvar, Mutex, MutexGuard, Ordering};
-use crate::{Kicker, RunState, Vcpu};
+use nerite_hypervisor::{Kicker, Vcpu};
+
+use crate::RunState;
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -31,9 +34,9 @@ struct Inbox {
     holds: u32,
     jobs: VecDeque<Job>,
     stop: bool,
-    /// Whether the vCPU's thread is in [`Control::attend`].
+    /// Whether the vCPU's thread is in [`Control::service_requests`].
     attending: bool,
-    /// Whether it is in [`Control::rest`].
+    /// Whether it is in [`Control::wait_for_interrupt`].
     resting: bool,
     /// Whether the vCPU's thread is gone.
     gone: bool,
@@ -50,24 +53,14 @@ pub struct Control {
     kicker: OnceLock<Kicker>,
 }
 
-/// What a vCPU does after it has looked into its inbox.
+/// End of a vCPU's wait after HLT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Attended {
-    /// It goes on.
-    Continue,
-    /// It leaves its loop.
-    Stop,
-}
-
-/// How a vCPU's rest ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Rested {
-    /// There is something to wake it, or the time is over.
-    Woken,
-    /// There is something in its inbox: [`Control::attend`] is next.
-    Wanted,
+pub enum HaltWait {
+    /// There is an interrupt, or the time is over.
+    Interrupt,
+    /// There is a request: [`Control::service_requests`] is next.
+    Request,
 }
 
 /// How a vCPU is held.
@@ -131,7 +124,7 @@ impl Control {
     /// Gets the vCPU's thread to look into the inbox, which the caller has locked and changed.
     fn call(&self, inbox: &Inbox) {
         if inbox.attending || inbox.resting {
-            self.tell(inbox);
+            self.notify(inbox);
         } else if let Some(kicker) = self.kicker.get() {
             kicker.kick();
         }
@@ -148,7 +141,7 @@ impl Control {
     pub fn release(&self) {
         let mut inbox = self.lock();
         inbox.holds = inbox.holds.saturating_sub(1);
-        self.tell(&inbox);
+        self.notify(&inbox);
     }
 
     /// Waits until a vCPU that is wanted to be held is, and says how. `patience` is for one that waits for the host.
@@ -184,7 +177,7 @@ impl Control {
         inbox
     }
 
-    /// Waits until [`Control::tell`], or for so long. Says whether the time was over.
+    /// Waits until [`Control::notify`], or for so long. Says whether the time was over.
     fn await_change<'a>(
         &'a self,
         mut inbox: MutexGuard<'a, Inbox>,
@@ -204,7 +197,7 @@ impl Control {
     }
 
     /// Wakes all that wait for a change, which the caller has made under the lock.
-    fn tell(&self, inbox: &Inbox) {
+    fn notify(&self, inbox: &Inbox) {
         if inbox.waiting > 0 {
             self.changed.notify_all();
         }
@@ -285,7 +278,7 @@ impl Control {
     /// The vCPU's thread, after a kick: does what is in the inbox, and stays here while the vCPU is to be held.
     ///
     /// `state` is [`RunState::Paused`] if nothing is half done, and [`RunState::InService`] if an exit waits for its answer.
-    pub fn attend(&self, vcpu: &mut dyn Vcpu, state: RunState) -> Attended {
+    pub fn service_requests(&self, vcpu: &mut dyn Vcpu, state: RunState) -> ControlFlow<()> {
         let mut inbox = self.lock();
         // Whoever kicked until now has its wish in the inbox.
         vcpu.take_kick();
@@ -296,13 +289,13 @@ impl Control {
                 job(vcpu, state);
                 inbox = self.lock();
             } else if inbox.stop {
-                break Attended::Stop;
+                break ControlFlow::Break(());
             } else if inbox.holds == 0 {
-                break Attended::Continue;
+                break ControlFlow::Continue(());
             } else {
                 if self.state() != state {
                     self.state.store(state as u8, Ordering::Release);
-                    self.tell(&inbox);
+                    self.notify(&inbox);
                 }
                 inbox = self.await_change(inbox, None).0;
             }
@@ -325,17 +318,17 @@ impl Control {
 
     /// The vCPU's thread: the guest has halted. Waits until `is_woken`, which [`Control::wake`] has it ask anew, or until a time, or
     /// until there is something in the inbox.
-    pub fn rest(&self, until: Option<Instant>, mut is_woken: impl FnMut() -> bool) -> Rested {
+    pub fn wait_for_interrupt(&self, until: Option<Instant>, mut is_woken: impl FnMut() -> bool) -> HaltWait {
         let mut inbox = self.lock();
         inbox.resting = true;
         self.state.store(RunState::Halted as u8, Ordering::Release);
         let rested = loop {
             if inbox.stop || inbox.holds > 0 || !inbox.jobs.is_empty() {
-                break Rested::Wanted;
+                break HaltWait::Request;
             }
             let now = Instant::now();
             if is_woken() || until.is_some_and(|until| now >= until) {
-                break Rested::Woken;
+                break HaltWait::Interrupt;
             }
             let left = until.map_or(LONG_REST, |until| until.saturating_duration_since(now).min(LONG_REST));
             inbox = self.await_change(inbox, Some(left)).0;
@@ -351,7 +344,7 @@ impl Control {
             let mut inbox = self.lock();
             inbox.gone = true;
             self.state.store(RunState::Stopped as u8, Ordering::Release);
-            self.tell(&inbox);
+            self.notify(&inbox);
             std::mem::take(&mut inbox.jobs)
         };
         drop(jobs);

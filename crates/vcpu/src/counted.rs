@@ -1,19 +1,17 @@
 //! Counting exits by wrapping the step.
 
-use std::fmt;
-
-use crate::{Entry, Error, Exit, Kind, Layer, Statistics, Vcpu};
+use nerite_hypervisor::{Entry, Error, Exit, ExitCounts, Layer, Statistics, Vcpu};
 
 /// A vCPU that counts its exits.
 #[derive(Debug)]
-pub struct Counted<V> {
-    inner: V,
+pub struct Counted {
+    inner: Box<dyn Vcpu>,
     counts: ExitCounts,
 }
 
-impl<V: Vcpu> Counted<V> {
+impl Counted {
     /// Counts the exits of `inner` from now on.
-    pub fn new(inner: V) -> Self {
+    pub fn new(inner: Box<dyn Vcpu>) -> Self {
         Self { inner, counts: ExitCounts::default() }
     }
 
@@ -23,15 +21,13 @@ impl<V: Vcpu> Counted<V> {
     }
 }
 
-impl<V: Vcpu> Layer for Counted<V> {
-    type Inner = V;
-
-    fn inner(&self) -> &V {
-        &self.inner
+impl Layer for Counted {
+    fn inner(&self) -> &dyn Vcpu {
+        &*self.inner
     }
 
-    fn inner_mut(&mut self) -> &mut V {
-        &mut self.inner
+    fn inner_mut(&mut self) -> &mut dyn Vcpu {
+        &mut *self.inner
     }
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
@@ -50,49 +46,5 @@ impl<V: Vcpu> Layer for Counted<V> {
 
     fn statistics_layer(&self) -> Option<Statistics> {
         Some(Statistics { exits: self.counts, ..self.inner.statistics().unwrap_or_default() })
-    }
-}
-
-/// How often a vCPU left the guest, by [`Kind`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ExitCounts {
-    by_kind: [u64; Kind::ALL.len()],
-}
-
-impl ExitCounts {
-    /// Counts one exit.
-    pub fn count(&mut self, kind: Kind) {
-        if let Some(count) = self.by_kind.get_mut(usize::from(kind as u8)) {
-            *count = count.wrapping_add(1);
-        }
-    }
-
-    /// How many exits of `kind` there were.
-    pub fn of(&self, kind: Kind) -> u64 {
-        self.by_kind.get(usize::from(kind as u8)).copied().unwrap_or_default()
-    }
-
-    /// How many exits there were in all.
-    pub fn total(&self) -> u64 {
-        self.by_kind.iter().fold(0, |sum, count| sum.wrapping_add(*count))
-    }
-
-    /// Adds the counts of another vCPU.
-    pub fn add(&mut self, other: &Self) {
-        for (to, from) in self.by_kind.iter_mut().zip(other.by_kind) {
-            *to = to.wrapping_add(from);
-        }
-    }
-}
-
-impl fmt::Display for ExitCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} exits", self.total())?;
-        for kind in Kind::ALL {
-            if self.of(kind) > 0 {
-                write!(f, ", {} {}", self.of(kind), kind.name())?;
-            }
-        }
-        Ok(())
     }
 }

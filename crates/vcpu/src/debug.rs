@@ -1,101 +1,16 @@
 //! Breakpoints, watchpoints and single steps, as a layer around a vCPU.
 //!
-//! Where the engine can stop at addresses by itself ([`Native`]) it is asked to. Elsewhere the guest is executed one instruction at a
+//! Where the hypervisor can stop at addresses by itself ([`DebugCaps`]) it is asked to. Elsewhere the guest is executed one instruction at a
 //! time and looked at before each: exact, and thousands of times slower. Either way the guest cannot tell, except by its clock
 //! and by RFLAGS.TF in flags that it pushes while it is stepped.
 
 use std::fmt;
-use std::sync::Arc;
 
 use nerite_arch::Regs;
-
-use crate::{Entry, Error, Exit, Layer, Vcpu};
-
-/// DR6.BS: a single step (Intel SDM vol. 3, 18.2.3).
-pub const DR6_SINGLE_STEP: u64 = 1 << 14;
-/// How many addresses the processor can watch (DR0 to DR3).
-pub const DEBUG_REGISTERS: usize = 4;
-
-/// Which accesses of memory a watchpoint is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WatchKind {
-    /// Writes.
-    Write,
-    /// Reads.
-    Read,
-    /// Both.
-    Access,
-}
-
-/// Memory at which to stop after an access.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Watchpoint {
-    /// Guest-virtual address.
-    pub address: u64,
-    /// How many bytes.
-    pub length: u64,
-    /// Which accesses.
-    pub kind: WatchKind,
-}
-
-/// What the debugger wants a vCPU to do when it goes on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DebugPlan {
-    /// Stop after one instruction, and take no interrupt before it.
-    pub step: bool,
-    /// Guest-virtual addresses of instructions before which to stop.
-    pub breakpoints: Arc<[u64]>,
-    /// Memory at which to stop.
-    pub watchpoints: Arc<[Watchpoint]>,
-    /// There are `int3` in the guest's memory at which to stop; only with [`Native::software`].
-    pub software: bool,
-}
-
-impl DebugPlan {
-    /// Whether there is anything to stop at.
-    pub fn is_active(&self) -> bool {
-        self.step || self.software || !self.breakpoints.is_empty() || !self.watchpoints.is_empty()
-    }
-}
-
-/// What the engine can do by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Native {
-    /// `int3` in the guest's memory ends a step with [`Exit::Debug`].
-    pub software: bool,
-    /// The four debug registers stop at addresses and at accesses of memory.
-    pub hardware: bool,
-}
-
-/// Why the debugger has a vCPU back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DebugStop {
-    /// The one instruction is done.
-    Step,
-    /// It is before an instruction at which to stop.
-    Breakpoint,
-    /// An instruction has accessed watched memory.
-    Watch(Watchpoint),
-    /// All instructions that the guest was given are executed; see [`crate::Limited`].
-    Limit,
-}
-
-/// How an engine is to watch a guest. The address registers are as in DR0 to DR3 and DR7 (Intel SDM vol. 3, 18.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EngineDebug {
-    /// End the step after one instruction.
-    pub single_step: bool,
-    /// Take no interrupt meanwhile.
-    pub block_interrupts: bool,
-    /// End the step at `int3`.
-    pub software: bool,
-    /// End the step at debug exceptions, also where nobody asked for them.
-    pub trap: bool,
-    /// Addresses.
-    pub address: [u64; DEBUG_REGISTERS],
-    /// What DR7 says of them.
-    pub dr7: u64,
-}
+use nerite_hypervisor::{
+    DEBUG_REGISTERS, DebugCaps, DebugCause, DebugPlan, DebugPoint, DebugStop, Debugger, Entry, Error, Exit,
+    GuestDebug, Layer, PointKind, Vcpu, WatchKind, Watchpoint,
+};
 
 /// One access of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,13 +25,14 @@ pub struct Access {
     pub reads: bool,
 }
 
-/// Finds out which memory an instruction is about to access.
-pub trait Foresee: Send + fmt::Debug {
+/// Decodes the memory operands of instructions.
+pub trait OperandDecoder: Send + fmt::Debug {
     /// Adds the accesses of the instruction at which `vcpu` is to `accesses`.
     ///
     /// # Errors
     /// If the engine fails. An instruction that cannot be read accesses nothing.
-    fn foresee(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error>;
+    fn accesses(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>)
+    -> Result<(), Error>;
 
     /// Whether the instruction at `regs.rip` is a string instruction with a repeat prefix, which a step executes only an
     /// element of.
@@ -128,15 +44,15 @@ pub trait Foresee: Send + fmt::Debug {
 
 /// A vCPU that can be debugged. While there is nothing to stop at, it runs as without this.
 #[derive(Debug)]
-pub struct Debugged<V> {
-    inner: V,
-    native: Native,
-    foresee: Box<dyn Foresee>,
+pub struct Debugged {
+    inner: Box<dyn Vcpu>,
+    caps: DebugCaps,
+    operands: Box<dyn OperandDecoder>,
     plan: DebugPlan,
     /// Whether the last exit is an access that waits for its answer.
     pending: bool,
-    /// What the engine was told last.
-    engine: EngineDebug,
+    /// What was set last.
+    debug: GuestDebug,
     stop: Option<DebugStop>,
     accesses: Vec<Access>,
 }
@@ -155,41 +71,41 @@ pub(crate) const fn is_access(exit: &Exit) -> bool {
     )
 }
 
-impl<V: Vcpu> Debugged<V> {
+impl Debugged {
     /// Makes `inner` one that can be debugged.
-    pub fn new(inner: V, native: Native, foresee: Box<dyn Foresee>) -> Self {
+    pub fn new(inner: Box<dyn Vcpu>, caps: DebugCaps, operands: Box<dyn OperandDecoder>) -> Self {
         Self {
             inner,
-            native,
-            foresee,
+            caps,
+            operands,
             plan: DebugPlan::default(),
             pending: false,
-            engine: EngineDebug::default(),
+            debug: GuestDebug::default(),
             stop: None,
             accesses: Vec::new(),
         }
     }
 
-    /// Whether the plan can be left to the engine.
-    fn is_native(&self) -> bool {
+    /// Returns `true` if the hypervisor can follow the plan.
+    fn is_handled_by_hypervisor(&self) -> bool {
         let addresses = self.plan.breakpoints.len().saturating_add(self.plan.watchpoints.len());
         addresses == 0
-            || (self.native.hardware
+            || (self.caps.hardware
                 && addresses <= DEBUG_REGISTERS
                 && self.plan.watchpoints.iter().all(has_register_shape))
     }
 
-    fn tell_engine(&mut self, wanted: EngineDebug) -> Result<(), Error> {
-        if self.engine != wanted {
-            self.inner.set_engine_debug(&wanted)?;
-            self.engine = wanted;
+    fn set_guest_debug(&mut self, wanted: GuestDebug) -> Result<(), Error> {
+        if self.debug != wanted {
+            set_guest_debug(&mut *self.inner, &wanted)?;
+            self.debug = wanted;
         }
         Ok(())
     }
 
     fn stopped(&mut self, stop: DebugStop, rip: u64) -> Exit {
         self.stop = Some(stop);
-        Exit::Debug { rip, exception: 1, dr6: 0 }
+        Exit::Debug { rip, cause: DebugCause::TRAP }
     }
 
     fn note(&mut self, exit: Exit) -> Exit {
@@ -198,26 +114,26 @@ impl<V: Vcpu> Debugged<V> {
     }
 
     /// Runs with the engine watching, if there is anything to watch.
-    fn run_native(&mut self, mut entry: Entry) -> Result<Exit, Error> {
+    fn run_by_hypervisor(&mut self, mut entry: Entry) -> Result<Exit, Error> {
         if self.plan.step && self.pending {
             return self.finish_access(entry);
         }
-        if self.plan.is_active() || self.engine != EngineDebug::default() {
-            let mut wanted = registers(&self.plan);
+        if self.plan.is_active() || self.debug != GuestDebug::default() {
+            let mut wanted = points(&self.plan);
             wanted.single_step = self.plan.step;
             wanted.block_interrupts = self.plan.step;
             wanted.software = self.plan.software;
             // A step that was armed last time has to be armed again.
             if wanted.single_step {
-                self.engine = EngineDebug::default();
+                self.debug = GuestDebug::default();
             }
-            self.tell_engine(wanted)?;
+            self.set_guest_debug(wanted)?;
         }
         loop {
             let exit = self.inner.run(entry)?;
-            let Exit::Debug { rip, exception, dr6 } = exit else { return Ok(self.note(exit)) };
+            let Exit::Debug { rip, cause } = exit else { return Ok(self.note(exit)) };
             self.pending = false;
-            if let Some(stop) = self.reason(exception, dr6) {
+            if let Some(stop) = self.reason(cause) {
                 return Ok(self.stopped(stop, rip));
             }
             // Left over from when the guest was stepped: flags that it pushed then have the trap flag.
@@ -228,14 +144,11 @@ impl<V: Vcpu> Debugged<V> {
         }
     }
 
-    /// Why the engine stopped; `None` if nobody asked for it.
-    fn reason(&self, exception: u32, dr6: u64) -> Option<DebugStop> {
-        if exception == 3 {
-            return Some(DebugStop::Breakpoint);
-        }
-        let mut registers = (0_u32..).zip(0..DEBUG_REGISTERS);
-        let hit = registers.find(|(bit, _)| dr6.checked_shr(*bit).unwrap_or(0) & 1 != 0);
-        match hit.map(|(_, register)| register.checked_sub(self.plan.breakpoints.len())) {
+    /// Cause of a stop; `None` if the plan has none.
+    fn reason(&self, cause: DebugCause) -> Option<DebugStop> {
+        let DebugCause::Trap { points, .. } = cause else { return Some(DebugStop::Breakpoint) };
+        let hit = (0..DEBUG_REGISTERS).find(|point| points >> point & 1 != 0);
+        match hit.map(|point| point.checked_sub(self.plan.breakpoints.len())) {
             Some(None) => Some(DebugStop::Breakpoint),
             Some(Some(watch)) => self.plan.watchpoints.get(watch).copied().map(DebugStop::Watch),
             None => self.plan.step.then_some(DebugStop::Step),
@@ -269,16 +182,16 @@ impl<V: Vcpu> Debugged<V> {
             }
             self.accesses.clear();
             if !self.plan.watchpoints.is_empty() {
-                self.foresee.foresee(&mut self.inner, &regs, &mut self.accesses)?;
+                self.operands.accesses(&mut *self.inner, &regs, &mut self.accesses)?;
             }
             // The guest can have cleared the trap flag: it is set anew for each step.
-            self.engine = EngineDebug::default();
+            self.debug = GuestDebug::default();
             let block_interrupts = self.plan.step;
-            self.tell_engine(EngineDebug {
+            self.set_guest_debug(GuestDebug {
                 single_step: true,
                 block_interrupts,
                 trap: true,
-                ..EngineDebug::default()
+                ..GuestDebug::default()
             })?;
             let exit = self.inner.run(Entry::Resume)?;
             let Exit::Debug { rip, .. } = exit else { return Ok(self.note(exit)) };
@@ -310,53 +223,50 @@ fn hits(point: &Watchpoint, access: &Access) -> bool {
             || starts_before_end(point.address, access.address, access.length))
 }
 
-/// Whether a debug register can watch this: 1, 2, 4 or 8 bytes, aligned, and not reads alone (there is no such kind).
+/// Returns `true` if a debug register can watch this: 1, 2, 4 or 8 bytes, aligned, and not reads alone (there is no such kind).
 fn has_register_shape(point: &Watchpoint) -> bool {
     matches!(point.length, 1 | 2 | 4 | 8)
         && point.address.is_multiple_of(point.length)
         && point.kind != WatchKind::Read
 }
 
-/// The debug registers for a plan that fits them: breakpoints first, then watchpoints.
-fn registers(plan: &DebugPlan) -> EngineDebug {
-    /// Bits 16 and up of DR7, four for each register: kind in the lower two, length in the upper two.
-    const EXECUTE: u64 = 0;
+/// Points of a plan that the processor can keep: breakpoints first, then watchpoints.
+fn points(plan: &DebugPlan) -> GuestDebug {
     let watch = |point: &Watchpoint| {
-        let kind = if point.kind == WatchKind::Write { 0b01 } else { 0b11 };
-        let length = match point.length {
-            2 => 0b0100,
-            4 => 0b1100,
-            8 => 0b1000,
-            _ => 0,
+        let length = u8::try_from(point.length).unwrap_or(1);
+        let kind = match point.kind {
+            WatchKind::Write => PointKind::Write { length },
+            WatchKind::Read | WatchKind::Access => PointKind::Access { length },
         };
-        (point.address, kind | length)
+        DebugPoint { address: point.address, kind }
     };
-    let points = plan.breakpoints.iter().map(|address| (*address, EXECUTE));
-    let points = points.chain(plan.watchpoints.iter().map(watch));
-    let mut debug = EngineDebug { trap: true, ..EngineDebug::default() };
-    for ((number, register), (address, bits)) in (0_u32..).zip(&mut debug.address).zip(points) {
-        *register = address;
-        let enable = 0b10_u64.checked_shl(number.saturating_mul(2)).unwrap_or(0);
-        let bits = bits.checked_shl(number.saturating_mul(4).saturating_add(16)).unwrap_or(0);
-        debug.dr7 |= enable | bits;
+    let execute = |address: &u64| DebugPoint { address: *address, kind: PointKind::Execute };
+    let wanted = plan.breakpoints.iter().map(execute).chain(plan.watchpoints.iter().map(watch));
+    let mut debug = GuestDebug { trap: true, ..GuestDebug::default() };
+    for (point, wanted) in debug.points.iter_mut().zip(wanted) {
+        *point = Some(wanted);
     }
     debug
 }
 
-impl<V: Vcpu> Layer for Debugged<V> {
-    type Inner = V;
+/// Sets what ends the next steps of `vcpu`.
+pub(crate) fn set_guest_debug(vcpu: &mut dyn Vcpu, debug: &GuestDebug) -> Result<(), Error> {
+    let unsupported = Error::Unsupported { index: vcpu.index(), operation: "debugging" };
+    vcpu.debug().ok_or(unsupported)?.set_guest_debug(debug)
+}
 
-    fn inner(&self) -> &V {
-        &self.inner
+impl Layer for Debugged {
+    fn inner(&self) -> &dyn Vcpu {
+        &*self.inner
     }
 
-    fn inner_mut(&mut self) -> &mut V {
-        &mut self.inner
+    fn inner_mut(&mut self) -> &mut dyn Vcpu {
+        &mut *self.inner
     }
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
         self.stop = None;
-        if self.is_native() { self.run_native(entry) } else { self.run_stepping(entry) }
+        if self.is_handled_by_hypervisor() { self.run_by_hypervisor(entry) } else { self.run_stepping(entry) }
     }
 
     fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
@@ -365,12 +275,18 @@ impl<V: Vcpu> Layer for Debugged<V> {
         Ok(exit)
     }
 
-    fn set_plan_layer(&mut self, plan: &DebugPlan) -> Result<(), Error> {
+    fn debugger_layer(&mut self) -> Option<&mut dyn Debugger> {
+        Some(self)
+    }
+}
+
+impl Debugger for Debugged {
+    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
         self.plan = plan.clone();
         Ok(())
     }
 
-    fn take_stop_layer(&mut self) -> Option<DebugStop> {
+    fn take_debug_stop(&mut self) -> Option<DebugStop> {
         self.stop.take()
     }
 }

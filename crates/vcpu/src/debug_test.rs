@@ -1,19 +1,22 @@
-use nerite_arch::SpecialRegs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nerite_arch::{Fpu, SpecialRegs};
+use nerite_hypervisor::scripted::Scripted;
+use nerite_hypervisor::{DebugControl, KickTimer, Kicker};
 
 use super::*;
-use crate::Kicker;
-use crate::scripted::Scripted;
 
 /// A processor on which every instruction is one byte long: from `out_at` on one writes a port, all others do nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Toy {
     regs: Regs,
-    debug: EngineDebug,
+    debug: GuestDebug,
     /// Where an instruction writes port 1.
     out_at: u64,
     half_done: bool,
-    /// How often the engine was told something.
-    told: u32,
+    /// Number of calls of `set_guest_debug`.
+    told: Arc<AtomicU32>,
 }
 
 impl Toy {
@@ -39,13 +42,14 @@ impl Vcpu for Toy {
             if self.regs.rip == 1000 {
                 return Ok(Exit::Shutdown);
             }
-            let hit = self.debug.address.iter().position(|address| *address == self.regs.rip);
-            if self.debug.dr7 & 2 != 0 && hit == Some(0) {
-                return Ok(Exit::Debug { rip: self.regs.rip, exception: 1, dr6: 1 });
+            let point = DebugPoint { address: self.regs.rip, kind: PointKind::Execute };
+            if self.debug.points[0] == Some(point) {
+                let cause = DebugCause::Trap { points: 1, single_step: false };
+                return Ok(Exit::Debug { rip: self.regs.rip, cause });
             }
             self.regs.rip += 1;
             if self.debug.single_step {
-                return Ok(Exit::Debug { rip: self.regs.rip, exception: 1, dr6: DR6_SINGLE_STEP });
+                return Ok(Exit::Debug { rip: self.regs.rip, cause: DebugCause::STEP });
             }
         }
     }
@@ -80,9 +84,35 @@ impl Vcpu for Toy {
         false
     }
 
-    fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        Ok(Fpu::default())
+    }
+
+    fn set_fpu(&mut self, _: &Fpu) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
+        Scripted::default().kick_timer()
+    }
+
+    fn inject_nmi(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn is_halted(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn debug(&mut self) -> Option<&mut dyn DebugControl> {
+        Some(self)
+    }
+}
+
+impl DebugControl for Toy {
+    fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<(), Error> {
         self.debug = *debug;
-        self.told += 1;
+        self.told.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -91,8 +121,8 @@ impl Vcpu for Toy {
 #[derive(Debug)]
 pub(crate) struct Sees;
 
-impl Foresee for Sees {
-    fn foresee(&mut self, _: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error> {
+impl OperandDecoder for Sees {
+    fn accesses(&mut self, _: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error> {
         if regs.rip == 20 || regs.rip == 21 {
             let writes = regs.rip == 20;
             accesses.push(Access { address: 0x1004, length: 8, writes, reads: !writes });
@@ -105,12 +135,19 @@ impl Foresee for Sees {
     }
 }
 
-fn toy(native: Native) -> Debugged<Toy> {
-    Debugged::new(Toy { out_at: 10, ..Toy::default() }, native, Box::new(Sees))
+fn toy(caps: DebugCaps) -> Debugged {
+    counting_toy(caps).0
 }
 
-const NOTHING: Native = Native { software: false, hardware: false };
-const ALL: Native = Native { software: true, hardware: true };
+/// The vCPU, and how often its `set_guest_debug` was called.
+fn counting_toy(caps: DebugCaps) -> (Debugged, Arc<AtomicU32>) {
+    let toy = Toy::with_out_at(10);
+    let told = toy.told.clone();
+    (Debugged::new(Box::new(toy), caps, Box::new(Sees)), told)
+}
+
+const NOTHING: DebugCaps = DebugCaps { software: false, hardware: false };
+const ALL: DebugCaps = DebugCaps { software: true, hardware: true };
 const OUT: Exit = Exit::PortOut { port: 1, width: 1, value: 0 };
 
 fn plan(breakpoints: &[u64], watchpoints: &[Watchpoint]) -> DebugPlan {
@@ -118,7 +155,7 @@ fn plan(breakpoints: &[u64], watchpoints: &[Watchpoint]) -> DebugPlan {
 }
 
 /// Where it stops next, and why; exits on the way go on.
-fn go(vcpu: &mut Debugged<Toy>) -> (u64, Option<DebugStop>) {
+fn go(vcpu: &mut Debugged) -> (u64, Option<DebugStop>) {
     loop {
         let exit = vcpu.run(Entry::Resume).unwrap();
         if exit != OUT {
@@ -128,19 +165,19 @@ fn go(vcpu: &mut Debugged<Toy>) -> (u64, Option<DebugStop>) {
 }
 
 #[test]
-fn without_a_plan_the_engine_is_told_nothing() {
-    let mut vcpu = toy(NOTHING);
+fn without_a_plan_nothing_is_set() {
+    let (mut vcpu, told) = counting_toy(NOTHING);
     assert_eq!(go(&mut vcpu), (1000, None));
-    assert_eq!(vcpu.inner().told, 0);
+    assert_eq!(told.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn breakpoints_stop_before_the_instruction_also_right_after_an_access() {
-    for native in [NOTHING, ALL] {
+    for caps in [NOTHING, ALL] {
         for address in [0, 5, 11, 12, 500] {
-            let mut vcpu = toy(native);
+            let mut vcpu = toy(caps);
             vcpu.set_debug_plan(&plan(&[address], &[])).unwrap();
-            assert_eq!(go(&mut vcpu), (address, Some(DebugStop::Breakpoint)), "{native:?}");
+            assert_eq!(go(&mut vcpu), (address, Some(DebugStop::Breakpoint)), "{caps:?}");
             // It stays there until it is taken away.
             assert_eq!(go(&mut vcpu), (address, Some(DebugStop::Breakpoint)));
             vcpu.set_debug_plan(&plan(&[], &[])).unwrap();
@@ -151,11 +188,11 @@ fn breakpoints_stop_before_the_instruction_also_right_after_an_access() {
 
 #[test]
 fn one_step_is_one_instruction_with_and_without_an_access() {
-    for native in [NOTHING, ALL] {
-        let mut vcpu = toy(native);
+    for caps in [NOTHING, ALL] {
+        let mut vcpu = toy(caps);
         vcpu.set_debug_plan(&DebugPlan { step: true, ..DebugPlan::default() }).unwrap();
         for rip in 1..30 {
-            assert_eq!(go(&mut vcpu), (rip, Some(DebugStop::Step)), "{native:?}");
+            assert_eq!(go(&mut vcpu), (rip, Some(DebugStop::Step)), "{caps:?}");
         }
     }
 }
@@ -179,12 +216,18 @@ fn watchpoints_stop_after_the_instruction() {
 }
 
 #[test]
-fn debug_registers_are_as_the_processor_has_them() {
+fn points_are_breakpoints_and_then_watchpoints() {
     let watch = Watchpoint { address: 0x2000, length: 8, kind: WatchKind::Write };
     let access = Watchpoint { address: 0x3000, length: 2, kind: WatchKind::Access };
-    let debug = registers(&plan(&[0x1000], &[watch, access]));
-    assert_eq!(debug.address, [0x1000, 0x2000, 0x3000, 0]);
-    assert_eq!(debug.dr7, 0x0790_002a);
+    let debug = points(&plan(&[0x1000], &[watch, access]));
+    let point = |address, kind| Some(DebugPoint { address, kind });
+    let expected = [
+        point(0x1000, PointKind::Execute),
+        point(0x2000, PointKind::Write { length: 8 }),
+        point(0x3000, PointKind::Access { length: 2 }),
+        None,
+    ];
+    assert_eq!(debug.points, expected);
     for bad in [(0x2001, 8, WatchKind::Write), (0x2000, 3, WatchKind::Write), (0x2000, 8, WatchKind::Read)] {
         let (address, length, kind) = bad;
         assert!(!has_register_shape(&Watchpoint { address, length, kind }));
@@ -193,10 +236,10 @@ fn debug_registers_are_as_the_processor_has_them() {
 
 #[test]
 fn more_addresses_than_registers_are_kept_by_stepping() {
-    let mut vcpu = toy(ALL);
+    let (mut vcpu, told) = counting_toy(ALL);
     vcpu.set_debug_plan(&plan(&[901, 902, 903, 904, 905], &[])).unwrap();
     assert_eq!(go(&mut vcpu), (901, Some(DebugStop::Breakpoint)));
-    assert!(vcpu.inner().told > 800);
+    assert!(told.load(Ordering::Relaxed) > 800);
 }
 
 #[test]
@@ -205,9 +248,11 @@ fn a_trap_flag_that_is_left_over_is_taken_away() {
     vcpu.set_debug_plan(&plan(&[5], &[])).unwrap();
     go(&mut vcpu);
     vcpu.set_debug_plan(&plan(&[], &[])).unwrap();
-    vcpu.inner_mut().regs.rflags |= Regs::RFLAGS_TF;
+    let mut regs = vcpu.regs().unwrap();
+    regs.rflags |= Regs::RFLAGS_TF;
+    vcpu.set_regs(&regs).unwrap();
     // A debug exception that nobody asked for: here from an address register.
-    vcpu.engine = EngineDebug { trap: true, ..EngineDebug::default() };
-    assert_eq!(vcpu.reason(1, DR6_SINGLE_STEP), None);
+    vcpu.debug = GuestDebug { trap: true, ..GuestDebug::default() };
+    assert_eq!(vcpu.reason(DebugCause::STEP), None);
     assert_eq!(go(&mut vcpu), (1000, None));
 }

@@ -7,9 +7,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nerite_hypervisor::{
+    DebugCause, DebugPlan, DebugStop, Debugger, Entry, Error, Exit, GuestDebug, Layer, Vcpu,
+};
+
+use crate::OperandDecoder;
 use crate::ahead::{self, InstructionCount, Progress};
-use crate::debug::is_access;
-use crate::{DebugStop, EngineDebug, Entry, Error, Exit, Foresee, Layer, Vcpu};
+use crate::debug::{is_access, set_guest_debug};
 
 /// How many instructions the vCPUs of a machine may still execute, all together.
 #[derive(Debug, Clone)]
@@ -40,10 +44,10 @@ impl InstructionBudget {
 
 /// A vCPU that stops with [`DebugStop::Limit`] when the budget is used up.
 #[derive(Debug)]
-pub struct Limited<V> {
-    inner: V,
+pub struct Limited {
+    inner: Box<dyn Vcpu>,
     budget: InstructionBudget,
-    foresee: Box<dyn Foresee>,
+    operands: Box<dyn OperandDecoder>,
     /// Whether the last exit is an access that waits for its answer; its instruction is paid for.
     pending: bool,
     /// Whether the next step goes on with an instruction that is paid for.
@@ -53,10 +57,10 @@ pub struct Limited<V> {
     ahead: Option<(Box<dyn InstructionCount>, u64)>,
 }
 
-impl<V: Vcpu> Limited<V> {
+impl Limited {
     /// Lets `inner` execute what is left of `budget`.
-    pub fn new(inner: V, budget: InstructionBudget, foresee: Box<dyn Foresee>) -> Self {
-        Self { inner, budget, foresee, pending: false, is_paid: false, stop: None, ahead: None }
+    pub fn new(inner: Box<dyn Vcpu>, budget: InstructionBudget, operands: Box<dyn OperandDecoder>) -> Self {
+        Self { inner, budget, operands, pending: false, is_paid: false, stop: None, ahead: None }
     }
 
     /// Lets the guest run freely while `counter` counts, which kicks this vCPU after [`ahead::period`] of the budget. Only for
@@ -72,7 +76,7 @@ impl<V: Vcpu> Limited<V> {
         let exit = self.inner.run(entry)?;
         self.pending = is_access(&exit);
         let Some((counter, first)) = &self.ahead else { return Ok(exit) };
-        let failed = |what: String| Error::Engine {
+        let failed = |what: String| Error::Vcpu {
             index: self.inner.index(),
             operation: "counting instructions",
             source: std::io::Error::other(what),
@@ -96,11 +100,8 @@ impl<V: Vcpu> Limited<V> {
     fn step(&mut self) -> Result<Option<Exit>, Error> {
         let before = self.inner.regs()?;
         // The guest can have cleared the trap flag: it is set anew for each step.
-        self.inner.set_engine_debug(&EngineDebug {
-            single_step: true,
-            trap: true,
-            ..EngineDebug::default()
-        })?;
+        let step = GuestDebug { single_step: true, trap: true, ..GuestDebug::default() };
+        set_guest_debug(&mut *self.inner, &step)?;
         let exit = self.inner.run(Entry::Resume)?;
         let Exit::Debug { rip, .. } = exit else {
             self.pending = is_access(&exit);
@@ -109,20 +110,18 @@ impl<V: Vcpu> Limited<V> {
             }
             return Ok(Some(exit));
         };
-        self.is_paid = rip == before.rip && self.foresee.is_repeated(&mut self.inner, &before)?;
+        self.is_paid = rip == before.rip && self.operands.is_repeated(&mut *self.inner, &before)?;
         Ok(None)
     }
 }
 
-impl<V: Vcpu> Layer for Limited<V> {
-    type Inner = V;
-
-    fn inner(&self) -> &V {
-        &self.inner
+impl Layer for Limited {
+    fn inner(&self) -> &dyn Vcpu {
+        &*self.inner
     }
 
-    fn inner_mut(&mut self) -> &mut V {
-        &mut self.inner
+    fn inner_mut(&mut self) -> &mut dyn Vcpu {
+        &mut *self.inner
     }
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
@@ -142,7 +141,7 @@ impl<V: Vcpu> Layer for Limited<V> {
             if !std::mem::take(&mut self.is_paid) && !self.budget.take() {
                 let rip = self.inner.regs()?.rip;
                 self.stop = Some(DebugStop::Limit);
-                return Ok(Exit::Debug { rip, exception: 1, dr6: 0 });
+                return Ok(Exit::Debug { rip, cause: DebugCause::TRAP });
             }
             if let Some(exit) = self.step()? {
                 return Ok(exit);
@@ -156,8 +155,21 @@ impl<V: Vcpu> Layer for Limited<V> {
         Ok(exit)
     }
 
-    fn take_stop_layer(&mut self) -> Option<DebugStop> {
-        self.stop.take().or_else(|| self.inner.take_debug_stop())
+    fn debugger_layer(&mut self) -> Option<&mut dyn Debugger> {
+        Some(self)
+    }
+}
+
+/// A plan belongs to the vCPU within; the limit is a stop of this layer.
+impl Debugger for Limited {
+    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
+        let index = self.inner.index();
+        let unsupported = Error::Unsupported { index, operation: "following a debugger's plan" };
+        self.inner.debugger().ok_or(unsupported)?.set_debug_plan(plan)
+    }
+
+    fn take_debug_stop(&mut self) -> Option<DebugStop> {
+        self.stop.take().or_else(|| self.inner.debugger()?.take_debug_stop())
     }
 }
 
@@ -165,7 +177,7 @@ impl<V: Vcpu> Layer for Limited<V> {
 mod tests {
     use super::*;
     use crate::debug::tests::{Sees, Toy};
-    use crate::scripted::Scripted;
+    use nerite_hypervisor::scripted::Scripted;
 
     /// Says these numbers one after the other, and then that it has failed.
     #[derive(Debug)]
@@ -186,7 +198,7 @@ mod tests {
     fn a_counter_hands_over_to_steps() {
         let limit = 100_000;
         let budget = InstructionBudget::new(limit);
-        let mut vcpu = Limited::new(Toy::with_out_at(10), budget.clone(), Box::new(Sees));
+        let mut vcpu = Limited::new(Box::new(Toy::with_out_at(10)), budget.clone(), Box::new(Sees));
         // It said 7 before; at the write of the port, 20 instructions are left.
         vcpu.count_by(says(&[7, 7 + limit - 20]));
         assert!(matches!(vcpu.run(Entry::Resume).unwrap(), Exit::PortOut { .. }));
@@ -201,7 +213,7 @@ mod tests {
         let out = Exit::PortOut { port: 1, width: 1, value: 0 };
         let limited = |numbers: &[u64]| {
             let budget = InstructionBudget::new(50_000);
-            let mut vcpu = Limited::new(Scripted::new([out, out]), budget.clone(), Box::new(Sees));
+            let mut vcpu = Limited::new(Box::new(Scripted::new([out, out])), budget.clone(), Box::new(Sees));
             vcpu.count_by(says(numbers));
             (vcpu, budget)
         };
@@ -216,7 +228,8 @@ mod tests {
         assert!(vcpu.run(Entry::Resume).is_err());
         // Without a counter from the beginning, or with a small budget, everything is stepped.
         assert!(limited(&[]).0.ahead.is_none());
-        let mut small = Limited::new(Scripted::new([out]), InstructionBudget::new(9), Box::new(Sees));
+        let mut small =
+            Limited::new(Box::new(Scripted::new([out])), InstructionBudget::new(9), Box::new(Sees));
         small.count_by(says(&[0, 0]));
         assert!(small.ahead.is_none());
     }
@@ -225,13 +238,13 @@ mod tests {
     fn the_budget_is_met_exactly_and_shared() {
         let budget = InstructionBudget::new(25);
         // The toy writes a port with its instruction at 10, which counts as one.
-        let mut first = Limited::new(Toy::with_out_at(10), budget.clone(), Box::new(Sees));
+        let mut first = Limited::new(Box::new(Toy::with_out_at(10)), budget.clone(), Box::new(Sees));
         let out = first.run(Entry::Resume).unwrap();
         assert!(matches!(out, Exit::PortOut { .. }));
         assert_eq!(budget.left(), 14);
         assert!(matches!(first.run(Entry::Resume).unwrap(), Exit::Debug { rip: 25, .. }));
         assert_eq!(first.take_debug_stop(), Some(DebugStop::Limit));
-        let mut second = Limited::new(Toy::with_out_at(500), budget, Box::new(Sees));
+        let mut second = Limited::new(Box::new(Toy::with_out_at(500)), budget, Box::new(Sees));
         assert!(matches!(second.run(Entry::Resume).unwrap(), Exit::Debug { rip: 0, .. }));
     }
 }

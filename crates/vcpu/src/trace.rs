@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::{Entry, Error, Exit, Layer, Vcpu};
+use nerite_hypervisor::{DebugCause, Entry, Error, Exit, Layer, Vcpu};
 
 /// Where the exits of all vCPUs of a machine are recorded, as lines of JSON in the order in which they came.
 #[derive(Clone)]
@@ -96,44 +96,41 @@ fn fields(exit: &Exit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Exit::Hypercall { number, .. } => write!(f, ",\"number\":{number}"),
         Exit::MsrRead { index } => write!(f, ",\"index\":{index}"),
         Exit::MsrWrite { index, value } => write!(f, ",\"index\":{index},\"value\":{value}"),
-        Exit::Debug { rip, exception, dr6 } => {
-            write!(f, ",\"rip\":{rip},\"exception\":{exception},\"dr6\":{dr6}")
-        }
+        Exit::Debug { rip, cause } => match cause {
+            DebugCause::Breakpoint => write!(f, ",\"rip\":{rip},\"cause\":\"breakpoint\""),
+            DebugCause::Trap { points, single_step } => {
+                write!(f, ",\"rip\":{rip},\"cause\":\"trap\",\"points\":{points},\"step\":{single_step}")
+            }
+        },
         Exit::EntryFailed { hardware_reason } => write!(f, ",\"reason\":{hardware_reason}"),
         Exit::InternalError(error) => write!(f, ",\"suberror\":{}", error.suberror),
         Exit::Unknown { reason } => write!(f, ",\"reason\":{reason}"),
-        Exit::Halt
-        | Exit::Shutdown
-        | Exit::System(_)
-        | Exit::InterruptWindow
-        | Exit::PriorityLowered
-        | Exit::Kicked => Ok(()),
+        // These have no further data.
+        _ => Ok(()),
     }
 }
 
 /// A vCPU whose exits are recorded.
 #[derive(Debug)]
-pub struct Traced<V> {
-    inner: V,
+pub struct Traced {
+    inner: Box<dyn Vcpu>,
     tracer: Tracer,
 }
 
-impl<V: Vcpu> Traced<V> {
+impl Traced {
     /// Records the exits of `inner` from now on.
-    pub fn new(inner: V, tracer: Tracer) -> Self {
+    pub fn new(inner: Box<dyn Vcpu>, tracer: Tracer) -> Self {
         Self { inner, tracer }
     }
 }
 
-impl<V: Vcpu> Layer for Traced<V> {
-    type Inner = V;
-
-    fn inner(&self) -> &V {
-        &self.inner
+impl Layer for Traced {
+    fn inner(&self) -> &dyn Vcpu {
+        &*self.inner
     }
 
-    fn inner_mut(&mut self) -> &mut V {
-        &mut self.inner
+    fn inner_mut(&mut self) -> &mut dyn Vcpu {
+        &mut *self.inner
     }
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
@@ -156,7 +153,7 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::scripted::Scripted;
+    use nerite_hypervisor::scripted::Scripted;
 
     struct ToChannel(Sender<Vec<u8>>);
 
@@ -177,7 +174,7 @@ mod tests {
         let tracer = Tracer::new(ToChannel(sender));
         let read = Exit::PortIn { port: 0x60, width: 1 };
         let write = Exit::MmioWrite { address: 0xd000_0000, width: 8, value: u64::MAX };
-        let mut vcpu = Traced::new(Scripted::new([read, write]), tracer.clone());
+        let mut vcpu = Traced::new(Box::new(Scripted::new([read, write])), tracer.clone());
         for entry in [Entry::Resume, Entry::Data(7), Entry::Fault] {
             vcpu.run(entry).unwrap();
         }
@@ -200,7 +197,7 @@ mod tests {
         let (sender, receiver) = channel();
         drop(receiver);
         let tracer = Tracer::new(ToChannel(sender));
-        let mut vcpu = Traced::new(Scripted::new([]), tracer.clone());
+        let mut vcpu = Traced::new(Box::new(Scripted::new([])), tracer.clone());
         for _ in 0..1000 {
             vcpu.run(Entry::Resume).unwrap();
         }

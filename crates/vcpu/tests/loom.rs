@@ -8,15 +8,15 @@ use std::ops::ControlFlow;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use nerite_arch::{Regs, SpecialRegs};
+use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_vcpu::{
-    Attended, Control, Entry, Error, Exit, Handler, Held, Kick, Kicker, Rested, RunState, Vcpu,
+    Control, Entry, Error, Exit, HaltWait, Handler, Held, Kick, KickTimer, Kicker, RunState, Vcpu,
     drive_controlled,
 };
 use std::time::Duration;
 
 /// The `immediate_exit` flag and the kernel that looks at it: a guest that loops until it is kicked.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Flag {
     kicked: Mutex<bool>,
     came: Condvar,
@@ -33,6 +33,7 @@ impl Kick for Handle {
 }
 
 /// A guest that writes a port `exits` times and then loops for ever.
+#[derive(Debug)]
 struct Guest {
     flag: Arc<Flag>,
     exits: u32,
@@ -88,6 +89,26 @@ impl Vcpu for Guest {
     fn take_kick(&mut self) -> bool {
         std::mem::take(&mut *self.flag.kicked.lock().unwrap())
     }
+
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        Ok(Fpu::default())
+    }
+
+    fn set_fpu(&mut self, _: &Fpu) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
+        Err(Error::Unsupported { index: 0, operation: "a timer" })
+    }
+
+    fn inject_nmi(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn is_halted(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 /// Counts what it sees.
@@ -96,10 +117,10 @@ struct Count {
     kicks: u32,
 }
 
-impl Handler<Guest> for Count {
+impl Handler for Count {
     type End = ();
 
-    fn handle(&mut self, _: &mut Guest, exit: Exit) -> ControlFlow<(), Entry> {
+    fn handle(&mut self, _: &mut dyn Vcpu, exit: Exit) -> ControlFlow<(), Entry> {
         self.kicks += u32::from(exit == Exit::Kicked);
         ControlFlow::Continue(Entry::Resume)
     }
@@ -228,8 +249,13 @@ fn a_rest_ends_with_an_interrupt_whoever_else_wants_something() {
         let vcpu = thread::spawn({
             let (control, interrupt) = (control.clone(), interrupt.clone());
             move || {
-                while control.rest(None, || interrupt.load(Ordering::Acquire) == 1) == Rested::Wanted {
-                    assert_eq!(control.attend(&mut guest, RunState::Paused), Attended::Continue);
+                while control.wait_for_interrupt(None, || interrupt.load(Ordering::Acquire) == 1)
+                    == HaltWait::Request
+                {
+                    assert_eq!(
+                        control.service_requests(&mut guest, RunState::Paused),
+                        ControlFlow::Continue(())
+                    );
                 }
                 control.leave();
             }

@@ -23,10 +23,7 @@ const fn or_errno(result: Result<i32, i32>) -> i32 {
 
 impl Hypercalls {
     /// Answers a call; `data` is what the guest wrote to the port.
-    pub(crate) fn v1<V>(&self, call: Call, data: u32, vcpu: &mut V, scratch: &mut Scratch) -> Next
-    where
-        V: Vcpu + ?Sized,
-    {
+    pub(crate) fn v1(&self, call: Call, data: u32, vcpu: &mut dyn Vcpu, scratch: &mut Scratch) -> Next {
         match self.answer_v1(call, u64::from(data), vcpu, scratch) {
             Ok(next) | Err(Stop::Next(next)) => next,
             Err(Stop::Pointer(error)) => {
@@ -36,10 +33,13 @@ impl Hypercalls {
         }
     }
 
-    fn answer_v1<V>(&self, call: Call, data: u64, vcpu: &mut V, scratch: &mut Scratch) -> Result<Next, Stop>
-    where
-        V: Vcpu + ?Sized,
-    {
+    fn answer_v1(
+        &self,
+        call: Call,
+        data: u64,
+        vcpu: &mut dyn Vcpu,
+        scratch: &mut Scratch,
+    ) -> Result<Next, Stop> {
         let ram = &self.ram;
         let field = |offset: usize| data.wrapping_add(offset as u64);
         match call {
@@ -133,9 +133,6 @@ impl Hypercalls {
 
 /// A buffer at a guest-virtual address, seen through the calling vCPU's page tables. Outside of 64-bit mode no
 /// such call can be right.
-fn virtual_buffer<V>(vcpu: &mut V, address: u64, length: u64) -> Result<Buffer, nerite_vcpu::Error>
-where
-    V: Vcpu + ?Sized,
-{
+fn virtual_buffer(vcpu: &mut dyn Vcpu, address: u64, length: u64) -> Result<Buffer, nerite_vcpu::Error> {
     Ok(Buffer::Virtual { root: Root::of(&vcpu.special_regs()?), address, length })
 }

@@ -7,8 +7,10 @@ use nerite_arch::cpuid;
 use nerite_arch::pc::entry::common_msrs;
 use nerite_devices::Console;
 use nerite_devices::pc::DebugExit;
+use nerite_hypervisor::{VcpuStart, VmOptions};
 use nerite_loader::{GuestImage, ImageSource, Limits, Protocol};
 use nerite_memory::GuestRam;
+use nerite_pci::Event;
 
 use super::devices::{Devices, Place};
 use super::load::{self, InitFile};
@@ -26,7 +28,7 @@ use crate::{Error, Machine};
 
 /// Builds the machine for an image that is not Hermit's.
 pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
-    let Rest { config, system, vm, output, initrd, disks, tracer, core, links, confinement, .. } = rest;
+    let Rest { config, hypervisor, output, initrd, disks, tracer, core, links, confinement, .. } = rest;
     let counters = rest.counters;
     let mut timeline = rest.timeline;
     if config.cpus.irqchip == Irqchip::User {
@@ -36,40 +38,44 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let stop_event = stop_event()?;
 
-    let system = system?;
-    check_vcpus(&system, plan.cpus)?;
+    let hypervisor = hypervisor?;
+    check_vcpus(&*hypervisor, plan.cpus)?;
     let ram = Arc::new(GuestRam::new(&load::regions(plan.memory), &backing(&config.memory))?);
     timeline.done("map guest memory");
     let loaded = load::load(image, &files, &plan, &ram)?;
 
     timeline.done("load the kernel");
-    let options = nerite_kvm::Options { real_mode: true, ..options(&config.cpus, true) };
-    let vm = vm.finish(&system)?.complete(ram.clone(), &options)?;
-    let interrupts = Arc::new(vm.interrupts());
-    let network = Network::new(load::bridge(), links, &interrupts, &ram, plan.cpus)?;
+    let options = VmOptions { real_mode: true, ..options(&config.cpus, true) };
+    let vm = hypervisor.create_vm(ram.clone(), &options)?;
+    let interrupts = vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
+    let network = Network::new(load::bridge(), links, &*vm, plan.cpus)?;
     let mut bridge = network.bridge().clone();
-    let mut place = Place { bridge: &mut bridge, interrupts: &interrupts, ram: &ram, first: network.len() };
+    let mut place = Place { bridge: &mut bridge, vm: &*vm, interrupts: &interrupts, first: network.len() };
     let devices = Devices::new(&config.devices, disks, &mut place)?;
     timeline.done("create the VM");
-    let host_cpuid = system.supported_cpuid()?;
-    let tsc_deadline = system.has_tsc_deadline_timer();
+    let host_cpuid = hypervisor.supported_cpuid()?;
+    let tsc_deadline = hypervisor.capabilities().tsc_deadline;
     let vcpus = (0..plan.cpus)
         .map(|index| {
             let guest = cpuid::Guest { vcpu_index: index, vcpu_count: plan.cpus, tsc_deadline };
             let cpuid = cpuid::for_guest(&host_cpuid, &guest);
-            if index > 0 {
-                return vm.create_waiting_vcpu(index, &cpuid, &common_msrs());
-            }
-            vm.create_vcpu(index, &loaded.boot, &cpuid)
+            let msrs = common_msrs();
+            let start = match index {
+                0 => VcpuStart::At(&loaded.boot),
+                _ => VcpuStart::WaitForSipi(&msrs),
+            };
+            vm.create_vcpu(index, start, &cpuid)
         })
         .collect::<Result<Vec<_>, _>>()?;
 
     timeline.done("create the vCPUs");
     let console = Arc::new(Console::new(output.sink()?));
     let stopping = Arc::new(AtomicBool::new(false));
+    let serial_interrupt = Event::new().map_err(Error::host("creating an eventfd"))?;
+    interrupts.connect_edge(ports::SERIAL_IRQ, &serial_interrupt)?;
     let parts = Parts {
         console: console.clone(),
-        serial_interrupt: vm.edge_interrupt(ports::SERIAL_IRQ)?,
+        serial_interrupt,
         rate: config.output_limits.bytes_per_second.map(Rate::new),
         stop_event: stop_event.clone(),
         stopping: stopping.clone(),
@@ -88,7 +94,7 @@ pub(crate) fn build(image: &GuestImage, rest: Rest) -> Result<Machine, Error> {
     let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
     let (affinity, observe) = (config.cpus.affinity, config.observe);
     Ok(Machine {
-        system,
+        hypervisor,
         confinement,
         guest,
         ram,

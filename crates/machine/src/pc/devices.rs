@@ -2,12 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nerite_kvm::Interrupts;
-use nerite_memory::GuestRam;
+use nerite_hypervisor::{InterruptController, Vm};
 use nerite_pci::{Bridge, WINDOW};
 use nerite_sandbox::ThreadKind;
 use nerite_virtio::{BAR_SIZE, Device, Enter, VirtioPci, Wiring};
@@ -31,8 +29,8 @@ pub(super) const LINES: [u8; MAX_DISKS + 2] = [16, 17, 18, 19, 20, 21];
 /// Where devices come to be.
 pub(super) struct Place<'a> {
     pub(super) bridge: &'a mut Bridge,
-    pub(super) interrupts: &'a Arc<Interrupts>,
-    pub(super) ram: &'a Arc<GuestRam>,
+    pub(super) vm: &'a dyn Vm,
+    pub(super) interrupts: &'a Arc<dyn InterruptController>,
     /// How many functions with base addresses there are.
     pub(super) first: usize,
 }
@@ -83,12 +81,13 @@ impl Place<'_> {
         let line = *LINES.get(index).ok_or_else(failed)?;
         // One for each queue, and one for the configuration.
         let vectors = u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
-        let host = Arc::new(Wires::new(self.interrupts.clone(), vectors));
-        let wiring = Wiring { ram: self.ram.clone(), doorbells: host.clone(), messages: host, address, line };
+        let host = Arc::new(Wires::new(self.interrupts.clone(), self.vm.doorbells(), vectors));
+        let wiring =
+            Wiring { ram: self.vm.ram().clone(), doorbells: host.clone(), messages: host, address, line };
         let function = VirtioPci::new(Arc::new(device), wiring).map_err(Error::host("making a device"))?;
         let function = Arc::new(function);
         let notifier = function.notifier();
-        self.interrupts.connect_line(line, notifier.pin().as_fd(), notifier.lowered().as_fd())?;
+        self.interrupts.connect_level(line.into(), notifier.pin(), notifier.lowered())?;
         self.bridge.add(function.clone()).ok_or_else(failed)?;
         Ok(function)
     }

@@ -11,7 +11,7 @@ use nerite_vcpu::{Entry, Exit, Handler, SystemEvent, Vcpu};
 
 use super::platform::{PcPlatform, ports};
 use crate::Error;
-use crate::dispatch::{End, answer_alike, read};
+use crate::dispatch::{End, handle_common, read};
 
 /// Answers the exits of one vCPU: everything goes to the buses.
 #[derive(Debug)]
@@ -63,10 +63,10 @@ impl PcDispatcher {
     }
 }
 
-impl<V: Vcpu> Handler<V> for PcDispatcher {
+impl Handler for PcDispatcher {
     type End = End;
 
-    fn handle(&mut self, _vcpu: &mut V, exit: Exit) -> ControlFlow<End, Entry> {
+    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<End, Entry> {
         match exit {
             Exit::PortOut { port, width, value } => self.port_out(port, width, value),
             Exit::PortIn { port, width } => read(&self.platform.ports, port.into(), width),
@@ -77,7 +77,7 @@ impl<V: Vcpu> Handler<V> for PcDispatcher {
                 }
                 self.after_write()
             }
-            other => answer_alike(other, &self.platform.stopping, self.deadline),
+            other => handle_common(other, &self.platform.stopping, self.deadline),
         }
     }
 }

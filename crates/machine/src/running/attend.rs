@@ -56,7 +56,7 @@ impl Running {
                 return Ok(());
             }
             if let Some(clock) = &mut clock {
-                let found = self.guest.collect_posted(false);
+                let found = self.guest.collect_coalesced(false);
                 clock.looked(found);
                 if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
                     continue;

@@ -31,7 +31,7 @@ fn is_alone(machine: &Machine) -> bool {
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let alone = place == Where::Here && is_alone(&machine);
-    let Machine { system, guest, ram, mut vcpus, affinity, console, msrs, irqchip, core, .. } = machine;
+    let Machine { hypervisor, guest, ram, mut vcpus, affinity, console, msrs, irqchip, core, .. } = machine;
     let Machine {
         counters,
         stop_event,
@@ -44,7 +44,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         vm,
         ..
     } = machine;
-    let counting = counters.begin(&system, vcpus.len());
+    let counting = counters.begin(&*hypervisor, vcpus.len());
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
@@ -68,7 +68,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let layers = Layers {
         statistics: observe.statistics,
         tracer: tracer.clone(),
-        debug: debug.as_ref().map(|_| probe::debugging(&system)),
+        debug: debug.as_ref().map(|_| hypervisor.debug_caps()),
         budget: observe.instruction_limit.map(InstructionBudget::new),
         counter: counting.limit,
         core: core.is_some(),
@@ -80,17 +80,17 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let offset = guest.load_offset();
     let handle = Handle {
         shared,
-        chips: (irqchip == Irqchip::User).then(|| Arc::new(Chips::new(&controls))),
+        chips: (irqchip == Irqchip::User).then(|| Arc::new(LocalApics::new(&controls))),
         controls,
         ram,
         started,
         network,
         debug,
-        native: layers.debug.unwrap_or_default(),
+        debug_caps: layers.debug.unwrap_or_default(),
         offset,
-        posted: vm.posted_writes(),
+        coalesced: vm.coalesced_writes(),
         totals: counting.statistics,
-        interrupts: Arc::new(vm.interrupts()),
+        interrupts: vm.interrupt_controller(),
     };
     let holds_crashes = observe.on_crash == OnCrash::Hold;
     let core = match observe.on_crash {
@@ -103,7 +103,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         here: None,
         timer: Timer::default(),
         console,
-        system,
+        hypervisor,
         guest,
         keyboard: None,
         tracer,
@@ -141,7 +141,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
 impl Running {
     fn start_vcpus(
         &mut self,
-        vcpus: Vec<KvmVcpu>,
+        vcpus: Vec<Box<dyn Vcpu>>,
         affinity: Vec<usize>,
         layers: &Layers,
     ) -> Result<(), Error> {

@@ -103,7 +103,10 @@ impl Doorbells for Recorder {
 
     fn detach(&self, address: u64, event: &Event) {
         let mut doorbells = self.doorbells.lock().unwrap();
-        let at = doorbells.iter().position(|one| *one == (address, event.as_fd().as_raw_fd())).expect("was attached");
+        let at = doorbells
+            .iter()
+            .position(|one| *one == (address, event.as_fd().as_raw_fd()))
+            .expect("was attached");
         doorbells.remove(at);
     }
 }

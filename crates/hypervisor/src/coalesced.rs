@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 /// A port write that the guest went on after at once. It carries no vCPU state: only ports whose writes need none
 /// can be treated so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PostedWrite {
+pub struct CoalescedWrite {
     /// The port.
     pub port: u16,
     /// Width of the access in bytes: 1, 2 or 4.
@@ -19,20 +19,20 @@ pub struct PostedWrite {
 ///
 /// Whoever answers exits takes the collected writes *before* each exit, because the guest made them before.
 /// Nothing tells of a write as such: a guest that leaves for no other reason is found out by looking now and then.
-pub trait PostedWrites: fmt::Debug + Send + Sync {
+pub trait CoalescedWrites: fmt::Debug + Send + Sync {
     /// Whether there are none. Takes no lock: this is asked at every exit.
     ///
-    /// A write counts until [`PostedWrites::take`] is through with it, so that `true` means that all are done.
+    /// A write counts until [`CoalescedWrites::take`] is through with it, so that `true` means that all are done.
     fn is_empty(&self) -> bool;
 
     /// Hands over the writes that are there now, oldest first, until `each` ends that. The one it ended at stays.
     ///
     /// Waits while another thread takes writes, so that none overtakes another.
-    fn take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>);
+    fn take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>);
 
     /// How many writes were handed over so far.
     fn taken(&self) -> u64;
 
-    /// As [`PostedWrites::take`], but returns at once if another thread is at it.
-    fn try_take(&self, each: &mut dyn FnMut(PostedWrite) -> ControlFlow<()>);
+    /// As [`CoalescedWrites::take`], but returns at once if another thread is at it.
+    fn try_take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>);
 }

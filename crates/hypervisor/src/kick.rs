@@ -1,7 +1,9 @@
 //! Ending a step from another thread.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an engine implements so that its vCPU can be kicked.
 pub trait Kick: Send + Sync {
@@ -33,4 +35,21 @@ impl fmt::Debug for Kicker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Kicker")
     }
+}
+
+/// A timer that kicks a vCPU until it is dropped.
+pub trait KickTimer: fmt::Debug + Send + Sync {
+    /// Kicks after `first` from now, and from then on every `interval`; only once if that is zero.
+    ///
+    /// May be called by a signal handler (signal-safety(7)).
+    ///
+    /// # Errors
+    /// Fails if the host refuses.
+    fn set(&self, first: Duration, interval: Duration) -> io::Result<()>;
+
+    /// Switches the timer off until it is set again. May be called by a signal handler.
+    ///
+    /// # Errors
+    /// Fails if the host refuses.
+    fn stop(&self) -> io::Result<()>;
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::DebugCause;
+
 /// Why a vCPU stopped running guest code.
 ///
 /// One exit is one access of one element: an engine that is handed a whole string instruction at once (`rep insb`)
@@ -72,15 +74,13 @@ pub enum Exit {
     /// The guest can take an external interrupt now (RFLAGS.IF set, no shadow). Only if asked for.
     InterruptWindow,
     /// The guest lowered CR8, so that interrupts may be due now. Only with [`crate::DirectInterrupts`].
-    PriorityLowered,
+    TprBelowThreshold,
     /// A breakpoint, watchpoint or single step was hit. Only if asked for.
     Debug {
         /// Guest-virtual address of the instruction.
         rip: u64,
-        /// Exception vector: 1 (#DB) or 3 (#BP).
-        exception: u32,
-        /// DR6 at that moment.
-        dr6: u64,
+        /// Cause of the stop.
+        cause: DebugCause,
     },
     /// The processor refused to enter the guest: its state is invalid. End the guest.
     EntryFailed {
@@ -196,7 +196,7 @@ impl Entry {
 #[allow(missing_docs, reason = "each is the exit of the same name")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Kind {
+pub enum ExitKind {
     PortIn,
     PortOut,
     MmioRead,
@@ -208,7 +208,7 @@ pub enum Kind {
     Shutdown,
     System,
     InterruptWindow,
-    PriorityLowered,
+    TprBelowThreshold,
     Debug,
     EntryFailed,
     InternalError,
@@ -216,7 +216,7 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl ExitKind {
     /// All kinds, in the order of their discriminants.
     pub const ALL: [Self; 17] = [
         Self::PortIn,
@@ -230,7 +230,7 @@ impl Kind {
         Self::Shutdown,
         Self::System,
         Self::InterruptWindow,
-        Self::PriorityLowered,
+        Self::TprBelowThreshold,
         Self::Debug,
         Self::EntryFailed,
         Self::InternalError,
@@ -252,7 +252,7 @@ impl Kind {
             Self::Shutdown => "shutdown",
             Self::System => "system",
             Self::InterruptWindow => "interrupt window",
-            Self::PriorityLowered => "priority lowered",
+            Self::TprBelowThreshold => "priority lowered",
             Self::Debug => "debug",
             Self::EntryFailed => "entry failed",
             Self::InternalError => "internal error",
@@ -264,25 +264,25 @@ impl Kind {
 
 impl Exit {
     /// The kind of this exit.
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> ExitKind {
         match self {
-            Self::PortIn { .. } => Kind::PortIn,
-            Self::PortOut { .. } => Kind::PortOut,
-            Self::MmioRead { .. } => Kind::MmioRead,
-            Self::MmioWrite { .. } => Kind::MmioWrite,
-            Self::Hypercall { .. } => Kind::Hypercall,
-            Self::MsrRead { .. } => Kind::MsrRead,
-            Self::MsrWrite { .. } => Kind::MsrWrite,
-            Self::Halt => Kind::Halt,
-            Self::Shutdown => Kind::Shutdown,
-            Self::System(_) => Kind::System,
-            Self::InterruptWindow => Kind::InterruptWindow,
-            Self::PriorityLowered => Kind::PriorityLowered,
-            Self::Debug { .. } => Kind::Debug,
-            Self::EntryFailed { .. } => Kind::EntryFailed,
-            Self::InternalError(_) => Kind::InternalError,
-            Self::Kicked => Kind::Kicked,
-            Self::Unknown { .. } => Kind::Unknown,
+            Self::PortIn { .. } => ExitKind::PortIn,
+            Self::PortOut { .. } => ExitKind::PortOut,
+            Self::MmioRead { .. } => ExitKind::MmioRead,
+            Self::MmioWrite { .. } => ExitKind::MmioWrite,
+            Self::Hypercall { .. } => ExitKind::Hypercall,
+            Self::MsrRead { .. } => ExitKind::MsrRead,
+            Self::MsrWrite { .. } => ExitKind::MsrWrite,
+            Self::Halt => ExitKind::Halt,
+            Self::Shutdown => ExitKind::Shutdown,
+            Self::System(_) => ExitKind::System,
+            Self::InterruptWindow => ExitKind::InterruptWindow,
+            Self::TprBelowThreshold => ExitKind::TprBelowThreshold,
+            Self::Debug { .. } => ExitKind::Debug,
+            Self::EntryFailed { .. } => ExitKind::EntryFailed,
+            Self::InternalError(_) => ExitKind::InternalError,
+            Self::Kicked => ExitKind::Kicked,
+            Self::Unknown { .. } => ExitKind::Unknown,
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Wrapping a vCPU to watch or change its steps.
+//! A vCPU around another one.
 
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 
-use crate::{DebugPlan, DebugStop, EngineDebug, Entry, Error, Exit, Kicker, Statistics, Vcpu};
+use crate::{
+    DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, KickTimer, Kicker,
+    Statistics, Vcpu,
+};
 
-/// Something around a vCPU that takes part in its steps and leaves everything else to it. Each layer is a [`Vcpu`] itself.
-pub trait Layer {
+/// A vCPU around another one: it takes part in the steps and passes everything else on.
+pub trait Layer: std::fmt::Debug + Send {
     /// The vCPU within.
-    type Inner: Vcpu;
+    fn inner(&self) -> &dyn Vcpu;
 
     /// The vCPU within.
-    fn inner(&self) -> &Self::Inner;
-
-    /// The vCPU within.
-    fn inner_mut(&mut self) -> &mut Self::Inner;
+    fn inner_mut(&mut self) -> &mut dyn Vcpu;
 
     /// [`Vcpu::run`] of this layer.
     ///
@@ -27,17 +27,9 @@ pub trait Layer {
     /// As [`Vcpu::complete`].
     fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error>;
 
-    /// [`Vcpu::set_debug_plan`] of this layer.
-    ///
-    /// # Errors
-    /// As [`Vcpu::set_debug_plan`].
-    fn set_plan_layer(&mut self, plan: &DebugPlan) -> Result<(), Error> {
-        self.inner_mut().set_debug_plan(plan)
-    }
-
-    /// [`Vcpu::take_debug_stop`] of this layer.
-    fn take_stop_layer(&mut self) -> Option<DebugStop> {
-        self.inner_mut().take_debug_stop()
+    /// [`Vcpu::debugger`] of this layer.
+    fn debugger_layer(&mut self) -> Option<&mut dyn Debugger> {
+        self.inner_mut().debugger()
     }
 
     /// [`Vcpu::statistics`] of this layer.
@@ -75,12 +67,28 @@ impl<L: Layer> Vcpu for L {
         self.inner_mut().set_special_regs(regs)
     }
 
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        self.inner_mut().fpu()
+    }
+
+    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
+        self.inner_mut().set_fpu(fpu)
+    }
+
     fn kicker(&self) -> Kicker {
         self.inner().kicker()
     }
 
     fn take_kick(&mut self) -> bool {
         self.inner_mut().take_kick()
+    }
+
+    fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
+        self.inner_mut().kick_timer()
+    }
+
+    fn kick_at_overflow(&mut self, counter: &dyn GuestCounter) -> Result<(), Error> {
+        self.inner_mut().kick_at_overflow(counter)
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {
@@ -91,27 +99,27 @@ impl<L: Layer> Vcpu for L {
         self.inner_mut().is_halted()
     }
 
-    fn set_engine_debug(&mut self, debug: &EngineDebug) -> Result<(), Error> {
-        self.inner_mut().set_engine_debug(debug)
+    fn tsc_khz(&self) -> Option<u32> {
+        self.inner().tsc_khz()
     }
 
-    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
-        self.set_plan_layer(plan)
-    }
-
-    fn take_debug_stop(&mut self) -> Option<DebugStop> {
-        self.take_stop_layer()
-    }
-
-    fn fpu(&mut self) -> Result<Fpu, Error> {
-        self.inner_mut().fpu()
-    }
-
-    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
-        self.inner_mut().set_fpu(fpu)
+    fn count_in_kernel(&mut self) -> bool {
+        self.inner_mut().count_in_kernel()
     }
 
     fn statistics(&self) -> Option<Statistics> {
         self.statistics_layer()
+    }
+
+    fn debug(&mut self) -> Option<&mut dyn DebugControl> {
+        self.inner_mut().debug()
+    }
+
+    fn debugger(&mut self) -> Option<&mut dyn Debugger> {
+        self.debugger_layer()
+    }
+
+    fn direct_interrupts(&mut self) -> Option<&mut dyn DirectInterrupts> {
+        self.inner_mut().direct_interrupts()
     }
 }

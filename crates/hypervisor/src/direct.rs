@@ -1,8 +1,6 @@
 //! Injecting interrupts into a vCPU directly: for machines whose interrupt controllers are not the engine's.
 
-use std::time::Duration;
-
-use crate::{Error, Vcpu};
+use crate::Error;
 
 /// What decides whether a vCPU can take an interrupt, as of its last exit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,7 +21,7 @@ pub struct InterruptState {
 /// Between two runs, ask for its state, inject at most one interrupt if it is accepted, and otherwise ask for a window: then
 /// a run ends with [`crate::Exit::InterruptWindow`] as soon as one is accepted. A non-maskable interrupt needs no window of
 /// the caller's: the engine keeps it until it can be taken.
-pub trait DirectInterrupts: Vcpu {
+pub trait DirectInterrupts {
     /// What decides whether it can take an interrupt.
     fn interrupt_state(&mut self) -> InterruptState;
 
@@ -38,11 +36,4 @@ pub trait DirectInterrupts: Vcpu {
 
     /// Sets CR8, for the guest to read.
     fn set_priority_class(&mut self, class: u8);
-
-    /// Kicks it once after this time, instead of at the one that was said before; `None`: not at all. On the thread that
-    /// runs it.
-    ///
-    /// # Errors
-    /// If the host has no timer left.
-    fn set_kick_timer(&mut self, delay: Option<Duration>) -> Result<(), Error>;
 }

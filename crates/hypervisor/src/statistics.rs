@@ -1,13 +1,12 @@
-//! Measuring a vCPU by wrapping its step.
+//! Measurements of vCPUs, as data.
 
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::time::Duration;
 
-use crate::{Entry, Error, Exit, ExitCounts, Kind, Layer, Vcpu};
+use crate::ExitKind;
 
 /// How many buckets a histogram has: one for each power of two of nanoseconds that 64 bits hold.
 const BUCKETS: usize = 64;
-/// How many ports there are.
-const PORTS: usize = 0x1_0000;
 
 /// How often something took how long, by powers of two of nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +106,8 @@ impl KernelCounts {
 pub struct Statistics {
     /// Exits by kind.
     pub exits: ExitCounts,
-    /// How long the VMM took to answer, by kind, in the order of [`Kind::ALL`].
-    pub service: [Histogram; Kind::ALL.len()],
+    /// How long the VMM took to answer, by kind, in the order of [`ExitKind::ALL`].
+    pub service: [Histogram; ExitKind::ALL.len()],
     /// How long each stay in the guest was, with the way there and back.
     pub in_guest: Histogram,
     /// Entries that only completed an access.
@@ -125,7 +124,7 @@ pub struct Statistics {
 
 impl Statistics {
     /// How long the VMM took to answer exits of this kind.
-    pub fn service_of(&self, kind: Kind) -> Histogram {
+    pub fn service_of(&self, kind: ExitKind) -> Histogram {
         self.service.get(usize::from(kind as u8)).copied().unwrap_or_default()
     }
 
@@ -161,106 +160,53 @@ fn merged(one: &[(u16, u64)], two: &[(u16, u64)]) -> Vec<(u16, u64)> {
     sums.into_iter().collect()
 }
 
-/// A vCPU that measures its steps. Each step costs two looks at the clock more.
-#[derive(Debug)]
-pub struct Measured<V> {
-    inner: V,
-    statistics: Statistics,
-    /// Counts by port. Pages of it that no port touches cost nothing.
-    writes: Vec<u64>,
-    reads: Vec<u64>,
-    /// The last exit, and when it came.
-    left: Option<(Kind, Instant)>,
+/// How often a vCPU left the guest, by [`ExitKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExitCounts {
+    by_kind: [u64; ExitKind::ALL.len()],
 }
 
-impl<V: Vcpu> Measured<V> {
-    /// Measures `inner` from now on.
-    pub fn new(inner: V) -> Self {
-        Self {
-            inner,
-            statistics: Statistics::default(),
-            writes: vec![0; PORTS],
-            reads: vec![0; PORTS],
-            left: None,
+impl ExitCounts {
+    /// Counts one exit.
+    pub fn count(&mut self, kind: ExitKind) {
+        if let Some(count) = self.by_kind.get_mut(usize::from(kind as u8)) {
+            *count = count.wrapping_add(1);
         }
     }
 
-    /// The way into the guest begins.
-    fn enter(&mut self) -> Instant {
-        let now = Instant::now();
-        if let Some((kind, since)) = self.left.take()
-            && let Some(histogram) = self.statistics.service.get_mut(usize::from(kind as u8))
-        {
-            histogram.add(now.saturating_duration_since(since));
-        }
-        now
+    /// How many exits of `kind` there were.
+    pub fn of(&self, kind: ExitKind) -> u64 {
+        self.by_kind.get(usize::from(kind as u8)).copied().unwrap_or_default()
     }
 
-    fn left(&mut self, entered: Instant, exit: &Exit) {
-        let now = Instant::now();
-        self.statistics.in_guest.add(now.saturating_duration_since(entered));
-        self.statistics.exits.count(exit.kind());
-        self.left = Some((exit.kind(), now));
-        let count = match exit {
-            Exit::PortOut { port, .. } => self.writes.get_mut(usize::from(*port)),
-            Exit::PortIn { port, .. } => self.reads.get_mut(usize::from(*port)),
-            _ => None,
-        };
-        if let Some(count) = count {
-            *count = count.saturating_add(1);
+    /// How many exits there were in all.
+    pub fn total(&self) -> u64 {
+        self.by_kind.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    /// Adds the counts of another vCPU.
+    pub fn add(&mut self, other: &Self) {
+        for (to, from) in self.by_kind.iter_mut().zip(other.by_kind) {
+            *to = to.wrapping_add(from);
         }
     }
 }
 
-fn counted(by_port: &[u64]) -> Vec<(u16, u64)> {
-    let all = (0..=u16::MAX).zip(by_port.iter().copied());
-    all.filter(|(_, count)| *count > 0).collect()
-}
-
-impl<V: Vcpu> Layer for Measured<V> {
-    type Inner = V;
-
-    fn inner(&self) -> &V {
-        &self.inner
-    }
-
-    fn inner_mut(&mut self) -> &mut V {
-        &mut self.inner
-    }
-
-    fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
-        let entered = self.enter();
-        let exit = self.inner.run(entry)?;
-        self.left(entered, &exit);
-        Ok(exit)
-    }
-
-    fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
-        let entered = self.enter();
-        self.statistics.completions = self.statistics.completions.saturating_add(1);
-        let exit = self.inner.complete(entry)?;
-        if let Some(exit) = &exit {
-            self.left(entered, exit);
+impl fmt::Display for ExitCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} exits", self.total())?;
+        for kind in ExitKind::ALL {
+            if self.of(kind) > 0 {
+                write!(f, ", {} {}", self.of(kind), kind.name())?;
+            }
         }
-        Ok(exit)
-    }
-
-    fn statistics_layer(&self) -> Option<Statistics> {
-        let engine = self.inner.statistics().unwrap_or_default();
-        Some(Statistics {
-            port_writes: counted(&self.writes),
-            port_reads: counted(&self.reads),
-            signals: engine.signals,
-            in_kernel: engine.in_kernel,
-            ..self.statistics.clone()
-        })
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scripted::Scripted;
 
     #[test]
     fn times_go_to_powers_of_two() {
@@ -277,26 +223,6 @@ mod tests {
         let mut twice = histogram;
         twice.merge(&histogram);
         assert_eq!(twice.count(), 14);
-    }
-
-    #[test]
-    fn steps_are_measured_by_kind_and_port() {
-        let out = Exit::PortOut { port: 0x1020, width: 4, value: 1 };
-        let read = Exit::PortIn { port: 0xcfc, width: 4 };
-        let mut vcpu = Measured::new(Scripted::new([out, out, read]));
-        while vcpu.run(Entry::Resume).unwrap() != Exit::Shutdown {}
-        assert_eq!(vcpu.complete(Entry::Resume).unwrap(), None);
-        let mut statistics = vcpu.statistics().unwrap();
-        assert_eq!(statistics.exits.of(Kind::PortOut), 2);
-        assert_eq!(statistics.service_of(Kind::PortOut).count(), 2);
-        assert_eq!(statistics.in_guest.count(), 4);
-        assert_eq!(statistics.completions, 1);
-        assert_eq!(statistics.port_writes, [(0x1020, 2)]);
-        assert_eq!(statistics.port_reads, [(0xcfc, 1)]);
-        statistics.merge(&statistics.clone());
-        assert_eq!(statistics.port_writes, [(0x1020, 4)]);
-        assert_eq!(statistics.exits.total(), 8);
-        assert!(statistics.time_in_vmm() > Duration::ZERO);
     }
 
     #[test]

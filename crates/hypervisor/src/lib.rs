@@ -1,0 +1,43 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod coalesced;
+mod controller;
+mod debug;
+mod direct;
+mod error;
+mod exit;
+mod hypervisor;
+mod kick;
+mod layer;
+#[cfg(any(test, doctest, feature = "scripted"))]
+pub mod scripted;
+mod statistics;
+mod vcpu;
+
+pub use coalesced::{CoalescedWrite, CoalescedWrites};
+pub use controller::{InterruptController, LINES, MessageId};
+pub use debug::{
+    DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop, Debugger,
+    GuestDebug, PointKind, WatchKind, Watchpoint,
+};
+pub use direct::{DirectInterrupts, InterruptState};
+pub use error::Error;
+pub use exit::{Entry, Exit, ExitKind, InstructionBytes, InternalError, SystemEvent};
+pub use hypervisor::{
+    Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart, Vm, VmOptions,
+};
+pub use kick::{Kick, KickTimer, Kicker};
+pub use layer::Layer;
+pub use statistics::{ExitCounts, Histogram, KernelCounts, Statistics};
+pub use vcpu::Vcpu;
