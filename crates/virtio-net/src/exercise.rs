@@ -109,7 +109,8 @@ impl Bench {
         let rings = [0, 1, 2].map(|index: u16| Rings::at(RAM + 0x1000 * u64::from(index), SIZE));
         let queue = |index: usize| {
             let Rings { size, descriptors, available, used } = rings[index];
-            let config = QueueConfig { index: index as u16, size, descriptors, available, used };
+            let config =
+                QueueConfig { index: index as u16, size, max_size: size, descriptors, available, used };
             Queue::new(ram.clone(), &config, features).expect("rings in RAM")
         };
         Self {

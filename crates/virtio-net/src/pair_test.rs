@@ -86,6 +86,7 @@ pub(super) fn bench(size: u16, features: u64) -> Bench {
         let config = QueueConfig {
             index,
             size,
+            max_size: size,
             descriptors: rings.descriptors,
             available: rings.available,
             used: rings.used,

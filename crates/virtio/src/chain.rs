@@ -32,8 +32,8 @@ pub enum ChainError {
         /// How many descriptors the table has.
         size: u32,
     },
-    /// More descriptors than the queue has entries, as when a chain ends in itself (2.7.5.2).
-    #[error("the chain is longer than the queue, which has {0} entries")]
+    /// More descriptors than there may be in the ring or in an indirect table, as when a chain ends in itself (2.7.5.2).
+    #[error("a chain of more than {0} descriptors")]
     TooLong(u16),
     /// A buffer is not in RAM.
     #[error("the buffer of {length} bytes at {address:#x} is not in RAM")]
@@ -67,12 +67,22 @@ pub struct Chain {
     head: u16,
 }
 
+/// The descriptor table of a queue, and what its chains may be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ring {
+    /// Guest-physical address of the descriptor table.
+    pub descriptors: u64,
+    /// The number of its entries, which is also the longest chain without an indirect table.
+    pub size: u16,
+    /// The most descriptors of an indirect table that a chain uses; `None` if indirect tables were not negotiated.
+    pub max_indirect: Option<u16>,
+}
+
 /// Where descriptors are looked up.
 #[derive(Clone, Copy)]
 struct Table {
     address: u64,
     size: u32,
-    is_indirect: bool,
 }
 
 struct Descriptor {
@@ -98,7 +108,7 @@ impl Chain {
         self.segments.get(self.readable..).unwrap_or_default()
     }
 
-    /// How many bytes the device can read. At most the queue's size times 4 GiB.
+    /// How many bytes the device can read. At most the number of descriptors times 4 GiB.
     pub fn readable_bytes(&self) -> u64 {
         self.readable_bytes
     }
@@ -143,43 +153,54 @@ impl Chain {
         from.len().saturating_sub(rest.len())
     }
 
-    /// Takes the chain that starts with descriptor `head` of the table of `size` descriptors at `table`.
+    /// Takes the chain that starts with descriptor `head` of `ring`.
     ///
-    /// Each descriptor is read once, and no more of them than `size`.
+    /// Each descriptor is read once: no more of the ring than it has, and no more of an indirect table than
+    /// [`Ring::max_indirect`].
     ///
     /// # Errors
     /// If it is malformed. What is taken by then is to be ignored.
-    pub fn take(
-        &mut self,
-        ram: &GuestRam,
-        table: u64,
-        size: u16,
-        head: u16,
-        allow_indirect: bool,
-    ) -> Result<(), ChainError> {
+    pub fn take(&mut self, ram: &GuestRam, ring: &Ring, head: u16) -> Result<(), ChainError> {
         self.segments.clear();
         (self.readable, self.readable_bytes, self.writable_bytes) = (0, 0, 0);
         self.head = head;
-        let mut table = Table { address: table, size: size.into(), is_indirect: !allow_indirect };
-        let mut next = head;
-        for _ in 0..size {
+        let table = Table { address: ring.descriptors, size: ring.size.into() };
+        match self.walk(ram, &table, head, ring.size)? {
+            None => Ok(()),
+            Some(descriptor) => {
+                let most = ring.max_indirect.ok_or(ChainError::Indirect)?;
+                // An indirect table in an indirect table is none (2.7.5.3.1).
+                match self.walk(ram, &Table::indirect(&descriptor)?, 0, most)? {
+                    None => Ok(()),
+                    Some(_) => Err(ChainError::Indirect),
+                }
+            }
+        }
+    }
+
+    /// Takes the descriptors of `table` from number `next` on, at most `most` of them. Returns the one that ends them by pointing to
+    /// an indirect table, if it does.
+    fn walk(
+        &mut self,
+        ram: &GuestRam,
+        table: &Table,
+        mut next: u16,
+        most: u16,
+    ) -> Result<Option<Descriptor>, ChainError> {
+        for _ in 0..most {
             let descriptor = table.read(ram, next)?;
             if descriptor.flags & INDIRECT != 0 {
-                // Neither nested nor followed by another descriptor.
-                if table.is_indirect || descriptor.flags & NEXT != 0 {
-                    return Err(ChainError::Indirect);
-                }
-                table = Table::indirect(&descriptor)?;
-                next = 0;
-                continue;
+                // Not followed by another descriptor.
+                let is_last = descriptor.flags & NEXT == 0;
+                return if is_last { Ok(Some(descriptor)) } else { Err(ChainError::Indirect) };
             }
             self.add(ram, &descriptor)?;
             if descriptor.flags & NEXT == 0 {
-                return Ok(());
+                return Ok(None);
             }
             next = descriptor.next;
         }
-        Err(ChainError::TooLong(size))
+        Err(ChainError::TooLong(most))
     }
 
     fn add(&mut self, ram: &GuestRam, descriptor: &Descriptor) -> Result<(), ChainError> {
@@ -228,7 +249,7 @@ impl Table {
             return Err(ChainError::IndirectLength(length));
         }
         let size = u32::try_from(size).map_err(|_| ChainError::IndirectLength(length))?;
-        Ok(Self { address, size, is_indirect: true })
+        Ok(Self { address, size })
     }
 
     fn read(&self, ram: &GuestRam, index: u16) -> Result<Descriptor, ChainError> {

@@ -123,7 +123,10 @@ fn queues_are_frozen_when_the_driver_is_ready() {
     set_queue(&mut common, 1, 32, GOOD);
     let queues = common.freeze(&ram).unwrap();
     let [descriptors, available, used] = GOOD;
-    assert_eq!(queues, [None, Some(QueueConfig { index: 1, size: 32, descriptors, available, used })]);
+    assert_eq!(
+        queues,
+        [None, Some(QueueConfig { index: 1, size: 32, max_size: 64, descriptors, available, used })]
+    );
     let before = common.clone();
     for index in [1, 0] {
         set_queue(&mut common, index, 8, [0x11_0000; 3]);

@@ -34,7 +34,7 @@ mod pci;
 mod queue;
 mod worker;
 
-pub use chain::{Chain, ChainError, Segment, pieces};
+pub use chain::{Chain, ChainError, Ring, Segment, pieces};
 pub use common::{Action, Common, QueueConfig, QueueFault, common_cfg, status};
 pub use device::{Device, Kind, Session, StartError, config_bytes};
 pub use nerite_pci::Event;

@@ -7,6 +7,7 @@ use nerite_memory::GuestRam;
 use virtio_queue::{Queue as Rings, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
+use crate::chain::Ring;
 use crate::common::QueueConfig;
 use crate::{Chain, ChainError, feature};
 
@@ -42,7 +43,8 @@ pub struct Queue {
     ram: Arc<GuestRam>,
     rings: Rings,
     index: u16,
-    indirect: bool,
+    /// The most descriptors of an indirect table, if those were negotiated.
+    max_indirect: Option<u16>,
     /// The next request when the driver was last told to be silent, while it is to be.
     silent_from: Option<u16>,
 }
@@ -61,7 +63,8 @@ impl Queue {
         rings.try_set_used_ring_address(GuestAddress(config.used)).map_err(ring)?;
         rings.set_event_idx(features & feature::EVENT_IDX != 0);
         rings.set_ready(true);
-        Ok(Self { ram, rings, index, indirect: features & feature::INDIRECT_DESC != 0, silent_from: None })
+        let max_indirect = (features & feature::INDIRECT_DESC != 0).then_some(config.max_size);
+        Ok(Self { ram, rings, index, max_indirect, silent_from: None })
     }
 
     /// The queue's number.
@@ -88,9 +91,12 @@ impl Queue {
         let mut available =
             self.rings.iter(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })?;
         let Some(head) = available.next().map(|chain| chain.head_index()) else { return Ok(false) };
-        chain
-            .take(&self.ram, self.rings.desc_table(), self.rings.size(), head, self.indirect)
-            .map_err(|source| QueueError::Chain { index, head, source })?;
+        let ring = Ring {
+            descriptors: self.rings.desc_table(),
+            size: self.rings.size(),
+            max_indirect: self.max_indirect,
+        };
+        chain.take(&self.ram, &ring, head).map_err(|source| QueueError::Chain { index, head, source })?;
         let moved = self.silent_from.map(|from| self.rings.next_avail().wrapping_sub(from));
         if moved.is_some_and(|moved| moved > self.rings.size() / 2) {
             self.disable_kicks()?;

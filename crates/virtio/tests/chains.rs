@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 const SIZE: u64 = 1 << 20;
 const BUFFERS: u64 = RAM + 0x10000;
+const LARGEST: u16 = 64; // What the device allows, unless a test's queue is larger.
 
 fn queues(size: u16, features: u64) -> (Queue, FakeQueue, Arc<GuestRam>) {
     let ram = ram(SIZE);
@@ -21,6 +22,7 @@ fn queues(size: u16, features: u64) -> (Queue, FakeQueue, Arc<GuestRam>) {
     let config = QueueConfig {
         index: 0,
         size,
+        max_size: LARGEST.max(size),
         descriptors: rings.descriptors,
         available: rings.available,
         used: rings.used,
@@ -134,12 +136,42 @@ fn indirect_tables_are_followed_once() {
     write_descriptor(&ram, table, BUFFERS, 1, NEXT, 3);
     guest.add(&[(table, 48, INDIRECT)]);
     assert_eq!(chain_error(&mut queue), ChainError::Index { index: 3, size: 3 });
-    // A table may be larger than the queue, a chain may not.
-    for index in 0..9 {
-        write_descriptor(&ram, table + 16 * index, BUFFERS, 1, NEXT, index as u16 + 1);
+}
+
+/// Writes an indirect table of `count` chained descriptors of one byte each. Returns its descriptor.
+fn table_of(ram: &GuestRam, count: u16) -> (u64, u32, u16) {
+    let table = RAM + 0x8000;
+    for index in 0..count {
+        let next = if index + 1 < count { NEXT } else { 0 };
+        write_descriptor(ram, table + 16 * u64::from(index), BUFFERS, 1, next, index + 1);
     }
-    guest.add(&[(table, 160, INDIRECT)]);
-    assert_eq!(chain_error(&mut queue), ChainError::TooLong(8));
+    (table, 16 * u32::from(count), INDIRECT)
+}
+
+#[test]
+fn an_indirect_table_holds_as_many_as_the_largest_queue() {
+    // Whatever the ring's size, and without the descriptors in front of the table.
+    for size in [1, 8, LARGEST, 2 * LARGEST] {
+        let (mut queue, mut guest, ram) = queues(size, feature::INDIRECT_DESC);
+        let most = LARGEST.max(size);
+        let mut chain = Chain::new();
+        let direct = usize::from(size) - 1;
+        guest.add(&[vec![(BUFFERS, 1, 0); direct], vec![table_of(&ram, most)]].concat());
+        assert!(queue.pop(&mut chain).unwrap(), "ring of {size}");
+        assert_eq!(chain.readable().len(), direct + usize::from(most));
+        queue.push(chain.head(), 0).unwrap();
+        guest.add(&[table_of(&ram, most + 1)]);
+        assert_eq!(chain_error(&mut queue), ChainError::TooLong(most));
+    }
+}
+
+#[test]
+fn an_indirect_table_that_ends_in_itself_ends() {
+    let (mut queue, mut guest, ram) = queues(8, feature::INDIRECT_DESC);
+    let (table, length, flags) = table_of(&ram, 3);
+    write_descriptor(&ram, table + 32, BUFFERS, 1, NEXT, 0);
+    guest.add(&[(table, length, flags)]);
+    assert_eq!(chain_error(&mut queue), ChainError::TooLong(LARGEST));
 }
 
 #[test]
@@ -184,7 +216,7 @@ fn the_same_chain_twice_is_two_requests() {
 #[test]
 fn rings_on_top_of_each_other_end_in_an_error_or_in_nothing() {
     let ram = ram(SIZE);
-    let config = QueueConfig { index: 0, size: 8, descriptors: RAM, available: RAM, used: RAM };
+    let config = QueueConfig { index: 0, size: 8, max_size: 8, descriptors: RAM, available: RAM, used: RAM };
     let mut queue = Queue::new(ram.clone(), &config, 0).unwrap();
     let mut chain = Chain::new();
     for seed in 0..200_u64 {

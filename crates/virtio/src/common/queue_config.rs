@@ -11,6 +11,8 @@ pub struct QueueConfig {
     pub index: u16,
     /// How many entries it has: a power of two.
     pub size: u16,
+    /// The most entries that the device allows, and so the most descriptors of an indirect table.
+    pub max_size: u16,
     /// Guest-physical address of the descriptor table.
     pub descriptors: u64,
     /// Guest-physical address of the available ring.
@@ -76,5 +78,5 @@ pub(super) fn check(index: u16, queue: &Registers, ram: &GuestRam) -> Result<Que
             return Err(QueueFault::OutsideRam { index, ring, address });
         }
     }
-    Ok(QueueConfig { index, size, descriptors, available, used })
+    Ok(QueueConfig { index, size, max_size: max, descriptors, available, used })
 }
