@@ -89,6 +89,8 @@ impl InterruptController for KvmInterrupts {
     }
 
     fn connect_message(&self, id: MessageId, event: &Event, address: u64, data: u32) -> Result<(), Error> {
+        // Before anything is changed: there may be no descriptor left.
+        let event = eventfd(event)?;
         let mut messages = self.messages.lock();
         let before = slot(&mut messages, id)?.message.replace((address, data));
         if let Err(error) = self.set_routes(&messages) {
@@ -99,7 +101,7 @@ impl InterruptController for KvmInterrupts {
             // The event is connected to this number already.
             return Ok(());
         }
-        let connected = self.fd.register_irqfd(&eventfd(event)?, gsi(id)).map_err(failed("KVM_IRQFD"));
+        let connected = self.fd.register_irqfd(&event, gsi(id)).map_err(failed("KVM_IRQFD"));
         if connected.is_err() {
             slot(&mut messages, id)?.message = None;
         }
@@ -107,11 +109,12 @@ impl InterruptController for KvmInterrupts {
     }
 
     fn disconnect_message(&self, id: MessageId, event: &Event) -> Result<(), Error> {
+        let event = eventfd(event)?;
         let mut messages = self.messages.lock();
         if slot(&mut messages, id)?.message.take().is_none() {
             return Ok(());
         }
-        self.fd.unregister_irqfd(&eventfd(event)?, gsi(id)).map_err(failed("KVM_IRQFD(DEASSIGN)"))
+        self.fd.unregister_irqfd(&event, gsi(id)).map_err(failed("KVM_IRQFD(DEASSIGN)"))
     }
 }
 
