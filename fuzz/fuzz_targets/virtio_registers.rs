@@ -47,6 +47,10 @@ impl Engine for Looks {
     fn stop(&mut self) {
         self.is_running = false;
     }
+
+    fn set_paused(&mut self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct Machine {

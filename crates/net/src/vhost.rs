@@ -46,13 +46,17 @@ pub struct Vhost {
     pairs: Vec<Pair>,
     memory: LateMemory,
     link_up: bool,
+    /// The card may not access memory.
+    is_paused: bool,
 }
 
 struct Pair {
     tap: OwnedFd,
     multi_queue: bool,
     kernel: Kernel<LateMemory>,
-    is_running: bool,
+    /// The queues that the driver has enabled, while it is ready: receive and transmit.
+    enabled: [bool; 2],
+    is_attached: bool,
 }
 
 impl Vhost {
@@ -68,19 +72,31 @@ impl Vhost {
             let kernel = Kernel::new(memory.clone()).map_err(unusable)?;
             thread::do_not_preempt_in(|| kernel.set_owner()).map_err(unusable)?;
             let multi_queue = tap.is_multi_queue();
-            pairs.push(Pair { tap: tap.into_fd(), multi_queue, kernel, is_running: false });
+            let tap = tap.into_fd();
+            pairs.push(Pair { tap, multi_queue, kernel, enabled: [false; 2], is_attached: false });
         }
-        Ok(Self { pairs, memory, link_up: true })
+        Ok(Self { pairs, memory, link_up: true, is_paused: false })
     }
 }
 
 impl Pair {
+    fn is_running(&self) -> bool {
+        self.enabled.contains(&true)
+    }
+
+    /// The numbers of the queues in use.
+    fn queues(&self) -> impl Iterator<Item = usize> {
+        self.enabled.into_iter().enumerate().filter_map(|(number, is_enabled)| is_enabled.then_some(number))
+    }
+
     fn start(&mut self, session: &Session, first: u16, calls: &[Event], broken: &Event) -> io::Result<()> {
         let kernel = &self.kernel;
         let offered = kernel.get_features().map_err(failed)?;
         kernel.set_features(session.features & KNOWN & offered).map_err(failed)?;
         kernel.set_mem_table(&regions(&session.ram)).map_err(failed)?;
-        for (number, queue) in [first, first.saturating_add(1)].into_iter().enumerate() {
+        let mut enabled = [false; 2];
+        let queues = [first, first.saturating_add(1)].into_iter().zip(&mut enabled).enumerate();
+        for (number, (queue, is_enabled)) in queues {
             let Some(Some(config)) = session.queues.get(usize::from(queue)) else { continue };
             kernel.set_vring_num(number, config.size).map_err(failed)?;
             kernel.set_vring_base(number, 0).map_err(failed)?;
@@ -95,35 +111,31 @@ impl Pair {
             kernel.set_vring_kick(number, &eventfd(kick)?).map_err(failed)?;
             kernel.set_vring_call(number, &eventfd(call)?).map_err(failed)?;
             kernel.set_vring_err(number, &eventfd(broken)?).map_err(failed)?;
+            *is_enabled = true;
         }
-        self.is_running = true;
+        self.enabled = enabled;
         Ok(())
     }
 
-    /// Has the kernel work on the queues, which go on where they were.
-    fn attach(&self) -> io::Result<()> {
-        // As without vhost: the driver gets no frames from before it was there.
-        Tap::drain(&self.tap);
-        for number in 0..2 {
-            let tap = File::from(self.tap.try_clone()?);
-            self.kernel.set_backend(number, Some(&tap)).map_err(failed)?;
+    /// Has the kernel work on the queues, which go on where they were, or no longer.
+    fn set_attached(&mut self, is_attached: bool) -> io::Result<()> {
+        if !self.is_running() || std::mem::replace(&mut self.is_attached, is_attached) == is_attached {
+            return Ok(());
+        }
+        for number in self.queues() {
+            // To take a queue back, the kernel waits until nothing works on it any more.
+            let tap = if is_attached { Some(File::from(self.tap.try_clone()?)) } else { None };
+            self.kernel.set_backend(number, tap.as_ref()).map_err(failed)?;
         }
         Ok(())
     }
 
     fn stop(&mut self) {
-        if std::mem::take(&mut self.is_running) {
-            self.detach();
+        if let Err(error) = self.set_attached(false) {
+            log::debug!("taking a queue back from vhost-net: {error}");
         }
-    }
-
-    fn detach(&self) {
-        for number in 0..2 {
-            // The kernel waits until nobody works on the queue any more.
-            if let Err(error) = self.kernel.set_backend(number, None) {
-                log::warn!("taking a queue back from vhost-net: {error}");
-            }
-        }
+        self.enabled = [false; 2];
+        self.is_attached = false;
     }
 }
 
@@ -133,16 +145,17 @@ impl Engine for Vhost {
         self.memory.set(Arc::new(session.ram.inner().clone()));
         for (index, pair) in (0_u16..).zip(&mut self.pairs) {
             let first = index.saturating_mul(2);
-            if !session.queues.get(usize::from(first)).is_some_and(Option::is_some) {
-                break;
+            let is_enabled = |queue: u16| session.queues.get(usize::from(queue)).is_some_and(Option::is_some);
+            if !is_enabled(first) && !is_enabled(first.saturating_add(1)) {
+                continue;
             }
             if index == 0 {
                 Tap::set_offloads(&pair.tap, session.features)?;
             }
             pair.start(session, first, calls, broken)?;
-            if self.link_up {
-                pair.attach()?;
-            }
+            // As without vhost: the driver gets no frames from before it was there.
+            Tap::drain(&pair.tap);
+            pair.set_attached(self.link_up && !self.is_paused)?;
         }
         self.set_pairs(1)
     }
@@ -152,14 +165,16 @@ impl Engine for Vhost {
         self.memory.set(Arc::default());
     }
 
+    fn set_paused(&mut self, paused: bool) -> io::Result<()> {
+        self.is_paused = paused;
+        self.place_queues()
+    }
+
     fn set_link(&mut self, up: bool) -> io::Result<()> {
-        if std::mem::replace(&mut self.link_up, up) == up {
-            return Ok(());
+        if std::mem::replace(&mut self.link_up, up) != up && up {
+            self.pairs.iter().filter(|pair| pair.is_running()).for_each(|pair| Tap::drain(&pair.tap));
         }
-        for pair in self.pairs.iter().filter(|pair| pair.is_running) {
-            if up { pair.attach()? } else { pair.detach() }
-        }
-        Ok(())
+        self.place_queues()
     }
 
     fn set_pairs(&mut self, pairs: u16) -> io::Result<()> {
@@ -170,6 +185,14 @@ impl Engine for Vhost {
             }
         }
         Ok(())
+    }
+}
+
+impl Vhost {
+    /// Has the kernel work on the queues that are in use while it may.
+    fn place_queues(&mut self) -> io::Result<()> {
+        let is_attached = self.link_up && !self.is_paused;
+        self.pairs.iter_mut().try_for_each(|pair| pair.set_attached(is_attached))
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use nerite_log_budget::LogBudget;
+
 use crate::Event;
 
 /// The largest number of vectors (6.8.2.3).
@@ -61,7 +63,9 @@ pub struct Msix {
     entries: Vec<Entry>,
     events: Arc<[Event]>,
     control: u16,
+    is_bus_master: bool,
     routes: Arc<dyn MessageRoutes>,
+    log: Arc<LogBudget>,
 }
 
 impl Msix {
@@ -70,11 +74,12 @@ impl Msix {
     /// Which bits of the capability's body software can change: enable and function mask.
     pub const WRITABLE: [u8; 2] = [0, ((ENABLE | MASK_ALL) >> 8) as u8];
 
-    /// A table of one vector per event (at most [`MAX_VECTORS`] count), all masked, with MSI-X off.
-    pub fn new(events: Arc<[Event]>, routes: Arc<dyn MessageRoutes>) -> Self {
+    /// A table of one vector per event (at most [`MAX_VECTORS`] count), all masked, with MSI-X off, of a function that is no bus
+    /// master. Refusals of `routes` are logged through `log`.
+    pub fn new(events: Arc<[Event]>, routes: Arc<dyn MessageRoutes>, log: Arc<LogBudget>) -> Self {
         let entry = Entry { message: Message::default(), control: MASKED, connected: None };
         let count = events.len().min(usize::from(MAX_VECTORS));
-        Self { entries: vec![entry; count], events, control: 0, routes }
+        Self { entries: vec![entry; count], events, control: 0, is_bus_master: false, routes, log }
     }
 
     /// The body of the capability (6.8.2.3 to 6.8.2.5), for a table at `table` and pending bits at `pending`
@@ -106,9 +111,15 @@ impl Msix {
     pub fn set_control(&mut self, control: u16) {
         if self.control != control {
             self.control = control;
-            for vector in 0..self.vectors() {
-                self.update(vector);
-            }
+            self.update_all();
+        }
+    }
+
+    /// Whether the function may write to memory, which is what a message is (PCI 3.0, 6.2.2). Until it may, signals are pending.
+    pub fn set_bus_master(&mut self, is_bus_master: bool) {
+        if self.is_bus_master != is_bus_master {
+            self.is_bus_master = is_bus_master;
+            self.update_all();
         }
     }
 
@@ -180,21 +191,32 @@ impl Msix {
         }
     }
 
+    fn update_all(&mut self) {
+        for vector in 0..self.vectors() {
+            self.update(vector);
+        }
+    }
+
     /// Connects or disconnects the event of `vector`, if what software wants has changed.
     fn update(&mut self, vector: u16) {
-        let is_open = self.control & (ENABLE | MASK_ALL) == ENABLE;
+        let is_open = self.is_bus_master && self.control & (ENABLE | MASK_ALL) == ENABLE;
         let at = usize::from(vector);
         let (Some(entry), Some(event)) = (self.entries.get_mut(at), self.events.get(at)) else { return };
         let wanted = (is_open && entry.control & MASKED == 0).then_some(entry.message);
         if wanted == entry.connected {
             return;
         }
-        match self.routes.connect(vector, event, wanted) {
-            Ok(()) => entry.connected = wanted,
-            Err(error) => {
-                entry.connected = None;
-                log::warn!("MSI-X vector {vector} cannot be connected to {wanted:x?}: {error}");
-            }
+        let connect = |message| {
+            self.routes.connect(vector, event, message).inspect_err(|error| {
+                self.log
+                    .warn(format_args!("MSI-X vector {vector} cannot be connected to {message:x?}: {error}"));
+            })
+        };
+        if connect(wanted).is_ok() {
+            entry.connected = wanted;
+        } else if entry.connected.is_some() && wanted.is_some() && connect(None).is_ok() {
+            // The message that is no longer in the table is not sent either.
+            entry.connected = None;
         }
     }
 }

@@ -8,6 +8,9 @@ type Calls = Vec<(u16, Option<Message>)>;
 #[derive(Default)]
 struct Recorder(Mutex<Calls>);
 
+/// A message that is refused.
+const REFUSED: Message = Message { address: 0x666000, data: 0 };
+
 impl MessageRoutes for Recorder {
     fn connect(&self, vector: u16, _: &Event, message: Option<Message>) -> io::Result<()> {
         self.0.lock().unwrap().push((vector, message));
@@ -21,7 +24,10 @@ impl MessageRoutes for Recorder {
 fn msix(vectors: usize) -> (Msix, Arc<Recorder>, Arc<[Event]>) {
     let events: Arc<[Event]> = (0..vectors).map(|_| Event::new().unwrap()).collect();
     let recorder = Arc::new(Recorder::default());
-    (Msix::new(events.clone(), recorder.clone()), recorder, events)
+    let log = Arc::new(LogBudget::new("a test", 16));
+    let mut msix = Msix::new(events.clone(), recorder.clone(), log);
+    msix.set_bus_master(true);
+    (msix, recorder, events)
 }
 
 fn calls(recorder: &Recorder) -> Calls {
@@ -95,6 +101,59 @@ fn a_message_that_is_refused_stays_pending() {
     events[0].signal();
     assert_eq!(msix.read_pending(0, 4), 1);
     assert_eq!(calls(&recorder).len(), 1);
+}
+
+#[test]
+fn a_message_that_is_refused_takes_the_old_one_away() {
+    let (mut msix, recorder, events) = msix(1);
+    let message = Message { address: 0xfee0_0000, data: 0x41 };
+    msix.set_control(0x8000);
+    msix.write_table(8, 4, 0x41);
+    msix.write_table(0, 8, message.address);
+    msix.write_table(12, 4, 0);
+    assert_eq!(calls(&recorder), [(0, Some(message))]);
+    msix.write_table(0, 8, REFUSED.address);
+    let refused = Message { data: 0x41, ..REFUSED };
+    assert_eq!(calls(&recorder), [(0, Some(refused)), (0, None)]);
+    events[0].signal();
+    assert_eq!(msix.read_pending(0, 4), 1);
+    // Nothing is left to take away.
+    msix.write_table(0, 8, REFUSED.address | 1 << 32);
+    assert_eq!(calls(&recorder).len(), 1);
+    msix.write_table(0, 8, message.address);
+    assert_eq!(calls(&recorder), [(0, Some(message))]);
+    assert_eq!(msix.read_pending(0, 4), 0);
+}
+
+#[test]
+fn a_function_that_is_no_bus_master_sends_no_message() {
+    let (mut msix, recorder, events) = msix(2);
+    let message = Message { address: 0xfee0_0000, data: 0 };
+    msix.set_bus_master(false);
+    msix.set_control(0x8000);
+    msix.write_table(16, 8, message.address);
+    msix.write_table(28, 4, 0);
+    events[1].signal();
+    assert_eq!((calls(&recorder), msix.read_pending(0, 4)), (vec![], 2));
+    msix.set_bus_master(true);
+    assert_eq!((calls(&recorder), msix.read_pending(0, 4)), (vec![(1, Some(message))], 0));
+    msix.set_bus_master(true);
+    msix.set_bus_master(false);
+    assert_eq!((calls(&recorder), msix.read_pending(0, 4)), (vec![(1, None)], 2));
+}
+
+#[test]
+fn refusals_do_not_flood_the_log() {
+    let events: Arc<[Event]> = [Event::new().unwrap()].into();
+    let log = Arc::new(LogBudget::new("a test", 16));
+    let mut msix = Msix::new(events, Arc::new(Recorder::default()), log.clone());
+    msix.set_bus_master(true);
+    msix.set_control(0x8000);
+    msix.write_table(12, 4, 0);
+    for _ in 0..1000 {
+        msix.write_table(0, 8, REFUSED.address);
+    }
+    assert!(log.dropped() > 900, "{}", log.dropped());
 }
 
 #[test]

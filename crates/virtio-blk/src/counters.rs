@@ -55,9 +55,8 @@ impl Counters {
         add(&self.others, 1);
     }
 
-    /// Counts an error, and says how many there were before.
-    pub(crate) fn error(&self) -> u64 {
-        self.errors.fetch_add(1, Ordering::Relaxed)
+    pub(crate) fn error(&self) {
+        add(&self.errors, 1);
     }
 
     pub(crate) fn totals(&self) -> Totals {

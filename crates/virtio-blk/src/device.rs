@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use nerite_memory::GuestRam;
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Worker, config_bytes, lock,
+    Chain, Device, Enter, Event, Kind, LogBudget, Notifier, Queue, Session, StartError, Worker, config_bytes,
+    lock,
 };
 
 use crate::config;
 use crate::counters::{Counters, Totals};
 use crate::disk::Disk;
-use crate::request::Server;
+use crate::request::{Failure, Request, Terms};
 use crate::spec::MAX_SERIAL;
 
 /// Entries of the queue.
@@ -19,23 +22,51 @@ pub const QUEUE_SIZE: u16 = 256;
 /// Virtio device and PCI class of a block device (mass storage, other).
 const KIND: Kind = Kind { id: 2, class: 0x01_80_00 };
 
-/// What the thread works on.
-struct Lane {
-    disk: Box<dyn Disk>,
-    live: Option<Live>,
-}
-
 struct Live {
     queue: Queue,
     notifier: Arc<Notifier>,
+    log: Arc<LogBudget>,
     features: u64,
     chain: Chain,
+    /// Tells the sessions of the driver apart.
+    session: u64,
+}
+
+/// What the driver has set up, and what the thread is doing about it.
+#[derive(Default)]
+struct State {
+    live: Option<Live>,
+    sessions: u64,
+    /// The function is no bus master.
+    is_paused: bool,
+    /// The thread is to end.
+    is_halted: bool,
+    /// The thread moves data between the disk and guest memory.
+    is_moving: bool,
 }
 
 struct Shared {
-    lane: Mutex<Lane>,
+    /// The thread does not hold it while it works on the disk.
+    state: Mutex<State>,
+    /// Notified when the thread has moved the data of a request.
+    moved: Condvar,
+    /// Goes up when the request that the thread works on is to be given up.
+    epoch: AtomicU64,
+    /// The thread's.
+    disk: Mutex<Box<dyn Disk>>,
+    sectors: u64,
+    is_read_only: bool,
     serial: [u8; MAX_SERIAL],
     counters: Counters,
+}
+
+/// A request that the thread works on.
+struct Work {
+    request: Request,
+    chain: Chain,
+    ram: Arc<GuestRam>,
+    session: u64,
+    epoch: u64,
 }
 
 /// A virtio block device.
@@ -54,10 +85,18 @@ impl Blk {
     /// # Errors
     /// If the process or the host has no descriptor left.
     pub fn new(disk: Box<dyn Disk>, serial: [u8; MAX_SERIAL]) -> io::Result<Self> {
-        let features = config::features(disk.is_read_only());
-        let config = config::bytes(disk.sectors());
-        let shared =
-            Shared { lane: Mutex::new(Lane { disk, live: None }), serial, counters: Counters::default() };
+        let (sectors, is_read_only) = (disk.sectors(), disk.is_read_only());
+        let (features, config) = (config::features(is_read_only), config::bytes(sectors));
+        let shared = Shared {
+            state: Mutex::default(),
+            moved: Condvar::new(),
+            epoch: AtomicU64::new(0),
+            disk: Mutex::new(disk),
+            sectors,
+            is_read_only,
+            serial,
+            counters: Counters::default(),
+        };
         Ok(Self { shared: Arc::new(shared), features, config, worker: Worker::new("disk")? })
     }
 
@@ -66,12 +105,15 @@ impl Blk {
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
     pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
+        lock(&self.shared.state).is_halted = false;
         let shared = self.shared.clone();
         self.worker.run(notifier, kicks, enter, move || shared.turn())
     }
 
-    /// Ends the device's thread, after the request that it is working on. Others wait until [`Self::run`] is called again.
+    /// Ends the device's thread. Requests wait until [`Self::run`] is called again, and so does the one that it is moving data for.
     pub fn halt(&self) {
+        lock(&self.shared.state).is_halted = true;
+        self.shared.give_up();
         self.worker.halt();
     }
 
@@ -82,30 +124,67 @@ impl Blk {
 }
 
 impl Shared {
-    /// Serves one request. A reset waits no longer than for that. Returns whether there may be more.
+    /// Serves one request. Returns whether there may be more.
     fn turn(&self) -> bool {
-        let mut lane = lock(&self.lane);
-        let Lane { disk, live: Some(live) } = &mut *lane else { return false };
+        match self.take() {
+            Ok(work) => self.serve(work),
+            Err(has_more) => has_more,
+        }
+    }
+
+    /// Takes a request, or says whether there may be more.
+    fn take(&self) -> Result<Work, bool> {
+        let mut state = lock(&self.state);
+        let State { live: Some(live), is_paused: false, is_halted: false, is_moving, .. } = &mut *state
+        else {
+            return Err(false);
+        };
         if live.notifier.has_failed() {
-            return false;
+            return Err(false);
         }
-        let mut server = Server {
-            disk: disk.as_mut(),
-            ram: &live.queue.ram().clone(),
-            features: live.features,
-            serial: &self.serial,
-            counters: &self.counters,
-        };
-        match live.queue.pop(&mut live.chain) {
-            Ok(true) => {}
+        let is_there = live.queue.pop(&mut live.chain).map_err(|error| live.fail(&error))?;
+        if !is_there {
             // Says whether one has come before the driver could know that it has to notify.
-            Ok(false) => return live.queue.enable_kicks().unwrap_or_else(|error| live.fail(&error)),
-            Err(error) => return live.fail(&error),
+            return Err(live.queue.enable_kicks().unwrap_or_else(|error| live.fail(&error)));
         }
-        let written = match server.serve(&live.chain) {
-            Ok(written) => written,
-            Err(error) => return live.fail(&error),
-        };
+        let ram = live.queue.ram().clone();
+        let terms = Terms { features: live.features, sectors: self.sectors, is_read_only: self.is_read_only };
+        let request = Request::read(&live.chain, &ram, terms).map_err(|error| live.fail(&error))?;
+        *is_moving = request.moves_data();
+        let (chain, session) = (std::mem::take(&mut live.chain), live.session);
+        Ok(Work { request, chain, ram, session, epoch: self.epoch.load(Ordering::Acquire) })
+    }
+
+    /// Does what a request asks for. Returns whether there may be more.
+    fn serve(&self, work: Work) -> bool {
+        let mut disk = lock(&self.disk);
+        let goes_on = || self.epoch.load(Ordering::Acquire) == work.epoch;
+        let mut result = work.request.move_data(disk.as_mut(), &work.ram, &work.chain, goes_on);
+        if work.request.moves_data() {
+            lock(&self.state).is_moving = false;
+            self.moved.notify_all();
+        }
+        if result.is_ok() {
+            // From here on guest memory is not touched but under the lock.
+            result = work.request.commit(disk.as_mut());
+        }
+        drop(disk);
+        self.answer(work, result)
+    }
+
+    /// Gives a request back, unless its driver is gone. Returns whether there may be more.
+    fn answer(&self, work: Work, result: Result<(), Failure>) -> bool {
+        let mut state = lock(&self.state);
+        let has_to_wait = state.is_paused || state.is_halted;
+        let live = state.live.as_mut().filter(|live| live.session == work.session);
+        let Some(live) = live else { return true };
+        let Work { request, chain, ram, .. } = work;
+        live.chain = chain;
+        if has_to_wait || matches!(result, Err(Failure::GivenUp)) {
+            live.queue.undo_pop(1);
+            return !has_to_wait;
+        }
+        let written = request.answer(result, &live.chain, &ram, &self.serial, &self.counters, &live.log);
         let given_back = live.queue.push(live.chain.head(), written);
         match given_back.and_then(|()| live.queue.wants_interrupt()) {
             Ok(true) => drop(live.notifier.queue(live.queue.index())),
@@ -114,12 +193,17 @@ impl Shared {
         }
         true
     }
+
+    /// Has the thread give up the request that it moves data for.
+    fn give_up(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl Live {
     /// The driver has broken a rule. There is no more to do.
     fn fail(&self, error: &dyn fmt::Display) -> bool {
-        log::warn!("the guest's disk driver: {error}; the disk needs a reset");
+        self.log.warn(format_args!("the guest's disk driver: {error}; the disk needs a reset"));
         self.notifier.fail();
         false
     }
@@ -143,19 +227,44 @@ impl Device for Blk {
     }
 
     fn start(&self, session: Session) -> Result<(), StartError> {
-        let live = Live {
-            queue: session.queue(0)?,
+        let queue = session.queue(0)?;
+        let mut state = lock(&self.shared.state);
+        state.sessions = state.sessions.wrapping_add(1);
+        state.live = Some(Live {
+            queue,
             notifier: session.notifier,
+            log: session.log,
             features: session.features,
             chain: Chain::new(),
-        };
-        lock(&self.shared.lane).live = Some(live);
+            session: state.sessions,
+        });
+        drop(state);
         self.worker.wake();
         Ok(())
     }
 
     fn stop(&self) {
-        lock(&self.shared.lane).live = None;
+        lock(&self.shared.state).live = None;
+        self.shared.give_up();
+    }
+
+    fn is_stopped(&self) -> bool {
+        !lock(&self.shared.state).is_moving
+    }
+
+    fn pause(&self) {
+        let mut state = lock(&self.shared.state);
+        state.is_paused = true;
+        self.shared.give_up();
+        // For one chunk at most.
+        while state.is_moving {
+            state = self.shared.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn resume(&self) {
+        lock(&self.shared.state).is_paused = false;
+        self.worker.wake();
     }
 }
 

@@ -25,8 +25,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, Notifier, Queue, QueueError, Session, StartError, Worker, feature,
-    lock,
+    Chain, Device, Enter, Event, Kind, LogBudget, Notifier, Queue, QueueError, Session, StartError, Worker,
+    feature, lock,
 };
 
 /// The example of the README.
@@ -47,31 +47,45 @@ pub const INPUT: usize = 4096;
 /// How much output is handed on at once, in bytes.
 const CHUNK: usize = 4096;
 
-/// Takes a guest's output. It may wait, for which a reset by the driver and [`Console::halt`] wait, too.
+/// Takes a guest's output. It may wait, for which [`Console::halt`] waits, too.
 ///
 /// An error is final: the guest's output then goes nowhere. Whoever made the function sees to the machine's end.
 pub type Output = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
 struct Live {
-    receive: Queue,
-    transmit: Queue,
+    receive: Option<Queue>,
+    transmit: Option<Queue>,
     notifier: Arc<Notifier>,
-}
-
-struct Port {
-    output: Output,
-    has_failed: bool,
-    live: Option<Live>,
-    chain: Chain,
-    /// How much of `chain` is out already, and whether there is more.
-    sent: u64,
+    log: Arc<LogBudget>,
+    /// A buffer for input.
+    input: Chain,
+    /// A buffer of output, if it is not given back yet, and how much of it is taken.
+    output: Chain,
+    taken: u64,
     is_sending: bool,
     /// Whether the driver has written anything.
     has_spoken: bool,
 }
 
+/// What the driver has set up.
+#[derive(Default)]
+struct Port {
+    live: Option<Live>,
+    /// The function is no bus master.
+    is_paused: bool,
+}
+
+/// Where output goes.
+struct Sink {
+    output: Output,
+    has_failed: bool,
+}
+
 struct Shared {
+    /// The thread does not hold it while output waits.
     port: Mutex<Port>,
+    /// The thread's.
+    sink: Mutex<Sink>,
     input: Mutex<VecDeque<u8>>,
     /// Signalled when input was taken.
     room: Event,
@@ -89,17 +103,12 @@ impl Console {
     /// # Errors
     /// If the process or the host has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let port = Port {
-            output: Box::new(|_| Ok(())),
-            has_failed: false,
-            live: None,
-            chain: Chain::new(),
-            sent: 0,
-            is_sending: false,
-            has_spoken: false,
+        let shared = Shared {
+            port: Mutex::default(),
+            sink: Mutex::new(Sink { output: Box::new(|_| Ok(())), has_failed: false }),
+            input: Mutex::new(VecDeque::new()),
+            room: Event::new()?,
         };
-        let shared =
-            Shared { port: Mutex::new(port), input: Mutex::new(VecDeque::new()), room: Event::new()? };
         Ok(Self { shared: Arc::new(shared), worker: Worker::new("console")? })
     }
 
@@ -115,7 +124,9 @@ impl Console {
         enter: Enter,
         output: Output,
     ) -> io::Result<()> {
-        lock(&self.shared.port).output = output;
+        // A thread from before may still wait for its own.
+        self.worker.halt();
+        lock(&self.shared.sink).output = output;
         let shared = self.shared.clone();
         self.worker.run(notifier, kicks, enter, move || shared.turn())
     }
@@ -149,92 +160,94 @@ impl Console {
 }
 
 impl Shared {
-    /// Moves one piece of output and all the input there is. Returns whether there may be more.
+    /// Moves one piece of output and some of the input there is. Returns whether there may be more.
     fn turn(&self) -> bool {
+        let mut bytes = [0; CHUNK];
+        let Some(length) = self.take(&mut bytes) else { return false };
+        self.write(bytes.get(..length).unwrap_or_default());
+        true
+    }
+
+    /// Gives the guest what was typed, and takes a piece of its output. Returns its length, or `None` if there is nothing to do.
+    fn take(&self, bytes: &mut [u8; CHUNK]) -> Option<usize> {
         let mut port = lock(&self.port);
-        let port = &mut *port;
-        let Some(live) = port.live.as_mut().filter(|live| !live.notifier.has_failed()) else { return false };
-        let moved = self.receive(live, &mut port.chain, port.is_sending || !port.has_spoken).and_then(|()| {
-            let Port { output, has_failed, live: Some(live), chain, sent, is_sending, has_spoken } = port
-            else {
-                return Ok(false);
-            };
-            live.transmit(chain, sent, is_sending, &mut |bytes| {
-                *has_spoken |= !bytes.is_empty();
-                if !*has_failed && let Err(error) = output(bytes) {
-                    log::error!("the guest's console output cannot be written: {error}");
-                    *has_failed = true;
-                }
-            })
+        let Port { live: Some(live), is_paused: false } = &mut *port else { return None };
+        if live.notifier.has_failed() {
+            return None;
+        }
+        let moved = self.receive(live).and_then(|has_more| {
+            let length = live.transmit(bytes)?;
+            Ok(if has_more { length.or(Some(0)) } else { length })
         });
         moved.unwrap_or_else(|error| {
-            log::warn!("the guest's console driver: {error}; the console needs a reset");
-            port.live.iter().for_each(|live| live.notifier.fail());
-            false
+            live.log.warn(format_args!("the guest's console driver: {error}; the console needs a reset"));
+            live.notifier.fail();
+            None
         })
     }
 
-    /// Gives the guest what was typed. `is_busy` says that something else comes first.
-    fn receive(&self, live: &mut Live, chain: &mut Chain, is_busy: bool) -> Result<(), QueueError> {
-        let mut given = false;
-        if is_busy {
-            return Ok(());
+    fn write(&self, bytes: &[u8]) {
+        let Sink { output, has_failed } = &mut *lock(&self.sink);
+        if !*has_failed && let Err(error) = output(bytes) {
+            log::error!("the guest's console output cannot be written: {error}");
+            *has_failed = true;
         }
-        loop {
+    }
+
+    /// Gives the guest what was typed, in a queue's worth of buffers at most. Returns whether there may be more.
+    fn receive(&self, live: &mut Live) -> Result<bool, QueueError> {
+        // A driver that cannot write at all has nothing to wait for.
+        let is_ready = live.has_spoken || live.transmit.is_none();
+        let Some(queue) = live.receive.as_mut().filter(|_| is_ready) else { return Ok(false) };
+        let (mut given, mut has_more) = (false, true);
+        for _ in 0..QUEUE_SIZE {
             let mut input = lock(&self.input);
             if input.is_empty() {
+                has_more = false;
                 break;
             }
-            if !live.receive.pop(chain)? {
-                if live.receive.enable_kicks()? {
-                    continue;
-                }
+            if !queue.pop(&mut live.input)? {
+                has_more = queue.enable_kicks()?;
                 break;
             }
             let (first, _) = input.as_slices();
-            let written = chain.copy_in(live.receive.ram(), 0, first);
+            let written = live.input.copy_in(queue.ram(), 0, first);
             let taken = written.min(input.len());
             input.drain(..taken);
             drop(input);
             self.room.signal();
-            live.receive.push(chain.head(), u32::try_from(written).unwrap_or(u32::MAX))?;
+            queue.push(live.input.head(), u32::try_from(written).unwrap_or(u32::MAX))?;
             given = true;
         }
-        if given && live.receive.wants_interrupt()? {
+        if given && queue.wants_interrupt()? {
             live.notifier.queue(RECEIVE);
         }
-        Ok(())
+        Ok(has_more)
     }
 }
 
 impl Live {
-    /// Hands on one piece of output. Returns whether there may be more.
-    fn transmit(
-        &mut self,
-        chain: &mut Chain,
-        sent: &mut u64,
-        is_sending: &mut bool,
-        output: &mut dyn FnMut(&[u8]),
-    ) -> Result<bool, QueueError> {
-        if !*is_sending {
-            if !self.transmit.pop(chain)? {
-                return self.transmit.enable_kicks();
+    /// Takes a piece of output, and gives back the buffer before it when all of that is out. Returns its length, or `None` if there is
+    /// none.
+    fn transmit(&mut self, bytes: &mut [u8; CHUNK]) -> Result<Option<usize>, QueueError> {
+        let Some(queue) = &mut self.transmit else { return Ok(None) };
+        if !self.is_sending {
+            if !queue.pop(&mut self.output)? {
+                return Ok(queue.enable_kicks()?.then_some(0));
             }
-            (*sent, *is_sending) = (0, true);
+            (self.taken, self.is_sending) = (0, true);
         }
-        let mut bytes = [0; CHUNK];
-        let length = chain.copy_out(self.transmit.ram(), *sent, &mut bytes);
-        output(bytes.get(..length).unwrap_or_default());
-        *sent = sent.saturating_add(length as u64);
-        if length == CHUNK {
-            return Ok(true);
+        let length = self.output.copy_out(queue.ram(), self.taken, bytes);
+        self.taken = self.taken.saturating_add(length as u64);
+        self.has_spoken |= length > 0;
+        if length == 0 {
+            self.is_sending = false;
+            queue.push(self.output.head(), 0)?;
+            if queue.wants_interrupt()? {
+                self.notifier.queue(TRANSMIT);
+            }
         }
-        *is_sending = false;
-        self.transmit.push(chain.head(), 0)?;
-        if self.transmit.wants_interrupt()? {
-            self.notifier.queue(TRANSMIT);
-        }
-        Ok(true)
+        Ok(Some(length))
     }
 }
 
@@ -256,17 +269,33 @@ impl Device for Console {
     }
 
     fn start(&self, session: Session) -> Result<(), StartError> {
-        let (receive, transmit) = (session.queue(RECEIVE)?, session.queue(TRANSMIT)?);
-        let mut port = lock(&self.shared.port);
-        port.live = Some(Live { receive, transmit, notifier: session.notifier });
-        drop(port);
+        let (receive, transmit) = (session.enabled_queue(RECEIVE)?, session.enabled_queue(TRANSMIT)?);
+        lock(&self.shared.port).live = Some(Live {
+            receive,
+            transmit,
+            notifier: session.notifier,
+            log: session.log,
+            input: Chain::new(),
+            output: Chain::new(),
+            taken: 0,
+            is_sending: false,
+            has_spoken: false,
+        });
         self.worker.wake();
         Ok(())
     }
 
     fn stop(&self) {
-        let mut port = lock(&self.shared.port);
-        (port.live, port.is_sending, port.has_spoken) = (None, false, false);
+        lock(&self.shared.port).live = None;
+    }
+
+    fn pause(&self) {
+        lock(&self.shared.port).is_paused = true;
+    }
+
+    fn resume(&self) {
+        lock(&self.shared.port).is_paused = false;
+        self.worker.wake();
     }
 }
 

@@ -60,16 +60,17 @@ impl Bench {
 
     /// Receive and transmit queues.
     fn start(&self) -> [FakeQueue; 2] {
+        self.start_with(&[0, 1])
+    }
+
+    /// Both queues, of which these are enabled.
+    fn start_with(&self, enabled: &[u16]) -> [FakeQueue; 2] {
         self.driver.negotiate(u64::MAX);
         self.ram.zero(RAM, 0x4000).unwrap();
-        [0, 1].map(|index: u16| {
-            let rings = Rings::at(RAM + 0x2000 * u64::from(index), 16);
-            self.driver.set_queue(index, &rings);
-            if index == 1 {
-                self.driver.ready();
-            }
-            FakeQueue::new(self.ram.clone(), rings)
-        })
+        let rings = [0, 1].map(|index: u16| Rings::at(RAM + 0x2000 * u64::from(index), 16));
+        enabled.iter().for_each(|index| self.driver.set_queue(*index, &rings[usize::from(*index)]));
+        self.driver.ready();
+        rings.map(|rings| FakeQueue::new(self.ram.clone(), rings))
     }
 
     /// The guest writes something: it is ready for input.
@@ -193,5 +194,70 @@ fn mistakes_of_the_driver_need_a_reset() {
     let [_, mut transmit] = bench.start();
     transmit.add(&[(DATA, 10, 0)]);
     bench.driver.kick(1);
+    wait(|| transmit.take_used());
+}
+
+#[test]
+fn a_console_works_with_the_queues_that_are_enabled() {
+    let bench = Bench::new();
+    bench.ram.write(DATA, b"printed").unwrap();
+    let [_, mut transmit] = bench.start_with(&[1]);
+    transmit.add(&[(DATA, 7, 0)]);
+    bench.driver.kick(1);
+    wait(|| transmit.take_used());
+    assert_eq!(*bench.written.lock().unwrap(), b"printed");
+    assert!(!bench.needs_reset());
+    // A driver that cannot write gets its input at once.
+    let [mut receive, _] = bench.start_with(&[0]);
+    bench.function.device().enqueue(b"typed");
+    receive.add(&[(DATA, 100, WRITE)]);
+    bench.driver.kick(0);
+    assert_eq!(wait(|| receive.take_used()).1, 5);
+    let _ = bench.start_with(&[]);
+    assert!(!bench.needs_reset());
+}
+
+#[test]
+fn a_reset_does_not_wait_for_output() {
+    let (gate, opened) = (Arc::new(Event::new().unwrap()), Arc::new(Event::new().unwrap()));
+    let (waits, is_open) = (gate.clone(), opened.clone());
+    let output = move |_: &[u8]| {
+        waits.signal();
+        while !is_open.is_signalled() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    };
+    let bench = Bench::with(Box::new(output), Arc::default());
+    let [_, mut transmit] = bench.start();
+    transmit.add(&[(DATA, 10, 0)]);
+    bench.driver.kick(1);
+    wait(|| gate.take().then_some(()));
+    bench.driver.set_status(0);
+    assert_eq!(bench.driver.status(), 0, "at once");
+    // The next driver's output waits its turn, and its rings know nothing of the one before.
+    let [_, mut transmit] = bench.start();
+    opened.signal();
+    let head = transmit.add(&[(DATA, 10, 0)]);
+    bench.driver.kick(1);
+    assert_eq!(wait(|| transmit.take_used()), (head.into(), 0));
+    assert_eq!(transmit.take_used(), None);
+}
+
+#[test]
+fn a_console_that_is_no_bus_master_waits() {
+    let bench = Bench::new();
+    let [mut receive, mut transmit] = bench.start();
+    bench.speak(&mut transmit);
+    bench.driver.set_bus_master(false);
+    bench.ram.write(DATA, b"abc").unwrap();
+    receive.add(&[(DATA + 100, 100, WRITE)]);
+    transmit.add(&[(DATA, 3, 0)]);
+    bench.function.device().enqueue(b"typed");
+    bench.driver.kick(1);
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!((receive.take_used(), transmit.take_used()), (None, None));
+    bench.driver.set_bus_master(true);
+    assert_eq!(wait(|| receive.take_used()).1, 5);
     wait(|| transmit.take_used());
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Device, Event, Kind, Notifier, Queue, Session, StartError, config_bytes, feature as transport, lock,
+    Device, Event, Kind, LogBudget, Notifier, Queue, Session, StartError, config_bytes, feature as transport,
+    lock,
 };
 
 use crate::backend::{Backend, Engine};
@@ -72,6 +73,8 @@ impl fmt::Debug for Side {
 struct Lane {
     backend: Box<dyn Backend>,
     live: Option<Live>,
+    /// The function is no bus master.
+    is_paused: bool,
 }
 
 struct Live {
@@ -80,6 +83,16 @@ struct Live {
     /// The first pair answers commands, too.
     control: Option<Queue>,
     notifier: Arc<Notifier>,
+    log: Arc<LogBudget>,
+}
+
+/// What an engine works on.
+#[derive(Default)]
+struct EngineState {
+    /// The driver's session, and the control queue, if the driver has enabled it.
+    live: Option<(Session, Option<Queue>)>,
+    /// The function is no bus master.
+    is_paused: bool,
 }
 
 /// What all threads of a card share.
@@ -94,9 +107,11 @@ struct Shared {
     calls: Vec<Event>,
     /// An engine's driver has broken a rule.
     broken: Event,
+    /// There may be commands for the thread of an engine's card.
+    control_wake: Event,
     /// An engine is to be told of the link.
     link_changed: Event,
-    engine_session: Mutex<Option<(Session, Option<Queue>)>>,
+    engine_state: Mutex<EngineState>,
     pairs_in_use: AtomicU16,
     link_up: AtomicBool,
 }
@@ -128,16 +143,18 @@ impl Net {
         let data_queues = pairs.saturating_mul(2);
         let events = |count| (0..count).map(|_| Event::new()).collect::<io::Result<Vec<_>>>();
         let host = |source| Error::Host { what: "events", source };
+        let lane = |backend| Mutex::new(Lane { backend, live: None, is_paused: false });
         let shared = Shared {
             config,
             counters: Counters::new(pairs),
             wakes: events(backends.len()).map_err(host)?,
             calls: events(if engine.is_some() { data_queues.into() } else { 0 }).map_err(host)?,
             broken: Event::new().map_err(host)?,
+            control_wake: Event::new().map_err(host)?,
             link_changed: Event::new().map_err(host)?,
-            lanes: backends.into_iter().map(|backend| Mutex::new(Lane { backend, live: None })).collect(),
+            lanes: backends.into_iter().map(lane).collect(),
             engine: Mutex::new(engine),
-            engine_session: Mutex::new(None),
+            engine_state: Mutex::default(),
             pairs_in_use: AtomicU16::new(1),
             link_up: AtomicBool::new(true),
         };
@@ -210,38 +227,34 @@ impl Net {
         if session.features & feature::CTRL_VQ == 0 {
             return Ok(None);
         }
-        match session.queue(self.control_index(session.features)) {
-            // Some drivers accept the feature and never set the queue up.
-            Err(StartError::QueueMissing(_)) => Ok(None),
-            other => other.map(Some),
-        }
+        // Some drivers accept the feature and never set the queue up.
+        session.enabled_queue(self.control_index(session.features))
     }
 
     fn start_pairs(&self, session: &Session) -> Result<(), StartError> {
         let pairs = if session.features & feature::MQ != 0 { self.shared.config.pairs } else { 1 };
         for (index, lane) in (0..).zip(&self.shared.lanes) {
-            let rx = u16::saturating_mul(index, 2);
-            let queues =
-                session.queue(rx).and_then(|queue| Ok((queue, session.queue(rx.saturating_add(1))?)));
-            let queues = match queues {
-                Ok(queues) if index < pairs => Some(queues),
-                // All but the first pair are the driver's choice.
-                Err(error) if index == 0 => return Err(error),
-                _ => None,
-            };
+            let first = u16::saturating_mul(index, 2);
+            let is_offered = index < pairs;
+            let enabled = |index| if is_offered { session.enabled_queue(index) } else { Ok(None) };
+            let (rx, tx) = (enabled(first)?, enabled(first.saturating_add(1))?);
             let mut lane = lock(lane);
             let host = |what| move |source| StartError::Host { what, source };
             lane.backend.set_features(session.features).map_err(host("setting a network backend up"))?;
             if let Err(error) = lane.backend.set_enabled(index == 0) {
-                log::warn!("queue pair {index} of a network card: {error}");
+                session.log.warn(format_args!("queue pair {index} of a network card: {error}"));
             }
-            let Some((rx, tx)) = queues else { continue };
+            // The control queue is in use without any other, too.
+            if index > 0 && rx.is_none() && tx.is_none() {
+                continue;
+            }
             lane.backend.discard();
             lane.live = Some(Live {
                 index,
                 pair: Pair::new(rx, tx, session.features, self.shared.config.mtu),
                 control: if index == 0 { self.control(session)? } else { None },
                 notifier: session.notifier.clone(),
+                log: session.log.clone(),
             });
         }
         for wake in &self.shared.wakes {
@@ -277,14 +290,12 @@ impl Device for Net {
         let mut engine = lock(&self.shared.engine);
         self.shared.tell_engine(&mut engine);
         let Some(engine) = engine.as_mut() else { return self.start_pairs(&session) };
-        session.queue(0)?;
-        session.queue(1)?;
         let control = self.control(&session)?;
         self.shared.broken.take();
         engine
             .start(&session, &self.shared.calls, &self.shared.broken)
             .map_err(|source| StartError::Host { what: "handing queues to the host's kernel", source })?;
-        *lock(&self.shared.engine_session) = Some((session, control));
+        lock(&self.shared.engine_state).live = Some((session, control));
         Ok(())
     }
 
@@ -293,10 +304,18 @@ impl Device for Net {
             engine.stop();
             self.shared.broken.take();
         }
-        *lock(&self.shared.engine_session) = None;
+        lock(&self.shared.engine_state).live = None;
         for lane in &self.shared.lanes {
             lock(lane).live = None;
         }
+    }
+
+    fn pause(&self) {
+        self.shared.set_paused(true);
+    }
+
+    fn resume(&self) {
+        self.shared.set_paused(false);
     }
 }
 

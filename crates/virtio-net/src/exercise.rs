@@ -114,7 +114,7 @@ impl Bench {
             Queue::new(ram.clone(), &config, features).expect("rings in RAM")
         };
         Self {
-            pair: Pair::new(queue(0), queue(1), features, Some(1500)),
+            pair: Pair::new(Some(queue(0)), Some(queue(1)), features, Some(1500)),
             control: queue(2),
             queues: rings.map(|rings| FakeQueue::new(ram.clone(), rings)),
             backend: Echo {

@@ -1,33 +1,18 @@
 //! The data path of one queue pair.
 
-use std::fmt;
-use std::io::ErrorKind;
+use nerite_virtio::{Queue, QueueError};
 
-use nerite_virtio::{Chain, Queue, QueueError, Segment};
-
-use crate::backend::{Backend, HEADER, MAX_FRAME, write_across};
+use crate::backend::Backend;
 use crate::counters::QueueCounters;
-use crate::feature;
-use crate::merge::Group;
 
+mod receive;
 mod transmit;
 
-/// Where `num_buffers` is in the header (5.1.6).
-const NUM_BUFFERS: u64 = 10;
+use receive::Receiver;
+use transmit::Transmitter;
+
 /// Frames in a batch. After one, other things get their turn.
 const BATCH: u32 = 128;
-/// Receive buffers are gathered until they have this many pieces. With one more chain that is still less than the 1024 that a
-/// vectored read takes.
-const MAX_PIECES: usize = 512;
-/// A frame of so many bytes is part of a stream if it is a TCP segment that can be merged,
-const STREAM: u64 = 1_000;
-/// or whatever it is: a segment that is still to be cut, in general.
-const LARGE: u64 = 4_096;
-/// What a frame has before its packet: the two headers. One with a tag is 4 bytes longer, is rare, and finds room all the same; drivers
-/// that have counted make their buffers as long as this (Hermit's have 1526 bytes).
-const HEADERS: u64 = HEADER as u64 + 14;
-/// The largest packet where nobody says how large they are.
-const DEFAULT_MTU: u16 = 9_000;
 
 /// How a batch ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,70 +23,20 @@ pub(crate) enum Progress {
     More,
 }
 
-/// A receive buffer in hand.
-#[derive(Debug, Clone, Copy)]
-struct Buffer {
-    head: u16,
-    bytes: u64,
-    pieces: usize,
-}
-
-/// Receive buffers that were taken from the driver and wait for a frame.
-#[derive(Debug, Default)]
-struct Room {
-    pieces: Vec<Segment>,
-    buffers: Vec<Buffer>,
-    bytes: u64,
-}
-
-/// One queue pair in use, without thread and backend.
+/// One queue pair in use, without thread and backend. A driver need not have enabled both queues.
+#[derive(Debug)]
 pub struct Pair {
-    rx: Queue,
-    tx: Queue,
-    room: Room,
-    chain: Chain,
-    /// A frame in `chain` that the backend did not take yet.
-    tx_waits: bool,
-    /// Frames that go out as one, and their first descriptors and lengths. Between batches, if the backend did not take them yet.
-    group: Group,
-    heads: Vec<(u16, u64)>,
-    /// What the driver was told last about notifications, of receive buffers and of frames. At first nothing, and it
-    /// notifies (2.7.10).
-    asked: (Option<bool>, Option<bool>),
-    /// Whether there was a part of a stream since the backend was told.
-    streams: bool,
-    mergeable: bool,
-    /// Bytes of buffers to have in hand before a frame is received.
-    wanted: u64,
-    spill: Vec<u8>,
-    /// Length of a frame that was received and is larger than the buffers in hand; what is too much is in `spill`.
-    waiting: usize,
+    receiver: Option<Receiver>,
+    transmitter: Option<Transmitter>,
 }
 
 impl Pair {
     /// The queues of a pair, for a driver that accepted `features`; `mtu` is the largest packet, if that is known.
     #[must_use]
-    pub fn new(rx: Queue, tx: Queue, features: u64, mtu: Option<u16>) -> Self {
-        let large = features & (feature::GUEST_TSO4 | feature::GUEST_TSO6) != 0;
-        let wanted = if large {
-            u64::try_from(MAX_FRAME).unwrap_or(u64::MAX)
-        } else {
-            u64::from(mtu.unwrap_or(DEFAULT_MTU)).saturating_add(HEADERS)
-        };
+    pub fn new(rx: Option<Queue>, tx: Option<Queue>, features: u64, mtu: Option<u16>) -> Self {
         Self {
-            rx,
-            tx,
-            room: Room::default(),
-            chain: Chain::new(),
-            tx_waits: false,
-            group: Group::default(),
-            heads: Vec::new(),
-            asked: (None, None),
-            streams: false,
-            mergeable: features & feature::MRG_RXBUF != 0,
-            wanted,
-            spill: vec![0; MAX_FRAME],
-            waiting: 0,
+            receiver: rx.map(|queue| Receiver::new(queue, features, mtu)),
+            transmitter: tx.map(Transmitter::new),
         }
     }
 
@@ -111,153 +46,18 @@ impl Pair {
         backend: &mut dyn Backend,
         counters: &QueueCounters,
     ) -> Result<(bool, Progress), QueueError> {
-        let mut progress = Progress::More;
-        let mut delivered = false;
-        for _ in 0..BATCH {
-            if self.waiting == 0 {
-                if !self.fill(self.wanted, counters)? && self.room.buffers.is_empty() {
-                    progress = Progress::Idle;
-                    break;
-                }
-                match backend.receive(self.rx.ram(), &self.room.pieces, &mut self.spill) {
-                    Ok(length) if length < HEADER => {
-                        counters.drop_one();
-                        continue;
-                    }
-                    Ok(length) => self.waiting = length,
-                    Err(error) => {
-                        if error.kind() != ErrorKind::WouldBlock {
-                            log::debug!("receiving from the network: {error}");
-                        }
-                        progress = Progress::Idle;
-                        break;
-                    }
-                }
-            }
-            match self.deliver(counters)? {
-                Some(is_delivered) => delivered |= is_delivered,
-                None => {
-                    progress = Progress::Idle;
-                    break;
-                }
-            }
-        }
-        Ok((delivered && self.rx.wants_interrupt()?, progress))
+        let idle = Ok((false, Progress::Idle));
+        self.receiver.as_mut().map_or(idle, |receiver| receiver.receive(backend, counters))
     }
 
-    /// Takes buffers from the driver until there are `wanted` bytes. Returns whether there are; if not, the driver was asked
-    /// to notify of new ones.
-    fn fill(&mut self, wanted: u64, counters: &QueueCounters) -> Result<bool, QueueError> {
-        let is_enough = |room: &Room, mergeable: bool| {
-            let one_is_all = !mergeable && !room.buffers.is_empty();
-            one_is_all || room.bytes >= wanted || room.pieces.len() >= MAX_PIECES
-        };
-        while !is_enough(&self.room, self.mergeable) {
-            // The chain belongs to a frame that waits to be sent.
-            let mut own = Chain::new();
-            let chain = if self.tx_waits { &mut own } else { &mut self.chain };
-            if !self.rx.pop(chain)? {
-                if self.asked.0 != Some(true) {
-                    self.asked.0 = Some(true);
-                    if self.rx.enable_kicks()? {
-                        continue;
-                    }
-                }
-                return Ok(false);
-            }
-            // With EVENT_IDX the driver was asked to notify of this one only (2.7.10).
-            if self.asked.0 == Some(true) {
-                self.asked.0 = None;
-            }
-            let (head, pieces) = (chain.head(), chain.writable());
-            if pieces.is_empty() {
-                counters.drop_one();
-                self.rx.push(head, 0)?;
-                continue;
-            }
-            let buffer = Buffer { head, bytes: chain.writable_bytes(), pieces: pieces.len() };
-            self.room.pieces.extend_from_slice(pieces);
-            self.room.bytes = self.room.bytes.saturating_add(buffer.bytes);
-            self.room.buffers.push(buffer);
-        }
-        if self.asked.0 != Some(false) {
-            self.asked.0 = Some(false);
-            self.rx.disable_kicks()?;
-        }
-        Ok(true)
-    }
-
-    /// Gives the frame that was received to the driver. Returns whether it did or dropped it, or `None` if buffers are missing.
-    fn deliver(&mut self, counters: &QueueCounters) -> Result<Option<bool>, QueueError> {
-        let length = u64::try_from(self.waiting).unwrap_or(u64::MAX);
-        let before = self.room.bytes;
-        if length > before {
-            let fits = self.mergeable && length <= before.saturating_add(self.spill.len() as u64);
-            let can_grow =
-                self.room.buffers.len() < usize::from(self.rx.size()) && self.room.pieces.len() < MAX_PIECES;
-            if !fits || !can_grow {
-                self.waiting = 0;
-                counters.drop_one();
-                return Ok(Some(false));
-            }
-            self.rescue(length, counters)?;
-            if length > self.room.bytes {
-                return Ok(None);
-            }
-        }
-        self.waiting = 0;
-        let used = self.count_used(length);
-        let [low, high] = u16::try_from(used).unwrap_or(u16::MAX).to_le_bytes();
-        // The pieces were in RAM when they were taken, and RAM does not go away.
-        let _ = write_across(self.rx.ram(), &self.room.pieces, NUM_BUFFERS, &[low, high]);
-        let mut rest = length;
-        let mut pieces: usize = 0;
-        for buffer in self.room.buffers.drain(..used) {
-            let written = rest.min(buffer.bytes);
-            rest = rest.saturating_sub(written);
-            pieces = pieces.saturating_add(buffer.pieces);
-            self.room.bytes = self.room.bytes.saturating_sub(buffer.bytes);
-            self.rx.push(buffer.head, u32::try_from(written).unwrap_or(u32::MAX))?;
-        }
-        self.room.pieces.drain(..pieces.min(self.room.pieces.len()));
-        counters.packet(length.saturating_sub(HEADER as u64));
-        Ok(Some(true))
-    }
-
-    /// Takes more buffers for a frame that is too long for those in hand, and copies to them what was kept.
-    fn rescue(&mut self, length: u64, counters: &QueueCounters) -> Result<(), QueueError> {
-        let before = self.room.bytes;
-        self.fill(length, counters)?;
-        let over = usize::try_from(length.saturating_sub(before)).unwrap_or(usize::MAX);
-        if let Some(kept) = self.spill.get(..over) {
-            let _ = write_across(self.rx.ram(), &self.room.pieces, before, kept);
-        }
-        // What was copied now is no longer to be kept; the rest moves up.
-        let copied = usize::try_from(self.room.bytes.saturating_sub(before)).unwrap_or(usize::MAX).min(over);
-        if copied > 0 && copied < over {
-            self.spill.copy_within(copied..over, 0);
-        }
-        Ok(())
-    }
-
-    /// How many of the buffers in hand a frame of `length` bytes fills.
-    fn count_used(&self, length: u64) -> usize {
-        let mut rest = length;
-        let mut used: usize = 0;
-        for buffer in &self.room.buffers {
-            if rest == 0 {
-                break;
-            }
-            rest = rest.saturating_sub(buffer.bytes);
-            used = used.saturating_add(1);
-        }
-        used
-    }
-}
-
-impl fmt::Debug for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pair").field("rx", &self.rx).field("tx", &self.tx).finish_non_exhaustive()
+    /// Sends a batch of frames. Returns whether the driver is to be interrupted, and how it ended.
+    pub(crate) fn transmit(
+        &mut self,
+        backend: &mut dyn Backend,
+        counters: &QueueCounters,
+    ) -> Result<(bool, Progress), QueueError> {
+        let idle = Ok((false, Progress::Idle));
+        self.transmitter.as_mut().map_or(idle, |transmitter| transmitter.transmit(backend, counters))
     }
 }
 

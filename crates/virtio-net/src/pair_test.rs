@@ -1,14 +1,16 @@
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 use nerite_virtio::fake::{Buffer, FakeQueue, INDIRECT, NEXT, RAM, Rings, WRITE, ram, write_descriptor};
-use nerite_virtio::{Event, QueueConfig, feature as transport};
+use nerite_virtio::{Event, QueueConfig, Segment, feature as transport};
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::{HEADER, write_across};
+use crate::feature;
 
 pub(super) const FRAMES: u64 = RAM + 0x10000;
 
@@ -95,7 +97,7 @@ pub(super) fn bench(size: u16, features: u64) -> Bench {
     };
     let ((rx, fake_rx), (tx, fake_tx)) = (queue(0), queue(1));
     Bench {
-        pair: Pair::new(rx, tx, features, Some(1500)),
+        pair: Pair::new(Some(rx), Some(tx), features, Some(1500)),
         rx: fake_rx,
         tx: fake_tx,
         backend: Memory {

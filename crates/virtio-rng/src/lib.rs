@@ -20,7 +20,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, Notifier, Queue, Session, StartError, Worker, feature, lock,
+    Chain, Device, Enter, Event, Kind, LogBudget, Notifier, Queue, Session, StartError, Worker, feature, lock,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -36,15 +36,24 @@ const QUEUE_SIZE: u16 = 64;
 /// The most bytes for one request. A device may give fewer than there is room for (5.4.6.2), and Linux asks for 64.
 pub const MOST: usize = 4096;
 
+/// What the driver has set up.
+#[derive(Default)]
+struct State {
+    live: Option<Live>,
+    /// The function is no bus master.
+    is_paused: bool,
+}
+
 struct Live {
     queue: Queue,
     notifier: Arc<Notifier>,
+    log: Arc<LogBudget>,
     chain: Chain,
 }
 
 /// A virtio entropy device.
 pub struct Rng {
-    live: Arc<Mutex<Option<Live>>>,
+    state: Arc<Mutex<State>>,
     worker: Worker,
 }
 
@@ -54,7 +63,7 @@ impl Rng {
     /// # Errors
     /// If the process or the host has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { live: Arc::default(), worker: Worker::new("rng")? })
+        Ok(Self { state: Arc::default(), worker: Worker::new("rng")? })
     }
 
     /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
@@ -62,8 +71,8 @@ impl Rng {
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
     pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
-        let live = self.live.clone();
-        self.worker.run(notifier, kicks, enter, move || lock(&live).as_mut().is_some_and(Live::turn))
+        let state = self.state.clone();
+        self.worker.run(notifier, kicks, enter, move || lock(&state).turn())
     }
 
     /// Ends the device's thread. Requests wait until [`Self::run`] is called again.
@@ -72,19 +81,24 @@ impl Rng {
     }
 }
 
-impl Live {
+impl State {
     /// Serves one request. Returns whether there may be more.
     fn turn(&mut self) -> bool {
-        if self.notifier.has_failed() {
+        let Self { live: Some(live), is_paused: false } = self else { return false };
+        if live.notifier.has_failed() {
             return false;
         }
-        self.serve().unwrap_or_else(|error| {
-            log::warn!("the guest's driver of random numbers: {error}; the device needs a reset");
-            self.notifier.fail();
+        live.serve().unwrap_or_else(|error| {
+            live.log.warn(format_args!(
+                "the guest's driver of random numbers: {error}; the device needs a reset"
+            ));
+            live.notifier.fail();
             false
         })
     }
+}
 
+impl Live {
     fn serve(&mut self) -> Result<bool, Box<dyn std::error::Error>> {
         if !self.queue.pop(&mut self.chain)? {
             return Ok(self.queue.enable_kicks()?);
@@ -121,14 +135,24 @@ impl Device for Rng {
     }
 
     fn start(&self, session: Session) -> Result<(), StartError> {
-        let (queue, notifier) = (session.queue(0)?, session.notifier);
-        *lock(&self.live) = Some(Live { queue, notifier, chain: Chain::new() });
+        let queue = session.queue(0)?;
+        let (notifier, log) = (session.notifier, session.log);
+        lock(&self.state).live = Some(Live { queue, notifier, log, chain: Chain::new() });
         self.worker.wake();
         Ok(())
     }
 
     fn stop(&self) {
-        *lock(&self.live) = None;
+        lock(&self.state).live = None;
+    }
+
+    fn pause(&self) {
+        lock(&self.state).is_paused = true;
+    }
+
+    fn resume(&self) {
+        lock(&self.state).is_paused = false;
+        self.worker.wake();
     }
 }
 

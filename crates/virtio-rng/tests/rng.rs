@@ -91,3 +91,19 @@ fn memory_that_is_not_there_needs_a_reset() {
     bench.start();
     assert_eq!(bench.ask(&[(DATA, 64, WRITE)]), 64);
 }
+
+#[test]
+fn a_device_that_is_no_bus_master_waits() {
+    let mut bench = Bench::new();
+    bench.driver.set_bus_master(false);
+    bench.queue.add(&[(DATA, 64, WRITE)]);
+    bench.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!(bench.queue.take_used(), None);
+    assert_eq!(bench.ram.read_obj::<[u8; 16]>(DATA).unwrap(), [0; 16]);
+    bench.driver.set_bus_master(true);
+    let began = Instant::now();
+    while bench.queue.take_used().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(10), "nothing has come");
+    }
+}

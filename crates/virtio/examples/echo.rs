@@ -50,6 +50,11 @@ impl Device for Counter {
     fn stop(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+
+    // Queues are only served when `main` says so.
+    fn pause(&self) {}
+
+    fn resume(&self) {}
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

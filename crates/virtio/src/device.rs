@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use nerite_log_budget::LogBudget;
 use nerite_memory::GuestRam;
 
 use crate::common::QueueConfig;
@@ -15,6 +16,19 @@ pub struct Kind {
     pub id: u16,
     /// PCI class, subclass and programming interface.
     pub class: u32,
+}
+
+impl Kind {
+    /// Its driver, as a source of log lines.
+    pub(crate) fn driver(self) -> &'static str {
+        match self.id {
+            1 => "the guest's network driver",
+            2 => "the guest's disk driver",
+            3 => "the guest's console driver",
+            4 => "the guest's driver of random numbers",
+            _ => "the guest's virtio driver",
+        }
+    }
 }
 
 /// Why a device cannot start with what the driver has chosen. It needs a reset.
@@ -50,6 +64,8 @@ pub struct Session {
     pub notifier: Arc<Notifier>,
     /// Guest memory.
     pub ram: Arc<GuestRam>,
+    /// Logs what the driver does wrong.
+    pub log: Arc<LogBudget>,
 }
 
 impl Session {
@@ -61,6 +77,17 @@ impl Session {
         let config = self.queues.get(usize::from(index)).and_then(Option::as_ref);
         let config = config.ok_or(StartError::QueueMissing(index))?;
         Ok(Queue::new(self.ram.clone(), config, self.features)?)
+    }
+
+    /// Queue number `index`, if the driver has enabled it.
+    ///
+    /// # Errors
+    /// If it cannot be used.
+    pub fn enabled_queue(&self, index: u16) -> Result<Option<Queue>, StartError> {
+        match self.queue(index) {
+            Err(StartError::QueueMissing(_)) => Ok(None),
+            other => other.map(Some),
+        }
     }
 }
 
@@ -101,9 +128,22 @@ pub trait Device: Send + Sync {
     /// If the device cannot work like this.
     fn start(&self, session: Session) -> Result<(), StartError>;
 
-    /// The driver has reset the device. When this returns, queues are no longer touched. Also called when the device was not
-    /// started.
+    /// The driver resets the device: requests are given up. Called on a vCPU's thread, which must not be kept, and also when the
+    /// device was not started.
     fn stop(&self);
+
+    /// `true` if queues and guest memory are no longer touched after [`Self::stop`], whose end this is then, until the next
+    /// start. By default they are not touched when `stop` returns.
+    fn is_stopped(&self) -> bool {
+        true
+    }
+
+    /// The function is no bus master (PCI 3.0, 6.2.2). When this returns, queues and guest memory are no longer touched, whether the
+    /// device is started or is started later. Requests wait.
+    fn pause(&self);
+
+    /// The function is a bus master again: the device goes on where it was.
+    fn resume(&self);
 }
 
 /// `width` bytes of `config` at `offset`, little-endian; what is not there is zero.

@@ -14,9 +14,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_pci::Function;
+use nerite_pci::{COMMAND, Function, command};
 
 use crate::{common_cfg, feature, region, status};
 
@@ -88,10 +89,21 @@ impl Driver {
     /// Resets the device, as 4.1.4.3.2 wants it: writes zero and waits until it is read.
     ///
     /// # Panics
-    /// If it does not.
+    /// If it is not within ten seconds.
     pub fn reset(&self) {
         self.set_status(0);
-        assert_eq!(self.status(), 0, "the reset is done when it is read");
+        let began = Instant::now();
+        while self.status() != 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "a reset that does not end");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Makes the function a bus master, or not.
+    pub fn set_bus_master(&self, on: bool) {
+        let command = self.function.read_config(COMMAND, 2) & !u32::from(command::BUS_MASTER);
+        let bit = if on { command::BUS_MASTER } else { 0 };
+        self.function.write_config(COMMAND, 2, command | u32::from(bit));
     }
 
     /// The features that are offered.
@@ -111,11 +123,13 @@ impl Driver {
         }
     }
 
-    /// The handshake up to the features: those of `wanted` that are offered, and VERSION_1. Returns which.
+    /// Makes the function a bus master, and goes through the handshake up to the features: those of `wanted` that are offered, and
+    /// VERSION_1. Returns which.
     ///
     /// # Panics
     /// If the device does not agree.
     pub fn negotiate(&self, wanted: u64) -> u64 {
+        self.set_bus_master(true);
         self.reset();
         self.set_status(status::ACKNOWLEDGE);
         self.set_status(status::ACKNOWLEDGE | status::DRIVER);

@@ -37,6 +37,7 @@ mod worker;
 pub use chain::{Chain, ChainError, Ring, Segment, pieces};
 pub use common::{Action, Common, QueueConfig, QueueFault, common_cfg, status};
 pub use device::{Device, Kind, Session, StartError, config_bytes};
+pub use nerite_log_budget::LogBudget;
 pub use nerite_pci::Event;
 pub use notifier::{NO_VECTOR, Notifier};
 pub use pci::{BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, Wiring, region};

@@ -21,6 +21,8 @@ const ISR_CONFIG: u8 = 2;
 pub struct Notifier {
     isr: AtomicU8,
     generation: AtomicU8,
+    /// The configuration has changed since the driver read any of it.
+    has_changed: AtomicBool,
     needs_reset: AtomicBool,
     is_live: AtomicBool,
     msix: AtomicBool,
@@ -41,6 +43,7 @@ impl Notifier {
         Ok(Self {
             isr: AtomicU8::new(0),
             generation: AtomicU8::new(0),
+            has_changed: AtomicBool::new(false),
             needs_reset: AtomicBool::new(false),
             is_live: AtomicBool::new(false),
             msix: AtomicBool::new(false),
@@ -64,7 +67,7 @@ impl Notifier {
 
     /// The device's configuration has changed (2.5): drivers that read it at this moment read it again.
     pub fn config_changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.has_changed.store(true, Ordering::Release);
         if self.is_live.load(Ordering::Acquire) {
             self.raise(self.config_vector.load(Ordering::Acquire), ISR_CONFIG);
         }
@@ -107,13 +110,15 @@ impl Notifier {
     /// Raises the pin again if there is still something to tell.
     pub fn resample(&self) {
         self.lowered.take();
-        if self.isr.load(Ordering::Acquire) != 0 && !self.msix.load(Ordering::Acquire) {
+        if self.wants_pin() {
             self.raise_pin();
         }
     }
 
     fn raise(&self, vector: u16, bit: u8) -> bool {
         if self.msix.load(Ordering::Acquire) {
+            // With messages the status says nothing about queues (4.1.4.5.1).
+            self.isr.fetch_or(bit & ISR_CONFIG, Ordering::AcqRel);
             let event = self.vectors.get(usize::from(vector));
             event.inspect(|event| event.signal());
             return event.is_some();
@@ -134,8 +139,17 @@ impl Notifier {
         self.isr.swap(0, Ordering::AcqRel)
     }
 
-    pub(crate) fn has_isr(&self) -> bool {
-        self.isr.load(Ordering::Acquire) != 0
+    /// Whether the function wants its pin raised.
+    pub(crate) fn wants_pin(&self) -> bool {
+        self.isr.load(Ordering::Acquire) != 0 && !self.msix.load(Ordering::Acquire)
+    }
+
+    /// The driver reads the device's configuration. The generation goes up with the first read after a change (4.1.4.3.1): were it to
+    /// count changes, 256 of them would look like none.
+    pub(crate) fn config_read(&self) {
+        if self.has_changed.swap(false, Ordering::AcqRel) {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     pub(crate) fn generation(&self) -> u8 {
@@ -159,9 +173,9 @@ impl Notifier {
 
     /// How interrupts go: by message, and if not, whether the pin is to stay silent.
     pub(crate) fn set_mode(&self, msix: bool, pin_disabled: bool) {
-        self.msix.store(msix, Ordering::Release);
+        let was_msix = self.msix.swap(msix, Ordering::AcqRel);
         let was_disabled = self.pin_disabled.swap(pin_disabled, Ordering::AcqRel);
-        if was_disabled && !pin_disabled {
+        if (was_disabled && !pin_disabled) || (was_msix && !msix) {
             self.resample();
         }
     }

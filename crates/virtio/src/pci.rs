@@ -3,14 +3,18 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nerite_log_budget::LogBudget;
 use nerite_memory::GuestRam;
-use nerite_pci::{COMMAND, ConfigSpace, Function, MessageRoutes, Msix, WINDOW, command};
+use nerite_pci::{COMMAND, ConfigSpace, Function, MessageRoutes, Msix, command};
 
-use crate::{Action, Common, Device, Event, Notifier, Session};
+use crate::{Action, Common, Device, Event, Notifier};
 
 mod config;
+mod doorbells;
+mod life_cycle;
 
 use config::config_space;
+pub use doorbells::{DoorbellError, Doorbells, NoDoorbells};
 
 /// Where things lie behind base address 0.
 pub mod region {
@@ -37,37 +41,11 @@ const NOTIFY_MULTIPLIER: u32 = 4;
 /// The largest number of queues: their notification addresses and vectors fill less than a page each.
 const MAX_QUEUES: usize = 128;
 
+/// Log lines that a device's driver can cause.
+const LOG_LINES: u32 = 16;
+
 /// Status register, bit 3: the function wants the pin raised.
 const INTERRUPT_STATUS: u32 = 1 << 19;
-
-/// Why there can be no doorbell. The guest's notification then comes by a write that a vCPU takes out of the guest.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DoorbellError(pub String);
-
-/// Makes writes of the guest signal events without a vCPU's help.
-pub trait Doorbells: Send + Sync {
-    /// From now on a write of any width at the guest-physical `address` signals `event`, and nothing else.
-    ///
-    /// # Errors
-    /// If the hypervisor refuses.
-    fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError>;
-
-    /// Ends what [`Self::attach`] began.
-    fn detach(&self, address: u64, event: &Event);
-}
-
-/// No doorbells: every notification is a write that a vCPU brings.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoDoorbells;
-
-impl Doorbells for NoDoorbells {
-    fn attach(&self, _: u64, _: &Event) -> Result<(), DoorbellError> {
-        Err(DoorbellError("this hypervisor has no doorbells".to_owned()))
-    }
-
-    fn detach(&self, _: u64, _: &Event) {}
-}
 
 /// What a function is connected to.
 pub struct Wiring {
@@ -102,6 +80,7 @@ pub struct VirtioPci<D: Device> {
     kicks: Arc<[Event]>,
     notifier: Arc<Notifier>,
     doorbells: Arc<dyn Doorbells>,
+    log: Arc<LogBudget>,
     state: Mutex<State>,
 }
 
@@ -115,6 +94,10 @@ struct State {
     pci_cfg: u8,
     /// The base address that doorbells are attached for, and for which queues.
     attached: Option<(u64, Vec<u16>)>,
+    /// Whether the function may access memory.
+    is_bus_master: bool,
+    /// The driver has reset the device, which still works on a request.
+    is_resetting: bool,
 }
 
 impl<D: Device> VirtioPci<D> {
@@ -131,18 +114,31 @@ impl<D: Device> VirtioPci<D> {
         // One for each queue, and one for changes of the configuration.
         let vectors = events(queues.saturating_add(1))?;
         let notifier = Arc::new(Notifier::new(queues, vectors.clone())?);
-        let msix = Msix::new(vectors, wiring.messages);
+        let log = Arc::new(LogBudget::new(device.kind().driver(), LOG_LINES));
+        let msix = Msix::new(vectors, wiring.messages, log.clone());
         let common = Common::new(device.features(), device.queue_sizes(), msix.vectors());
         let (config, msix_control, pci_cfg) =
             config_space(device.as_ref(), &msix, wiring.address, wiring.line)
                 .map_err(std::io::Error::other)?;
-        let state = State { config, common, msix, msix_control, pci_cfg, attached: None };
+        // Until the driver makes the function a bus master.
+        device.pause();
+        let state = State {
+            config,
+            common,
+            msix,
+            msix_control,
+            pci_cfg,
+            attached: None,
+            is_bus_master: false,
+            is_resetting: false,
+        };
         Ok(Self {
             device,
             ram: wiring.ram,
             kicks: events(queues)?,
             notifier,
             doorbells: wiring.doorbells,
+            log,
             state: Mutex::new(state),
         })
     }
@@ -157,6 +153,11 @@ impl<D: Device> VirtioPci<D> {
         &self.device
     }
 
+    /// Logs what its driver does wrong.
+    pub fn log(&self) -> &Arc<LogBudget> {
+        &self.log
+    }
+
     /// The events of its queues' notifications.
     pub fn kicks(&self) -> &Arc<[Event]> {
         &self.kicks
@@ -164,7 +165,9 @@ impl<D: Device> VirtioPci<D> {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each register is whole at every moment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.finish_reset(&mut state);
+        state
     }
 
     fn read_region(&self, state: &State, offset: u64, width: u8) -> u64 {
@@ -174,7 +177,10 @@ impl<D: Device> VirtioPci<D> {
                 state.common.read(within, width, self.notifier.generation(), self.notifier.status())
             }
             region::ISR if (within, width) == (0, 1) => self.notifier.take_isr().into(),
-            region::DEVICE => self.device.read_config(within, width),
+            region::DEVICE => {
+                self.notifier.config_read();
+                self.device.read_config(within, width)
+            }
             // Nothing is to be read there (4.1.4.4).
             region::NOTIFY => 0,
             region::MSIX_TABLE => state.msix.read_table(within, width),
@@ -186,6 +192,8 @@ impl<D: Device> VirtioPci<D> {
     fn write_region(&self, state: &mut State, offset: u64, width: u8, value: u64) {
         let within = offset & region::SIZE.wrapping_sub(1);
         match offset.saturating_sub(within) {
+            // The driver waits for the end of a reset (4.1.4.3.2).
+            region::COMMON | region::DEVICE | region::NOTIFY if state.is_resetting => {}
             region::COMMON => {
                 let action = state.common.write(within, width, value);
                 self.act(state, action);
@@ -224,75 +232,14 @@ impl<D: Device> VirtioPci<D> {
         }
     }
 
-    fn start(&self, state: &mut State) {
-        let frozen = state.common.freeze(&self.ram);
-        self.notifier.set_live(true);
-        let queues = match frozen {
-            Ok(queues) => queues.into(),
-            Err(fault) => {
-                log::warn!("the guest's virtio driver: {fault}; the device needs a reset");
-                return self.notifier.fail();
-            }
-        };
-        let session = Session {
-            features: state.common.features(),
-            queues,
-            kicks: self.kicks.clone(),
-            notifier: self.notifier.clone(),
-            ram: self.ram.clone(),
-        };
-        if let Err(error) = self.device.start(session) {
-            log::warn!("a virtio device cannot start: {error}; it needs a reset");
-            self.device.stop();
-            return self.notifier.fail();
-        }
-        self.place_doorbells(state);
-    }
-
-    fn reset(&self, state: &mut State) {
-        self.device.stop();
-        state.common.reset();
-        self.place_doorbells(state);
-        self.notifier.reset();
-        for kick in self.kicks.iter() {
-            kick.take();
-        }
-    }
-
-    /// Attaches, moves or detaches doorbells, as the driver's state and the base address want it.
-    fn place_doorbells(&self, state: &mut State) {
-        let address = state.config.bar_address(0).filter(|_| state.common.is_frozen());
-        // Elsewhere other things answer.
-        let address = address.filter(|address| WINDOW.contains(address));
-        if state.attached.as_ref().map(|(at, _)| *at) == address {
-            return;
-        }
-        if let Some((at, queues)) = state.attached.take() {
-            for index in queues {
-                if let Some(kick) = self.kicks.get(usize::from(index)) {
-                    self.doorbells.detach(doorbell(at, index), kick);
-                }
-            }
-        }
-        let Some(at) = address else { return };
-        let mut queues = Vec::new();
-        for (index, kick) in
-            (0_u16..).zip(self.kicks.iter()).filter(|(index, _)| state.common.is_live(*index))
-        {
-            match self.doorbells.attach(doorbell(at, index), kick) {
-                Ok(()) => queues.push(index),
-                Err(error) => log::debug!("no doorbell for queue {index} at {at:#x}: {error}"),
-            }
-        }
-        state.attached = Some((at, queues));
-    }
-
     /// What follows from a write to configuration space.
     fn config_written(&self, state: &mut State) {
         let control = state.config.read(state.msix_control, 2);
         state.msix.set_control(u16::try_from(control).unwrap_or_default());
         let pin_disabled = state.config.command() & command::INTX_DISABLE != 0;
         self.notifier.set_mode(state.msix.is_enabled(), pin_disabled);
+        let is_bus_master = state.config.command() & command::BUS_MASTER != 0;
+        self.set_bus_master(state, is_bus_master);
         self.place_doorbells(state);
     }
 
@@ -320,7 +267,7 @@ impl<D: Device> Function for VirtioPci<D> {
             return u32::try_from(self.read_region(&state, at, length) & 0xffff_ffff).unwrap_or(u32::MAX);
         }
         let value = state.config.read(offset, width);
-        let has_status = offset == COMMAND && width == 4 && self.notifier.has_isr();
+        let has_status = offset == COMMAND && width == 4 && self.notifier.wants_pin();
         if has_status { value | INTERRUPT_STATUS } else { value }
     }
 
@@ -354,10 +301,4 @@ impl<D: Device> fmt::Debug for VirtioPci<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VirtioPci").field("kind", &self.device.kind()).finish_non_exhaustive()
     }
-}
-
-/// Where the guest writes to notify queue `index`.
-fn doorbell(bar: u64, index: u16) -> u64 {
-    let offset = u64::from(index).saturating_mul(NOTIFY_MULTIPLIER.into());
-    bar.saturating_add(region::NOTIFY).saturating_add(offset)
 }

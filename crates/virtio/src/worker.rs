@@ -47,8 +47,8 @@ impl Worker {
         Ok(Self { name, wake: Arc::new(Event::new()?), thread: Mutex::new(None) })
     }
 
-    /// Starts the thread, which calls `enter` once and then `turn` each time that something has woken it, and for as long as `turn`
-    /// returns that there is more to do. If there is one already, that ends first. `notifier` and `kicks` are those of the device's
+    /// Starts the thread, which calls `enter` once, then `turn`, and that again each time that something has woken it, and for as long as
+    /// it returns that there is more to do. If there is one already, that ends first. `notifier` and `kicks` are those of the device's
     /// transport.
     ///
     /// `turn` should do little, such as one request: the thread ends only between two of them.
@@ -63,6 +63,8 @@ impl Worker {
         turn: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<()> {
         self.halt();
+        // A thread before this one may have ended with something left to do.
+        self.wake.signal();
         let wakes = Wakes { kicks: kicks.clone(), notifier: notifier.clone(), wake: self.wake.clone() };
         *lock(&self.thread) = Some(Thread::start(self.name, enter, wakes, turn)?);
         Ok(())
@@ -183,15 +185,16 @@ mod tests {
         let turn = move || !(turns.fetch_add(1, Ordering::AcqRel) + 1).is_multiple_of(3);
         let worker = Worker::new("test").unwrap();
         worker.run(&notifier, &kicks, Box::new(|| Ok(())), turn).unwrap();
-        kicks[1].signal();
         reach(&count, 3);
-        worker.wake();
+        kicks[1].signal();
         reach(&count, 6);
-        notifier.lowered().signal();
+        worker.wake();
         reach(&count, 9);
+        notifier.lowered().signal();
+        reach(&count, 12);
         worker.halt();
         kicks[0].signal();
-        assert_eq!(count.load(Ordering::Acquire), 9);
+        assert_eq!(count.load(Ordering::Acquire), 12);
     }
 
     #[test]

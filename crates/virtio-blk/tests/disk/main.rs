@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
 mod bench;
+mod reset;
 
 use std::fs::OpenOptions;
 use std::sync::atomic::Ordering;
@@ -55,6 +56,8 @@ fn the_serial_number_is_told() {
     assert_eq!(bench.request(GET_ID, 0, &[(DATA, 20, WRITE)]), (21, OK));
     assert_eq!(bench.ram.read_cstr(DATA, 20).unwrap(), b"a serial number of 2");
     assert_eq!(bench.request(GET_ID, 0, &[(DATA, 4, WRITE)]), (5, OK));
+    // The answer lies behind more room than the number fills, so that it is not counted.
+    assert_eq!(bench.request(GET_ID, 0, &[(DATA, 30, WRITE)]), (20, OK));
     assert_eq!(bench.request(GET_ID, 0, &[]), (1, IO_ERROR));
 }
 
@@ -75,7 +78,7 @@ fn sectors_that_are_not_there_are_an_error_and_touch_nothing() {
     let (file, mut bench) = file(false);
     let before = std::fs::read(file.path()).unwrap();
     for sector in [100, 99, u64::MAX, u64::MAX / 512, u64::MAX - 1] {
-        assert_eq!(bench.request(IN, sector, &[(DATA, 1024, WRITE)]), (1, IO_ERROR), "{sector}");
+        assert_eq!(bench.request(IN, sector, &[(DATA, 1024, WRITE)]), (0, IO_ERROR), "{sector}");
         assert_eq!(bench.request(OUT, sector, &[(DATA, 1024, 0)]), (1, IO_ERROR), "{sector}");
         assert_eq!(bench.piece(DISCARD, sector, 2, 0), IO_ERROR);
         assert_eq!(bench.piece(WRITE_ZEROES, sector, 2, 1), IO_ERROR);
@@ -103,10 +106,12 @@ fn requests_that_make_no_sense_are_errors() {
         (DISCARD, &[(DATA, 32, 0)]),
         (WRITE_ZEROES, &[]),
     ] {
-        assert_eq!(bench.request(kind, 0, data), (1, IO_ERROR), "{kind} {data:?}");
+        // The answer is the first byte that is written where there is no room in front of it.
+        let written = u32::from(!data.iter().any(|(_, _, flags)| *flags == WRITE));
+        assert_eq!(bench.request(kind, 0, data), (written, IO_ERROR), "{kind} {data:?}");
     }
     for kind in [2, 3, 5, 10, 12, 14, u32::MAX] {
-        assert_eq!(bench.request(kind, 0, &[(DATA, 512, WRITE)]), (1, UNSUPPORTED), "{kind}");
+        assert_eq!(bench.request(kind, 0, &[(DATA, 512, WRITE)]), (0, UNSUPPORTED), "{kind}");
     }
     assert_eq!(bench.piece(DISCARD, 0, 1, 1), UNSUPPORTED);
     assert_eq!(bench.piece(WRITE_ZEROES, 0, 1, 2), UNSUPPORTED);
@@ -137,7 +142,7 @@ fn a_request_without_room_for_an_answer_needs_a_reset() {
 fn the_hosts_errors_reach_the_guest_and_go_away_again() {
     let (mut bench, _, knobs) = memory(false);
     knobs.fails.store(true, Ordering::Release);
-    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), (1, IO_ERROR));
+    assert_eq!(bench.request(IN, 0, &[(DATA, 512, WRITE)]), (0, IO_ERROR));
     assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), (1, IO_ERROR));
     assert_eq!(bench.request(FLUSH, 0, &[]), (1, IO_ERROR));
     assert_eq!(bench.piece(DISCARD, 0, 8, 0), IO_ERROR);
@@ -152,8 +157,8 @@ fn a_file_that_is_cut_short_is_an_error_where_nothing_is_left() {
     let (file, mut bench) = file(false);
     OpenOptions::new().write(true).open(file.path()).unwrap().set_len(50 * 512 + 100).unwrap();
     assert_eq!(bench.request(IN, 49, &[(DATA, 512, WRITE)]), (513, OK));
-    assert_eq!(bench.request(IN, 50, &[(DATA, 512, WRITE)]), (1, IO_ERROR));
-    assert_eq!(bench.request(IN, 49, &[(DATA, 4096, WRITE)]), (1, IO_ERROR));
+    assert_eq!(bench.request(IN, 50, &[(DATA, 512, WRITE)]), (0, IO_ERROR));
+    assert_eq!(bench.request(IN, 49, &[(DATA, 4096, WRITE)]), (0, IO_ERROR));
     // A write makes it longer again.
     assert_eq!(bench.request(OUT, 99, &[(DATA, 512, 0)]), (1, OK));
     assert_eq!(bench.request(IN, 50, &[(DATA, 512, WRITE)]), (513, OK));

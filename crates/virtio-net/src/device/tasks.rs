@@ -4,10 +4,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nerite_virtio::{Event, Notifier, QueueError, lock};
+use nerite_virtio::{Event, LogBudget, Notifier, QueueError, lock};
 
 use super::unplugged::Unplugged;
-use super::{Lane, Live, Shared};
+use super::{EngineState, Lane, Live, Shared};
 use crate::backend::{Backend, Engine};
 use crate::control;
 use crate::counters::QueueCounters;
@@ -76,7 +76,7 @@ impl Task for PairTask {
         }
         let Some(lane) = self.shared.lanes.get(self.index) else { return };
         let mut lane = lock(lane);
-        let Lane { backend, live } = &mut *lane;
+        let Lane { backend, live, is_paused } = &mut *lane;
         let Some(live) = live else {
             // Without MQ, the control queue has the number that the second pair's first queue has otherwise (5.1.2).
             if (self.index, number) == (1, RX_KICK) {
@@ -84,7 +84,7 @@ impl Task for PairTask {
             }
             return;
         };
-        if live.notifier.has_failed() {
+        if *is_paused || live.notifier.has_failed() {
             return;
         }
         let counted = match number {
@@ -107,13 +107,14 @@ impl Task for PairTask {
             // Others get their turn first.
             Ok(Progress::More) => drop(self.wake().map(Event::signal)),
             Err(error) => {
-                log::warn!("the guest's network driver: {error}; the card needs a reset");
+                live.log.warn(format_args!("the guest's network driver: {error}; the card needs a reset"));
                 live.notifier.fail();
             }
         }
+        let log = live.log.clone();
         drop(lane);
         if let Some(pairs) = pairs_wanted {
-            self.shared.enable_pairs(pairs);
+            self.shared.enable_pairs(pairs, &log);
         }
     }
 }
@@ -177,19 +178,41 @@ impl Shared {
     /// Tells an engine whether the link is up.
     pub(super) fn tell_engine(&self, engine: &mut Option<Box<dyn Engine>>) {
         let up = self.link_up.load(Ordering::Acquire);
+        // An operator's doing, not the guest's.
         if let Some(Err(error)) = engine.as_mut().map(|engine| engine.set_link(up)) {
             log::warn!("the link of a network card: {error}");
         }
     }
 
-    fn enable_pairs(&self, pairs: u16) {
+    /// Has all queues rest, or go on.
+    pub(super) fn set_paused(&self, is_paused: bool) {
+        if let Some(engine) = lock(&self.engine).as_mut() {
+            let set = engine.set_paused(is_paused);
+            let mut state = lock(&self.engine_state);
+            state.is_paused = is_paused;
+            if let (Err(error), Some((session, _))) = (set, &state.live) {
+                session.log.warn(format_args!("the queues of a network card: {error}; it needs a reset"));
+                session.notifier.fail();
+            }
+            // For commands that came meanwhile.
+            self.control_wake.signal();
+        }
+        for lane in &self.lanes {
+            lock(lane).is_paused = is_paused;
+        }
+        if !is_paused {
+            self.wakes.iter().for_each(Event::signal);
+        }
+    }
+
+    fn enable_pairs(&self, pairs: u16, log: &LogBudget) {
         let before = self.pairs_in_use.swap(pairs, Ordering::AcqRel);
         if before == pairs {
             return;
         }
         for (index, lane) in (0..).zip(&self.lanes) {
             if let Err(error) = lock(lane).backend.set_enabled(index < pairs) {
-                log::warn!("queue pair {index} of a network card: {error}");
+                log.warn(format_args!("queue pair {index} of a network card: {error}"));
             }
         }
         for wake in &self.wakes {
@@ -211,6 +234,7 @@ impl Task for EngineTask {
             readable(self.notifier.lowered().as_fd(), LOWERED),
             readable(self.shared.broken.as_fd(), BROKEN),
             readable(self.shared.link_changed.as_fd(), LINK),
+            readable(self.shared.control_wake.as_fd(), WAKE),
         ];
         sources.extend(self.kicks.last().map(|event| readable(event.as_fd(), CONTROL)));
         let calls = (CALL..).zip(&self.shared.calls);
@@ -231,6 +255,10 @@ impl Task for EngineTask {
         }
         if number == CONTROL {
             self.kicks.last().map(Event::take);
+            return self.control();
+        }
+        if number == WAKE {
+            self.shared.control_wake.take();
             return self.control();
         }
         let Some(queue) = number.checked_sub(CALL).and_then(|queue| u16::try_from(queue).ok()) else {
@@ -257,14 +285,18 @@ impl EngineTask {
         if let Some(engine) = engine.as_mut() {
             engine.stop();
         }
-        *lock(&self.shared.engine_session) = None;
-        log::warn!("the guest's network driver has broken a rule of a queue; the card needs a reset");
+        if let Some((session, _)) = lock(&self.shared.engine_state).live.take() {
+            let message = "the guest's network driver has broken a rule of a queue; the card needs a reset";
+            session.log.warn(format_args!("{message}"));
+        }
         self.notifier.fail();
     }
 
     fn control(&self) {
-        let mut held = lock(&self.shared.engine_session);
-        let Some((session, Some(control))) = held.as_mut() else { return };
+        let mut held = lock(&self.shared.engine_state);
+        let EngineState { live: Some((session, Some(control))), is_paused: false } = &mut *held else {
+            return;
+        };
         let mut wanted = None;
         let most = self.shared.config.pairs;
         let served = control::serve(control, |pairs| {
@@ -278,17 +310,19 @@ impl EngineTask {
             Ok(true) => drop(session.notifier.queue(control.index())),
             Ok(false) => {}
             Err(error) => {
-                log::warn!("the guest's network driver: {error}; the card needs a reset");
+                let log = &session.log;
+                log.warn(format_args!("the guest's network driver: {error}; the card needs a reset"));
                 // The thread's next turn takes the queues back.
                 return self.shared.broken.signal();
             }
         }
+        let log = session.log.clone();
         // Whoever starts or stops takes the engine first.
         drop(held);
         if let Some(pairs) = wanted {
             let mut engine = lock(&self.shared.engine);
             if let Some(Err(error)) = engine.as_mut().map(|engine| engine.set_pairs(pairs)) {
-                log::warn!("{pairs} queue pairs of a network card: {error}");
+                log.warn(format_args!("{pairs} queue pairs of a network card: {error}"));
             }
         }
     }

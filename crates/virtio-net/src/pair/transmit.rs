@@ -1,55 +1,88 @@
 //! From the driver to the backend.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 
-use nerite_virtio::QueueError;
+use nerite_virtio::{Chain, Queue, QueueError};
 
-use super::{BATCH, LARGE, Pair, Progress, STREAM};
+use super::{BATCH, Progress};
 use crate::backend::{Backend, HEADER, MAX_FRAME};
 use crate::counters::QueueCounters;
-use crate::merge::Headers;
+use crate::merge::{Group, Headers};
 
-impl Pair {
+/// A frame of so many bytes is part of a stream if it is a TCP segment that can be merged,
+const STREAM: u64 = 1_000;
+/// or whatever it is: a segment that is still to be cut, in general.
+const LARGE: u64 = 4_096;
+
+/// The transmit queue of a pair.
+pub(super) struct Transmitter {
+    queue: Queue,
+    chain: Chain,
+    /// A frame in `chain` that the backend did not take yet.
+    is_waiting: bool,
+    /// Frames that go out as one, and their first descriptors and lengths. Between batches, if the backend did not take them yet.
+    group: Group,
+    heads: Vec<(u16, u64)>,
+    /// What the driver was told last about notifications of frames. At first nothing, and it notifies (2.7.10).
+    asked: Option<bool>,
+    /// Whether there was a part of a stream since the backend was told.
+    streams: bool,
+}
+
+impl Transmitter {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self {
+            queue,
+            chain: Chain::new(),
+            is_waiting: false,
+            group: Group::default(),
+            heads: Vec::new(),
+            asked: None,
+            streams: false,
+        }
+    }
+
     /// Sends a batch of frames. Returns whether the driver is to be interrupted, and how it ended.
-    pub(crate) fn transmit(
+    pub(super) fn transmit(
         &mut self,
         backend: &mut dyn Backend,
         counters: &QueueCounters,
     ) -> Result<(bool, Progress), QueueError> {
-        let given_back = self.tx.given_back();
+        let given_back = self.queue.given_back();
         let mut progress = Progress::More;
         let mut has_yielded = false;
         for _ in 0..BATCH {
-            if self.tx_waits {
+            if self.is_waiting {
                 if !self.send_chain(backend, counters)? {
                     progress = Progress::Idle;
                     break;
                 }
                 continue;
             }
-            if !self.tx.pop(&mut self.chain)? {
+            if !self.queue.pop(&mut self.chain)? {
                 if !self.send_group(backend, counters)? {
                     progress = Progress::Idle;
                     break;
                 }
                 // Where the driver runs on this very processor, it makes more frames of a stream when it is let, and needs not say so.
-                if self.streams && !has_yielded && self.tx.given_back() != given_back {
+                if self.streams && !has_yielded && self.queue.given_back() != given_back {
                     has_yielded = true;
                     std::thread::yield_now();
                     continue;
                 }
-                if self.asked.1 != Some(true) {
-                    self.asked.1 = Some(true);
-                    if self.tx.enable_kicks()? {
+                if self.asked != Some(true) {
+                    self.asked = Some(true);
+                    if self.queue.enable_kicks()? {
                         continue;
                     }
                 }
                 progress = Progress::Idle;
                 break;
             }
-            if self.asked.1 != Some(false) {
-                self.asked.1 = Some(false);
-                self.tx.disable_kicks()?;
+            if self.asked != Some(false) {
+                self.asked = Some(false);
+                self.queue.disable_kicks()?;
             }
             if !self.take_chain(backend, counters)? {
                 progress = Progress::Idle;
@@ -65,11 +98,11 @@ impl Pair {
             }
             _ => {}
         }
-        let done = self.tx.given_back() != given_back;
+        let done = self.queue.given_back() != given_back;
         if done {
             backend.set_stream(std::mem::take(&mut self.streams));
         }
-        Ok((done && self.tx.wants_interrupt()?, progress))
+        Ok((done && self.queue.wants_interrupt()?, progress))
     }
 
     /// Puts the frame in `chain` into the group, or sends first the one and then the other. Returns whether all went.
@@ -79,12 +112,15 @@ impl Pair {
         counters: &QueueCounters,
     ) -> Result<bool, QueueError> {
         let bytes = self.chain.readable_bytes();
-        let headers =
-            if backend.merges() { Headers::read(self.tx.ram(), self.chain.readable(), bytes) } else { None };
+        let headers = if backend.merges() {
+            Headers::read(self.queue.ram(), self.chain.readable(), bytes)
+        } else {
+            None
+        };
         self.streams |= bytes >= if headers.is_some() { STREAM } else { LARGE };
         let joins = headers.as_ref().is_some_and(|headers| self.group.add(headers, self.chain.readable()));
         if !joins && !self.send_group(backend, counters)? {
-            self.tx.undo_pop(1);
+            self.queue.undo_pop(1);
             return Ok(false);
         }
         match headers {
@@ -106,16 +142,16 @@ impl Pair {
         let bytes = self.chain.readable_bytes();
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         let sent = if (HEADER..=MAX_FRAME).contains(&length) {
-            backend.send(self.tx.ram(), self.chain.readable())
+            backend.send(self.queue.ram(), self.chain.readable())
         } else {
             Err(ErrorKind::InvalidInput.into())
         };
-        self.tx_waits = has_to_wait(&sent);
-        if !self.tx_waits {
+        self.is_waiting = has_to_wait(&sent);
+        if !self.is_waiting {
             count(&sent, bytes, counters);
-            self.tx.push(self.chain.head(), 0)?;
+            self.queue.push(self.chain.head(), 0)?;
         }
-        Ok(!self.tx_waits)
+        Ok(!self.is_waiting)
     }
 
     /// Sends the frames of the group as one. Returns whether they went, or were dropped, rather than having to wait.
@@ -126,16 +162,22 @@ impl Pair {
     ) -> Result<bool, QueueError> {
         let Some((headers, length)) = self.group.headers() else { return Ok(true) };
         let headers = headers.get(..length).unwrap_or_default();
-        let sent = backend.send_built(headers, self.tx.ram(), self.group.pieces());
+        let sent = backend.send_built(headers, self.queue.ram(), self.group.pieces());
         if has_to_wait(&sent) {
             return Ok(false);
         }
         self.group.clear();
         for (head, bytes) in self.heads.drain(..) {
             count(&sent, bytes, counters);
-            self.tx.push(head, 0)?;
+            self.queue.push(head, 0)?;
         }
         Ok(true)
+    }
+}
+
+impl fmt::Debug for Transmitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transmitter").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 

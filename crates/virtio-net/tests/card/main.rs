@@ -2,21 +2,19 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_memory::GuestRam;
 use nerite_pci::NotConnected;
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{
-    Event, NoDoorbells, Segment, Session, VirtioPci, Wiring, feature as transport, region, status,
-};
-use nerite_virtio_net::{Backend, Engine, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
+use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, feature as transport, region, status};
+use nerite_virtio_net::{Backend, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
+
+mod engine;
 
 const FRAMES: u64 = RAM + 0x40000;
 const SIZE: u16 = 16;
@@ -85,30 +83,43 @@ fn bench_with(pairs: u16, side: Side, wires: Vec<UnixDatagram>) -> Bench {
 impl Bench {
     /// Sets up this many queues.
     fn start(&self, features: u64, queues: u16) -> Vec<FakeQueue> {
+        self.start_with(features, &(0..queues).collect::<Vec<_>>())
+    }
+
+    /// Five queues, of which these are enabled.
+    fn start_with(&self, features: u64, enabled: &[u16]) -> Vec<FakeQueue> {
         self.driver.negotiate(features);
         let rings = |index: u16| Rings::at(RAM + 0x2000 * u64::from(index), SIZE);
-        self.ram.zero(RAM, 0x2000 * u64::from(queues)).unwrap();
-        (0..queues).for_each(|index| self.driver.set_queue(index, &rings(index)));
+        self.ram.zero(RAM, 0x2000 * 5).unwrap();
+        enabled.iter().for_each(|index| self.driver.set_queue(*index, &rings(*index)));
         self.driver.ready();
-        (0..queues).map(|index| FakeQueue::new(self.ram.clone(), rings(index))).collect()
+        (0..5).map(|index| FakeQueue::new(self.ram.clone(), rings(index))).collect()
     }
 
     /// A frame out and one in.
     fn exchange(&self, queues: &mut [FakeQueue], pair: usize) {
+        self.send(&mut queues[2 * pair + 1], pair);
+        self.receive(&mut queues[2 * pair], pair);
+    }
+
+    /// A frame out.
+    fn send(&self, queue: &mut FakeQueue, pair: usize) {
         let frame: Vec<u8> = [&[0; HEADER][..], b"to the network"].concat();
         self.ram.write(FRAMES, &frame).unwrap();
-        let (rx, tx) = (2 * pair, 2 * pair + 1);
-        let head = queues[tx].add(&[(FRAMES, frame.len() as u32, 0)]);
-        self.driver.kick(tx as u16);
+        let head = queue.add(&[(FRAMES, frame.len() as u32, 0)]);
+        self.driver.kick(2 * pair as u16 + 1);
         let mut got = [0; 100];
         let length = self.wires[pair].recv(&mut got).unwrap();
         assert_eq!(got[..length], frame);
-        assert_eq!(wait(|| queues[tx].take_used()), (head.into(), 0));
+        assert_eq!(wait(|| queue.take_used()), (head.into(), 0));
+    }
 
-        let head = queues[rx].add(&[(FRAMES + 4096, 1600, WRITE)]);
-        self.driver.kick(rx as u16);
+    /// A frame in.
+    fn receive(&self, queue: &mut FakeQueue, pair: usize) {
+        let head = queue.add(&[(FRAMES + 4096, 1600, WRITE)]);
+        self.driver.kick(2 * pair as u16);
         self.wires[pair].send(&[&[0; HEADER][..], b"from the network"].concat()).unwrap();
-        assert_eq!(wait(|| queues[rx].take_used()), (head.into(), 28));
+        assert_eq!(wait(|| queue.take_used()), (head.into(), 28));
         let mut text = [0; 16];
         self.ram.read(FRAMES + 4096 + 12, &mut text).unwrap();
         assert_eq!(&text, b"from the network");
@@ -201,74 +212,39 @@ fn mistakes_of_the_driver_need_a_reset() {
         let mut queues = bench.start(0, 2);
         bench.exchange(&mut queues, 0);
     }
-    // A queue that is missing.
-    bench.start(0, 1);
-    assert_ne!(bench.driver.status() & status::DEVICE_NEEDS_RESET, 0);
-}
-
-/// Remembers what it was told, and says when asked that the driver has broken a rule.
-#[derive(Clone, Default)]
-struct Teller {
-    broken: Arc<Mutex<Option<OwnedFd>>>,
-    is_running: Arc<AtomicBool>,
-    is_down: Arc<AtomicBool>,
-}
-
-impl Engine for Teller {
-    fn start(&mut self, _: &Session, _: &[Event], broken: &Event) -> io::Result<()> {
-        *self.broken.lock().unwrap() = Some(broken.as_fd().try_clone_to_owned()?);
-        self.is_running.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    fn stop(&mut self) {
-        self.is_running.store(false, Ordering::Release);
-    }
-
-    fn set_link(&mut self, up: bool) -> io::Result<()> {
-        self.is_down.store(!up, Ordering::Release);
-        Ok(())
-    }
 }
 
 #[test]
-fn an_engine_is_told_of_the_link() {
-    let teller = Teller::default();
-    let bench = bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
-    let is_down = || teller.is_down.load(Ordering::Acquire);
-    bench.start(0, 2);
-    assert!(!is_down());
-    for down in [true, false] {
-        bench.function.device().set_link(!down);
-        wait(|| (is_down() == down).then_some(()));
-    }
+fn a_card_works_with_the_queues_that_are_enabled() {
+    let bench = bench(1);
+    let needs_reset = || bench.driver.status() & status::DEVICE_NEEDS_RESET != 0;
+    let mut queues = bench.start_with(0, &[1]);
+    bench.send(&mut queues[1], 0);
+    assert!(!needs_reset());
+    let mut queues = bench.start_with(0, &[0]);
+    bench.receive(&mut queues[0], 0);
+    let _ = bench.start_with(0, &[]);
+    assert!(!needs_reset());
+    let mut queues = bench.start_with(feature::CTRL_VQ, &[2]);
+    assert_eq!(command(&bench, &mut queues[2], 2, &[4, 0, 1, 0]), 0);
 }
 
 #[test]
-fn an_engine_whose_driver_breaks_a_rule_is_stopped_until_a_reset() {
-    let teller = Teller::default();
-    let bench = bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
-    let is_broken = || bench.driver.status() & status::DEVICE_NEEDS_RESET != 0;
-    let tell = || {
-        let broken = teller.broken.lock().unwrap().as_ref().unwrap().try_clone().unwrap();
-        File::from(broken).write_all(&1_u64.to_ne_bytes()).unwrap();
-    };
-    bench.start(0, 2);
-    tell();
-    wait(|| is_broken().then_some(()));
-    assert!(!teller.is_running.load(Ordering::Acquire));
-    // What is said of a driver that has gone is not the next one's fault.
-    bench.driver.reset();
-    tell();
-    bench.start(0, 2);
-    std::thread::sleep(Duration::from_millis(20));
-    assert!(!is_broken());
-    // The control queue is the card's own, and its mistakes are everybody's.
-    let mut queues = bench.start(feature::CTRL_VQ, 3);
-    queues[2].add(&[(0xdead_0000, 60, 0)]);
-    bench.driver.kick(2);
-    wait(|| is_broken().then_some(()));
-    assert!(!teller.is_running.load(Ordering::Acquire));
+fn a_card_that_is_no_bus_master_waits() {
+    let bench = bench(1);
+    let mut queues = bench.start(0, 2);
+    bench.exchange(&mut queues, 0);
+    bench.driver.set_bus_master(false);
+    queues[0].add(&[(FRAMES + 4096, 1600, WRITE)]);
+    queues[1].add(&[(FRAMES, 60, 0)]);
+    (0..2).for_each(|queue| bench.driver.kick(queue));
+    bench.wires[0].send(&[0; 60]).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    assert_eq!((queues[0].take_used(), queues[1].take_used()), (None, None));
+    bench.driver.set_bus_master(true);
+    wait(|| queues[0].take_used());
+    wait(|| queues[1].take_used());
+    assert_eq!(bench.wires[0].recv(&mut [0; 100]).unwrap(), 60);
 }
 
 #[test]
@@ -317,7 +293,7 @@ fn command(bench: &Bench, control: &mut FakeQueue, index: u16, bytes: &[u8]) -> 
 fn further_pairs_are_used_when_the_driver_says_so() {
     let bench = bench(2);
     let mut queues = bench.start(feature::MQ | feature::CTRL_VQ, 5);
-    let mut control = queues.pop().unwrap();
+    let mut control = queues.remove(4);
     bench.exchange(&mut queues, 0);
     assert_eq!(command(&bench, &mut control, 4, &[4, 0, 2, 0]), 0);
     bench.exchange(&mut queues, 1);
@@ -329,7 +305,7 @@ fn further_pairs_are_used_when_the_driver_says_so() {
     }
     // Without MQ, the control queue is the third one.
     let mut queues = bench.start(feature::CTRL_VQ, 3);
-    let mut control = queues.pop().unwrap();
+    let mut control = queues.remove(2);
     assert_eq!(command(&bench, &mut control, 2, &[4, 0, 1, 0]), 0);
     bench.exchange(&mut queues, 0);
 }
