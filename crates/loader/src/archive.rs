@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::ops::Range;
+use std::sync::Arc;
 
 use flate2::bufread::GzDecoder;
 
@@ -82,11 +83,11 @@ impl Entry {
     }
 }
 
-/// The files of a Hermit image, decompressed once.
+/// The files of a Hermit image, decompressed once. A clone shares them.
 #[derive(Debug, Clone)]
 pub struct Archive {
     bytes: Bytes,
-    entries: Vec<Entry>,
+    entries: Arc<[Entry]>,
 }
 
 impl Archive {
@@ -105,8 +106,8 @@ impl Archive {
     /// Lists a tar archive.
     pub(crate) fn from_tar(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
         let bytes = Bytes::new(bytes);
-        let entries = tar_reader::entries(bytes.as_slice(), limits.max_entries)?;
-        Ok(Self { bytes, entries })
+        let entries = tar_reader::entries(bytes.as_slice(), limits)?;
+        Ok(Self { bytes, entries: entries.into() })
     }
 
     /// All entries in the order of the archive. Names can occur more than once: the latest counts.

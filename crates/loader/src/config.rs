@@ -8,8 +8,8 @@ use crate::{Error, text};
 
 /// Where the configuration is in the archive.
 pub(crate) const NAME: &str = Config::DEFAULT_PATH;
-/// Larger configurations are refused.
-const MAX_SIZE: usize = 1 << 20;
+/// Largest configuration in bytes. A parsed one takes some 60 times as much memory.
+const MAX_SIZE: usize = 256 << 10;
 
 /// What an image asks for. Command line and environment win over it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -251,6 +251,12 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The names and link targets in the archive have more bytes than [`crate::Limits::max_names`].
+    #[error("the names in the archive have more than {limit} bytes together, which is the limit")]
+    NamesTooLong {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The archive has no configuration.
     #[error("the archive has no hermit.toml; it is no Hermit image")]
     NoConfig,

@@ -26,13 +26,21 @@ pub struct Limits {
     pub max_decompressed: u64,
     /// Entries of the archive. 65 536 by default.
     pub max_entries: usize,
+    /// Bytes of all names and link targets of the archive together. 8 MiB by default.
+    pub max_names: usize,
     /// Bytes of guest memory that the kernel takes when loaded. 4 GiB by default.
     pub max_memory: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_file: 1 << 30, max_decompressed: 1 << 30, max_entries: 1 << 16, max_memory: 4 << 30 }
+        Self {
+            max_file: 1 << 30,
+            max_decompressed: 1 << 30,
+            max_entries: 1 << 16,
+            max_names: 8 << 20,
+            max_memory: 4 << 30,
+        }
     }
 }
 

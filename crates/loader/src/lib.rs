@@ -68,7 +68,7 @@ mod symbols;
 mod tar_reader;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod text;
+pub mod text;
 
 pub use archive::{Archive, Entry, EntryKind};
 pub use config::ImageConfig;

@@ -10,10 +10,12 @@ use std::ops::Range;
 
 use tar::{EntryType, Header, PaxExtensions};
 
-use crate::{Entry, EntryKind, Error, bytes, text};
+use crate::{Entry, EntryKind, Error, Limits, bytes, text};
 
-/// The most bytes of a header that describes the next entry. Names of files have at most 4096 on Linux.
+/// Largest header that describes the next entry, in bytes. A pax header can hold attributes besides a name.
 const MAX_EXTENSION: usize = 64 << 10;
+/// Longest name and link target in bytes (Linux `PATH_MAX` without its zero byte).
+const MAX_NAME: usize = 4095;
 
 /// What headers before an entry say about it.
 #[derive(Default)]
@@ -25,9 +27,11 @@ struct Pending {
     seen: Vec<EntryType>,
 }
 
-/// The entries of an archive, at most `max_entries`.
-pub(crate) fn entries(archive: &[u8], max_entries: usize) -> Result<Vec<Entry>, Error> {
+/// The entries of an archive, within `limits`.
+pub(crate) fn entries(archive: &[u8], limits: &Limits) -> Result<Vec<Entry>, Error> {
+    let Limits { max_entries, max_names, .. } = *limits;
     let mut entries: Vec<Entry> = Vec::new();
+    let mut room = max_names;
     let mut pending = Pending::default();
     let mut reader = tar::Archive::new(Cursor::new(archive));
     let headers = reader.entries_with_seek().map_err(|error| problem(0, &error))?.raw(true);
@@ -46,7 +50,15 @@ pub(crate) fn entries(archive: &[u8], max_entries: usize) -> Result<Vec<Entry>, 
             kind @ (EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader) => {
                 pending.extend(kind, data.and_then(|range| archive.get(range)))
             }
-            _ => std::mem::take(&mut pending).entry(header, data).map(|entry| entries.push(entry)),
+            _ => match std::mem::take(&mut pending).entry(header, data) {
+                Ok(entry) => {
+                    let size = entry.name.len().saturating_add(entry.target.as_ref().map_or(0, Vec::len));
+                    room = room.checked_sub(size).ok_or(Error::NamesTooLong { limit: max_names })?;
+                    entries.push(entry);
+                    Ok(())
+                }
+                Err(text) => Err(text),
+            },
         };
         step.map_err(|text| problem(index, &text))?;
     }
@@ -70,10 +82,10 @@ impl Pending {
             return Err("two headers of one kind describe it".into());
         }
         self.seen.push(kind);
-        let text = || data.split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
+        let text = || data.split(|&byte| byte == 0).next().unwrap_or_default();
         match kind {
-            EntryType::GNULongName => self.name = Some(text()),
-            EntryType::GNULongLink => self.target = Some(text()),
+            EntryType::GNULongName => self.name = Some(name(text())?),
+            EntryType::GNULongLink => self.target = Some(name(text())?),
             _ => self.extend_pax(data)?,
         }
         Ok(())
@@ -85,8 +97,8 @@ impl Pending {
             let record = record.map_err(|error| error.to_string())?;
             let value = record.value_bytes();
             match record.key_bytes() {
-                b"path" => self.name = Some(value.to_vec()),
-                b"linkpath" => self.target = Some(value.to_vec()),
+                b"path" => self.name = Some(name(value)?),
+                b"linkpath" => self.target = Some(name(value)?),
                 b"size" => {
                     let size = record.value().ok().and_then(|value| value.parse().ok());
                     self.size = Some(size.ok_or("its pax size is not a number")?);
@@ -127,6 +139,14 @@ impl Pending {
     }
 }
 
+/// A copy of a name or link target that a header gives.
+fn name(bytes: &[u8]) -> Result<Vec<u8>, Cow<'static, str>> {
+    if bytes.len() > MAX_NAME {
+        return Err(format!("a name of {} bytes, at most {MAX_NAME} are supported", bytes.len()).into());
+    }
+    Ok(bytes.to_vec())
+}
+
 /// Said of files with holes.
 const SPARSE: &str = "sparse files are not supported, pack without --sparse";
 
@@ -154,7 +174,34 @@ mod tests {
     }
 
     fn list(blocks: &[Vec<u8>]) -> Result<Vec<Entry>, String> {
-        entries(&blocks.concat(), 10).map_err(|error| error.to_string())
+        let limits = Limits { max_entries: 10, max_names: 5000, ..Limits::default() };
+        entries(&blocks.concat(), &limits).map_err(|error| error.to_string())
+    }
+
+    /// Names and link targets of both kinds of headers, longer than any path or many together, are refused while they are listed.
+    #[test]
+    fn long_names_are_refused() {
+        let entry = || block(b'2', "link", b"");
+        let long = vec![0x1b; MAX_NAME + 1];
+        let pax = |key: &str| {
+            let size = "4096 =\n".len() + key.len() + long.len();
+            [format!("{size} {key}=").as_bytes(), &long, b"\n"].concat()
+        };
+        let expected = "malformed tar archive, entry 0: a name of 4096 bytes, at most 4095 are supported";
+        for header in [
+            block(b'L', "././@LongLink", &long),
+            block(b'K', "././@LongLink", &long),
+            block(b'x', "PaxHeader", &pax("path")),
+            block(b'x', "PaxHeader", &pax("linkpath")),
+        ] {
+            assert_eq!(list(&[header, entry()]).unwrap_err(), expected);
+        }
+        let longest = || block(b'L', "././@LongLink", &long[1..]);
+        assert_eq!(list(&[longest(), entry()]).unwrap()[0].name.len(), MAX_NAME);
+        assert_eq!(
+            list(&[longest(), entry(), longest(), entry()]).unwrap_err(),
+            "the names in the archive have more than 5000 bytes together, which is the limit"
+        );
     }
 
     #[test]

@@ -6,7 +6,13 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Limits that keep one run short.
 pub(crate) fn limits() -> Limits {
-    Limits { max_file: 1 << 20, max_decompressed: 1 << 20, max_entries: 256, max_memory: 16 << 20 }
+    Limits {
+        max_file: 1 << 20,
+        max_decompressed: 1 << 20,
+        max_entries: 256,
+        max_names: 1 << 16,
+        max_memory: 16 << 20,
+    }
 }
 
 /// Parses any image; if that works, looks at all of it and loads it.
