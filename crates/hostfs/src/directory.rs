@@ -1,6 +1,5 @@
 //! Directory entries, in the form of Linux's `getdents64`.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,8 +13,9 @@ use crate::errno::to_guest;
 
 /// The most bytes of entries that one call gives, so that a guest's length decides nothing.
 pub(crate) const MAX_LISTING: usize = 64 << 10;
-/// Bytes of entries taken from the host at a time.
-const HOST_BUFFER: usize = 32 << 10;
+/// Buffer in bytes for entries of the host while a call lasts: about what the guest has room for, and at least one entry.
+const MIN_BUFFER: usize = 512;
+const MAX_BUFFER: usize = 32 << 10;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,113 +35,97 @@ impl Entry {
             name: name.to_vec(),
         })
     }
-
-    /// Appends the entry to `listing`, unless that would then be longer than `limit`.
-    fn append(&self, listing: &mut Vec<u8>, limit: usize) -> Option<()> {
-        let size = size_of::<DirentHeader>().checked_add(self.name.len())?.checked_add(1)?;
-        let size = size.checked_next_multiple_of(DIRENT_ALIGN)?;
-        let end = listing.len().checked_add(size).filter(|&end| end <= limit)?;
-        let header =
-            DirentHeader { ino: self.inode, off: 0, reclen: u16::try_from(size).ok()?, kind: self.kind };
-        listing.extend_from_slice(header.as_bytes());
-        listing.extend_from_slice(&self.name);
-        listing.resize(end, 0);
-        Some(())
-    }
 }
 
-/// Takes entries from the front as long as they fit.
-fn fill(entries: &mut VecDeque<Entry>, listing: &mut Vec<u8>, limit: usize) -> Result<(), i32> {
-    while let Some(entry) = entries.front() {
-        if entry.append(listing, limit).is_none() {
-            return if listing.is_empty() { Err(EINVAL) } else { Ok(()) };
-        }
-        entries.pop_front();
-    }
-    Ok(())
+/// Appends an entry to `listing`, unless that would then be longer than `limit`.
+fn append(listing: &mut Vec<u8>, limit: usize, inode: u64, kind: u8, name: &[u8]) -> Option<()> {
+    let size = size_of::<DirentHeader>().checked_add(name.len())?.checked_add(1)?;
+    let size = size.checked_next_multiple_of(DIRENT_ALIGN)?;
+    let end = listing.len().checked_add(size).filter(|&end| end <= limit)?;
+    let header = DirentHeader { ino: inode, off: 0, reclen: u16::try_from(size).ok()?, kind };
+    listing.extend_from_slice(header.as_bytes());
+    listing.extend_from_slice(name);
+    listing.resize(end, 0);
+    Some(())
 }
 
-/// Where a reader of a host directory is.
+/// Position of a reader in a host directory. It is kept by the host's kernel with the descriptor, so that an open directory takes
+/// no memory here.
 #[derive(Debug, Default)]
-pub(crate) struct HostListing {
-    /// Entries that the host gave and the guest's last buffer had no room for.
-    pending: Mutex<VecDeque<Entry>>,
-}
+pub(crate) struct HostListing(Mutex<()>);
 
 impl HostListing {
-    fn pending(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Readers of one descriptor take turns: a position is read, moved on and, if the guest's buffer is full, moved back.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next entries, at most `limit` bytes of them; none at the end. No lock is held while the host reads.
+    /// The next entries, at most `limit` bytes of them; none at the end.
     pub(crate) fn next(&self, directory: impl AsFd, limit: usize) -> Result<Vec<u8>, i32> {
-        let mut entries = std::mem::take(&mut *self.pending());
+        let limit = limit.min(MAX_LISTING);
+        let _turn = self.turn();
+        let directory = directory.as_fd();
+        let mut position = rustix::fs::seek(directory, SeekFrom::Current(0)).map_err(to_guest)?;
         let mut listing = Vec::new();
-        let read = if entries.is_empty() { read_host(directory, &mut entries) } else { Ok(()) };
-        let filled = read.and_then(|()| fill(&mut entries, &mut listing, limit.min(MAX_LISTING)));
-        // What this reader did not get comes before what another one put there meanwhile.
-        let mut pending = self.pending();
-        entries.append(&mut pending);
-        *pending = entries;
-        filled.map(|()| listing)
+        let mut buffer = Vec::with_capacity(limit.clamp(MIN_BUFFER, MAX_BUFFER));
+        let mut host = RawDir::new(directory, buffer.spare_capacity_mut());
+        while let Some(entry) = host.next() {
+            let entry = entry.map_err(to_guest)?;
+            let (kind, name) = (dirent_type(entry.file_type()), entry.file_name().to_bytes());
+            let next = entry.next_entry_cookie();
+            if append(&mut listing, limit, entry.ino(), kind, name).is_none() {
+                // The host gave more than there is room for: from here on it gives it again.
+                rustix::fs::seek(directory, SeekFrom::Start(position)).map_err(to_guest)?;
+                return if listing.is_empty() { Err(EINVAL) } else { Ok(listing) };
+            }
+            position = next;
+            if host.is_buffer_empty() {
+                break;
+            }
+        }
+        Ok(listing)
     }
 
     /// Starts again.
     pub(crate) fn restart(&self, directory: impl AsFd) -> Result<(), i32> {
-        rustix::fs::seek(directory, SeekFrom::Start(0)).map_err(to_guest)?;
-        self.pending().clear();
-        Ok(())
+        let _turn = self.turn();
+        rustix::fs::seek(directory, SeekFrom::Start(0)).map(drop).map_err(to_guest)
     }
 }
 
-/// Where a reader of a directory in memory is.
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    state: Mutex<(VecDeque<Entry>, Cursor)>,
-}
-
-/// What of a directory in memory comes next; nothing at its beginning.
+/// Name of the last entry that a reader of a directory in memory was given; `None` at the beginning.
 pub(crate) type Cursor = Option<Vec<u8>>;
 
+/// Position of a reader in a directory in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Listing(Mutex<Cursor>);
+
 impl Listing {
-    /// The next entries, at most `limit` bytes of them; none at the end. `page` gives some entries from a place on, and
-    /// moves the place.
+    fn cursor(&self) -> MutexGuard<'_, Cursor> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next entries, at most `limit` bytes of them; none at the end. `page` gives some entries after a name.
     ///
-    /// A page at a time, because a descriptor must not cost as much as its directory is large.
+    /// Only a name is kept, because a descriptor must not cost as much as its directory is large.
     pub(crate) fn next(
         &self,
         limit: usize,
-        page: impl FnOnce(&mut Cursor) -> Vec<Entry>,
+        page: impl FnOnce(Option<&[u8]>) -> Vec<Entry>,
     ) -> Result<Vec<u8>, i32> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (entries, cursor) = &mut *state;
-        if entries.is_empty() {
-            *entries = page(cursor).into();
-        }
+        let mut cursor = self.cursor();
         let mut listing = Vec::new();
-        fill(entries, &mut listing, limit.min(MAX_LISTING)).map(|()| listing)
+        for entry in page(cursor.as_deref()) {
+            if append(&mut listing, limit.min(MAX_LISTING), entry.inode, entry.kind, &entry.name).is_none() {
+                return if listing.is_empty() { Err(EINVAL) } else { Ok(listing) };
+            }
+            *cursor = Some(entry.name);
+        }
+        Ok(listing)
     }
 
     /// Starts again.
     pub(crate) fn restart(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (VecDeque::new(), None);
+        *self.cursor() = None;
     }
-}
-
-/// Takes one buffer full of entries from the host.
-fn read_host(directory: impl AsFd, entries: &mut VecDeque<Entry>) -> Result<(), i32> {
-    let mut buffer = Vec::with_capacity(HOST_BUFFER);
-    let mut host = RawDir::new(directory, buffer.spare_capacity_mut());
-    while let Some(entry) = host.next() {
-        let entry = entry.map_err(to_guest)?;
-        entries.push_back(Entry {
-            inode: entry.ino(),
-            kind: dirent_type(entry.file_type()),
-            name: entry.file_name().to_bytes().to_vec(),
-        });
-        if host.is_buffer_empty() {
-            break;
-        }
-    }
-    Ok(())
 }

@@ -45,20 +45,25 @@ impl HostFs {
     /// # Errors
     /// Those of the two.
     pub fn new(mounts: &[Mount], image_files: &[ImageFile], limits: Limits) -> Result<Self, Error> {
-        Self::with_mounts(Mounts::open(mounts)?, image_files, limits)
+        Self::with_mounts(Mounts::open(mounts)?, image_files.iter().cloned(), limits)
     }
 
-    /// Takes what has been opened, and the files of an image, which need not have been known then.
+    /// Takes what has been opened, and the files of an image, which need not have been known then: one at a time, so that they
+    /// need not all be in memory.
     ///
     /// Where a mount and an image file have the same path, the mount is seen.
     ///
     /// # Errors
     /// If the names of the image's files are no paths, or one of them is in the way of a mount.
-    pub fn with_mounts(mounts: Mounts, image_files: &[ImageFile], limits: Limits) -> Result<Self, Error> {
+    pub fn with_mounts(
+        mounts: Mounts,
+        image_files: impl IntoIterator<Item = ImageFile>,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let Mounts { mut points, reopener } = mounts;
         let mut names = Names::new(limits.temporary_entries);
         for file in image_files {
-            add_image_file(&mut names, file)?;
+            add_image_file(&mut names, &file)?;
         }
         for point in &points {
             let kind = attributes::dirent_type(point.kind());
@@ -93,7 +98,7 @@ impl HostFs {
     }
 
     /// The guest's directories in which there is something, the outermost ones: what a kernel has to mount. The root is
-    /// not among them.
+    /// not among them. At most 64 KiB of paths, more than a kernel can be given.
     #[must_use]
     pub fn guest_directories(&self) -> Vec<Vec<u8>> {
         self.names().outermost()
@@ -306,7 +311,7 @@ impl HostFs {
     /// `EBADF`, `ENOTDIR`, or `EINVAL` if not even one entry has room.
     pub fn read_directory(&self, fd: i32, limit: u64) -> Result<Vec<u8>, i32> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        self.table.get(fd)?.entries(limit, |path, cursor| self.names().page(path, cursor))
+        self.table.get(fd)?.entries(limit, |path, after| self.names().page(path, after))
     }
 }
 

@@ -2,6 +2,7 @@
 //! what the guest creates.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Iter;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,24 +10,29 @@ use nerite_hypercall::errno::{EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EROFS};
 use nerite_hypercall::v2::{FileAttr, file_type};
 
 use crate::attributes;
-use crate::directory::{Cursor, Entry};
+use crate::directory::Entry;
 use crate::image::Image;
 use crate::path;
 use crate::temporary::TempFile;
 
-/// The mode of directories that nobody created.
+/// Mode of directories that were not created by the guest.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Bytes of all names, each with those above it, that mounts and an image may have together. An image of many deep names
-/// would take a multiple of its size.
-const FIXED_BYTES: usize = 64 << 20;
-/// What a name takes besides its bytes, roughly.
-const NAME_OVERHEAD: usize = 128;
+/// Memory in bytes for the names that mounts and an image bring along. An image with 65 536 files in ordinary folders fits.
+const FIXED_BYTES: usize = 24 << 20;
+/// Memory in bytes that a name takes besides its own bytes: more for a directory with one file, less for a file.
+const NAME_OVERHEAD: usize = 320;
 
-/// How many entries of a directory are looked up at a time.
+/// Number of entries of a directory that are looked up at a time.
 const PAGE: usize = 64;
 
-/// What a name stands for.
+/// Bytes of directory paths that [`Names::outermost`] gives. A kernel's device tree has 16 KiB.
+const MAX_OUTERMOST: usize = 64 << 10;
+
+/// Inode number of the root.
+const ROOT: u64 = 1;
+
+/// The file of a name.
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
     Directory {
@@ -38,6 +44,22 @@ pub(crate) enum Node {
     MountPoint(u8),
 }
 
+impl Node {
+    /// `true` if there can be names below it.
+    const fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory { .. } | Self::MountPoint(file_type::DIRECTORY))
+    }
+
+    /// The type in a directory entry.
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Directory { .. } => file_type::DIRECTORY,
+            Self::Image(_) | Self::Temporary(_) => file_type::REGULAR_FILE,
+            Self::MountPoint(kind) => *kind,
+        }
+    }
+}
+
 /// A node and its inode number.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
@@ -45,173 +67,222 @@ pub(crate) struct Found {
     pub(crate) node: Node,
 }
 
-/// All names, each with its full path as the key.
+/// All names as a tree: the work for a path is in proportion to its length, whatever else there is.
 #[derive(Debug)]
 pub(crate) struct Names {
-    /// Keys have a slash before each name, so the root is empty.
-    nodes: BTreeMap<Vec<u8>, Found>,
+    inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
-    /// How many more the guest may create.
+    /// Number of names that the guest may still create.
     room: usize,
-    /// Bytes of names an image may still bring along.
+    /// Memory that names of mounts and of an image may still take.
     fixed_room: usize,
+}
+
+#[derive(Debug)]
+struct Inode {
+    parent: u64,
+    node: Node,
+    children: BTreeMap<Box<[u8]>, u64>,
+}
+
+/// The end of a walk.
+enum Walk<'a> {
+    /// The whole path exists.
+    Whole(u64),
+    /// This directory is the last of the path that exists; the rest has a slash before each name.
+    Part(u64, &'a [u8]),
+    /// There is a file on the way.
+    File,
 }
 
 impl Names {
     /// Only the root. The guest may create `room` names.
     pub(crate) fn new(room: usize) -> Self {
-        let mut names = Self { nodes: BTreeMap::new(), next_inode: 1, room, fixed_room: FIXED_BYTES };
-        names.put(b"", Node::Directory { mode: DIRECTORY_MODE });
-        names
+        let node = Node::Directory { mode: DIRECTORY_MODE };
+        let root = Inode { parent: ROOT, node, children: BTreeMap::new() };
+        let next_inode = ROOT.saturating_add(1);
+        Self { inodes: BTreeMap::from([(ROOT, root)]), next_inode, room, fixed_room: FIXED_BYTES }
     }
 
-    fn put(&mut self, path: &[u8], node: Node) {
-        let inode = self.next_inode;
-        self.next_inode = inode.saturating_add(1);
-        self.nodes.insert(path.to_vec(), Found { inode, node });
+    /// Follows a path from the root as far as it exists.
+    fn walk<'a>(&self, path: &'a [u8]) -> Walk<'a> {
+        let (mut at, mut rest) = (ROOT, path);
+        while let Some((name, below)) = path::first(rest) {
+            let Some(inode) = self.inodes.get(&at) else { return Walk::Part(ROOT, path) };
+            if !inode.node.is_directory() {
+                return Walk::File;
+            }
+            match inode.children.get(name) {
+                Some(child) => (at, rest) = (*child, below),
+                None => return Walk::Part(at, rest),
+            }
+        }
+        Walk::Whole(at)
+    }
+
+    /// Adds a name to a directory. Returns its inode number.
+    fn put(&mut self, parent: u64, name: &[u8], node: Node) -> u64 {
+        let number = self.next_inode;
+        self.next_inode = number.saturating_add(1);
+        if let Some(directory) = self.inodes.get_mut(&parent) {
+            directory.children.insert(name.into(), number);
+        }
+        self.inodes.insert(number, Inode { parent, node, children: BTreeMap::new() });
+        number
+    }
+
+    /// Adds the names of `rest` below a directory: the last one is `node`, the others are directories.
+    fn put_all(&mut self, mut parent: u64, mut rest: &[u8], node: Node) -> u64 {
+        while let Some((name, below)) = path::first(rest) {
+            if below.is_empty() {
+                return self.put(parent, name, node);
+            }
+            parent = self.put(parent, name, Node::Directory { mode: DIRECTORY_MODE });
+            rest = below;
+        }
+        parent
     }
 
     /// Adds a name that the guest cannot change, and the directories above it.
     ///
     /// A later name takes the place of an earlier one; nothing takes the place of a directory.
     pub(crate) fn add_fixed(&mut self, path: &[u8], node: Node) -> Result<(), &'static str> {
-        for parent in path::ancestors(path) {
-            match self.nodes.get(parent).map(|found| &found.node) {
-                None => self.put_fixed(parent, Node::Directory { mode: DIRECTORY_MODE })?,
-                Some(Node::Directory { .. } | Node::MountPoint(file_type::DIRECTORY)) => {}
-                Some(_) => return Err("another file has the name of a directory above it"),
+        match self.walk(path) {
+            Walk::File => Err("another file has the name of a directory above it"),
+            Walk::Whole(number) => {
+                let Some(inode) = self.inodes.get_mut(&number) else { return Ok(()) };
+                let is_mount = matches!(node, Node::MountPoint(file_type::DIRECTORY));
+                if matches!(inode.node, Node::Directory { .. }) && !is_mount {
+                    return Err("a directory has the same name");
+                }
+                inode.node = node;
+                Ok(())
             }
-        }
-        match self.nodes.get(path).map(|found| &found.node) {
-            Some(Node::Directory { .. }) if !matches!(node, Node::MountPoint(file_type::DIRECTORY)) => {
-                Err("a directory has the same name")
+            Walk::Part(parent, rest) => {
+                let count = rest.iter().filter(|&&byte| byte == b'/').count();
+                let size = count.saturating_mul(NAME_OVERHEAD).saturating_add(rest.len());
+                self.fixed_room =
+                    self.fixed_room.checked_sub(size).ok_or("the names are too many and too long")?;
+                self.put_all(parent, rest, node);
+                Ok(())
             }
-            _ => self.put_fixed(path, node),
         }
     }
 
-    fn put_fixed(&mut self, path: &[u8], node: Node) -> Result<(), &'static str> {
-        let size = path.len().saturating_add(NAME_OVERHEAD);
-        self.fixed_room =
-            self.fixed_room.checked_sub(size).ok_or("the names are too many and too long (64 MiB in all)")?;
-        self.put(path, node);
-        Ok(())
+    fn found(&self, inode: u64) -> Result<Found, i32> {
+        let node = self.inodes.get(&inode).map(|inode| inode.node.clone());
+        node.map(|node| Found { inode, node }).ok_or(ENOENT)
     }
 
-    /// What a path stands for.
+    /// The file of a path.
     pub(crate) fn get(&self, path: &[u8], must_be_directory: bool) -> Result<Found, i32> {
-        let found = match self.nodes.get(path) {
-            Some(found) => found,
-            None => return Err(self.why_missing(path)),
-        };
-        match found.node {
-            Node::Directory { .. } | Node::MountPoint(file_type::DIRECTORY) => Ok(found.clone()),
-            _ if must_be_directory => Err(ENOTDIR),
-            _ => Ok(found.clone()),
+        match self.walk(path) {
+            Walk::File => Err(ENOTDIR),
+            Walk::Part(..) => Err(ENOENT),
+            Walk::Whole(inode) => {
+                let found = self.found(inode)?;
+                if must_be_directory && !found.node.is_directory() { Err(ENOTDIR) } else { Ok(found) }
+            }
         }
     }
 
     /// The directory at a path, if there is one.
     pub(crate) fn directory(&self, path: &[u8]) -> Option<Found> {
-        self.nodes.get(path).filter(|found| matches!(found.node, Node::Directory { .. })).cloned()
-    }
-
-    /// A file on the way is another error than nothing there.
-    fn why_missing(&self, path: &[u8]) -> i32 {
-        let is_file = |found: &Found| matches!(found.node, Node::Image(_) | Node::Temporary(_));
-        if path::ancestors(path).any(|parent| self.nodes.get(parent).is_some_and(is_file)) {
-            ENOTDIR
-        } else {
-            ENOENT
-        }
+        self.get(path, true).ok().filter(|found| matches!(found.node, Node::Directory { .. }))
     }
 
     /// Creates a name, and the directories above it that are missing: the Hermit kernel has directories of its own, such
     /// as the points where it mounts, and does not tell of them.
     pub(crate) fn create(&mut self, path: &[u8], node: Node) -> Result<Found, i32> {
-        if self.nodes.contains_key(path) {
-            return Err(EEXIST);
+        match self.walk(path) {
+            Walk::Whole(_) => Err(EEXIST),
+            Walk::File => Err(ENOTDIR),
+            Walk::Part(parent, rest) => {
+                let needed = rest.iter().filter(|&&byte| byte == b'/').count();
+                self.room = self.room.checked_sub(needed).ok_or(ENOSPC)?;
+                let inode = self.put_all(parent, rest, node);
+                self.found(inode)
+            }
         }
-        if self.why_missing(path) == ENOTDIR {
-            return Err(ENOTDIR);
-        }
-        let missing: Vec<_> =
-            path::ancestors(path).filter(|parent| !self.nodes.contains_key(*parent)).collect();
-        let needed = missing.len().saturating_add(1);
-        self.room = self.room.checked_sub(needed).ok_or(ENOSPC)?;
-        for parent in missing {
-            self.put(parent, Node::Directory { mode: DIRECTORY_MODE });
-        }
-        self.put(path, node);
-        self.get(path, false)
     }
 
     /// Removes a file that the guest created. It lives on in the descriptors that are open.
     pub(crate) fn remove(&mut self, path: &[u8], must_be_directory: bool) -> Result<Found, i32> {
-        match self.get(path, must_be_directory)?.node {
+        let found = self.get(path, must_be_directory)?;
+        match found.node {
             Node::Directory { .. } | Node::MountPoint(_) => Err(EISDIR),
             Node::Image(_) => Err(EROFS),
             Node::Temporary(_) => {
+                let removed = self.inodes.remove(&found.inode).ok_or(ENOENT)?;
+                let name = path::split(path).map_or(path, |(_, name)| name);
+                if let Some(parent) = self.inodes.get_mut(&removed.parent) {
+                    parent.children.remove(name);
+                }
                 self.room = self.room.saturating_add(1);
-                self.nodes.remove(path).ok_or(ENOENT)
+                Ok(found)
             }
         }
     }
 
-    /// Some of what is in a directory, from a place on.
-    pub(crate) fn page(&self, path: &[u8], cursor: &mut Cursor) -> Vec<Entry> {
-        let mut entries = Vec::new();
-        let mut next = cursor.take().unwrap_or_else(|| {
-            let inode = |path: &[u8]| self.nodes.get(path).map_or(1, |found| found.inode);
-            let parent = path::split(path).map_or(path, |(parent, _)| parent);
-            entries.extend(Entry::dots(inode(path), inode(parent)));
-            [path, b"/"].concat()
+    /// Some of the entries of a directory that come after the one of this name.
+    pub(crate) fn page(&self, path: &[u8], after: Option<&[u8]>) -> Vec<Entry> {
+        let Walk::Whole(number) = self.walk(path) else { return Vec::new() };
+        let Some(directory) = self.inodes.get(&number) else { return Vec::new() };
+        let dots = Entry::dots(number, directory.parent);
+        let (given, after) = match after {
+            None => (0, Bound::Unbounded),
+            Some(b".") => (1, Bound::Unbounded),
+            Some(b"..") => (2, Bound::Unbounded),
+            Some(name) => (2, Bound::Excluded(name)),
+        };
+        let children = directory.children.range::<[u8], _>((after, Bound::Unbounded));
+        let children = children.filter_map(|(name, inode)| {
+            let kind = self.inodes.get(inode)?.node.kind();
+            Some(Entry { inode: *inode, kind, name: name.to_vec() })
         });
-        while entries.len() < PAGE
-            && let Some((child, found)) =
-                self.nodes.range::<[u8], _>((Bound::Included(next.as_slice()), Bound::Unbounded)).next()
-        {
-            let Some(name) = child.strip_prefix(path).and_then(|rest| rest.strip_prefix(b"/")) else { break };
-            next = if let Some(slash) = name.iter().position(|&byte| byte == b'/') {
-                // Below a child. All that is has the slash there; the next byte value is '0'.
-                [path, b"/", name.get(..slash).unwrap_or_default(), b"0"].concat()
-            } else {
-                let kind = match found.node {
-                    Node::Directory { .. } => file_type::DIRECTORY,
-                    Node::Image(_) | Node::Temporary(_) => file_type::REGULAR_FILE,
-                    Node::MountPoint(kind) => kind,
-                };
-                entries.push(Entry { inode: found.inode, kind, name: name.to_vec() });
-                [child, &b"\0"[..]].concat()
-            };
-        }
-        *cursor = Some(next);
-        entries
+        dots.into_iter().skip(given).chain(children.take(PAGE)).collect()
     }
 
-    /// The directories with something in them besides directories, without the root, and none below another one.
+    /// The directories with something in them besides directories, without the root, and none below another one: at
+    /// most 64 KiB of paths, the shortest first.
+    ///
+    /// One walk over the tree that stops where there is enough.
     pub(crate) fn outermost(&self) -> Vec<Vec<u8>> {
         let mut found: Vec<Vec<u8>> = Vec::new();
-        let mut candidates: Vec<&[u8]> = self
-            .nodes
-            .iter()
-            .filter_map(|(path, found)| match found.node {
-                Node::Directory { .. } => None,
-                Node::MountPoint(file_type::DIRECTORY) => Some(path.as_slice()),
-                _ => path::split(path).map(|(parent, _)| parent),
-            })
-            .filter(|path| !path.is_empty())
-            .collect();
-        candidates.sort_unstable_by_key(|path| path.len());
-        for path in candidates {
-            let is_below = |above: &Vec<u8>| {
-                path.strip_prefix(above.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        let mut room = MAX_OUTERMOST;
+        let mut path = Vec::new();
+        // Children that are still to be visited, and the length of their directory's path, from the root down.
+        let mut levels: Vec<(Iter<'_, Box<[u8]>, u64>, usize)> = Vec::new();
+        levels.extend(self.inodes.get(&ROOT).map(|root| (root.children.iter(), 0)));
+        while let Some((children, length)) = levels.last_mut() {
+            path.truncate(*length);
+            let Some((name, number)) = children.next() else {
+                levels.pop();
+                continue;
             };
-            if !found.iter().any(is_below) {
-                found.push(path.to_vec());
+            let Some(inode) = self.inodes.get(number).filter(|inode| inode.node.is_directory()) else {
+                continue;
+            };
+            path.push(b'/');
+            path.extend_from_slice(name);
+            if matches!(inode.node, Node::MountPoint(_)) || self.has_file(inode) {
+                room = match room.checked_sub(path.len()) {
+                    Some(room) => room,
+                    None => break,
+                };
+                found.push(path.clone());
+            } else {
+                levels.push((inode.children.iter(), path.len()));
             }
         }
+        found.sort_by_key(Vec::len);
         found
+    }
+
+    /// `true` if there is something besides directories in this one.
+    fn has_file(&self, directory: &Inode) -> bool {
+        let is_file = |number| self.inodes.get(number).is_some_and(|inode| !inode.node.is_directory());
+        directory.children.values().any(is_file)
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::SeekFrom;
 use vm_memory::VolatileSlice;
 
 use crate::attributes;
-use crate::directory::{Cursor, Entry, HostListing, Listing};
+use crate::directory::{Entry, HostListing, Listing};
 use crate::errno::to_guest;
 use crate::host::Opened;
 use crate::image::Image;
@@ -114,15 +114,15 @@ impl Open {
         }
     }
 
-    /// The next directory entries, at most `limit` bytes. `page` gives those of a directory in memory.
+    /// The next directory entries, at most `limit` bytes. `page` gives those of a directory in memory after a name.
     pub(crate) fn entries(
         &self,
         limit: usize,
-        page: impl FnOnce(&[u8], &mut Cursor) -> Vec<Entry>,
+        page: impl FnOnce(&[u8], Option<&[u8]>) -> Vec<Entry>,
     ) -> Result<Vec<u8>, i32> {
         match self {
             Self::HostDirectory { directory, listing } => listing.next(directory, limit),
-            Self::Directory { path, listing, .. } => listing.next(limit, |cursor| page(path, cursor)),
+            Self::Directory { path, listing, .. } => listing.next(limit, |after| page(path, after)),
             _ => Err(ENOTDIR),
         }
     }

@@ -77,9 +77,11 @@ pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((path.get(..slash)?, path.get(slash.checked_add(1)?..)?))
 }
 
-/// All directories above a path, the root first.
-pub(crate) fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.iter().enumerate().filter(|&(_, &byte)| byte == b'/').filter_map(|(slash, _)| path.get(..slash))
+/// The first name of a path, and what comes after it, with its leading slash; `None` for the root.
+pub(crate) fn first(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let names = path.strip_prefix(b"/")?;
+    let end = names.iter().position(|&byte| byte == b'/').unwrap_or(names.len());
+    names.split_at_checked(end)
 }
 
 #[cfg(test)]
@@ -139,7 +141,9 @@ mod tests {
         assert_eq!(split(b"/a/b"), Some((&b"/a"[..], &b"b"[..])));
         assert_eq!(split(b"/a"), Some((&b""[..], &b"a"[..])));
         assert_eq!(split(b""), None);
-        assert_eq!(ancestors(b"/a/b").collect::<Vec<_>>(), [&b""[..], b"/a"]);
+        assert_eq!(first(b"/a/b"), Some((&b"a"[..], &b"/b"[..])));
+        assert_eq!(first(b"/ab"), Some((&b"ab"[..], &b""[..])));
+        assert_eq!(first(b""), None);
     }
 
     /// The same, as a list of names.

@@ -103,3 +103,23 @@ fn concurrent_writers_do_not_exceed_the_temporary_room() {
     assert!(total <= limit, "{total}");
     assert!(total > limit - 1000, "{total}");
 }
+
+/// After a part of a directory was read, the rest comes in the same order, also with a buffer for a single entry.
+#[test]
+fn directories_go_on_where_they_stopped() {
+    let (folder, files) = limited(Limits::default());
+    for index in 0..500 {
+        std::fs::write(folder.path().join(format!("file-{index:0>40}")), "").unwrap();
+        create(&files, &format!("/memory/file-{index:0>40}"), b"").unwrap();
+    }
+    for path in ["/data", "/memory"] {
+        let fd = files.open(path.as_bytes(), O_DIRECTORY, 0).unwrap();
+        let whole = files.read_directory(fd, u64::MAX).unwrap();
+        files.seek(fd, 0, SEEK_SET).unwrap();
+        let mut parts = Vec::new();
+        while parts.len() < whole.len() {
+            parts.extend(files.read_directory(fd, 72).unwrap());
+        }
+        assert_eq!(parts[..whole.len()], whole, "{path}");
+    }
+}
