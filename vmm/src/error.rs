@@ -136,15 +136,14 @@ pub fn one_line(error: &dyn StdError) -> String {
     printable(&line, false)
 }
 
-/// `text` with its control characters escaped; `lines` keeps newlines and tabs.
+/// `text` with control and invisible characters escaped; `lines` keeps newlines and tabs.
 #[must_use]
 pub fn printable(text: &str, lines: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.trim_end().chars() {
         match c {
             '\n' | '\t' if lines => out.push(c),
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
+            c => nerite_loader::text::escape(c, &mut out),
         }
     }
     out
@@ -173,7 +172,7 @@ mod tests {
     fn one_line_stays_one_line() {
         let error = Link { text: "a\nb\x1b[31m\u{85}c", source: None };
         assert_eq!(one_line(&error), "a\\nb\\u{1b}[31m\\u{85}c");
-        assert_eq!(printable("a\n\tb\x1b\n", true), "a\n\tb\\u{1b}");
+        assert_eq!(printable("a\n\tb\x1b\u{202e}\n", true), "a\n\tb\\u{1b}\\u{202e}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The command line wins over the environment, the environment over the file. Options that none of
 //! them sets are left to the image, and then to the defaults of `nerite-machine`.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -154,11 +155,17 @@ fn guest_environment(
     environment: &Environment,
     warnings: &mut Vec<String>,
 ) -> Vec<(String, String)> {
-    let mut env: Vec<(String, String)> = Vec::new();
+    // Each with its place: the last of several of one name counts.
+    let mut env: HashMap<String, (usize, String)> = HashMap::new();
+    let mut place = 0;
+    let mut set = |name: &str, value: &str| {
+        env.insert(name.to_owned(), (place, value.to_owned()));
+        place += 1;
+    };
     if settings.contains(&EnvSetting::Host) {
         for (name, value) in &environment.variables {
             match (name.to_str(), value.to_str()) {
-                (Some(name), Some(value)) => env.push((name.to_owned(), value.to_owned())),
+                (Some(name), Some(value)) => set(name, value),
                 _ => warnings.push(format!(
                     "the environment variable {name:?} is not UTF-8 and is not passed to the guest"
                 )),
@@ -167,11 +174,12 @@ fn guest_environment(
     }
     for setting in settings {
         if let EnvSetting::Set { name, value } = setting {
-            env.retain(|(other, _)| other != name);
-            env.push((name.clone(), value.clone()));
+            set(name, value);
         }
     }
-    env
+    let mut sorted: Vec<_> = env.into_iter().collect();
+    sorted.sort_unstable_by_key(|(_, (place, _))| *place);
+    sorted.into_iter().map(|(name, (_, value))| (name, value)).collect()
 }
 
 fn utf8(word: &OsStr) -> Result<String, Error> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nerite_hostfs::{HostFs, ImageFile, Mounts};
-use nerite_loader::{Archive, EntryKind, Image, Interface};
+use nerite_loader::{Archive, EntryKind, Image, Interface, text};
 
 use crate::{Config, Error};
 
@@ -43,42 +43,48 @@ pub(crate) fn take(
             );
         }
     }
-    let files = image.archive().map(|archive| image_files(&Arc::new(archive.clone()))).unwrap_or_default();
-    Ok(HostFs::with_mounts(mounts, &files, config.file_limits)?)
+    let Some(archive) = image.archive() else {
+        return Ok(HostFs::with_mounts(mounts, [], config.file_limits)?);
+    };
+    let mut hidden: Vec<&[u8]> = Vec::new();
+    let files = image_files(archive, &mut hidden);
+    let files = HostFs::with_mounts(mounts, files, config.file_limits)?;
+    if !hidden.is_empty() {
+        let (count, names) = (hidden.len(), text::few(hidden));
+        log::warn!("the image's links and special files are not shown to the guest, {count} in all: {names}");
+    }
+    Ok(files)
 }
 
-/// Regular files, and hard links to them. A symbolic link in an image is not followed by anyone.
-fn image_files(archive: &Arc<Archive>) -> Vec<ImageFile> {
+/// Regular files, and hard links to them. A symbolic link in an image is not followed by anyone: the names of those and of what
+/// else the guest does not see go to `hidden`.
+fn image_files<'a, 'b>(
+    archive: &'a Archive,
+    hidden: &'b mut Vec<&'a [u8]>,
+) -> impl Iterator<Item = ImageFile> + use<'a, 'b> {
     // By name, because a hostile image can have as many links as it likes.
     let regular: BTreeMap<&[u8], usize> = (0..)
         .zip(archive.entries())
         .filter(|(_, entry)| entry.kind == EntryKind::File)
         .map(|(index, entry)| (entry.relative_name(), index))
         .collect();
-    let mut files = Vec::new();
-    for (index, entry) in (0..).zip(archive.entries()) {
+    let shared = Arc::new(archive.clone());
+    (0..).zip(archive.entries()).filter_map(move |(index, entry)| {
         let data = match entry.kind {
             EntryKind::File => Some(index),
             EntryKind::HardLink => {
                 entry.target.as_deref().and_then(|target| regular.get(relative(target)).copied())
             }
-            EntryKind::Directory => continue,
+            EntryKind::Directory => return None,
             _ => None,
         };
-        match data {
-            Some(index) => files.push(ImageFile {
-                path: entry.name.clone(),
-                data: Arc::new(InArchive { archive: archive.clone(), index }),
-                mode: entry.mode,
-            }),
-            None => log::warn!(
-                "the image's file {:?} is {} and not shown to the guest",
-                String::from_utf8_lossy(&entry.name),
-                entry.kind.describe()
-            ),
-        }
-    }
-    files
+        let Some(index) = data else {
+            hidden.push(&entry.name);
+            return None;
+        };
+        let data = Arc::new(InArchive { archive: shared.clone(), index });
+        Some(ImageFile { path: entry.name.clone(), data, mode: entry.mode })
+    })
 }
 
 /// A link's target as [`Entry::relative_name`](nerite_loader::Entry::relative_name) gives names.
@@ -90,14 +96,16 @@ fn relative(target: &[u8]) -> &[u8] {
 /// The directories that the kernel is told to mount. It can name only what is UTF-8, and cannot mount on its root.
 pub(crate) fn mount_points(files: &HostFs) -> Vec<String> {
     let mut points = Vec::new();
+    let mut others = Vec::new();
     for path in files.guest_directories() {
         match String::from_utf8(path) {
             Ok(path) => points.push(path),
-            Err(error) => log::warn!(
-                "the guest directory {:?} is not UTF-8, and the kernel is not told of it",
-                String::from_utf8_lossy(error.as_bytes())
-            ),
+            Err(error) => others.push(error.into_bytes()),
         }
+    }
+    if !others.is_empty() {
+        let names = text::few(others);
+        log::warn!("guest directories that are not UTF-8 are not mounted by the kernel: {names}");
     }
     points
 }

@@ -1,6 +1,8 @@
 //! From what was asked for and what the image asks for to what will be built.
 
-use nerite_loader::{Image, Interface, Protocol};
+use std::collections::HashMap;
+
+use nerite_loader::{Image, Interface, Protocol, text};
 
 use crate::Error;
 use crate::config::{Config, ConsoleKind, DEFAULT_MEMORY, MAX_CPUS, MIN_MEMORY};
@@ -53,35 +55,38 @@ impl Plan {
             Some(own) if given.is_empty() => own.clone(),
             _ => given.to_vec(),
         };
-        let mut env = Vec::new();
+        let mut env = Environment::default();
+        let mut ignored = Vec::new();
         for variable in own.into_iter().flat_map(|own| &own.env_vars) {
-            let pair = variable.split_once('=').filter(|(key, _)| !key.is_empty());
-            let Some((key, value)) = pair else {
+            match variable.split_once('=').filter(|(key, _)| !key.is_empty()) {
+                Some((key, value)) => env.set(key, value),
                 // Such as "host", which an image must not ask for.
-                log::warn!(
-                    "{}: hermit.toml: {variable:?} in env_vars is not of the form KEY=value and is ignored",
-                    config.image.display()
-                );
-                continue;
-            };
-            set(&mut env, key, value);
+                None => ignored.push(variable),
+            }
+        }
+        if !ignored.is_empty() {
+            log::warn!(
+                "{}: hermit.toml: env_vars that are not of the form KEY=value are ignored: {}",
+                config.image.display(),
+                text::few(ignored)
+            );
         }
         for (key, value) in &config.guest.env {
-            set(&mut env, key, value);
+            env.set(key, value);
         }
         let plan = Self {
             memory,
             cpus,
             kernel_args: or_own(&config.guest.kernel_args, own.map(|own| &own.kernel_args)),
             app_args: or_own(&config.guest.app_args, own.map(|own| &own.app_args)),
-            env,
+            env: env.variables,
             mounts: Vec::new(),
         };
         if image.kernel().interface() == Interface::V1 && !plan.kernel_args.is_empty() {
             log::warn!(
-                "{}: this kernel has hypercall interface v1, which carries no kernel arguments: {:?} are not passed on",
+                "{}: this kernel has hypercall interface v1, which carries no kernel arguments: {} not passed on",
                 config.image.display(),
-                plan.kernel_args
+                text::few(&plan.kernel_args)
             );
         }
         Ok(plan)
@@ -104,11 +109,24 @@ pub(crate) fn check(config: &Config, memory: u64, cpus: Option<u32>) -> Result<(
     Ok((memory, cpus))
 }
 
-/// Sets a variable; a later one of the same name takes the place of an earlier one.
-fn set(env: &mut Vec<(String, String)>, key: &str, value: &str) {
-    match env.iter_mut().find(|(name, _)| name == key) {
-        Some((_, old)) => value.clone_into(old),
-        None => env.push((key.to_owned(), value.to_owned())),
+/// Environment variables in the order in which they were set first.
+#[derive(Debug, Default)]
+struct Environment {
+    variables: Vec<(String, String)>,
+    /// Where each name is in the list, because a hostile image can have as many as it likes.
+    places: HashMap<String, usize>,
+}
+
+impl Environment {
+    /// Sets a variable; a later one of the same name takes the place of an earlier one.
+    fn set(&mut self, key: &str, value: &str) {
+        let place = self.places.get(key).and_then(|place| self.variables.get_mut(*place));
+        if let Some((_, old)) = place {
+            value.clone_into(old);
+        } else {
+            self.places.insert(key.to_owned(), self.variables.len());
+            self.variables.push((key.to_owned(), value.to_owned()));
+        }
     }
 }
 
