@@ -2,17 +2,23 @@
 //! their tests that need one are ignored in a plain `cargo test`.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::build::cargo;
-use crate::job::{Ending, Job, Summary};
-use crate::libtest::{LATER, Reader};
+use crate::job::{Ending, Job, Outcome, Summary};
+use crate::libtest::{LATER, Reader, TIMED, UNSTABLE, program_name};
 use crate::platform::{Platform, Runner};
-use crate::{debugger, kernels, paths, progress, style, test_kernels};
+use crate::repeat::Repeat;
+use crate::results::Results;
+use crate::retry::{self, Failure};
+use crate::rounds::{self, Single};
+use crate::{debugger, kernels, paths, progress, report, style, test_kernels};
 
 /// The folders of the packages whose tests use KVM.
 const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
@@ -28,80 +34,177 @@ const PAUSES: &str = "NERITE_TEST_PAUSES";
 pub(crate) struct Args {
     /// Run only test programs with this text in their name, such as gdb
     filter: Option<String>,
+    /// Run only tests with this text in their name
+    #[arg(long, value_name = "NAME")]
+    test: Option<String>,
+    #[command(flatten)]
+    repeat: Repeat,
 }
 
-/// Runs them and prints the closing line; the status is 1 if one failed.
+/// The tests that are wanted: texts in the names of programs and of tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filter<'a> {
+    program: &'a str,
+    test: &'a str,
+}
+
+/// Runs them and prints the closing lines; the status is 1 if one failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
-    let runner = test_kernels::runner(Platform::choose(), 1);
-    let summary = run(&runner, args.filter.as_deref().unwrap_or_default())?;
-    progress::print(&summary.to_string());
-    Ok(i32::from(summary.failed > 0))
+    let runner = Runner { repeat: args.repeat, ..test_kernels::runner(Platform::choose(), 1) };
+    let filter = Filter {
+        program: args.filter.as_deref().unwrap_or_default(),
+        test: args.test.as_deref().unwrap_or_default(),
+    };
+    let _load = args.repeat.load();
+    Ok(run(&runner, filter)?.close())
 }
 
 /// Builds the test programs and runs them where `runner` runs guests.
-pub(crate) fn run(runner: &Runner, filter: &str) -> Result<Summary> {
+pub(crate) fn run(runner: &Runner, filter: Filter<'_>) -> Result<Results> {
     let mut programs = build()?;
-    programs.retain(|program| name_of(program).contains(filter));
+    programs.retain(|program| name_of(program).contains(filter.program));
+    ensure!(!programs.is_empty(), "no test program that uses KVM has \"{}\" in its name", filter.program);
     // Those with much to do first, or one lab is left with them at the end.
-    programs.sort_by_cached_key(|program| Reverse(tests_in(program)));
-    let vmm = paths::target().join("debug/vmm");
-    let gdb = debugger::get()?;
-    let (debugged, flood) = (kernels::build_one("debugged")?, kernels::build_one("flood-sums")?);
-    let job = |program: &PathBuf| Job {
-        name: name_of(program),
-        command: vec![program.display().to_string(), "--include-ignored".to_owned()],
-        dir: Some("/tmp".into()),
-        timeout: TIMEOUT,
-        files: vec![program.clone(), vmm.clone(), gdb.clone(), debugged.clone(), flood.clone()],
-        env: [
-            ("NERITE_TEST_GDB", &gdb),
-            ("NERITE_TEST_DEBUGGED", &debugged),
-            ("NERITE_TEST_FLOOD_SUMS", &flood),
-        ]
-        .map(|(name, path)| (name.to_owned(), path.display().to_string()))
-        .into_iter()
-        .chain(std::env::var(PAUSES).ok().map(|count| (PAUSES.to_owned(), count)))
-        .collect(),
-        ..Job::default()
-    };
-    let jobs: Vec<Job> = programs.iter().map(job).collect();
-    let mut total = Summary::default();
-    runner.run(&jobs, &mut |index, outcome| {
-        let Some(job) = jobs.get(index) else { return };
-        let mut reader = Reader::default();
-        String::from_utf8_lossy(&outcome.stdout).lines().for_each(|line| {
-            reader.line(line);
+    programs.sort_by_cached_key(|program| Reverse(tests_in(program, filter.test)));
+    programs.retain(|program| tests_in(program, filter.test) > 0);
+    ensure!(!programs.is_empty(), "no test has \"{}\" in its name", filter.test);
+    let make = Maker::new(filter.test)?;
+    let jobs: Vec<Job> = programs.iter().map(|program| make.job(program)).collect();
+    if runner.repeat.is_wanted() {
+        return rounds::run(runner, &jobs, &|index, outcome| {
+            jobs.get(index).map_or_else(Vec::new, |job| singles(job, outcome))
         });
-        for text in
-            String::from_utf8_lossy(&outcome.stderr).lines().filter_map(|line| reader.error_line(line))
-        {
-            progress::print(&text);
+    }
+    let mut results = Results::default();
+    let mut failed = Vec::new();
+    runner.run(&jobs, &mut |index, outcome| {
+        let (Some(job), Some(program)) = (jobs.get(index), programs.get(index)) else { return };
+        let reader = read(job, outcome);
+        results.times.extend(reader.times);
+        let summary = reader.summary;
+        // Those that failed count when they have been run again.
+        results.summary += Summary { failed: 0, ..summary };
+        let seconds = outcome.time.as_secs_f64();
+        let good = outcome.ending == Ending::Exited(0);
+        let word = if good { "ok  " } else { "fail" };
+        progress::print(&format!("{word} {}: {summary} ({seconds:.1} s)", job.name));
+        if good {
+            return;
         }
-        let ended = matches!(outcome.ending, Ending::Exited(0));
-        if ended {
-            let seconds = outcome.time.as_secs_f64();
-            progress::print(&format!("ok   {}: {} ({seconds:.1} s)", job.name, reader.summary));
-        } else {
-            let wrong = [format!("expected exit code 0, got: {}", outcome.ending)];
-            test_kernels::print_verdict(job, outcome, &wrong);
-            reader.summary.failed = reader.summary.failed.max(1);
+        if reader.failed.is_empty() {
+            // It did not get as far as naming one.
+            let output = report::text(job, outcome, &[outcome.ending.to_string()]);
+            failed.push((job.clone(), Failure { name: job.name.clone(), output }));
         }
-        total += reader.summary;
+        for one in reader.failed {
+            failed.push((make.again(program, &one.test), one.failure));
+        }
     })?;
-    Ok(total)
+    failed.iter().for_each(|(_, failure)| retry::announce(failure));
+    results += retry::jobs_again(runner, failed, &|_, outcome| match &outcome.ending {
+        Ending::Exited(0) => Vec::new(),
+        other => vec![other.to_string()],
+    })?;
+    Ok(results)
 }
 
-/// How many tests a program has, as it says itself.
-fn tests_in(program: &Path) -> usize {
-    let listing = Command::new(program).args(["--list", "--format", "terse"]).output();
+/// Makes jobs of test programs.
+struct Maker<'a> {
+    vmm: PathBuf,
+    gdb: PathBuf,
+    debugged: PathBuf,
+    flood: PathBuf,
+    test: &'a str,
+}
+
+impl<'a> Maker<'a> {
+    /// Gets together what the programs need besides themselves.
+    fn new(test: &'a str) -> Result<Self> {
+        Ok(Self {
+            vmm: paths::target().join("debug/vmm"),
+            gdb: debugger::get()?,
+            debugged: kernels::build_one("debugged")?,
+            flood: kernels::build_one("flood-sums")?,
+            test,
+        })
+    }
+
+    /// All of a program's tests, or those of the filter.
+    fn job(&self, program: &Path) -> Job {
+        let mut command = vec![program.display().to_string(), "--include-ignored".to_owned()];
+        command.extend(TIMED.map(str::to_owned));
+        command.extend((!self.test.is_empty()).then(|| self.test.to_owned()));
+        let files = [&self.vmm, &self.gdb, &self.debugged, &self.flood].map(Clone::clone);
+        let named = [
+            ("NERITE_TEST_GDB", &self.gdb),
+            ("NERITE_TEST_DEBUGGED", &self.debugged),
+            ("NERITE_TEST_FLOOD_SUMS", &self.flood),
+        ];
+        let mut env: BTreeMap<String, String> =
+            named.map(|(name, path)| (name.to_owned(), path.display().to_string())).into();
+        env.extend(std::env::var(PAUSES).ok().map(|count| (PAUSES.to_owned(), count)));
+        env.insert(UNSTABLE.0.to_owned(), UNSTABLE.1.to_owned());
+        Job {
+            name: name_of(program),
+            command,
+            dir: Some("/tmp".into()),
+            timeout: TIMEOUT,
+            files: [vec![program.to_owned()], files.to_vec()].concat(),
+            env,
+            ..Job::default()
+        }
+    }
+
+    /// One test of a program.
+    fn again(&self, program: &Path, test: &str) -> Job {
+        let mut job = self.job(program);
+        job.command.truncate(1);
+        job.command.extend(["--include-ignored", "--exact", test].map(str::to_owned));
+        job
+    }
+}
+
+/// What a program said of its tests; its standard error is printed.
+fn read(job: &Job, outcome: &Outcome) -> Reader {
+    let mut reader = Reader::of(job.command.first().map_or("", |program| program));
+    String::from_utf8_lossy(&outcome.stdout).lines().for_each(|line| {
+        reader.line(line);
+    });
+    for text in String::from_utf8_lossy(&outcome.stderr).lines().filter_map(|line| reader.error_line(line)) {
+        progress::print(&text);
+    }
+    reader
+}
+
+/// The tests that a program ran. One that ended early is a test that failed.
+fn singles(job: &Job, outcome: &Outcome) -> Vec<Single> {
+    let reader = read(job, outcome);
+    let failed = |name: &str| {
+        let found = reader.failed.iter().find(|failed| failed.failure.name == name);
+        found.map(|failed| failed.failure.output.clone())
+    };
+    let single =
+        |(name, time): &(String, Duration)| Single { name: name.clone(), time: *time, failed: failed(name) };
+    let mut singles: Vec<Single> = reader.times.iter().map(single).collect();
+    if outcome.ending != Ending::Exited(0) && reader.failed.is_empty() {
+        let output = report::text(job, outcome, &[outcome.ending.to_string()]);
+        singles.push(Single { name: job.name.clone(), time: outcome.time, failed: Some(output) });
+    }
+    singles
+}
+
+/// Number of tests with this text in their name in a program, as it says itself.
+fn tests_in(program: &Path, test: &str) -> usize {
+    let mut command = Command::new(program);
+    command.args(["--list", "--format", "terse"]).args((!test.is_empty()).then_some(test));
+    let listing = command.output();
     // One that cannot even list its tests fails when it is run.
     listing.map_or(0, |listing| String::from_utf8_lossy(&listing.stdout).lines().count())
 }
 
 /// The program's name, without the number that cargo puts behind it.
 fn name_of(program: &Path) -> String {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    format!("tests of {}", name.rsplit_once('-').map_or(&*name, |(name, _)| name))
+    format!("tests of {}", program_name(&program.to_string_lossy()))
 }
 
 /// Builds the test programs and says where those are that use KVM.

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, cargo, nightly, quiet, works};
-use crate::job::Summary;
 use crate::platform::Runner;
+use crate::results::Results;
 use crate::suite::Test;
 use crate::{paths, progress, test_kernels};
 
@@ -29,22 +29,22 @@ const QUICKLY: &str = r#"profile.release.package."*".opt-level=0"#;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the tests in both ways.
-pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
+pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
     let step = progress::step("building vmm with debug assertions");
     let vmm = build_debug()?;
     step.done();
-    let mut summary = test_kernels::run_with(tests, runner, &vmm)?;
+    let mut results = test_kernels::run_with(tests, runner, &vmm)?;
     if !has_nightly() {
         progress::print(
             "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
         );
-        summary.skipped += tests.len();
-        return Ok(summary);
+        results.summary.skipped += tests.len();
+        return Ok(results);
     }
     let vmm = build_sanitized()?;
     let tests: Vec<Test> = tests.iter().map(|test| test.sanitized()).collect();
-    summary += test_kernels::run_with(&tests, runner, &vmm)?;
-    Ok(summary)
+    results += test_kernels::run_with(&tests, runner, &vmm)?;
+    Ok(results)
 }
 
 /// Builds what [`run`] needs and nothing else does.

@@ -1,52 +1,128 @@
-//! Reads what `cargo test` prints, so that its tests can be counted with the others.
+//! Reads what test programs of Rust's own harness print, so that their tests can be counted, timed and run again.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
-use std::thread;
+pub(crate) mod cargo;
 
-use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::job::Summary;
-use crate::progress;
+use crate::retry::Failure;
 
 /// What a test that finds nothing to run on writes to standard error, before the reason.
 const SKIPPED: &str = "skipped: ";
 
-/// Why a test is ignored that `host_tests` runs later, where there is a KVM.
+/// Why a test is ignored that `host_tests` runs where there is a KVM.
 pub(crate) const LATER: &str = "needs a KVM";
+
+/// Options of a test program that make it print the time of each test. They are unstable, which [`UNSTABLE`] allows.
+pub(crate) const TIMED: [&str; 2] = ["-Zunstable-options", "--report-time"];
+/// Environment variable, and its value, with which a test program takes options that are not stable. It is not for cargo,
+/// which would build everything in another way.
+pub(crate) const UNSTABLE: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
+/// What stands before the path of a test program in a line that says which one runs next.
+const PROGRAM: &str = "@program ";
+
+/// A test that failed, and how to find it.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// Path of the test program, as it was announced; empty for tests in documentation.
+    pub(crate) path: String,
+    /// Name of the test in its program.
+    pub(crate) test: String,
+    pub(crate) failure: Failure,
+}
 
 /// Follows the standard output of test programs and keeps what is worth printing.
 #[derive(Default)]
 pub(crate) struct Reader {
     /// So far.
     pub(crate) summary: Summary,
-    /// Whether tests that wait for a KVM are run later, and so are not skipped.
-    later: bool,
-    /// How many of them the program that runs now has named.
+    /// Tests that failed, with their output.
+    pub(crate) failed: Vec<Failed>,
+    /// Names and times of tests.
+    pub(crate) times: Vec<(String, Duration)>,
+    /// Reasons of ignored tests, with their names.
+    pub(crate) ignored: BTreeMap<String, Vec<String>>,
+    /// `true` if tests that need a KVM are run later, and so are not skipped.
+    pub(crate) later: bool,
+    /// Path of the program that runs now.
+    path: String,
+    /// Number of tests that wait for a KVM in the program that runs now.
     deferred: usize,
+    /// `true` between "failures:" and the end of the program.
+    in_failures: bool,
+    /// Index of the failed test whose output is being read.
+    captured: Option<usize>,
 }
 
 impl Reader {
+    /// A reader of one program's output.
+    pub(crate) fn of(path: &str) -> Self {
+        Self { path: path.to_owned(), ..Self::default() }
+    }
+
     /// Takes in one line; gives back what to print of it.
     pub(crate) fn line(&mut self, line: &str) -> Option<String> {
+        if let Some(path) = line.strip_prefix(PROGRAM) {
+            self.path = path.to_owned();
+            return None;
+        }
         if let Some(counts) = line.strip_prefix("test result: ") {
+            (self.in_failures, self.captured) = (false, None);
             let mut counts = counts_in(counts);
             counts.skipped = counts.skipped.saturating_sub(std::mem::take(&mut self.deferred));
             self.summary += counts;
             return None;
         }
+        if line == "failures:" {
+            (self.in_failures, self.captured) = (true, None);
+            return None;
+        }
+        if self.in_failures {
+            self.failure_line(line);
+            return None;
+        }
         if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
-            return match verdict.strip_prefix("ignored") {
-                Some(reason) if self.later && reason.ends_with(LATER) => {
-                    self.deferred += 1;
-                    None
-                }
-                Some(reason) => Some(format!("SKIP {name}{}", reason.replacen(',', ":", 1))),
-                None => (verdict == "FAILED").then(|| format!("FAIL {name}")),
-            };
+            return self.verdict(name.trim_end_matches(" - should panic"), verdict);
         }
         let noise = line.is_empty() || (line.starts_with("running ") && line.contains(" test"));
         (!noise).then(|| line.to_owned())
+    }
+
+    /// A line such as `a::b ... ok <0.123s>`.
+    fn verdict(&mut self, name: &str, verdict: &str) -> Option<String> {
+        let full = self.full_name(name);
+        if let Some(reason) = verdict.strip_prefix("ignored") {
+            let reason = reason.trim_start_matches(", ").to_owned();
+            self.deferred += usize::from(self.later && reason == LATER);
+            self.ignored.entry(reason).or_default().push(full);
+            return None;
+        }
+        let (verdict, time) = timed(verdict);
+        self.times.extend(time.map(|time| (full.clone(), time)));
+        if verdict != "FAILED" {
+            return None;
+        }
+        let failure = Failure { name: full.clone(), output: String::new() };
+        self.failed.push(Failed { path: self.path.clone(), test: name.to_owned(), failure });
+        Some(format!("fail {full}"))
+    }
+
+    /// A line among the outputs of failed tests, each under `---- NAME stdout ----`.
+    fn failure_line(&mut self, line: &str) {
+        let head = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if let Some(name) = head {
+            self.captured =
+                self.failed.iter().position(|failed| failed.test == name && failed.path == self.path);
+        } else if let Some(failed) = self.captured.and_then(|index| self.failed.get_mut(index)) {
+            failed.failure.output.push_str(line);
+            failed.failure.output.push('\n');
+        }
+    }
+
+    /// A test's name, the same wherever its program is run.
+    fn full_name(&self, test: &str) -> String {
+        if self.path.is_empty() { test.to_owned() } else { format!("{}: {test}", program_name(&self.path)) }
     }
 
     /// Takes in a line of standard error: a test that says there that it was skipped counts as such, not as passed.
@@ -57,6 +133,31 @@ impl Reader {
             return Some(format!("SKIP a test: {reason}"));
         }
         Some(line.to_owned())
+    }
+
+    /// A line for each reason why tests were ignored.
+    pub(crate) fn skips(&self) -> Vec<String> {
+        let line = |(reason, names): (&String, &Vec<String>)| match names.as_slice() {
+            _ if self.later && reason == LATER => format!("{} tests need a KVM and run later", names.len()),
+            [name] => format!("SKIP {name}: {reason}"),
+            _ => format!("SKIP {} tests: {reason}", names.len()),
+        };
+        self.ignored.iter().map(line).collect()
+    }
+}
+
+/// A test program's name, without its folder and the number that cargo puts behind it.
+pub(crate) fn program_name(path: &str) -> &str {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    name.rsplit_once('-').map_or(name, |(name, _)| name)
+}
+
+/// Takes the time off a verdict such as `ok <0.123s>`.
+fn timed(verdict: &str) -> (&str, Option<Duration>) {
+    let time = |rest: &str| rest.strip_suffix("s>")?.parse::<f64>().ok();
+    match verdict.split_once(" <") {
+        Some((word, rest)) => (word, time(rest).and_then(|time| Duration::try_from_secs_f64(time).ok())),
+        None => (verdict, None),
     }
 }
 
@@ -73,76 +174,44 @@ fn counts_in(text: &str) -> Summary {
     }
 }
 
-/// Runs `cargo test` as given, shows its progress and failures, and counts its tests. With `later`, those that wait for a
-/// KVM do not count: they are run by someone else.
-pub(crate) fn run(command: &mut Command, later: bool) -> Result<Summary> {
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let errors = thread::spawn(move || {
-        let mut reader = Reader::default();
-        each_line(stderr, |line| {
-            if let Some(text) = reader.error_line(line) {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }
-        });
-        reader.summary.skipped
-    });
-    let mut reader = Reader { later, ..Reader::default() };
-    each_line(stdout, |line| {
-        if let Some(text) = reader.line(line) {
-            progress::print(&text);
-        }
-    });
-    let skipped = errors.join().unwrap_or(0);
-    let mut summary = reader.summary;
-    summary.passed = summary.passed.saturating_sub(skipped);
-    summary.skipped += skipped;
-    let status = child.wait().context("cannot wait for cargo")?;
-    if !status.success() && summary.failed == 0 {
-        progress::print("FAIL cargo test: it did not get as far as running every test");
-        summary.failed = 1;
-    }
-    Ok(summary)
-}
-
-fn each_line(from: Option<impl Read>, mut take: impl FnMut(&str)) {
-    let Some(from) = from else { return };
-    let mut from = BufReader::new(from);
-    let mut line = Vec::new();
-    while matches!(from.read_until(b'\n', &mut line), Ok(1..)) {
-        take(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
-        line.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(mut reader: Reader, text: &str) -> (Reader, Vec<String>) {
+        let shown = text.lines().filter_map(|line| reader.line(line)).collect();
+        (reader, shown)
+    }
+
     #[test]
     fn results_are_added_up() {
-        let mut reader = Reader::default();
-        let text = "\nrunning 3 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d ... ignored, needs a tape drive\n\
-                    thread 'c' panicked\n\
+        let text = "@program /t/deps/one-1f\n\nrunning 3 tests\ntest a::b ... ok <0.250s>\ntest c ... FAILED <1.500s>\n\
+                    test d ... ignored, needs a tape drive\n\
+                    noise\n\nfailures:\n\n---- c stdout ----\n\nthread 'c' panicked\n\n\nfailures:\n    c\n\n\
                     test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.1s\n\
-                    running 1 test\ntest x.rs - f (line 3) ... ok\n\
+                    @program /t/deps/two_three-2f\nrunning 1 test\ntest x.rs - f (line 3) ... ok\n\
                     test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s";
-        let shown: Vec<String> = text.lines().filter_map(|line| reader.line(line)).collect();
-        assert_eq!(shown, ["FAIL c", "SKIP d: needs a tape drive", "thread 'c' panicked"]);
+        let (reader, shown) = read(Reader::default(), text);
+        assert_eq!(shown, ["fail one: c", "noise"]);
         assert_eq!(reader.summary, Summary { passed: 13, failed: 1, skipped: 1 });
+        assert_eq!(reader.skips(), ["SKIP one: d: needs a tape drive"]);
+        let [failed] = reader.failed.as_slice() else { panic!("{:?}", reader.failed) };
+        assert_eq!((failed.path.as_str(), failed.test.as_str()), ("/t/deps/one-1f", "c"));
+        assert_eq!(failed.failure.output.trim(), "thread 'c' panicked");
+        let times = [("one: a::b".to_owned(), 250), ("one: c".to_owned(), 1500)];
+        assert_eq!(reader.times, times.map(|(name, time)| (name, Duration::from_millis(time))));
     }
 
     #[test]
     fn tests_that_run_later_are_not_skipped() {
-        let text = "test a ... ignored, needs a KVM\ntest b ... ignored, broken\n\
-                    test result: ok. 0 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out";
-        let mut reader = Reader { later: true, ..Reader::default() };
-        let shown: Vec<String> = text.lines().filter_map(|line| reader.line(line)).collect();
-        assert_eq!((shown.len(), reader.summary.skipped), (1, 1));
-        let mut reader = Reader::default();
-        assert_eq!(text.lines().filter_map(|line| reader.line(line)).count(), 2);
-        assert_eq!(reader.summary.skipped, 2);
+        let text = "test a ... ignored, needs a KVM\ntest b ... ignored, broken\ntest c ... ignored, needs a KVM\n\
+                    test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out";
+        let (reader, _) = read(Reader { later: true, ..Reader::default() }, text);
+        assert_eq!(reader.summary.skipped, 1);
+        assert_eq!(reader.skips(), ["SKIP b: broken", "2 tests need a KVM and run later"]);
+        let (reader, _) = read(Reader::default(), text);
+        assert_eq!(reader.summary.skipped, 3);
+        assert_eq!(reader.skips(), ["SKIP b: broken", "SKIP 2 tests: needs a KVM"]);
     }
 
     #[test]
@@ -152,5 +221,13 @@ mod tests {
         assert_eq!(reader.error_line("skipped: no KVM").as_deref(), Some("SKIP a test: no KVM"));
         assert_eq!(reader.error_line("   Compiling x").as_deref(), Some("   Compiling x"));
         assert_eq!(reader.summary, Summary { passed: 1, failed: 0, skipped: 1 });
+    }
+
+    #[test]
+    fn a_test_that_should_panic_has_its_plain_name() {
+        let text = "test a - should panic ... FAILED\n\nfailures:\n\n---- a stdout ----\nit did not\n";
+        let (reader, _) = read(Reader::of("/t/p-1"), text);
+        assert_eq!(reader.failed[0].test, "a");
+        assert_eq!(reader.failed[0].failure.output, "it did not\n");
     }
 }

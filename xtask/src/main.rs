@@ -23,12 +23,18 @@ mod packages;
 mod paths;
 mod platform;
 mod progress;
+mod repeat;
+mod report;
+mod results;
+mod retry;
+mod rounds;
 mod run;
 mod style;
 mod suite;
 mod test;
 mod test_kernels;
 mod unit_tests;
+mod verdict;
 
 use std::path::Path;
 use std::process::ExitCode;

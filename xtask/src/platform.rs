@@ -8,6 +8,7 @@ use nerite_kvm::probe::{self, HostKvm};
 
 use crate::job::{Job, Outcome, Stream};
 use crate::lab::{Machine, Queue, Report, Session};
+use crate::repeat::Repeat;
 use crate::{exec, progress};
 
 /// The two places in which a guest can run.
@@ -44,19 +45,33 @@ pub(crate) struct Runner {
     pub(crate) workers: usize,
     /// What a lab is like.
     pub(crate) machine: Machine,
+    /// How often each test runs.
+    pub(crate) repeat: Repeat,
 }
 
 impl Runner {
     /// Runs all jobs and hands each outcome to `report` as it comes, in no particular order. Returns how often a lab
     /// froze and was started again.
     pub(crate) fn run(&self, jobs: &[Job], report: &mut dyn FnMut(usize, &Outcome)) -> Result<usize> {
-        let workers = self.workers.clamp(1, jobs.len().max(1));
+        self.run_queue(jobs, &Queue::new(jobs.len()), report)
+    }
+
+    /// The same with the jobs that `queue` names, in labs that stay up until it is empty.
+    pub(crate) fn run_queue(
+        &self,
+        jobs: &[Job],
+        queue: &Queue,
+        report: &mut dyn FnMut(usize, &Outcome),
+    ) -> Result<usize> {
+        if queue.is_empty() {
+            return Ok(0);
+        }
+        let workers = self.workers.clamp(1, queue.len());
         let (sender, results) = mpsc::channel();
-        let queue = Queue::new(jobs.len());
         thread::scope(|scope| {
             let mut labs = Vec::new();
             for _ in 0..workers {
-                let (sender, queue) = (sender.clone(), &queue);
+                let sender = sender.clone();
                 match self.platform {
                     Platform::Hardware => {
                         scope.spawn(move || run_on_host(jobs, queue, &sender));
@@ -118,7 +133,8 @@ mod tests {
         };
         // The first one ends only if the second one runs meanwhile.
         let jobs = [job("until [ -e go ]; do sleep 0.05; done; echo first"), job("touch go; exit 5")];
-        let runner = Runner { platform: Platform::Hardware, workers: 2, machine: Machine::default() };
+        let (machine, repeat) = (Machine::default(), Repeat::default());
+        let runner = Runner { platform: Platform::Hardware, workers: 2, machine, repeat };
         let mut seen = vec![None; jobs.len()];
         let freezes = runner.run(&jobs, &mut |index, outcome| {
             seen[index] = Some((outcome.ending.clone(), outcome.stdout.clone()));

@@ -5,12 +5,15 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::build::{cargo, quiet};
 use crate::job::Summary;
+use crate::libtest::cargo::Tests;
 use crate::platform::Platform;
+use crate::results::Results;
 use crate::{
     dist, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, style, test_kernels,
 };
@@ -27,15 +30,18 @@ pub(crate) struct Args {
 }
 
 /// A test run as it goes.
+#[derive(Default)]
 struct Run {
-    summary: Summary,
+    results: Results,
     failed: Vec<String>,
+    /// Names and times of groups.
+    groups: Vec<(String, Duration)>,
 }
 
 /// What can be done beside other work.
 enum Work {
     /// A group of tests, with its name.
-    Group(&'static str, fn() -> Result<Summary>),
+    Group(&'static str, fn() -> Result<Results>),
     /// A build that a later group needs.
     Ahead(fn() -> Result<()>),
 }
@@ -47,15 +53,17 @@ impl Run {
     }
 
     /// A group of tests with counts of its own. An error is one more failure.
-    fn group(&mut self, name: &str, what: impl FnOnce() -> Result<Summary>) {
-        self.add(name, attempt(name, what));
+    fn group(&mut self, name: &str, what: impl FnOnce() -> Result<Results>) {
+        let (results, time) = attempt(name, what);
+        self.add(name, results, time);
     }
 
-    fn add(&mut self, name: &str, summary: Summary) {
-        if summary.failed > 0 {
+    fn add(&mut self, name: &str, results: Results, time: Duration) {
+        if results.summary.failed > 0 {
             self.failed.push(name.to_owned());
         }
-        self.summary += summary;
+        self.results += results;
+        self.groups.push((name.to_owned(), time));
     }
 
     /// Does all of this, two at a time: each leaves a processor idle while it links, or has one crate left to compile.
@@ -77,40 +85,38 @@ impl Run {
                 });
             }
             drop(sender);
-            results.into_iter().for_each(|(name, summary)| self.add(name, summary));
+            results.into_iter().for_each(|(name, (results, time))| self.add(name, results, time));
         });
     }
 
     fn skip(&mut self, name: &str, reason: &str) {
         progress::print(&format!("SKIP {name}: {reason}"));
-        self.summary.skipped += 1;
+        self.results.summary.skipped += 1;
     }
 }
 
-/// Runs a group of tests, and tells what came of it.
-fn attempt(name: &str, what: impl FnOnce() -> Result<Summary>) -> Summary {
-    let step = progress::step(name);
-    let summary = what().unwrap_or_else(|error| {
+/// Runs a group of tests; returns its results and how long it took.
+fn attempt(name: &str, what: impl FnOnce() -> Result<Results>) -> (Results, Duration) {
+    let (step, start) = (progress::step(name), Instant::now());
+    let results = what().unwrap_or_else(|error| {
         progress::print(&format!("FAIL {name}: {error:#}"));
-        Summary { failed: 1, ..Summary::default() }
+        Results::failed()
     });
-    step.done_with(&summary.to_string());
-    summary
+    step.done_with(&results.to_string());
+    (results, start.elapsed())
 }
 
-/// What one check comes to that has passed.
-fn passed((): ()) -> Summary {
-    Summary { passed: 1, ..Summary::default() }
+/// Results of one check that has passed.
+fn passed((): ()) -> Results {
+    Results::passed()
 }
 
-/// Runs everything and prints the closing line; the status is 1 if anything failed.
+/// Runs everything and prints the closing lines; the status is 1 if anything failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
-    let mut run = Run { summary: Summary::default(), failed: Vec::new() };
+    let mut run = Run::default();
     sources(&mut run);
-    run.group("unit, integration and documentation tests", || {
-        let arguments = ["test", "--workspace", "--all-features", "--no-fail-fast"];
-        libtest::run(cargo().args(arguments), !args.no_guests)
-    });
+    run.group("unit and integration tests", || unit_tests(&["--lib", "--bins", "--tests"], !args.no_guests));
+    run.group("documentation tests", || unit_tests(&["--doc"], false));
     run.group("examples", examples);
     run.together(builds(args));
     if args.no_guests {
@@ -118,11 +124,25 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     } else {
         guests(&mut run, args.quick);
     }
+    progress::print("time of each group:");
+    for (name, time) in &run.groups {
+        progress::print(&format!("{:9.1} s  {name}", time.as_secs_f64()));
+    }
     for name in &run.failed {
         progress::say(&format!("failed: {name}"));
     }
-    progress::print(&run.summary.to_string());
-    Ok(i32::from(run.summary.failed > 0))
+    Ok(run.results.close())
+}
+
+/// Runs the tests of all crates, of these kinds.
+fn unit_tests(kinds: &[&str], later: bool) -> Result<Results> {
+    let command = || {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(kinds);
+        command
+    };
+    let documentation = kinds.contains(&"--doc");
+    libtest::cargo::run(Tests { command: &command, documentation, later })
 }
 
 /// What is mostly building, the longest first.
@@ -182,7 +202,7 @@ fn guests(run: &mut Run, quick: bool) {
         tests.extend(test_kernels::select("")?);
         test_kernels::run(&tests, &runner)
     });
-    run.group("tests that use KVM", || host_tests::run(&runner, ""));
+    run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
     if quick {
         run.skip("Linux and other kernels", "left out with --quick");
         run.skip("hostile guests", "left out with --quick");
@@ -197,19 +217,23 @@ fn guests(run: &mut Run, quick: bool) {
 }
 
 /// Runs the models of the threads that share a vCPU, which a plain `cargo test` leaves out.
-fn loom() -> Result<Summary> {
-    let mut command = cargo();
-    command.args(["test", "--quiet", "--release", "--package", "nerite-vcpu", "--test", "loom"]);
-    // The models run for a few seconds; to have loom optimised takes longer.
-    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_LTO", "off");
-    command.arg("--target-dir").arg(paths::target().join("loom"));
-    // The lints that deny what tests may do are not for the primitives under loom.
-    libtest::run(command.env("RUSTFLAGS", "--cfg loom"), false)
+fn loom() -> Result<Results> {
+    let command = || {
+        let mut command = cargo();
+        command.args(["test", "--release", "--package", "nerite-vcpu", "--test", "loom"]);
+        // The models run for a few seconds; to have loom optimised takes longer.
+        command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0").env("CARGO_PROFILE_RELEASE_LTO", "off");
+        command.arg("--target-dir").arg(paths::target().join("loom"));
+        // The lints that deny what tests may do are not for the primitives under loom.
+        command.env("RUSTFLAGS", "--cfg loom");
+        command
+    };
+    libtest::cargo::run(Tests { command: &command, documentation: false, later: false })
 }
 
 /// Runs every example of every crate: they end by themselves and need no KVM. No two may have the same name: one would be
 /// built in the other's place.
-fn examples() -> Result<Summary> {
+fn examples() -> Result<Results> {
     let target = paths::target();
     let mut command = cargo();
     command.args(["build", "--quiet", "--workspace", "--all-features", "--examples", "--target-dir"]);
@@ -233,5 +257,5 @@ fn examples() -> Result<Summary> {
         }
     }
     ensure!(summary != Summary::default(), "there are no examples");
-    Ok(summary)
+    Ok(summary.into())
 }

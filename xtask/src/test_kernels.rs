@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::job::{Job, Outcome, Summary};
+use crate::job::Job;
 use crate::lab::{self, Machine};
 use crate::platform::{Platform, Runner};
+use crate::repeat::Repeat;
+use crate::results::Results;
 use crate::suite::{Suite, Test};
-use crate::{build, doctor, hermit, hostile, kernels, linux, paths, progress};
+use crate::{build, doctor, hermit, hostile, kernels, linux, paths, progress, verdict};
 
 /// Some guests have 5 GiB.
 const LAB_MEMORY_MIB: u64 = 8192;
@@ -28,6 +30,8 @@ pub(crate) struct Args {
     /// How many to run at the same time; in the lab, that many labs, each with its own emulated CPU
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     jobs: usize,
+    #[command(flatten)]
+    repeat: Repeat,
 }
 
 /// Runs the tests, prints a line for each and the closing line; the status is 1 if one failed.
@@ -38,11 +42,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         tests.iter().for_each(|test| progress::print(&test.name));
         return Ok(0);
     }
-    let runner = runner(Platform::choose(), args.jobs);
+    let runner = Runner { repeat: args.repeat, ..runner(Platform::choose(), args.jobs) };
     let run = if filter.starts_with(hostile::GROUP) { hostile::run } else { run };
-    let summary = run(&tests, &runner)?;
-    progress::print(&summary.to_string());
-    Ok(i32::from(summary.failed > 0))
+    let _load = args.repeat.load();
+    Ok(run(&tests, &runner)?.close())
 }
 
 /// The tests with `filter` in their name; those of the slow group only if it begins with the group's name.
@@ -60,7 +63,8 @@ pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
 
 /// How guest tests are run.
 pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
-    Runner { platform, workers, machine: Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() } }
+    let machine = Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() };
+    Runner { platform, workers, machine, repeat: Repeat::default() }
 }
 
 /// How many labs this host carries at the same time: each keeps one processor busy, and may come to use all of its memory.
@@ -72,23 +76,23 @@ pub(crate) fn labs() -> usize {
 }
 
 /// Builds what the tests need and runs them.
-pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Summary> {
+pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
     run_with(tests, runner, &build::vmm()?)
 }
 
 /// Builds what the tests need besides `vmm`, and runs them.
-pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Summary> {
+pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Results> {
     let kernels = tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
     let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
     let linux = tests.iter().any(|test| test.linux).then(linux::build).transpose()?;
     let images = paths::target().join("kernels/images");
-    let mut summary = Summary::default();
+    let mut results = Results::default();
     let mut chosen = Vec::new();
     for test in tests {
         match &test.hardware_only {
             Some(reason) if runner.platform == Platform::Lab => {
                 progress::print(&format!("SKIP {}: on hardware KVM only: {reason}", test.name));
-                summary.skipped += 1;
+                results.summary.skipped += 1;
             }
             _ => chosen.push(test),
         }
@@ -106,52 +110,8 @@ pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Su
         test.job(vmm, folder.as_deref().context("the guests are not built")?, &images, &myself)
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
-    let freezes = runner.run(&jobs, &mut |index, outcome| {
-        if let (Some(test), Some(job)) = (chosen.get(index), jobs.get(index)) {
-            let wrong = test.judge(outcome);
-            summary += print_verdict(job, outcome, &wrong);
-        }
+    results += verdict::run(runner, &jobs, &|index, outcome| {
+        chosen.get(index).map_or_else(Vec::new, |test| test.judge(outcome))
     })?;
-    if freezes > 0 {
-        progress::say(&format!("the lab froze {freezes} times and was started again"));
-    }
-    Ok(summary)
-}
-
-/// Prints the line of one test, and after a failure all that is known about it.
-pub(crate) fn print_verdict(job: &Job, outcome: &Outcome, wrong: &[String]) -> Summary {
-    let seconds = outcome.time.as_secs_f64();
-    if wrong.is_empty() {
-        progress::print(&format!("ok   {} ({seconds:.1} s)", job.name));
-        return Summary { passed: 1, ..Summary::default() };
-    }
-    progress::print(&format!("FAIL {} ({seconds:.1} s)", job.name));
-    progress::print(&format!("     command: {}", shown(&job.command)));
-    for line in wrong {
-        progress::print(&format!("     {line}"));
-    }
-    for (name, bytes) in [("stdout", &outcome.stdout), ("stderr", &outcome.stderr)] {
-        progress::print(&format!("     {name} ({} bytes):", bytes.len()));
-        let text = String::from_utf8_lossy(bytes);
-        let lines: Vec<&str> = text.lines().collect();
-        // The beginning says what was run and the end how it ended.
-        let (first, last) = (40, 60);
-        for (number, line) in lines.iter().enumerate() {
-            if number < first || number + last >= lines.len() {
-                progress::print(&format!("       {line}"));
-            } else if number == first {
-                progress::print(&format!("       ... {} lines left out", lines.len() - first - last));
-            }
-        }
-    }
-    Summary { failed: 1, ..Summary::default() }
-}
-
-/// A command as someone would type it.
-fn shown(command: &[String]) -> String {
-    let words = command.iter().map(|word| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-        if !word.is_empty() && word.chars().all(plain) { word.clone() } else { format!("{word:?}") }
-    });
-    words.collect::<Vec<_>>().join(" ")
+    Ok(results)
 }

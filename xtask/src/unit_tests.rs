@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::job::{Ending, Job, Summary};
+use crate::job::{Ending, Job, Outcome, Summary};
 use crate::lab::Machine;
 use crate::platform::{Platform, Runner};
-use crate::{build, progress};
+use crate::repeat::Repeat;
+use crate::results::Results;
+use crate::retry::{self, Failure};
+use crate::{build, progress, report};
 
 /// Some tests have 4 GiB.
 const LAB_MEMORY_MIB: u64 = 6144;
@@ -57,29 +60,40 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let vmm = build::vmm()?;
     let jobs: Vec<Job> = there.iter().map(|test| test.job(&vmm, &image(test), args.timeout)).collect();
     let machine = Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() };
-    let runner = Runner { platform: Platform::choose(), workers: 1, machine };
-    let mut summary = Summary { skipped: missing.len(), ..Summary::default() };
+    let (platform, repeat) = (Platform::choose(), Repeat::default());
+    let runner = Runner { platform, workers: 1, machine, repeat };
+    let mut results: Results = Summary { skipped: missing.len(), ..Summary::default() }.into();
+    let mut failed = Vec::new();
     runner.run(&jobs, &mut |index, outcome| {
-        let name = jobs.get(index).map_or("", |job| job.name.as_str());
-        let text = String::from_utf8_lossy(&outcome.stdout);
-        let count = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
-        let (passed, failed) = (count("PASS"), count("FAIL"));
+        let Some(job) = jobs.get(index) else { return };
+        results.times.push((job.name.clone(), outcome.time));
         let verdict = match outcome.ending {
             Ending::Exited(PASSED) => "ok  ",
             Ending::Exited(SKIPPED) => "SKIP",
-            _ => "FAIL",
+            _ => "fail",
         };
         match verdict {
-            "ok  " => summary.passed += 1,
-            "SKIP" => summary.skipped += 1,
-            _ => summary.failed += 1,
+            "ok  " => results.summary.passed += 1,
+            "SKIP" => results.summary.skipped += 1,
+            _ => {
+                let output = report::text(job, outcome, &[ending(outcome)]);
+                failed.push((job.clone(), Failure { name: job.name.clone(), output }));
+            }
         }
         let seconds = outcome.time.as_secs_f64();
-        let end = format!("{}; {passed} lines PASS, {failed} lines FAIL", outcome.ending);
-        progress::print(&format!("{verdict} {name} ({seconds:.1} s): {end}"));
+        progress::print(&format!("{verdict} {} ({seconds:.1} s): {}", job.name, ending(outcome)));
     })?;
-    progress::print(&summary.to_string());
-    Ok(i32::from(summary.failed > 0))
+    results += retry::jobs_again(&runner, failed, &|_, outcome| {
+        if outcome.ending == Ending::Exited(PASSED) { Vec::new() } else { vec![ending(outcome)] }
+    })?;
+    Ok(results.close())
+}
+
+/// How a test ended, and what it counted.
+fn ending(outcome: &Outcome) -> String {
+    let text = String::from_utf8_lossy(&outcome.stdout);
+    let count = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
+    format!("{}; {} lines PASS, {} lines FAIL", outcome.ending, count("PASS"), count("FAIL"))
 }
 
 /// The sections of a `unittests.cfg`: a name in brackets, then `key = value` lines.
