@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::job::{Ending, Job, Stream};
+use crate::signals;
 
 /// Output beyond this many bytes per stream is dropped: a guest that prints for ever must not fill the host.
 const MAX_OUTPUT: usize = 16 << 20;
@@ -39,11 +41,28 @@ pub(crate) fn execute(job: &Job, output: &mut dyn FnMut(Stream, &[u8])) -> (Endi
 
 fn spawn(job: &Job) -> Result<Child, String> {
     let (program, arguments) = job.command.split_first().ok_or("the job has no command")?;
-    let mut command = Command::new(program);
+    let mut command = if signals::some_are_ignored() {
+        // A program inherits that a signal is ignored (execve(2)), as a shell arranges for SIGINT when it starts something in
+        // the background. Jobs are sent signals, so they get all of them as by default.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(find(program).ok_or(format!("cannot run {program}: not found"))?);
+        command
+    } else {
+        Command::new(program)
+    };
     command.args(arguments).env_clear().envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
     command.envs(&job.env).current_dir(job.dir.as_deref().unwrap_or("/".as_ref()));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.spawn().map_err(|e| format!("cannot run {program}: {e}"))
+}
+
+/// Path of a program; one without a slash is looked up in [`PATH`].
+fn find(program: &str) -> Option<PathBuf> {
+    let is_there = |path: &PathBuf| path.is_file();
+    if program.contains('/') {
+        return Some(program.into()).filter(is_there);
+    }
+    PATH.split(':').map(|folder| Path::new(folder).join(program)).find(is_there)
 }
 
 fn supervise(job: &Job, mut child: Child, start: Instant, output: &mut dyn FnMut(Stream, &[u8])) -> Ending {
@@ -251,6 +270,18 @@ mod tests {
         assert_eq!(run(&job).0, Ending::Exited(9));
         let kill = Some(Kill { after: "go".to_owned(), signal: "SIGINT".to_owned() });
         assert_eq!(run(&Job { kill, ..shell("printf g; printf o; exec sleep 50") }).0, Ending::Signalled(2));
+    }
+
+    /// These tests once more, with signals ignored as `nohup` and a shell without job control have it.
+    #[test]
+    fn signals_that_the_parent_ignored_reach_jobs() {
+        let script = "trap '' HUP INT QUIT TERM; exec \"$0\" --exact \"$@\"";
+        let tests = ["a_signal_follows_its_marker", "a_program_that_is_not_there_is_named"];
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(std::env::current_exe().unwrap());
+        let output = command.args(tests.map(|test| format!("exec::tests::{test}"))).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("2 passed"), "{text}");
     }
 
     #[test]

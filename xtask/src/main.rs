@@ -29,6 +29,7 @@ mod results;
 mod retry;
 mod rounds;
 mod run;
+mod signals;
 mod style;
 mod suite;
 mod test;
@@ -80,7 +81,14 @@ enum Cli {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse() {
+    let cli = Cli::parse();
+    // What runs inside the lab has it to itself.
+    if !matches!(cli, Cli::Agent)
+        && let Err(error) = signals::end_children()
+    {
+        progress::say(&format!("warning: {error:#}"));
+    }
+    let result = match cli {
         Cli::Run(args) => run::main(args),
         Cli::Test(args) => test::main(&args),
         Cli::Doctor => doctor::main(),

@@ -6,17 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::signals;
+
 /// How often a long step says that it is still at work where nobody watches a terminal.
 const EVERY: Duration = Duration::from_secs(30);
 
 /// One line of progress, on standard error.
 pub(crate) fn say(text: &str) {
+    signals::stop_here();
     // Whoever stopped reading has no use for an error either.
     let _ = writeln!(std::io::stderr(), "xtask: {text}");
 }
 
 /// One line of results, on standard output.
 pub(crate) fn print(text: &str) {
+    signals::stop_here();
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
