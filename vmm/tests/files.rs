@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use common::image::{self, SPIN};
-use common::{Folder, code, has_kvm, wait, without_host_warnings};
+use common::{Folder, code, wait, without_host_warnings};
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -93,10 +93,8 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn only_what_is_mounted_has_changed_even_when_killed() {
-    if !has_kvm() {
-        return;
-    }
     for signal in [Signal::TERM, Signal::KILL] {
         let folder = Folder::new();
         for name in ["data", "read-only", "tmp"] {
@@ -137,10 +135,8 @@ fn only_what_is_mounted_has_changed_even_when_killed() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_guest_that_waits_for_a_pipe_can_be_stopped() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let pipe = folder.path("pipe");
     rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -156,10 +152,8 @@ fn a_guest_that_waits_for_a_pipe_can_be_stopped() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_limits_of_the_command_line_are_the_guests() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     std::fs::create_dir(folder.path("data")).unwrap();
     let mut guest = Guest::default();
@@ -176,10 +170,8 @@ fn the_limits_of_the_command_line_are_the_guests() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn mounts_that_cannot_be_are_told() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(0)));
     let here = folder.path("").display().to_string();

@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use common::{Folder, code, finish, has_kvm, image, skip, wait, wait_until};
+use common::{Folder, code, finish, image, wait, wait_until};
 
 /// What GDB says to these commands after it has connected, and how `vmm` ended.
 struct Session {
@@ -18,15 +18,6 @@ struct Session {
 /// GDB, which is somewhere else in the lab.
 fn gdb_program() -> String {
     std::env::var("NERITE_TEST_GDB").unwrap_or_else(|_| "gdb".to_owned())
-}
-
-fn has_gdb() -> bool {
-    let has =
-        Command::new(gdb_program()).arg("--version").output().is_ok_and(|output| output.status.success());
-    if !has {
-        skip("there is no gdb here");
-    }
-    has
 }
 
 fn debug(options: &[&str], program: &[u8], commands: &[&str]) -> Session {
@@ -81,10 +72,8 @@ const COUNT: [u8; 28] = [
 ];
 
 #[test]
+#[ignore = "needs a KVM"]
 fn breakpoints_steps_and_registers() {
-    if !has_kvm() || !has_gdb() {
-        return;
-    }
     let session = debug(
         &[],
         &COUNT,
@@ -134,10 +123,8 @@ fn breakpoints_steps_and_registers() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn watchpoints_by_stepping() {
-    if !has_kvm() || !has_gdb() {
-        return;
-    }
     let session = debug(
         &[],
         &COUNT,
@@ -184,10 +171,8 @@ fn watchpoints_by_stepping() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_crash_waits_for_a_debugger() {
-    if !has_kvm() || !has_gdb() {
-        return;
-    }
     for cpus in ["1", "4"] {
         let folder = Folder::new();
         // nop; ud2 without anybody who handles it
@@ -214,10 +199,8 @@ fn a_crash_waits_for_a_debugger() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn four_vcpus_are_four_threads() {
-    if !has_kvm() || !has_gdb() {
-        return;
-    }
     let session = debug(
         &["-c", "4"],
         &image::SPIN,
@@ -245,10 +228,8 @@ fn four_vcpus_are_four_threads() {
 
 /// By the two ways to name a port. The sandbox is on, as always: a socket of its kind has to work there, too.
 #[test]
+#[ignore = "needs a KVM"]
 fn a_debugger_over_tcp() {
-    if !has_kvm() {
-        return;
-    }
     for by_environment in [false, true] {
         let folder = Folder::new();
         let image = folder.file("image", image::elf(&COUNT));

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::image::{self, Elf};
-use common::{Folder, code, finish, has_kvm, hear_signals, wait, wait_until};
+use common::{Folder, code, finish, hear_signals, wait, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Runs a guest of this code.
@@ -36,10 +36,8 @@ fn start(folder: &Folder, change: impl FnOnce(&mut Command), rest: &[u8]) -> Chi
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_guests_exit_code() {
-    if !has_kvm() {
-        return;
-    }
     for (guest, expected) in [(0, 0), (1, 1), (42, 42), (255, 255), (-1, 255), (-128, 128)] {
         let done = run(&image::exit(guest));
         assert_eq!((done.code, done.stderr.as_str()), (expected, ""), "{guest}: {done:?}");
@@ -47,10 +45,8 @@ fn the_guests_exit_code() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_code_that_is_no_exit_code_is_told() {
-    if !has_kvm() {
-        return;
-    }
     for guest in [256, -129, i32::MAX, i32::MIN] {
         let done = run(&image::exit(guest));
         assert_eq!(done.code, 255, "{done:?}");
@@ -59,10 +55,8 @@ fn a_code_that_is_no_exit_code_is_told() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn output_to_standard_output_a_file_or_nowhere() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[image::print("a\nb"), image::exit(0)].concat()));
     let done = folder.run(&["run", &image]);
@@ -79,10 +73,8 @@ fn output_to_standard_output_a_file_or_nowhere() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_packed_image_runs() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let kernel = image::elf(&image::exit(7));
     let packed = image::tar(&[("hermit.toml", image::HERMIT_TOML.as_bytes()), ("kernel", &kernel)]);
@@ -91,10 +83,8 @@ fn a_packed_image_runs() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn memory_and_vcpus_of_many_sizes() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(3)));
     let mut fixed = Elf::new(&image::exit(3));
@@ -128,10 +118,8 @@ fn memory_and_vcpus_of_many_sizes() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_crash_is_reported_on_standard_error() {
-    if !has_kvm() {
-        return;
-    }
     let done = run(&[&image::print("before\n")[..], &image::CRASH].concat());
     assert_eq!(done.code, 244, "{done:?}");
     assert_eq!(done.stdout, "before\n");
@@ -140,10 +128,8 @@ fn a_crash_is_reported_on_standard_error() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn signals_end_a_guest_that_loops_or_halts() {
-    if !has_kvm() {
-        return;
-    }
     for (signal, expected) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         for rest in [&image::SPIN[..], &image::HALT] {
             let folder = Folder::new();
@@ -165,10 +151,8 @@ fn threads(child: &Child) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn one_vcpu_needs_no_thread_of_its_own() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     for (options, expected) in [(&[][..], &["vmm"][..]), (&["--time-limit", "1h"], &["vmm", "vcpu0"])] {
         let add = |command: &mut Command| _ = command.args(options);
@@ -182,10 +166,8 @@ fn one_vcpu_needs_no_thread_of_its_own() {
 
 /// Nobody but the vCPU is there to write it, and the vCPU does not leave the guest.
 #[test]
+#[ignore = "needs a KVM"]
 fn a_line_without_end_is_seen_while_the_guest_loops_or_halts() {
-    if !has_kvm() {
-        return;
-    }
     for rest in [&image::SPIN[..], &image::HALT] {
         let folder = Folder::new();
         let mut child = start(&folder, |_| (), &[&image::print("$ ")[..], rest].concat());
@@ -199,10 +181,8 @@ fn a_line_without_end_is_seen_while_the_guest_loops_or_halts() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn an_ignored_signal_stays_ignored() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[&image::print("up\n")[..], &image::SPIN].concat()));
     let mut child = Command::new("sh")
@@ -240,10 +220,8 @@ fn start_and_fill_the_pipe(folder: &Folder, line: &str) -> Child {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn one_signal_is_enough_while_nobody_takes_the_output() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     for line in ["x\n", "x"] {
         let mut child = start_and_fill_the_pipe(&folder, line);
@@ -254,10 +232,8 @@ fn one_signal_is_enough_while_nobody_takes_the_output() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_guest_that_waits_for_input_can_be_stopped() {
-    if !has_kvm() {
-        return;
-    }
     // SerialReadByte is port 0x1040, and the address of the byte is in RDI.
     let read = [0x48, 0x8d, 0x3d, 0x10, 0, 0, 0, 0x66, 0xba, 0x40, 0x10, 0xef, 0xf4, 0xeb, 0xfd];
     let folder = Folder::new();
@@ -268,10 +244,8 @@ fn a_guest_that_waits_for_input_can_be_stopped() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn nobody_reads_the_output() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let mut guest = image::print("up\n");
     let line = image::print("x\n");
@@ -287,10 +261,8 @@ fn nobody_reads_the_output() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_output_cannot_be_written() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[image::print("a\n"), image::exit(0)].concat()));
     folder
@@ -305,10 +277,8 @@ fn the_output_cannot_be_written() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn nothing_is_left_behind() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let child = start(&folder, |command| _ = command.env("TMPDIR", folder.path("tmp")), &image::SPIN);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
@@ -320,10 +290,8 @@ fn nothing_is_left_behind() {
 
 /// Standard input, output and error that are closed are nothing to stumble over.
 #[test]
+#[ignore = "needs a KVM"]
 fn closed_standard_streams() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[image::print("a\n"), image::exit(5)].concat()));
     let mut command = Command::new("sh");
@@ -333,10 +301,8 @@ fn closed_standard_streams() {
 
 /// A guest's output and `vmm`'s own messages do not mix: the log is on standard error.
 #[test]
+#[ignore = "needs a KVM"]
 fn the_log_is_on_standard_error() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[image::print("a\n"), image::exit(0)].concat()));
     let quiet = folder.run(&["run", &image]);

@@ -4,8 +4,8 @@ mod common;
 
 use std::time::Duration;
 
+use common::Folder;
 use common::image;
-use common::{Folder, has_kvm};
 use nerite_machine::config::{Config, Output};
 use nerite_machine::{Machine, Outcome};
 use rustix::event::{Timespec, poll};
@@ -21,10 +21,8 @@ fn undisturbed(time: Duration) -> bool {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn nobody_is_kicked_when_the_machine_is_over() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(0)));
     let config = Config { image: folder.path(&image), output: Output::None, ..Config::default() };

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::image;
-use common::{Folder, code, has_kvm, wait};
+use common::{Folder, code, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Code that does `body` for ever.
@@ -17,10 +17,8 @@ fn forever(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn output_is_slowed_down() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&forever(&image::print("x\n"))));
     let start = Instant::now();
@@ -40,10 +38,8 @@ fn output_is_slowed_down() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_very_low_rate_can_be_stopped() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&forever(&image::print("x\n"))));
     let mut command = folder.vmm(&["run", "--max-output-rate", "1", &image]);
@@ -54,10 +50,8 @@ fn a_very_low_rate_can_be_stopped() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_log_has_as_many_lines_as_it_may() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     // mov rdi, -1; mov dx, 0x1030 (SerialWriteBuffer); out dx, eax
     let call = [0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, 0x66, 0xba, 0x30, 0x10, 0xef];

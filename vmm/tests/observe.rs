@@ -4,7 +4,7 @@ mod common;
 
 use std::process::Stdio;
 
-use common::{Done, Folder, has_kvm, image};
+use common::{Done, Folder, image};
 
 fn run(options: &[&str], code: &[u8]) -> (Folder, Done) {
     let folder = Folder::new();
@@ -20,10 +20,8 @@ fn greeting() -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_time_limit_ends_guests_that_loop_halt_or_wait_for_input() {
-    if !has_kvm() {
-        return;
-    }
     // in eax, dx with SerialReadByte's port, 0x1040: waits for input that never comes.
     let read = [0x66, 0xba, 0x40, 0x10, 0xed];
     for (name, code) in [("loop", &image::SPIN[..]), ("halt", &image::HALT), ("read", &read)] {
@@ -43,19 +41,15 @@ fn the_time_limit_ends_guests_that_loop_halt_or_wait_for_input() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_guest_within_its_time_is_not_touched() {
-    if !has_kvm() {
-        return;
-    }
     let (_folder, done) = run(&["--time-limit", "1h"], &greeting());
     assert_eq!((done.code, &*done.stdout, &*done.stderr), (7, "hi\n", ""));
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_guest_that_has_halted_for_ever_is_reported() {
-    if !has_kvm() {
-        return;
-    }
     let (_folder, done) = run(&["-c", "2"], &image::HALT);
     assert_eq!(done.code, 244, "{done:?}");
     assert!(done.stderr.contains("it halted, and nothing can wake it"), "{done:?}");
@@ -67,10 +61,8 @@ const READS_MSR: [u8; 16] =
     [0xb9, 0x34, 0x12, 0, 0, 0x0f, 0x32, 0x8d, 0x78, 5, 0x66, 0xba, 0x10, 0x10, 0xef, 0xf4];
 
 #[test]
+#[ignore = "needs a KVM"]
 fn an_unknown_msr_is_a_fault_or_zero_or_a_line() {
-    if !has_kvm() {
-        return;
-    }
     let (_folder, done) = run(&["--msr", "ignore"], &READS_MSR);
     assert_eq!((done.code, &*done.stderr), (5, ""), "{done:?}");
     for (options, lines) in [(&["--msr", "fault"][..], 0), (&[], 0), (&["--msr", "report"], 1)] {
@@ -83,10 +75,8 @@ fn an_unknown_msr_is_a_fault_or_zero_or_a_line() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_crash_is_written_to_a_core_file() {
-    if !has_kvm() {
-        return;
-    }
     let (folder, done) = run(&["-c", "2", "--no-aslr", "--on-crash", "dump:core"], &image::HALT);
     assert_eq!(done.code, 244, "{done:?}");
     assert!(done.stderr.contains("it halted, and nothing can wake it"), "{done:?}");
@@ -108,10 +98,8 @@ fn a_crash_is_written_to_a_core_file() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn statistics_name_exits_and_hypercalls() {
-    if !has_kvm() {
-        return;
-    }
     let (_folder, done) = run(&["--stats"], &greeting());
     assert_eq!((done.code, &*done.stdout), (7, "hi\n"));
     let table: Vec<Vec<&str>> = done.stderr.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -122,10 +110,8 @@ fn statistics_name_exits_and_hypercalls() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn statistics_as_json_go_to_a_file() {
-    if !has_kvm() {
-        return;
-    }
     let (folder, done) = run(&["--stats=json:out.json"], &greeting());
     assert_eq!((done.code, &*done.stderr), (7, ""));
     let json = std::fs::read_to_string(folder.path("out.json")).unwrap();
@@ -138,10 +124,8 @@ fn statistics_as_json_go_to_a_file() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_trace_has_every_exit_in_order() {
-    if !has_kvm() {
-        return;
-    }
     let (folder, done) = run(&["--trace", "trace.json"], &greeting());
     assert_eq!(done.code, 7);
     let trace = std::fs::read_to_string(folder.path("trace.json")).unwrap();
@@ -158,19 +142,15 @@ fn a_trace_has_every_exit_in_order() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_trace_that_cannot_be_written_is_an_error() {
-    if !has_kvm() {
-        return;
-    }
     let (_folder, done) = run(&["--trace", "no/such/folder"], &greeting());
     done.is_error(243, &["no/such/folder", "trace file"]);
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_instruction_limit_stops_at_the_same_instruction_every_time() {
-    if !has_kvm() {
-        return;
-    }
     // 2 instructions, then 1000 rounds of 3; the string instruction between counts once.
     // mov ecx, 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $
     let code = [

@@ -5,7 +5,7 @@ mod common;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use common::{Folder, has_kvm, image};
+use common::{Folder, image};
 use nerite_machine::config::{Config, CpuConfig, Output};
 use nerite_machine::{Handle, Held, Machine, Outcome, Running};
 
@@ -44,10 +44,8 @@ fn counter(handle: &Handle, vcpu: usize) -> u64 {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_busy_machine_of_four_is_held_and_released_very_often() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let running = start(&folder, 4, &EXITS);
     let handle = running.handle();
@@ -75,10 +73,8 @@ fn a_busy_machine_of_four_is_held_and_released_very_often() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn several_threads_hold_and_ask_at_the_same_time() {
-    if !has_kvm() {
-        return;
-    }
     for code in [&EXITS[..], &image::SPIN, &image::HALT] {
         let folder = Folder::new();
         let running = start(&folder, 2, code);
@@ -107,10 +103,8 @@ fn several_threads_hold_and_ask_at_the_same_time() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_held_machine_can_be_stopped() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let running = start(&folder, 2, &image::SPIN);
     let handle = running.handle();

@@ -37,9 +37,14 @@ pub(crate) fn works(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Runs a build; its messages go where ours go. `what` is named when it fails.
+/// Runs a build. On a terminal cargo shows how far it is; elsewhere only what is wrong is shown. `what` is named when it fails.
 pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
+    let shown = progress::hand_over();
+    if shown.is_none() {
+        command.env("CARGO_TERM_QUIET", "true");
+    }
     let status = command.status().context("cannot run cargo")?;
+    drop(shown);
     ensure!(status.success(), "{what} do not build");
     Ok(())
 }
@@ -55,7 +60,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) fn vmm() -> Result<PathBuf> {
     let step = progress::step("building vmm");
     let mut command = cargo();
-    command.args(["build", "--quiet", "--release", "--package", "nerite-vmm", "--bin", "vmm"]);
+    command.args(["build", "--release", "--package", "nerite-vmm", "--bin", "vmm"]);
     let folder = if has_static_libc() {
         command.args(["--target", TARGET, "--config", STATIC]);
         paths::target().join(TARGET)
@@ -68,6 +73,17 @@ pub(crate) fn vmm() -> Result<PathBuf> {
     run(command.arg("--target-dir").arg(paths::target()), "the sources of vmm")?;
     step.done();
     Ok(folder.join("release/vmm"))
+}
+
+/// Builds the debug `vmm` as the tests do, which is no work after them, and says where it is.
+pub(crate) fn vmm_for_tests() -> Result<PathBuf> {
+    let step = progress::step("building vmm with debug assertions");
+    let target = paths::target();
+    let mut command = cargo();
+    command.args(["test", "--no-run", "--workspace", "--all-features", "--target-dir"]).arg(&target);
+    run(&mut command, "the sources of vmm")?;
+    step.done();
+    Ok(target.join("debug/vmm"))
 }
 
 /// Whether the C compiler knows where a static C library is.

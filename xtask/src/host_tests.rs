@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::build::cargo;
+use crate::build::{self, cargo};
 use crate::job::{Ending, Job, Outcome, Summary};
 use crate::libtest::{LATER, Reader, TIMED, UNSTABLE, program_name};
 use crate::platform::{Platform, Runner};
@@ -22,8 +22,6 @@ use crate::{debugger, kernels, paths, progress, report, style, test_kernels};
 
 /// The folders of the packages whose tests use KVM.
 const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
-/// What stands in the sources of a test that uses KVM.
-const SIGNS: [&str; 2] = [LATER, "has_kvm"];
 /// Seconds for one test program.
 const TIMEOUT: u64 = 600;
 /// How often a busy machine is paused; passed on to the tests.
@@ -61,14 +59,15 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
 
 /// Builds the test programs and runs them where `runner` runs guests.
 pub(crate) fn run(runner: &Runner, filter: Filter<'_>) -> Result<Results> {
-    let mut programs = build()?;
+    let vmm = build::vmm_for_tests()?;
+    let mut programs = list()?;
     programs.retain(|program| name_of(program).contains(filter.program));
     ensure!(!programs.is_empty(), "no test program that uses KVM has \"{}\" in its name", filter.program);
     // Those with much to do first, or one lab is left with them at the end.
     programs.sort_by_cached_key(|program| Reverse(tests_in(program, filter.test)));
     programs.retain(|program| tests_in(program, filter.test) > 0);
     ensure!(!programs.is_empty(), "no test has \"{}\" in its name", filter.test);
-    let make = Maker::new(filter.test)?;
+    let make = Maker::new(vmm, filter.test)?;
     let jobs: Vec<Job> = programs.iter().map(|program| make.job(program)).collect();
     if runner.repeat.is_wanted() {
         return rounds::run(runner, &jobs, &|index, outcome| {
@@ -119,9 +118,9 @@ struct Maker<'a> {
 
 impl<'a> Maker<'a> {
     /// Gets together what the programs need besides themselves.
-    fn new(test: &'a str) -> Result<Self> {
+    fn new(vmm: PathBuf, test: &'a str) -> Result<Self> {
         Ok(Self {
-            vmm: paths::target().join("debug/vmm"),
+            vmm,
             gdb: debugger::get()?,
             debugged: kernels::build_one("debugged")?,
             flood: kernels::build_one("flood-sums")?,
@@ -207,11 +206,11 @@ fn name_of(program: &Path) -> String {
     format!("tests of {}", program_name(&program.to_string_lossy()))
 }
 
-/// Builds the test programs and says where those are that use KVM.
+/// Paths of the test programs that use KVM.
 ///
 /// All of the workspace's, as `cargo test --workspace` does: with fewer packages, dependencies would have other features, and
-/// would be built once more.
-fn build() -> Result<Vec<PathBuf>> {
+/// would be built once more. They were built with the `vmm` that they run; this only asks where they are.
+fn list() -> Result<Vec<PathBuf>> {
     let mut command = cargo();
     command.args(["test", "--quiet", "--no-run", "--workspace", "--all-features"]);
     command.args(["--message-format", "json-render-diagnostics", "--target-dir"]).arg(paths::target());
@@ -241,7 +240,7 @@ fn test_program(line: &str) -> Option<(PathBuf, PathBuf)> {
 fn uses_kvm(source: &Path) -> Result<bool> {
     let read = |path: &Path| {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        anyhow::Ok(SIGNS.iter().any(|sign| text.contains(sign)))
+        anyhow::Ok(text.contains(LATER))
     };
     match source.parent() {
         Some(folder) if folder.ends_with("src") => {
@@ -276,7 +275,7 @@ mod tests {
     fn tests_that_use_kvm_are_told_from_others() {
         let folder = tempfile::tempdir().unwrap();
         let (with, without) = (folder.path().join("a.rs"), folder.path().join("b.rs"));
-        fs::write(&with, "if !has_kvm() {").unwrap();
+        fs::write(&with, "#[ignore = \"needs a KVM\"]").unwrap();
         fs::write(&without, "fn main() {}").unwrap();
         assert!(uses_kvm(&with).unwrap());
         assert!(!uses_kvm(&without).unwrap());

@@ -6,9 +6,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::build::{self, cargo, nightly, quiet, works};
+use crate::build::{self, nightly, works};
 use crate::platform::Runner;
 use crate::results::Results;
 use crate::suite::Test;
@@ -30,10 +30,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the tests in both ways.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
-    let step = progress::step("building vmm with debug assertions");
-    let vmm = build_debug()?;
-    step.done();
-    let mut results = test_kernels::run_with(tests, runner, &vmm)?;
+    let mut results = test_kernels::run_with(tests, runner, &build::vmm_for_tests()?)?;
     if !has_nightly() {
         progress::print(
             "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
@@ -56,22 +53,12 @@ fn has_nightly() -> bool {
     works(nightly().arg("--version"))
 }
 
-/// The debug build, as the tests of `vmm` use it: where these were built, this is no work.
-fn build_debug() -> Result<PathBuf> {
-    let target = paths::target();
-    let mut command = cargo();
-    command.args(["test", "--quiet", "--no-run", "--workspace", "--all-features", "--target-dir"]);
-    quiet(command.arg(&target)).context("the sources of vmm do not build")?;
-    Ok(target.join("debug/vmm"))
-}
-
 fn build_sanitized() -> Result<PathBuf> {
     let step = progress::step("building vmm with AddressSanitizer");
     let target = paths::target().join("asan");
     let mut command = nightly();
     command.args([
         "build",
-        "--quiet",
         "--release",
         "--package",
         "nerite-vmm",

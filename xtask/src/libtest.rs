@@ -13,6 +13,8 @@ const SKIPPED: &str = "skipped: ";
 
 /// Why a test is ignored that `host_tests` runs where there is a KVM.
 pub(crate) const LATER: &str = "needs a KVM";
+/// Why a test is ignored that is none: a process that tests start.
+const PART: &str = "the other tests start it";
 
 /// Options of a test program that make it print the time of each test. They are unstable, which [`UNSTABLE`] allows.
 pub(crate) const TIMED: [&str; 2] = ["-Zunstable-options", "--report-time"];
@@ -47,7 +49,7 @@ pub(crate) struct Reader {
     pub(crate) later: bool,
     /// Path of the program that runs now.
     path: String,
-    /// Number of tests that wait for a KVM in the program that runs now.
+    /// Number of ignored tests in the program that runs now that do not count as skipped.
     deferred: usize,
     /// `true` between "failures:" and the end of the program.
     in_failures: bool,
@@ -94,7 +96,11 @@ impl Reader {
         let full = self.full_name(name);
         if let Some(reason) = verdict.strip_prefix("ignored") {
             let reason = reason.trim_start_matches(", ").to_owned();
-            self.deferred += usize::from(self.later && reason == LATER);
+            let is_part = reason == PART;
+            self.deferred += usize::from(is_part || self.later && reason == LATER);
+            if is_part {
+                return None;
+            }
             self.ignored.entry(reason).or_default().push(full);
             return None;
         }
@@ -139,7 +145,7 @@ impl Reader {
     pub(crate) fn skips(&self) -> Vec<String> {
         let line = |(reason, names): (&String, &Vec<String>)| match names.as_slice() {
             _ if self.later && reason == LATER => format!("{} tests need a KVM and run later", names.len()),
-            [name] => format!("SKIP {name}: {reason}"),
+            [name] => format!("SKIP {name}: {}", if reason.is_empty() { "ignored" } else { reason }),
             _ => format!("SKIP {} tests: {reason}", names.len()),
         };
         self.ignored.iter().map(line).collect()
@@ -204,8 +210,8 @@ mod tests {
 
     #[test]
     fn tests_that_run_later_are_not_skipped() {
-        let text = "test a ... ignored, needs a KVM\ntest b ... ignored, broken\ntest c ... ignored, needs a KVM\n\
-                    test result: ok. 0 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out";
+        let text = "test p ... ignored, the other tests start it\ntest a ... ignored, needs a KVM\ntest b ... ignored, broken\ntest c ... ignored, needs a KVM\n\
+                    test result: ok. 0 passed; 0 failed; 4 ignored; 0 measured; 0 filtered out";
         let (reader, _) = read(Reader { later: true, ..Reader::default() }, text);
         assert_eq!(reader.summary.skipped, 1);
         assert_eq!(reader.skips(), ["SKIP b: broken", "2 tests need a KVM and run later"]);

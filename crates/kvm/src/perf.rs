@@ -183,13 +183,11 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs a KVM"]
     fn an_overflow_kicks_the_vcpu_that_the_thread_runs() {
         use nerite_hypervisor::{Entry, Exit, Vcpu as _};
 
-        let Ok(system) = crate::System::open() else {
-            skip("there is no KVM");
-            return;
-        };
+        let system = crate::System::open().unwrap();
         // jmp $
         let mut vcpu = crate::probe::set_up(&system, &[0xeb, 0xfe]).unwrap();
         let period = 100;

@@ -160,17 +160,6 @@ pub fn skip(reason: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
-/// Whether guests of integer instructions can be run here, on hardware or on an emulating KVM.
-pub fn has_kvm() -> bool {
-    let folder = Folder::new();
-    let probe = folder.run(&["probe"]);
-    let usable = probe.stdout != "none\n";
-    if !usable {
-        skip(probe.stderr.trim());
-    }
-    usable
-}
-
 /// Copies the program to `to`, where every user may run it.
 ///
 /// Another process writes the copy: a child that a thread of this one starts meanwhile would inherit a file that is open for

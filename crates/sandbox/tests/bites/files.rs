@@ -1,5 +1,6 @@
 //! Files: with no other guard than Landlock, so as the thread that asks would be if it could ask anything.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use crate::{Attempt, is_root};
@@ -39,7 +40,10 @@ fn landlock(version: i64) -> bool {
     // SAFETY: with this flag and no attributes the call gives a number and touches nothing (landlock_create_ruleset(2)).
     let found = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
     if found < version {
-        eprintln!("SKIPPED: this kernel's Landlock has version {found}, and this needs {version}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: this kernel's Landlock has version {found}, and this needs {version}"
+        );
     }
     found >= version
 }

@@ -1,5 +1,7 @@
 //! What the process has become, seen from outside.
 
+use std::io::Write as _;
+
 use crate::{Attempt, is_root, status};
 
 #[test]
@@ -26,7 +28,8 @@ fn without_filters_the_rest_stays() {
 #[test]
 fn strict_empties_the_bounding_set() {
     if !is_root() {
-        return eprintln!("SKIPPED: only root has a bounding set to empty");
+        let _ = writeln!(std::io::stderr(), "skipped: only root has a bounding set to empty");
+        return;
     }
     Attempt::to("wait").with("LEVEL", "strict").observed(|process| {
         assert_eq!(status(process, "CapBnd"), "0000000000000000");

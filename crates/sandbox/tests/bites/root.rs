@@ -1,12 +1,13 @@
 //! What only root can give up.
 
 use std::fs;
+use std::io::Write as _;
 
 use crate::{Attempt, is_root, status};
 
 fn skipped() -> bool {
     if !is_root() {
-        eprintln!("SKIPPED: only root can do this");
+        let _ = writeln!(std::io::stderr(), "skipped: only root can do this");
     }
     !is_root()
 }
