@@ -15,7 +15,7 @@ pub(crate) fn main() -> Result<()> {
 
     let mut command = cargo();
     // With the features that the tests have, so that after them there is nothing to build.
-    command.args(["build", "--quiet", "--workspace", "--all-features", "--example", "cli_files"]);
+    command.args(["build", "--workspace", "--all-features", "--example", "cli_files"]);
     build::run(
         command.arg("--target-dir").arg(paths::target()),
         "what writes shell completions and man pages",

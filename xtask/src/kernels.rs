@@ -39,10 +39,7 @@ pub(crate) fn guest_cargo(subcommand: &str) -> std::process::Command {
 /// Builds all test kernels and says in which folder they are.
 pub(crate) fn build() -> Result<PathBuf> {
     let step = progress::step("building the test kernels");
-    build::run(
-        guest_cargo("build").args(["--quiet", "--release", "--workspace", "--bins"]),
-        "the test kernels",
-    )?;
+    build::run(guest_cargo("build").args(["--release", "--workspace", "--bins"]), "the test kernels")?;
     step.done();
     Ok(paths::target().join("kernels/release"))
 }
@@ -50,7 +47,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// Builds one test kernel and says where it is.
 pub(crate) fn build_one(name: &str) -> Result<PathBuf> {
     let step = progress::step(&format!("building the guest {name}"));
-    build::run(guest_cargo("build").args(["--quiet", "--release", "--bin", name]), "the guest's sources")?;
+    build::run(guest_cargo("build").args(["--release", "--bin", name]), "the guest's sources")?;
     step.done();
     Ok(paths::target().join("kernels/release").join(name))
 }

@@ -1,40 +1,35 @@
 //! `cargo xtask run`: boots a guest with our own `vmm`, wherever that can be done.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::guest_words::{self, Words};
 use crate::platform::Platform;
 use crate::{build, kernels, lab};
 
 /// `cargo xtask run`.
 #[derive(Debug, clap::Args)]
-#[command(
-    override_usage = "cargo xtask run [--timeout SECONDS] [IMAGE] [-- VMM_OPTIONS... [IMAGE [ARGS...]]]"
-)]
+#[command(override_usage = "cargo xtask run [--timeout SECONDS] [OPTIONS OF vmm run] [IMAGE [--] [ARGS]...]")]
 pub(crate) struct Args {
-    /// Kill the guest after this many seconds
+    /// Kill the guest after this many seconds; stands before the words of `vmm run`
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     timeout: u64,
-    /// The image to boot; without one, a demo guest that is built from source
-    image: Option<String>,
-    /// Options of `vmm run`; an image and its arguments may follow
-    #[arg(last = true)]
-    rest: Vec<String>,
+    /// The words of `vmm run`: options, an image and its arguments. Without an image, a demo guest that is built from source
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
+    words: Vec<String>,
 }
 
 /// Runs the guest; its exit code is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
     let platform = Platform::choose();
-    let image = match args.image {
-        Some(image) => Some(image),
-        None if args.rest.iter().any(|word| is_image(Path::new(word))) => None,
-        None => Some(kernels::build_one("hello")?.display().to_string()),
+    let vmm = build::vmm()?;
+    let image = match guest_words::check(&vmm, &args.words)? {
+        Words::Wrong(code) => return Ok(code),
+        Words::Image(_) => None,
+        Words::NoImage => Some(kernels::build_one("hello")?.display().to_string()),
     };
-    let words = ["run".to_owned()].into_iter().chain(args.rest).chain(image);
+    let words = ["run".to_owned()].into_iter().chain(args.words).chain(image);
     match platform {
         Platform::Lab => {
             let command = ["vmm".to_owned()].into_iter().chain(words).collect();
@@ -42,7 +37,6 @@ pub(crate) fn main(args: Args) -> Result<i32> {
         }
         Platform::Hardware => {
             // In the foreground: the guest has our terminal.
-            let vmm = build::vmm()?;
             let seconds = args.timeout.to_string();
             let status =
                 Command::new("timeout").args(["--foreground", &seconds]).arg(vmm).args(words).status();
@@ -53,9 +47,27 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     }
 }
 
-/// Whether the file is a guest: an ELF file or something compressed with gzip. Options have other values.
-fn is_image(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && (magic == *b"\x7fELF" || magic.starts_with(&[0x1f, 0x8b]))
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: super::Args,
+    }
+
+    #[test]
+    fn words_are_those_of_vmm_run() {
+        let words = |text: &str| {
+            let cli = Cli::try_parse_from(["run"].into_iter().chain(text.split_whitespace())).unwrap();
+            (cli.args.timeout, cli.args.words.join(" "))
+        };
+        assert_eq!(words("image a"), (600, "image a".to_owned()));
+        assert_eq!(words("--timeout 5 -m 1G image -- -x"), (5, "-m 1G image -- -x".to_owned()));
+        assert_eq!(words("image -- --timeout 3"), (600, "image -- --timeout 3".to_owned()));
+        assert_eq!(words("-- -c 2 image"), (600, "-c 2 image".to_owned()));
+        assert_eq!(words("--net user image"), (600, "--net user image".to_owned()));
+        assert_eq!(words(""), (600, String::new()));
+    }
 }

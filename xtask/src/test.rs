@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::build::{cargo, quiet};
+use crate::build::{self, cargo, quiet};
 use crate::job::Summary;
 use crate::libtest::cargo::Tests;
 use crate::platform::Platform;
 use crate::results::Results;
 use crate::{
-    dist, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, style, test_kernels,
+    dist, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, smoke, style, test_kernels,
 };
 
 /// `cargo xtask test`.
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Leave out everything that boots a guest
     #[arg(long)]
     no_guests: bool,
-    /// Leave out the slow part, real Hermit applications
+    /// Only style, lints, unit tests, and a smoke set of guests in one boot of the lab: some minutes after a build
     #[arg(long)]
     quick: bool,
 }
@@ -115,14 +115,20 @@ fn passed((): ()) -> Results {
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let mut run = Run::default();
     sources(&mut run);
-    run.group("unit and integration tests", || unit_tests(&["--lib", "--bins", "--tests"], !args.no_guests));
-    run.group("documentation tests", || unit_tests(&["--doc"], false));
-    run.group("examples", examples);
-    run.together(builds(args));
-    if args.no_guests {
-        run.skip("guests", "left out with --no-guests");
+    run.group("unit and integration tests", || {
+        unit_tests(&["--lib", "--bins", "--tests"], !args.no_guests && !args.quick)
+    });
+    if args.quick {
+        run.skip("all but style, lints, unit tests and a smoke set", "left out with --quick");
     } else {
-        guests(&mut run, args.quick);
+        run.group("documentation tests", || unit_tests(&["--doc"], false));
+        run.group("examples", examples);
+        progress::together(|| run.together(builds(args)));
+    }
+    match (args.no_guests, args.quick) {
+        (true, _) => run.skip("guests", "left out with --no-guests"),
+        (false, true) => run.group("smoke set", smoke),
+        (false, false) => guests(&mut run),
     }
     progress::print("time of each group:");
     for (name, time) in &run.groups {
@@ -148,13 +154,13 @@ fn unit_tests(kinds: &[&str], later: bool) -> Result<Results> {
 /// What is mostly building, the longest first.
 fn builds(args: &Args) -> Vec<Work> {
     let mut work = Vec::new();
-    if !args.no_guests && !args.quick {
+    if !args.no_guests {
         work.push(Work::Ahead(|| hermit::build().map(drop)));
     }
     work.push(Work::Group("shell completions, man pages and the stripped program", || {
         dist::main().map(passed)
     }));
-    if !args.no_guests && !args.quick {
+    if !args.no_guests {
         work.push(Work::Ahead(hostile::build_ahead));
     }
     work.push(Work::Group("packages", || package::check().map(passed)));
@@ -191,29 +197,29 @@ fn sources(run: &mut Run) {
     });
 }
 
-fn guests(run: &mut Run, quick: bool) {
+/// Some guests of each kind, with the `vmm` that the unit tests have built.
+fn smoke() -> Result<Results> {
+    let runner = test_kernels::runner(Platform::choose(), 1);
+    test_kernels::run_with(&smoke::tests()?, &runner, &build::vmm_for_tests()?)
+}
+
+fn guests(run: &mut Run) {
     let platform = Platform::choose();
     // On hardware, tests run one by one: some look at how busy the host is.
     let workers = if platform == Platform::Lab { test_kernels::labs() } else { 1 };
     let runner = test_kernels::runner(platform, workers);
     run.group("test kernels", || {
         // In the same lab, and the long ones first, or a lab is left with one at the end.
-        let mut tests = if quick { Vec::new() } else { test_kernels::select("linux")? };
+        let mut tests = test_kernels::select("linux")?;
         tests.extend(test_kernels::select("")?);
         test_kernels::run(&tests, &runner)
     });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
-    if quick {
-        run.skip("Linux and other kernels", "left out with --quick");
-        run.skip("hostile guests", "left out with --quick");
-        run.skip("real Hermit applications", "left out with --quick");
-    } else {
-        run.group("hostile guests", || hostile::run(&test_kernels::select(hostile::GROUP)?, &runner));
-        run.group("real Hermit applications", || {
-            let tests = test_kernels::select("hermit")?;
-            test_kernels::run(&tests, &runner)
-        });
-    }
+    run.group("hostile guests", || hostile::run(&test_kernels::select(hostile::GROUP)?, &runner));
+    run.group("real Hermit applications", || {
+        let tests = test_kernels::select("hermit")?;
+        test_kernels::run(&tests, &runner)
+    });
 }
 
 /// Runs the models of the threads that share a vCPU, which a plain `cargo test` leaves out.

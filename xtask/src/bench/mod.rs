@@ -64,12 +64,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     let filter = args.name.as_deref().unwrap_or_default();
     let servers = if filter.starts_with("net") { std::mem::take(&mut images) } else { Vec::new() };
-    let platform = if args.list { Platform::Hardware } else { Platform::choose() };
-    let myself = match platform {
-        Platform::Lab => lab::MYSELF.to_owned(),
-        Platform::Hardware => std::env::current_exe()?.display().to_string(),
-    };
-    let setting = |vmm, kernels, empty, loops, peer| cases::Setting {
+    let setting = |myself, vmm, kernels, empty, loops, peer| cases::Setting {
         vmm,
         peer,
         kernels,
@@ -77,21 +72,28 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         loops,
         images: &images,
         servers: &servers,
-        myself: &myself,
+        myself,
         rounds: args.rounds,
     };
+    // Before anything is built or installed for it.
+    let nothing = Path::new("");
+    let mut names: Vec<String> = cases::all(&setting("", nothing, nothing, nothing, nothing, None), filter)?
+        .into_iter()
+        .map(|case| case.bench)
+        .collect();
+    names.dedup();
+    names.extend(instructions::NAME.contains(filter).then(|| instructions::NAME.to_owned()));
+    ensure!(!names.is_empty(), "no bench has \"{filter}\" in its name; --list shows them");
     if args.list {
-        let mut names: Vec<String> =
-            cases::all(&setting(Path::new(""), Path::new(""), Path::new(""), Path::new(""), None), filter)?
-                .into_iter()
-                .map(|case| case.bench)
-                .collect();
-        names.dedup();
-        names.extend(instructions::NAME.contains(filter).then(|| instructions::NAME.to_owned()));
         names.iter().for_each(|name| progress::print(name));
         return Ok(0);
     }
 
+    let platform = Platform::choose();
+    let myself = match platform {
+        Platform::Lab => lab::MYSELF.to_owned(),
+        Platform::Hardware => std::env::current_exe()?.display().to_string(),
+    };
     let mut skipped = Vec::new();
     if images.is_empty() && servers.is_empty() {
         skipped.push("hermit: no image was given (--image FILE or FOLDER)".to_owned());
@@ -100,15 +102,11 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let (vmm, kernels) = (build::vmm()?, kernels::build()?);
     let empty = stripped(&kernels.join("empty"))?;
     let loops = paths::target().join("release/examples/loops");
-    let cases = cases::all(&setting(&vmm, &kernels, &empty, &loops, peer.as_deref()), filter)?;
+    let cases = cases::all(&setting(&myself, &vmm, &kernels, &empty, &loops, peer.as_deref()), filter)?;
     if cases.iter().any(|case| case.bench.starts_with(cases::LOOP)) {
         build_loops()?;
     }
     let counts_instructions = instructions::NAME.contains(filter);
-    ensure!(
-        counts_instructions || !cases.is_empty(),
-        "no bench has \"{filter}\" in its name; --list shows them"
-    );
 
     let mut findings = Findings::new(&cases);
     let kernel = if cases.is_empty() {

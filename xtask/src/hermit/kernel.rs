@@ -138,7 +138,7 @@ fn compile(toolchain: &Toolchain, source: &Path, folder: &Path) -> Result<()> {
     build::run(
         toolchain
             .cargo()
-            .args(["rustc", "--quiet", "--locked", "--lib", "--crate-type", "staticlib", "--release"])
+            .args(["rustc", "--locked", "--lib", "--crate-type", "staticlib", "--release"])
             .args(["--no-default-features", "--features", FEATURES, "--target", TARGET])
             .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem", "--target-dir"])
             .arg(folder)

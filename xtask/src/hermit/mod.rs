@@ -52,7 +52,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     build::run(
         toolchain
             .cargo()
-            .args(["build", "--quiet", "--locked", "--release", "--target", TARGET])
+            .args(["build", "--locked", "--release", "--target", TARGET])
             .args([
                 "-Zbuild-std=std,panic_abort",
                 "-Zbuild-std-features=compiler-builtins-mem",

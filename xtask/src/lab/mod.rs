@@ -18,6 +18,7 @@ pub(crate) use qemu::Machine;
 pub(crate) use queue::Queue;
 pub(crate) use session::{Report, Session};
 
+use crate::guest_words::{self, Words};
 use crate::job::{Job, Stream};
 use crate::{build, progress};
 
@@ -61,6 +62,14 @@ impl Args {
 /// Runs one command in the lab; its exit status is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
     let machine = Machine { memory_mib: args.memory, cpus: args.cpus };
+    let vmm = args.command.first().is_some_and(|program| program == "vmm").then(build::vmm).transpose()?;
+    if let (Some(vmm), Some((action, words))) =
+        (&vmm, args.command.get(1..).and_then(<[String]>::split_first))
+        && action == "run"
+        && let Words::Wrong(code) = guest_words::check(vmm, words)?
+    {
+        return Ok(code);
+    }
     let mut session = Session::new(machine)?;
     let here = std::env::current_dir().context("cannot find the current folder")?;
     let mut job = Job {
@@ -93,8 +102,8 @@ pub(crate) fn main(args: Args) -> Result<i32> {
         }
         job.stdin_file = Some(guest.to_owned());
     }
-    if job.command.first().is_some_and(|program| program == "vmm") {
-        session.files().add(&build::vmm()?, Path::new("/bin/vmm"))?;
+    if let Some(vmm) = &vmm {
+        session.files().add(vmm, Path::new("/bin/vmm"))?;
     }
     job.files = job.command.iter().flat_map(|word| files_in(word)).collect();
 

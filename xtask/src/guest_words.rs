@@ -1,0 +1,82 @@
+//! The words after `vmm run`, looked at before anything is built for them or booted: `vmm` itself is asked.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::progress;
+
+/// What the words come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// There is an image, at this index.
+    Image(usize),
+    /// There are only options.
+    NoImage,
+    /// `vmm` refuses them with this exit code, and has said why.
+    Wrong(i32),
+}
+
+/// Looks for wrong options, and for the image and whether it can be read.
+pub(crate) fn check(vmm: &Path, words: &[String]) -> Result<Words> {
+    let Some(image) = position_of_image(words, &mut |options| Ok(ask(vmm, options)?.status.success()))?
+    else {
+        let answer = ask(vmm, words)?;
+        return Ok(if answer.status.success() { Words::NoImage } else { refused(&answer) });
+    };
+    if words.get(image).is_some_and(|image| std::fs::File::open(image).is_err()) {
+        let inspect = Command::new(vmm).arg("inspect").arg("--").args(words.get(image)).output();
+        return Ok(refused(&inspect.context("cannot run vmm")?));
+    }
+    Ok(Words::Image(image))
+}
+
+/// Asks for the options' help, which `vmm` gives only if it understands all options before. It runs nothing.
+fn ask(vmm: &Path, options: &[String]) -> Result<Output> {
+    let mut command = Command::new(vmm);
+    command.arg("run").args(options).arg("--help").stdin(Stdio::null());
+    command.output().context("cannot run vmm")
+}
+
+/// Hands on what `vmm` says of wrong words.
+fn refused(answer: &Output) -> Words {
+    progress::tell(String::from_utf8_lossy(&answer.stderr).trim_end());
+    Words::Wrong(answer.status.code().unwrap_or(1))
+}
+
+/// Index of the image: the first word that is no option, after options that are complete. Otherwise it would be the value of
+/// the option before.
+fn position_of_image(
+    words: &[String],
+    complete: &mut dyn FnMut(&[String]) -> Result<bool>,
+) -> Result<Option<usize>> {
+    for (index, word) in words.iter().enumerate() {
+        let is_plain = !word.starts_with('-') || word == "-";
+        if is_plain && complete(words.get(..index).unwrap_or_default())? {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_told_from_the_value_of_an_option() {
+        // "-m" takes a value, "-v" does not.
+        let mut complete = |options: &[String]| Ok(options.last().is_none_or(|last| last != "-m"));
+        let mut position = |text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            position_of_image(&words, &mut complete).unwrap()
+        };
+        assert_eq!(position("a b"), Some(0));
+        assert_eq!(position("-m 1G a -m b"), Some(2));
+        assert_eq!(position("-v a -- b"), Some(1));
+        assert_eq!(position("-m=1G -v"), None);
+        assert_eq!(position("-m a"), None);
+        assert_eq!(position(""), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! The smoke set: some guests of each kind, which run in one boot of the lab in about a minute.
+
+use anyhow::Result;
+
+use crate::suite::{Suite, Test};
+
+/// Names of the tests, in the order in which they run.
+const NAMES: [&str; 26] = [
+    "hello",
+    "hello, 16 processors and 1 GiB",
+    "fixed address, version 1",
+    "image tar",
+    "exit code 42",
+    "panic",
+    "arguments and environment",
+    "memory, 64 MiB without ASLR",
+    "entry state",
+    "CPUID",
+    "SMP, 4 processors without ASLR",
+    "SSE and AVX state",
+    "timer",
+    "interrupts between 2 processors",
+    "console output",
+    "a question and its answer",
+    "file calls",
+    "mounted files",
+    "hostile parameters",
+    "PCI without devices",
+    "irqchip user: hello",
+    "triple fault",
+    "SIGINT stops a loop",
+    "time limit",
+    "net over tap",
+    "linux group: PVH",
+];
+
+/// The tests.
+pub(crate) fn tests() -> Result<Vec<Test>> {
+    let mut all = Suite::load()?.tests;
+    all.extend(Suite::load_linux()?.tests);
+    Ok(NAMES.iter().filter_map(|name| all.iter().find(|test| test.name == *name)).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_that_of_a_test() {
+        let found: Vec<String> = tests().unwrap().into_iter().map(|test| test.name).collect();
+        assert_eq!(found, NAMES);
+    }
+}
