@@ -5,20 +5,23 @@
 //! closed.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read};
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nerite_memory::GuestRam;
 use nerite_virtio::Segment;
 use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, Mac, write_across};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
 
-use crate::{Error, Forward, Protocol, vectors};
+use crate::{Error, Forward, vectors};
+
+mod acks;
+mod passt;
+
+use acks::{Acknowledgements, HEADERS};
+use passt::{Process, introduction};
 
 /// The guest's address, as Hermit's kernel has it without DHCP, too.
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 5, 3);
@@ -29,17 +32,16 @@ pub(crate) const PREFIX: u8 = 24;
 /// The largest packet that passt carries.
 pub(crate) const MTU: u16 = 65_520;
 
+/// An Ethernet header: what is shorter is no frame.
+const SHORTEST: usize = 14;
+/// The longest frame that passt takes.
+const LONGEST: usize = SHORTEST + MTU as usize;
 /// Bytes that are read at once.
 const INPUT: usize = 512 << 10;
 /// Bytes of the length before each frame.
 const LENGTH: usize = 4;
 /// Header flag: the checksum is right (5.1.6). Frames come from a process of this host, which has made it itself.
 const DATA_VALID: u8 = 2;
-/// How long passt has to say that it does not work.
-const START_TIME: Duration = Duration::from_millis(2_000);
-/// How much of what passt says is kept.
-const SAYING: usize = 4096;
-
 /// The socket to passt, and the process.
 #[derive(Debug)]
 pub struct User {
@@ -53,20 +55,8 @@ pub struct User {
     checksums: bool,
     /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all, which some stacks do not take.
     introduction: Option<Vec<u8>>,
+    acknowledgements: Acknowledgements,
     _process: Option<Process>,
-}
-
-/// A child that is waited for.
-#[derive(Debug)]
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It ends by itself when the socket is closed; that may take a moment that nobody has.
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
-            log::debug!("ending passt: {error}");
-        }
-    }
 }
 
 impl User {
@@ -78,14 +68,9 @@ impl User {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(Error::host("making a socket"))?;
-        let mut command = Command::new("passt");
-        command.args(arguments(forwards, reach_host, mtu));
-        // Standard input is the one descriptor that a child gets without further ado.
-        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(Error::NoPasst)?;
-        let stderr = child.stderr.take();
-        let process = Process(child);
-        let process = settle(process, stderr, forwards)?;
+        // Passt drops what does not fit, and sends the first segment of a connection only once.
+        widen(&theirs);
+        let process = Process::start(theirs, forwards, reach_host, mtu)?;
         let mut user = Self::with(ours, Some(process))?;
         user.introduction = Some(introduction(mac));
         Ok(user)
@@ -101,14 +86,7 @@ impl User {
 
     fn with(socket: OwnedFd, process: Option<Process>) -> Result<Self, Error> {
         rustix::io::ioctl_fionbio(&socket, true).map_err(Error::host("making a socket non-blocking"))?;
-        for (name, set) in [
-            ("sending", rustix::net::sockopt::set_socket_send_buffer_size(&socket, INPUT)),
-            ("receiving", rustix::net::sockopt::set_socket_recv_buffer_size(&socket, INPUT)),
-        ] {
-            if let Err(error) = set {
-                log::debug!("the socket's buffer for {name} stays as it is: {error}");
-            }
-        }
+        widen(&socket);
         Ok(Self {
             socket,
             input: vec![0; INPUT].into_boxed_slice(),
@@ -117,6 +95,7 @@ impl User {
             output: VecDeque::new(),
             checksums: false,
             introduction: None,
+            acknowledgements: Acknowledgements::default(),
             _process: process,
         })
     }
@@ -164,105 +143,11 @@ impl User {
     }
 }
 
-/// Waits until passt is ready or has ended. It gives no sign when it is ready, but what it forwards is listening then.
-fn settle(mut process: Process, stderr: Option<ChildStderr>, forwards: &[Forward]) -> Result<Process, Error> {
-    let Some(mut stderr) = stderr else { return Ok(process) };
-    rustix::io::ioctl_fionbio(&stderr, true).map_err(Error::host("reading what passt says"))?;
-    let started = Instant::now();
-    let mut said = Vec::new();
-    loop {
-        let mut some = [0; 512];
-        let is_closed = match stderr.read(&mut some) {
-            Ok(0) => true,
-            Ok(read) => {
-                if said.len() < SAYING {
-                    said.extend_from_slice(some.get(..read).unwrap_or_default());
-                }
-                continue;
-            }
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        };
-        if let Some(status) = process.0.try_wait().map_err(Error::host("asking for passt"))? {
-            return Err(Error::Passt(last_words(&said, &status.to_string())));
-        }
-        // In its sandbox passt has left the directory it was started in, and says nothing any more.
-        let is_sandboxed = std::fs::read_link(format!("/proc/{}/root", process.0.id()))
-            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
-            || is_closed;
-        if is_sandboxed && listens(forwards) || started.elapsed() > START_TIME {
-            return Ok(process);
-        }
-        sleep(Duration::from_millis(5));
+/// Gives `socket` room for as much as is read at once. For a Unix socket that is the sender's.
+fn widen(socket: &OwnedFd) {
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(socket, INPUT) {
+        log::debug!("the buffer of a socket stays as it is: {error}");
     }
-}
-
-/// Whether what is forwarded is being listened to: then passt is past everything that can fail.
-fn listens(forwards: &[Forward]) -> bool {
-    forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp).all(|forward| {
-        let address = forward.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-        // Local address and port, remote address and port, state: 0A listens.
-        let port = format!(":{:04X} ", forward.host_port);
-        std::fs::read_to_string(table).is_ok_and(|text| {
-            text.lines().any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("0A"))
-        })
-    })
-}
-
-/// The frame after its length: an ARP request (RFC 826) of the guest for its gateway.
-fn introduction(Mac(mac): Mac) -> Vec<u8> {
-    let mut frame = vec![0, 0, 0, 42];
-    frame.extend([0xff; 6]);
-    frame.extend(mac);
-    // ARP, Ethernet, IPv4, lengths of addresses, request.
-    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(mac);
-    frame.extend(GUEST.octets());
-    frame.extend([0; 6]);
-    frame.extend(GATEWAY.octets());
-    frame
-}
-
-/// The end of what passt said, in one line.
-fn last_words(said: &[u8], status: &str) -> String {
-    let text = String::from_utf8_lossy(said);
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| {
-            !line.is_empty() && !line.contains("to syslog") && !line.starts_with("Don't run as root")
-        })
-        .collect();
-    match lines.last() {
-        Some(line) => format!("{line} ({status})"),
-        None => status.to_owned(),
-    }
-}
-
-/// How passt is called: in the foreground, with fixed addresses for the guest, so that they are known beforehand.
-fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> {
-    let mut arguments: Vec<String> = vec!["--foreground".into(), "--quiet".into(), "--fd".into(), "0".into()];
-    let pairs = [
-        ("--address", GUEST.to_string()),
-        ("--netmask", PREFIX.to_string()),
-        ("--gateway", GATEWAY.to_string()),
-        ("--mtu", mtu.to_string()),
-    ];
-    arguments.extend(pairs.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
-    arguments.push("--ipv4-only".into());
-    if !reach_host {
-        // Otherwise connections to the gateway are connections to the host's loopback interface.
-        arguments.push("--no-map-gw".into());
-    }
-    for forward in forwards {
-        let Forward { protocol, address, host_port, guest_port } = forward;
-        let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let option = match protocol {
-            Protocol::Tcp => "--tcp-ports",
-            Protocol::Udp => "--udp-ports",
-        };
-        arguments.extend([option.to_owned(), format!("{address}/{host_port}:{guest_port}")]);
-    }
-    arguments.into_iter().map(OsString::from).collect()
 }
 
 impl Backend for User {
@@ -271,11 +156,18 @@ impl Backend for User {
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
+        let total = pieces.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.length as usize));
+        let frame = total.saturating_sub(HEADER);
+        // Passt closes the socket, and the guest's card is dead, at what cannot be a frame.
+        if !(SHORTEST..=LONGEST).contains(&frame) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        if frame <= HEADERS && self.is_idle_repetition(ram, pieces) {
+            return Ok(());
+        }
         if !self.output.is_empty() {
             self.flush()?;
         }
-        let total = pieces.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.length as usize));
-        let frame = total.saturating_sub(HEADER);
         let prefix = u32::try_from(frame).map_err(|_| ErrorKind::InvalidInput)?.to_be_bytes();
         let written = vectors::write(&self.socket, &prefix, ram, pieces, HEADER as u64)?;
         if written < frame.saturating_add(LENGTH) {
@@ -341,6 +233,22 @@ impl User {
             self.output.extend(bytes);
         }
         Ok(())
+    }
+
+    /// `true` for a frame of at most [`HEADERS`] bytes that repeats an acknowledgement to no purpose.
+    fn is_idle_repetition(&mut self, ram: &GuestRam, pieces: &[Segment]) -> bool {
+        let mut bytes = [0; HEADER + HEADERS];
+        let mut rest = &mut bytes[..];
+        for piece in pieces {
+            let Some((now, later)) = rest.split_at_mut_checked(piece.length as usize) else { return false };
+            if ram.read(piece.address, now).is_err() {
+                return false;
+            }
+            rest = later;
+        }
+        let left = rest.len();
+        let frame = bytes.get(HEADER..bytes.len().saturating_sub(left)).unwrap_or_default();
+        self.acknowledgements.is_idle_repetition(frame, Instant::now())
     }
 
     /// The number of the socket's descriptor, for whoever confines this process.

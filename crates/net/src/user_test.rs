@@ -1,5 +1,6 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nerite_virtio::fake::{RAM, ram};
 
@@ -18,11 +19,30 @@ fn segment(address: u64, length: u32) -> Segment {
 fn frames_go_out_after_their_length_and_without_virtio_header() {
     let (mut user, mut passt) = pair();
     let ram = ram(1 << 20);
-    ram.write(RAM, b"............frame").unwrap();
-    user.send(&ram, &[segment(RAM, 8), segment(RAM + 8, 9)]).unwrap();
-    let mut got = [0; 9];
+    ram.write(RAM, b"............a whole frame").unwrap();
+    user.send(&ram, &[segment(RAM, 8), segment(RAM + 8, 17)]).unwrap_err();
+    user.send(&ram, &[segment(RAM, 8), segment(RAM + 8, 18)]).unwrap();
+    let mut got = [0; 18];
     passt.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"\0\0\0\x05frame");
+    assert_eq!(&got, b"\0\0\0\x0ea whole frame\0");
+}
+
+#[test]
+fn what_cannot_be_a_frame_is_dropped() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let frame = |length: u32| [segment(RAM, 12), segment(RAM + 12, length)];
+    for length in [0, 1, 13, 65_535, 65_600] {
+        let error = user.send(&ram, &frame(length)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{length} bytes");
+    }
+    user.send(&ram, &[segment(RAM, 12)]).unwrap_err();
+    for length in [14, 65_534] {
+        user.send(&ram, &frame(length)).unwrap();
+        let mut got = vec![0; 4 + length as usize];
+        passt.read_exact(&mut got).unwrap();
+        assert_eq!(got[..4], length.to_be_bytes());
+    }
 }
 
 #[test]
@@ -104,31 +124,6 @@ fn a_slow_reader_gets_every_byte_in_order() {
 }
 
 #[test]
-fn passt_is_told_what_leads_where() {
-    let forwards = ["tcp:8080:80", "udp:0.0.0.0/53:5353"].map(|text| text.parse().unwrap());
-    let words = arguments(&forwards, false, 1500);
-    let line = words.join(std::ffi::OsStr::new(" "));
-    let line = line.to_str().unwrap();
-    for part in [
-        "--fd 0",
-        "--address 10.0.5.3 --netmask 24 --gateway 10.0.5.1 --mtu 1500",
-        "--tcp-ports 127.0.0.1/8080:80",
-        "--udp-ports 0.0.0.0/53:5353",
-        "--no-map-gw",
-    ] {
-        assert!(line.contains(part), "{part}: {line}");
-    }
-    assert!(!arguments(&[], true, 1500).contains(&"--no-map-gw".into()));
-}
-
-#[test]
-fn the_last_words_of_passt_are_told() {
-    let said = b"Failed to send 9 bytes to syslog\nDon't run as root. Changing\nFailed to bind port\n\n";
-    assert_eq!(last_words(said, "exit status: 1"), "Failed to bind port (exit status: 1)");
-    assert_eq!(last_words(b"", "exit status: 1"), "exit status: 1");
-}
-
-#[test]
 fn passt_is_told_the_guests_address_when_the_driver_is_ready() {
     let (mut user, mut passt) = pair();
     user.introduction = Some(introduction(Mac([2, 1, 2, 3, 4, 5])));
@@ -141,4 +136,22 @@ fn passt_is_told_the_guests_address_when_the_driver_is_ready() {
     user.set_features(0).unwrap();
     passt.set_nonblocking(true).unwrap();
     assert!(passt.read(&mut got).is_err(), "once is enough");
+}
+
+#[test]
+fn a_guest_that_repeats_an_acknowledgement_is_heard_twice() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let mut frame = vec![0; 24];
+    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 5, 3, 10, 0, 5, 1]);
+    frame.extend([0, 7, 0, 80, 1, 1, 1, 1, 0, 0, 0, 1, 0x50, 0x10, 0, 9, 0, 0, 0, 0]);
+    ram.write(RAM, &frame).unwrap();
+    for _ in 0..1000 {
+        user.send(&ram, &[segment(RAM, 20), segment(RAM + 20, 46)]).unwrap();
+    }
+    drop(user);
+    let mut all = Vec::new();
+    passt.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 2 * (4 + 54));
+    assert_eq!(all[4..58], frame[12..]);
 }

@@ -1,0 +1,75 @@
+use super::*;
+
+/// A frame of a connection, told apart by its port.
+fn frame(port: u8, number: u8, window: u8, flags: u8, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend([8, 0]);
+    let length = u8::try_from(40 + data.len()).unwrap();
+    frame.extend([0x45, 0, 0, length, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 5, 3, 10, 0, 5, 1]);
+    frame.extend([0, port, 0, 80, 1, 1, 1, 1, 0, 0, 0, number, 0x50, flags, window, 0, 0, 0, 0, 0]);
+    frame.extend(data);
+    frame
+}
+
+fn ack(port: u8, number: u8, window: u8) -> Vec<u8> {
+    frame(port, number, window, 0x10, b"")
+}
+
+#[test]
+fn a_repetition_goes_through_at_once_and_then_once_in_a_while() {
+    let mut acks = Acknowledgements::default();
+    let start = Instant::now();
+    let at = |milliseconds| start + Duration::from_millis(milliseconds);
+    for _ in 0..2 {
+        assert!(!acks.is_idle_repetition(&ack(1, 1, 9), at(0)));
+    }
+    for _ in 0..1000 {
+        assert!(acks.is_idle_repetition(&ack(1, 1, 9), at(99)));
+    }
+    assert!(!acks.is_idle_repetition(&ack(1, 1, 9), at(100)), "the first one may have been lost");
+    assert!(acks.is_idle_repetition(&ack(1, 1, 9), at(199)));
+    // Bytes that fill up the shortest frame are no data.
+    let padded = [ack(1, 1, 9), vec![0; 6]].concat();
+    assert!(acks.is_idle_repetition(&padded, at(199)));
+}
+
+#[test]
+fn what_says_something_new_goes_through() {
+    let mut acks = Acknowledgements::default();
+    let now = Instant::now();
+    let all = [ack(1, 1, 9), ack(1, 2, 9), ack(1, 2, 8), ack(1, 2, 0), ack(1, 2, 9), ack(2, 2, 9)];
+    for frame in &all {
+        assert!(!acks.is_idle_repetition(frame, now));
+    }
+    for flags in [0x11, 0x12, 0x14, 0x30] {
+        assert!(!acks.is_idle_repetition(&frame(2, 2, 9, flags, b""), now), "flags {flags:#x}");
+    }
+    for _ in 0..2 {
+        assert!(!acks.is_idle_repetition(&frame(2, 2, 9, 0x10, b"data"), now));
+        assert!(!acks.is_idle_repetition(b"", now));
+        assert!(!acks.is_idle_repetition(&ack(2, 2, 9)[..50], now), "a frame that is cut short");
+    }
+    let mut other = ack(2, 2, 9);
+    for (at, value) in [(12, 0x86), (14, 0x65), (21, 1), (23, 17)] {
+        let kept = std::mem::replace(&mut other[at], value);
+        assert!(!acks.is_idle_repetition(&other, now), "another byte {at}");
+        other[at] = kept;
+    }
+    assert!(!acks.is_idle_repetition(&other, now));
+    assert!(acks.is_idle_repetition(&other, now));
+}
+
+#[test]
+fn a_guest_with_many_connections_takes_no_more_memory() {
+    let mut acks = Acknowledgements::default();
+    let now = Instant::now();
+    for number in 0..5000_u16 {
+        let mut frame = ack(0, 1, 9);
+        frame[34..36].copy_from_slice(&number.to_be_bytes());
+        for _ in 0..2 {
+            assert!(!acks.is_idle_repetition(&frame, now));
+        }
+        assert!(acks.is_idle_repetition(&frame, now));
+    }
+    assert!(acks.last.len() <= CONNECTIONS);
+}
