@@ -36,8 +36,10 @@ pub(crate) const MTU: u16 = 65_520;
 const SHORTEST: usize = 14;
 /// The longest frame that passt takes.
 const LONGEST: usize = SHORTEST + MTU as usize;
-/// Bytes that are read at once.
-const INPUT: usize = 512 << 10;
+/// Bytes that are kept until the guest has room for them: the windows of a few connections.
+const INPUT: usize = 4 << 20;
+/// Bytes that are read at once, if there is room.
+const READ: usize = 512 << 10;
 /// Bytes of the length before each frame.
 const LENGTH: usize = 4;
 /// Header flag: the checksum is right (5.1.6). Frames come from a process of this host, which has made it itself.
@@ -125,14 +127,19 @@ impl User {
         Ok(Some(first..first.saturating_add(length)))
     }
 
-    /// Reads what is there. `WouldBlock` if nothing is.
+    /// Reads what is there. `WouldBlock` if nothing is, and `OutOfMemory` if there is no room for anything.
     fn fill(&mut self) -> io::Result<()> {
-        if self.start > 0 {
+        // Many bytes move only where that gains as much.
+        let is_short = self.input.len().saturating_sub(self.end) < READ;
+        if self.start == self.end || is_short && self.start >= READ {
             self.input.copy_within(self.start..self.end, 0);
             self.end = self.end.saturating_sub(self.start);
             self.start = 0;
         }
         let room = self.input.get_mut(self.end..).unwrap_or_default();
+        if room.is_empty() {
+            return Err(ErrorKind::OutOfMemory.into());
+        }
         match recv(&self.socket, room, RecvFlags::empty())? {
             (0, _) => Err(ErrorKind::UnexpectedEof.into()),
             (read, _) => {
@@ -143,9 +150,9 @@ impl User {
     }
 }
 
-/// Gives `socket` room for as much as is read at once. For a Unix socket that is the sender's.
+/// Gives `socket` room for what is read at once. For a Unix socket that is the sender's.
 fn widen(socket: &OwnedFd) {
-    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(socket, INPUT) {
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(socket, READ) {
         log::debug!("the buffer of a socket stays as it is: {error}");
     }
 }
@@ -198,6 +205,11 @@ impl Backend for User {
             *to = *from;
         }
         Ok(frame.len().saturating_add(HEADER))
+    }
+
+    fn gather(&mut self) {
+        // An error comes again when a frame is received.
+        while self.fill().is_ok() {}
     }
 
     fn flush(&mut self) -> io::Result<()> {

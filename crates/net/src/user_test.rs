@@ -155,3 +155,30 @@ fn a_guest_that_repeats_an_acknowledgement_is_heard_twice() {
     assert_eq!(all.len(), 2 * (4 + 54));
     assert_eq!(all[4..58], frame[12..]);
 }
+
+#[test]
+fn frames_are_taken_from_passt_while_the_guest_has_no_room() {
+    let (mut user, mut passt) = pair();
+    passt.set_nonblocking(true).unwrap();
+    let ram = ram(1 << 20);
+    let frame = |number: u32| [&1500_u32.to_be_bytes()[..], &number.to_be_bytes(), &[7; 1496]].concat();
+    let mut sent = 0;
+    while (u64::from(sent) + 1) * 1504 < INPUT as u64 {
+        passt.write_all(&frame(sent)).unwrap();
+        sent += 1;
+        user.gather();
+    }
+    // What it has no room for stays in the socket.
+    while passt.write(&frame(sent)).is_ok_and(|written| written == 1504) {
+        sent += 1;
+        user.gather();
+    }
+    let room = [segment(RAM, 2000)];
+    for number in 0..sent {
+        assert_eq!(user.receive(&ram, &room, &mut []).unwrap(), 1512);
+        let mut bytes = [0; 4];
+        ram.read(RAM + 12, &mut bytes).unwrap();
+        assert_eq!(u32::from_be_bytes(bytes), number);
+    }
+    assert!(u64::from(sent) * 1504 > INPUT as u64);
+}

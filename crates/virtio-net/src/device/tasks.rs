@@ -78,6 +78,9 @@ impl Task for PairTask {
         let mut lane = lock(lane);
         let Lane { backend, live, is_paused } = &mut *lane;
         let Some(live) = live else {
+            if number == BACKEND {
+                backend.gather();
+            }
             // Without MQ, the control queue has the number that the second pair's first queue has otherwise (5.1.2).
             if (self.index, number) == (1, RX_KICK) {
                 self.shared.wakes.first().into_iter().for_each(Event::signal);
