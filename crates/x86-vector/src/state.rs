@@ -1,0 +1,141 @@
+//! Vector and x87 registers as plain data.
+
+use nerite_arch::Fpu;
+
+/// A YMM register; its first 16 bytes are the XMM register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(32))]
+pub struct Ymm(pub [u8; 32]);
+
+/// Vector and x87 registers of a virtual processor. The default is the state after a reset with INIT values of x87 as after FNINIT
+/// (Intel SDM vol. 1, 13.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VectorState {
+    /// YMM0 to YMM15.
+    pub ymm: [Ymm; 16],
+    /// MXCSR; reserved bits are zero.
+    pub mxcsr: u32,
+    /// The x87 registers.
+    pub x87: X87,
+}
+
+/// Bits of MXCSR that are not reserved (Intel SDM vol. 1, 10.2.3).
+pub const MXCSR_MASK: u32 = 0xffff;
+
+/// MXCSR after a reset: all exceptions masked, round to nearest.
+pub const MXCSR_INIT: u32 = 0x1f80;
+
+impl Default for VectorState {
+    fn default() -> Self {
+        Self { ymm: [Ymm::default(); 16], mxcsr: MXCSR_INIT, x87: X87::default() }
+    }
+}
+
+/// The x87 registers (Intel SDM vol. 1, 8.1). CS and DS of the last instruction are not kept: CPUID.(EAX=7,ECX=0):EBX bit 13 is to be
+/// shown as 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct X87 {
+    /// R0 to R7, in physical order: ST(i) is R((TOP + i) modulo 8). MMi is the low 64 bits of Ri.
+    pub registers: [[u8; 10]; 8],
+    /// Control word.
+    pub control: u16,
+    /// Status word with TOP in bits 11 to 13; bits 7 (ES) and 15 (B) are 1 while an unmasked exception is pending.
+    pub status: u16,
+    /// Abridged tag word: bit i is 1 if Ri is not empty.
+    pub tags: u8,
+    /// Opcode of the last non-control instruction, 11 bits.
+    pub opcode: u16,
+    /// Offset of the last non-control instruction in its code segment.
+    pub instruction: u64,
+    /// Offset of its memory operand in its segment.
+    pub data: u64,
+}
+
+impl Default for X87 {
+    fn default() -> Self {
+        Self {
+            registers: [[0; 10]; 8],
+            control: 0x37f,
+            status: 0,
+            tags: 0,
+            opcode: 0,
+            instruction: 0,
+            data: 0,
+        }
+    }
+}
+
+impl X87 {
+    /// TOP: number of the physical register that is ST(0).
+    #[must_use]
+    pub fn top(&self) -> usize {
+        usize::from(self.status >> 11 & 7)
+    }
+
+    /// ST(`index`), of which the low three bits count.
+    #[must_use]
+    pub fn st(&self, index: usize) -> [u8; 10] {
+        self.registers.get(self.physical(index)).copied().unwrap_or_default()
+    }
+
+    /// Sets the contents of ST(`index`), of which the low three bits count; its tag stays.
+    pub fn set_st(&mut self, index: usize, value: [u8; 10]) {
+        let physical = self.physical(index);
+        if let Some(register) = self.registers.get_mut(physical) {
+            *register = value;
+        }
+    }
+
+    /// Number of the physical register that is ST(`index`).
+    fn physical(&self, index: usize) -> usize {
+        self.top().wrapping_add(index) & 7
+    }
+
+    /// Sets ES and B of the status word to what flags and masks demand.
+    pub(crate) fn update_summary(&mut self) {
+        let pending = self.status & !self.control & 0x3f != 0;
+        self.status = self.status & 0x7f7f | if pending { 0x8080 } else { 0 };
+    }
+
+    /// `true` if an unmasked exception waits for the next instruction that reports it.
+    pub(crate) fn pending(&self) -> bool {
+        self.status & 0x80 != 0
+    }
+}
+
+impl From<&Fpu> for VectorState {
+    fn from(fpu: &Fpu) -> Self {
+        let mut state = Self { mxcsr: fpu.mxcsr() & MXCSR_MASK, ..Self::default() };
+        for (index, ymm) in state.ymm.iter_mut().enumerate() {
+            let (low, high) = ymm.0.split_at_mut(16);
+            low.copy_from_slice(&fpu.xmm(index));
+            high.copy_from_slice(&fpu.ymm_high(index));
+        }
+        state.x87.control = fpu.control();
+        state.x87.status = fpu.status();
+        state.x87.tags = fpu.tags();
+        state.x87.opcode = fpu.opcode() & 0x7ff;
+        for index in 0..8 {
+            state.x87.set_st(index, fpu.st(index));
+        }
+        state.x87.update_summary();
+        state
+    }
+}
+
+impl From<&VectorState> for Fpu {
+    fn from(state: &VectorState) -> Self {
+        let mut fpu = Fpu::default();
+        fpu.set_mxcsr(state.mxcsr);
+        fpu.set_x87(state.x87.control, state.x87.status, state.x87.tags);
+        for (index, ymm) in state.ymm.iter().enumerate() {
+            let (low, high) = ymm.0.split_at(16);
+            fpu.set_xmm(index, low.try_into().unwrap_or_default());
+            fpu.set_ymm_high(index, high.try_into().unwrap_or_default());
+        }
+        for index in 0..8 {
+            fpu.set_st(index, state.x87.st(index));
+        }
+        fpu
+    }
+}
