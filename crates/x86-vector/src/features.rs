@@ -2,6 +2,8 @@
 
 use std::is_x86_feature_detected as detected;
 
+use iced_x86::{Code, CpuidFeature};
+
 /// Instruction sets that [`lookup`](crate::lookup) has handlers for on this host, for CPUID to show exactly these. x87, MMX, SSE, SSE2, FXSR
 /// and XSAVE with XSAVEOPT and XSAVEC are always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -48,4 +50,23 @@ pub fn supported() -> Features {
         fma: avx && detected!("fma"),
         f16c: avx && detected!("f16c"),
     }
+}
+
+/// `true` if the host can execute all sets that an instruction belongs to.
+pub(crate) fn available(code: Code) -> bool {
+    let features = supported();
+    code.cpuid_features().iter().all(|feature| match feature {
+        CpuidFeature::SSE3 => features.sse3,
+        CpuidFeature::SSSE3 => features.ssse3,
+        CpuidFeature::SSE4_1 => features.sse4_1,
+        CpuidFeature::SSE4_2 => features.sse4_2,
+        CpuidFeature::AES => features.aes,
+        CpuidFeature::PCLMULQDQ => features.pclmulqdq,
+        CpuidFeature::SHA => features.sha,
+        CpuidFeature::AVX => features.avx,
+        CpuidFeature::AVX2 => features.avx2,
+        CpuidFeature::FMA => features.fma,
+        CpuidFeature::F16C => features.f16c,
+        _ => true,
+    })
 }

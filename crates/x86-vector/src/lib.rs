@@ -10,11 +10,26 @@
     )
 )]
 
+mod control;
 mod features;
+mod host;
+mod image;
+mod masked;
+mod mmx;
 mod operands;
+mod save;
+mod shapes;
+mod shuffle;
 mod state;
+mod string;
+mod table;
+mod tables;
+mod template;
 
 pub use features::{Features, supported};
+pub use image::{
+    AVX_OFFSET, AVX_SIZE, FXSAVE_SIZE, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE, XSTATE_X87, xsave_size,
+};
 pub use operands::{Operands, VectorException};
 pub use state::{MXCSR_INIT, MXCSR_MASK, VectorState, X87, Ymm};
 
@@ -32,6 +47,12 @@ pub type Handler<C> = fn(&mut VectorState, &Instruction, &mut C) -> Result<(), <
 /// is the caller's: CR0.EM and TS, CR4.OSFXSR and OSXSAVE, XCR0 (#UD, #NM).
 #[must_use]
 pub fn lookup<C: Operands>(instruction: &Instruction) -> Option<Handler<C>> {
-    let _ = instruction;
-    None
+    let code = instruction.code();
+    if !features::available(code) {
+        return None;
+    }
+    tables::handler(code)
+        .or_else(|| masked::handler(code))
+        .or_else(|| control::handler(code))
+        .or_else(|| save::handler(code))
 }

@@ -7,6 +7,55 @@ use nerite_arch::Fpu;
 #[repr(C, align(32))]
 pub struct Ymm(pub [u8; 32]);
 
+impl Ymm {
+    /// A register whose low 64 bits are `value` and all others zero.
+    #[inline]
+    pub(crate) fn low64(value: u64) -> Self {
+        let mut register = Self::default();
+        if let Some(low) = register.0.first_chunk_mut() {
+            *low = value.to_le_bytes();
+        }
+        register
+    }
+
+    /// The low 64 bits.
+    #[inline]
+    pub(crate) fn as_u64(&self) -> u64 {
+        self.0.first_chunk().map_or(0, |low| u64::from_le_bytes(*low))
+    }
+
+    /// The XMM register.
+    #[inline]
+    pub(crate) fn low(&self) -> [u8; 16] {
+        self.0.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// The upper half.
+    #[inline]
+    pub(crate) fn high(&self) -> [u8; 16] {
+        self.0.last_chunk().copied().unwrap_or_default()
+    }
+
+    /// A register of two halves.
+    #[inline]
+    pub(crate) fn from_lanes(low: [u8; 16], high: [u8; 16]) -> Self {
+        let mut register = Self::default();
+        register.set_low(low);
+        if let Some(half) = register.0.last_chunk_mut() {
+            *half = high;
+        }
+        register
+    }
+
+    /// Sets the XMM register; the upper half stays.
+    #[inline]
+    pub(crate) fn set_low(&mut self, value: [u8; 16]) {
+        if let Some(low) = self.0.first_chunk_mut() {
+            *low = value;
+        }
+    }
+}
+
 /// Vector and x87 registers of a virtual processor. The default is the state after a reset with INIT values of x87 as after FNINIT
 /// (Intel SDM vol. 1, 13.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +132,22 @@ impl X87 {
         let physical = self.physical(index);
         if let Some(register) = self.registers.get_mut(physical) {
             *register = value;
+        }
+    }
+
+    /// MM`index`, of which the low three bits count.
+    pub(crate) fn mm(&self, index: usize) -> u64 {
+        let register = self.registers.get(index & 7).and_then(|register| register.first_chunk());
+        register.map_or(0, |low| u64::from_le_bytes(*low))
+    }
+
+    /// Sets MM`index`, of which the low three bits count.
+    pub(crate) fn set_mm(&mut self, index: usize, value: u64) {
+        if let Some(register) = self.registers.get_mut(index & 7) {
+            *register = [0xff; 10];
+            if let Some(low) = register.first_chunk_mut() {
+                *low = value.to_le_bytes();
+            }
         }
     }
 
