@@ -25,6 +25,7 @@ mod string;
 mod table;
 mod tables;
 mod template;
+mod x87;
 
 pub use features::{Features, supported};
 pub use image::{
@@ -55,4 +56,5 @@ pub fn lookup<C: Operands>(instruction: &Instruction) -> Option<Handler<C>> {
         .or_else(|| masked::handler(code))
         .or_else(|| control::handler(code))
         .or_else(|| save::handler(code))
+        .or_else(|| x87::handler(code))
 }

@@ -86,6 +86,13 @@ pub trait Operands {
     /// Offset of the instruction within the code segment, for the x87 instruction pointer.
     fn rip(&self) -> u64;
 
+    /// Opcode of an x87 instruction as FNSTENV shows it: the low three bits of its first byte, and its second (ModR/M) byte. A processor
+    /// that does not keep the bytes of an instruction can leave this out.
+    fn x87_opcode(&self, instruction: &Instruction) -> u16 {
+        let _ = instruction;
+        0
+    }
+
     /// `true` in real-address and virtual-8086 mode: FNSTENV and FNSAVE then use their real-address formats.
     fn real_mode(&self) -> bool;
 
