@@ -60,6 +60,10 @@ pub(crate) trait Lanes {
     fn ordinary_input(register: &Ymm) -> bool;
     /// `true` if all elements, as results, are normal numbers well above underflow.
     fn ordinary_result(register: &Ymm) -> bool;
+    /// `true` if an element of a result is tiny though the host has flushed tiny results to zero.
+    fn tiny_result(_: &Ymm) -> bool {
+        false
+    }
 }
 
 /// Elements that raise no other exception than inexact, whatever they are.
@@ -89,6 +93,26 @@ impl Lanes for Careful {
     #[inline(always)]
     fn ordinary_result(_: &Ymm) -> bool {
         false
+    }
+}
+
+/// Half-precision numbers, as results. They are never flushed to zero, and the environment is always set.
+pub(crate) struct Half;
+
+impl Lanes for Half {
+    #[inline(always)]
+    fn ordinary_input(_: &Ymm) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn ordinary_result(_: &Ymm) -> bool {
+        false
+    }
+
+    fn tiny_result(register: &Ymm) -> bool {
+        let mut elements = register.0.as_chunks::<2>().0.iter().map(|&element| u16::from_le_bytes(element));
+        elements.any(|bits| bits & 0x7c00 == 0 && bits & 0x3ff != 0)
     }
 }
 
@@ -226,12 +250,16 @@ unsafe fn careful<O: Float>(
     // SAFETY: the pointer is to a valid register.
     let old = unsafe { *d };
     let mut result = old;
-    let guest = *mxcsr & !FLAGS & MXCSR_MASK | MASKS;
+    let unmasked = !(*mxcsr >> 7) & FLAGS;
+    let mut guest = *mxcsr & !FLAGS & MXCSR_MASK | MASKS;
+    if unmasked & UNDERFLOW != 0 {
+        // Results are flushed to zero only while underflow is masked.
+        guest &= !FLUSH;
+    }
     let mut environment = Environment { guest, host: MXCSR_INIT, after: 0 };
     // SAFETY: as the caller promises; all exceptions are masked.
     unsafe { O::run_with(&raw mut result, a, b, c, imm, &raw mut environment) };
     let mut raised = environment.after & FLAGS;
-    let unmasked = !(*mxcsr >> 7) & FLAGS;
     if unmasked & UNDERFLOW != 0 {
         // If masked, an exact tiny result raises nothing, except when results are flushed to zero.
         let mut flushed = old;
@@ -239,6 +267,9 @@ unsafe fn careful<O: Float>(
         // SAFETY: as above.
         unsafe { O::run_with(&raw mut flushed, a, b, c, imm, &raw mut environment) };
         raised |= environment.after & UNDERFLOW;
+        if O::Out::tiny_result(&flushed) {
+            raised |= UNDERFLOW;
+        }
     }
     if raised & unmasked & BEFORE != 0 {
         raised &= BEFORE;

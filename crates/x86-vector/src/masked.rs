@@ -14,7 +14,7 @@ fn register(state: &VectorState, instruction: &Instruction, operand: u32) -> Ymm
 }
 
 /// Elements of `N` bytes of the low `BYTES`, whose sign bit is set in `mask`: their index, and their offset.
-fn chosen<const N: usize>(mask: &[u8]) -> impl Iterator<Item = (usize, u64)> {
+fn chosen<const N: usize>(mask: &[u8]) -> impl DoubleEndedIterator<Item = (usize, u64)> {
     let signs = mask.as_chunks::<N>().0.iter().enumerate();
     let set = signs.filter(|(_, element)| element.last().is_some_and(|byte| byte & 0x80 != 0));
     set.map(|(index, _)| (index, (index as u64).wrapping_mul(N as u64)))
@@ -40,7 +40,8 @@ fn masked_load<C: Operands, const N: usize, const BYTES: usize>(
     Ok(())
 }
 
-/// VMASKMOVPS, VMASKMOVPD and VPMASKMOV to memory. Elements before one that faults may have been written.
+/// VMASKMOVPS, VMASKMOVPD and VPMASKMOV to memory. The last element is written first, so that nothing is if the second of two pages
+/// faults; elements after one that faults may have been written.
 fn masked_store<C: Operands, const N: usize, const BYTES: usize>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -48,7 +49,7 @@ fn masked_store<C: Operands, const N: usize, const BYTES: usize>(
 ) -> Outcome<C> {
     let (mask, source) = (register(state, instruction, 1), register(state, instruction, 2));
     let elements = source.0.as_chunks::<N>().0;
-    for (index, offset) in chosen::<N>(mask.0.get(..BYTES).unwrap_or_default()) {
+    for (index, offset) in chosen::<N>(mask.0.get(..BYTES).unwrap_or_default()).rev() {
         if let Some(element) = elements.get(index) {
             context.store_at(instruction, 0, offset, element)?;
         }
@@ -63,7 +64,7 @@ fn store_bytes<C: Operands>(
     source: &[u8],
     mask: &[u8],
 ) -> Outcome<C> {
-    for (index, offset) in chosen::<1>(mask) {
+    for (index, offset) in chosen::<1>(mask).rev() {
         if let Some(byte) = source.get(index) {
             context.store_at(instruction, 0, offset, &[*byte])?;
         }
@@ -71,7 +72,7 @@ fn store_bytes<C: Operands>(
     Ok(())
 }
 
-/// MASKMOVDQU and VMASKMOVDQU. Bytes before one that faults may have been written.
+/// MASKMOVDQU and VMASKMOVDQU. Bytes are written as by [`masked_store`].
 fn maskmovdqu<C: Operands>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -81,14 +82,13 @@ fn maskmovdqu<C: Operands>(
     store_bytes(instruction, context, &source.low(), &mask.low())
 }
 
-/// MASKMOVQ. Bytes before one that faults may have been written.
+/// MASKMOVQ. Bytes are written as by [`masked_store`].
 fn maskmovq<C: Operands>(state: &mut VectorState, instruction: &Instruction, context: &mut C) -> Outcome<C> {
     check_pending(state, context)?;
     let source = state.x87.mm(mmx_number(instruction.op1_register())).to_le_bytes();
     let mask = state.x87.mm(mmx_number(instruction.op2_register())).to_le_bytes();
-    store_bytes(instruction, context, &source, &mask)?;
     enter_mmx(state);
-    Ok(())
+    store_bytes(instruction, context, &source, &mask)
 }
 
 /// Gathers: `COUNT` elements of `N` bytes, by indices of `I` bytes. If one faults, those before it are done, and their masks cleared.
@@ -99,17 +99,16 @@ fn gather<C: Operands, const I: usize, const N: usize, const COUNT: usize>(
 ) -> Outcome<C> {
     let (d, m) = (number(instruction.op0_register()), number(instruction.op2_register()));
     let indices = state.ymm.get(number(instruction.memory_index())).copied().unwrap_or_default();
-    let mask = register(state, instruction, 2);
-    for (position, _) in chosen::<N>(&mask.0).take_while(|&(position, _)| position < COUNT) {
+    for position in 0..COUNT {
+        let masks = register(state, instruction, 2);
+        let mask = masks.0.as_chunks::<N>().0.get(position).copied().unwrap_or([0; N]);
         let mut bytes = [0; N];
-        let index = indices.0.as_chunks::<I>().0.get(position).copied().unwrap_or([0; I]);
-        context.load_element(instruction, 1, sign_extend(&index), &mut bytes)?;
-        for (register, value) in [(d, bytes), (m, [0; N])] {
-            let elements = state.ymm.get_mut(register).map(|ymm| ymm.0.as_chunks_mut::<N>().0);
-            if let Some(element) = elements.and_then(|elements| elements.get_mut(position)) {
-                *element = value;
-            }
+        if mask.last().is_some_and(|byte| byte & 0x80 != 0) {
+            let index = indices.0.as_chunks::<I>().0.get(position).copied().unwrap_or([0; I]);
+            context.load_element(instruction, 1, sign_extend(&index), &mut bytes)?;
+            set_element(state, d, position, bytes);
         }
+        set_element(state, m, position, [0; N]);
     }
     if let Some(mask) = state.ymm.get_mut(m) {
         *mask = Ymm::default();
@@ -119,6 +118,14 @@ fn gather<C: Operands, const I: usize, const N: usize, const COUNT: usize>(
         rest.fill(0);
     }
     Ok(())
+}
+
+/// Sets element `position`, of `N` bytes, of a register.
+fn set_element<const N: usize>(state: &mut VectorState, register: usize, position: usize, value: [u8; N]) {
+    let elements = state.ymm.get_mut(register).map(|ymm| ymm.0.as_chunks_mut::<N>().0);
+    if let Some(element) = elements.and_then(|elements| elements.get_mut(position)) {
+        *element = value;
+    }
 }
 
 /// The signed integer of 4 or 8 bytes.

@@ -45,7 +45,7 @@ fn source<C: Operands, const SIZE: usize, const ALIGNED: bool>(
     Ok(value)
 }
 
-/// Executes an operation. A floating-point exception leaves the result.
+/// Executes an operation. The registers are in use for MMX even if it raises a floating-point exception.
 fn execute<C: Operands, O: Execute>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -55,7 +55,13 @@ fn execute<C: Operands, O: Execute>(
 ) -> Outcome<C> {
     // SAFETY: all pointers are made of references, and `lookup` asks if the host has the instruction.
     let executed = unsafe { O::execute(&mut state.mxcsr, result, a, b, b, instruction.immediate8()) };
-    if executed { Ok(()) } else { Err(context.exception(VectorException::SimdFloatingPoint)) }
+    if executed {
+        return Ok(());
+    }
+    if instruction.op1_kind() == OpKind::Register || instruction.op0_register().is_mm() {
+        enter_mmx(state);
+    }
+    Err(context.exception(VectorException::SimdFloatingPoint))
 }
 
 /// `OP mm, mm/xmm/r/m`: operand 0 is a source too.
@@ -131,7 +137,7 @@ pub(crate) fn mmx_store<C: Operands, O: Execute, const SIZE: usize, const ALIGNE
     Ok(())
 }
 
-/// `OP xmm, mm/m`: operand 0 is a source too, and its upper half stays.
+/// `OP xmm, mm/m`: operand 0 is a source too, and its upper half stays. Memory leaves the x87 registers as they are.
 pub(crate) fn mmx_to_xmm<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -143,7 +149,9 @@ pub(crate) fn mmx_to_xmm<C: Operands, O: Execute, const SIZE: usize, const ALIGN
     let a = state.ymm.get(index).copied().unwrap_or_default();
     let mut result = a;
     execute::<C, O>(state, instruction, context, &mut result, [&a, &b])?;
-    enter_mmx(state);
+    if instruction.op1_kind() == OpKind::Register {
+        enter_mmx(state);
+    }
     if let Some(register) = state.ymm.get_mut(index) {
         *register = result;
     }

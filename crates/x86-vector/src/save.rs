@@ -118,22 +118,24 @@ fn xsave_form<C: Operands>(
         requested & (XSTATE_SSE | XSTATE_AVX) != 0
     };
     let avx_end = count.wrapping_mul(16).wrapping_add(AVX_OFFSET);
+    let header_end: usize = if form == Form::Compacted { 528 } else { 520 };
+    let [present, layout] = fields.map(u64::to_le_bytes);
+    for (to, from) in image.iter_mut().skip(512).zip([present, layout].as_flattened()) {
+        *to = *from;
+    }
+    // The last part first: if the second of two pages faults, nothing is written.
     for (part, start, end) in [
-        (stored & XSTATE_X87 != 0, 0, 24),
-        (with_mxcsr, 24, 32),
-        (stored & XSTATE_X87 != 0, 32, 160),
-        (stored & XSTATE_SSE != 0, 160, xmm_end(count)),
         (stored & XSTATE_AVX != 0, AVX_OFFSET, avx_end),
+        (true, 512, header_end),
+        (stored & XSTATE_SSE != 0, 160, xmm_end(count)),
+        (stored & XSTATE_X87 != 0, 32, 160),
+        (with_mxcsr, 24, 32),
+        (stored & XSTATE_X87 != 0, 0, 24),
     ] {
         if part {
             let bytes = image.get(start..end).unwrap_or_default();
             context.store_at(instruction, 0, start as u64, bytes)?;
         }
-    }
-    let [present, layout] = fields.map(u64::to_le_bytes);
-    context.store_at(instruction, 0, 512, &present)?;
-    if form == Form::Compacted {
-        context.store_at(instruction, 0, 520, &layout)?;
     }
     Ok(())
 }

@@ -220,7 +220,7 @@ macro_rules! by_immediate {
         concat!(
             "and {i}, ",
             $mask,
-            "\n shl {i}, 4\n lea rax, [rip + 2f]\n add rax, {i}\n jmp rax\n .balign 16\n 2:\n .irp n,",
+            "\n shl {i}, 4\n lea rcx, [rip + 2f]\n add rcx, {i}\n jmp rcx\n .balign 16\n 2:\n .irp n,",
             $values,
             "\n ",
             $text,

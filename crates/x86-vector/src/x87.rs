@@ -16,8 +16,6 @@ use crate::state::{VectorState, X87};
 const FLAGS: u16 = 0x7f;
 /// Status and control word: invalid operation, overflow and underflow, each of which keeps a store from being done.
 const NOT_STORED: u16 = 0x19;
-/// Status and control word: invalid operation.
-const INVALID: u16 = 1;
 
 /// The x87 state as FNSAVE writes it in 32-bit protected format (Intel SDM vol. 1, 8.1.10).
 #[derive(Clone, Copy)]
@@ -71,8 +69,8 @@ impl Image {
 
 /// An x87 instruction.
 trait Operation {
-    /// Executes it on the registers in `image`, for which `flags` are the low byte of RFLAGS before, and the result's bits 8 to 15 after;
-    /// its bit 0 is OF. Memory is at `memory`, and `register` is the number of ST(i).
+    /// Executes it on the registers in `image`. Bits 8 to 15 of `flags` are the low byte of RFLAGS before, and bit 0 is OF; the result
+    /// is the same of RFLAGS after. Memory is at `memory`, and `register` is the number of ST(i).
     ///
     /// # Safety
     ///
@@ -91,6 +89,7 @@ macro_rules! x87_method {
                 core::arch::asm!(
                     "frstor [{p}]",
                     "mov eax, {f:e}",
+                    "add al, 0x7f",
                     "sahf",
                     $text,
                     "fnsave [{p}]",
@@ -101,7 +100,7 @@ macro_rules! x87_method {
                     p = in(reg) image,
                     m = in(reg) memory,
                     r = in(reg) register,
-                    f = in(reg) flags << 8,
+                    f = in(reg) flags,
                     out("rax") after,
                     out("rcx") _,
                     out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _, out("st(4)") _,
@@ -159,8 +158,9 @@ fn execute<C: Operands, O: Operation>(
     memory: &mut [u8; 16],
 ) -> (X87, u16, u64) {
     let mut image = Image::of(&state.x87);
+    let flags = (context.flags() & 0xff) << 8 | context.flags() >> 11 & 1;
     // SAFETY: the pointers are made of references, and the flags of exceptions in the image are zero.
-    let flags = unsafe { O::run(&raw mut image, memory, stack_register(instruction), context.flags() & 0xff) };
+    let flags = unsafe { O::run(&raw mut image, memory, stack_register(instruction), flags) };
     let mut x87 = state.x87.clone();
     let raised = image.apply(&mut x87);
     record(&mut x87, instruction, context);
@@ -207,18 +207,16 @@ fn store<C: Operands, O: Operation, const SIZE: usize>(
     Ok(())
 }
 
-/// A comparison that sets the status flags, unless it raises an unmasked exception.
+/// A comparison that sets the status flags.
 fn compare<C: Operands, O: Operation, const SIZE: usize>(
     state: &mut VectorState,
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
     check_pending(state, context)?;
-    let (x87, raised, flags) = execute::<C, O>(state, instruction, context, &mut [0; 16]);
-    if raised & INVALID & !state.x87.control == 0 {
-        context.set_flags(STATUS_FLAGS, flags >> 8 & (STATUS_FLAGS & 0xff) | (flags & 1) << 11);
-    }
-    state.x87 = x87;
+    let flags;
+    (state.x87, _, flags) = execute::<C, O>(state, instruction, context, &mut [0; 16]);
+    context.set_flags(STATUS_FLAGS, flags >> 8 & (STATUS_FLAGS & 0xff) | (flags & 1) << 11);
     Ok(())
 }
 

@@ -73,10 +73,10 @@ operations! {
     float(F64<1>, Any, B) vex3<8, false> avx {
         VEX_Vroundsd_xmm_xmm_xmmm64_imm8: immediate16!("vroundsd xmm0, xmm1, xmm2"),
     }
-    float(Careful, Careful, B) vex_to_memory<8, false> avx {
+    float(Careful, Half, B) vex_to_memory<8, false> avx {
         VEX_Vcvtps2ph_xmmm64_xmm_imm8: immediate8!("vcvtps2ph xmm0, xmm1"),
     }
-    float(Careful, Careful, B) vex_to_memory<16, false> avx256 {
+    float(Careful, Half, B) vex_to_memory<16, false> avx256 {
         VEX_Vcvtps2ph_xmmm128_ymm_imm8: immediate8!("vcvtps2ph xmm0, ymm1"),
     }
     float(Careful, Careful, B) legacy<16, true> sse {
@@ -103,7 +103,7 @@ operations! {
     plain vex3<32, false> avx256 {
         VEX_Vmpsadbw_ymm_ymm_ymmm256_imm8: immediate64!("vmpsadbw ymm0, ymm1, ymm2"),
     }
-    plain legacy<16, true> sse {
+    plain legacy<16, false> sse {
         Sha1rnds4_xmm_xmmm128_imm8: immediate4!("sha1rnds4 xmm0, xmm1"),
     }
     plain legacy<16, true> sse {

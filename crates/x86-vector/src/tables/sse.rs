@@ -106,11 +106,6 @@ operations! {
         Pmulld_xmm_xmmm128: "pmulld xmm0, xmm1",
         Phminposuw_xmm_xmmm128: "phminposuw xmm0, xmm1",
         Pcmpgtq_xmm_xmmm128: "pcmpgtq xmm0, xmm1",
-        Sha1nexte_xmm_xmmm128: "sha1nexte xmm0, xmm1",
-        Sha1msg1_xmm_xmmm128: "sha1msg1 xmm0, xmm1",
-        Sha1msg2_xmm_xmmm128: "sha1msg2 xmm0, xmm1",
-        Sha256msg1_xmm_xmmm128: "sha256msg1 xmm0, xmm1",
-        Sha256msg2_xmm_xmmm128: "sha256msg2 xmm0, xmm1",
         Aesimc_xmm_xmmm128: "aesimc xmm0, xmm1",
         Aesenc_xmm_xmmm128: "aesenc xmm0, xmm1",
         Aesenclast_xmm_xmmm128: "aesenclast xmm0, xmm1",
@@ -216,10 +211,19 @@ operations! {
         Pblendvb_xmm_xmmm128: "pblendvb xmm1, xmm2",
         Blendvps_xmm_xmmm128: "blendvps xmm1, xmm2",
         Blendvpd_xmm_xmmm128: "blendvpd xmm1, xmm2",
-        Sha256rnds2_xmm_xmmm128: "sha256rnds2 xmm1, xmm2",
     }
     plain legacy<2, false> sse {
         Pmovsxbq_xmm_xmmm16: "pmovsxbq xmm0, xmm1",
         Pmovzxbq_xmm_xmmm16: "pmovzxbq xmm0, xmm1",
+    }
+    plain legacy<16, false> sse {
+        Sha1nexte_xmm_xmmm128: "sha1nexte xmm0, xmm1",
+        Sha1msg1_xmm_xmmm128: "sha1msg1 xmm0, xmm1",
+        Sha1msg2_xmm_xmmm128: "sha1msg2 xmm0, xmm1",
+        Sha256msg1_xmm_xmmm128: "sha256msg1 xmm0, xmm1",
+        Sha256msg2_xmm_xmmm128: "sha256msg2 xmm0, xmm1",
+    }
+    plain legacy<16, false> sse_masked {
+        Sha256rnds2_xmm_xmmm128: "sha256rnds2 xmm1, xmm2",
     }
 }

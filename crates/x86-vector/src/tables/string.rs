@@ -1,4 +1,4 @@
-//! String comparisons, and CRC32.
+//! String comparisons, and CRC32. Those with REX.W are given as bytes, because assemblers have no name for them.
 
 use crate::table::operations;
 
@@ -10,22 +10,22 @@ operations! {
         VEX_Vpcmpistri_xmm_xmmm128_imm8: immediate128!("pcmpistri xmm0, xmm1"),
     }
     plain string_index<8, false> strings {
-        Pcmpestri64_xmm_xmmm128_imm8: immediate128!("pcmpestriq xmm0, xmm1"),
-        VEX_Vpcmpestri64_xmm_xmmm128_imm8: immediate128!("pcmpestriq xmm0, xmm1"),
+        Pcmpestri64_xmm_xmmm128_imm8: immediate128!(".byte 0x66, 0x48, 0x0f, 0x3a, 0x61, 0xc1"),
+        VEX_Vpcmpestri64_xmm_xmmm128_imm8: immediate128!(".byte 0x66, 0x48, 0x0f, 0x3a, 0x61, 0xc1"),
     }
     plain string_mask<4, false> strings {
         Pcmpestrm_xmm_xmmm128_imm8: immediate128!("pcmpestrm xmm0, xmm1"),
         Pcmpistrm_xmm_xmmm128_imm8: immediate128!("pcmpistrm xmm0, xmm1"),
     }
     plain string_mask<8, false> strings {
-        Pcmpestrm64_xmm_xmmm128_imm8: immediate128!("pcmpestrmq xmm0, xmm1"),
+        Pcmpestrm64_xmm_xmmm128_imm8: immediate128!(".byte 0x66, 0x48, 0x0f, 0x3a, 0x60, 0xc1"),
     }
     plain vex_string_mask<4, false> strings {
         VEX_Vpcmpestrm_xmm_xmmm128_imm8: immediate128!("pcmpestrm xmm0, xmm1"),
         VEX_Vpcmpistrm_xmm_xmmm128_imm8: immediate128!("pcmpistrm xmm0, xmm1"),
     }
     plain vex_string_mask<8, false> strings {
-        VEX_Vpcmpestrm64_xmm_xmmm128_imm8: immediate128!("pcmpestrmq xmm0, xmm1"),
+        VEX_Vpcmpestrm64_xmm_xmmm128_imm8: immediate128!(".byte 0x66, 0x48, 0x0f, 0x3a, 0x60, 0xc1"),
     }
     plain crc<1, false> gpr {
         Crc32_r32_rm8: "crc32 eax, cl",

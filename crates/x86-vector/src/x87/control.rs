@@ -9,7 +9,7 @@ use crate::operands::Operands;
 use crate::shapes::Outcome;
 use crate::state::{VectorState, X87};
 
-/// FWAIT, and instructions of older processors that do nothing more.
+/// FWAIT. What begins with it, as FSTCW, is decoded as two instructions.
 fn wait<C: Operands>(state: &mut VectorState, _: &Instruction, context: &mut C) -> Outcome<C> {
     check_pending(state, context)
 }
@@ -19,29 +19,14 @@ fn nothing<C: Operands>(_: &mut VectorState, _: &Instruction, _: &mut C) -> Outc
     Ok(())
 }
 
-/// Reports a pending exception if `WAIT` is true: the instruction begins with FWAIT.
-pub(super) fn wait_if<C: Operands, const WAIT: bool>(state: &VectorState, context: &mut C) -> Outcome<C> {
-    if WAIT { check_pending(state, context) } else { Ok(()) }
-}
-
-/// FNCLEX and FCLEX.
-fn clear<C: Operands, const WAIT: bool>(
-    state: &mut VectorState,
-    _: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
+/// FNCLEX.
+fn clear<C: Operands>(state: &mut VectorState, _: &Instruction, _: &mut C) -> Outcome<C> {
     state.x87.status &= 0x7f00;
     Ok(())
 }
 
-/// FNINIT and FINIT. The contents of the registers stay.
-fn init<C: Operands, const WAIT: bool>(
-    state: &mut VectorState,
-    _: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
+/// FNINIT. The contents of the registers stay.
+fn init<C: Operands>(state: &mut VectorState, _: &Instruction, _: &mut C) -> Outcome<C> {
     initialize(&mut state.x87);
     Ok(())
 }
@@ -65,33 +50,26 @@ fn load_control<C: Operands>(
     Ok(())
 }
 
-/// FNSTCW and FSTCW.
-fn store_control<C: Operands, const WAIT: bool>(
+/// FNSTCW.
+fn store_control<C: Operands>(
     state: &mut VectorState,
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
     context.store(instruction, 0, &state.x87.control.to_le_bytes())
 }
 
-/// FNSTSW and FSTSW to memory.
-fn store_status<C: Operands, const WAIT: bool>(
+/// FNSTSW to memory.
+fn store_status<C: Operands>(
     state: &mut VectorState,
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
     context.store(instruction, 0, &state.x87.status.to_le_bytes())
 }
 
-/// FNSTSW and FSTSW to AX.
-fn status_to_ax<C: Operands, const WAIT: bool>(
-    state: &mut VectorState,
-    _: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
+/// FNSTSW to AX.
+fn status_to_ax<C: Operands>(state: &mut VectorState, _: &Instruction, context: &mut C) -> Outcome<C> {
     context.set_gpr(Register::AX, u64::from(state.x87.status));
     Ok(())
 }
@@ -99,19 +77,14 @@ fn status_to_ax<C: Operands, const WAIT: bool>(
 /// Returns the handler of the instruction.
 pub(super) fn handler<C: Operands>(code: Code) -> Option<Handler<C>> {
     Some(match code {
-        Code::Wait | Code::Feni | Code::Fdisi | Code::Fsetpm => wait,
+        Code::Wait => wait,
         Code::Fneni | Code::Fndisi | Code::Fnsetpm => nothing,
-        Code::Fnclex => clear::<C, false>,
-        Code::Fclex => clear::<C, true>,
-        Code::Fninit => init::<C, false>,
-        Code::Finit => init::<C, true>,
+        Code::Fnclex => clear,
+        Code::Fninit => init,
         Code::Fldcw_m2byte => load_control,
-        Code::Fnstcw_m2byte => store_control::<C, false>,
-        Code::Fstcw_m2byte => store_control::<C, true>,
-        Code::Fnstsw_m2byte => store_status::<C, false>,
-        Code::Fstsw_m2byte => store_status::<C, true>,
-        Code::Fnstsw_AX => status_to_ax::<C, false>,
-        Code::Fstsw_AX => status_to_ax::<C, true>,
+        Code::Fnstcw_m2byte => store_control,
+        Code::Fnstsw_m2byte => store_status,
+        Code::Fnstsw_AX => status_to_ax,
         _ => return None,
     })
 }

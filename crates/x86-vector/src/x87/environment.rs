@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction};
 
-use super::control::{initialize, wait_if};
+use super::control::initialize;
 use crate::Handler;
 use crate::image::control_word;
 use crate::mmx::check_pending;
@@ -99,22 +99,23 @@ fn read(x87: &mut X87, real_mode: bool, wide: bool, bytes: &[u8]) {
     });
     (x87.instruction, x87.data, x87.opcode) = match (real_mode, wide) {
         (true, false) => (p0 | p1 >> 12 << 16, p2 | p3 >> 12 << 16, p1 as u16 & 0x7ff),
-        (true, true) => {
-            (p0 & 0xffff | (p1 >> 12 & 0xffff) << 16, p2 & 0xffff | (p3 >> 12 & 0xffff) << 16, p1 as u16 & 0x7ff)
-        }
+        (true, true) => (
+            p0 & 0xffff | (p1 >> 12 & 0xffff) << 16,
+            p2 & 0xffff | (p3 >> 12 & 0xffff) << 16,
+            p1 as u16 & 0x7ff,
+        ),
         (false, false) => (p0, p2, 0),
         (false, true) => (p0, p2, (p1 >> 16) as u16 & 0x7ff),
     };
     x87.update_summary();
 }
 
-/// FNSTENV and FSTENV: all exceptions are masked afterwards.
-fn store_environment<C: Operands, const WIDE: bool, const WAIT: bool>(
+/// FNSTENV: all exceptions are masked afterwards.
+fn store_environment<C: Operands, const WIDE: bool>(
     state: &mut VectorState,
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
     let mut bytes = [0; size(true)];
     write(&state.x87, context.real_mode(), WIDE, &mut bytes);
     context.store(instruction, 0, bytes.get(..size(WIDE)).unwrap_or_default())?;
@@ -136,13 +137,12 @@ fn load_environment<C: Operands, const WIDE: bool>(
     Ok(())
 }
 
-/// FNSAVE and FSAVE: the state is as after FNINIT afterwards.
-fn save<C: Operands, const WIDE: bool, const WAIT: bool>(
+/// FNSAVE: the state is as after FNINIT afterwards.
+fn save<C: Operands, const WIDE: bool>(
     state: &mut VectorState,
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
-    wait_if::<C, WAIT>(state, context)?;
     let mut bytes = [0; size(true) + 80];
     write(&state.x87, context.real_mode(), WIDE, &mut bytes);
     let registers = bytes.get_mut(size(WIDE)..).unwrap_or_default();
@@ -174,16 +174,12 @@ fn restore<C: Operands, const WIDE: bool>(
 /// Returns the handler of the instruction.
 pub(super) fn handler<C: Operands>(code: Code) -> Option<Handler<C>> {
     Some(match code {
-        Code::Fnstenv_m14byte => store_environment::<C, false, false>,
-        Code::Fstenv_m14byte => store_environment::<C, false, true>,
-        Code::Fnstenv_m28byte => store_environment::<C, true, false>,
-        Code::Fstenv_m28byte => store_environment::<C, true, true>,
+        Code::Fnstenv_m14byte => store_environment::<C, false>,
+        Code::Fnstenv_m28byte => store_environment::<C, true>,
         Code::Fldenv_m14byte => load_environment::<C, false>,
         Code::Fldenv_m28byte => load_environment::<C, true>,
-        Code::Fnsave_m94byte => save::<C, false, false>,
-        Code::Fsave_m94byte => save::<C, false, true>,
-        Code::Fnsave_m108byte => save::<C, true, false>,
-        Code::Fsave_m108byte => save::<C, true, true>,
+        Code::Fnsave_m94byte => save::<C, false>,
+        Code::Fnsave_m108byte => save::<C, true>,
         Code::Frstor_m94byte => restore::<C, false>,
         Code::Frstor_m108byte => restore::<C, true>,
         _ => return None,

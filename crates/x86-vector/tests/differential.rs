@@ -1,0 +1,251 @@
+//! Every instruction of this crate against the same instruction on the host's processor.
+//!
+//! `NERITE_CASES` is how many cases the long run has (10 million if it is not set).
+
+#[path = "differential/model.rs"]
+mod model;
+#[path = "differential/values.rs"]
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use iced_x86::{Code, Instruction};
+use model::{Fault, Model};
+use nerite_native_oracle::{Case, MEMORY_ADDRESS, MEMORY_SIZE, Random, execute, form, vector_components};
+use nerite_x86_vector::{Handler, VectorState, lookup};
+
+/// Cases in a batch.
+const BATCH: usize = 2048;
+/// Status flags.
+const STATUS_FLAGS: u64 = 0x8d5;
+/// Number of R13, the base of memory operands.
+const BASE: usize = 13;
+
+/// All codes that have a handler on this host.
+fn codes() -> Vec<(Code, Handler<Model>)> {
+    let handler = |code| {
+        let mut instruction = Instruction::default();
+        instruction.set_code(code);
+        lookup::<Model>(&instruction).map(|handler| (code, handler))
+    };
+    Code::values().filter_map(handler).collect()
+}
+
+/// Instructions whose memory operand is a saved state.
+fn restores(code: Code) -> bool {
+    let name = format!("{code:?}");
+    ["Fxrstor", "Xrstor", "Xsave"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Bytes of the memory operand that may differ: pointers of x87 and reserved bytes, which depend on the model of the processor.
+fn ignored(code: Code) -> Vec<std::ops::Range<usize>> {
+    let name = format!("{code:?}");
+    let saves = ["Fxsave", "Xsave"].iter().any(|prefix| name.starts_with(prefix));
+    let environment = ["Fnstenv", "Fstenv", "Fnsave", "Fsave"].iter().any(|prefix| name.starts_with(prefix));
+    match () {
+        () if saves => vec![6..24, 28..32],
+        () if environment && (name.contains("m14") || name.contains("m94")) => vec![6..14],
+        () if environment => vec![12..28],
+        () => vec![],
+    }
+}
+
+/// A case of an instruction, and what it decodes to.
+fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
+    let form = (0..16).find_map(|_| form::encode(code, random))?;
+    let mut case = Case::default();
+    case.set_code(&form.bytes);
+    case.vector = values::state(random).to_xsave();
+    // All components are loaded, even those that are initial.
+    case.vector[512] = 7;
+    case.flags = 0x202 | random.next() & STATUS_FLAGS;
+    for register in &mut case.registers {
+        let mut bytes = [0; 8];
+        values::fill(&mut bytes, random);
+        *register = u64::from_le_bytes(bytes);
+    }
+    for part in case.memory.chunks_mut(32) {
+        values::fill(part, random);
+    }
+    let offset = match random.below(8) {
+        0 => MEMORY_SIZE as u64 - 1 - random.below(64),
+        1 => random.below(128),
+        _ => random.below(3) * 64,
+    };
+    place(code, &form.instruction, &mut case, offset, random);
+    Some((case, form.instruction))
+}
+
+/// Prepares the memory operand at `offset`.
+fn place(code: Code, instruction: &Instruction, case: &mut Case, offset: u64, random: &mut Random) {
+    case.registers[BASE] = MEMORY_ADDRESS + offset;
+    case.registers[7] = MEMORY_ADDRESS + offset;
+    let start = offset as usize;
+    let fits = |size| start + size <= MEMORY_SIZE;
+    if restores(code) {
+        // The components that are asked for: EDX:EAX.
+        case.registers[0] = random.below(8);
+        case.registers[2] = 0;
+        if fits(832) {
+            case.memory[start..start + 832].copy_from_slice(&values::image(random));
+        }
+    }
+    let name = format!("{code:?}");
+    if name.ends_with("m80fp") && fits(10) {
+        case.memory[start..start + 10].copy_from_slice(&values::f80(random));
+    }
+    if name == "Fbld_m80bcd" && fits(10) && !random.once_in(4) {
+        // Digits.
+        for byte in &mut case.memory[start..start + 9] {
+            *byte = (random.below(10) << 4 | random.below(10)) as u8;
+        }
+    }
+    if instruction.is_vsib() {
+        // Indices within the memory, or far outside.
+        let register = instruction.memory_index().number();
+        let mut state = VectorState::from_xsave(&case.vector);
+        let wide = instruction.is_vsib64();
+        let far = if random.once_in(4) { random.below(8) } else { 8 };
+        for (number, element) in state.ymm[register].0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let high = wide && number % 2 == 1;
+            let index = if high { 0 } else { random.below(64) as u32 };
+            let index = if number as u64 == far && !high { 0x3000_0000 } else { index };
+            *element = index.to_le_bytes();
+        }
+        case.vector = state.to_xsave();
+        case.vector[512] = 7;
+    }
+}
+
+/// Makes the states comparable: without pointers of x87.
+fn comparable(mut state: VectorState) -> VectorState {
+    state.x87.instruction = 0;
+    state.x87.data = 0;
+    state.x87.opcode = 0;
+    state
+}
+
+/// Executes the case here, and compares with what the host did. Returns a description of the differences.
+fn difference(
+    handler: Handler<Model>,
+    instruction: &Instruction,
+    before: &Case,
+    after: &Case,
+) -> Option<String> {
+    let (mut model, mut state) = Model::of(before);
+    let result = handler(&mut state, instruction, &mut model);
+    let (mut native, native_state) = Model::of(after);
+    let mut text = String::new();
+    let (ours, theirs) = (result.err().map(Fault::vector), after.exception().map(|(vector, _)| vector));
+    if ours != theirs {
+        let _ = writeln!(text, "  exception {ours:?}, natively {theirs:?}");
+    }
+    let (state, native_state) = (comparable(state), comparable(native_state));
+    for (index, (ours, theirs)) in state.ymm.iter().zip(&native_state.ymm).enumerate() {
+        if ours != theirs {
+            let _ = writeln!(text, "  ymm{index} {:02x?}\n natively {:02x?}", ours.0, theirs.0);
+        }
+    }
+    // With an unmasked overflow or underflow, the processor finds out if the result would be inexact with an exponent of any size. This
+    // crate does not.
+    let unlimited = theirs == Some(19) && state.mxcsr & !(state.mxcsr >> 7) & 0x18 != 0;
+    let inexact = if unlimited { 0x20 } else { 0 };
+    if (state.mxcsr ^ native_state.mxcsr) & !inexact != 0 {
+        let _ = writeln!(text, "  mxcsr {:#x}, natively {:#x}", state.mxcsr, native_state.mxcsr);
+    }
+    if state.x87 != native_state.x87 {
+        let _ = writeln!(text, "  {:02x?}\n  natively {:02x?}", state.x87, native_state.x87);
+    }
+    model.registers[4] = 0;
+    native.registers[4] = 0;
+    if model.registers != native.registers {
+        let _ = writeln!(text, "  registers {:x?}\n  natively  {:x?}", model.registers, native.registers);
+    }
+    if (model.flags ^ native.flags) & STATUS_FLAGS != 0 {
+        let _ = writeln!(text, "  flags {:#x}, natively {:#x}", model.flags, native.flags & STATUS_FLAGS);
+    }
+    let start = (before.registers[BASE] - MEMORY_ADDRESS) as usize;
+    for range in ignored(instruction.code()) {
+        for offset in range.filter(|offset| start + offset < MEMORY_SIZE) {
+            native.memory[start + offset] = model.memory[start + offset];
+        }
+    }
+    for (offset, (ours, theirs)) in model.memory.iter().zip(&native.memory).enumerate() {
+        if ours != theirs {
+            let relative = offset as i64 - start as i64;
+            let _ = writeln!(text, "  byte {relative} {ours:#04x}, natively {theirs:#04x}");
+        }
+    }
+    if text.is_empty() {
+        return None;
+    }
+    let (_, state) = Model::of(before);
+    Some(format!(
+        "{:?} {:02x?}, flags {:#x}, mxcsr {:#x}, {:02x?}\n{text}",
+        instruction.code(),
+        &before.code[..usize::from(before.length)],
+        before.flags,
+        state.mxcsr,
+        state.x87,
+    ))
+}
+
+/// Runs `total` cases or a few more, spread over all instructions, and fails with the first differences of each.
+fn compare(total: usize, seed: u64) {
+    if vector_components() != 7 {
+        println!("skipped: the host has no XSAVE, or no AVX");
+        return;
+    }
+    let codes = codes();
+    let mut random = Random::new(seed);
+    let mut wrong: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    let (mut cases, mut executed) = (Vec::new(), 0);
+    let each = total.div_ceil(codes.len());
+    for (number, (code, handler)) in codes.iter().enumerate() {
+        let filter = std::env::var("NERITE_ONLY").ok();
+        if filter.is_some_and(|filter| !format!("{code:?}").contains(&filter)) {
+            continue;
+        }
+        let made =
+            (0..each).map(|_| case(*code, &mut random).unwrap_or_else(|| panic!("no encoding of {code:?}")));
+        cases.extend(made.map(|(case, instruction)| (case, instruction, *handler)));
+        if cases.len() < BATCH && number + 1 < codes.len() {
+            continue;
+        }
+        for batch in cases.chunks(BATCH) {
+            let natively =
+                execute(batch.iter().map(|(case, _, _)| case.clone()).collect()).expect("a child process");
+            for ((before, instruction, handler), after) in batch.iter().zip(&natively) {
+                executed += 1;
+                if let Some(text) = difference(*handler, instruction, before, after) {
+                    let entry = wrong.entry(format!("{:?}", instruction.code())).or_insert((0, text));
+                    entry.0 += 1;
+                }
+            }
+        }
+        cases.clear();
+    }
+    println!("{executed} cases of {} instructions", codes.len());
+    for (code, (count, text)) in &wrong {
+        println!("{code}: {count} of {each} differ, for example\n{text}");
+    }
+    assert!(wrong.is_empty(), "{} instructions differ", wrong.len());
+}
+
+#[test]
+fn instructions_do_what_the_processor_does() {
+    compare(60_000, 1);
+}
+
+#[test]
+#[ignore = "takes minutes: for nightly runs"]
+fn instructions_do_what_the_processor_does_in_millions_of_cases() {
+    let cases: usize =
+        std::env::var("NERITE_CASES").ok().map_or(10_000_000, |cases| cases.parse().expect("a number"));
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    for round in 0..cases.div_ceil(1_000_000) as u64 {
+        compare(cases.min(1_000_000), seed + round);
+    }
+}
