@@ -1,6 +1,7 @@
 //! The child process that executes a batch.
 
 use std::io::{Error, Result};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::{mem, ptr};
 
 use crate::case::{Case, MEMORY_ADDRESS, MEMORY_SIZE};
@@ -14,7 +15,7 @@ const PAGE: usize = 4096;
 const STACK: usize = 1 << 16;
 
 /// The case that is being executed in this process, for the signal handler.
-static mut CURRENT: *mut Case = ptr::null_mut();
+static CURRENT: AtomicPtr<Case> = AtomicPtr::new(ptr::null_mut());
 
 /// Maps memory.
 fn map(address: usize, size: usize, protection: i32, flags: i32) -> Result<*mut u8> {
@@ -77,14 +78,13 @@ fn run(cases: *mut Case, count: usize) -> Result<()> {
     prepare(CODE as u64);
     for index in 0..count {
         // SAFETY: the pointer is within the mapping of the cases, and there is one thread.
-        let case = unsafe { &mut *cases.add(index) };
+        let case = unsafe { &mut *cases.wrapping_add(index) };
         case.trap = [Case::NONE, 0];
         // SAFETY: the page is writable and longer than an instruction and the jump after it.
         unsafe { write_code(code, case) };
         // SAFETY: the memory is writable.
         unsafe { ptr::copy_nonoverlapping(case.memory.as_ptr(), memory, MEMORY_SIZE) };
-        // SAFETY: as above.
-        unsafe { CURRENT = case };
+        CURRENT.store(case, Ordering::Relaxed);
         // SAFETY: the code ends with a jump back, and a signal ends it too. The instruction is one that a test has chosen, which
         // writes to no other memory than that of the case.
         unsafe { native_enter(case) };
@@ -165,7 +165,7 @@ extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, context: *mut libc
         unsafe { libc::_exit(100 + signal) };
     }
     // SAFETY: the case is being executed by the only thread.
-    let case = unsafe { &mut *CURRENT };
+    let case = unsafe { &mut *CURRENT.load(Ordering::Relaxed) };
     case.trap =
         [machine.gregs[libc::REG_TRAPNO as usize] as u32, machine.gregs[libc::REG_ERR as usize] as u32];
     for (register, index) in case.registers.iter_mut().zip(ORDER) {

@@ -2,7 +2,7 @@
 
 use std::arch::{asm, global_asm};
 use std::mem::offset_of;
-use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::case::Case;
 
@@ -14,9 +14,9 @@ unsafe extern "C" {
     /// Where a signal handler returns to, after it has put the state into the case.
     fn native_abort();
     /// Components of the vector state.
-    static mut native_components: u32;
+    safe static native_components: AtomicU32;
     /// Address of the code.
-    static mut native_code: u64;
+    safe static native_code: AtomicU64;
 }
 
 global_asm!(
@@ -117,10 +117,8 @@ pub(crate) fn abort_address() -> u64 {
 
 /// Sets the address of the code.
 pub(crate) fn prepare(code: u64) {
-    // SAFETY: there is one thread in the child process, and the variable is as declared.
-    unsafe { ptr::write(&raw mut native_code, code) };
-    // SAFETY: as above.
-    unsafe { ptr::write(&raw mut native_components, vector_components()) };
+    native_code.store(code, Ordering::Relaxed);
+    native_components.store(vector_components(), Ordering::Relaxed);
 }
 
 /// Components of the vector state that the host has, of x87 (1), SSE (2) and AVX (4); 0 if it has no XSAVE.

@@ -100,7 +100,7 @@ fn set_operand(
         }
         K::imm8 => {
             instruction.set_op_kind(operand, OpKind::Immediate8);
-            instruction.set_immediate8(random.next() as u8);
+            instruction.set_immediate8(random.next_u64() as u8);
             return Some(());
         }
         K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 | K::xmm_or_mem => nth(Register::XMM0, 16, random),

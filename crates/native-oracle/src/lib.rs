@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![allow(clippy::cast_possible_truncation, reason = "addresses and small numbers, on x86-64 alone")]
 
 mod case;
 mod child;

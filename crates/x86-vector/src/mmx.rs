@@ -143,7 +143,9 @@ pub(crate) fn mmx_to_xmm<C: Operands, O: Execute, const SIZE: usize, const ALIGN
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
-    check_pending(state, context)?;
+    if instruction.op1_kind() == OpKind::Register {
+        check_pending(state, context)?;
+    }
     let b = source::<C, SIZE, ALIGNED>(state, instruction, context, 1)?;
     let index = number(instruction.op0_register());
     let a = state.ymm.get(index).copied().unwrap_or_default();

@@ -119,6 +119,23 @@ pub trait Operands {
         self.store_at(instruction, operand, 0, bytes)
     }
 
+    /// Checks that `size` bytes, at most 32, can be written to a memory operand. An instruction that raises an unmasked floating-point
+    /// exception does not write, but the fault of the access has priority. The default reads the operand, and so overlooks memory that
+    /// is read-only.
+    ///
+    /// # Errors
+    ///
+    /// The fault of the access.
+    fn check_store(
+        &mut self,
+        instruction: &Instruction,
+        operand: u32,
+        size: usize,
+    ) -> Result<(), Self::Fault> {
+        let mut bytes = [0; 32];
+        self.load(instruction, operand, bytes.get_mut(..size).unwrap_or_default())
+    }
+
     /// Reads a memory operand that is aligned to its size, a power of two.
     ///
     /// # Errors

@@ -250,24 +250,22 @@ pub(crate) fn vex_to_memory<C: Operands, O: Execute, const SIZE: usize, const AL
     instruction: &Instruction,
     context: &mut C,
 ) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut result = Ymm::default();
+    let registers = state.ymm.as_mut_ptr();
+    let (mut result, mut mxcsr) = (Ymm::default(), state.mxcsr);
     let b = named(registers, instruction.op1_register());
-    let before = *mxcsr;
     // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
-    outcome(executed, context)?;
-    if instruction.op0_kind() == OpKind::Register {
-        if let Some(register) = state.ymm.get_mut(number(instruction.op0_register())) {
-            *register = result;
+    let executed = unsafe { O::execute(&mut mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
+    if instruction.op0_kind() != OpKind::Register {
+        if executed {
+            store::<C, SIZE, ALIGNED>(instruction, context, &result)?;
+        } else {
+            context.check_store(instruction, 0, SIZE)?;
         }
-        return Ok(());
+    } else if executed && let Some(register) = state.ymm.get_mut(number(instruction.op0_register())) {
+        *register = result;
     }
-    let stored = store::<C, SIZE, ALIGNED>(instruction, context, &result);
-    if stored.is_err() {
-        state.mxcsr = before;
-    }
-    stored
+    state.mxcsr = mxcsr;
+    outcome(executed, context)
 }
 
 /// `OP xmm, imm`: operand 0 is the source too.

@@ -55,16 +55,21 @@ impl Image {
     /// Puts the state after an instruction into `x87`. Returns the flags of the exceptions that the instruction raised.
     fn apply(&self, x87: &mut X87) -> u16 {
         x87.status = self.status & 0x7f7f | x87.status & FLAGS;
-        x87.tags = 0;
-        for index in (0..8).rev() {
-            x87.tags = x87.tags << 1 | u8::from(self.tags >> (2 * index) & 3 != 3);
-        }
+        x87.tags = abridged_tags(self.tags);
         for (index, register) in self.stack.iter().enumerate() {
             x87.set_st(index, *register);
         }
         x87.update_summary();
         self.status & FLAGS
     }
+}
+
+/// The abridged tag word: a bit for each register that is not empty.
+fn abridged_tags(tags: u16) -> u8 {
+    (0..8_u8).fold(0, |word, index| {
+        let empty = tags >> index.wrapping_mul(2) & 3 == 3;
+        word | u8::from(!empty) << index
+    })
 }
 
 /// An x87 instruction.
@@ -202,6 +207,8 @@ fn store<C: Operands, O: Operation, const SIZE: usize>(
     let (x87, raised, _) = execute::<C, O>(state, instruction, context, &mut memory);
     if raised & NOT_STORED & !state.x87.control == 0 {
         context.store(instruction, 0, memory.get(..SIZE).unwrap_or_default())?;
+    } else {
+        context.check_store(instruction, 0, SIZE)?;
     }
     state.x87 = x87;
     Ok(())

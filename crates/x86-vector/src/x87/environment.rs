@@ -1,7 +1,10 @@
 //! FNSTENV, FLDENV, FNSAVE and FRSTOR in their four formats (Intel SDM vol. 1, 8.1.10).
 
+#![allow(clippy::cast_possible_truncation, reason = "fields have 16 bits, and bits of others are cut out")]
+
 use iced_x86::{Code, Instruction};
 
+use super::abridged_tags;
 use super::control::initialize;
 use crate::Handler;
 use crate::image::control_word;
@@ -93,10 +96,7 @@ fn read(x87: &mut X87, real_mode: bool, wide: bool, bytes: &[u8]) {
     let [control, status, tags, p0, p1, p2, p3] = fields;
     x87.control = control_word(control as u16);
     x87.status = status as u16;
-    x87.tags = (0..8_u8).fold(0, |word, index| {
-        let empty = tags >> index.wrapping_mul(2) & 3 == 3;
-        word | u8::from(!empty) << index
-    });
+    x87.tags = abridged_tags(tags as u16);
     (x87.instruction, x87.data, x87.opcode) = match (real_mode, wide) {
         (true, false) => (p0 | p1 >> 12 << 16, p2 | p3 >> 12 << 16, p1 as u16 & 0x7ff),
         (true, true) => (

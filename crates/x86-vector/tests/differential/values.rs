@@ -60,18 +60,18 @@ pub(crate) fn f80(random: &mut Random) -> [u8; 10] {
     let sign = (random.below(2) as u16) << 15;
     let (exponent, mantissa) = match random.below(16) {
         0 => (0, 0),
-        1 => (0, random.next() >> 1),
-        2 => (0, random.next() | 1 << 63),
+        1 => (0, random.next_u64() >> 1),
+        2 => (0, random.next_u64() | 1 << 63),
         3 => (0x7fff, 1 << 63),
-        4 => (0x7fff, random.next() | 3 << 62),
-        5 => (0x7fff, random.next() >> 2 | 1 << 63),
-        6 => (random.next() as u16 & 0x7fff, random.next() >> 1),
-        7 => (0x7ffe, random.next() | 1 << 63),
-        8 => (1, random.next() | 1 << 63),
+        4 => (0x7fff, random.next_u64() | 3 << 62),
+        5 => (0x7fff, random.next_u64() >> 2 | 1 << 63),
+        6 => (random.next_u64() as u16 & 0x7fff, random.next_u64() >> 1),
+        7 => (0x7ffe, random.next_u64() | 1 << 63),
+        8 => (1, random.next_u64() | 1 << 63),
         9 => (0x3fff, 1 << 63),
-        10 => (0x3ffe + random.below(70) as u16, 1 << 63 | random.next() << random.below(64)),
-        11 => (random.next() as u16 & 0x7fff, random.next() | 1 << 63),
-        _ => (0x3fc0 + random.below(0x80) as u16, random.next() | 1 << 63),
+        10 => (0x3ffe + random.below(70) as u16, 1 << 63 | random.next_u64() << random.below(64)),
+        11 => (random.next_u64() as u16 & 0x7fff, random.next_u64() | 1 << 63),
+        _ => (0x3fc0 + random.below(0x80) as u16, random.next_u64() | 1 << 63),
     };
     let mut value = [0; 10];
     value[..8].copy_from_slice(&mantissa.to_le_bytes());
@@ -91,12 +91,12 @@ pub(crate) fn fill(bytes: &mut [u8], random: &mut Random) {
             2 => narrow(random, &INTEGERS),
             // Numbers about one, narrow and wide.
             3 => {
-                let one = |random: &mut Random| 0x3e80_0000_u64 + (random.next() & 0x81ff_ffff);
+                let one = |random: &mut Random| 0x3e80_0000_u64 + (random.next_u64() & 0x81ff_ffff);
                 one(random) << 32 | one(random)
             }
-            4 => 0x3fd0_0000_0000_0000 + (random.next() & 0x803f_ffff_ffff_ffff),
-            5 => u64::from(random.next() as u8) << 32 | u64::from(random.next() as u8),
-            _ => random.next(),
+            4 => 0x3fd0_0000_0000_0000 + (random.next_u64() & 0x803f_ffff_ffff_ffff),
+            5 => u64::from(random.next_u64() as u8) << 32 | u64::from(random.next_u64() as u8),
+            _ => random.next_u64(),
         };
         *chunk = value.to_le_bytes();
     }
@@ -111,23 +111,24 @@ pub(crate) fn state(random: &mut Random) -> VectorState {
     state.mxcsr = match random.below(4) {
         0 => 0x1f80,
         1 => 0x1fa0,
-        2 => 0x1f80 | random.next() as u32 & 0xe07f,
-        _ => random.next() as u32 & 0xffff,
+        2 => 0x1f80 | random.next_u64() as u32 & 0xe07f,
+        _ => random.next_u64() as u32 & 0xffff,
     };
     let x87 = &mut state.x87;
     for register in &mut x87.registers {
         *register = f80(random);
     }
     let masked = !random.once_in(4);
-    x87.control =
-        random.next() as u16 & 0x0f00 | 0x40 | if masked { 0x3f } else { random.next() as u16 & 0x3f };
-    x87.status = random.next() as u16 & 0x7f00;
+    x87.control = random.next_u64() as u16 & 0x0f00
+        | 0x40
+        | if masked { 0x3f } else { random.next_u64() as u16 & 0x3f };
+    x87.status = random.next_u64() as u16 & 0x7f00;
     if random.once_in(2) {
         // Flags of exceptions: pending ones are rare.
         let pending = if random.once_in(4) { 0x3f } else { x87.control & 0x3f };
-        x87.status |= random.next() as u16 & pending;
+        x87.status |= random.next_u64() as u16 & pending;
     }
-    x87.tags = if random.once_in(4) { random.next() as u8 } else { 0xff };
+    x87.tags = if random.once_in(4) { random.next_u64() as u8 } else { 0xff };
     state
 }
 
