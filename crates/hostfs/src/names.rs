@@ -85,6 +85,9 @@ struct Inode {
     children: BTreeMap<Box<[u8]>, u64>,
 }
 
+/// Names and inode numbers of what is in a directory.
+type Children<'a> = Iter<'a, Box<[u8]>, u64>;
+
 /// The end of a walk.
 enum Walk<'a> {
     /// The whole path exists.
@@ -252,7 +255,7 @@ impl Names {
         let mut room = MAX_OUTERMOST;
         let mut path = Vec::new();
         // Children that are still to be visited, and the length of their directory's path, from the root down.
-        let mut levels: Vec<(Iter<'_, Box<[u8]>, u64>, usize)> = Vec::new();
+        let mut levels: Vec<(Children<'_>, usize)> = Vec::new();
         levels.extend(self.inodes.get(&ROOT).map(|root| (root.children.iter(), 0)));
         while let Some((children, length)) = levels.last_mut() {
             path.truncate(*length);
