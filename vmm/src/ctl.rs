@@ -187,7 +187,7 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
 }
 
 fn answer(value: impl std::fmt::Display) -> Result<u8, Error> {
-    output::print(&format!("{value}\n"))?;
+    output::print(format_args!("{value}\n"))?;
     Ok(0)
 }
 

@@ -20,6 +20,6 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
         warn!("{missing}");
     }
     let image = image.read_guest(None, &Limits::default())?;
-    output::print(&image.inspect().to_string())?;
+    output::print(image.inspect())?;
     Ok(0)
 }

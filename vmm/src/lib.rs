@@ -35,6 +35,7 @@ pub mod run;
 #[allow(unsafe_code, reason = "signal handlers")]
 pub mod signals;
 pub mod size;
+pub mod stderr;
 pub mod terminal;
 
 #[cfg(doctest)]

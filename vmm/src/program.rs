@@ -9,7 +9,7 @@ use nerite_kvm::probe::HostKvm;
 
 use crate::cli::{Action, Cli};
 use crate::error::Error;
-use crate::{ctl, exit_code, inspect, logging, output, run};
+use crate::{ctl, exit_code, inspect, logging, output, run, stderr};
 
 /// Does what the words of the command line say, the first of which is the program's name.
 ///
@@ -23,10 +23,12 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
         }
         Err(error) => tell(&error),
     };
-    done.unwrap_or_else(|error| {
+    let code = done.unwrap_or_else(|error| {
         output::report(&error);
         error.exit_code()
-    })
+    });
+    stderr::finish();
+    code
 }
 
 fn execute(action: Action) -> Result<u8, Error> {
@@ -60,6 +62,6 @@ fn probe() -> Result<u8, Error> {
         HostKvm::None { .. } => "none",
     };
     output::say(&host.to_string());
-    output::print(&format!("{word}\n"))?;
+    output::print(format_args!("{word}\n"))?;
     Ok(0)
 }

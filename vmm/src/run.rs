@@ -1,5 +1,7 @@
 //! `vmm run`.
 
+use std::time::Duration;
+
 use libc::{SIGINT, SIGTERM};
 use log::{info, warn};
 use nerite_control::Server;
@@ -16,6 +18,8 @@ use crate::{exit_code, output};
 
 /// So many mounts are opened without asking how many files may be open.
 const FEW_MOUNTS: usize = 100;
+/// Time from a signal to the end, if something is in the way of an end in good order.
+const END_WITHIN: Duration = Duration::from_millis(900);
 /// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console, mounts.
 const OWN_DESCRIPTORS: usize = 256;
 
@@ -46,6 +50,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until here, where opening can
     // take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
+    signals.end_within(END_WITHIN).map_err(Error::Signals)?;
     let policy = resolved.options.sandbox.policy(descriptors);
     let folders =
         server.iter().map(Server::folder).chain(debugger.iter().filter_map(nerite_gdb::Server::folder));

@@ -1,11 +1,12 @@
-//! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, the second one is not.
+//! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, a second one is not, nor a while without an end.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
-use libc::{SIGHUP, SIGINT, SIGTERM, c_int};
+use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int};
 use nerite_machine::Interrupter;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -20,6 +21,9 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 static EVENT: AtomicI32 = AtomicI32::new(-1);
 /// What ends a machine that nobody else would end, for as long as the process lives.
 static INTERRUPTER: OnceLock<Interrupter> = OnceLock::new();
+
+/// The end after the first signal, for as long as the process lives.
+static DEADLINE: OnceLock<Deadline> = OnceLock::new();
 
 /// Signals that have been taken over from the system's default, which is to end the process at once.
 ///
@@ -67,10 +71,62 @@ impl Signals {
         }
     }
 
+    /// Ends the process from within a signal handler if it still runs this long after the first signal, whatever its threads wait
+    /// for: a reader of its output, a disk, a long request of the guest. Once a process.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a timer or a signal handler.
+    pub fn end_within(&self, time: Duration) -> io::Result<()> {
+        install(SIGALRM, on_deadline)?;
+        // SAFETY: for this structure of integers and pointers all zeros are a valid value.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = SIGALRM;
+        let mut timer: libc::timer_t = std::ptr::null_mut();
+        // SAFETY: both pointers are to live variables of the call's types.
+        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let timer = Deadline { timer, time };
+        let timer = DEADLINE.get_or_init(|| timer);
+        // One that came before it was there.
+        if self.received().is_some() {
+            timer.begin();
+        }
+        Ok(())
+    }
+
     /// The signal that came, if one did.
     #[must_use]
     pub fn received(&self) -> Option<i32> {
         Some(FIRST.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+    }
+}
+
+/// A timer that ends the process.
+#[derive(Debug)]
+struct Deadline {
+    timer: libc::timer_t,
+    time: Duration,
+}
+
+// SAFETY: it is a number of the kernel's, or of the C library's for the process; all threads may use it.
+unsafe impl Send for Deadline {}
+// SAFETY: as above; setting it is one system call (signal-safety(7) lists timer_settime).
+unsafe impl Sync for Deadline {}
+
+impl Deadline {
+    fn begin(&self) {
+        let value = libc::timespec {
+            tv_sec: i64::try_from(self.time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: self.time.subsec_nanos().max(1).into(),
+        };
+        let once =
+            libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        // SAFETY: the timer is never deleted, and the pointer is to a live structure; the old value is not asked for.
+        // It fails only for times that are none.
+        unsafe { libc::timer_settime(self.timer, 0, &raw const once, std::ptr::null_mut()) };
     }
 }
 
@@ -87,17 +143,23 @@ fn leak(fd: OwnedFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 
-/// Installs the handler, and takes it back if the signal was ignored until then.
-fn take_over(signal: c_int) -> io::Result<()> {
+/// Installs a handler, which does only what a signal handler may. Returns what was there before.
+fn install(signal: c_int, handler: extern "C" fn(c_int)) -> io::Result<libc::sigaction> {
     // SAFETY: for this structure of integers and a pointer all zeros are a valid value: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
+    action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_RESTART;
     let mut old = action;
-    // SAFETY: both structures live through the call, and the handler does only what a signal handler may.
+    // SAFETY: both structures live through the call.
     if unsafe { libc::sigaction(signal, &raw const action, &raw mut old) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(old)
+}
+
+/// Installs the handler, and takes it back if the signal was ignored until then.
+fn take_over(signal: c_int) -> io::Result<()> {
+    let old = install(signal, on_signal)?;
     if old.sa_sigaction == libc::SIG_IGN {
         // SAFETY: as above; this is what was there before.
         if unsafe { libc::sigaction(signal, &raw const old, std::ptr::null_mut()) } != 0 {
@@ -107,11 +169,23 @@ fn take_over(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// The first signal came a while ago.
+extern "C" fn on_deadline(_: c_int) {
+    let first = FIRST.load(Ordering::SeqCst);
+    if first != 0 {
+        // SAFETY: it ends the process, from wherever it is.
+        unsafe { libc::_exit(exit_code::from_signal(first).into()) }
+    }
+}
+
 /// Calls only what is safe in a signal handler (signal-safety(7)), and leaves `errno` as it is.
 extern "C" fn on_signal(signal: c_int) {
     if FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         // SAFETY: it ends the process, from wherever it is.
         unsafe { libc::_exit(exit_code::from_signal(signal).into()) }
+    }
+    if let Some(deadline) = DEADLINE.get() {
+        deadline.begin();
     }
     if let Some(event) = event() {
         // It can only be full, and then it is readable.

@@ -62,3 +62,23 @@ fn the_log_has_as_many_lines_as_it_may() {
         assert_eq!((done.code, done.stderr.lines().count()), (0, expected), "{done:?}");
     }
 }
+
+#[test]
+fn the_log_has_an_end() {
+    if !has_kvm() {
+        return;
+    }
+    let folder = Folder::new();
+    // mov rdi, -1; mov dx, 0x1030 (SerialWriteBuffer); out dx, eax
+    let call = [0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, 0x66, 0xba, 0x30, 0x10, 0xef];
+    // mov ebx, 40_000; the call; dec ebx; jnz
+    let count = [&[0xbb][..], &40_000_u32.to_le_bytes()].concat();
+    let code = [&count[..], &call, &[0xff, 0xcb, 0x75, 0xf0], &image::exit(0)].concat();
+    let image = folder.file("image", image::elf(&code));
+    let done = folder.run(&["run", "--max-log-lines", "4000000000", &image]);
+    assert_eq!(done.code, 0, "{:?}", done.stderr.lines().next());
+    assert!((1 << 19..(1 << 20) + 100).contains(&done.stderr.len()), "{} bytes", done.stderr.len());
+    let last = done.stderr.lines().last().unwrap();
+    let lines: usize = last.split(' ').nth(2).unwrap().parse().unwrap();
+    assert_eq!(lines + done.stderr.lines().count() - 1, 40_000, "{last}");
+}

@@ -14,11 +14,17 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Set in the process that listens.
 const LISTENER: &str = "NERITE_TEST_LISTENER";
 
+/// Set for a process that ends so many milliseconds after the first signal.
+const LIMIT: &str = "NERITE_TEST_LIMIT";
+
 /// Starts this test program again as the process that listens, and waits until it does.
 fn listener() -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    started(&mut Command::new(std::env::current_exe().unwrap()))
+}
+
+fn started(command: &mut Command) -> Child {
     command.args(["--exact", "listen", "--ignored", "--nocapture"]).env(LISTENER, "1").stdout(Stdio::piped());
-    let mut child = common::hear_signals(&mut command).spawn().unwrap();
+    let mut child = common::hear_signals(command).spawn().unwrap();
     read_until(&mut child, "listening;");
     child
 }
@@ -41,6 +47,9 @@ fn listen() {
         return;
     }
     let signals = Signals::listen().unwrap();
+    if let Ok(limit) = std::env::var(LIMIT) {
+        signals.end_within(Duration::from_millis(limit.parse().unwrap())).unwrap();
+    }
     let say = |text: &str| {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).unwrap();
@@ -70,4 +79,16 @@ fn the_second_signal_ends_the_process() {
         let status = child.wait().unwrap();
         assert_eq!((status.code(), status.signal()), (Some(code), None));
     }
+}
+
+#[test]
+fn the_first_signal_ends_a_process_that_hangs() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut child = started(command.env(LIMIT, "50"));
+    let pid = Pid::from_child(&child);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "the time begins with the signal");
+    kill_process(pid, Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!((status.code(), status.signal()), (Some(143), None));
 }

@@ -116,6 +116,11 @@ impl Archive {
         &self.entries
     }
 
+    /// The entries, shared.
+    pub(crate) fn shared_entries(&self) -> Arc<[Entry]> {
+        self.entries.clone()
+    }
+
     /// The latest entry of a name; leading `/` and `./` make no difference.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {

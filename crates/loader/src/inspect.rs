@@ -1,6 +1,7 @@
 //! Everything about an image, for `vmm inspect`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{
     Entry, Format, Image, ImageConfig, Interface, KernelVersion, RelocationCounts, Segment, Tls, text,
@@ -41,7 +42,7 @@ pub struct Inspection {
     /// Configuration of an archive.
     pub config: Option<ImageConfig>,
     /// Files of an archive.
-    pub entries: Vec<Entry>,
+    pub entries: Arc<[Entry]>,
 }
 
 impl Inspection {
@@ -63,7 +64,7 @@ impl Inspection {
             relocations: kernel.relocations(),
             symbols: kernel.symbols().len(),
             config: image.config().cloned(),
-            entries: image.archive().map(|archive| archive.entries().to_vec()).unwrap_or_default(),
+            entries: image.archive().map(crate::Archive::shared_entries).unwrap_or_default(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::text;
 
 const LE: LittleEndian = LittleEndian;
 /// More symbols than this are left out; a debug build of Hermit has some ten thousand.
-const MAX_SYMBOLS: usize = 1 << 22;
+const MAX_SYMBOLS: usize = 1 << 20;
 /// Names are cut after this many bytes.
 const MAX_NAME: usize = 4096;
 

@@ -143,24 +143,29 @@ pub const SSE: [u8; 13] = [
 pub const HERMIT_TOML: &str =
     "version = \"1\"\nkernel = \"kernel\"\n[input]\nkernel_args = []\napp_args = []\n[requirements]\n";
 
+/// A header block of a tar archive with this kind and name, and its data.
+pub fn tar_entry(archive: &mut Vec<u8>, kind: u8, name: &[u8], contents: &[u8]) {
+    let mut header = [0_u8; 512];
+    header[..name.len()].copy_from_slice(name);
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[108..124].copy_from_slice(b"0000000\x000000000\0");
+    write!(&mut header[124..136], "{:011o}", contents.len()).unwrap();
+    header[136..148].copy_from_slice(b"00000000000\0");
+    header[148..156].fill(b' ');
+    header[156] = kind;
+    header[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    write!(&mut header[148..155], "{sum:06o}\0").unwrap();
+    archive.extend(header);
+    archive.extend(contents);
+    archive.resize(archive.len().next_multiple_of(512), 0);
+}
+
 /// A tar archive of these files, not compressed.
 pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, contents) in files {
-        let mut header = [0_u8; 512];
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[100..108].copy_from_slice(b"0000644\0");
-        header[108..124].copy_from_slice(b"0000000\x000000000\0");
-        write!(&mut header[124..136], "{:011o}", contents.len()).unwrap();
-        header[136..148].copy_from_slice(b"00000000000\0");
-        header[148..156].fill(b' ');
-        header[156] = b'0';
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-        write!(&mut header[148..155], "{sum:06o}\0").unwrap();
-        archive.extend(header);
-        archive.extend(*contents);
-        archive.resize(archive.len().next_multiple_of(512), 0);
+        tar_entry(&mut archive, b'0', name.as_bytes(), contents);
     }
     archive.resize(archive.len() + 1024, 0);
     archive
