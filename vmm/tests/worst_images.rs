@@ -3,6 +3,8 @@
 //!
 //! They need no KVM: what is measured comes before the first instruction.
 
+#![allow(clippy::print_stdout, reason = "processes talk to each other, and figures are shown")]
+
 mod common;
 
 use std::os::unix::process::ExitStatusExt as _;
