@@ -95,6 +95,12 @@ impl NetConfig {
     pub(crate) fn features(&self) -> u64 {
         let mut features = feature::MAC | feature::STATUS | feature::MRG_RXBUF | feature::CTRL_VQ;
         features |= self.offloads & feature::OFFLOADS;
+        // None is offered without those that it needs (2.2.1).
+        for (one, other) in NEEDS {
+            if features & other == 0 {
+                features &= !one;
+            }
+        }
         if self.mtu.is_some() {
             features |= feature::MTU;
         }
@@ -114,16 +120,18 @@ impl NetConfig {
     }
 }
 
+/// Features, and what each of them needs (5.1.3.1).
+const NEEDS: [(u64, u64); 5] = [
+    (feature::GUEST_TSO4, feature::GUEST_CSUM),
+    (feature::GUEST_TSO6, feature::GUEST_CSUM),
+    (feature::HOST_TSO4, feature::CSUM),
+    (feature::HOST_TSO6, feature::CSUM),
+    (feature::MQ, feature::CTRL_VQ),
+];
+
 /// Whether features that need others came with them (5.1.3.1).
 pub(crate) fn are_consistent(features: u64) -> bool {
-    let needs = [
-        (feature::GUEST_TSO4, feature::GUEST_CSUM),
-        (feature::GUEST_TSO6, feature::GUEST_CSUM),
-        (feature::HOST_TSO4, feature::CSUM),
-        (feature::HOST_TSO6, feature::CSUM),
-        (feature::MQ, feature::CTRL_VQ),
-    ];
-    needs.iter().all(|(one, other)| features & one == 0 || features & other != 0)
+    NEEDS.iter().all(|(one, other)| features & one == 0 || features & other != 0)
 }
 
 #[cfg(test)]
@@ -158,6 +166,16 @@ mod tests {
         let small = NetConfig { mtu: None, pairs: 1, offloads: u64::MAX, ..config };
         assert_eq!(small.features() & (feature::MQ | feature::MTU), 0);
         assert_eq!(small.features() & feature::OFFLOADS, feature::OFFLOADS);
+    }
+
+    #[test]
+    fn features_are_offered_with_what_they_need() {
+        for pairs in [1, 2] {
+            for bits in 0..1 << 13 {
+                let config = NetConfig { mac: Mac([2; 6]), mtu: None, pairs, offloads: bits };
+                assert!(are_consistent(config.features()), "{bits:#x}");
+            }
+        }
     }
 
     #[test]

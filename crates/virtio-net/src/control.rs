@@ -33,7 +33,8 @@ pub(crate) fn serve(queue: &mut Queue, mut set_pairs: impl FnMut(u16) -> bool) -
                 .write(last.address.saturating_add(u64::from(last.length).saturating_sub(1)), &[answer])
                 .is_ok()
         {
-            written = u32::try_from(chain.writable_bytes()).unwrap_or(u32::MAX);
+            // What is in front of it, if anything, was not written (2.7.8.2).
+            written = u32::from(chain.writable_bytes() == 1);
         }
         queue.push(chain.head(), written)?;
         answered = true;

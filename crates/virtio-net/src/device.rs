@@ -25,6 +25,8 @@ use tasks::{EngineTask, PairTask};
 /// Entries of a queue, at most. Drivers fill receive queues with buffers of 64 KiB, so that more would cost small guests
 /// much memory.
 pub const QUEUE_SIZE: u16 = 256;
+/// The smallest size that a largest packet can have.
+const MIN_MTU: u16 = 68;
 /// The largest number of queue pairs.
 const MAX_PAIRS: u16 = 32;
 /// Virtio device and PCI class of a network card.
@@ -42,6 +44,9 @@ pub enum Error {
         /// How many backends there are.
         backends: usize,
     },
+    /// A largest packet that no card has.
+    #[error("a network card with packets of {0} bytes: 68 are the least")]
+    Mtu(u16),
     /// The host cannot do it.
     #[error("a network card's {what}: {source}")]
     Host {
@@ -139,6 +144,10 @@ impl Net {
         let fits = engine.is_some() || backends.len() == usize::from(pairs);
         if !fits || pairs == 0 || pairs > MAX_PAIRS {
             return Err(Error::Pairs { pairs, backends: backends.len() });
+        }
+        // 5.1.4.2.
+        if let Some(mtu) = config.mtu.filter(|mtu| *mtu < MIN_MTU) {
+            return Err(Error::Mtu(mtu));
         }
         let data_queues = pairs.saturating_mul(2);
         let events = |count| (0..count).map(|_| Event::new()).collect::<io::Result<Vec<_>>>();

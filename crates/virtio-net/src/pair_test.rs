@@ -17,7 +17,7 @@ pub(super) const FRAMES: u64 = RAM + 0x10000;
 /// Frames in memory. Sending blocks when `room` is used up; a frame that begins with 0xee is refused.
 pub(super) struct Memory {
     event: Event,
-    incoming: VecDeque<Vec<u8>>,
+    pub(super) incoming: VecDeque<Vec<u8>>,
     pub(super) sent: Vec<Vec<u8>>,
     pub(super) room: usize,
     pub(super) merges: bool,
@@ -74,7 +74,7 @@ impl Backend for Memory {
 
 pub(super) struct Bench {
     pub(super) ram: Arc<GuestRam>,
-    rx: FakeQueue,
+    pub(super) rx: FakeQueue,
     pub(super) tx: FakeQueue,
     pair: Pair,
     pub(super) backend: Memory,
@@ -124,11 +124,11 @@ impl Bench {
         self.pair.transmit(&mut self.backend, &self.counters[1]).unwrap()
     }
 
-    fn receive(&mut self) -> (bool, Progress) {
+    pub(super) fn receive(&mut self) -> (bool, Progress) {
         self.pair.receive(&mut self.backend, &self.counters[0]).unwrap()
     }
 
-    fn read(&self, address: u64, length: u32) -> Vec<u8> {
+    pub(super) fn read(&self, address: u64, length: u32) -> Vec<u8> {
         let mut bytes = vec![0; length as usize];
         self.ram.read(address, &mut bytes).unwrap();
         bytes

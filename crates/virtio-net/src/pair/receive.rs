@@ -12,6 +12,10 @@ use crate::feature;
 
 /// Where `num_buffers` is in the header (5.1.6).
 const NUM_BUFFERS: u64 = 10;
+/// Segments that are still to be cut: what kind, without the bit for ECN (5.1.6).
+const GSO_KIND: u8 = 0x7f;
+/// The EtherType of a tag, which makes the Ethernet header 4 bytes longer.
+const TAG: [u8; 2] = [0x81, 0];
 /// Receive buffers are gathered until they have this many pieces. With one more chain that is still less than the 1024 that a
 /// vectored read takes.
 const MAX_PIECES: usize = 512;
@@ -45,6 +49,10 @@ pub(super) struct Receiver {
     /// What the driver was told last about notifications of buffers. At first nothing, and it notifies (2.7.10).
     asked: Option<bool>,
     mergeable: bool,
+    /// The driver takes frames whose checksum is not complete.
+    takes_partial: bool,
+    /// The largest frame with its header, without a tag, if the driver knows the largest packet.
+    limit: Option<u64>,
     /// Bytes of buffers to have in hand before a frame is received.
     wanted: u64,
     spill: Vec<u8>,
@@ -66,6 +74,10 @@ impl Receiver {
             chain: Chain::new(),
             asked: None,
             mergeable: features & feature::MRG_RXBUF != 0,
+            takes_partial: features & feature::GUEST_CSUM != 0,
+            limit: mtu
+                .filter(|_| features & feature::MTU != 0)
+                .map(|mtu| u64::from(mtu).saturating_add(HEADERS)),
             wanted,
             spill: vec![0; MAX_FRAME],
             waiting: 0,
@@ -88,7 +100,7 @@ impl Receiver {
                     break;
                 }
                 match backend.receive(self.queue.ram(), &self.room.pieces, &mut self.spill) {
-                    Ok(length) if length < HEADER => {
+                    Ok(length) if length < HEADER || self.exceeds_mtu(length) => {
                         counters.drop_one();
                         continue;
                     }
@@ -154,6 +166,26 @@ impl Receiver {
         Ok(true)
     }
 
+    /// Whether the frame of `length` bytes that was just received is one that the driver is not to get (5.1.4.2): larger than the largest
+    /// packet, and no segment that is still to be cut.
+    fn exceeds_mtu(&self, length: usize) -> bool {
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        let Some(limit) = self.limit.filter(|limit| length > *limit) else { return false };
+        let mut start = [0; HEADER + 14];
+        let mut rest = &mut start[..];
+        for piece in &self.room.pieces {
+            let length = rest.len().min(piece.length.try_into().unwrap_or(usize::MAX));
+            let (now, later) = rest.split_at_mut(length);
+            // It was in RAM when it was taken, and RAM does not go away.
+            let _ = self.queue.ram().read(piece.address, now);
+            rest = later;
+        }
+        rest.iter_mut().zip(&self.spill).for_each(|(to, from)| *to = *from);
+        let [_, kind, .., tag0, tag1] = start;
+        let limit = if [tag0, tag1] == TAG { limit.saturating_add(4) } else { limit };
+        kind & GSO_KIND == 0 && length > limit
+    }
+
     /// Gives the frame that was received to the driver. Returns whether it did or dropped it, or `None` if buffers are missing.
     fn deliver(&mut self, counters: &QueueCounters) -> Result<Option<bool>, QueueError> {
         let length = u64::try_from(self.waiting).unwrap_or(u64::MAX);
@@ -175,8 +207,11 @@ impl Receiver {
         self.waiting = 0;
         let used = self.count_used(length);
         let [low, high] = u16::try_from(used).unwrap_or(u16::MAX).to_le_bytes();
+        let header = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high];
+        // A driver that knows nothing of checksums finds zeroes there (5.1.6.4.1), whatever a host says of a frame it has checked.
+        let (at, bytes) = if self.takes_partial { (NUM_BUFFERS, &header[10..]) } else { (0, &header[..]) };
         // The pieces were in RAM when they were taken, and RAM does not go away.
-        let _ = write_across(self.queue.ram(), &self.room.pieces, NUM_BUFFERS, &[low, high]);
+        let _ = write_across(self.queue.ram(), &self.room.pieces, at, bytes);
         let mut rest = length;
         let mut pieces: usize = 0;
         for buffer in self.room.buffers.drain(..used) {
@@ -227,3 +262,7 @@ impl fmt::Debug for Receiver {
         f.debug_struct("Receiver").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "receive_test.rs"]
+mod tests;

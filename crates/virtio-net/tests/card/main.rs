@@ -325,4 +325,9 @@ fn a_card_needs_a_backend_for_each_pair() {
     let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: None, pairs: 2, offloads: 0 };
     assert!(Net::new(config, Side::Backends(Vec::new())).is_err());
     assert!(Net::new(NetConfig { pairs: 0, ..config }, Side::Backends(Vec::new())).is_err());
+    for mtu in [0, 67] {
+        let config = NetConfig { mtu: Some(mtu), pairs: 1, ..config };
+        let (ours, _) = UnixDatagram::pair().unwrap();
+        assert!(Net::new(config, Side::Backends(vec![Box::new(Datagrams(ours))])).is_err(), "{mtu}");
+    }
 }
