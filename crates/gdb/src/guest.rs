@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 
 use nerite_arch::SpecialRegs;
-use nerite_machine::debug::{self, DebugEvent, DebugReason};
+use nerite_machine::debug::{DebugEvent, DebugReason};
 use nerite_machine::{Held, RunState};
 use nerite_vcpu::{DebugPlan, DebugStop, Vcpu, Watchpoint};
 
@@ -258,11 +258,11 @@ impl Guest {
 
     pub(crate) fn read(&mut self, index: usize, address: u64, data: &mut [u8]) -> usize {
         let Ok(special) = self.special(index) else { return 0 };
-        debug::read_virtual(self.machine.ram(), &special, address, data)
+        nerite_inspect::read_virtual(self.machine.ram(), &special, address, data)
     }
 
     pub(crate) fn write(&mut self, index: usize, address: u64, data: &[u8]) -> usize {
         let Ok(special) = self.special(index) else { return 0 };
-        debug::write_virtual(self.machine.ram(), &special, address, data)
+        nerite_inspect::write_virtual(self.machine.ram(), &special, address, data)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use nerite_machine::{debug, hypercalls};
+use nerite_machine::hypercalls;
 use nerite_vcpu::{ExitKind, Statistics};
 
 use crate::guest::Guest;
@@ -70,8 +70,9 @@ fn exits(guest: &Guest) -> String {
 fn page_table(guest: &mut Guest, address: u64) -> String {
     let mut text = String::new();
     for index in 0..guest.count() {
-        let translation =
-            guest.special(index).and_then(|special| debug::translate(guest.machine.ram(), &special, address));
+        let translation = guest
+            .special(index)
+            .and_then(|special| nerite_inspect::translate(guest.machine.ram(), &special, address));
         let _ = match translation {
             Ok(found) => {
                 let right = |has: bool, name| if has { name } else { '-' };

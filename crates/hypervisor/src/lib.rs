@@ -28,8 +28,8 @@ mod vcpu;
 pub use coalesced::{CoalescedWrite, CoalescedWrites};
 pub use controller::{InterruptController, LINES, MessageId};
 pub use debug::{
-    DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop, Debugger,
-    GuestDebug, PointKind, WatchKind, Watchpoint,
+    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop, Debugger,
+    GuestDebug, OperandDecoder, PointKind, WatchKind, Watchpoint,
 };
 pub use direct::{DirectInterrupts, InterruptState};
 pub use error::Error;

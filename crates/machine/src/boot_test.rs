@@ -4,8 +4,8 @@ use nerite_loader::testing::{CODE, Elf};
 use nerite_memory::Backing;
 
 use super::*;
-use crate::testing::image;
-use crate::testing::log::line_of;
+use nerite_testkit::image;
+use nerite_testkit::log::line_of;
 
 const MIB: u64 = 1 << 20;
 const TSC_KHZ: u32 = 2_445_000;

@@ -5,8 +5,8 @@ use nerite_vcpu::scripted::Scripted;
 use nerite_vcpu::{InstructionBytes, InternalError, drive};
 
 use super::*;
-use crate::testing::log::{line_of, lines_of};
 use crate::testing::{Guest, HIGH, PARAMS};
+use nerite_testkit::log::{line_of, lines_of};
 
 const fn port_in(port: u16, width: u8) -> Exit {
     Exit::PortIn { port, width }

@@ -9,10 +9,10 @@ use nerite_loader::{Image, LoadedKernel};
 use nerite_memory::GuestRam;
 use nerite_vcpu::{Control, Entry, Exit, Handler, Vcpu};
 
-use crate::crash::{Frame, Unwinder};
 use crate::dispatch::{Dispatcher, End, Platform};
 use crate::pc::{Pc, PcDispatcher};
 use crate::posted::Clock;
+use nerite_inspect::{Frame, Unwinder};
 
 /// A guest with its platform.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::CrashReport;
+use nerite_inspect::CrashReport;
 
 /// How a machine ended.
 #[non_exhaustive]

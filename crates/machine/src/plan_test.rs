@@ -2,8 +2,8 @@ use nerite_loader::testing::Elf;
 
 use super::*;
 use crate::config::{CpuConfig, GuestConfig, MemoryConfig};
-use crate::testing::image;
-use crate::testing::log::lines_of;
+use nerite_testkit::image;
+use nerite_testkit::log::lines_of;
 
 const MIB: u64 = 1 << 20;
 

@@ -18,8 +18,6 @@ use rustix::io::Errno;
 
 use crate::alone::{Chores, Timer};
 use crate::config::{Debug, Irqchip, OnCrash};
-use crate::core_file::Core;
-use crate::crash::{CrashReport, VcpuState};
 use crate::debug::{DebugEvents, Stopper};
 use crate::dispatch::End;
 use crate::guest::Guest;
@@ -29,6 +27,7 @@ use crate::pc::Ended;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
 use crate::{Error, Handle, Interrupter, Machine, Outcome, Report, Timeline};
+use nerite_inspect::{Core, CrashReport, VcpuState};
 
 mod attend;
 mod start;

@@ -21,10 +21,6 @@ use crate::hermit::platform;
 use crate::hypercalls::{CommandLine, Hypercalls, Next, Scratch};
 use crate::rate::Rate;
 
-pub(crate) mod image;
-pub(crate) mod log;
-pub(crate) mod tables;
-
 pub(crate) const MIB: u64 = 1 << 20;
 /// The end of the lower part of RAM.
 pub(crate) const RAM_END: u64 = 4 * MIB;

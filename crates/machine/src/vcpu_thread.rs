@@ -22,8 +22,8 @@ use std::os::fd::OwnedFd;
 use crate::debug::Stopper;
 use crate::dispatch::End;
 use crate::user_irqchip::{LocalApics, UserInterrupts};
-use crate::watch::CodeReader;
 use crate::{Error, counting};
+use nerite_inspect::CodeReader;
 
 /// What the vCPU threads and the one that waits for them share.
 pub(crate) struct Shared {

@@ -4,43 +4,11 @@
 //! time and looked at before each: exact, and thousands of times slower. Either way the guest cannot tell, except by its clock
 //! and by RFLAGS.TF in flags that it pushes while it is stepped.
 
-use std::fmt;
-
 use nerite_arch::Regs;
 use nerite_hypervisor::{
-    DEBUG_REGISTERS, DebugCaps, DebugCause, DebugPlan, DebugPoint, DebugStop, Debugger, Entry, Error, Exit,
-    GuestDebug, Layer, PointKind, Vcpu, WatchKind, Watchpoint,
+    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugPlan, DebugPoint, DebugStop, Debugger, Entry, Error,
+    Exit, GuestDebug, Layer, OperandDecoder, PointKind, Vcpu, WatchKind, Watchpoint,
 };
-
-/// One access of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
-    /// Guest-virtual address.
-    pub address: u64,
-    /// How many bytes.
-    pub length: u64,
-    /// Whether it writes.
-    pub writes: bool,
-    /// Whether it reads.
-    pub reads: bool,
-}
-
-/// Decodes the memory operands of instructions.
-pub trait OperandDecoder: Send + fmt::Debug {
-    /// Adds the accesses of the instruction at which `vcpu` is to `accesses`.
-    ///
-    /// # Errors
-    /// If the engine fails. An instruction that cannot be read accesses nothing.
-    fn accesses(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>)
-    -> Result<(), Error>;
-
-    /// Whether the instruction at `regs.rip` is a string instruction with a repeat prefix, which a step executes only an
-    /// element of.
-    ///
-    /// # Errors
-    /// If the engine fails.
-    fn is_repeated(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs) -> Result<bool, Error>;
-}
 
 /// A vCPU that can be debugged. While there is nothing to stop at, it runs as without this.
 #[derive(Debug)]

@@ -27,15 +27,15 @@ use std::ops::ControlFlow;
 #[cfg(any(test, feature = "scripted"))]
 pub use nerite_hypervisor::scripted;
 pub use nerite_hypervisor::{
-    CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan,
+    Access, CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan,
     DebugPoint, DebugStop, Debugger, DirectInterrupts, Entry, Error, Exit, ExitCounts, ExitKind, GuestDebug,
     Histogram, InstructionBytes, InternalError, InterruptState, KernelCounts, Kick, KickTimer, Kicker, Layer,
-    PointKind, Statistics, SystemEvent, Vcpu, WatchKind, Watchpoint,
+    OperandDecoder, PointKind, Statistics, SystemEvent, Vcpu, WatchKind, Watchpoint,
 };
 
 pub use control::{AskError, Control, HaltWait, Held, Job};
 pub use counted::Counted;
-pub use debug::{Access, Debugged, OperandDecoder};
+pub use debug::Debugged;
 pub use limit::{InstructionBudget, Limited};
 pub use measured::Measured;
 pub use run_state::RunState;

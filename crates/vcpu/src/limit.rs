@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nerite_hypervisor::{
-    DebugCause, DebugPlan, DebugStop, Debugger, Entry, Error, Exit, GuestDebug, Layer, Vcpu,
+    DebugCause, DebugPlan, DebugStop, Debugger, Entry, Error, Exit, GuestDebug, Layer, OperandDecoder, Vcpu,
 };
 
-use crate::OperandDecoder;
 use crate::ahead::{self, InstructionCount, Progress};
 use crate::debug::{is_access, set_guest_debug};
 

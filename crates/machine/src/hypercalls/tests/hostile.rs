@@ -10,8 +10,8 @@ use crate::dispatch::Platform;
 use crate::hermit::platform;
 use crate::hypercalls::buffers::Buffer;
 use crate::hypercalls::{Hypercalls, Next};
-use crate::testing::tables;
 use crate::testing::{Guest, HIGH, MIB, RAM_END};
+use nerite_testkit::tables;
 
 /// A guest that has no input to wait for and whose output goes to `console`, or to the usual one.
 fn guest(console: Option<Console>) -> Guest {

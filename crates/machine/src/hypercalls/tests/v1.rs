@@ -10,9 +10,9 @@ use zerocopy::FromZeros as _;
 
 use crate::hypercalls::buffers::CHUNK;
 use crate::hypercalls::{CommandLine, Next};
-use crate::testing::log::{line_of, lines_of};
-use crate::testing::tables;
 use crate::testing::{Guest, HIGH, PARAMS, RAM_END, Setup};
+use nerite_testkit::log::{line_of, lines_of};
+use nerite_testkit::tables;
 
 /// A guest whose pages 16 and 17 are scattered: the first comes after the second in memory. Page 18 leads out of RAM.
 fn paged() -> Guest {

@@ -10,8 +10,8 @@ use nerite_hypercall::v2::{
 };
 
 use crate::hypercalls::Next;
-use crate::testing::log::line_of;
 use crate::testing::{Guest, HIGH, MIB, RAM_END, Setup};
+use nerite_testkit::log::line_of;
 
 /// The end of all RAM.
 const HIGH_END: u64 = HIGH + 2 * MIB;

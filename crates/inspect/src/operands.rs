@@ -1,25 +1,26 @@
-//! Which memory an instruction is about to access, for watchpoints on hosts that have none.
+//! Memory operands of instructions, for watchpoints on hosts that have none.
 
 use std::sync::Arc;
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register};
 use nerite_arch::{Regs, SpecialRegs};
+use nerite_hypervisor::{Access, Error, OperandDecoder, Vcpu};
 use nerite_memory::GuestRam;
-use nerite_vcpu::{Access, Error, OperandDecoder, Vcpu};
 
-use crate::debug::read_virtual;
+use crate::read_virtual;
 
 /// The longest instruction there is (Intel SDM vol. 2, 2.3.11).
 const LONGEST: usize = 15;
 
-/// Reads instructions from the guest's memory and says what they will access.
-pub(crate) struct CodeReader {
+/// Decodes the memory operands of instructions in the guest's memory.
+pub struct CodeReader {
     ram: Arc<GuestRam>,
     factory: InstructionInfoFactory,
 }
 
 impl CodeReader {
-    pub(crate) fn new(ram: Arc<GuestRam>) -> Self {
+    /// Reads instructions from `ram`.
+    pub fn new(ram: Arc<GuestRam>) -> Self {
         Self { ram, factory: InstructionInfoFactory::new() }
     }
 }

@@ -39,14 +39,17 @@ const AT_PAGESZ: u64 = 6;
 const AT_ENTRY: u64 = 9;
 const SIGSEGV: u16 = 11;
 
-/// What a core file is made of.
-pub(crate) struct Core<'a> {
-    pub(crate) ram: &'a GuestRam,
-    pub(crate) vcpus: &'a [VcpuState],
-    /// The index of the one that crashed.
-    pub(crate) crashed: u32,
-    /// Where the loaded image is entered, if it is one that GDB knows.
-    pub(crate) entry: Option<u64>,
+/// Contents of a core file.
+#[derive(Debug)]
+pub struct Core<'a> {
+    /// RAM of the guest.
+    pub ram: &'a GuestRam,
+    /// States of the vCPUs.
+    pub vcpus: &'a [VcpuState],
+    /// Index of the vCPU that crashed.
+    pub crashed: u32,
+    /// Entry point of the loaded image, if it is one that GDB knows.
+    pub entry: Option<u64>,
 }
 
 /// A range of guest-virtual memory that is contiguous in guest-physical memory, and in RAM.
@@ -59,7 +62,10 @@ struct Segment {
 
 impl Core<'_> {
     /// Writes the file, which is empty.
-    pub(crate) fn write(&self, file: &File) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
+    pub fn write(&self, file: &File) -> io::Result<()> {
         let segments = self.segments();
         let notes = self.notes();
         let count = u64::try_from(segments.len()).unwrap_or(u64::MAX).saturating_add(1);

@@ -5,7 +5,7 @@ use nerite_loader::testing::{Elf, abi_tag, interface_note};
 use nerite_loader::{Image, Limits};
 
 /// A relocatable kernel with this hypercall interface and version.
-pub(crate) fn elf(interface: u32, version: Option<[u32; 3]>) -> Elf {
+pub fn elf(interface: u32, version: Option<[u32; 3]>) -> Elf {
     let mut elf = Elf::hermit();
     elf.notes.truncate(1);
     if interface > 1 {
@@ -18,12 +18,12 @@ pub(crate) fn elf(interface: u32, version: Option<[u32; 3]>) -> Elf {
 }
 
 /// An image that is only a kernel.
-pub(crate) fn parse(elf: &Elf) -> Image {
+pub fn parse(elf: &Elf) -> Image {
     Image::parse(elf.build(), &Limits::default()).unwrap()
 }
 
 /// An image with a `hermit.toml` that has arguments and these further lines in its two tables.
-pub(crate) fn archive(elf: &Elf, input: &str, requirements: &str) -> Image {
+pub fn archive(elf: &Elf, input: &str, requirements: &str) -> Image {
     let config = format!(
         "version = '1'\nkernel = 'kernel'\n[input]\nkernel_args = ['-own']\napp_args = ['own']\n{input}\n[requirements]\n{requirements}\n"
     );

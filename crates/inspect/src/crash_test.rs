@@ -1,12 +1,12 @@
 use nerite_arch::Segment;
+use nerite_hypervisor::{InstructionBytes, InternalError};
 use nerite_loader::Image;
 use nerite_loader::testing::{CODE, Elf, Symbol};
 use nerite_memory::{Backing, Region};
-use nerite_vcpu::{InstructionBytes, InternalError};
+use nerite_testkit::{image, tables};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{image, tables};
 
 const KERNEL: u64 = 0x4_0000;
 /// Where code is when the kernel is loaded.

@@ -24,7 +24,7 @@ impl Log for Lines {
 }
 
 /// Runs `what`; gives its result and the warnings and errors it logged on this thread.
-pub(crate) fn lines_of<T>(what: impl FnOnce() -> T) -> (T, Vec<String>) {
+pub fn lines_of<T>(what: impl FnOnce() -> T) -> (T, Vec<String>) {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         log::set_logger(&Lines).unwrap();
@@ -37,7 +37,7 @@ pub(crate) fn lines_of<T>(what: impl FnOnce() -> T) -> (T, Vec<String>) {
 
 /// Runs `what`, which must log one line; gives that line.
 #[track_caller]
-pub(crate) fn line_of(what: impl FnOnce()) -> String {
+pub fn line_of(what: impl FnOnce()) -> String {
     let ((), lines) = lines_of(what);
     let [line] = lines.as_slice() else { panic!("not one line: {lines:?}") };
     line.clone()

@@ -1,12 +1,12 @@
-//! What is told when a guest cannot go on.
+//! Crash reports.
 
 use std::fmt;
 
 use nerite_arch::paging::{self, Root};
 use nerite_arch::{Fpu, Regs, SpecialRegs};
+use nerite_hypervisor::Exit;
 use nerite_loader::{Kernel, LoadedKernel};
 use nerite_memory::GuestRam;
-use nerite_vcpu::Exit;
 
 /// How many frames of a backtrace are shown.
 const MAX_FRAMES: usize = 32;
@@ -105,8 +105,9 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Says in words why a guest cannot go on.
-pub(crate) struct Reason<'a>(pub(crate) &'a Exit);
+/// Displays in words why a guest cannot go on.
+#[derive(Debug)]
+pub struct Reason<'a>(pub &'a Exit);
 
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,17 +139,21 @@ impl fmt::Display for Reason<'_> {
     }
 }
 
-/// Finds out how a vCPU got to where it is.
-pub(crate) struct Unwinder<'a> {
-    pub(crate) ram: &'a GuestRam,
-    pub(crate) kernel: &'a Kernel,
-    pub(crate) loaded: &'a LoadedKernel,
+/// Unwinds the stack of a vCPU.
+#[derive(Debug)]
+pub struct Unwinder<'a> {
+    /// RAM of the guest.
+    pub ram: &'a GuestRam,
+    /// The kernel, with its symbols.
+    pub kernel: &'a Kernel,
+    /// Location of the loaded kernel.
+    pub loaded: &'a LoadedKernel,
 }
 
 impl Unwinder<'_> {
-    /// Where the vCPU is, then its callers: by frame pointers, or, where there are none, whatever on the stack looks
+    /// Returns the frame of the vCPU, then its callers: by frame pointers, or, where there are none, whatever on the stack looks
     /// like a return address.
-    pub(crate) fn backtrace(&self, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
+    pub fn backtrace(&self, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
         let mut frames = vec![self.frame(regs.rip)];
         // Outside of 64-bit mode it is not the kernel that runs.
         let Some(root) = Root::of(special) else { return frames };

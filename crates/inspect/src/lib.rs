@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod core_file;
+mod crash;
+mod memory;
+mod operands;
+
+pub use core_file::Core;
+pub use crash::{CrashReport, Frame, Reason, Unwinder, VcpuState};
+pub use memory::{read_virtual, translate, write_virtual};
+pub use operands::CodeReader;
