@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::image;
-use common::{Folder, code, has_kvm, hear_signals, wait};
+use common::{Folder, code, hear_signals, wait};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -35,10 +35,8 @@ fn wrong_calls() -> Vec<u8> {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn a_flood_of_lines_ends_with_the_first_signal() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&wrong_calls()));
     let (mut reader, writer) = full_pipe();
@@ -58,10 +56,8 @@ fn a_flood_of_lines_ends_with_the_first_signal() {
 }
 
 #[test]
+#[ignore = "needs a KVM"]
 fn the_time_limit_and_reports_do_not_wait_either() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&wrong_calls()));
     let (_reader, writer) = full_pipe();
@@ -80,10 +76,8 @@ fn an_error_does_not_wait() {
 
 /// Lines that found no room are counted, and the next that finds some says how many they were.
 #[test]
+#[ignore = "needs a KVM"]
 fn dropped_lines_are_counted() {
-    if !has_kvm() {
-        return;
-    }
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&wrong_calls()));
     let (mut reader, writer) = full_pipe();
