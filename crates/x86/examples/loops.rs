@@ -1,0 +1,125 @@
+//! Speed of the processor on small loops, in millions of instructions a second.
+//!
+//! `cargo run --release -p nerite-x86 --example loops [NAME]`
+
+use std::time::Duration;
+
+use nerite_arch::{Regs, Segment, SpecialRegs};
+use nerite_memory::{Backing, GuestRam, Pages, Region};
+use nerite_x86::{CodePages, Config, Cpu, Deterministic, Entry, Exit, supported_cpuid};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Instructions of each loop.
+const INSTRUCTIONS: u64 = 300_000_000;
+const CODE: u64 = 0x1_0000;
+
+/// Loops, as machine code.
+const LOOPS: &[(&str, &[u8])] = &[
+    // l: add rax, rbx; xor rcx, rax; shl rdx, 3; sub rsi, rdx; lea rdi, [rdi+rax*2+5]; and rdx, 0xffff; dec r8; jnz l
+    (
+        "integer",
+        &[
+            0x48, 0x01, 0xd8, 0x48, 0x31, 0xc1, 0x48, 0xc1, 0xe2, 0x03, 0x48, 0x29, 0xd6, 0x48, 0x8d, 0x7c,
+            0x47, 0x05, 0x81, 0xe2, 0xff, 0xff, 0x00, 0x00, 0x49, 0xff, 0xc8, 0x75, 0xe3,
+        ],
+    ),
+    // l: mov rax, [r9+rcx*8]; add rax, 3; mov [r9+rcx*8], rax; add [r9+8], rax; inc rcx; and ecx, 0xfff; jmp l
+    (
+        "memory",
+        &[
+            0x49, 0x8b, 0x04, 0xc9, 0x48, 0x83, 0xc0, 0x03, 0x49, 0x89, 0x04, 0xc9, 0x49, 0x01, 0x41, 0x08,
+            0x48, 0xff, 0xc1, 0x81, 0xe1, 0xff, 0x0f, 0x00, 0x00, 0xeb, 0xe5,
+        ],
+    ),
+    // l: call f; call f; jmp l; f: push rbx; mov rbx, rax; lea rax, [rbx+1]; pop rbx; ret
+    (
+        "calls",
+        &[
+            0xe8, 0x07, 0x00, 0x00, 0x00, 0xe8, 0x02, 0x00, 0x00, 0x00, 0xeb, 0xf4, 0x53, 0x48, 0x89, 0xc3,
+            0x48, 0x8d, 0x43, 0x01, 0x5b, 0xc3,
+        ],
+    ),
+    // l: cmp rax, rbx; jl a; inc rax; a: test al, 1; jz b; add rbx, 2; b: jmp l
+    (
+        "branches",
+        &[
+            0x48, 0x39, 0xd8, 0x7c, 0x03, 0x48, 0xff, 0xc0, 0xa8, 0x01, 0x74, 0x04, 0x48, 0x83, 0xc3, 0x02,
+            0xeb, 0xee,
+        ],
+    ),
+    // l: mov rdi, r9; lea rsi, [r9+0x8000]; mov ecx, 0x400; rep movsq; jmp l
+    (
+        "copy",
+        &[
+            0x4c, 0x89, 0xcf, 0x49, 0x8d, 0xb1, 0x00, 0x80, 0x00, 0x00, 0xb9, 0x00, 0x04, 0x00, 0x00, 0xf3,
+            0x48, 0xa5, 0xeb, 0xec,
+        ],
+    ),
+    // l: mov rax, cr3; mov cr3, rax; mov rbx, [r9]; mov rbx, [r9+0x1000]; jmp l
+    (
+        "page tables",
+        &[
+            0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8, 0x49, 0x8b, 0x19, 0x49, 0x8b, 0x99, 0x00, 0x10, 0x00, 0x00,
+            0xeb, 0xee,
+        ],
+    ),
+];
+
+/// Processor time of this thread, which other programs have no part in.
+fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// A processor in 64-bit mode at the code, with the lowest GiB mapped to itself.
+fn processor(code: &[u8]) -> Result<Cpu, Box<dyn std::error::Error>> {
+    let ram = GuestRam::new(&[Region { start: 0, size: 2 << 20 }], &Backing::default())?;
+    ram.write_obj(0x1000, &0x2003_u64)?;
+    ram.write_obj(0x2000, &0x83_u64)?;
+    ram.write(CODE, code)?;
+    let mut cpu = Cpu::new(Config {
+        memory: Box::new(Pages::new(&ram)),
+        platform: Box::new(Deterministic::default()),
+        code: CodePages::new(),
+        cpuid: supported_cpuid(),
+    });
+    let flat =
+        Segment { limit: u32::MAX, kind: 3, present: true, s: true, g: true, db: true, ..Segment::default() };
+    let cs = Segment { selector: 8, kind: 11, l: true, db: false, ..flat };
+    cpu.set_special_regs(&SpecialRegs {
+        cs,
+        ss: flat,
+        cr0: 0x8000_0011,
+        cr3: 0x1000,
+        cr4: 0x20,
+        efer: 0x500,
+        ..cpu.special_regs()
+    });
+    cpu.set_regs(&Regs {
+        rip: CODE,
+        rflags: 2,
+        rsp: 0x8_0000,
+        r8: u64::MAX,
+        r9: 0x10_0000,
+        rbx: 3,
+        ..Regs::default()
+    });
+    Ok(cpu)
+}
+
+#[allow(clippy::print_stdout, reason = "the purpose of the program")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    for (name, code) in LOOPS.iter().filter(|(name, _)| name.contains(&wanted)) {
+        let mut cpu = processor(code)?;
+        cpu.run(Entry::Resume, 1000);
+        let (start, before) = (thread_time(), cpu.instructions());
+        let instructions =
+            if matches!(*name, "copy" | "page tables") { INSTRUCTIONS / 50 } else { INSTRUCTIONS };
+        let exit = cpu.run(Entry::Resume, instructions);
+        let elapsed = thread_time().saturating_sub(start);
+        assert_eq!(exit, Exit::Budget, "the loops do not end: {:x}", cpu.regs().rip);
+        let done = cpu.instructions().saturating_sub(before);
+        println!("{name:12} {:8.0} MIPS", done as f64 / elapsed.as_secs_f64() / 1e6);
+    }
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! The processor, for its owner.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs, reset};
+
+use crate::block::Cache;
+use crate::code::CodePages;
+use crate::core::{CS, Core, DS, ES, FS, GS, Mode, SS};
+use crate::cpuid::Cpuid;
+use crate::debug::{DR6_ONES, DR7_RESET};
+use crate::exception::Exception;
+use crate::exit::Accesses;
+use crate::fetch::Fetch;
+use crate::flags::{Flags, VM};
+use crate::msr::{INDICES, Msrs};
+use crate::phys::Physical;
+use crate::platform::{Memory, Platform};
+use crate::tlb::Tlb;
+
+/// Surroundings and properties of a processor.
+pub struct Config {
+    /// Guest-physical memory.
+    pub memory: Box<dyn Memory>,
+    /// Time and chance.
+    pub platform: Box<dyn Platform>,
+    /// The record that all processors of the guest share.
+    pub code: Arc<CodePages>,
+    /// CPUID leaves, as a rule those of [`crate::supported_cpuid`] and some about the machine. A feature that they do not show
+    /// cannot be enabled by control registers.
+    pub cpuid: Vec<CpuidEntry>,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("cpuid", &self.cpuid).finish_non_exhaustive()
+    }
+}
+
+/// Ends the present or next run of a processor, from any thread.
+#[derive(Debug, Clone)]
+pub struct Kicker {
+    kick: Arc<AtomicBool>,
+}
+
+impl Kicker {
+    /// Makes [`Cpu::run`] return [`crate::Exit::Kicked`] after the present block of instructions. A kick is never lost, and
+    /// ends one run.
+    pub fn kick(&self) {
+        self.kick.store(true, Ordering::Release);
+    }
+}
+
+/// Interrupts and conditions between instructions (KVM API, `KVM_GET_VCPU_EVENTS`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Events {
+    /// External interrupt that waits for delivery.
+    pub interrupt: Option<u8>,
+    /// `true` if a non-maskable interrupt waits for delivery.
+    pub nmi: bool,
+    /// `true` if non-maskable interrupts wait for an IRET.
+    pub nmi_blocked: bool,
+    /// `true` if the next instruction is executed before any interrupt, because the last one was STI or loaded SS.
+    pub shadow: bool,
+    /// Debug conditions that wait for delivery, as bits of DR6.
+    pub debug: u64,
+}
+
+/// Debug registers (Intel SDM vol. 3, 17.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DebugRegs {
+    /// DR0 to DR3, linear addresses of breakpoints.
+    pub addresses: [u64; 4],
+    /// DR6, the status.
+    pub dr6: u64,
+    /// DR7, the control.
+    pub dr7: u64,
+}
+
+/// A processor.
+#[derive(Debug)]
+pub struct Cpu {
+    pub(crate) core: Box<Core>,
+    pub(crate) cache: Cache,
+    pub(crate) kick: Arc<AtomicBool>,
+}
+
+impl Cpu {
+    /// A processor after a reset.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let core = Core {
+            gpr: [0; 32],
+            flags: Flags::default(),
+            rip: 0,
+            link: 0,
+            retired: 0,
+            mode: Mode::Bits16,
+            cpl: 0,
+            tlb: Tlb::default(),
+            epoch: 1,
+            key: 0,
+            attention: true,
+            events: events_default(),
+            fault: Exception::default(),
+            exit: None,
+            accesses: Accesses::default(),
+            segments: Default::default(),
+            ldt: Default::default(),
+            tr: Default::default(),
+            gdt: Default::default(),
+            idt: Default::default(),
+            cr0: 0,
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            cr8: 0,
+            efer: 0,
+            xcr0: 1,
+            apic_base: 0xfee0_0900,
+            dr: [0; 4],
+            dr6: DR6_ONES,
+            dr7: DR7_RESET,
+            msrs: Msrs::default(),
+            cpuid: Cpuid::new(config.cpuid),
+            physical: Physical::new(config.memory),
+            code: config.code,
+            protected: HashSet::new(),
+            fetch: Fetch::default(),
+            platform: config.platform,
+            intercept_debug: false,
+            intercept_breakpoint: false,
+            reported: HashSet::new(),
+            is_shut_down: false,
+            is_alone: false,
+            is_implicit: false,
+            watches_data: false,
+        };
+        let mut cpu = Self { core: Box::new(core), cache: Cache::default(), kick: Arc::default() };
+        cpu.init();
+        cpu
+    }
+
+    /// Puts the processor into the state after INIT (Intel SDM vol. 3, table 10-1). The time-stamp counter and
+    /// model-specific registers stay.
+    pub fn init(&mut self) {
+        self.set_regs(&reset::regs());
+        self.set_special_regs(&reset::special_regs(self.core.apic_base));
+        self.set_events(&Events::default());
+        self.set_debug_regs(&DebugRegs { addresses: [0; 4], dr6: DR6_ONES, dr7: DR7_RESET });
+        self.core.accesses.clear();
+        self.core.is_shut_down = false;
+    }
+
+    /// Starts the processor at the beginning of this page of 4 KiB, as a start-up message to a processor after INIT does
+    /// (Intel SDM vol. 3, 10.4.4.1).
+    pub fn start(&mut self, page: u8) {
+        self.init();
+        let mut special = self.special_regs();
+        reset::start_at(&mut special, page);
+        self.set_special_regs(&special);
+        let regs = Regs { rip: 0, ..self.regs() };
+        self.set_regs(&regs);
+    }
+
+    /// General registers, RIP and RFLAGS.
+    #[must_use]
+    pub fn regs(&self) -> Regs {
+        let core = &*self.core;
+        let r = |number| core.r(number);
+        Regs {
+            rax: r(0),
+            rcx: r(1),
+            rdx: r(2),
+            rbx: r(3),
+            rsp: r(4),
+            rbp: r(5),
+            rsi: r(6),
+            rdi: r(7),
+            r8: r(8),
+            r9: r(9),
+            r10: r(10),
+            r11: r(11),
+            r12: r(12),
+            r13: r(13),
+            r14: r(14),
+            r15: r(15),
+            rip: core.rip,
+            rflags: core.flags.get(),
+        }
+    }
+
+    /// Sets general registers, RIP and RFLAGS.
+    pub fn set_regs(&mut self, regs: &Regs) {
+        let values = [
+            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9,
+            regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+        ];
+        for (number, value) in (0..16).zip(values) {
+            self.core.set_r(number, value);
+        }
+        self.core.rip = regs.rip;
+        self.core.set_flags(regs.rflags);
+        self.core.accesses.clear();
+    }
+
+    /// Segments and control registers.
+    #[must_use]
+    pub fn special_regs(&self) -> SpecialRegs {
+        let core = &*self.core;
+        SpecialRegs {
+            cs: *core.segment(CS),
+            ds: *core.segment(DS),
+            es: *core.segment(ES),
+            fs: *core.segment(FS),
+            gs: *core.segment(GS),
+            ss: *core.segment(SS),
+            tr: core.tr,
+            ldt: core.ldt,
+            gdt: core.gdt,
+            idt: core.idt,
+            cr0: core.cr0,
+            cr2: core.cr2,
+            cr3: core.cr3,
+            cr4: core.cr4,
+            cr8: core.cr8,
+            efer: core.efer,
+            apic_base: core.apic_base,
+        }
+    }
+
+    /// Sets segments and control registers. The privilege level is that of SS, or of virtual-8086 mode.
+    pub fn set_special_regs(&mut self, special: &SpecialRegs) {
+        let core = &mut *self.core;
+        for (number, segment) in [
+            (CS, special.cs),
+            (DS, special.ds),
+            (ES, special.es),
+            (FS, special.fs),
+            (GS, special.gs),
+            (SS, special.ss),
+        ] {
+            *core.segment_mut(number) = segment;
+        }
+        core.tr = special.tr;
+        core.ldt = special.ldt;
+        core.gdt = special.gdt;
+        core.idt = special.idt;
+        core.cr0 = special.cr0 | 1 << 4;
+        core.cr2 = special.cr2;
+        core.cr3 = special.cr3;
+        core.cr4 = special.cr4 & core.cpuid.cr4;
+        core.cr8 = special.cr8 & 15;
+        core.efer = special.efer;
+        core.apic_base = special.apic_base;
+        let is_v86 = core.flags.control & VM != 0;
+        core.cpl = match (core.is_protected(), is_v86) {
+            (false, _) => 0,
+            (true, true) => 3,
+            (true, false) => special.ss.dpl & 3,
+        };
+        core.flush(true);
+        core.update_mode();
+        core.attention = true;
+    }
+
+    /// The model-specific registers that the processor has itself, in the order in which they are to be set.
+    pub fn msrs(&mut self) -> Vec<Msr> {
+        INDICES
+            .iter()
+            .filter_map(|index| self.msr(*index).map(|value| Msr { index: *index, value }))
+            .collect()
+    }
+
+    /// A model-specific register; `None` if the processor does not have it itself.
+    pub fn msr(&mut self, index: u32) -> Option<u64> {
+        let tsc = self.tsc();
+        self.core.msr(index, tsc)
+    }
+
+    /// Sets a model-specific register. `false` if the processor does not have it, or it must not have the value.
+    pub fn set_msr(&mut self, msr: Msr) -> bool {
+        let tsc = self.tsc();
+        self.core.set_msr(msr.index, msr.value, tsc) == Some(true)
+    }
+
+    /// The time-stamp counter as the guest sees it.
+    pub fn tsc(&mut self) -> u64 {
+        let core = &mut *self.core;
+        core.platform.tsc(core.retired).wrapping_add(core.msrs.tsc_offset)
+    }
+
+    /// XCR0.
+    #[must_use]
+    pub fn xcr0(&self) -> u64 {
+        self.core.xcr0
+    }
+
+    /// Sets XCR0. `false` if the processor cannot have the value.
+    pub fn set_xcr0(&mut self, value: u64) -> bool {
+        let is_valid = value & 1 != 0 && value & !(self.core.cpuid.xcr0 | 1) == 0 && value & 6 != 4;
+        if is_valid {
+            self.core.xcr0 = value;
+        }
+        is_valid
+    }
+
+    /// Interrupts and conditions between instructions.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let events = &self.core.events;
+        Events {
+            interrupt: events.interrupt,
+            nmi: events.nmi,
+            nmi_blocked: events.nmi_blocked,
+            shadow: events.shadow,
+            debug: events.debug,
+        }
+    }
+
+    /// Sets interrupts and conditions between instructions.
+    pub fn set_events(&mut self, events: &Events) {
+        self.core.events = crate::core::Events {
+            interrupt: events.interrupt,
+            nmi: events.nmi,
+            nmi_blocked: events.nmi_blocked,
+            shadow: events.shadow,
+            debug: events.debug,
+            ..events_default()
+        };
+        self.core.attention = true;
+    }
+
+    /// Debug registers.
+    #[must_use]
+    pub fn debug_regs(&self) -> DebugRegs {
+        DebugRegs { addresses: self.core.dr, dr6: self.core.dr6, dr7: self.core.dr7 }
+    }
+
+    /// Sets debug registers.
+    pub fn set_debug_regs(&mut self, debug: &DebugRegs) {
+        self.core.dr = debug.addresses;
+        self.core.dr6 = debug.dr6;
+        self.core.dr7 = debug.dr7;
+        self.core.update_breakpoints();
+    }
+
+    /// `true` if an external interrupt would be delivered before the next instruction.
+    #[must_use]
+    pub fn can_interrupt(&self) -> bool {
+        self.core.can_interrupt()
+    }
+
+    /// Makes an external interrupt pending, in the place of one that still is. It is delivered as soon as the guest can take
+    /// it: RFLAGS.IF is set, and its priority is above CR8.
+    pub fn inject_interrupt(&mut self, vector: u8) {
+        self.core.events.interrupt = Some(vector);
+        self.core.attention = true;
+    }
+
+    /// Makes a non-maskable interrupt pending.
+    pub fn inject_nmi(&mut self) {
+        self.core.events.nmi = true;
+        self.core.attention = true;
+    }
+
+    /// Asks for [`crate::Exit::InterruptWindow`], or takes that back.
+    pub fn request_interrupt_window(&mut self, wanted: bool) {
+        self.core.events.window = wanted;
+        self.core.attention = true;
+    }
+
+    /// Makes debug exceptions (#DB) and breakpoints (#BP) exits instead of events of the guest.
+    pub fn intercept_debug(&mut self, debug: bool, breakpoint: bool) {
+        self.core.intercept_debug = debug;
+        self.core.intercept_breakpoint = breakpoint;
+    }
+
+    /// Number of instructions completed since the processor was made.
+    #[must_use]
+    pub fn instructions(&self) -> u64 {
+        self.core.retired
+    }
+
+    /// A handle that ends a run.
+    #[must_use]
+    pub fn kicker(&self) -> Kicker {
+        Kicker { kick: Arc::clone(&self.kick) }
+    }
+
+    /// `true` if the last exit was an access that is not complete: a state read now is the one before its instruction, and
+    /// setting registers gives the access up.
+    #[must_use]
+    pub fn has_pending_access(&self) -> bool {
+        !self.core.accesses.is_empty()
+    }
+}
+
+fn events_default() -> crate::core::Events {
+    crate::core::Events::default()
+}

@@ -1,0 +1,58 @@
+//! Translation of the addresses of instructions.
+
+use crate::access::is_canonical;
+use crate::core::{CS, Core, Run};
+use crate::tlb::{NONE, PAGE};
+use crate::walk::Access;
+
+/// Translations at hand.
+const ENTRIES: usize = 128;
+
+/// Translations of pages of code: linear page (and bit 1 for unprivileged code) and guest-physical page.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    entries: [(u64, u64); ENTRIES],
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Self { entries: [(NONE, 0); ENTRIES] }
+    }
+}
+
+impl Fetch {
+    pub(crate) fn flush(&mut self) {
+        self.entries = [(NONE, 0); ENTRIES];
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "masked")]
+    fn slot(&mut self, linear: u64) -> Option<&mut (u64, u64)> {
+        self.entries.get_mut((linear >> 12) as usize & (ENTRIES - 1))
+    }
+}
+
+impl Core {
+    /// The linear address of the next instruction.
+    pub(crate) fn linear_rip(&self) -> u64 {
+        if self.is_64() { self.rip } else { self.rip.wrapping_add(self.segment(CS).base) & 0xffff_ffff }
+    }
+
+    /// Translates the address of code.
+    pub(crate) fn fetch_address(&mut self, linear: u64) -> Run<u64> {
+        let tag = linear & PAGE | u64::from(self.cpl == 3) << 1;
+        let offset = linear & 0xfff;
+        if let Some((known, page)) = self.fetch.slot(linear)
+            && *known == tag
+        {
+            return Ok(*page | offset);
+        }
+        if self.is_long() && !is_canonical(linear) {
+            return self.protection_fault(0);
+        }
+        let found = self.translate(linear, Access::Execute)?;
+        if let Some(slot) = self.fetch.slot(linear) {
+            *slot = (tag, found.address & PAGE);
+        }
+        Ok(found.address)
+    }
+}

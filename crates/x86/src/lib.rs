@@ -1,0 +1,50 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![allow(clippy::inline_always, reason = "handlers are made of these")]
+
+mod access;
+mod block;
+mod code;
+mod control;
+mod core;
+mod cpu;
+mod cpuid;
+mod debug;
+mod decode;
+mod events;
+mod exception;
+mod exit;
+mod features;
+mod fetch;
+mod flags;
+mod int;
+mod interrupt;
+mod iret;
+mod msr;
+mod op;
+mod ops;
+mod phys;
+mod platform;
+mod run;
+mod segment;
+mod stack;
+mod syscall;
+mod tlb;
+mod transfer;
+mod walk;
+
+pub use code::CodePages;
+pub use cpu::{Config, Cpu, DebugRegs, Events, Kicker};
+pub use exit::{Entry, Exit};
+pub use features::supported_cpuid;
+pub use platform::{Deterministic, Memory, Platform};

@@ -1,0 +1,170 @@
+//! The loop.
+
+use std::sync::atomic::Ordering;
+
+use crate::core::{Core, RIP, Run, Stop};
+use crate::cpu::Cpu;
+use crate::exception;
+use crate::exit::{Entry, Exit};
+use crate::op::{Op, STACK};
+
+impl Cpu {
+    /// Executes up to `budget` instructions, or until something needs the caller. `entry` answers the last exit.
+    ///
+    /// A repeated string instruction counts as one. An instruction that faults does not count.
+    pub fn run(&mut self, entry: Entry, budget: u64) -> Exit {
+        let core = &mut *self.core;
+        if core.is_shut_down {
+            return Exit::Shutdown;
+        }
+        if core.accesses.answer(entry) {
+            core.attention = true;
+        }
+        let end = core.retired.saturating_add(budget);
+        loop {
+            let exit = match self.blocks(end) {
+                Ok(()) => continue,
+                Err(Stop::Shutdown) => Some(Exit::Shutdown),
+                Err(_) => self.core.exit.take(),
+            };
+            if let Some(exit) = exit {
+                return exit;
+            }
+        }
+    }
+
+    /// Executes blocks as long as each leads to the next one. An error is an exit.
+    fn blocks(&mut self, end: u64) -> Run {
+        let core = &mut *self.core;
+        if self.kick.load(Ordering::Relaxed)
+            && core.accesses.is_empty()
+            && self.kick.swap(false, Ordering::Acquire)
+        {
+            core.exit = Some(Exit::Kicked);
+            return Err(Stop::Exit);
+        }
+        if core.attention || core.retired >= end {
+            if core.retired >= end {
+                core.exit = Some(Exit::Budget);
+                return Err(Stop::Exit);
+            }
+            if let Some(step) = core.attend()? {
+                let index = match self.cache.find(core) {
+                    Ok(index) => index,
+                    Err(stop) => return core.stopped(stop),
+                };
+                let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
+                core.set_r(RIP, core.rip);
+                let ops = block.ops.get(..1).unwrap_or_default();
+                let outcome = execute(core, ops);
+                if outcome.is_none() {
+                    core.next(&block.ops, 1);
+                }
+                let result = core.outcome(outcome);
+                let is_complete = !matches!(result, Err(Stop::Exit | Stop::Shutdown));
+                if is_complete && !core.events.alone {
+                    core.settle(step);
+                }
+                return result;
+            }
+        }
+        let mut index = match self.cache.find(core) {
+            Ok(index) => index,
+            Err(stop) => return core.stopped(stop),
+        };
+        loop {
+            let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
+            core.set_r(RIP, core.rip);
+            let room = end.wrapping_sub(core.retired);
+            if room < block.count as u64 {
+                let count = usize::try_from(room).unwrap_or(0);
+                let outcome = execute(core, block.ops.get(..count).unwrap_or_default());
+                if outcome.is_none() {
+                    core.next(&block.ops, count);
+                }
+                return core.outcome(outcome);
+            }
+            let outcome = execute(core, &block.ops);
+            if outcome.is_some() {
+                return core.outcome(outcome);
+            }
+            core.retired = core.retired.wrapping_add(block.count as u64);
+            if core.attention || core.retired >= end || self.kick.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let link = block.links.get(core.link & 1).copied().unwrap_or_default();
+            if link.rip == core.rip && link.epoch == core.epoch {
+                let next = link.index as usize;
+                if self.cache.blocks.get(next).is_some_and(crate::block::Block::is_fresh) {
+                    index = next;
+                    continue;
+                }
+            }
+            let from = index;
+            index = match self.cache.find(core) {
+                Ok(index) => index,
+                Err(stop) => return core.stopped(stop),
+            };
+            self.cache.link(core, from, index);
+        }
+    }
+}
+
+/// Executes instructions, up to one that stops.
+#[inline(always)]
+fn execute<'a>(core: &mut Core, ops: &'a [Op]) -> Option<(Stop, &'a Op)> {
+    for op in ops {
+        if let Err(stop) = (op.run)(core, op) {
+            return Some((stop, op));
+        }
+    }
+    None
+}
+
+impl Core {
+    /// Goes on after the first `count` instructions of a block, none of which was a branch, unless it was all of them.
+    fn next(&mut self, ops: &[Op], count: usize) {
+        self.retired = self.retired.wrapping_add(count as u64);
+        if let Some(op) = ops.get(count) {
+            let rip = self.r(RIP).wrapping_add(u64::from(op.start));
+            self.rip = if self.is_64() { rip } else { rip & 0xffff_ffff };
+        }
+    }
+
+    /// Handles what an instruction stopped with. An error is an exit.
+    fn outcome(&mut self, outcome: Option<(Stop, &Op)>) -> Run {
+        let Some((stop, op)) = outcome else { return Ok(()) };
+        let completes = matches!(stop, Stop::Jump | Stop::JumpExit);
+        let done = u64::from(op.position).wrapping_add(u64::from(completes));
+        self.retired = self.retired.wrapping_add(done);
+        if !completes {
+            self.rip = self.rip_of(op);
+        }
+        if stop == Stop::Fault && self.fault.is_non_canonical && op.flags & STACK != 0 {
+            self.fault.vector = exception::SS;
+        }
+        self.stopped(stop)
+    }
+
+    /// Handles a stop at RIP. An error is an exit.
+    fn stopped(&mut self, stop: Stop) -> Run {
+        match stop {
+            Stop::Fault => {
+                self.accesses.clear();
+                self.deliver_fault()
+            }
+            Stop::Jump | Stop::Again => Ok(()),
+            Stop::Alone => {
+                self.events.alone = true;
+                self.attention = true;
+                Ok(())
+            }
+            Stop::JumpExit => {
+                self.attention = true;
+                self.accesses.clear();
+                Err(Stop::Exit)
+            }
+            Stop::Exit | Stop::Shutdown => Err(stop),
+        }
+    }
+}

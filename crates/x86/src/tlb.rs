@@ -1,0 +1,129 @@
+//! Translations that were used last.
+
+use std::sync::Arc;
+
+use nerite_memory::Page;
+
+use crate::code::Chunk;
+
+/// Entries of one set.
+const ENTRIES: usize = 512;
+/// Sets: one for each kind of access whose rights differ.
+const SETS: usize = 4;
+/// A tag that no page has.
+pub(crate) const NONE: u64 = 1;
+/// The address bits that a tag holds.
+pub(crate) const PAGE: u64 = !0xfff;
+
+/// Set of accesses by privileged code.
+pub(crate) const SUPERVISOR: usize = 0;
+/// Set of accesses by unprivileged code.
+pub(crate) const USER: usize = ENTRIES;
+/// Set of accesses by privileged code that may use pages of unprivileged code although CR4.SMAP is set.
+pub(crate) const SUPERVISOR_AC: usize = 2 * ENTRIES;
+/// A set that stays empty: each access is looked at.
+pub(crate) const CHECKED: usize = 3 * ENTRIES;
+
+/// Memory of a page, and the record of its code.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) page: Page,
+    pub(crate) chunk: Arc<Chunk>,
+}
+
+/// One translation.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Entry {
+    /// The linear page if it may be read.
+    pub(crate) read: u64,
+    /// The linear page if it may be written to and holds no code.
+    pub(crate) write: u64,
+    /// The linear page if it may be written to, but holds code.
+    pub(crate) code: u64,
+    /// Guest-physical address of the page.
+    pub(crate) address: u64,
+    pub(crate) target: Option<Target>,
+    pub(crate) global: bool,
+}
+
+const EMPTY: Entry = Entry { read: NONE, write: NONE, code: NONE, address: 0, target: None, global: false };
+
+impl Entry {
+    fn clear(&mut self) {
+        *self = EMPTY;
+    }
+}
+
+/// A direct-mapped cache of translations.
+#[derive(Debug)]
+pub(crate) struct Tlb {
+    entries: Box<[Entry; ENTRIES * SETS]>,
+    /// Offset of the set in use.
+    pub(crate) set: usize,
+    /// A large page was cached in pieces.
+    pub(crate) has_large: bool,
+}
+
+impl Default for Tlb {
+    fn default() -> Self {
+        Self { entries: Box::new([const { EMPTY }; ENTRIES * SETS]), set: SUPERVISOR, has_large: false }
+    }
+}
+
+impl Tlb {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "masked")]
+    fn index(&self, linear: u64) -> usize {
+        (self.set | (linear >> 12) as usize & (ENTRIES - 1)) & (ENTRIES * SETS - 1)
+    }
+
+    /// The entry where the translation of a linear address would be.
+    #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "the index is masked to the length of the array")]
+    pub(crate) fn entry(&self, linear: u64) -> &Entry {
+        &self.entries[self.index(linear)]
+    }
+
+    /// As [`Tlb::entry`].
+    #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "the index is masked to the length of the array")]
+    pub(crate) fn entry_mut(&mut self, linear: u64) -> &mut Entry {
+        let index = self.index(linear);
+        &mut self.entries[index]
+    }
+
+    /// Drops all translations, or all but global ones.
+    pub(crate) fn flush(&mut self, global: bool) {
+        for entry in
+            self.entries.iter_mut().filter(|entry| entry.target.is_some() && (global || !entry.global))
+        {
+            entry.clear();
+        }
+        self.has_large &= !global;
+    }
+
+    /// Drops the translation of one address.
+    pub(crate) fn flush_page(&mut self, linear: u64) {
+        if self.has_large {
+            return self.flush(true);
+        }
+        let set = self.set;
+        for other in [SUPERVISOR, USER, SUPERVISOR_AC] {
+            self.set = other;
+            let entry = self.entry_mut(linear);
+            if entry.read == linear & PAGE {
+                entry.clear();
+            }
+        }
+        self.set = set;
+    }
+
+    /// Makes stores to the page at a guest-physical address look for code.
+    pub(crate) fn protect(&mut self, address: u64) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.address == address && entry.write != NONE) {
+            entry.code = entry.write;
+            entry.write = NONE;
+        }
+    }
+}
