@@ -65,16 +65,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     } else {
         None
     };
-    // Who debugs or asks needs a thread that answers while the guest runs.
-    let served = debugger.is_some() || server.is_some();
-    let running = if served { machine.start() } else { machine.start_here() }.map_err(failed)?;
-    let stop = match running.interrupter() {
-        Some(interrupter) => {
-            signals.end(interrupter);
-            None
-        }
-        None => Some(signals.fd().map_err(Error::Signals)?),
-    };
+    let running = machine.start().map_err(failed)?;
+    let stop = Some(signals.fd().map_err(Error::Signals)?);
     let debugging =
         debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
     let debugging = debugging.transpose()?;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int};
-use nerite_machine::Interrupter;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::exit_code;
@@ -19,15 +18,13 @@ const ENDING: [c_int; 3] = [SIGINT, SIGTERM, SIGHUP];
 static FIRST: AtomicI32 = AtomicI32::new(0);
 /// An eventfd that stays open for as long as the process lives; -1 before there is one.
 static EVENT: AtomicI32 = AtomicI32::new(-1);
-/// What ends a machine that nobody else would end, for as long as the process lives.
-static INTERRUPTER: OnceLock<Interrupter> = OnceLock::new();
 
 /// The end after the first signal, for as long as the process lives.
 static DEADLINE: OnceLock<Deadline> = OnceLock::new();
 
 /// Signals that have been taken over from the system's default, which is to end the process at once.
 ///
-/// The first one makes a descriptor readable, or [ends a machine](Signals::end). Another one after that ends the process from within
+/// The first one makes a descriptor readable. Another one after that ends the process from within
 /// the signal handler, so that a user can get away even if something hangs. They stay taken over for as long as the process lives.
 #[derive(Debug)]
 pub struct Signals(());
@@ -60,15 +57,6 @@ impl Signals {
             rustix::io::write(event, &1_u64.to_ne_bytes())?;
         }
         Ok(event)
-    }
-
-    /// Lets the first signal end a machine from within the signal handler, also if it came already. Once a process.
-    pub fn end(&self, interrupter: Interrupter) {
-        let interrupter = INTERRUPTER.get_or_init(|| interrupter);
-        // One that came before it was there.
-        if self.received().is_some() {
-            interrupter.interrupt();
-        }
     }
 
     /// Ends the process from within a signal handler if it still runs this long after the first signal, whatever its threads wait
@@ -190,14 +178,5 @@ extern "C" fn on_signal(signal: c_int) {
     if let Some(event) = event() {
         // It can only be full, and then it is readable.
         let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
-    }
-    if let Some(interrupter) = INTERRUPTER.get() {
-        // SAFETY: it takes nothing, and gives the address of this thread's own variable.
-        let errno = unsafe { libc::__errno_location() };
-        // SAFETY: the variable lives as long as the thread, which does nothing else meanwhile.
-        let before = unsafe { errno.read() };
-        interrupter.interrupt();
-        // SAFETY: as for reading it.
-        unsafe { errno.write(before) };
     }
 }

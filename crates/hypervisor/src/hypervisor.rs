@@ -129,9 +129,8 @@ pub trait Hypervisor: fmt::Debug + Send + Sync {
     }
 
     /// Returns `true` if guests are to run on the host's processor and are interpreted here
-    /// instead, so that some instructions are not known. With `trial` a short guest is run to find
-    /// out; otherwise only the processor's features count.
-    fn only_emulates(&self, _trial: bool) -> bool {
+    /// instead, so that some instructions are not known. May run a short guest.
+    fn only_emulates(&self) -> bool {
         false
     }
 }

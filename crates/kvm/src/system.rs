@@ -116,12 +116,8 @@ impl Hypervisor for System {
         probe::counts_instructions(self, counter)
     }
 
-    fn only_emulates(&self, trial: bool) -> bool {
-        if trial {
-            matches!(probe::try_guest(self), probe::HostKvm::Emulating { .. })
-        } else {
-            !probe::processor_virtualizes()
-        }
+    fn only_emulates(&self) -> bool {
+        matches!(probe::try_guest(self), probe::HostKvm::Emulating { .. })
     }
 }
 

@@ -11,7 +11,6 @@ use nerite_vcpu::{Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
-use crate::alone::Chores;
 use crate::dispatch::End;
 use crate::guest::AnyDispatcher;
 use crate::msr::Msrs;
@@ -95,8 +94,6 @@ pub(crate) struct Stopper {
     pub(crate) events: Option<Arc<DebugEvents>>,
     /// Whether the vCPU has a budget of instructions.
     pub(crate) is_limited: bool,
-    /// What there is to do on this vCPU's thread, if there is no other.
-    pub(crate) chores: Option<Box<Chores>>,
     /// Whether a crash is kept for a debugger that has yet to come.
     pub(crate) holds_crashes: bool,
     pub(crate) msrs: Arc<Msrs>,
@@ -115,20 +112,6 @@ impl Handler for Stopper {
     type End = End;
 
     fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<End, Entry> {
-        if let Some(chores) = &mut self.chores {
-            // Machines with a debugger or a budget have other threads for that.
-            if exit == Exit::Kicked
-                && let Some(end) = chores.attend(vcpu)
-            {
-                return ControlFlow::Break(end);
-            }
-            if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
-                return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
-            }
-            let next = self.dispatcher.handle(vcpu, exit);
-            chores.note_output();
-            return next;
-        }
         if let Exit::Debug { rip, .. } = exit
             && self.is_limited
             && take_stop(vcpu) == Some(DebugStop::Limit)

@@ -13,7 +13,6 @@ use nerite_vcpu::scripted::Scripted;
 use nerite_vcpu::{Control, Counted, drive, drive_controlled};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::alone::{Chores, Timer};
 use crate::budget::LogBudget;
 use crate::debug::Stopper;
 use crate::dispatch::End;
@@ -108,13 +107,6 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
                 is_limited: false,
                 holds_crashes: false,
                 msrs,
-                // As where the only vCPU runs on the thread that waits for the machine.
-                chores: Some(Box::new(Chores {
-                    console: console.clone(),
-                    halts: None,
-                    timer: Timer::default(),
-                    flush: None,
-                })),
             };
             let mut vcpu = Counted::new(vcpu);
             drive_controlled(&mut vcpu, &mut stopper, &control)?.ok_or_else(|| failed("it was stopped"))?

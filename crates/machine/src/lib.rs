@@ -27,7 +27,6 @@
 )]
 
 mod accelerator;
-mod alone;
 mod boot;
 mod budget;
 pub mod config;
@@ -60,7 +59,6 @@ mod timeline;
 mod user_irqchip;
 mod vcpu_thread;
 
-pub use alone::Interrupter;
 pub use config::Config;
 pub use counting::ProcessorCounts;
 pub use error::{Error, ErrorKind};

@@ -19,7 +19,6 @@ use crate::guest::Guest;
 use crate::msr::Msrs;
 use crate::network::Network;
 use crate::pc::Keyboard;
-use crate::running::Where;
 use crate::{Error, Opened, Running, Timeline, hermit, pc, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
@@ -82,20 +81,7 @@ impl Machine {
     /// # Errors
     /// If the host has no thread left, or a vCPU cannot be bound to its host CPU.
     pub fn start(self) -> Result<Running, Error> {
-        running::start(self, Where::Threads)
-    }
-
-    /// As [`Machine::start`], but without any thread if there need not be one: then the only vCPU runs on the calling thread while
-    /// it [waits](Running::wait), and gives up there for good what a vCPU's thread does not need.
-    ///
-    /// That is so for a Hermit guest with one vCPU, hypercall interface v2, no network card, debugger or limit that is to end without
-    /// help. Nobody then watches for a descriptor to become readable: what is to end the machine needs
-    /// [`Running::interrupter`], which is `None` where there are threads after all.
-    ///
-    /// # Errors
-    /// As [`Machine::start`].
-    pub fn start_here(self) -> Result<Running, Error> {
-        running::start(self, Where::Here)
+        running::start(self)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,7 +15,6 @@ use nerite_vcpu::{Control, Exit, InstructionBudget, InternalError, SystemEvent, 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::alone::{Chores, Timer};
 use crate::config::{Debug, Irqchip, OnCrash};
 use crate::debug::{DebugEvents, Stopper};
 use crate::dispatch::End;
@@ -26,13 +24,13 @@ use crate::msr::Msrs;
 use crate::pc::Ended;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
-use crate::{Error, Handle, Interrupter, Machine, Outcome, Report, Timeline};
+use crate::{Error, Handle, Machine, Outcome, Report, Timeline};
 use nerite_inspect::{Core, CrashReport, VcpuState};
 
 mod attend;
 mod start;
 
-pub(crate) use start::{Where, start};
+pub(crate) use start::start;
 
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
@@ -43,9 +41,6 @@ const EMULATION_FAILED: u32 = 1;
 pub struct Running {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
-    /// The vCPU that runs on the thread that waits.
-    here: Option<(Box<dyn Vcpu>, Task)>,
-    timer: Timer,
     console: Arc<Console>,
     hypervisor: Arc<dyn Hypervisor>,
     guest: Guest,
@@ -88,10 +83,6 @@ pub struct Remains {
 
 impl Drop for Remains {
     fn drop(&mut self) {
-        // An interrupter may keep it for as long as the process lives. There is no later time at which a failure would matter.
-        if let Some(timer) = self.running.timer.get() {
-            let _ = timer.stop();
-        }
         for thread in self.running.threads.drain(..) {
             // A panic was printed when it happened, and has been told as an error.
             let _ = thread.join();
@@ -107,19 +98,6 @@ impl Running {
     /// The machine, for other threads to hold, ask or end it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
-    }
-
-    /// What ends the machine from within a signal handler, if its vCPU is to run [here](Machine::start_here): nothing else does.
-    pub fn interrupter(&self) -> Option<Interrupter> {
-        let (vcpu, _) = self.here.as_ref()?;
-        let shared = &self.handle.shared;
-        Some(Interrupter {
-            stopping: shared.stopping.clone(),
-            stop_event: shared.stop_event.clone(),
-            console: self.console.clone(),
-            kicker: vcpu.kicker(),
-            timer: self.timer.clone(),
-        })
     }
 
     /// Waits until the machine ends by itself, or until `stop` becomes readable, and takes it down.
@@ -142,28 +120,12 @@ impl Running {
         mut self,
         stop: Option<BorrowedFd<'_>>,
     ) -> (Result<Outcome, Error>, Report, Remains) {
-        if let Some((vcpu, task)) = self.here.take() {
-            self.run_here(vcpu, task);
-        } else if let Err(error) = self.attend(stop) {
+        if let Err(error) = self.attend(stop) {
             self.handle.shared.finish(u32::MAX, End::Host(error));
         }
         let mut report = Report::default();
-        // Of a machine without other threads it is the interrupter that makes the event readable, and nothing else does.
-        let event = self.handle.shared.stop_event.clone();
-        let stop = if self.handle.shared.alone { Some(event.as_fd()) } else { stop };
         let outcome = self.take_down(stop, &mut report);
         (outcome, report, Remains { running: self })
-    }
-
-    /// Runs the only vCPU to the machine's end.
-    fn run_here(&self, mut vcpu: Box<dyn Vcpu>, task: Task) {
-        match vcpu_thread::start_timer(&mut *vcpu, Chores::INTERVAL, Chores::INTERVAL) {
-            // Nobody was faster: this is the only call.
-            Ok(timer) => drop(self.timer.set(timer)),
-            Err(error) => self.handle.shared.finish(vcpu.index(), End::Host(error.into())),
-        }
-        // A panic is printed when it happens. What it leaves is only what another thread's would leave.
-        let _ = catch_unwind(AssertUnwindSafe(|| vcpu_thread::run(vcpu, task)));
     }
 
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
@@ -313,8 +275,7 @@ impl Running {
     /// Makes the report of a crash, or says that it is the host that cannot run this guest.
     fn crashed(&self, vcpu: u32, exit: Exit, finished: Vec<Finished>) -> Result<Outcome, Error> {
         if let Exit::InternalError(InternalError { suberror: EMULATION_FAILED, instruction, .. }) = exit
-            // A vCPU's thread has given up what a trial takes.
-            && self.hypervisor.only_emulates(!self.handle.shared.alone)
+            && self.hypervisor.only_emulates()
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
         }

@@ -29,9 +29,7 @@ use nerite_inspect::CodeReader;
 pub(crate) struct Shared {
     /// Why the machine ends: the first reason counts.
     pub(crate) end: Mutex<Option<(u32, End)>>,
-    /// Whether the machine's only vCPU runs on the thread that waits for it, so that nobody has to be told anything.
-    pub(crate) alone: bool,
-    /// Becomes readable, and stays so, when there is an `end`; not with `alone`.
+    /// Becomes readable, and stays so, when there is an `end`.
     pub(crate) stop_event: Arc<OwnedFd>,
     pub(crate) stopping: Arc<AtomicBool>,
     /// How many vCPU threads have not left their loop yet.
@@ -68,9 +66,7 @@ impl Shared {
             *current = Some((vcpu, end));
             self.stopping.store(true, Ordering::Release);
             // An eventfd refuses only when its counter is full, and this adds 1 once.
-            if !self.alone
-                && let Err(error) = rustix::io::write(&self.stop_event, &1_u64.to_ne_bytes())
-            {
+            if let Err(error) = rustix::io::write(&self.stop_event, &1_u64.to_ne_bytes()) {
                 log::error!("signalling the end of the machine: {error}");
             }
         }
@@ -205,9 +201,7 @@ impl Drop for Leaving {
         {
             let mut left = lock(&self.shared.left);
             *left = left.saturating_sub(1);
-            if !self.shared.alone {
-                self.shared.one_left.notify_all();
-            }
+            self.shared.one_left.notify_all();
         }
         // Last: whoever takes the machine down then need not kick this thread out of anything.
         let (index, end) = self.end.take().unwrap_or((u32::MAX, End::Stopped));

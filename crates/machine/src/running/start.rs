@@ -1,36 +1,9 @@
-//! Starts a machine: a thread for each vCPU, or none.
-
-use nerite_loader::Interface;
+//! Starts a machine: a thread for each vCPU.
 
 use super::*;
 
-/// Where the vCPUs run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Where {
-    /// Each on a thread of its own.
-    Threads,
-    /// On the thread that waits for the machine, if that can be.
-    Here,
-}
-
-/// Whether the machine needs nobody but its vCPU: there is one, whose output goes out by itself, and no time is up before the
-/// guest says so.
-fn is_alone(machine: &Machine) -> bool {
-    let Guest::Hermit(hermit) = &machine.guest else { return false };
-    let observe = &machine.observe;
-    machine.vcpus.len() == 1
-        && hermit.image.kernel().interface() == Interface::V2
-        && machine.network.is_empty()
-        && machine.irqchip == Irqchip::Kernel
-        && observe.debug.is_none()
-        && !observe.keep_halted
-        && observe.time_limit.is_none()
-        && observe.instruction_limit.is_none()
-}
-
 /// Starts the vCPU threads.
-pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
-    let alone = place == Where::Here && is_alone(&machine);
+pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { hypervisor, guest, ram, mut vcpus, affinity, console, msrs, irqchip, core, .. } = machine;
     let Machine {
         counters,
@@ -48,7 +21,6 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
-        alone,
         stop_event,
         stopping,
         left: Mutex::new(vcpus.len()),
@@ -100,8 +72,6 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
     let mut running = Running {
         handle,
         threads: Vec::new(),
-        here: None,
-        timer: Timer::default(),
         console,
         hypervisor,
         guest,
@@ -118,9 +88,7 @@ pub(crate) fn start(machine: Machine, place: Where) -> Result<Running, Error> {
         ended: Vec::new(),
         _vm: vm,
     };
-    if !alone {
-        running.console.watch().map_err(Error::host("creating an eventfd"))?;
-    }
+    running.console.watch().map_err(Error::host("creating an eventfd"))?;
     if let Guest::Pc(pc) = &running.guest
         && let Err(error) = pc.devices.run(&pc.platform, &running.handle.shared)
     {
@@ -150,10 +118,6 @@ impl Running {
         for ((vcpu, cpu), control) in vcpus.into_iter().zip(cpus).zip(controls.iter()) {
             let index = vcpu.index();
             let task = self.task(cpu, control, layers);
-            if self.handle.shared.alone {
-                self.here = Some((vcpu, task));
-                continue;
-            }
             let name = format!("vcpu{index}");
             match thread::Builder::new().name(name).spawn(move || vcpu_thread::run(vcpu, task)) {
                 Ok(thread) => self.threads.push(thread),
@@ -168,14 +132,6 @@ impl Running {
 
     fn task(&mut self, cpu: Option<usize>, control: &Arc<Control>, layers: &Layers) -> Task {
         let handle = &self.handle;
-        let chores = handle.shared.alone.then(|| {
-            Box::new(Chores {
-                console: self.console.clone(),
-                halts: self.halts.take(),
-                timer: self.timer.clone(),
-                flush: None,
-            })
-        });
         Task {
             cpu,
             stopper: Stopper {
@@ -185,7 +141,6 @@ impl Running {
                 is_limited: layers.budget.is_some(),
                 holds_crashes: self.holds_crashes,
                 msrs: self.msrs.clone(),
-                chores,
             },
             ram: handle.ram.clone(),
             control: control.clone(),
