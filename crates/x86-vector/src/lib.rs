@@ -14,6 +14,7 @@ mod control;
 mod features;
 mod host;
 mod image;
+mod lanes;
 mod masked;
 mod mmx;
 mod operands;

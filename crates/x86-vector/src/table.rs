@@ -10,7 +10,9 @@ macro_rules! operations {
         }
     )*) => {
         #[allow(unused_imports)]
-        use crate::host::{A, Any, B, Careful, D, Environment, F32, F64, Float, Half, Integer, Operation};
+        use crate::host::{A, B, D, Environment, Float, Operation};
+        #[allow(unused_imports)]
+        use crate::lanes::*;
         #[allow(unused_imports)]
         #[rustfmt::skip]
         use crate::{mmx::*, shapes::*, shuffle::*, string::*, template::*};

@@ -3,7 +3,7 @@
 use crate::table::operations;
 
 operations! {
-    float(F32<4>, F32<4>, A | B | D) vex3<16, false> avx {
+    float(Arithmetic<Singles<1>>, Strict<Singles<1>>, A | B | D) vex3<16, false> avx {
         VEX_Vfmaddsub132ps_xmm_xmm_xmmm128: "vfmaddsub132ps xmm0, xmm1, xmm2",
         VEX_Vfmsubadd132ps_xmm_xmm_xmmm128: "vfmsubadd132ps xmm0, xmm1, xmm2",
         VEX_Vfmadd132ps_xmm_xmm_xmmm128: "vfmadd132ps xmm0, xmm1, xmm2",
@@ -23,7 +23,7 @@ operations! {
         VEX_Vfnmadd231ps_xmm_xmm_xmmm128: "vfnmadd231ps xmm0, xmm1, xmm2",
         VEX_Vfnmsub231ps_xmm_xmm_xmmm128: "vfnmsub231ps xmm0, xmm1, xmm2",
     }
-    float(F32<8>, F32<8>, A | B | D) vex3<32, false> avx256 {
+    float(Arithmetic<Singles<2>>, Strict<Singles<2>>, A | B | D) vex3<32, false> avx256 {
         VEX_Vfmaddsub132ps_ymm_ymm_ymmm256: "vfmaddsub132ps ymm0, ymm1, ymm2",
         VEX_Vfmsubadd132ps_ymm_ymm_ymmm256: "vfmsubadd132ps ymm0, ymm1, ymm2",
         VEX_Vfmadd132ps_ymm_ymm_ymmm256: "vfmadd132ps ymm0, ymm1, ymm2",
@@ -43,7 +43,7 @@ operations! {
         VEX_Vfnmadd231ps_ymm_ymm_ymmm256: "vfnmadd231ps ymm0, ymm1, ymm2",
         VEX_Vfnmsub231ps_ymm_ymm_ymmm256: "vfnmsub231ps ymm0, ymm1, ymm2",
     }
-    float(F64<2>, F64<2>, A | B | D) vex3<16, false> avx {
+    float(Arithmetic<Doubles<1>>, Strict<Doubles<1>>, A | B | D) vex3<16, false> avx {
         VEX_Vfmaddsub132pd_xmm_xmm_xmmm128: "vfmaddsub132pd xmm0, xmm1, xmm2",
         VEX_Vfmsubadd132pd_xmm_xmm_xmmm128: "vfmsubadd132pd xmm0, xmm1, xmm2",
         VEX_Vfmadd132pd_xmm_xmm_xmmm128: "vfmadd132pd xmm0, xmm1, xmm2",
@@ -63,7 +63,7 @@ operations! {
         VEX_Vfnmadd231pd_xmm_xmm_xmmm128: "vfnmadd231pd xmm0, xmm1, xmm2",
         VEX_Vfnmsub231pd_xmm_xmm_xmmm128: "vfnmsub231pd xmm0, xmm1, xmm2",
     }
-    float(F64<4>, F64<4>, A | B | D) vex3<32, false> avx256 {
+    float(Arithmetic<Doubles<2>>, Strict<Doubles<2>>, A | B | D) vex3<32, false> avx256 {
         VEX_Vfmaddsub132pd_ymm_ymm_ymmm256: "vfmaddsub132pd ymm0, ymm1, ymm2",
         VEX_Vfmsubadd132pd_ymm_ymm_ymmm256: "vfmsubadd132pd ymm0, ymm1, ymm2",
         VEX_Vfmadd132pd_ymm_ymm_ymmm256: "vfmadd132pd ymm0, ymm1, ymm2",
@@ -83,7 +83,7 @@ operations! {
         VEX_Vfnmadd231pd_ymm_ymm_ymmm256: "vfnmadd231pd ymm0, ymm1, ymm2",
         VEX_Vfnmsub231pd_ymm_ymm_ymmm256: "vfnmsub231pd ymm0, ymm1, ymm2",
     }
-    float(F32<1>, F32<1>, A | B | D) vex3<4, false> avx {
+    float(Arithmetic<Single>, Strict<Single>, A | B | D) vex3<4, false> avx {
         VEX_Vfmadd132ss_xmm_xmm_xmmm32: "vfmadd132ss xmm0, xmm1, xmm2",
         VEX_Vfmsub132ss_xmm_xmm_xmmm32: "vfmsub132ss xmm0, xmm1, xmm2",
         VEX_Vfnmadd132ss_xmm_xmm_xmmm32: "vfnmadd132ss xmm0, xmm1, xmm2",
@@ -97,7 +97,7 @@ operations! {
         VEX_Vfnmadd231ss_xmm_xmm_xmmm32: "vfnmadd231ss xmm0, xmm1, xmm2",
         VEX_Vfnmsub231ss_xmm_xmm_xmmm32: "vfnmsub231ss xmm0, xmm1, xmm2",
     }
-    float(F64<1>, F64<1>, A | B | D) vex3<8, false> avx {
+    float(Arithmetic<Double>, Strict<Double>, A | B | D) vex3<8, false> avx {
         VEX_Vfmadd132sd_xmm_xmm_xmmm64: "vfmadd132sd xmm0, xmm1, xmm2",
         VEX_Vfmsub132sd_xmm_xmm_xmmm64: "vfmsub132sd xmm0, xmm1, xmm2",
         VEX_Vfnmadd132sd_xmm_xmm_xmmm64: "vfnmadd132sd xmm0, xmm1, xmm2",

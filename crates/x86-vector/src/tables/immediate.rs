@@ -13,64 +13,64 @@ macro_rules! carryless {
 }
 
 operations! {
-    float(F32<4>, Any, A | B) legacy<16, true> sse {
+    float(Finite<Singles<1>>, Any, A | B) legacy<16, true> sse {
         Cmpps_xmm_xmmm128_imm8: immediate8!("cmpps xmm0, xmm1"),
     }
-    float(F32<4>, Any, A | B) vex3<16, false> avx {
+    float(Finite<Singles<1>>, Any, A | B) vex3<16, false> avx {
         VEX_Vcmpps_xmm_xmm_xmmm128_imm8: immediate32!("vcmpps xmm0, xmm1, xmm2"),
     }
-    float(F32<8>, Any, A | B) vex3<32, false> avx256 {
+    float(Finite<Singles<2>>, Any, A | B) vex3<32, false> avx256 {
         VEX_Vcmpps_ymm_ymm_ymmm256_imm8: immediate32!("vcmpps ymm0, ymm1, ymm2"),
     }
-    float(F64<2>, Any, A | B) legacy<16, true> sse {
+    float(Finite<Doubles<1>>, Any, A | B) legacy<16, true> sse {
         Cmppd_xmm_xmmm128_imm8: immediate8!("cmppd xmm0, xmm1"),
     }
-    float(F64<2>, Any, A | B) vex3<16, false> avx {
+    float(Finite<Doubles<1>>, Any, A | B) vex3<16, false> avx {
         VEX_Vcmppd_xmm_xmm_xmmm128_imm8: immediate32!("vcmppd xmm0, xmm1, xmm2"),
     }
-    float(F64<4>, Any, A | B) vex3<32, false> avx256 {
+    float(Finite<Doubles<2>>, Any, A | B) vex3<32, false> avx256 {
         VEX_Vcmppd_ymm_ymm_ymmm256_imm8: immediate32!("vcmppd ymm0, ymm1, ymm2"),
     }
-    float(F32<1>, Any, A | B) legacy<4, false> sse {
+    float(Finite<Single>, Any, A | B) legacy<4, false> sse {
         Cmpss_xmm_xmmm32_imm8: immediate8!("cmpss xmm0, xmm1"),
     }
-    float(F32<1>, Any, A | B) vex3<4, false> avx {
+    float(Finite<Single>, Any, A | B) vex3<4, false> avx {
         VEX_Vcmpss_xmm_xmm_xmmm32_imm8: immediate32!("vcmpss xmm0, xmm1, xmm2"),
     }
-    float(F64<1>, Any, A | B) legacy<8, false> sse {
+    float(Finite<Double>, Any, A | B) legacy<8, false> sse {
         Cmpsd_xmm_xmmm64_imm8: immediate8!("cmpsd xmm0, xmm1"),
     }
-    float(F64<1>, Any, A | B) vex3<8, false> avx {
+    float(Finite<Double>, Any, A | B) vex3<8, false> avx {
         VEX_Vcmpsd_xmm_xmm_xmmm64_imm8: immediate32!("vcmpsd xmm0, xmm1, xmm2"),
     }
-    float(F32<4>, Any, B) legacy<16, true> sse {
+    float(Finite<Singles<1>>, Any, B) legacy<16, true> sse {
         Roundps_xmm_xmmm128_imm8: immediate16!("roundps xmm0, xmm1"),
     }
-    float(F32<4>, Any, B) vex2<16, false> avx {
+    float(Finite<Singles<1>>, Any, B) vex2<16, false> avx {
         VEX_Vroundps_xmm_xmmm128_imm8: immediate16!("vroundps xmm0, xmm2"),
     }
-    float(F32<8>, Any, B) vex2<32, false> avx256 {
+    float(Finite<Singles<2>>, Any, B) vex2<32, false> avx256 {
         VEX_Vroundps_ymm_ymmm256_imm8: immediate16!("vroundps ymm0, ymm2"),
     }
-    float(F64<2>, Any, B) legacy<16, true> sse {
+    float(Finite<Doubles<1>>, Any, B) legacy<16, true> sse {
         Roundpd_xmm_xmmm128_imm8: immediate16!("roundpd xmm0, xmm1"),
     }
-    float(F64<2>, Any, B) vex2<16, false> avx {
+    float(Finite<Doubles<1>>, Any, B) vex2<16, false> avx {
         VEX_Vroundpd_xmm_xmmm128_imm8: immediate16!("vroundpd xmm0, xmm2"),
     }
-    float(F64<4>, Any, B) vex2<32, false> avx256 {
+    float(Finite<Doubles<2>>, Any, B) vex2<32, false> avx256 {
         VEX_Vroundpd_ymm_ymmm256_imm8: immediate16!("vroundpd ymm0, ymm2"),
     }
-    float(F32<1>, Any, B) legacy<4, false> sse {
+    float(Finite<Single>, Any, B) legacy<4, false> sse {
         Roundss_xmm_xmmm32_imm8: immediate16!("roundss xmm0, xmm1"),
     }
-    float(F32<1>, Any, B) vex3<4, false> avx {
+    float(Finite<Single>, Any, B) vex3<4, false> avx {
         VEX_Vroundss_xmm_xmm_xmmm32_imm8: immediate16!("vroundss xmm0, xmm1, xmm2"),
     }
-    float(F64<1>, Any, B) legacy<8, false> sse {
+    float(Finite<Double>, Any, B) legacy<8, false> sse {
         Roundsd_xmm_xmmm64_imm8: immediate16!("roundsd xmm0, xmm1"),
     }
-    float(F64<1>, Any, B) vex3<8, false> avx {
+    float(Finite<Double>, Any, B) vex3<8, false> avx {
         VEX_Vroundsd_xmm_xmm_xmmm64_imm8: immediate16!("vroundsd xmm0, xmm1, xmm2"),
     }
     float(Careful, Half, B) vex_to_memory<8, false> avx {

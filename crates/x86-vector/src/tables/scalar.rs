@@ -23,51 +23,51 @@ operations! {
     plain vex_from_gpr<4, false> avx_from_gpr {
         VEX_Vcvtsi2sd_xmm_xmm_rm32: "vcvtsi2sd xmm0, xmm1, eax",
     }
-    float(F32<1>, Integer<4>, B) to_gpr<4, false> sse_to_gpr {
+    float(Finite<Single>, Integer<4>, B) to_gpr<4, false> sse_to_gpr {
         Cvttss2si_r32_xmmm32: "cvttss2si eax, xmm1",
         Cvtss2si_r32_xmmm32: "cvtss2si eax, xmm1",
     }
-    float(F32<1>, Integer<8>, B) to_gpr<4, false> sse_to_gpr {
+    float(Finite<Single>, Integer<8>, B) to_gpr<4, false> sse_to_gpr {
         Cvttss2si_r64_xmmm32: "cvttss2si rax, xmm1",
         Cvtss2si_r64_xmmm32: "cvtss2si rax, xmm1",
     }
-    float(F32<1>, Integer<4>, B) to_gpr<4, false> avx256_to_gpr {
+    float(Finite<Single>, Integer<4>, B) to_gpr<4, false> avx256_to_gpr {
         VEX_Vcvttss2si_r32_xmmm32: "vcvttss2si eax, xmm2",
         VEX_Vcvtss2si_r32_xmmm32: "vcvtss2si eax, xmm2",
     }
-    float(F32<1>, Integer<8>, B) to_gpr<4, false> avx256_to_gpr {
+    float(Finite<Single>, Integer<8>, B) to_gpr<4, false> avx256_to_gpr {
         VEX_Vcvttss2si_r64_xmmm32: "vcvttss2si rax, xmm2",
         VEX_Vcvtss2si_r64_xmmm32: "vcvtss2si rax, xmm2",
     }
-    float(F64<1>, Integer<4>, B) to_gpr<8, false> sse_to_gpr {
+    float(Finite<Double>, Integer<4>, B) to_gpr<8, false> sse_to_gpr {
         Cvttsd2si_r32_xmmm64: "cvttsd2si eax, xmm1",
         Cvtsd2si_r32_xmmm64: "cvtsd2si eax, xmm1",
     }
-    float(F64<1>, Integer<8>, B) to_gpr<8, false> sse_to_gpr {
+    float(Finite<Double>, Integer<8>, B) to_gpr<8, false> sse_to_gpr {
         Cvttsd2si_r64_xmmm64: "cvttsd2si rax, xmm1",
         Cvtsd2si_r64_xmmm64: "cvtsd2si rax, xmm1",
     }
-    float(F64<1>, Integer<4>, B) to_gpr<8, false> avx256_to_gpr {
+    float(Finite<Double>, Integer<4>, B) to_gpr<8, false> avx256_to_gpr {
         VEX_Vcvttsd2si_r32_xmmm64: "vcvttsd2si eax, xmm2",
         VEX_Vcvtsd2si_r32_xmmm64: "vcvtsd2si eax, xmm2",
     }
-    float(F64<1>, Integer<8>, B) to_gpr<8, false> avx256_to_gpr {
+    float(Finite<Double>, Integer<8>, B) to_gpr<8, false> avx256_to_gpr {
         VEX_Vcvttsd2si_r64_xmmm64: "vcvttsd2si rax, xmm2",
         VEX_Vcvtsd2si_r64_xmmm64: "vcvtsd2si rax, xmm2",
     }
-    float(F32<1>, Any, A | B) to_flags<4, false> sse_to_flags {
+    float(Finite<Single>, Any, A | B) to_flags<4, false> sse_to_flags {
         Ucomiss_xmm_xmmm32: "ucomiss xmm0, xmm1",
         Comiss_xmm_xmmm32: "comiss xmm0, xmm1",
     }
-    float(F32<1>, Any, A | B) to_flags<4, false> avx256_to_flags {
+    float(Finite<Single>, Any, A | B) to_flags<4, false> avx256_to_flags {
         VEX_Vucomiss_xmm_xmmm32: "vucomiss xmm1, xmm2",
         VEX_Vcomiss_xmm_xmmm32: "vcomiss xmm1, xmm2",
     }
-    float(F64<1>, Any, A | B) to_flags<8, false> sse_to_flags {
+    float(Finite<Double>, Any, A | B) to_flags<8, false> sse_to_flags {
         Ucomisd_xmm_xmmm64: "ucomisd xmm0, xmm1",
         Comisd_xmm_xmmm64: "comisd xmm0, xmm1",
     }
-    float(F64<1>, Any, A | B) to_flags<8, false> avx256_to_flags {
+    float(Finite<Double>, Any, A | B) to_flags<8, false> avx256_to_flags {
         VEX_Vucomisd_xmm_xmmm64: "vucomisd xmm1, xmm2",
         VEX_Vcomisd_xmm_xmmm64: "vcomisd xmm1, xmm2",
     }

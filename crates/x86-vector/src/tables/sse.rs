@@ -122,16 +122,16 @@ operations! {
         Pmovzxwd_xmm_xmmm64: "pmovzxwd xmm0, xmm1",
         Pmovzxdq_xmm_xmmm64: "pmovzxdq xmm0, xmm1",
     }
-    float(F32<4>, F32<4>, B) legacy<16, true> sse {
+    float(Arithmetic<Singles<1>>, Product<Singles<1>>, B) legacy<16, true> sse {
         Sqrtps_xmm_xmmm128: "sqrtps xmm0, xmm1",
     }
-    float(F64<2>, F64<2>, B) legacy<16, true> sse {
+    float(Arithmetic<Doubles<1>>, Product<Doubles<1>>, B) legacy<16, true> sse {
         Sqrtpd_xmm_xmmm128: "sqrtpd xmm0, xmm1",
     }
-    float(F32<1>, F32<1>, B) legacy<4, false> sse {
+    float(Arithmetic<Single>, Product<Single>, B) legacy<4, false> sse {
         Sqrtss_xmm_xmmm32: "sqrtss xmm0, xmm1",
     }
-    float(F64<1>, F64<1>, B) legacy<8, false> sse {
+    float(Arithmetic<Double>, Product<Double>, B) legacy<8, false> sse {
         Sqrtsd_xmm_xmmm64: "sqrtsd xmm0, xmm1",
     }
     plain legacy<4, false> sse {
@@ -142,34 +142,42 @@ operations! {
         Pmovzxbd_xmm_xmmm32: "pmovzxbd xmm0, xmm1",
         Pmovzxwq_xmm_xmmm32: "pmovzxwq xmm0, xmm1",
     }
-    float(F32<4>, F32<4>, A | B) legacy<16, true> sse {
+    float(Arithmetic<Singles<1>>, Sum<Singles<1>>, A | B) legacy<16, true> sse {
         Addps_xmm_xmmm128: "addps xmm0, xmm1",
-        Mulps_xmm_xmmm128: "mulps xmm0, xmm1",
         Subps_xmm_xmmm128: "subps xmm0, xmm1",
-        Divps_xmm_xmmm128: "divps xmm0, xmm1",
         Haddps_xmm_xmmm128: "haddps xmm0, xmm1",
         Hsubps_xmm_xmmm128: "hsubps xmm0, xmm1",
         Addsubps_xmm_xmmm128: "addsubps xmm0, xmm1",
     }
-    float(F64<2>, F64<2>, A | B) legacy<16, true> sse {
+    float(Arithmetic<Singles<1>>, Product<Singles<1>>, A | B) legacy<16, true> sse {
+        Mulps_xmm_xmmm128: "mulps xmm0, xmm1",
+        Divps_xmm_xmmm128: "divps xmm0, xmm1",
+    }
+    float(Arithmetic<Doubles<1>>, Sum<Doubles<1>>, A | B) legacy<16, true> sse {
         Addpd_xmm_xmmm128: "addpd xmm0, xmm1",
-        Mulpd_xmm_xmmm128: "mulpd xmm0, xmm1",
         Subpd_xmm_xmmm128: "subpd xmm0, xmm1",
-        Divpd_xmm_xmmm128: "divpd xmm0, xmm1",
         Haddpd_xmm_xmmm128: "haddpd xmm0, xmm1",
         Hsubpd_xmm_xmmm128: "hsubpd xmm0, xmm1",
         Addsubpd_xmm_xmmm128: "addsubpd xmm0, xmm1",
     }
-    float(F32<1>, F32<1>, A | B) legacy<4, false> sse {
+    float(Arithmetic<Doubles<1>>, Product<Doubles<1>>, A | B) legacy<16, true> sse {
+        Mulpd_xmm_xmmm128: "mulpd xmm0, xmm1",
+        Divpd_xmm_xmmm128: "divpd xmm0, xmm1",
+    }
+    float(Arithmetic<Single>, Sum<Single>, A | B) legacy<4, false> sse {
         Addss_xmm_xmmm32: "addss xmm0, xmm1",
-        Mulss_xmm_xmmm32: "mulss xmm0, xmm1",
         Subss_xmm_xmmm32: "subss xmm0, xmm1",
+    }
+    float(Arithmetic<Single>, Product<Single>, A | B) legacy<4, false> sse {
+        Mulss_xmm_xmmm32: "mulss xmm0, xmm1",
         Divss_xmm_xmmm32: "divss xmm0, xmm1",
     }
-    float(F64<1>, F64<1>, A | B) legacy<8, false> sse {
+    float(Arithmetic<Double>, Sum<Double>, A | B) legacy<8, false> sse {
         Addsd_xmm_xmmm64: "addsd xmm0, xmm1",
-        Mulsd_xmm_xmmm64: "mulsd xmm0, xmm1",
         Subsd_xmm_xmmm64: "subsd xmm0, xmm1",
+    }
+    float(Arithmetic<Double>, Product<Double>, A | B) legacy<8, false> sse {
+        Mulsd_xmm_xmmm64: "mulsd xmm0, xmm1",
         Divsd_xmm_xmmm64: "divsd xmm0, xmm1",
     }
     float(Careful, Careful, B) legacy<8, false> sse {
@@ -182,28 +190,28 @@ operations! {
         Cvttpd2dq_xmm_xmmm128: "cvttpd2dq xmm0, xmm1",
         Cvtpd2dq_xmm_xmmm128: "cvtpd2dq xmm0, xmm1",
     }
-    float(F32<1>, Any, B) legacy<4, false> sse {
+    float(Finite<Single>, Any, B) legacy<4, false> sse {
         Cvtss2sd_xmm_xmmm32: "cvtss2sd xmm0, xmm1",
     }
-    float(F64<1>, F32<1>, B) legacy<8, false> sse {
+    float(Arithmetic<Double>, Strict<Single>, B) legacy<8, false> sse {
         Cvtsd2ss_xmm_xmmm64: "cvtsd2ss xmm0, xmm1",
     }
     float(Any, Any, B) legacy<16, true> sse {
         Cvtdq2ps_xmm_xmmm128: "cvtdq2ps xmm0, xmm1",
     }
-    float(F32<4>, Any, A | B) legacy<16, true> sse {
+    float(Finite<Singles<1>>, Any, A | B) legacy<16, true> sse {
         Minps_xmm_xmmm128: "minps xmm0, xmm1",
         Maxps_xmm_xmmm128: "maxps xmm0, xmm1",
     }
-    float(F64<2>, Any, A | B) legacy<16, true> sse {
+    float(Finite<Doubles<1>>, Any, A | B) legacy<16, true> sse {
         Minpd_xmm_xmmm128: "minpd xmm0, xmm1",
         Maxpd_xmm_xmmm128: "maxpd xmm0, xmm1",
     }
-    float(F32<1>, Any, A | B) legacy<4, false> sse {
+    float(Finite<Single>, Any, A | B) legacy<4, false> sse {
         Minss_xmm_xmmm32: "minss xmm0, xmm1",
         Maxss_xmm_xmmm32: "maxss xmm0, xmm1",
     }
-    float(F64<1>, Any, A | B) legacy<8, false> sse {
+    float(Finite<Double>, Any, A | B) legacy<8, false> sse {
         Minsd_xmm_xmmm64: "minsd xmm0, xmm1",
         Maxsd_xmm_xmmm64: "maxsd xmm0, xmm1",
     }
