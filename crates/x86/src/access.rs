@@ -1,5 +1,7 @@
 //! Loads and stores at linear addresses.
 
+mod wide;
+
 use crate::core::{Core, Run, Stop};
 use crate::exit::{Entry, Exit};
 use crate::int::{Int, mask};
@@ -15,7 +17,6 @@ pub(crate) enum Place {
 
 /// The offset of an address in its page.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "below 4096")]
 pub(crate) const fn page_offset(address: u64) -> usize {
     (address & 0xfff) as usize
 }
@@ -135,7 +136,7 @@ impl Core {
     }
 
     /// Conditions of an access that a hit in the TLB does not look at.
-    fn check_access(&mut self, linear: u64, size: u64, write: bool) -> Run {
+    pub(crate) fn check_access(&mut self, linear: u64, size: u64, write: bool) -> Run {
         if self.tlb.set != tlb::CHECKED {
             return Ok(());
         }
@@ -160,7 +161,6 @@ impl Core {
         let second = self.resolve(self.wrap(linear.wrapping_add(first_size)), false)?;
         let low = self.load_place(&first, first_size)?;
         let high = self.load_place(&second, size.wrapping_sub(first_size))?;
-        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         let shift = first_size.wrapping_mul(8) as u32;
         Ok(low | high.wrapping_shl(shift))
     }
@@ -214,7 +214,6 @@ impl Core {
         self.check_code(&first, first_size)?;
         self.check_code(&second, second_size)?;
         self.store_place(&first, value, first_size)?;
-        #[expect(clippy::cast_possible_truncation, reason = "below 64")]
         let shift = first_size.wrapping_mul(8) as u32;
         self.store_place(&second, value.wrapping_shr(shift), second_size)
     }
@@ -302,62 +301,9 @@ impl Core {
         Ok((old, new))
     }
 
-    /// Reads bytes, in pieces of up to 8.
-    pub(crate) fn read_bytes(&mut self, linear: u64, bytes: &mut [u8]) -> Run {
-        let mut at = linear;
-        for part in bytes.chunks_mut(8) {
-            let value = self.load_slow(at, part.len() as u64)?;
-            for (to, from) in part.iter_mut().zip(value.to_le_bytes()) {
-                *to = from;
-            }
-            at = at.wrapping_add(part.len() as u64);
-        }
-        Ok(())
-    }
-
-    /// Writes bytes, none of them if one faults.
-    pub(crate) fn write_bytes(&mut self, linear: u64, bytes: &[u8]) -> Run {
-        let last = linear.wrapping_add((bytes.len() as u64).wrapping_sub(1));
-        self.resolve(self.wrap(linear), true)?;
-        self.resolve(self.wrap(last), true)?;
-        let mut at = linear;
-        for part in bytes.chunks(8) {
-            let mut value = [0; 8];
-            for (to, from) in value.iter_mut().zip(part) {
-                *to = *from;
-            }
-            self.store_slow(at, u64::from_le_bytes(value), part.len() as u64)?;
-            at = at.wrapping_add(part.len() as u64);
-        }
-        Ok(())
-    }
-
-    /// Replaces 16 aligned bytes atomically; returns what was there.
-    pub(crate) fn exchange_16(&mut self, linear: u64, old: u128, new: u128) -> Run<u128> {
-        self.check_access(linear, 16, true)?;
-        let place = self.resolve(linear, true)?;
-        self.check_code(&place, 16)?;
-        if let Place::Ram(target, address) = &place
-            && let Some(found) = target.page.compare_exchange_16(page_offset(*address), old, new)
-        {
-            return Ok(found);
-        }
-        let low = self.load::<u64>(linear)?;
-        let high = self.load::<u64>(linear.wrapping_add(8))?;
-        let found = u128::from(low) | u128::from(high) << 64;
-        let value = if found == old { new } else { found };
-        self.write_bytes(linear, &value.to_le_bytes())?;
-        Ok(found)
-    }
-
     /// Loads with the rights of privileged code, as the processor does from its tables.
     pub(crate) fn load_system<T: Int>(&mut self, linear: u64) -> Run<T> {
         self.implicitly(|core| core.load(linear))
-    }
-
-    /// Stores with the rights of privileged code.
-    pub(crate) fn store_system<T: Int>(&mut self, linear: u64, value: T) -> Run {
-        self.implicitly(|core| core.store(linear, value))
     }
 
     /// Makes accesses with the rights of privileged code.

@@ -124,7 +124,6 @@ impl Cache {
     /// Finds the block at RIP, or decodes it.
     pub(crate) fn find(&mut self, core: &mut Core) -> Run<usize> {
         let linear = core.linear_rip();
-        #[expect(clippy::cast_possible_truncation, reason = "masked")]
         let slot = (linear ^ linear >> 12) as usize & (JUMPS - 1);
         if let Some(jump) = self.jumps.get(slot)
             && jump.linear == linear

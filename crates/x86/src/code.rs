@@ -96,7 +96,6 @@ impl fmt::Debug for Chunk {
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "below 512")]
 const fn index(address: u64) -> usize {
     (address >> 12 & 511) as usize
 }

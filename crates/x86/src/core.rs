@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use nerite_arch::{DescriptorTable, Segment};
+use nerite_x86_vector::VectorState;
 
 use crate::code::CodePages;
 use crate::cpuid::Cpuid;
@@ -67,7 +68,6 @@ pub(crate) const CR0_PE: u64 = 1;
 pub(crate) const CR0_MP: u64 = 1 << 1;
 pub(crate) const CR0_EM: u64 = 1 << 2;
 pub(crate) const CR0_TS: u64 = 1 << 3;
-pub(crate) const CR0_NE: u64 = 1 << 5;
 pub(crate) const CR0_WP: u64 = 1 << 16;
 pub(crate) const CR0_AM: u64 = 1 << 18;
 pub(crate) const CR0_NW: u64 = 1 << 29;
@@ -168,6 +168,10 @@ pub(crate) struct Core {
     pub(crate) protected: HashSet<u64>,
     /// An instruction translation: linear page and guest-physical page.
     pub(crate) fetch: crate::fetch::Fetch,
+    /// x87, MMX, SSE and AVX registers, which are elsewhere while an instruction on them is executed.
+    pub(crate) vector: Option<Box<VectorState>>,
+    /// The memory operand of a vector instruction.
+    pub(crate) operand: crate::vector::Operand,
     pub(crate) platform: Box<dyn Platform>,
     pub(crate) intercept_debug: bool,
     pub(crate) intercept_breakpoint: bool,

@@ -5,6 +5,8 @@ mod select;
 mod select_data;
 mod select_system;
 
+pub(crate) use operands::{register, segment};
+
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 
 use crate::access::page_offset;
@@ -75,7 +77,7 @@ pub(crate) fn block(core: &mut Core, linear: u64, address: u64, room: u64) -> Ru
     }
     let length = ops.last().map_or(0, |op| usize::from(op.end));
     let count = ops.len();
-    if !ops.last().is_some_and(|op| op.flags & BRANCH != 0) {
+    if ops.last().is_none_or(|op| op.flags & BRANCH == 0) {
         let mut end = Op::new(ops::branch::end);
         end.start = u16::try_from(length).unwrap_or(u16::MAX);
         end.end = end.start;
@@ -110,7 +112,12 @@ fn instructions(core: &mut Core, bytes: &[u8]) -> Vec<Op> {
         if is_short && bytes.len().wrapping_sub(start) < LONGEST_INSTRUCTION {
             break;
         }
-        let mut op = if is_short { Op::new(ops::system::too_long) } else { select::op(core, &instruction) };
+        let is_too_long = instruction.is_invalid() && instruction.len() >= LONGEST_INSTRUCTION;
+        let mut op = if is_short || is_too_long {
+            Op::new(ops::system::too_long)
+        } else {
+            select::op(core, &instruction)
+        };
         op.start = u16::try_from(start).unwrap_or(u16::MAX);
         op.end = u16::try_from(decoder.position()).unwrap_or(u16::MAX);
         op.position = u8::try_from(ops.len()).unwrap_or(u8::MAX);

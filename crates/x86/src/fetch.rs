@@ -25,7 +25,6 @@ impl Fetch {
         self.entries = [(NONE, 0); ENTRIES];
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
     fn slot(&mut self, linear: u64) -> Option<&mut (u64, u64)> {
         self.entries.get_mut((linear >> 12) as usize & (ENTRIES - 1))
     }

@@ -36,7 +36,6 @@ macro_rules! int {
             const BYTES: u64 = size_of::<$type>() as u64;
 
             #[inline(always)]
-            #[allow(clippy::cast_possible_truncation, reason = "truncation is the purpose")]
             fn of(value: u64) -> Self {
                 value as Self
             }
@@ -91,7 +90,6 @@ pub(crate) const fn mask(bits: u32) -> u64 {
 
 /// `value` sign-extended from its `bytes` low bytes, 1 to 8.
 pub(crate) const fn sign_extend(value: u64, bytes: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "at most 56")]
     let shift = 64_u64.wrapping_sub(bytes.wrapping_mul(8)) as u32 & 63;
     (value.wrapping_shl(shift).cast_signed().wrapping_shr(shift)).cast_unsigned()
 }

@@ -10,6 +10,10 @@
         clippy::arithmetic_side_effects
     )
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "registers are cut to the width of operands all the time"
+)]
 #![allow(clippy::inline_always, reason = "handlers are made of these")]
 
 mod access;
@@ -41,6 +45,7 @@ mod stack;
 mod syscall;
 mod tlb;
 mod transfer;
+mod vector;
 mod walk;
 
 pub use code::CodePages;

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use iced_x86::Instruction;
+use iced_x86::Code;
 
 use crate::core::{Core, RIP, Run, SEGMENT, SS, ZERO};
+use crate::vector::Vector;
 
 /// The function that executes an instruction.
 pub(crate) type Handler = fn(&mut Core, &Op) -> Run;
@@ -31,8 +32,10 @@ pub(crate) struct Op {
     pub(crate) imm: u64,
     /// Displacement of the memory operand.
     pub(crate) disp: u64,
-    /// The whole instruction, for handlers that need more than this.
-    pub(crate) instruction: Option<Box<Instruction>>,
+    /// The number of an instruction that is not implemented.
+    pub(crate) code: Option<Code>,
+    /// The whole of a vector instruction.
+    pub(crate) vector: Option<Box<Vector>>,
     /// The register operand that is written.
     pub(crate) dst: u8,
     /// The register operand that is read.
@@ -63,7 +66,8 @@ impl Op {
             run,
             imm: 0,
             disp: 0,
-            instruction: None,
+            code: None,
+            vector: None,
             dst: 0,
             src: 0,
             base: ZERO,
@@ -147,7 +151,7 @@ impl Core {
         Ok(linear & 0xffff_ffff)
     }
 
-    /// The instruction in full, for handlers that were chosen for one that has it.
+    /// RIP of an instruction.
     pub(crate) fn rip_of(&self, op: &Op) -> u64 {
         let rip = self.r(RIP).wrapping_add(u64::from(op.start));
         if self.is_64() { rip } else { rip & 0xffff_ffff }

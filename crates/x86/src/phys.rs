@@ -27,7 +27,6 @@ impl Physical {
     }
 
     /// The page of RAM at an address.
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
     pub(crate) fn page(&mut self, address: u64) -> Option<&Page> {
         let start = address & !0xfff;
         let index = (address >> 12) as usize & (PAGES - 1);

@@ -73,7 +73,6 @@ impl Default for Tlb {
 
 impl Tlb {
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
     fn index(&self, linear: u64) -> usize {
         (self.set | (linear >> 12) as usize & (ENTRIES - 1)) & (ENTRIES * SETS - 1)
     }

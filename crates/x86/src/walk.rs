@@ -114,7 +114,6 @@ impl Core {
         let offset = usize::try_from(address & 0xfff).unwrap_or(0);
         let Some(page) = self.physical.page(address) else { return true };
         let is_set = if format == Format::Bits32 {
-            #[expect(clippy::cast_possible_truncation, reason = "entries of 32 bits")]
             let (old, new) = (entry as u32, (entry | bits) as u32);
             page.compare_exchange(offset, old, new) == Some(old)
         } else {

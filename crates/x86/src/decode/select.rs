@@ -82,10 +82,11 @@ pub(super) fn op(core: &Core, instruction: &Instruction) -> Op {
     operands::fill(core, instruction, &mut op);
     let handler = arithmetic(instruction, &mut op)
         .or_else(|| select_data::handler(core, instruction, &mut op))
-        .or_else(|| select_system::handler(core, instruction, &mut op));
+        .or_else(|| select_system::handler(core, instruction, &mut op))
+        .or_else(|| crate::vector::handler(core, instruction, &mut op));
     match handler {
         Some(handler) => op.run = handler,
-        None => op.instruction = Some(Box::new(*instruction)),
+        None => op.code = Some(instruction.code()),
     }
     op
 }

@@ -21,7 +21,8 @@ fn moves(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         Mnemonic::Mov => return mov(instruction, op),
         Mnemonic::Movnti => sized!(first, data::mov_mr),
         Mnemonic::Movzx => match (first, size(instruction, 1)) {
-            (2, _) => data::movzx::<u16, u8>,
+            (2, 1) => data::movzx::<u16, u8>,
+            (2, _) => data::movzx::<u16, u16>,
             (4, 1) => data::movzx::<u32, u8>,
             (4, _) => data::movzx::<u32, u16>,
             (_, 1) => data::movzx::<u64, u8>,
@@ -84,7 +85,7 @@ fn moves(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         Mnemonic::Cdq => data::spread::<u32>,
         Mnemonic::Cqo => data::spread::<u64>,
         Mnemonic::Xlatb => {
-            op.index = 0 | crate::core::ZERO;
+            op.index = crate::core::ZERO;
             data::xlat
         }
         Mnemonic::Daa => bcd::decimal::<false>,

@@ -42,7 +42,6 @@ fn change<T: Int, const KIND: u8>(value: T, mask: u64) -> T {
 }
 
 fn bit_mask(number: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
     1_u64.wrapping_shl((number & 63) as u32)
 }
 
@@ -137,7 +136,6 @@ pub(crate) fn lowest<T: Int, const KIND: u8>(core: &mut Core, op: &Op) -> Run {
 }
 
 /// BEXTR.
-#[expect(clippy::cast_possible_truncation, reason = "masked")]
 pub(crate) fn bextr<T: Int>(core: &mut Core, op: &Op) -> Run {
     let value = core.second::<T>(op)?.zx();
     let control = core.r(op.imm as u8);
@@ -150,7 +148,6 @@ pub(crate) fn bextr<T: Int>(core: &mut Core, op: &Op) -> Run {
 }
 
 /// BZHI.
-#[expect(clippy::cast_possible_truncation, reason = "masked")]
 pub(crate) fn bzhi<T: Int>(core: &mut Core, op: &Op) -> Run {
     let value = core.second::<T>(op)?.zx();
     let count = (core.r(op.imm as u8) & 0xff) as u32;
@@ -182,7 +179,6 @@ pub(crate) fn scatter<T: Int, const EXTRACT: bool>(core: &mut Core, op: &Op) -> 
 /// RORX.
 pub(crate) fn rorx<T: Int>(core: &mut Core, op: &Op) -> Run {
     let value = core.second::<T>(op)?.zx();
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
     let count = op.imm as u32 & T::BITS.wrapping_sub(1);
     let left = if count == 0 { 0 } else { value.wrapping_shl(T::BITS.wrapping_sub(count)) };
     core.set_reg(op.dst, T::of(value.wrapping_shr(count) | left));
@@ -192,7 +188,6 @@ pub(crate) fn rorx<T: Int>(core: &mut Core, op: &Op) -> Run {
 /// SHLX (`KIND` 0), SHRX (1) and SARX (2).
 pub(crate) fn shift<T: Int, const KIND: u8>(core: &mut Core, op: &Op) -> Run {
     let value = core.second::<T>(op)?;
-    #[expect(clippy::cast_possible_truncation, reason = "masked")]
     let count = core.r(op.imm as u8) as u32 & T::BITS.wrapping_sub(1);
     let result = match KIND {
         0 => value.zx().wrapping_shl(count),

@@ -237,7 +237,13 @@ pub(crate) fn spread<T: Int>(core: &mut Core, _: &Op) -> Run {
 
 /// XLAT.
 pub(crate) fn xlat(core: &mut Core, op: &Op) -> Run {
-    let linear = core.linear(op, 1, false)?;
+    let index = core.reg::<u8>(RAX).zx();
+    let offset = core.offset(op).wrapping_add(index) & Core::address_mask(op.flags);
+    let linear = if op.flags & crate::op::FLAT != 0 {
+        offset.wrapping_add(core.r(op.segment))
+    } else {
+        core.segment_address(op.segment_number(), offset, 1, false)?
+    };
     let value = core.load::<u8>(linear)?;
     core.set_reg(RAX, value);
     Ok(())

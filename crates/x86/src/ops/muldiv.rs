@@ -16,7 +16,6 @@ fn set_flags<T: Int>(core: &mut Core, low: T, overflow: bool) {
 }
 
 /// MUL.
-#[expect(clippy::cast_possible_truncation, reason = "halves of the product")]
 pub(crate) fn mul<T: Int>(core: &mut Core, op: &Op) -> Run {
     let value = core.first::<T>(op)?;
     let product = u128::from(core.reg::<T>(RAX).zx()).wrapping_mul(u128::from(value.zx()));
@@ -28,7 +27,6 @@ pub(crate) fn mul<T: Int>(core: &mut Core, op: &Op) -> Run {
 }
 
 /// The product with sign, and `true` if it does not fit.
-#[expect(clippy::cast_possible_truncation, reason = "the lower half of the product")]
 fn signed_product<T: Int>(a: T, b: T) -> (T, T, bool) {
     let product = i128::from(a.sx().cast_signed()).wrapping_mul(i128::from(b.sx().cast_signed()));
     let low = T::of(product as u64);
@@ -65,7 +63,6 @@ pub(crate) fn imul_rmi<T: Int>(core: &mut Core, op: &Op) -> Run {
 }
 
 /// MULX: the upper half of the product in the first operand, the lower one in the second.
-#[expect(clippy::cast_possible_truncation, reason = "halves of the product")]
 pub(crate) fn mulx<T: Int>(core: &mut Core, op: &Op) -> Run {
     let value = core.third::<T>(op)?;
     let product = u128::from(core.reg::<T>(RDX).zx()).wrapping_mul(u128::from(value.zx()));
@@ -75,10 +72,6 @@ pub(crate) fn mulx<T: Int>(core: &mut Core, op: &Op) -> Run {
 }
 
 /// DIV. The flags, which are undefined, stay.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the quotient was checked, the remainder is smaller than the divisor"
-)]
 pub(crate) fn div<T: Int>(core: &mut Core, op: &Op) -> Run {
     let divisor = core.first::<T>(op)?.zx();
     let (low, high) = (core.reg::<T>(RAX).zx(), core.reg::<T>(upper::<T>()).zx());
@@ -110,10 +103,6 @@ pub(crate) fn div<T: Int>(core: &mut Core, op: &Op) -> Run {
 }
 
 /// IDIV. The flags, which are undefined, stay.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the quotient was checked, the remainder is smaller than the divisor"
-)]
 pub(crate) fn idiv<T: Int>(core: &mut Core, op: &Op) -> Run {
     let divisor = i128::from(core.first::<T>(op)?.sx().cast_signed());
     let (low, high) = (core.reg::<T>(RAX).zx(), core.reg::<T>(upper::<T>()));

@@ -110,14 +110,15 @@ fn through_carry<T: Int>(value: T, count: u32, carry: bool) -> u128 {
     whole.wrapping_shl(count) | whole.wrapping_shr(width.wrapping_sub(count))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the carry is looked at on its own")]
 fn rotate_carry<T: Int>(core: &mut Core, op: &Op, count: u32, left: bool) -> Run {
     let width = T::BITS.wrapping_add(1);
+    let is_nothing = count == 0;
+    // Whole turns change OF alone.
     let count = count.checked_rem(width).unwrap_or(0);
     let carry = core.flags.cf();
     let turns = if left || count == 0 { count } else { width.wrapping_sub(count) };
     let (old, new) = core.update_first::<T>(op, |value| T::of(through_carry(value, turns, carry) as u64))?;
-    if count == 0 {
+    if is_nothing {
         return Ok(());
     }
     let out = through_carry(old, turns, carry).wrapping_shr(T::BITS) & 1 != 0;
@@ -128,7 +129,6 @@ fn rotate_carry<T: Int>(core: &mut Core, op: &Op, count: u32, left: bool) -> Run
 
 /// The bits of a count that are looked at.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "masked")]
 const fn masked<T: Int>(count: u64) -> u32 {
     let mask = if T::BYTES == 8 { 63 } else { 31 };
     (count & mask) as u32
@@ -198,7 +198,6 @@ fn double<T: Int>(core: &mut Core, op: &Op, count: u32, left: bool) -> Run {
             whole.wrapping_shr(count)
         }
     };
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits are the result")]
     let (old, new) =
         core.update_first::<T>(op, |value| if count == 0 { value } else { T::of(shift(value) as u64) })?;
     if count != 0 {

@@ -3,9 +3,7 @@
 use nerite_arch::{DescriptorTable, Segment};
 
 use crate::access::is_canonical;
-use crate::core::{
-    CR4_FSGSBASE, CR4_OSXSAVE, CR4_PCE, CR4_TSD, CR4_UMIP, Core, FS, GS, RAX, RCX, RDX, Run, Stop,
-};
+use crate::core::{CR4_FSGSBASE, CR4_OSXSAVE, CR4_TSD, CR4_UMIP, Core, FS, GS, RAX, RCX, RDX, Run, Stop};
 use crate::exception;
 use crate::exit::Exit;
 use crate::flags::ZF;
@@ -36,11 +34,11 @@ pub(crate) fn undefined(core: &mut Core, _: &Op) -> Run {
 
 /// An instruction that exists, but not here. It is reported once.
 pub(crate) fn unimplemented(core: &mut Core, op: &Op) -> Run {
-    if let Some(instruction) = &op.instruction
-        && core.reported.insert(instruction.code() as u32)
+    if let Some(code) = op.code
+        && core.reported.insert(code as u32)
     {
         let rip = core.rip_of(op);
-        log::warn!("x86: instruction {:?} is not implemented (rip {rip:#x})", instruction.code());
+        log::warn!("x86: instruction {code:?} is not implemented (rip {rip:#x})");
     }
     core.undefined()
 }
@@ -105,7 +103,6 @@ pub(crate) fn rdtsc<const WITH_AUX: bool>(core: &mut Core, op: &Op) -> Run {
 
 /// RDPMC: there are no counters.
 pub(crate) fn rdpmc(core: &mut Core, _: &Op) -> Run {
-    debug_assert!(CR4_PCE != 0, "the bit may be set, but allows nothing");
     core.protection_fault(0)
 }
 
@@ -148,8 +145,7 @@ pub(crate) fn xgetbv(core: &mut Core, _: &Op) -> Run {
     if core.cr4 & CR4_OSXSAVE == 0 {
         return core.undefined();
     }
-    // Index 1 tells which parts are in use: all that are enabled.
-    if core.reg::<u32>(RCX) > 1 {
+    if core.reg::<u32>(RCX) != 0 {
         return core.protection_fault(0);
     }
     let value = core.xcr0;
