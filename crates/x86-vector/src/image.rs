@@ -189,3 +189,7 @@ impl VectorState {
 pub(crate) fn control_word(value: u16) -> u16 {
     value & 0x1f7f | 0x40
 }
+
+#[cfg(test)]
+#[path = "image_test.rs"]
+mod tests;

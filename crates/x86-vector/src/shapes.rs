@@ -1,10 +1,18 @@
 //! Handlers by the shape of an instruction: which operands it reads and writes.
 
+mod general;
+mod memory;
+mod vector;
+
 use iced_x86::{Instruction, OpKind, Register};
 
 use crate::host::{Float, Operation, float};
 use crate::operands::{Operands, VectorException};
-use crate::state::{VectorState, Ymm};
+use crate::state::Ymm;
+
+pub(crate) use general::*;
+pub(crate) use memory::*;
+pub(crate) use vector::*;
 
 /// Result of a handler.
 pub(crate) type Outcome<C> = Result<(), <C as Operands>::Fault>;
@@ -132,169 +140,6 @@ fn outcome<C: Operands>(executed: bool, context: &mut C) -> Outcome<C> {
     if executed { Ok(()) } else { Err(context.exception(VectorException::SimdFloatingPoint)) }
 }
 
-/// `OP xmm, xmm/m`: operand 0 is a source too, and its upper half stays. XMM0 is the implied source.
-pub(crate) fn legacy<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, d, b, registers, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
-/// `OP v, v, v/m` and `OP v, v, v/m, v`: operand 0 is written whole.
-pub(crate) fn vex3<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    let a = named(registers, instruction.op1_register());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 2, &mut memory)?;
-    let c = named(registers, instruction.op3_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, a, b, c, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
-/// `OP v, v/m`: operand 0 is written whole; `a` and `b` are operand 1.
-pub(crate) fn vex2<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, b, b, b, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
-/// `OP xmm, r/m`, with operand 0 as a source too.
-pub(crate) fn from_gpr<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    general_source::<C, SIZE>(instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, d, &memory, registers, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
-/// `OP xmm, xmm, r/m`: operand 0 is written whole.
-pub(crate) fn vex_from_gpr<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    let a = named(registers, instruction.op1_register());
-    general_source::<C, SIZE>(instruction, context, 2, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, a, &memory, registers, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
-/// `OP r, v/m`: a general register is written.
-pub(crate) fn to_gpr<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let (mut memory, mut result) = (Ymm::default(), Ymm::default());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
-    outcome(executed, context)?;
-    context.set_gpr(instruction.op0_register(), result.as_u64());
-    Ok(())
-}
-
-/// `OP v, v/m`: the status flags are written.
-pub(crate) fn to_flags<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let (mut memory, mut result) = (Ymm::default(), Ymm::default());
-    let a = named(registers, instruction.op0_register());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, &raw mut result, a, b, b, instruction.immediate8()) };
-    outcome(executed, context)?;
-    // LAHF leaves out OF, which all of these clear, and sets bit 1.
-    context.set_flags(STATUS_FLAGS, result.as_u64() & STATUS_FLAGS);
-    Ok(())
-}
-
-/// `OP v/m, v`: `a` and `b` are operand 1. `SIZE` bytes go to memory; a register is written whole.
-pub(crate) fn vex_to_memory<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let registers = state.ymm.as_mut_ptr();
-    let (mut result, mut mxcsr) = (Ymm::default(), state.mxcsr);
-    let b = named(registers, instruction.op1_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(&mut mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
-    if instruction.op0_kind() != OpKind::Register {
-        if executed {
-            store::<C, SIZE, ALIGNED>(instruction, context, &result)?;
-        } else {
-            context.check_store(instruction, 0, SIZE)?;
-        }
-    } else if executed && let Some(register) = state.ymm.get_mut(number(instruction.op0_register())) {
-        *register = result;
-    }
-    state.mxcsr = mxcsr;
-    outcome(executed, context)
-}
-
-/// `OP xmm, imm`: operand 0 is the source too.
-pub(crate) fn immediate<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let d = named(registers, instruction.op0_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, d, d, d, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
-/// `OP v, v, imm`: operand 0 is written whole.
-pub(crate) fn vex_immediate<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let d = named(registers, instruction.op0_register());
-    let a = named(registers, instruction.op1_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, a, a, a, instruction.immediate8()) };
-    outcome(executed, context)
-}
-
 /// Writes `SIZE` bytes to memory operand 0.
 #[inline(always)]
 pub(crate) fn store<C: Operands, const SIZE: usize, const ALIGNED: bool>(
@@ -304,96 +149,4 @@ pub(crate) fn store<C: Operands, const SIZE: usize, const ALIGNED: bool>(
 ) -> Outcome<C> {
     let Some(bytes) = value.0.first_chunk::<SIZE>() else { return Ok(()) };
     if ALIGNED { context.store_aligned(instruction, 0, bytes) } else { context.store(instruction, 0, bytes) }
-}
-
-/// `OP xmm/m, xmm`: `SIZE` bytes go to memory; the upper half of a register stays, and it is a source too.
-pub(crate) fn to_memory<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut result = Ymm::default();
-    let b = named(registers, instruction.op1_register());
-    let is_register = instruction.op0_kind() == OpKind::Register;
-    let d = if is_register { named(registers, instruction.op0_register()) } else { &raw mut result };
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, d, b, b, instruction.immediate8()) };
-    outcome(executed, context)?;
-    if is_register { Ok(()) } else { store::<C, SIZE, ALIGNED>(instruction, context, &result) }
-}
-
-/// `OP r/m, xmm`: `SIZE` bytes of the result go to memory, or all to a general register.
-pub(crate) fn to_general<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut result = Ymm::default();
-    let b = named(registers, instruction.op1_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
-    outcome(executed, context)?;
-    if instruction.op0_kind() == OpKind::Register {
-        context.set_gpr(instruction.op0_register(), result.as_u64());
-        return Ok(());
-    }
-    store::<C, SIZE, ALIGNED>(instruction, context, &result)
-}
-
-/// `MOVSS/MOVSD xmm, xmm/m`: a register's element is merged; memory clears the rest of the low half.
-pub(crate) fn legacy_scalar<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    if instruction.op1_kind() == OpKind::Register {
-        return legacy::<C, O, SIZE, ALIGNED>(state, instruction, context);
-    }
-    let mut memory = Ymm::default();
-    load::<C, SIZE, ALIGNED>(instruction, context, 1, &mut memory)?;
-    if let Some(register) = state.ymm.get_mut(number(instruction.op0_register())) {
-        register.set_low(memory.low());
-    }
-    Ok(())
-}
-
-/// `INSERTPS xmm, xmm/m, imm`: bits 6 and 7 of the immediate operand count for registers only.
-pub(crate) fn legacy_insertps<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    let imm = insertps_immediate(instruction, 1);
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, d, b, b, imm) };
-    outcome(executed, context)
-}
-
-/// `VINSERTPS xmm, xmm, xmm/m, imm`: as [`legacy_insertps`].
-pub(crate) fn vex_insertps<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
-    let mut memory = Ymm::default();
-    let d = named(registers, instruction.op0_register());
-    let a = named(registers, instruction.op1_register());
-    let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 2, &mut memory)?;
-    let imm = insertps_immediate(instruction, 2);
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
-    let executed = unsafe { O::execute(mxcsr, d, a, b, b, imm) };
-    outcome(executed, context)
-}
-
-/// The immediate operand of INSERTPS, by the kind of its source.
-fn insertps_immediate(instruction: &Instruction, operand: u32) -> u8 {
-    let imm = instruction.immediate8();
-    if instruction.op_kind(operand) == OpKind::Register { imm } else { imm & 0x3f }
 }

@@ -56,8 +56,8 @@ impl Ymm {
     }
 }
 
-/// Vector and x87 registers of a virtual processor. The default is the state after a reset with INIT values of x87 as after FNINIT
-/// (Intel SDM vol. 1, 13.6).
+/// Vector and x87 registers of a virtual processor. The default is the initial state of all components (Intel SDM vol. 1, 13.6), which
+/// for x87 is that after FNINIT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VectorState {
     /// YMM0 to YMM15.
@@ -170,37 +170,12 @@ impl X87 {
 
 impl From<&Fpu> for VectorState {
     fn from(fpu: &Fpu) -> Self {
-        let mut state = Self { mxcsr: fpu.mxcsr() & MXCSR_MASK, ..Self::default() };
-        for (index, ymm) in state.ymm.iter_mut().enumerate() {
-            let (low, high) = ymm.0.split_at_mut(16);
-            low.copy_from_slice(&fpu.xmm(index));
-            high.copy_from_slice(&fpu.ymm_high(index));
-        }
-        state.x87.control = fpu.control();
-        state.x87.status = fpu.status();
-        state.x87.tags = fpu.tags();
-        state.x87.opcode = fpu.opcode() & 0x7ff;
-        for index in 0..8 {
-            state.x87.set_st(index, fpu.st(index));
-        }
-        state.x87.update_summary();
-        state
+        Self::from_xsave(&fpu.to_xsave())
     }
 }
 
 impl From<&VectorState> for Fpu {
     fn from(state: &VectorState) -> Self {
-        let mut fpu = Fpu::default();
-        fpu.set_mxcsr(state.mxcsr);
-        fpu.set_x87(state.x87.control, state.x87.status, state.x87.tags);
-        for (index, ymm) in state.ymm.iter().enumerate() {
-            let (low, high) = ymm.0.split_at(16);
-            fpu.set_xmm(index, low.try_into().unwrap_or_default());
-            fpu.set_ymm_high(index, high.try_into().unwrap_or_default());
-        }
-        for index in 0..8 {
-            fpu.set_st(index, state.x87.st(index));
-        }
-        fpu
+        Fpu::from_xsave(&state.to_xsave())
     }
 }

@@ -185,3 +185,48 @@ pub(super) fn handler<C: Operands>(code: Code) -> Option<Handler<C>> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn x87() -> X87 {
+        let mut x87 = X87 {
+            control: 0x27f,
+            status: 0x1234 & 0x7f7f,
+            tags: 0b101,
+            opcode: 0x5a5,
+            instruction: 0xf_1234,
+            data: 0xe_5678,
+            ..X87::default()
+        };
+        x87.registers[2] = [0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f];
+        x87
+    }
+
+    #[test]
+    fn environments_in_all_formats_give_the_state_back() {
+        for (real_mode, wide) in [(true, false), (true, true), (false, true)] {
+            let (before, mut bytes) = (x87(), [0; 28]);
+            write(&before, real_mode, wide, &mut bytes);
+            let mut after = X87 { registers: before.registers, ..X87::default() };
+            read(&mut after, real_mode, wide, &bytes);
+            // Only one format has no room for the opcode, and it is 16 bits wide.
+            assert_eq!(after, before, "real mode {real_mode}, wide {wide}");
+        }
+        let (before, mut bytes) = (x87(), [0; 28]);
+        write(&before, false, false, &mut bytes);
+        let mut after = X87 { registers: before.registers, ..X87::default() };
+        read(&mut after, false, false, &bytes);
+        assert_eq!(after, X87 { opcode: 0, instruction: 0x1234, data: 0x5678, ..before });
+    }
+
+    #[test]
+    fn tags_tell_zero_special_and_empty() {
+        let mut x87 = x87();
+        // R0 is zero, R2 is one, and all others are empty.
+        assert_eq!(tag_word(&x87), 0b11_11_11_11_11_00_11_01);
+        x87.registers[2] = [0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x7f];
+        assert_eq!(tag_word(&x87), 0b11_11_11_11_11_10_11_01);
+    }
+}
