@@ -41,7 +41,8 @@ pub fn execute(mut cases: Vec<Case>) -> Result<Vec<Case>> {
     let shared_cases: *mut Case = shared.cast();
     // SAFETY: the mapping has room for the cases, which are plain data, and is aligned to a page.
     unsafe { ptr::copy_nonoverlapping(cases.as_ptr(), shared_cases, cases.len()) };
-    // SAFETY: the child calls nothing but functions that are safe after a fork, and ends with `_exit`.
+    // SAFETY: the child calls nothing but functions that are safe after a fork, and ends with
+    // `_exit`.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let code = if run(shared_cases, cases.len()).is_ok() { 0 } else { 1 };
@@ -85,8 +86,8 @@ fn run(cases: *mut Case, count: usize) -> Result<()> {
         // SAFETY: the memory is writable.
         unsafe { ptr::copy_nonoverlapping(case.memory.as_ptr(), memory, MEMORY_SIZE) };
         CURRENT.store(case, Ordering::Relaxed);
-        // SAFETY: the code ends with a jump back, and a signal ends it too. The instruction is one that a test has chosen, which
-        // writes to no other memory than that of the case.
+        // SAFETY: the code ends with a jump back, and a signal ends it too. The instruction is one
+        // that a test has chosen, which writes to no other memory than that of the case.
         unsafe { native_enter(case) };
         // SAFETY: the memory is readable.
         unsafe { ptr::copy_nonoverlapping(memory, case.memory.as_mut_ptr(), MEMORY_SIZE) };
@@ -174,8 +175,8 @@ extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, context: *mut libc
         }
     }
     case.flags = machine.gregs[libc::REG_EFL as usize] as u64;
-    // SAFETY: the kernel puts an XSAVE area in the standard format here, of which the components are at least those of a case: the
-    // host has them.
+    // SAFETY: the kernel puts an XSAVE area in the standard format here, of which the components
+    // are at least those of a case: the host has them.
     unsafe { ptr::copy_nonoverlapping(machine.fpregs.cast(), case.vector.as_mut_ptr(), 832) };
     machine.gregs[libc::REG_RIP as usize] = abort_address() as i64;
 }

@@ -121,7 +121,8 @@ pub(crate) fn prepare(code: u64) {
     native_components.store(vector_components(), Ordering::Relaxed);
 }
 
-/// Components of the vector state that the host has, of x87 (1), SSE (2) and AVX (4); 0 if it has no XSAVE.
+/// Components of the vector state that the host has, of x87 (1), SSE (2) and AVX (4); 0 if it has
+/// no XSAVE.
 #[must_use]
 pub fn vector_components() -> u32 {
     if !std::is_x86_feature_detected!("xsave") {

@@ -16,8 +16,9 @@ pub struct Form {
 /// Base register of memory operands, which no other operand is.
 pub const BASE: Register = Register::R13;
 
-/// Encodes an instruction for 64-bit mode. Registers are chosen at random, but for RSP and [`BASE`]; memory operands are relative to
-/// [`BASE`], without a displacement, or with a vector index register. Returns `None` if there is no such encoding.
+/// Encodes an instruction for 64-bit mode. Registers are chosen at random, but for RSP and
+/// [`BASE`]; memory operands are relative to [`BASE`], without a displacement, or with a vector
+/// index register. Returns `None` if there is no such encoding.
 #[must_use]
 pub fn encode(code: Code, random: &mut Random) -> Option<Form> {
     let info = code.op_code();

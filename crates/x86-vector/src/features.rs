@@ -4,8 +4,8 @@ use std::is_x86_feature_detected as detected;
 
 use iced_x86::{Code, CpuidFeature};
 
-/// Instruction sets that [`lookup`](crate::lookup) has handlers for on this host, for CPUID to show exactly these. x87, MMX, SSE, SSE2, FXSR
-/// and XSAVE with XSAVEOPT and XSAVEC are always there.
+/// Instruction sets that [`lookup`](crate::lookup) has handlers for on this host, for CPUID to show
+/// exactly these. x87, MMX, SSE, SSE2, FXSR and XSAVE with XSAVEOPT and XSAVEC are always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[allow(clippy::struct_excessive_bools)]
 pub struct Features {

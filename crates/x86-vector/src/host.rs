@@ -7,7 +7,8 @@ use crate::state::{MXCSR_INIT, MXCSR_MASK, Ymm};
 
 /// An instruction without effect on MXCSR, on copied registers.
 pub(crate) trait Operation {
-    /// Executes the instruction: reads `a`, `b`, and (if it has such operands) `c`, the old `d` and `imm`; writes `d`.
+    /// Executes the instruction: reads `a`, `b`, and (if it has such operands) `c`, the old `d` and
+    /// `imm`; writes `d`.
     ///
     /// # Safety
     ///
@@ -57,7 +58,8 @@ pub(crate) struct Environment {
     pub(crate) after: u32,
 }
 
-/// MXCSR bits: flags of invalid, denormal and divide-by-zero, which are found before an operation is done.
+/// MXCSR bits: flags of invalid, denormal and divide-by-zero, which are found before an operation
+/// is done.
 const BEFORE: u32 = 7;
 /// MXCSR bit: underflow.
 const UNDERFLOW: u32 = 1 << 4;
@@ -70,8 +72,8 @@ const FLAGS: u32 = 0x3f;
 /// MXCSR bit: flush to zero.
 const FLUSH: u32 = 1 << 15;
 
-/// Executes a floating-point instruction. Returns `false`, with its flags in `mxcsr` and `d` as before, if an unmasked exception
-/// was raised.
+/// Executes a floating-point instruction. Returns `false`, with its flags in `mxcsr` and `d` as
+/// before, if an unmasked exception was raised.
 ///
 /// # Safety
 ///
@@ -85,11 +87,12 @@ pub(crate) unsafe fn float<O: Float>(
     c: *const Ymm,
     imm: u8,
 ) -> bool {
-    // Reading and setting MXCSR takes longer than most instructions. Where the guest has the host's modes and has seen an inexact
-    // result before, ordinary numbers leave MXCSR as it is.
+    // Reading and setting MXCSR takes longer than most instructions. Where the guest has the host's
+    // modes and has seen an inexact result before, ordinary numbers leave MXCSR as it is.
     if *mxcsr & (!FLAGS & MXCSR_MASK | INEXACT) == MXCSR_INIT | INEXACT {
         let tested = |which, register: *const Ymm| {
-            // SAFETY: the pointer is to a valid register; the reference ends before anything is written.
+            // SAFETY: the pointer is to a valid register; the reference ends before anything is
+            // written.
             if O::TESTED & which == 0 { None } else { Some(unsafe { &*register }) }
         };
         if O::In::ordinary([tested(A, a), tested(B, b), tested(D, d)]) {
@@ -98,10 +101,12 @@ pub(crate) unsafe fn float<O: Float>(
             // SAFETY: as the caller promises.
             unsafe { O::run(d, a, b, c, imm) };
             let before = |register: *const Ymm| {
-                // SAFETY: the pointer is to a valid register, and nothing writes while the reference lives.
+                // SAFETY: the pointer is to a valid register, and nothing writes while the
+                // reference lives.
                 if ptr::eq(register, d) { &saved } else { unsafe { &*register } }
             };
-            // SAFETY: the pointer is to a valid register, and nothing writes while the reference lives.
+            // SAFETY: the pointer is to a valid register, and nothing writes while the reference
+            // lives.
             if O::Out::ordinary(unsafe { &*d }, [before(a), before(b)]) {
                 return true;
             }

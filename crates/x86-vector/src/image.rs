@@ -22,8 +22,8 @@ pub const AVX_SIZE: usize = 256;
 /// Bit of XCOMP_BV: compacted format.
 pub(crate) const COMPACTED: u64 = 1 << 63;
 
-/// Size in bytes of an XSAVE image of the components in `xcr0`, in either format (CPUID.(EAX=0xd,ECX=0):EBX and ECX, and for XSAVEC
-/// CPUID.(EAX=0xd,ECX=1):EBX).
+/// Size in bytes of an XSAVE image of the components in `xcr0`, in either format
+/// (CPUID.(EAX=0xd,ECX=0):EBX and ECX, and for XSAVEC CPUID.(EAX=0xd,ECX=1):EBX).
 #[must_use]
 pub fn xsave_size(xcr0: u64) -> usize {
     if xcr0 & XSTATE_AVX == 0 { AVX_OFFSET } else { XSAVE_SIZE }
@@ -143,7 +143,8 @@ impl VectorState {
         image
     }
 
-    /// The state after FXRSTOR64 of an image, with the upper halves of the YMM registers zero. Reserved bits of MXCSR are left out.
+    /// The state after FXRSTOR64 of an image, with the upper halves of the YMM registers zero.
+    /// Reserved bits of MXCSR are left out.
     #[must_use]
     pub fn from_fxsave(image: &[u8; FXSAVE_SIZE]) -> Self {
         let mut state = Self { mxcsr: u32::from_le_bytes(get(image, 24)) & MXCSR_MASK, ..Self::default() };
@@ -152,7 +153,8 @@ impl VectorState {
         state
     }
 
-    /// The image that XSAVE64 writes in 64-bit mode with all components requested, in the standard format.
+    /// The image that XSAVE64 writes in 64-bit mode with all components requested, in the standard
+    /// format.
     #[must_use]
     pub fn to_xsave(&self) -> [u8; XSAVE_SIZE] {
         let mut image = [0; XSAVE_SIZE];
@@ -162,8 +164,9 @@ impl VectorState {
         image
     }
 
-    /// The state after XRSTOR64 of an image with all components requested. The image is in the standard or in the compacted format;
-    /// what is missing is initial, and reserved bits of MXCSR are left out.
+    /// The state after XRSTOR64 of an image with all components requested. The image is in the
+    /// standard or in the compacted format; what is missing is initial, and reserved bits of MXCSR
+    /// are left out.
     #[must_use]
     pub fn from_xsave(image: &[u8]) -> Self {
         let mut state = Self::default();
@@ -185,7 +188,8 @@ impl VectorState {
     }
 }
 
-/// A control word with its reserved bits as the processor keeps them: bit 6 is 1, and bits 7 and 13 to 15 are 0.
+/// A control word with its reserved bits as the processor keeps them: bit 6 is 1, and bits 7 and 13
+/// to 15 are 0.
 pub(crate) fn control_word(value: u16) -> u16 {
     value & 0x1f7f | 0x40
 }

@@ -16,7 +16,8 @@ pub(crate) trait Inputs {
 
 /// Test of a result.
 pub(crate) trait Results {
-    /// `true` if the operation raised no other exception than inexact on account of the result, for inputs that are ordinary.
+    /// `true` if the operation raised no other exception than inexact on account of the result, for
+    /// inputs that are ordinary.
     fn ordinary(result: &Ymm, inputs: [&Ymm; 2]) -> bool;
 
     /// `true` if an element is tiny though the host has flushed tiny results to zero.
@@ -80,13 +81,15 @@ pub(crate) trait Format {
     fn denormal(register: &Ymm) -> bool;
     /// `true` if an element is infinite or not a number.
     fn large(register: &Ymm) -> bool;
-    /// `true` if an element is zero or so small that it may have been rounded up to the least normal number.
+    /// `true` if an element is zero or so small that it may have been rounded up to the least
+    /// normal number.
     fn small(register: &Ymm) -> bool;
     /// `true` if wherever an element is small, it is zero, and so is that of one of the inputs.
     fn zero_by_input(register: &Ymm, inputs: [&Ymm; 2]) -> bool;
 }
 
-/// Inputs of arithmetic, for which [`Sum`], [`Product`] or [`Strict`] finds infinities and NaNs by the result.
+/// Inputs of arithmetic, for which [`Sum`], [`Product`] or [`Strict`] finds infinities and NaNs by
+/// the result.
 pub(crate) struct Arithmetic<F>(std::marker::PhantomData<F>);
 
 impl<F: Format> Inputs for Arithmetic<F> {
@@ -137,7 +140,8 @@ impl<F: Format> Results for Strict<F> {
     }
 }
 
-/// The first 4 or 8 bytes as the result of a conversion, which is the smallest integer if it failed.
+/// The first 4 or 8 bytes as the result of a conversion, which is the smallest integer if it
+/// failed.
 pub(crate) struct Integer<const BYTES: usize>;
 
 impl<const BYTES: usize> Results for Integer<BYTES> {
@@ -267,7 +271,8 @@ impl<const HALVES: usize> Format for Doubles<HALVES> {
     }
 }
 
-/// [`Format::zero_by_input`] of elements of `SIZE` bytes, which are numbers of the scalar format `F`.
+/// [`Format::zero_by_input`] of elements of `SIZE` bytes, which are numbers of the scalar format
+/// `F`.
 fn elements<const SIZE: usize, F: Format>(result: &Ymm, inputs: [&Ymm; 2], halves: usize) -> bool {
     let scalar = |register: &Ymm, index: usize| {
         let mut scalar = Ymm::default();
@@ -277,7 +282,8 @@ fn elements<const SIZE: usize, F: Format>(result: &Ymm, inputs: [&Ymm; 2], halve
         }
         scalar
     };
-    (0..halves.wrapping_mul(16) / SIZE.max(1)).all(|index| {
+    let count = halves.wrapping_mul(16).checked_div(SIZE).unwrap_or(0);
+    (0..count).all(|index| {
         let [a, b] = inputs.map(|input| scalar(input, index));
         let result = scalar(result, index);
         !F::small(&result) || F::zero_by_input(&result, [&a, &b])

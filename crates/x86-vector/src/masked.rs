@@ -13,14 +13,16 @@ fn register(state: &VectorState, instruction: &Instruction, operand: u32) -> Ymm
     state.ymm.get(number(instruction.op_register(operand))).copied().unwrap_or_default()
 }
 
-/// Elements of `N` bytes of the low `BYTES`, whose sign bit is set in `mask`: their index, and their offset.
+/// Elements of `N` bytes of the low `BYTES`, whose sign bit is set in `mask`: their index, and
+/// their offset.
 fn chosen<const N: usize>(mask: &[u8]) -> impl DoubleEndedIterator<Item = (usize, u64)> {
     let signs = mask.as_chunks::<N>().0.iter().enumerate();
     let set = signs.filter(|(_, element)| element.last().is_some_and(|byte| byte & 0x80 != 0));
     set.map(|(index, _)| (index, (index as u64).wrapping_mul(N as u64)))
 }
 
-/// VMASKMOVPS, VMASKMOVPD and VPMASKMOV from memory: elements of `N` bytes in a register of `BYTES`.
+/// VMASKMOVPS, VMASKMOVPD and VPMASKMOV from memory: elements of `N` bytes in a register of
+/// `BYTES`.
 fn masked_load<C: Operands, const N: usize, const BYTES: usize>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -40,8 +42,9 @@ fn masked_load<C: Operands, const N: usize, const BYTES: usize>(
     Ok(())
 }
 
-/// VMASKMOVPS, VMASKMOVPD and VPMASKMOV to memory. The last element is written first, so that nothing is if the second of two pages
-/// faults; elements after one that faults may have been written.
+/// VMASKMOVPS, VMASKMOVPD and VPMASKMOV to memory. The last element is written first, so that
+/// nothing is if the second of two pages faults; elements after one that faults may have been
+/// written.
 fn masked_store<C: Operands, const N: usize, const BYTES: usize>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -91,7 +94,8 @@ fn maskmovq<C: Operands>(state: &mut VectorState, instruction: &Instruction, con
     store_bytes(instruction, context, &source, &mask)
 }
 
-/// Gathers: `COUNT` elements of `N` bytes, by indices of `I` bytes. If one faults, those before it are done, and their masks cleared.
+/// Gathers: `COUNT` elements of `N` bytes, by indices of `I` bytes. If one faults, those before it
+/// are done, and their masks cleared.
 fn gather<C: Operands, const I: usize, const N: usize, const COUNT: usize>(
     state: &mut VectorState,
     instruction: &Instruction,

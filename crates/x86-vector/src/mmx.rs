@@ -16,7 +16,8 @@ pub(crate) fn check_pending<C: Operands>(state: &VectorState, context: &mut C) -
     if state.x87.pending() { Err(context.exception(VectorException::X87FloatingPoint)) } else { Ok(()) }
 }
 
-/// Makes all registers valid, and the first one the top of the stack, as every MMX instruction but EMMS does.
+/// Makes all registers valid, and the first one the top of the stack, as every MMX instruction but
+/// EMMS does.
 pub(crate) fn enter_mmx(state: &mut VectorState) {
     state.x87.status &= !0x3800;
     state.x87.tags = 0xff;
@@ -45,7 +46,8 @@ fn source<C: Operands, const SIZE: usize, const ALIGNED: bool>(
     Ok(value)
 }
 
-/// Executes an operation. The registers are in use for MMX even if it raises a floating-point exception.
+/// Executes an operation. The registers are in use for MMX even if it raises a floating-point
+/// exception.
 fn execute<C: Operands, O: Execute>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -53,7 +55,8 @@ fn execute<C: Operands, O: Execute>(
     result: &mut Ymm,
     [a, b]: [&Ymm; 2],
 ) -> Outcome<C> {
-    // SAFETY: all pointers are made of references, and `lookup` asks if the host has the instruction.
+    // SAFETY: all pointers are made of references, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(&mut state.mxcsr, result, a, b, b, instruction.immediate8()) };
     if executed {
         return Ok(());
@@ -137,7 +140,8 @@ pub(crate) fn mmx_store<C: Operands, O: Execute, const SIZE: usize, const ALIGNE
     Ok(())
 }
 
-/// `OP xmm, mm/m`: operand 0 is a source too, and its upper half stays. Memory leaves the x87 registers as they are.
+/// `OP xmm, mm/m`: operand 0 is a source too, and its upper half stays. Memory leaves the x87
+/// registers as they are.
 pub(crate) fn mmx_to_xmm<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
     state: &mut VectorState,
     instruction: &Instruction,

@@ -2,7 +2,8 @@
 
 use iced_x86::{Instruction, Register};
 
-/// Exception that a vector instruction raises of its own accord; page faults and segment violations come from [`Operands`].
+/// Exception that a vector instruction raises of its own accord; page faults and segment violations
+/// come from [`Operands`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VectorException {
     /// #UD.
@@ -11,14 +12,16 @@ pub enum VectorException {
     GeneralProtection,
     /// #MF: an x87 exception is pending.
     X87FloatingPoint,
-    /// #XM, or #UD if CR4.OSXMMEXCPT is 0: an unmasked SIMD floating-point exception. MXCSR has its flags already.
+    /// #XM, or #UD if CR4.OSXMMEXCPT is 0: an unmasked SIMD floating-point exception. MXCSR has its
+    /// flags already.
     SimdFloatingPoint,
 }
 
 /// General registers, flags and memory of the processor that executes a vector instruction.
 ///
-/// Memory operands are numbered as in [`Instruction::op_kind`]; the number of bytes is the length of the slice. Accesses that wrap or
-/// cross pages are the implementation's, as are segment and canonical checks, and #AC.
+/// Memory operands are numbered as in [`Instruction::op_kind`]; the number of bytes is the length
+/// of the slice. Accesses that wrap or cross pages are the implementation's, as are segment and
+/// canonical checks, and #AC.
 pub trait Operands {
     /// Exception as the processor delivers it: the error that ends an instruction.
     type Fault;
@@ -36,7 +39,8 @@ pub trait Operands {
         bytes: &mut [u8],
     ) -> Result<(), Self::Fault>;
 
-    /// Writes memory from `offset` bytes after the start of memory operand `operand`. Nothing is written if any byte faults.
+    /// Writes memory from `offset` bytes after the start of memory operand `operand`. Nothing is
+    /// written if any byte faults.
     ///
     /// # Errors
     ///
@@ -49,7 +53,8 @@ pub trait Operands {
         bytes: &[u8],
     ) -> Result<(), Self::Fault>;
 
-    /// Reads an element of a VSIB memory operand: `index` (sign-extended) takes the place of the vector index register.
+    /// Reads an element of a VSIB memory operand: `index` (sign-extended) takes the place of the
+    /// vector index register.
     ///
     /// # Errors
     ///
@@ -71,7 +76,8 @@ pub trait Operands {
     /// Value of a general register of 8, 16, 32 or 64 bits, zero-extended.
     fn gpr(&self, register: Register) -> u64;
 
-    /// Writes a general register of 8, 16, 32 or 64 bits; one of 32 bits clears the upper half as the mode demands.
+    /// Writes a general register of 8, 16, 32 or 64 bits; one of 32 bits clears the upper half as
+    /// the mode demands.
     fn set_gpr(&mut self, register: Register, value: u64);
 
     /// RFLAGS.
@@ -86,14 +92,16 @@ pub trait Operands {
     /// Offset of the instruction within the code segment, for the x87 instruction pointer.
     fn rip(&self) -> u64;
 
-    /// Opcode of an x87 instruction as FNSTENV shows it: the low three bits of its first byte, and its second (ModR/M) byte. A processor
-    /// that does not keep the bytes of an instruction can leave this out.
+    /// Opcode of an x87 instruction as FNSTENV shows it: the low three bits of its first byte, and
+    /// its second (ModR/M) byte. A processor that does not keep the bytes of an instruction can
+    /// leave this out.
     fn x87_opcode(&self, instruction: &Instruction) -> u16 {
         let _ = instruction;
         0
     }
 
-    /// `true` in real-address and virtual-8086 mode: FNSTENV and FNSAVE then use their real-address formats.
+    /// `true` in real-address and virtual-8086 mode: FNSTENV and FNSAVE then use their real-address
+    /// formats.
     fn real_mode(&self) -> bool;
 
     /// Makes the fault for `exception`.
@@ -119,9 +127,9 @@ pub trait Operands {
         self.store_at(instruction, operand, 0, bytes)
     }
 
-    /// Checks that `size` bytes, at most 32, can be written to a memory operand. An instruction that raises an unmasked floating-point
-    /// exception does not write, but the fault of the access has priority. The default reads the operand, and so overlooks memory that
-    /// is read-only.
+    /// Checks that `size` bytes, at most 32, can be written to a memory operand. An instruction
+    /// that raises an unmasked floating-point exception does not write, but the fault of the access
+    /// has priority. The default reads the operand, and so overlooks memory that is read-only.
     ///
     /// # Errors
     ///

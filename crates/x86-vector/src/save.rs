@@ -86,7 +86,8 @@ enum Form {
     Compacted,
 }
 
-/// Stores components. `form` as in [`Form`]. If a part of the area faults, others may have been written.
+/// Stores components. `form` as in [`Form`]. If a part of the area faults, others may have been
+/// written.
 fn xsave_form<C: Operands>(
     state: &VectorState,
     instruction: &Instruction,

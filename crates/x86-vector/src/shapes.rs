@@ -20,7 +20,8 @@ pub(crate) type Outcome<C> = Result<(), <C as Operands>::Fault>;
 /// Status flags of RFLAGS: OF, SF, ZF, AF, PF, CF.
 pub(crate) const STATUS_FLAGS: u64 = 0x8d5;
 
-/// An operation as all shapes call it: returns `false` if an unmasked floating-point exception was raised.
+/// An operation as all shapes call it: returns `false` if an unmasked floating-point exception was
+/// raised.
 pub(crate) trait Execute {
     /// Executes the operation.
     ///
@@ -87,7 +88,8 @@ fn named(registers: *mut Ymm, register: Register) -> *mut Ymm {
     registers.wrapping_add(number(register))
 }
 
-/// Returns the vector register of operand `operand`, or `memory` after reading `SIZE` bytes into it.
+/// Returns the vector register of operand `operand`, or `memory` after reading `SIZE` bytes into
+/// it.
 #[inline(always)]
 fn source<C: Operands, const SIZE: usize, const ALIGNED: bool>(
     registers: *mut Ymm,
@@ -119,7 +121,8 @@ pub(crate) fn load<C: Operands, const SIZE: usize, const ALIGNED: bool>(
     }
 }
 
-/// Returns `memory` after writing the general register of operand `operand` to it, or `SIZE` bytes of memory.
+/// Returns `memory` after writing the general register of operand `operand` to it, or `SIZE` bytes
+/// of memory.
 #[inline(always)]
 fn general_source<C: Operands, const SIZE: usize>(
     instruction: &Instruction,

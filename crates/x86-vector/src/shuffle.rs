@@ -1,11 +1,13 @@
-//! Instructions that only move data: done in Rust, because the immediate operand is not known before.
+//! Instructions that only move data: done in Rust, because the immediate operand is not known
+//! before.
 
 use crate::state::Ymm;
 
 /// 16 bytes: a lane of a vector register.
 pub(crate) type Lane = [u8; 16];
 
-/// A function of `a`, `b`, the immediate operand and the lane's number, applied to the low lane. The upper lane stays.
+/// A function of `a`, `b`, the immediate operand and the lane's number, applied to the low lane.
+/// The upper lane stays.
 macro_rules! lane {
     (run $function:expr) => {
         #[inline(always)]

@@ -56,8 +56,8 @@ impl Ymm {
     }
 }
 
-/// Vector and x87 registers of a virtual processor. The default is the initial state of all components (Intel SDM vol. 1, 13.6), which
-/// for x87 is that after FNINIT.
+/// Vector and x87 registers of a virtual processor. The default is the initial state of all
+/// components (Intel SDM vol. 1, 13.6), which for x87 is that after FNINIT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VectorState {
     /// YMM0 to YMM15.
@@ -80,15 +80,16 @@ impl Default for VectorState {
     }
 }
 
-/// The x87 registers (Intel SDM vol. 1, 8.1). CS and DS of the last instruction are not kept: CPUID.(EAX=7,ECX=0):EBX bit 13 is to be
-/// shown as 1.
+/// The x87 registers (Intel SDM vol. 1, 8.1). CS and DS of the last instruction are not kept:
+/// CPUID.(EAX=7,ECX=0):EBX bit 13 is to be shown as 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct X87 {
     /// R0 to R7, in physical order: ST(i) is R((TOP + i) modulo 8). MMi is the low 64 bits of Ri.
     pub registers: [[u8; 10]; 8],
     /// Control word.
     pub control: u16,
-    /// Status word with TOP in bits 11 to 13; bits 7 (ES) and 15 (B) are 1 while an unmasked exception is pending.
+    /// Status word with TOP in bits 11 to 13; bits 7 (ES) and 15 (B) are 1 while an unmasked
+    /// exception is pending.
     pub status: u16,
     /// Abridged tag word: bit i is 1 if Ri is not empty.
     pub tags: u8,

@@ -6,8 +6,8 @@ use crate::operands::Operands;
 use crate::shapes::{Execute, Outcome, STATUS_FLAGS, load, number};
 use crate::state::{VectorState, Ymm};
 
-/// Compares strings; an index goes to ECX, or a mask to XMM0. `SIZE` is 4 or 8, the size of the lengths in RAX and RDX. Memory need not
-/// be aligned.
+/// Compares strings; an index goes to ECX, or a mask to XMM0. `SIZE` is 4 or 8, the size of the
+/// lengths in RAX and RDX. Memory need not be aligned.
 fn compare<C: Operands, O: Execute, const SIZE: usize>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -26,7 +26,8 @@ fn compare<C: Operands, O: Execute, const SIZE: usize>(
     }
     let a = state.ymm.get(number(instruction.op0_register())).copied().unwrap_or_default();
     let mut result = Ymm::default();
-    // SAFETY: all pointers are made of references, and `lookup` asks if the host has the instruction.
+    // SAFETY: all pointers are made of references, and `lookup` asks if the host has the
+    // instruction.
     unsafe { O::execute(&mut state.mxcsr, &raw mut result, &a, &b, &lengths, instruction.immediate8()) };
     let flags = result.0.last_chunk().map_or(0, |flags| u64::from_le_bytes(*flags));
     context.set_flags(STATUS_FLAGS, flags >> 8 & (STATUS_FLAGS & 0xff) | (flags & 1) << 11);
@@ -86,7 +87,8 @@ pub(crate) fn crc<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: boo
     }
     let a = Ymm::low64(context.gpr(instruction.op0_register()));
     let mut result = Ymm::default();
-    // SAFETY: all pointers are made of references, and `lookup` asks if the host has the instruction.
+    // SAFETY: all pointers are made of references, and `lookup` asks if the host has the
+    // instruction.
     unsafe { O::execute(&mut state.mxcsr, &raw mut result, &a, &b, &b, 0) };
     context.set_gpr(instruction.op0_register(), result.as_u64());
     Ok(())

@@ -1,8 +1,10 @@
 //! Tables of instructions: one line each.
 
-/// Makes a function `handler` that finds the handler of a code, from groups of instructions of one shape.
+/// Makes a function `handler` that finds the handler of a code, from groups of instructions of one
+/// shape.
 ///
-/// `plain shape<size of memory operand, aligned> template { Code: "instruction", }`, or `float(In, Out, tested)` in place of `plain`.
+/// `plain shape<size of memory operand, aligned> template { Code: "instruction", }`, or `float(In,
+/// Out, tested)` in place of `plain`.
 macro_rules! operations {
     ($(
         $kind:ident $(($in:ty, $out:ty, $tested:expr))? $shape:ident<$size:literal, $aligned:literal> $template:ident {

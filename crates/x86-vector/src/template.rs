@@ -1,7 +1,8 @@
 //! Macros that make an [`Operation`](crate::host::Operation) of an instruction's text.
 //!
-//! The text names fixed registers. Without VEX, `a` is in XMM0, where the result is left, and `b` in XMM1; with VEX, the result is left
-//! in register 0, and `a`, `b` and `c` are in 1, 2 and 3. Results and sources in general registers are in RAX.
+//! The text names fixed registers. Without VEX, `a` is in XMM0, where the result is left, and `b`
+//! in XMM1; with VEX, the result is left in register 0, and `a`, `b` and `c` are in 1, 2 and 3.
+//! Results and sources in general registers are in RAX.
 
 /// `asm!` of the given lines. Clobbers what any template uses, and leaves the x87 registers empty.
 macro_rules! lines {
@@ -27,8 +28,8 @@ macro_rules! method {
     (run $text:expr; $uses:literal; [$($before:expr),*], [$($after:expr),*]) => {
         #[inline(always)]
         unsafe fn run(d: *mut Ymm, a: *const Ymm, b: *const Ymm, c: *const Ymm, imm: u8) {
-            // SAFETY: the caller passes valid, aligned registers, and the host has the instruction; all registers that are
-            // written are named, and nothing but `d` is written to memory.
+            // SAFETY: the caller passes valid, aligned registers, and the host has the instruction;
+            // all registers that are written are named, and nothing but `d` is written to memory.
             unsafe {
                 lines!([$($before,)* $text, $($after,)* $uses]
                     d = in(reg) d, a = in(reg) a, b = in(reg) b, c = in(reg) c, i = inout(reg) u64::from(imm) => _,)
@@ -40,7 +41,8 @@ macro_rules! method {
         unsafe fn run_with(
             d: *mut Ymm, a: *const Ymm, b: *const Ymm, c: *const Ymm, imm: u8, environment: *mut Environment,
         ) {
-            // SAFETY: as in `run`; MXCSR has all exceptions masked, and the host's value again afterwards.
+            // SAFETY: as in `run`; MXCSR has all exceptions masked, and the host's value again
+            // afterwards.
             unsafe {
                 lines!(["ldmxcsr [{e}]", $($before,)* $text, "stmxcsr [{e} + 8]", "ldmxcsr [{e} + 4]", $($after,)* $uses]
                     d = in(reg) d, a = in(reg) a, b = in(reg) b, c = in(reg) c, i = inout(reg) u64::from(imm) => _,
@@ -214,17 +216,20 @@ macro_rules! strings {
     };
 }
 
-/// The lines that execute an instruction with one of the immediate operands `values`, as many as are in `mask`.
+/// The lines that execute an instruction with one of as many immediate operands as are in `mask`:
+/// the sums of one of `high` and one of `low`, in this order.
 macro_rules! by_immediate {
-    ($text:literal, $mask:literal, $values:expr) => {
+    ($text:literal, $mask:literal, $high:literal, $low:literal) => {
         concat!(
             "and {i}, ",
             $mask,
-            "\n shl {i}, 4\n lea rcx, [rip + 2f]\n add rcx, {i}\n jmp rcx\n .balign 16\n 2:\n .irp n,",
-            $values,
+            "\n shl {i}, 4\n lea rcx, [rip + 2f]\n add rcx, {i}\n jmp rcx\n .balign 16\n 2:\n .irp h,",
+            $high,
+            "\n .irp n,",
+            $low,
             "\n ",
             $text,
-            ", \\n\n jmp 3f\n .balign 16\n .endr\n 3:"
+            ", \\h + \\n\n jmp 3f\n .balign 16\n .endr\n .endr\n 3:"
         )
     };
 }
@@ -232,54 +237,42 @@ macro_rules! by_immediate {
 /// An instruction with 4 immediate operands.
 macro_rules! immediate4 {
     ($text:literal) => {
-        by_immediate!($text, 3, "0,1,2,3")
+        by_immediate!($text, 3, "0", "0,1,2,3")
     };
 }
 
 /// An instruction with 8 immediate operands.
 macro_rules! immediate8 {
     ($text:literal) => {
-        by_immediate!($text, 7, "0,1,2,3,4,5,6,7")
+        by_immediate!($text, 7, "0", "0,1,2,3,4,5,6,7")
     };
 }
 
 /// An instruction with 16 immediate operands.
 macro_rules! immediate16 {
     ($text:literal) => {
-        by_immediate!($text, 15, "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15")
+        by_immediate!($text, 15, "0", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15")
     };
 }
 
 /// An instruction with 32 immediate operands.
 macro_rules! immediate32 {
     ($text:literal) => {
-        by_immediate!(
-            $text,
-            31,
-            concat!("0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31")
-        )
+        by_immediate!($text, 31, "0,16", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15")
     };
 }
 
 /// An instruction with 64 immediate operands.
 macro_rules! immediate64 {
     ($text:literal) => {
-        by_immediate!(
-            $text,
-            63,
-            concat!("0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31", ",32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49,50,51,52,53,54,55,56,57,58,59,60,61,62,63")
-        )
+        by_immediate!($text, 63, "0,16,32,48", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15")
     };
 }
 
 /// An instruction with 128 immediate operands.
 macro_rules! immediate128 {
     ($text:literal) => {
-        by_immediate!(
-            $text,
-            127,
-            concat!("0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31", ",32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49,50,51,52,53,54,55,56,57,58,59,60,61,62,63", ",64,65,66,67,68,69,70,71,72,73,74,75,76,77,78,79,80,81,82,83,84,85,86,87,88,89,90,91,92,93,94,95", ",96,97,98,99,100,101,102,103,104,105,106,107,108,109,110,111,112,113,114,115,116,117,118,119,120,121,122,123,124,125,126,127")
-        )
+        by_immediate!($text, 127, "0,16,32,48,64,80,96,112", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15")
     };
 }
 
@@ -289,7 +282,8 @@ macro_rules! immediate256 {
         by_immediate!(
             $text,
             255,
-            concat!("0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31", ",32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49,50,51,52,53,54,55,56,57,58,59,60,61,62,63", ",64,65,66,67,68,69,70,71,72,73,74,75,76,77,78,79,80,81,82,83,84,85,86,87,88,89,90,91,92,93,94,95", ",96,97,98,99,100,101,102,103,104,105,106,107,108,109,110,111,112,113,114,115,116,117,118,119,120,121,122,123,124,125,126,127", ",128,129,130,131,132,133,134,135,136,137,138,139,140,141,142,143,144,145,146,147,148,149,150,151,152,153,154,155,156,157,158,159", ",160,161,162,163,164,165,166,167,168,169,170,171,172,173,174,175,176,177,178,179,180,181,182,183,184,185,186,187,188,189,190,191", ",192,193,194,195,196,197,198,199,200,201,202,203,204,205,206,207,208,209,210,211,212,213,214,215,216,217,218,219,220,221,222,223", ",224,225,226,227,228,229,230,231,232,233,234,235,236,237,238,239,240,241,242,243,244,245,246,247,248,249,250,251,252,253,254,255")
+            "0,16,32,48,64,80,96,112,128,144,160,176,192,208,224,240",
+            "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
         )
     };
 }

@@ -1,4 +1,5 @@
-//! x87 instructions, executed by the host's x87 with the guest's registers, control word and status word.
+//! x87 instructions, executed by the host's x87 with the guest's registers, control word and status
+//! word.
 
 mod control;
 mod environment;
@@ -14,7 +15,8 @@ use crate::state::{VectorState, X87};
 
 /// Status word: all exception flags, and stack fault.
 const FLAGS: u16 = 0x7f;
-/// Status and control word: invalid operation, overflow and underflow, each of which keeps a store from being done.
+/// Status and control word: invalid operation, overflow and underflow, each of which keeps a store
+/// from being done.
 const NOT_STORED: u16 = 0x19;
 
 /// The x87 state as FNSAVE writes it in 32-bit protected format (Intel SDM vol. 1, 8.1.10).
@@ -52,7 +54,8 @@ impl Image {
         }
     }
 
-    /// Puts the state after an instruction into `x87`. Returns the flags of the exceptions that the instruction raised.
+    /// Puts the state after an instruction into `x87`. Returns the flags of the exceptions that the
+    /// instruction raised.
     fn apply(&self, x87: &mut X87) -> u16 {
         x87.status = self.status & 0x7f7f | x87.status & FLAGS;
         x87.tags = abridged_tags(self.tags);
@@ -74,8 +77,9 @@ fn abridged_tags(tags: u16) -> u8 {
 
 /// An x87 instruction.
 trait Operation {
-    /// Executes it on the registers in `image`. Bits 8 to 15 of `flags` are the low byte of RFLAGS before, and bit 0 is OF; the result
-    /// is the same of RFLAGS after. Memory is at `memory`, and `register` is the number of ST(i).
+    /// Executes it on the registers in `image`. Bits 8 to 15 of `flags` are the low byte of RFLAGS
+    /// before, and bit 0 is OF; the result is the same of RFLAGS after. Memory is at `memory`, and
+    /// `register` is the number of ST(i).
     ///
     /// # Safety
     ///
@@ -88,8 +92,8 @@ macro_rules! x87_method {
     ($text:expr) => {
         unsafe fn run(image: *mut Image, memory: *mut [u8; 16], register: u64, flags: u64) -> u64 {
             let after: u64;
-            // SAFETY: the caller passes valid pointers. FNSAVE leaves the x87 as after FNINIT, which is how the host has it, and
-            // waits for no exception; FRSTOR finds none pending.
+            // SAFETY: the caller passes valid pointers. FNSAVE leaves the x87 as after FNINIT,
+            // which is how the host has it, and waits for no exception; FRSTOR finds none pending.
             unsafe {
                 core::arch::asm!(
                     "frstor [{p}]",
@@ -120,7 +124,8 @@ macro_rules! x87_method {
     };
 }
 
-/// The lines that execute an instruction on ST(i), of the opcode bytes `first` and `second` + i, without a change of flags.
+/// The lines that execute an instruction on ST(i), of the opcode bytes `first` and `second` + i,
+/// without a change of flags.
 macro_rules! register {
     ($first:literal, $second:literal) => {
         concat!(
@@ -164,7 +169,8 @@ fn execute<C: Operands, O: Operation>(
 ) -> (X87, u16, u64) {
     let mut image = Image::of(&state.x87);
     let flags = (context.flags() & 0xff) << 8 | context.flags() >> 11 & 1;
-    // SAFETY: the pointers are made of references, and the flags of exceptions in the image are zero.
+    // SAFETY: the pointers are made of references, and the flags of exceptions in the image are
+    // zero.
     let flags = unsafe { O::run(&raw mut image, memory, stack_register(instruction), flags) };
     let mut x87 = state.x87.clone();
     let raised = image.apply(&mut x87);
@@ -196,7 +202,8 @@ fn load<C: Operands, O: Operation, const SIZE: usize>(
     Ok(())
 }
 
-/// An instruction that writes `SIZE` bytes of memory, unless it raises an unmasked exception other than inexact.
+/// An instruction that writes `SIZE` bytes of memory, unless it raises an unmasked exception other
+/// than inexact.
 fn store<C: Operands, O: Operation, const SIZE: usize>(
     state: &mut VectorState,
     instruction: &Instruction,

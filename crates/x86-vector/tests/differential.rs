@@ -1,6 +1,7 @@
 //! Every instruction of this crate against the same instruction on the host's processor.
 //!
-//! Instructions that the host does not have are skipped: `tests/coverage.rs` names their number. `NERITE_CASES` is how many cases the long run has (10 million if it is not set).
+//! Instructions that the host does not have are skipped: `tests/coverage.rs` names their number.
+//! `NERITE_CASES` is how many cases the long run has (10 million if it is not set).
 
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
 #![allow(clippy::print_stdout, reason = "what differs is for people to read")]
@@ -41,7 +42,8 @@ fn restores(code: Code) -> bool {
     ["Fxrstor", "Xrstor", "Xsave"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Bytes of the memory operand that may differ: pointers of x87 and reserved bytes, which depend on the model of the processor.
+/// Bytes of the memory operand that may differ: pointers of x87 and reserved bytes, which depend on
+/// the model of the processor.
 fn ignored(code: Code) -> Vec<usize> {
     let name = format!("{code:?}");
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
@@ -133,7 +135,8 @@ fn comparable(mut state: VectorState) -> VectorState {
     state
 }
 
-/// Executes the case here, and compares with what the host did. Returns a description of the differences.
+/// Executes the case here, and compares with what the host did. Returns a description of the
+/// differences.
 fn difference(
     handler: Handler<Model>,
     instruction: &Instruction,
@@ -154,8 +157,8 @@ fn difference(
             let _ = writeln!(text, "  ymm{index} {:02x?}\n natively {:02x?}", ours.0, theirs.0);
         }
     }
-    // With an unmasked overflow or underflow, the processor finds out if the result would be inexact with an exponent of any size. This
-    // crate does not.
+    // With an unmasked overflow or underflow, the processor finds out if the result would be
+    // inexact with an exponent of any size. This crate does not.
     let unlimited = theirs == Some(19) && state.mxcsr & !(state.mxcsr >> 7) & 0x18 != 0;
     // A dot product has two steps; this crate reports the flags of both.
     let steps = theirs == Some(19) && format!("{:?}", instruction.code()).contains("dpp");
@@ -204,7 +207,8 @@ fn difference(
     ))
 }
 
-/// Runs `total` cases or a few more, spread over all instructions, and fails with the first differences of each.
+/// Runs `total` cases or a few more, spread over all instructions, and fails with the first
+/// differences of each.
 fn compare(total: usize, seed: u64) {
     if vector_components() == 0 {
         println!("skipped: the host has no XSAVE");

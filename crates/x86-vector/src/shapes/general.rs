@@ -15,7 +15,8 @@ pub(crate) fn to_gpr<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: 
     let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
     let (mut memory, mut result) = (Ymm::default(), Ymm::default());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
     outcome(executed, context)?;
     context.set_gpr(instruction.op0_register(), result.as_u64());
@@ -32,7 +33,8 @@ pub(crate) fn to_flags<C: Operands, O: Execute, const SIZE: usize, const ALIGNED
     let (mut memory, mut result) = (Ymm::default(), Ymm::default());
     let a = named(registers, instruction.op0_register());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, &raw mut result, a, b, b, instruction.immediate8()) };
     outcome(executed, context)?;
     // LAHF leaves out OF, which all of these clear, and sets bit 1.
@@ -49,7 +51,8 @@ pub(crate) fn to_general<C: Operands, O: Execute, const SIZE: usize, const ALIGN
     let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
     let mut result = Ymm::default();
     let b = named(registers, instruction.op1_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
     outcome(executed, context)?;
     if instruction.op0_kind() == OpKind::Register {

@@ -15,7 +15,8 @@ pub(crate) fn vex_to_memory<C: Operands, O: Execute, const SIZE: usize, const AL
     let registers = state.ymm.as_mut_ptr();
     let (mut result, mut mxcsr) = (Ymm::default(), state.mxcsr);
     let b = named(registers, instruction.op1_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(&mut mxcsr, &raw mut result, b, b, b, instruction.immediate8()) };
     if instruction.op0_kind() != OpKind::Register {
         if executed {
@@ -30,7 +31,8 @@ pub(crate) fn vex_to_memory<C: Operands, O: Execute, const SIZE: usize, const AL
     outcome(executed, context)
 }
 
-/// `OP xmm/m, xmm`: `SIZE` bytes go to memory; the upper half of a register stays, and it is a source too.
+/// `OP xmm/m, xmm`: `SIZE` bytes go to memory; the upper half of a register stays, and it is a
+/// source too.
 pub(crate) fn to_memory<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -41,7 +43,8 @@ pub(crate) fn to_memory<C: Operands, O: Execute, const SIZE: usize, const ALIGNE
     let b = named(registers, instruction.op1_register());
     let is_register = instruction.op0_kind() == OpKind::Register;
     let d = if is_register { named(registers, instruction.op0_register()) } else { &raw mut result };
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, d, b, b, instruction.immediate8()) };
     outcome(executed, context)?;
     if is_register { Ok(()) } else { store::<C, SIZE, ALIGNED>(instruction, context, &result) }

@@ -6,7 +6,8 @@ use super::{Execute, Outcome, general_source, load, named, number, outcome, sour
 use crate::operands::Operands;
 use crate::state::{VectorState, Ymm};
 
-/// `OP xmm, xmm/m`: operand 0 is a source too, and its upper half stays. XMM0 is the implied source.
+/// `OP xmm, xmm/m`: operand 0 is a source too, and its upper half stays. XMM0 is the implied
+/// source.
 pub(crate) fn legacy<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -16,7 +17,8 @@ pub(crate) fn legacy<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: 
     let mut memory = Ymm::default();
     let d = named(registers, instruction.op0_register());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, d, b, registers, instruction.immediate8()) };
     outcome(executed, context)
 }
@@ -33,7 +35,8 @@ pub(crate) fn vex3<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bo
     let a = named(registers, instruction.op1_register());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 2, &mut memory)?;
     let c = named(registers, instruction.op3_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, a, b, c, instruction.immediate8()) };
     outcome(executed, context)
 }
@@ -48,7 +51,8 @@ pub(crate) fn vex2<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bo
     let mut memory = Ymm::default();
     let d = named(registers, instruction.op0_register());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, b, b, b, instruction.immediate8()) };
     outcome(executed, context)
 }
@@ -63,7 +67,8 @@ pub(crate) fn from_gpr<C: Operands, O: Execute, const SIZE: usize, const ALIGNED
     let mut memory = Ymm::default();
     let d = named(registers, instruction.op0_register());
     general_source::<C, SIZE>(instruction, context, 1, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, d, &memory, registers, instruction.immediate8()) };
     outcome(executed, context)
 }
@@ -79,7 +84,8 @@ pub(crate) fn vex_from_gpr<C: Operands, O: Execute, const SIZE: usize, const ALI
     let d = named(registers, instruction.op0_register());
     let a = named(registers, instruction.op1_register());
     general_source::<C, SIZE>(instruction, context, 2, &mut memory)?;
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, a, &memory, registers, instruction.immediate8()) };
     outcome(executed, context)
 }
@@ -92,7 +98,8 @@ pub(crate) fn immediate<C: Operands, O: Execute, const SIZE: usize, const ALIGNE
 ) -> Outcome<C> {
     let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
     let d = named(registers, instruction.op0_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, d, d, d, instruction.immediate8()) };
     outcome(executed, context)
 }
@@ -106,12 +113,14 @@ pub(crate) fn vex_immediate<C: Operands, O: Execute, const SIZE: usize, const AL
     let (registers, mxcsr) = (state.ymm.as_mut_ptr(), &mut state.mxcsr);
     let d = named(registers, instruction.op0_register());
     let a = named(registers, instruction.op1_register());
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, a, a, a, instruction.immediate8()) };
     outcome(executed, context)
 }
 
-/// `MOVSS/MOVSD xmm, xmm/m`: a register's element is merged; memory clears the rest of the low half.
+/// `MOVSS/MOVSD xmm, xmm/m`: a register's element is merged; memory clears the rest of the low
+/// half.
 pub(crate) fn legacy_scalar<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
     state: &mut VectorState,
     instruction: &Instruction,
@@ -139,7 +148,8 @@ pub(crate) fn legacy_insertps<C: Operands, O: Execute, const SIZE: usize, const 
     let d = named(registers, instruction.op0_register());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 1, &mut memory)?;
     let imm = insertps_immediate(instruction, 1);
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, d, b, b, imm) };
     outcome(executed, context)
 }
@@ -156,7 +166,8 @@ pub(crate) fn vex_insertps<C: Operands, O: Execute, const SIZE: usize, const ALI
     let a = named(registers, instruction.op1_register());
     let b = source::<C, SIZE, ALIGNED>(registers, instruction, context, 2, &mut memory)?;
     let imm = insertps_immediate(instruction, 2);
-    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the instruction.
+    // SAFETY: registers are named by numbers below 16, and `lookup` asks if the host has the
+    // instruction.
     let executed = unsafe { O::execute(mxcsr, d, a, b, b, imm) };
     outcome(executed, context)
 }

@@ -7,7 +7,7 @@ macro_rules! carryless {
     ($text:literal) => {
         concat!(
             "and {i}, 17\n mov rax, {i}\n shr rax, 3\n or {i}, rax\n",
-            by_immediate!($text, 3, "0,1,16,17")
+            by_immediate!($text, 3, "0,16", "0,1")
         )
     };
 }

@@ -1,4 +1,5 @@
-//! String comparisons, and CRC32. Those with REX.W are given as bytes, because assemblers have no name for them.
+//! String comparisons, and CRC32. Those with REX.W are given as bytes, because assemblers have no
+//! name for them.
 
 use crate::table::operations;
 

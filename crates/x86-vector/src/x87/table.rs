@@ -6,7 +6,8 @@ use super::{Image, Operation, compare, load, register, registers, store, x87_met
 use crate::Handler;
 use crate::operands::Operands;
 
-/// Makes a function `handler` that finds the handler of a code, from groups of instructions of one shape.
+/// Makes a function `handler` that finds the handler of a code, from groups of instructions of one
+/// shape.
 macro_rules! operations {
     ($($shape:ident<$size:literal> { $($code:ident: $text:expr),* $(,)? })*) => {
         /// Types named as the codes.
