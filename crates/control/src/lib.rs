@@ -28,6 +28,7 @@
 
 mod answers;
 mod client;
+mod connection;
 pub mod protocol;
 mod registers;
 mod server;
@@ -35,6 +36,7 @@ pub mod statistics;
 
 pub use answers::Desk;
 pub use client::{Client, ClientError};
+pub use connection::Connection;
 pub use server::{Server, ServerError, Serving};
 
 #[cfg(doctest)]

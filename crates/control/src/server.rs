@@ -1,27 +1,28 @@
 //! The side of the machine: a socket, and one thread for all who connect to it.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nerite_machine::{Handle, ThreadKind};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 
 use crate::answers::Desk;
-use crate::protocol::{Answer, Code, Failure, MAX_REQUEST, parse};
+use crate::connection::Connection;
 
 /// How many can be connected at a time; more wait.
 const MAX_CLIENTS: usize = 16;
-/// How long a client may take to take its answer before it is dropped.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time without new connections after one could not be accepted, as when the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -112,13 +113,25 @@ impl Server {
 
     fn serve(&self, mut desk: Desk, end: &OwnedFd) {
         let mut clients: Vec<Client> = Vec::new();
+        // When connections are accepted again, after the host had no descriptor left.
+        let mut accepting: Option<Instant> = None;
         loop {
+            let now = Instant::now();
+            let accepts = clients.len() < MAX_CLIENTS && accepting.is_none_or(|time| now >= time);
             let mut polled = vec![PollFd::new(end, PollFlags::IN)];
-            polled.extend(clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
-            if clients.len() < MAX_CLIENTS {
+            polled.extend(clients.iter().map(|client| PollFd::new(&client.stream, client.events())));
+            if accepts {
                 polled.push(PollFd::new(&self.listener, PollFlags::IN));
             }
-            match poll(&mut polled, None) {
+            let busy = clients
+                .iter()
+                .any(|client| client.connection.has_request() && !client.connection.has_output());
+            let wake =
+                clients.iter().filter_map(|client| client.connection.deadline()).chain(accepting).min();
+            let timeout = if busy { Some(now) } else { wake };
+            let timeout = timeout.map(|time| time.saturating_duration_since(now));
+            let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+            match poll(&mut polled, timeout.as_ref()) {
                 Err(Errno::INTR) => continue,
                 Err(error) => {
                     log::error!("the control socket is closed: {error}");
@@ -128,29 +141,37 @@ impl Server {
             }
             let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
             let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
+            // Before each request: those of a client may take long, and more of them may be waiting.
             if is_ready(0) {
                 return;
             }
-            let is_new = is_ready(clients.len().saturating_add(1));
+            let is_new = accepts && is_ready(clients.len().saturating_add(1));
+            let now = Instant::now();
             let mut position = 0_usize;
             clients.retain_mut(|client| {
                 position = position.saturating_add(1);
-                !is_ready(position) || client.attend(&mut desk)
+                client.serve(is_ready(position), now, &mut desk)
             });
+            accepting = accepting.filter(|time| now < *time);
             if is_new {
-                clients.extend(self.accept());
+                match accept(&self.listener) {
+                    Ok(client) => clients.extend(client),
+                    Err(error) => {
+                        log::debug!("accepting on the control socket: {error}");
+                        accepting = now.checked_add(ACCEPT_PAUSE);
+                    }
+                }
             }
         }
     }
+}
 
-    fn accept(&self) -> Option<Client> {
-        match self.listener.accept().and_then(|(stream, _)| Client::new(stream)) {
-            Ok(client) => Some(client),
-            Err(error) => {
-                log::debug!("accepting on the control socket: {error}");
-                None
-            }
-        }
+/// Takes the next connection; `None` if it is gone already.
+fn accept(listener: &UnixListener) -> rustix::io::Result<Option<Client>> {
+    match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok(stream) => Ok(Some(Client { stream: stream.into(), connection: Connection::default() })),
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -161,54 +182,39 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-/// One who is connected.
+/// A client that is connected.
 #[derive(Debug)]
 struct Client {
+    /// Does not block.
     stream: UnixStream,
-    /// What has come of a request.
-    line: Vec<u8>,
+    connection: Connection,
 }
 
 impl Client {
-    fn new(stream: UnixStream) -> io::Result<Self> {
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok(Self { stream, line: Vec::new() })
+    /// The events to wait for.
+    fn events(&self) -> PollFlags {
+        if self.connection.has_output() {
+            PollFlags::OUT
+        } else if self.connection.wants_input() {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        }
     }
 
-    /// Takes in what has come and answers what is complete. Returns whether the connection goes on.
-    fn attend(&mut self, desk: &mut Desk) -> bool {
-        let mut bytes = [0; 4096];
-        let length = match self.stream.read(&mut bytes) {
-            Ok(0) => return false,
-            Ok(length) => length,
-            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
-        };
-        for byte in bytes.iter().take(length) {
-            if *byte != b'\n' {
-                self.line.push(*byte);
-                if self.line.len() >= MAX_REQUEST {
-                    let message = format!("a request has at most {MAX_REQUEST} bytes");
-                    let _ = self.send(&Answer::new(None, Err(Failure::new(Code::TooLarge, message))));
-                    return false;
-                }
-                continue;
-            }
-            let line = std::mem::take(&mut self.line);
-            let answer = match parse(&line) {
-                Ok(request) => Answer::new(request.id, desk.answer(&request)),
-                Err((id, failure)) => Answer::new(id, Err(failure)),
-            };
-            if self.send(&answer).is_err() {
-                return false;
+    /// Goes on with the connection: reads once, answers once, writes what the client takes. Returns `false` if it ends.
+    fn serve(&mut self, is_ready: bool, now: Instant, desk: &mut Desk) -> bool {
+        if is_ready && self.connection.wants_input() {
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return false,
+                Ok(length) => self.connection.receive(bytes.get(..length).unwrap_or_default()),
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(_) => return false,
             }
         }
-        true
-    }
-
-    fn send(&mut self, answer: &Answer) -> io::Result<()> {
-        let mut line = serde_json::to_vec(answer)?;
-        line.push(b'\n');
-        self.stream.write_all(&line)
+        self.connection.answer(now, |request| desk.answer(request));
+        self.connection.send(now, &self.stream).is_ok() && !self.connection.is_done()
     }
 }
 

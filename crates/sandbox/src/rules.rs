@@ -253,11 +253,6 @@ const CONTROL: &[Rule] = &[
     any(libc::SYS_recvfrom),
     // Interrupts from outside.
     when(libc::SYS_ioctl, &[OneOf(1, &[kvm::IRQ_LINE, kvm::SIGNAL_MSI])]),
-    // How long a client may take.
-    when(
-        libc::SYS_setsockopt,
-        &[OneOf(1, &[libc::SOL_SOCKET.cast_unsigned()]), OneOf(2, &[libc::SO_SNDTIMEO.cast_unsigned()])],
-    ),
     // Ending this process at once.
     when(libc::SYS_kill, &[OwnProcess(0)]),
 ];
