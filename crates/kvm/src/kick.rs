@@ -29,19 +29,16 @@ pub fn kick_signal() -> i32 {
 }
 
 extern "C" fn on_kick(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // Of a kick from another thread it is enough that it was delivered: system calls that wait end with EINTR. A timer
-    // has nobody who could have set the flag.
+    // Of a kick from another thread it is enough that it was delivered: system calls that wait end with EINTR. A timer or counter
+    // cannot have set the flag. What else the signal brings is ignored, because every process of this user can make it up.
     // SAFETY: the kernel hands a valid structure to a handler that was installed with SA_SIGINFO.
-    let info = unsafe { &*info };
-    let flag = match info.si_code {
-        // SAFETY: `si_code` says that a timer of this process sent the signal, and so the value is there.
-        libc::SI_TIMER => unsafe { info.si_value() }.sival_ptr.cast::<u8>(),
-        POLL_IN => OVERFLOWS.with(Cell::get),
-        _ => return,
-    };
+    let code = unsafe { &*info }.si_code;
+    if !matches!(code, libc::SI_TIMER | POLL_IN) {
+        return;
+    }
+    let flag = OWN_FLAG.with(Cell::get);
     if !flag.is_null() {
-        // SAFETY: this crate's timers are the only ones with this signal; they bring the address of a flag that stays
-        // valid for ever and is accessed through atomics only. So is that of a thread whose counter overflows.
+        // SAFETY: what is stored there stays valid as long as the process and is accessed through atomics only.
         unsafe { AtomicU8::from_ptr(flag) }.fetch_or(KICK, Ordering::SeqCst);
     }
 }
@@ -58,9 +55,9 @@ fn install_handler() -> io::Result<()> {
 const POLL_IN: i32 = 1;
 
 thread_local! {
-    /// The flag of the vCPU that this thread runs, if it is to be kicked when a counter overflows. Without a destructor and without
-    /// anything to make first, so that the handler can look at it.
-    static OVERFLOWS: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
+    /// The flag of the vCPU that this thread runs, if it is kicked by timers or counters. Without a destructor and without anything to
+    /// make first, so that the handler can look at it.
+    static OWN_FLAG: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
     static THREAD_ID: Cell<i32> = const { Cell::new(0) };
 }
 
@@ -102,11 +99,13 @@ impl KickFlag {
         unsafe { AtomicU8::from_ptr(byte) }
     }
 
-    /// A counter that overflows on the calling thread kicks the vCPU from now on.
-    pub(crate) fn kick_at_overflow(self: &Arc<Self>) {
-        // A signal may be on its way even when the vCPU is gone: its address has to be good for ever.
-        std::mem::forget(self.clone());
-        OVERFLOWS.with(|flag| flag.set(self.address()));
+    /// Timers that expire and counters that overflow on the calling thread kick this vCPU from now on.
+    pub(crate) fn kick_by_itself(self: &Arc<Self>) {
+        if OWN_FLAG.with(Cell::get) != self.address() {
+            // A signal may be on its way even when the vCPU is gone: its page stays mapped as long as the process.
+            std::mem::forget(self.clone());
+            OWN_FLAG.with(|flag| flag.set(self.address()));
+        }
     }
 
     /// Says that the calling thread is about to run the vCPU.
@@ -143,5 +142,46 @@ impl Kick for KickFlag {
             // another thread of this process, that one runs an empty handler.
             unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, kick_signal()) };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends this thread a signal as another process of the same user can (rt_tgsigqueueinfo(2)).
+    fn forge(code: i32, value: *mut u8) {
+        // SAFETY: zeros are a value of this structure of integers and pointers.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        info.si_signo = kick_signal();
+        info.si_code = code;
+        // SAFETY: `si_value` lies 24 bytes from the start (`<asm-generic/siginfo.h>`), well inside of the structure's 128 bytes.
+        unsafe { (&raw mut info).cast::<u8>().wrapping_add(24).cast::<*mut u8>().write_unaligned(value) };
+        // SAFETY: the pointer is to a live structure, which the kernel only reads.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                std::process::id(),
+                thread_id(),
+                kick_signal(),
+                &raw const info,
+            )
+        };
+        assert_eq!(sent, 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn a_forged_signal_changes_nothing_but_the_own_flag() {
+        install_handler().unwrap();
+        let (own, other) = (AtomicU8::new(0), AtomicU8::new(0));
+        for value in [other.as_ptr(), std::ptr::without_provenance_mut(0x10)] {
+            for code in [libc::SI_TIMER, libc::SI_QUEUE, libc::SI_MESGQ] {
+                forge(code, value);
+            }
+        }
+        OWN_FLAG.with(|flag| flag.set(own.as_ptr()));
+        forge(libc::SI_TIMER, other.as_ptr());
+        OWN_FLAG.with(|flag| flag.set(std::ptr::null_mut()));
+        assert_eq!((own.load(Ordering::SeqCst), other.load(Ordering::SeqCst)), (KICK, 0));
     }
 }

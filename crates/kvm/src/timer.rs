@@ -1,8 +1,8 @@
 //! A kick that comes by itself after a time.
 //!
 //! The kernel's timer signals the vCPU's own thread (`SIGEV_THREAD_ID`, timer_create(2)), so no other thread has to run in
-//! time. The signal brings the address of the vCPU's kick flag, which the handler sets before it returns: a signal that comes just
-//! before `KVM_RUN` is not lost either.
+//! time. The handler sets the kick flag of the thread's vCPU before it returns: a signal that comes just before `KVM_RUN` is not
+//! lost either.
 
 use std::io;
 use std::mem::zeroed;
@@ -25,7 +25,6 @@ impl KickTimer {
         event.sigev_notify = libc::SIGEV_THREAD_ID;
         event.sigev_signo = kick_signal();
         event.sigev_notify_thread_id = thread_id();
-        event.sigev_value.sival_ptr = flag.address().cast();
         let mut id: libc::c_int = 0;
         // SAFETY: both pointers are to live structures of the kernel's layout for this call.
         let made = unsafe {
@@ -34,8 +33,7 @@ impl KickTimer {
         if made != 0 {
             return Err(io::Error::last_os_error());
         }
-        // A signal may be on its way even when the timer is gone: its address has to be good for ever.
-        std::mem::forget(flag.clone());
+        flag.kick_by_itself();
         Ok(Self { id })
     }
 

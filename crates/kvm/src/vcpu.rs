@@ -235,7 +235,7 @@ impl Vcpu for KvmVcpu {
     }
 
     fn kick_at_overflow(&mut self, counter: &dyn GuestCounter) -> Result<(), Error> {
-        self.kick.kick_at_overflow();
+        self.kick.kick_by_itself();
         counter.signal_this_thread().map_err(|source| Error::Vcpu {
             index: self.index,
             operation: "asking for a signal from a counter",
