@@ -1,41 +1,16 @@
 //! Compiles the tables of system calls to BPF programs, so that a start has only to load them.
 
+#[path = "src/compile.rs"]
+mod compile;
 #[allow(dead_code, reason = "the library uses more of it")]
 #[path = "src/rules.rs"]
 mod rules;
 
-use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use rules::{Condition, Rule};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
-
-/// Offsets in `struct seccomp_data` (seccomp(2)).
-const NUMBER_OFFSET: u32 = 0;
-const ARCHITECTURE_OFFSET: u32 = 4;
-/// `AUDIT_ARCH_X86_64` of `<linux/audit.h>`.
-const X86_64: u32 = 0xc000_003e;
-/// A number above that of every system call there is; those of the x32 interface are far above.
-const LAST_CALL: i64 = 1023;
-
-/// Codes of `<linux/bpf_common.h>`: `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP` with `BPF_JEQ`, `BPF_JGE` and `BPF_JA`, `BPF_RET`.
-const LOAD: u16 = 0x20;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_NOT_LESS: u16 = 0x35;
-const JUMP: u16 = 0x05;
-const RETURN: u16 = 0x06;
-/// A jump whose distance is not known yet: to where arguments are looked at.
-const LOOK: Instruction = (JUMP, 0, 0, u32::MAX);
-
-/// Code, two distances to jump, and a number.
-type Instruction = (u16, u8, u8, u32);
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    println!("cargo::rerun-if-changed=src/compile.rs");
     println!("cargo::rerun-if-changed=src/rules.rs");
     println!("cargo::rerun-if-changed=src/rules");
     let mut source = String::new();
@@ -49,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(source, "    [")?;
         for features in rules::Features::all() {
             writeln!(source, "        &[")?;
-            for (code, jt, jf, k) in compile(&rules::rules(kind, features))? {
+            for (code, jt, jf, k) in compile::compile(&rules::rules(kind, features), rules::REFUSED)? {
                 writeln!(source, "            Instruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},")?;
             }
             writeln!(source, "        ],")?;
@@ -59,126 +34,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(source, "];")?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("filters.rs");
     Ok(std::fs::write(out, source)?)
-}
-
-/// What becomes of a system call, going by its number alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Allow,
-    /// The arguments decide.
-    Look,
-    /// It fails with this error number.
-    Refuse(i32),
-    Trap,
-}
-
-/// First a tree over the numbers, which takes seven steps where a list takes hundreds: when a filter is loaded, the kernel runs
-/// it for every number there is. Then what `seccompiler` makes of the calls whose arguments count.
-fn compile(rules: &[Rule]) -> Result<Vec<Instruction>, Box<dyn Error>> {
-    let looked_at: Vec<&Rule> = rules.iter().filter(|rule| !rule.conditions.is_empty()).collect();
-    let verdict = |call: i64| {
-        if rules.iter().any(|rule| rule.call == call && rule.conditions.is_empty()) {
-            return Verdict::Allow;
-        }
-        if looked_at.iter().any(|rule| rule.call == call) {
-            return Verdict::Look;
-        }
-        let refused = rules::REFUSED.iter().find(|(refused, _)| *refused == call);
-        refused.map_or(Verdict::Trap, |(_, errno)| Verdict::Refuse(*errno))
-    };
-    // Where each stretch of numbers with the same verdict begins.
-    let mut stretches: Vec<(u32, Verdict)> = Vec::new();
-    for call in 0..=LAST_CALL {
-        if stretches.last().is_none_or(|(_, last)| *last != verdict(call)) {
-            stretches.push((u32::try_from(call)?, verdict(call)));
-        }
-    }
-    let mut program = vec![
-        (LOAD, 0, 0, ARCHITECTURE_OFFSET),
-        (JUMP_EQUAL, 1, 0, X86_64),
-        (RETURN, 0, 0, SeccompAction::KillProcess.into()),
-        (LOAD, 0, 0, NUMBER_OFFSET),
-    ];
-    program.extend(tree(&stretches)?);
-    let end = program.len();
-    for (at, instruction) in program.iter_mut().enumerate() {
-        if *instruction == LOOK {
-            instruction.3 = u32::try_from(end - at - 1)?;
-        }
-    }
-
-    let mut table: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for rule in looked_at {
-        let chain = table.entry(rule.call).or_default();
-        for conditions in alternatives(rule)? {
-            chain.push(SeccompRule::new(conditions)?);
-        }
-    }
-    let filter = SeccompFilter::new(table, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?;
-    let compiled: BpfProgram = filter.try_into()?;
-    program.extend(compiled.iter().map(|i| (i.code, i.jt, i.jf, i.k)));
-    Ok(program)
-}
-
-/// A search by halves.
-fn tree(stretches: &[(u32, Verdict)]) -> Result<Vec<Instruction>, Box<dyn Error>> {
-    if let [(_, verdict)] = stretches {
-        let action = match verdict {
-            Verdict::Look => return Ok(vec![LOOK]),
-            Verdict::Allow => SeccompAction::Allow,
-            Verdict::Refuse(errno) => SeccompAction::Errno(errno.cast_unsigned()),
-            Verdict::Trap => SeccompAction::Trap,
-        };
-        return Ok(vec![(RETURN, 0, 0, action.into())]);
-    }
-    let (low, high) = stretches.split_at(stretches.len() / 2);
-    let [(first, _), ..] = high else { return Err("an empty half".into()) };
-    let low = tree(low)?;
-    let mut program = vec![(JUMP_NOT_LESS, u8::try_from(low.len())?, 0, *first)];
-    program.extend(low);
-    program.extend(tree(high)?);
-    Ok(program)
-}
-
-/// A rule as a list of alternatives, each a list of conditions that must all be met. None at all: always allowed.
-fn alternatives(rule: &Rule) -> Result<Vec<Vec<SeccompCondition>>, Box<dyn Error>> {
-    let word = SeccompCmpArgLen::Dword;
-    let mut lists: Vec<Vec<SeccompCondition>> = Vec::new();
-    for condition in rule.conditions {
-        let choices = match *condition {
-            Condition::OneOf(argument, values) => values
-                .iter()
-                .map(|&value| SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, value.into()))
-                .collect::<Result<Vec<_>, _>>()?,
-            Condition::Bits { argument, mask, value } => {
-                vec![SeccompCondition::new(
-                    argument,
-                    word.clone(),
-                    SeccompCmpOp::MaskedEq(mask.into()),
-                    value.into(),
-                )?]
-            }
-            Condition::OwnProcess(argument) => {
-                vec![SeccompCondition::new(
-                    argument,
-                    word.clone(),
-                    SeccompCmpOp::Eq,
-                    rules::OWN_PROCESS.into(),
-                )?]
-            }
-            Condition::Null(argument) => {
-                vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?]
-            }
-        };
-        lists = match lists.as_slice() {
-            [] => choices.into_iter().map(|choice| vec![choice]).collect(),
-            lists => lists
-                .iter()
-                .flat_map(|list| {
-                    choices.iter().map(|choice| [list.as_slice(), std::slice::from_ref(choice)].concat())
-                })
-                .collect(),
-        };
-    }
-    Ok(lists)
 }

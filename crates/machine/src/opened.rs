@@ -127,7 +127,9 @@ impl Opened {
             || matches!(observe.on_crash, OnCrash::Dump(_));
         let wanted = &rest.config.devices;
         let devices = !rest.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
-        let policy = Policy { network: !rest.links.is_empty(), devices, debug, ..policy.clone() };
+        let children = rest.links.iter().filter_map(|link| link.process).collect();
+        let network = !rest.links.is_empty();
+        let policy = Policy { network, devices, debug, children, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(rest.confinement.insert(confinement).missing())
     }

@@ -15,6 +15,8 @@ pub struct Connection {
     pub config: NetConfig,
     /// What it is connected to.
     pub side: Side,
+    /// Number of the process that was started for it, if there is one.
+    pub process: Option<u32>,
 }
 
 /// Opens what `spec` describes.
@@ -34,6 +36,7 @@ pub fn open(spec: &Spec) -> Result<Connection, Error> {
             let user = User::start(forwards, *host, mtu, mac)?;
             Ok(Connection {
                 name: "user".to_owned(),
+                process: user.process(),
                 config: NetConfig {
                     mac,
                     mtu: Some(mtu),
@@ -61,7 +64,7 @@ fn connect_tap(spec: &Spec, opened: tap::Opened, vhost: bool) -> Result<Connecti
         let backend = |tap| Box::new(tap) as Box<dyn Backend>;
         Side::Backends(opened.queues.into_iter().map(backend).collect())
     };
-    Ok(Connection { name: opened.name, config, side })
+    Ok(Connection { name: opened.name, config, side, process: None })
 }
 
 /// An address that stays the same for a link of a host and differs between hosts.

@@ -58,7 +58,7 @@ pub struct User {
     /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all, which some stacks do not take.
     introduction: Option<Vec<u8>>,
     acknowledgements: Acknowledgements,
-    _process: Option<Process>,
+    process: Option<Process>,
 }
 
 impl User {
@@ -76,6 +76,12 @@ impl User {
         let mut user = Self::with(ours, Some(process))?;
         user.introduction = Some(introduction(mac));
         Ok(user)
+    }
+
+    /// Number of the process, if one was started.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// Speaks with whoever is at the other end of `socket`.
@@ -98,7 +104,7 @@ impl User {
             checksums: false,
             introduction: None,
             acknowledgements: Acknowledgements::default(),
-            _process: process,
+            process,
         })
     }
 

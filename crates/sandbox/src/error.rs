@@ -40,6 +40,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A table of system calls cannot be compiled.
+    #[error("compiling a table of system calls: {0}")]
+    Table(String),
     /// The kernel does not load a filter.
     #[error(
         "limiting system calls: {0}; is the kernel built with CONFIG_SECCOMP_FILTER? --seccomp off does without"

@@ -31,6 +31,7 @@
 )]
 
 mod capabilities;
+mod compile;
 mod error;
 mod files;
 mod namespaces;
@@ -47,7 +48,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use error::{Error, Missing};
 pub use policy::{Level, Policy, Seccomp, User, UserError, WordError};
-pub use rules::Kind as ThreadKind;
+pub use rules::{Condition, Kind as ThreadKind, Rule};
+pub use seccomp::{Program, Violation};
 
 use rules::Features;
 use seccomp::Filters;
@@ -89,7 +91,15 @@ impl Confinement {
         &self.missing
     }
 
-    /// Gives up what only the main thread needs, for good, on the calling thread.
+    /// Gives up everything but the calls of a program of the caller's, for good, on the calling thread.
+    ///
+    /// # Errors
+    /// If the host refuses the filter.
+    pub fn enter_program(&self, program: &Program) -> Result<(), Error> {
+        self.filters.as_ref().map_or(Ok(()), |filters| filters.load_program(program))
+    }
+
+    /// Gives up what only the main thread needs, for good, on the calling thread: by this crate's tables.
     ///
     /// # Errors
     /// If the host refuses the filter.
@@ -147,7 +157,7 @@ pub fn enter<'a>(
                 devices: policy.devices,
                 debug: policy.debug,
             };
-            let filters = Filters::new(features, seccomp == Seccomp::Log);
+            let filters = Filters::new(features, policy, seccomp == Seccomp::Log);
             filters.load_for_process()?;
             Some(filters)
         }

@@ -33,38 +33,44 @@ pub(crate) mod features;
 pub(crate) use features::Features;
 
 /// A system call that is allowed.
+#[allow(unreachable_pub, reason = "the build script keeps it for itself")]
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rule {
+pub struct Rule {
     /// Its number.
-    pub(crate) call: i64,
-    /// What must all be true of its arguments.
-    pub(crate) conditions: &'static [Condition],
+    pub call: i64,
+    /// Conditions on its arguments, all of which must be met.
+    pub conditions: &'static [Condition],
 }
 
-/// What must be true of an argument; they are counted from 0.
+/// A condition on an argument, of which the lower 32 bits count; arguments are counted from 0.
+#[allow(unreachable_pub, reason = "the build script keeps it for itself")]
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Condition {
+pub enum Condition {
     /// It is one of these.
     OneOf(u8, &'static [u32]),
     /// These bits of it are as in the value.
     Bits {
-        /// Which argument.
+        /// Number of the argument.
         argument: u8,
-        /// Which bits.
+        /// Mask of the bits that count.
         mask: u32,
-        /// What they must be.
+        /// Value of these bits.
         value: u32,
     },
     /// It is the number of this process.
     OwnProcess(u8),
+    /// It is the number of one of the processes that the policy names as children.
+    Child(u8),
     /// It is a null pointer.
     Null(u8),
 }
 
-use Condition::{Bits, Null, OneOf, OwnProcess};
+use Condition::{Bits, Child, Null, OneOf, OwnProcess};
 
 /// Stands for this process's number, which the build script cannot know, until a filter is loaded. No process has it.
 pub(crate) const OWN_PROCESS: u32 = 0x7e57_9a1d;
+/// Stand for the numbers of children in the same way; those of which there are fewer stay.
+pub(crate) const CHILDREN: [u32; 4] = [0x7e57_9a20, 0x7e57_9a21, 0x7e57_9a22, 0x7e57_9a23];
 
 const fn any(call: i64) -> Rule {
     Rule { call, conditions: &[] }
@@ -82,6 +88,8 @@ pub(crate) const REFUSED: &[(i64, i32)] = &[
     (libc::SYS_open, EACCES),
     (libc::SYS_openat, EACCES),
     (libc::SYS_readlink, EACCES),
+    // A panic's message has paths, and that of a failed allocation a backtrace.
+    (libc::SYS_getcwd, EACCES),
 ];
 
 /// What a thread of this kind may do.
@@ -317,7 +325,7 @@ const NETWORK: &[Rule] = &[
         &[OneOf(0, &[0]), OneOf(1, &[libc::SCHED_OTHER.cast_unsigned(), libc::SCHED_BATCH.cast_unsigned()])],
     ),
     // Ending passt, where Landlock does not forbid it.
-    any(libc::SYS_kill),
+    when(libc::SYS_kill, &[Child(0)]),
     any(libc::SYS_wait4),
 ];
 

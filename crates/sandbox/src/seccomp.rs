@@ -1,11 +1,12 @@
 //! Loads the filters that the build script made (seccomp(2)).
 
 use std::io;
+use std::sync::OnceLock;
 
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::Error;
-use crate::rules::{Features, Kind, OWN_PROCESS};
+use crate::rules::{CHILDREN, Features, Kind, OWN_PROCESS, Rule};
+use crate::{Error, Policy, compile};
 
 include!(concat!(env!("OUT_DIR"), "/filters.rs"));
 
@@ -21,29 +22,69 @@ pub(crate) struct Instruction {
 
 /// `struct sock_fprog` of `<linux/filter.h>`.
 #[repr(C)]
-struct Program {
+struct RawProgram {
     length: u16,
     instructions: *const Instruction,
 }
 
 /// `BPF_RET | BPF_K` of `<linux/bpf_common.h>`.
 const RETURN: u16 = 0x06;
-/// What a process ends with that made a forbidden call: as if the host had failed.
-const EXIT_CODE: libc::c_int = 243;
+
+/// System calls that a thread may make, compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program(Vec<Instruction>);
+
+impl Program {
+    /// Compiles a table: `rules` are allowed, `refused` fail with an error number, all others are violations.
+    ///
+    /// # Errors
+    /// [`Error::Table`] if an argument does not exist or the program would be larger than the kernel takes.
+    pub fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Self, Error> {
+        let instructions =
+            compile::compile(rules, refused).map_err(|error| Error::Table(error.to_string()))?;
+        Ok(Self(instructions.into_iter().map(|(code, jt, jf, k)| Instruction { code, jt, jf, k }).collect()))
+    }
+}
+
+/// The end of a process that makes a forbidden system call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation {
+    /// Text before the number and the arguments of the call.
+    pub before: &'static str,
+    /// Text after them, with its newline.
+    pub after: &'static str,
+    /// Exit code of the process.
+    pub exit_code: u8,
+}
+
+impl Default for Violation {
+    fn default() -> Self {
+        Self { before: "", after: " is not allowed in this sandbox, and was not made\n", exit_code: 1 }
+    }
+}
+
+/// The [`Violation`] of this process, for the signal handler.
+static VIOLATION: OnceLock<Violation> = OnceLock::new();
 
 /// The filters of one process.
 #[derive(Debug)]
 pub(crate) struct Filters {
     features: Features,
+    /// The caller's own program of the main thread.
+    own: Option<Program>,
     /// Whether forbidden calls are only written down.
     log: bool,
     /// The number of this process.
     process: u32,
+    /// Those of its children that it may end.
+    children: Vec<u32>,
+    violation: Violation,
 }
 
 impl Filters {
-    pub(crate) fn new(features: Features, log: bool) -> Self {
-        Self { features, log, process: std::process::id() }
+    pub(crate) fn new(features: Features, policy: &Policy, log: bool) -> Self {
+        let Policy { calls, children, violation, .. } = policy.clone();
+        Self { features, own: calls, log, process: std::process::id(), children, violation }
     }
 
     /// The filter of a kind of threads as the build script made it.
@@ -59,14 +100,19 @@ impl Filters {
         programs.get(self.features.index()).copied().unwrap_or_default()
     }
 
-    /// The filter of a kind of threads, with what only this process knows.
-    fn adapted(&self, kind: Kind) -> Vec<Instruction> {
-        let mut program = self.program(kind).to_vec();
+    /// A filter with what only this process knows.
+    fn adapted(&self, program: &[Instruction]) -> Vec<Instruction> {
+        let mut program = program.to_vec();
+        let places: Vec<(u32, u32)> = CHILDREN
+            .into_iter()
+            .zip(self.children.iter().copied())
+            .chain([(OWN_PROCESS, self.process)])
+            .collect();
         for instruction in &mut program {
             if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRAP && self.log {
                 instruction.k = libc::SECCOMP_RET_LOG;
-            } else if instruction.k == OWN_PROCESS {
-                instruction.k = self.process;
+            } else if let Some((_, number)) = places.iter().find(|(place, _)| *place == instruction.k) {
+                instruction.k = *number;
             }
         }
         program
@@ -75,22 +121,30 @@ impl Filters {
     /// Loads the main thread's filter for all threads there are, and says what will happen to forbidden calls.
     pub(crate) fn load_for_process(&self) -> Result<(), Error> {
         if !self.log {
+            // Only the first sandbox of a process decides; there is no more than one.
+            let _ = VIOLATION.set(self.violation);
             register_signal_handler(libc::SIGSYS, on_forbidden)
                 .map_err(|error| Error::Seccomp(io::Error::from_raw_os_error(error.errno())))?;
         }
-        load(&self.adapted(Kind::Main), libc::SECCOMP_FILTER_FLAG_TSYNC)
+        let main = self.own.as_ref().map_or(self.program(Kind::Main), |own| own.0.as_slice());
+        load(&self.adapted(main), libc::SECCOMP_FILTER_FLAG_TSYNC)
     }
 
-    /// Loads a filter for the calling thread, on top of those it has.
+    /// Loads the filter of a kind of threads for the calling thread, on top of those it has.
     pub(crate) fn load(&self, kind: Kind) -> Result<(), Error> {
-        load(&self.adapted(kind), 0)
+        load(&self.adapted(self.program(kind)), 0)
+    }
+
+    /// Loads a program of the caller's for the calling thread, on top of those it has.
+    pub(crate) fn load_program(&self, program: &Program) -> Result<(), Error> {
+        load(&self.adapted(&program.0), 0)
     }
 }
 
 fn load(instructions: &[Instruction], flags: libc::c_ulong) -> Result<(), Error> {
     let length = u16::try_from(instructions.len())
         .map_err(|_| Error::Seccomp(io::Error::from(io::ErrorKind::InvalidInput)))?;
-    let program = Program { length, instructions: instructions.as_ptr() };
+    let program = RawProgram { length, instructions: instructions.as_ptr() };
     // SAFETY: the program's pointer and length are those of a slice that outlives the call, and the kernel only reads it.
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
@@ -107,6 +161,7 @@ fn load(instructions: &[Instruction], flags: libc::c_ulong) -> Result<(), Error>
 
 /// Says which call it was, and ends the process: the call has not been made.
 extern "C" fn on_forbidden(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let violation = VIOLATION.get().copied().unwrap_or_default();
     let mut message = Message::default();
     if !context.is_null() {
         // SAFETY: the kernel passes a handler with SA_SIGINFO the context of the interrupted thread, which nobody else changes.
@@ -114,21 +169,26 @@ extern "C" fn on_forbidden(_: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         let register = |index: libc::c_int| {
             usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(-1)
         };
-        message.text(b"vmm: system call ");
+        message.text(violation.before.as_bytes());
+        message.text(b"system call ");
         message.decimal(register(libc::REG_RAX).cast_unsigned());
         message.text(b" (arguments ");
         for (index, name) in [libc::REG_RDI, libc::REG_RSI, libc::REG_RDX].into_iter().enumerate() {
             message.text(if index == 0 { b"0x" } else { b", 0x" });
             message.hexadecimal(register(name).cast_unsigned());
         }
-        message.text(b") is not one that this thread should make, and was not made. This is an attack or a bug, please report it; \
-                       --seccomp log goes on instead\n");
+        message.text(b")");
+        message.text(violation.after.as_bytes());
     }
     let text = message.bytes.get(..message.length).unwrap_or_default();
-    // SAFETY: the pointer and length are those of a slice, which write(2) only reads.
-    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    let mut standard_error = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the pointer is to one live structure; with no timeout it waits for nothing.
+    if unsafe { libc::poll(&raw mut standard_error, 1, 0) } > 0 {
+        // SAFETY: the pointer and length are those of a slice, which write(2) only reads.
+        unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    }
     // SAFETY: it ends the process at once, and runs nothing that a signal handler must not.
-    unsafe { libc::_exit(EXIT_CODE) }
+    unsafe { libc::_exit(violation.exit_code.into()) }
 }
 
 /// A text that is made without the allocator, which may be in any state.

@@ -37,8 +37,13 @@ const NONE: Features =
     Features { files: false, control: false, network: false, debug: false, devices: false };
 const ALL: Features = Features { files: true, control: true, network: true, debug: true, devices: true };
 
+fn filters(features: Features, log: bool) -> Filters {
+    Filters::new(features, &Policy { children: vec![4321, 4322], ..Policy::default() }, log)
+}
+
 fn judge(kind: Kind, features: Features, call: i64, arguments: [u64; 6]) -> u32 {
-    verdict(&Filters::new(features, false).adapted(kind), call, arguments)
+    let filters = filters(features, false);
+    verdict(&filters.adapted(filters.program(kind)), call, arguments)
 }
 
 /// Every filter there is.
@@ -136,13 +141,37 @@ fn arguments_are_looked_at() {
     let disks = Features { devices: true, ..NONE };
     assert_eq!(judge(Kind::Vcpu, disks, libc::SYS_ioctl, ioctl(rules::kvm::IOEVENTFD)), ALLOW);
     assert_eq!(judge(Kind::Vcpu, disks, libc::SYS_recvfrom, [0; 6]), TRAP);
+    // Of processes, only the children that are named, and this one where the control socket can ask for it.
+    let network = Features { network: true, ..NONE };
+    for (features, number, expected) in [
+        (network, 4321, ALLOW),
+        (network, 4322, ALLOW),
+        (network, 4323, TRAP),
+        (network, process, TRAP),
+        (network, 0xffff_ffff, TRAP),
+        (Features { control: true, ..network }, process, ALLOW),
+        (Features { control: true, ..network }, 4321, ALLOW),
+        (Features { control: true, ..network }, 1, TRAP),
+        (NONE, 4321, TRAP),
+    ] {
+        let found = judge(Kind::Main, features, libc::SYS_kill, [number, 9, 0, 0, 0, 0]);
+        assert_eq!(found, expected, "{features:?} {number}");
+    }
+    let tap = Filters::new(network, &Policy::default(), false);
+    for number in CHILDREN.into_iter().chain([1, 4321]) {
+        let program = tap.adapted(tap.program(Kind::Vcpu));
+        let found = verdict(&program, libc::SYS_kill, [number.into(), 9, 0, 0, 0, 0]);
+        // No process has the numbers that stand for children.
+        assert_eq!(found == ALLOW, CHILDREN.contains(&number), "{number}");
+    }
     // Filters are loaded once a thread, by the main thread's rules.
     assert_eq!(vcpu(libc::SYS_seccomp, [1, 0, 0, 0, 0, 0]), TRAP);
 }
 
 #[test]
 fn calls_of_other_architectures_end_the_process() {
-    let program = Filters::new(ALL, false).adapted(Kind::Main);
+    let filters = filters(ALL, false);
+    let program = filters.adapted(filters.program(Kind::Main));
     // Calls of the x32 interface have this bit (x86 psABI).
     assert_eq!(verdict(&program, libc::SYS_read | 0x4000_0000, [0; 6]), TRAP);
     let loads_architecture = program.iter().any(|i| i.code == 0x20 && i.k == 4);
@@ -151,7 +180,8 @@ fn calls_of_other_architectures_end_the_process() {
 
 #[test]
 fn logging_forbids_nothing() {
-    let program = Filters::new(NONE, true).adapted(Kind::Vcpu);
+    let filters = filters(NONE, true);
+    let program = filters.adapted(filters.program(Kind::Vcpu));
     assert_eq!(verdict(&program, libc::SYS_execve, [0; 6]), libc::SECCOMP_RET_LOG);
     assert_eq!(verdict(&program, libc::SYS_read, [0; 6]), ALLOW);
     assert!(!program.iter().any(|i| i.k == TRAP || i.k == OWN_PROCESS));

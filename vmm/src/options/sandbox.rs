@@ -5,9 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use merge::Merge;
 use nerite_machine::config::{SandboxLevel, SandboxPolicy, Seccomp, User};
+use nerite_sandbox::Violation;
 use serde::Deserialize;
 
 use super::value;
+use crate::exit_code;
+
+/// The end of `vmm` at a system call that it does not make by itself: as if the host had failed.
+const VIOLATION: Violation = Violation {
+    before: "vmm: ",
+    after: " is not one that this thread should make, and was not made. This is an attack or a bug, please report it; \
+            --seccomp log goes on instead\n",
+    exit_code: exit_code::HOST,
+};
 
 /// Options of confinement; the table `[sandbox]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args, Deserialize, Merge)]
@@ -72,6 +82,7 @@ impl SandboxOptions {
             user: self.user,
             chroot: self.chroot.clone(),
             open_files,
+            violation: VIOLATION,
             ..SandboxPolicy::default()
         }
     }
@@ -93,6 +104,7 @@ mod tests {
             user: Some(User { uid: 1, gid: 2 }),
             chroot: Some("/srv".into()),
             open_files: Some(7),
+            violation: VIOLATION,
             ..SandboxPolicy::default()
         };
         assert_eq!(line.policy(Some(7)), expected);

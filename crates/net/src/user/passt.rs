@@ -32,6 +32,11 @@ impl Drop for Process {
 }
 
 impl Process {
+    /// Number of the process.
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Starts passt with the other end of the socket, and waits until it is ready.
     pub(super) fn start(
         socket: OwnedFd,

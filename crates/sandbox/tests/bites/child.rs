@@ -5,7 +5,10 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
-use nerite_sandbox::{Confinement, Level, Policy, Reachable, Rights, Seccomp, ThreadKind, enter};
+use nerite_sandbox::{
+    Condition, Confinement, Level, Policy, Program, Reachable, Rights, Rule, Seccomp, ThreadKind, Violation,
+    enter,
+};
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(format!("SANDBOX_TEST_{name}")).ok()
@@ -29,7 +32,33 @@ fn policy() -> Policy {
         devices: false,
         debug: variable("DEBUG").is_some(),
         open_files: Some(100),
+        calls: variable("CALLS").map(|_| own_calls()),
+        children: variable("CHILD").map(|number| number.parse().unwrap()).into_iter().collect(),
+        violation: Violation { before: "test: ", after: " is forbidden\n", exit_code: 243 },
     }
+}
+
+/// What a process needs that prints a line and ends.
+fn own_calls() -> Program {
+    let rules = [
+        libc::SYS_write,
+        libc::SYS_poll,
+        libc::SYS_gettid,
+        libc::SYS_munmap,
+        libc::SYS_mmap,
+        libc::SYS_madvise,
+        libc::SYS_mprotect,
+        libc::SYS_brk,
+        libc::SYS_futex,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_sigaltstack,
+        libc::SYS_sched_yield,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ]
+    .map(|call| Rule { call, conditions: &[] });
+    let lower = Rule { call: libc::SYS_lseek, conditions: &[Condition::OneOf(2, &[7])] };
+    Program::compile(&[&rules[..], &[lower]].concat(), &[(libc::SYS_getcwd, libc::EACCES)]).unwrap()
 }
 
 #[test]
@@ -88,6 +117,12 @@ fn act(action: &str, target: &str, confinement: &Confinement, mount: Option<&Own
             let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
             Ok(rustix::process::test_kill_process(process)?)
         }
+        "end" => {
+            let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
+            Ok(rustix::process::kill_process(process, rustix::process::Signal::KILL)?)
+        }
+        "panic" => panic!("deliberately"),
+        "exhaust" => std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; 12_345]>()),
         "wait" => {
             println!("\nfound: waiting");
             io::stdin().read_line(&mut String::new()).map(drop)

@@ -103,7 +103,7 @@ fn attempt(kind: &str, number: i64, arguments: &[i64]) -> Attempt {
 fn is_forbidden(kind: &str, name: &str, number: i64, arguments: &[i64]) {
     let ended = attempt(kind, number, arguments).run();
     assert_eq!(ended.code, FORBIDDEN, "{name} on the {kind} thread: {ended:?}");
-    assert!(ended.stderr.contains(&format!("vmm: system call {number} (arguments 0x")), "{name}: {ended:?}");
+    assert!(ended.stderr.contains(&format!("test: system call {number} (arguments 0x")), "{name}: {ended:?}");
 }
 
 #[test]
@@ -177,4 +177,53 @@ fn off_is_off() {
     Attempt::to("read").with("LEVEL", "off").with("TARGET", "/etc/passwd").finds("ok");
     let on = attempt("main", libc::SYS_getppid, &[]).with("LEVEL", "off").with("SECCOMP", "on").run();
     assert_eq!(on.code, FORBIDDEN);
+}
+
+#[test]
+fn only_a_child_is_ended() {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let end = |number: u32| {
+        let attempt = Attempt::to("end").with("TARGET", number.to_string()).with("NETWORK", "1");
+        attempt.with("CHILD", child.id().to_string())
+    };
+    let (named, not_named) = (end(child.id()), end(other.id()));
+    let ended = not_named.run();
+    assert_eq!(ended.code, FORBIDDEN, "{ended:?}");
+    // A kernel with Landlock's scopes refuses signals to what this process has not started itself: not a violation.
+    let ended = named.run();
+    assert!(ended.code == 0 && ["ok", "1"].contains(&ended.found.as_str()), "{ended:?}");
+    for process in [&mut child, &mut other] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+#[test]
+fn panics_and_exhausted_memory_are_no_violation() {
+    for (what, text) in [("panic", "deliberately"), ("exhaust", "memory allocation of 12345 bytes failed")] {
+        for backtrace in ["0", "1", "full"] {
+            let mut attempt = Attempt::to(what);
+            attempt.command.env("RUST_BACKTRACE", backtrace);
+            let ended = attempt.run();
+            assert!(ended.code != FORBIDDEN && ended.code != 0, "{ended:?}");
+            assert!(ended.stderr.contains(text) && !ended.stderr.contains("is forbidden"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_of_ones_own_takes_the_place_of_this_crates() {
+    let own = |target: &str| Attempt::to("call").with("CALLS", "1").with("TARGET", target).run();
+    let get = |call: i64| own(&format!("main {call}"));
+    assert_eq!(get(libc::SYS_gettid).found, "ok");
+    assert_eq!(get(libc::SYS_getcwd).found, libc::EACCES.to_string());
+    let ended = get(libc::SYS_getpid);
+    assert_eq!(ended.code, FORBIDDEN, "{ended:?}");
+    assert!(
+        ended.stderr.contains("test: system call 39 (arguments 0x0, 0x0, 0x0) is forbidden\n"),
+        "{ended:?}"
+    );
+    let seek = |whence: i64| own(&format!("main {} -1 0 {whence}", libc::SYS_lseek));
+    assert_eq!((seek(7).found.as_str(), seek(0).code), ("9", FORBIDDEN));
 }
