@@ -58,6 +58,17 @@ pub enum ConfigFileError {
         /// The fault, with the line.
         reason: String,
     },
+    /// The file was found by itself in the current folder, and says what only one that is named may say.
+    #[error(
+        "{}: {key} would widen what the guest may touch, and this file was found by itself: it may have come with the \
+         image; pass --config {} if it is yours", .path.display(), .path.display()
+    )]
+    NotNamed {
+        /// The file.
+        path: PathBuf,
+        /// The key, as in `[table]` or in words.
+        key: &'static str,
+    },
     /// The contents are well-formed, but contradict each other or the host.
     #[error("{}: {reason}", .path.display())]
     Meaning {

@@ -267,3 +267,43 @@ fn a_file_says_what_a_crash_does_and_what_processors_there_are() {
         assert!(error(text).contains(why), "{}", error(text));
     }
 }
+
+#[test]
+fn what_widens_a_guests_reach_is_recognised() {
+    let key = |text: &str| parse(Path::new("nerite.toml"), text).unwrap().options.widening_key();
+    for (text, part) in [
+        ("[files]\nmounts = ['/:/host:rw']", "mounts"),
+        ("[files]\nmounts = ['a:/a:ro']", "mounts"),
+        ("[uhyve]\nfile_mapping = ['/:/host']", "file_mapping"),
+        ("[net]\ncards = ['user,host=on']", "cards"),
+        ("[net]\ncards = ['fd=3']", "cards"),
+        ("[uhyve]\nnet = 'tap=tap0'", "net"),
+        ("[devices]\ndisks = ['/dev/sda']", "disks"),
+        ("[boot]\ninitrd = ['/etc/shadow']", "initrd"),
+        ("[guest]\noutput = '/home/u/.bashrc'", "output"),
+        ("[uhyve]\noutput = 'file'", "output"),
+        ("[guest]\nenv = ['A=b', 'host']", "host"),
+        ("[guest]\nenv_vars = ['host']", "host"),
+        ("[guest]\non_crash = 'dump:/home/u/file'", "on_crash"),
+        ("[guest]\non_crash = 'dump'", "on_crash"),
+        ("[guest]\non_crash = 'gdb:0.0.0.0:1'", "on_crash"),
+        ("[sandbox]\nlevel = 'off'", "sandbox"),
+        ("[sandbox]\nseccomp = 'off'", "sandbox"),
+        ("[sandbox]\nseccomp = 'log'", "sandbox"),
+        ("[sandbox]\nuser = '0:0'", "sandbox"),
+        ("[sandbox]\nchroot = '/'", "sandbox"),
+    ] {
+        assert!(key(text).is_some_and(|key| key.contains(part)), "{text}: {:?}", key(text));
+    }
+    for text in [
+        "",
+        "[memory]\nsize = '1G'\nthp = true",
+        "[cpu]\ncount = 4",
+        "[guest]\nenv = ['A=b']\nargs = ['x']\noutput = 'none'\non_crash = 'report'",
+        "[files]\nmax_open_files = 10",
+        "[devices]\nrng = true",
+        "[sandbox]\nlevel = 'strict'\nseccomp = 'on'",
+    ] {
+        assert_eq!(key(text), None, "{text}");
+    }
+}

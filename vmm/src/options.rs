@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use merge::Merge;
-use nerite_machine::config::Config;
+use nerite_machine::config::{Config, Output};
 use serde::Deserialize;
 
 pub use boot::BootOptions;
@@ -90,6 +90,30 @@ impl Options {
         self.memory.normalize()?;
         self.files.normalize();
         std::mem::take(&mut self.uhyve).fold_into(self)
+    }
+
+    /// The first key of a configuration file that gives a guest more of the host than it has without
+    /// a file, or `vmm` less protection from it.
+    ///
+    /// A file that is found in the current folder may have come with the image, and has no say in
+    /// these.
+    #[must_use]
+    pub fn widening_key(&self) -> Option<&'static str> {
+        let Self { guest, .. } = self;
+        let writes = guest.output.as_ref().is_some_and(|output| matches!(output.0, Output::File(_)));
+        let reacts = guest.on_crash.as_ref().is_some_and(|action| *action != CrashAction::Report);
+        [
+            (!self.files.mounts.is_empty(), "`mounts` in [files], or `file_mapping` in [uhyve],"),
+            (!self.net.cards.is_empty(), "`cards` in [net], or `net` in [uhyve],"),
+            (!self.devices.disks.is_empty(), "`disks` in [devices]"),
+            (!self.boot.initrd.is_empty(), "`initrd` in [boot]"),
+            (writes, "`output` in [guest] or [uhyve]"),
+            (guest.env.contains(&EnvSetting::Host), "`host` in `env` of [guest]"),
+            (reacts, "`on_crash` in [guest]"),
+            (self.sandbox.is_looser(), "[sandbox]"),
+        ]
+        .into_iter()
+        .find_map(|(is_given, key)| is_given.then_some(key))
     }
 
     /// Checks options that constrain each other. `host_cpus` returns the host CPUs that this process

@@ -127,7 +127,12 @@ fn find_file(
         config_file::search_path(environment.variable("XDG_CONFIG_HOME"), environment.variable("HOME"));
     for path in usual {
         match config_file::load(&path) {
-            Ok(loaded) => return Ok(Some((path, loaded))),
+            Ok(loaded) => {
+                return match loaded.options.widening_key().filter(|_| path.is_relative()) {
+                    Some(key) => Err(ConfigFileError::NotNamed { path, key }.into()),
+                    None => Ok(Some((path, loaded))),
+                };
+            }
             Err(ConfigFileError::Read { source, .. })
                 if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
             // A home that belongs to someone else (as after a change of user that keeps HOME) is no reason not to run.

@@ -295,3 +295,25 @@ fn probe_says_one_word() {
     assert!(["hardware\n", "emulating\n", "none\n"].contains(&done.stdout.as_str()), "{done:?}");
     assert!(done.stderr.contains("KVM"), "{done:?}");
 }
+
+/// A file that lies beside the image may be its author's: it gives the guest nothing of the host, and takes no protection away.
+#[test]
+fn a_file_found_by_itself_does_not_widen_a_guests_reach() {
+    let folder = Folder::new();
+    folder.file("image", "no image");
+    folder.file("nerite.toml", "[files]\nmounts = ['/:/host:rw']\n[sandbox]\nlevel = 'off'");
+    let done = folder.run(&["run", "image"]);
+    done.is_error(241, &["nerite.toml", "`mounts`", "found by itself", "--config nerite.toml"]);
+    // Named, it is the user's.
+    for named in
+        [&["run", "--config", "nerite.toml", "image"][..], &["run", "--config", "./nerite.toml", "image"]]
+    {
+        folder.run(named).is_error(242, &["image"]);
+    }
+    let mut command = folder.vmm(&["run", "image"]);
+    common::finish(command.env("HERMIT_CONFIG", "nerite.toml")).is_error(242, &["image"]);
+    // So is one in the user's own folder.
+    std::fs::remove_file(folder.path("nerite.toml")).unwrap();
+    folder.file("home/.config/nerite/nerite.toml", "[sandbox]\nlevel = 'off'");
+    folder.run(&["run", "image"]).is_error(242, &["image"]);
+}

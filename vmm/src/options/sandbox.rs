@@ -67,6 +67,14 @@ impl SandboxOptions {
         }
     }
 
+    /// Returns `true` if these take protection away, or name a user or folder.
+    pub(super) fn is_looser(&self) -> bool {
+        self.level.is_some_and(|level| level == SandboxLevel::Off)
+            || self.seccomp.is_some_and(|seccomp| seccomp != Seccomp::On)
+            || self.user.is_some()
+            || self.chroot.is_some()
+    }
+
     /// The level, or the default one.
     #[must_use]
     pub fn level(&self) -> SandboxLevel {
