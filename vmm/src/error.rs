@@ -44,6 +44,9 @@ pub enum Error {
     /// The signals that end a run cannot be listened to.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// What the parent process left open cannot be closed.
+    #[error("cannot close inherited descriptors: {0}")]
+    Descriptors(#[source] io::Error),
     /// There is no control socket.
     #[error(transparent)]
     ControlSocket(#[from] nerite_control::ServerError),
@@ -81,6 +84,7 @@ impl Error {
             },
             Self::Sandbox(_)
             | Self::Signals(_)
+            | Self::Descriptors(_)
             | Self::Debugger(_)
             | Self::ControlSocket(_)
             | Self::Control(_)

@@ -16,13 +16,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// Only `signals` has any.
+// Only `signals` and `descriptors` have any.
 #![deny(unsafe_code)]
 
 pub mod affinity;
 pub mod cli;
 pub mod config_file;
 pub mod ctl;
+#[allow(unsafe_code, reason = "descriptors of no owner")]
+pub mod descriptors;
 pub mod error;
 pub mod exit_code;
 pub mod inspect;

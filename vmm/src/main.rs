@@ -25,14 +25,16 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 fn prepare() {
     let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut standard = [&stdin, &stdout, &stderr].map(|fd| PollFd::new(fd, PollFlags::empty()));
-    // It fails only where there is no memory, and then nothing else will work either.
-    if poll(&mut standard, Some(&Timespec::default())).is_ok() {
-        for _closed in standard.iter().filter(|fd| fd.revents().contains(PollFlags::NVAL)) {
-            if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
-                // The lowest number that is free: the closed one's.
-                let _ = null.into_raw_fd();
-            }
-        }
+    let polled = poll(&mut standard, Some(&Timespec::default()));
+    let closed = standard.iter().filter(|fd| fd.revents().contains(PollFlags::NVAL)).count();
+    // Each gets the lowest number that is free: that of a closed one.
+    let opened = (0..closed).all(|_| {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        null.is_ok_and(|null| (0..3).contains(&null.into_raw_fd()))
+    });
+    if polled.is_err() || !opened {
+        // Any file that is opened could be taken for one of them, and there is nowhere to say so.
+        std::process::exit(nerite_vmm::exit_code::HOST.into());
     }
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };

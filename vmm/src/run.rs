@@ -5,7 +5,7 @@ use std::time::Duration;
 use libc::{SIGINT, SIGTERM};
 use log::{info, warn};
 use nerite_control::Server;
-use nerite_machine::config::{Debug, FileLimits, Output, SandboxLevel};
+use nerite_machine::config::{CardLink, Debug, FileLimits, Output, SandboxLevel};
 use nerite_machine::{Config, Handle, Opened, Outcome};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::resolve::{self, Environment};
 use crate::signals::Signals;
 use crate::terminal::Terminal;
-use crate::{exit_code, output};
+use crate::{descriptors, exit_code, output, stderr};
 
 /// So many mounts are opened without asking how many files may be open.
 const FEW_MOUNTS: usize = 100;
@@ -30,6 +30,7 @@ const OWN_DESCRIPTORS: usize = 256;
 /// If the run does not come about, or the host fails while it lasts. What the guest does, crashes included, is no error.
 pub fn run(args: RunArgs) -> Result<u8, Error> {
     let resolved = resolve::resolve(args, &Environment::of_this_process())?;
+    close_inherited(&resolved.config)?;
     if let Some(file) = &resolved.file {
         info!("settings are read from {}", file.display());
     }
@@ -84,6 +85,16 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     drop(terminal);
     statistics.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))
+}
+
+/// Closes what the parent process left open, but for the taps that it opened for this one.
+fn close_inherited(config: &Config) -> Result<(), Error> {
+    let taps = config.network.iter().filter_map(|card| match card.link {
+        CardLink::Fd { fd, .. } => Some(fd),
+        _ => None,
+    });
+    let keep: Vec<_> = taps.chain(stderr::descriptor()).collect();
+    descriptors::close_inherited(&keep).map_err(Error::Descriptors)
 }
 
 /// Says where GDB can connect, and waits for it.

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,6 +50,12 @@ pub fn open() {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     // It fails without /proc, and if the pipe belongs to another user.
     state().own = OpenOptions::new().write(true).custom_flags(flags).open("/proc/self/fd/2").ok();
+}
+
+/// Number of the descriptor that [`open`] made, if it did.
+#[must_use]
+pub fn descriptor() -> Option<RawFd> {
+    state().own.as_ref().map(AsRawFd::as_raw_fd)
 }
 
 /// Lifts the limit to the bytes of a run's log.

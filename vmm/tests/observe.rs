@@ -98,6 +98,30 @@ fn a_crash_is_written_to_a_core_file() {
 }
 
 #[test]
+fn a_core_file_takes_no_other_files_place() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&image::exit(7)));
+    let precious = folder.file("precious", "contents");
+    symlink(&precious, folder.path("link")).unwrap();
+    std::fs::hard_link(&precious, folder.path("second-name")).unwrap();
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    symlink(folder.path("new"), folder.path("dangling")).unwrap();
+    for name in ["link", "second-name", "precious", "folder", "dangling", "/dev/null"] {
+        let done = folder.run(&["run", "--on-crash", &format!("dump:{name}"), &image]);
+        done.is_error(243, &[name, "cannot write the core file"]);
+    }
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "contents");
+    assert!(!folder.path("new").exists());
+    // One of an earlier run is taken, and is then for this user alone.
+    let earlier = folder.file("core", "earlier");
+    std::fs::set_permissions(&earlier, std::fs::Permissions::from_mode(0o666)).unwrap();
+    folder.run(&["run", "--on-crash", "dump:core", &image]);
+    let metadata = std::fs::metadata(earlier).unwrap();
+    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (0, 0o600));
+}
+
+#[test]
 #[ignore = "needs a KVM"]
 fn statistics_name_exits_and_hypercalls() {
     let (_folder, done) = run(&["--stats"], &greeting());

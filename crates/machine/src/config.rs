@@ -7,7 +7,7 @@ use std::time::Duration;
 pub use nerite_devices::pc::DebugExit;
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
 pub use nerite_loader::Protocol;
-pub use nerite_net::{Spec as CardSpec, SpecError as CardSpecError};
+pub use nerite_net::{Link as CardLink, Spec as CardSpec, SpecError as CardSpecError};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 pub use nerite_virtio_blk::{Spec as DiskSpec, SpecError as DiskSpecError};
 

@@ -1,8 +1,9 @@
 //! What a machine needs of its host, opened.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_vcpu::Tracer;
 use nerite_virtio_blk::RawFile;
+use rustix::fs::OFlags;
 
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
@@ -156,13 +158,26 @@ fn trace_file(path: &Path) -> Result<Tracer, Error> {
     Ok(Tracer::new(file))
 }
 
-/// Makes the file that a crash will be written to. A guest's memory holds its secrets.
+/// Makes the file that a crash will be written to. A guest's memory holds its secrets: the file is this user's alone, and one that
+/// is there already is taken only if it was before.
 fn core_file(on_crash: &OnCrash) -> Result<Option<File>, Error> {
     let OnCrash::Dump(path) = on_crash else { return Ok(None) };
     let failed = |source| Error::CoreFile { path: path.clone(), source };
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path).map(Some).map_err(failed)
+    options.write(true).mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made.map(Some).map_err(failed),
+    }
+    let file = options.open(path).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    let is_own = found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw();
+    if !is_own {
+        let reason = "there is something else than a file of this user with this one name";
+        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
+    }
+    let emptied = file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| file.set_len(0));
+    emptied.map_err(failed).map(|()| Some(file))
 }
 
 /// Where the guest's output goes.
