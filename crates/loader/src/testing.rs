@@ -11,6 +11,16 @@
     reason = "only tests use it, and their files are small"
 )]
 
+use crate::{Archive, Error, Limits};
+
+/// Lists a tar archive that is not compressed.
+///
+/// # Errors
+/// If it is damaged or beyond the limits.
+pub fn list(tar: Vec<u8>, limits: &Limits) -> Result<Archive, Error> {
+    Archive::from_tar(tar, limits)
+}
+
 /// File offset of a program header.
 pub fn program_header(index: usize) -> usize {
     64 + 56 * index

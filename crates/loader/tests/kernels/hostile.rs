@@ -1,11 +1,11 @@
 //! Whatever the bytes: no panic, no hang, no great allocation.
 
-use nerite_loader::{GuestImage, Limits, Protocol};
+use nerite_loader::Protocol;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::build::{bzimage, multiboot_elf, multiboot_flat, put, pvh};
-use crate::ram;
+use crate::exercise::exercise;
 
 /// Numbers at which arithmetic and comparisons go wrong.
 const EDGES: [u64; 14] = [
@@ -58,35 +58,6 @@ fn apply(file: &mut Vec<u8>, damage: &Damage) {
             put(file, at, *value, *size);
         }
         Damage::WriteHeader(value, size, at) => put(file, *at, *value, *size),
-    }
-}
-
-/// Does with a file all that can be done, and checks what was promised of it.
-fn exercise(file: &[u8], protocol: Option<Protocol>) {
-    let limits = Limits { max_memory: 64 << 20, ..Limits::default() };
-    let Ok(image) = GuestImage::parse(file.to_vec(), protocol, &limits) else { return };
-    assert!(image.inspect().to_string().lines().count() > 2);
-    let ram = ram();
-    let kernel = match &image {
-        GuestImage::Linux(kernel) => {
-            let loaded = kernel.load(&ram);
-            assert!(kernel.setup_header().len() <= 0x202 + 255 - 0x1f1);
-            if let Ok(start) = loaded {
-                assert!(start + u64::from(kernel.init_size()) <= 32 << 20);
-            }
-            return;
-        }
-        GuestImage::Pvh(image) => image.kernel(),
-        GuestImage::Multiboot(image) => image.kernel(),
-        _ => return,
-    };
-    assert!(kernel.end() <= 1 << 32);
-    assert!((kernel.start()..kernel.end()).contains(&kernel.entry()));
-    for pair in kernel.segments().windows(2) {
-        assert!(pair[0].end() <= pair[1].address);
-    }
-    if kernel.load(&ram).is_ok() {
-        assert!(kernel.end() <= 32 << 20);
     }
 }
 

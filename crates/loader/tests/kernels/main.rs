@@ -2,16 +2,14 @@
 #![allow(clippy::cast_possible_truncation, reason = "the files made here are small")]
 
 mod build;
+mod exercise;
 mod hostile;
 
 use build::{LOAD, bzimage, elf, multiboot_elf, multiboot_flat, put, pvh};
+use exercise::ram;
 use linux_loader::loader::{BzImage as ReferenceBzImage, KernelLoader};
 use nerite_loader::{Error, GuestImage, Limits, Protocol, SegmentedKernel};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-
-fn ram() -> GuestMemoryMmap {
-    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 32 << 20)]).unwrap()
-}
 
 fn parse(file: &[u8]) -> GuestImage {
     GuestImage::parse(file.to_vec(), None, &Limits::default()).unwrap()
