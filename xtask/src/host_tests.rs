@@ -18,7 +18,7 @@ use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::retry::{self, Failure};
 use crate::rounds::{self, Single};
-use crate::{debugger, kernels, paths, progress, report, style, test_kernels};
+use crate::{debugger, guest_tests, kernels, paths, progress, report, style};
 
 /// The folders of the packages whose tests use KVM.
 const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
@@ -48,7 +48,7 @@ pub(crate) struct Filter<'a> {
 
 /// Runs them and prints the closing lines; the status is 1 if one failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
-    let runner = Runner { repeat: args.repeat, ..test_kernels::runner(Platform::choose(), 1) };
+    let runner = Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), 1) };
     let filter = Filter {
         program: args.filter.as_deref().unwrap_or_default(),
         test: args.test.as_deref().unwrap_or_default(),

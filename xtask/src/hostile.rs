@@ -12,10 +12,7 @@ use crate::build::{self, nightly, works};
 use crate::platform::Runner;
 use crate::results::Results;
 use crate::suite::Test;
-use crate::{paths, progress, test_kernels};
-
-/// The group's name: the beginning of its filter.
-pub(crate) const GROUP: &str = "hostile";
+use crate::{guest_tests, paths, progress};
 
 /// The release profile with checks: under AddressSanitizer, fast enough for the lab, and small enough to be sent there.
 const CHECKED: [(&str, &str); 4] = [
@@ -30,7 +27,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the tests in both ways.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
-    let mut results = test_kernels::run_with(tests, runner, &build::vmm_for_tests()?)?;
+    let mut results = guest_tests::run_with(tests, runner, &build::vmm_for_tests()?)?;
     if !has_nightly() {
         progress::print(
             "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
@@ -40,7 +37,7 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
     }
     let vmm = build_sanitized()?;
     let tests: Vec<Test> = tests.iter().map(|test| test.sanitized()).collect();
-    results += test_kernels::run_with(&tests, runner, &vmm)?;
+    results += guest_tests::run_with(&tests, runner, &vmm)?;
     Ok(results)
 }
 

@@ -9,6 +9,7 @@ mod dist;
 mod doctor;
 mod exec;
 mod fuzz;
+mod guest_tests;
 mod guest_words;
 mod hermit;
 mod host_tests;
@@ -52,6 +53,8 @@ enum Cli {
     Run(run::Args),
     /// Check everything: format, lints, unit tests, documentation, packages, guests
     Test(test::Args),
+    /// Check rules of style that no compiler checks
+    Style(style::Args),
     /// Say what this machine has of what guests need, and what to do about the rest
     Doctor,
     /// Make the stripped program, shell completions and man pages, in target/dist
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
     let result = match cli {
         Cli::Run(args) => run::main(args),
         Cli::Test(args) => test::main(&args),
+        Cli::Style(args) => style::main(&args),
         Cli::Doctor => doctor::main(),
         Cli::Dist => dist::main().map(|()| 0),
         Cli::Lab(args) => lab::main(args),

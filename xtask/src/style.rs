@@ -1,72 +1,113 @@
-//! The rules of style that no compiler checks: how long a file may be, and that files of text are clean.
+//! Rules of style that no compiler checks, and how far the tree keeps them.
+//!
+//! Some rules hold everywhere ([`files`]). Others are newer than the tree: for these, `xtask/style.toml` has the number of
+//! faults that each crate still has, which may only fall ([`ratchet`]).
 
-use std::fs;
-use std::path::{Path, PathBuf};
+mod circles;
+mod files;
+mod imports;
+mod prose;
+mod ratchet;
 
-use anyhow::{Context, Result, bail};
+use std::path::Path;
 
-use crate::paths;
+use anyhow::{Result, bail};
 
-/// Lines a source file may have.
-const MAX_LINES: usize = 400;
-/// Where our own sources are.
-const FOLDERS: [&str; 6] = ["crates", "vmm", "xtask", "tests", "fuzz", "docs"];
+pub(crate) use self::files::collect;
+use self::prose::Words;
+use self::ratchet::{Fault, Ratchet};
+use crate::{paths, progress};
 
-/// Looks at every source file and names those that break a rule.
+/// `cargo xtask style`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Write the numbers that have fallen to xtask/style.toml
+    #[arg(long)]
+    lower: bool,
+    /// Print every fault that is counted, of crates with this text in their folder
+    #[arg(long, value_name = "CRATE", num_args = 0..=1, default_missing_value = "")]
+    list: Option<String>,
+}
+
+/// Checks the style, and does what the options ask for; the status is 1 if a rule is broken.
+pub(crate) fn main(args: &Args) -> Result<i32> {
+    if let Some(filter) = &args.list {
+        let faults = faults(&Ratchet::load()?.words()?)?;
+        let wanted = faults.iter().filter(|fault| fault.package.contains(filter.as_str()));
+        wanted.for_each(|fault| progress::print(&fault.to_string()));
+        return Ok(0);
+    }
+    if args.lower {
+        let mut ratchet = Ratchet::load()?;
+        let faults = faults(&ratchet.words()?)?;
+        ratchet.lower(&faults);
+        ratchet.save()?;
+    }
+    check()?;
+    Ok(0)
+}
+
+/// Looks at every source file, and names those that break a rule.
 pub(crate) fn check() -> Result<()> {
+    files::check()?;
+    let ratchet = Ratchet::load()?;
+    let verdict = ratchet.judge(&faults(&ratchet.words()?)?);
+    if !verdict.fallen.is_empty() {
+        let fallen = verdict.fallen.join("\n");
+        progress::print(&format!(
+            "fewer faults than xtask/style.toml says: cargo xtask style --lower\n{fallen}"
+        ));
+    }
+    if !verdict.risen.is_empty() {
+        bail!("more faults of style than xtask/style.toml allows:\n{}", verdict.risen.join("\n"));
+    }
+    Ok(())
+}
+
+/// All faults of the counted rules.
+fn faults(words: &Words) -> Result<Vec<Fault>> {
     let root = paths::root();
-    let mut files = Vec::new();
-    for folder in FOLDERS.map(|name| root.join(name)) {
-        if folder.is_dir() {
-            collect(&folder, &mut files)?;
-        }
-    }
-    let mut wrong = Vec::new();
-    for file in &files {
-        let name = file.strip_prefix(&root).unwrap_or(file).display();
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-        wrong.extend(faults(&text, file).into_iter().map(|fault| format!("{name}: {fault}")));
-    }
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(())
-}
-
-fn faults(text: &str, path: &Path) -> Vec<String> {
     let mut faults = Vec::new();
-    let lines = text.lines().count();
-    if lines > MAX_LINES && path.extension().is_some_and(|extension| extension == "rs") {
-        faults.push(format!("{lines} lines, more than {MAX_LINES}"));
+    let mut files = Vec::new();
+    for folder in files::FOLDERS.map(|name| root.join(name)).iter().filter(|folder| folder.is_dir()) {
+        collect(folder, &mut files)?;
     }
-    if !text.is_empty() && !text.ends_with('\n') {
-        faults.push("no newline at its end".to_owned());
+    files.extend(["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)));
+    for file in files.iter().filter(|file| file.is_file()) {
+        let name = relative(&root, file);
+        let text = std::fs::read_to_string(file)?;
+        let package = package(&name);
+        faults.extend(prose::faults(&text, &name, words).into_iter().map(|(rule, line, what)| Fault {
+            rule,
+            package: package.clone(),
+            place: format!("{name}:{line}"),
+            what,
+        }));
     }
-    for (number, line) in text.lines().enumerate() {
-        if line.ends_with([' ', '\t']) {
-            faults.push(format!("line {} ends with white space", number + 1));
-        }
+    for package in ratchet::packages(&root)? {
+        let circles = circles::faults(&root.join(&package).join("src"))?;
+        faults.extend(circles.into_iter().map(|(module, what)| Fault {
+            rule: "circles",
+            package: package.clone(),
+            place: format!("{package}: {module}"),
+            what,
+        }));
     }
-    faults
+    Ok(faults)
 }
 
-/// The text files under `folder`, without what is built.
-pub(crate) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default();
-        if path.is_dir() {
-            if name != "target" && name != "corpus" && name != "artifacts" {
-                collect(&path, files)?;
-            }
-        } else if path
-            .extension()
-            .is_some_and(|extension| ["rs", "toml", "md"].iter().any(|e| extension == *e))
-        {
-            files.push(path);
-        }
+fn relative(root: &Path, file: &Path) -> String {
+    file.strip_prefix(root).unwrap_or(file).display().to_string()
+}
+
+/// Folder of the crate to which a file belongs; the top folder of what belongs to none.
+fn package(name: &str) -> String {
+    let mut parts = name.split('/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("crates"), Some(package), Some(_)) => format!("crates/{package}"),
+        (Some(folder), Some(_), _) => folder.to_owned(),
+        _ => "root".to_owned(),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -74,13 +115,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_found() {
-        let rust = Path::new("a.rs");
-        assert!(faults("fn a() {}\n", rust).is_empty());
-        assert_eq!(faults("fn a() {}", rust).len(), 1);
-        assert_eq!(faults("fn a() {} \n", rust), ["line 1 ends with white space"]);
-        let long = "x\n".repeat(MAX_LINES + 1);
-        assert_eq!(faults(&long, rust), ["401 lines, more than 400"]);
-        assert!(faults(&long, Path::new("a.md")).is_empty());
+    fn each_file_belongs_to_a_package() {
+        assert_eq!(package("crates/net/src/lib.rs"), "crates/net");
+        assert_eq!(package("vmm/src/main.rs"), "vmm");
+        assert_eq!(package("README.md"), "root");
     }
 }

@@ -15,7 +15,7 @@ use crate::libtest::cargo::Tests;
 use crate::platform::Platform;
 use crate::results::Results;
 use crate::{
-    dist, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, smoke, style, test_kernels,
+    dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, smoke, style,
 };
 
 /// `cargo xtask test`.
@@ -199,26 +199,26 @@ fn sources(run: &mut Run) {
 
 /// Some guests of each kind, with the `vmm` that the unit tests have built.
 fn smoke() -> Result<Results> {
-    let runner = test_kernels::runner(Platform::choose(), 1);
-    test_kernels::run_with(&smoke::tests()?, &runner, &build::vmm_for_tests()?)
+    let runner = guest_tests::runner(Platform::choose(), 1);
+    guest_tests::run_with(&smoke::tests()?, &runner, &build::vmm_for_tests()?)
 }
 
 fn guests(run: &mut Run) {
     let platform = Platform::choose();
     // On hardware, tests run one by one: some look at how busy the host is.
-    let workers = if platform == Platform::Lab { test_kernels::labs() } else { 1 };
-    let runner = test_kernels::runner(platform, workers);
+    let workers = if platform == Platform::Lab { guest_tests::labs() } else { 1 };
+    let runner = guest_tests::runner(platform, workers);
     run.group("test kernels", || {
         // In the same lab, and the long ones first, or a lab is left with one at the end.
-        let mut tests = test_kernels::select("linux")?;
-        tests.extend(test_kernels::select("")?);
-        test_kernels::run(&tests, &runner)
+        let mut tests = guest_tests::select("linux")?;
+        tests.extend(guest_tests::select("")?);
+        guest_tests::run(&tests, &runner)
     });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
-    run.group("hostile guests", || hostile::run(&test_kernels::select(hostile::GROUP)?, &runner));
+    run.group("hostile guests", || hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner));
     run.group("real Hermit applications", || {
-        let tests = test_kernels::select("hermit")?;
-        test_kernels::run(&tests, &runner)
+        let tests = guest_tests::select("hermit")?;
+        guest_tests::run(&tests, &runner)
     });
 }
 

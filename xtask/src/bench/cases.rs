@@ -6,27 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::data::{Case, Who};
+use super::setting::{Setting, image_name};
 use crate::net_peer::TAP;
-
-/// The programs that are compared, and what there is to run.
-pub(crate) struct Setting<'a> {
-    pub(crate) vmm: &'a Path,
-    pub(crate) peer: Option<&'a Path>,
-    /// The folder of the test kernels.
-    pub(crate) kernels: &'a Path,
-    /// The guest that does nothing, without symbols: what is left is what every guest costs.
-    pub(crate) empty: &'a Path,
-    /// The example `loops` of `nerite-machine`.
-    pub(crate) loops: &'a Path,
-    /// Hermit images.
-    pub(crate) images: &'a [PathBuf],
-    /// Hermit images that serve echo, discard and characters.
-    pub(crate) servers: &'a [PathBuf],
-    /// This program, where guests run.
-    pub(crate) myself: &'a str,
-    /// How often each case is timed; those that take long, half as often.
-    pub(crate) rounds: usize,
-}
 
 /// How the benches are called that compare the run loop with a bare one, instead of with the peer.
 pub(crate) const LOOP: &str = "loop (ours: as in a machine, peer: bare)";
@@ -191,14 +172,6 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
     benches.cases.extend(super::net::cases(setting));
     benches.cases.retain(|case| case.bench.contains(filter));
     Ok(benches.cases)
-}
-
-/// What to call an image: its file and the folder it is in.
-pub(super) fn image_name(image: &Path) -> String {
-    let name = |path: Option<&Path>| {
-        path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    format!("{}/{}", name(image.parent()), name(Some(image)))
 }
 
 /// The Hermit images that `path` names: itself, or every `hello_world` in it and in the folders in it.

@@ -9,6 +9,7 @@ mod findings;
 mod html;
 mod instructions;
 mod net;
+mod setting;
 mod stats;
 mod table;
 mod trace;
@@ -22,6 +23,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use self::data::{Case, Line, Report};
 use self::findings::Findings;
+use self::setting::Setting;
 use crate::job::{Job, Stream};
 use crate::lab::{self, Session};
 use crate::platform::Platform;
@@ -64,7 +66,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     let filter = args.name.as_deref().unwrap_or_default();
     let servers = if filter.starts_with("net") { std::mem::take(&mut images) } else { Vec::new() };
-    let setting = |myself, vmm, kernels, empty, loops, peer| cases::Setting {
+    let setting = |myself, vmm, kernels, empty, loops, peer| Setting {
         vmm,
         peer,
         kernels,

@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use super::cases::Setting;
 use super::data::{Case, Who};
+use super::setting::{Setting, image_name};
 use crate::net_peer::{PLACE, TAP};
 
 /// What is done with a guest, over links that go through this process or the host's kernel.
@@ -17,12 +17,10 @@ const EXERCISES: [&str; 6] =
 pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
     let own = setting.kernels.join("net");
     let mut cases = Vec::new();
-    for (image, name) in [(own.as_path(), String::new())].into_iter().chain(
-        setting
-            .servers
-            .iter()
-            .map(|image| (image.as_path(), format!(", {}", super::cases::image_name(image)))),
-    ) {
+    for (image, name) in [(own.as_path(), String::new())]
+        .into_iter()
+        .chain(setting.servers.iter().map(|image| (image.as_path(), format!(", {}", image_name(image)))))
+    {
         let is_foreign = image != own;
         for link in ["tap", "vhost", "user"] {
             let whos = if link == "tap" && is_foreign { &[Who::Ours, Who::Peer][..] } else { &[Who::Ours] };

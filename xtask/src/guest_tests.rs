@@ -1,0 +1,90 @@
+//! Guests that are tests: which there are, what they need, and how they are run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::job::Job;
+use crate::lab::{self, Machine};
+use crate::platform::{Platform, Runner};
+use crate::repeat::Repeat;
+use crate::results::Results;
+use crate::suite::{Suite, Test};
+use crate::{build, doctor, hermit, kernels, linux, paths, progress, verdict};
+
+/// Beginning of the filters that select hostile guests.
+pub(crate) const HOSTILE: &str = "hostile";
+/// Memory of a lab; some guests have 5 GiB.
+const LAB_MEMORY_MIB: u64 = 8192;
+
+/// Memory of the host that a lab takes besides its own, and that builds next to it need.
+const SPARE_MIB: u64 = 1024;
+
+/// The tests with `filter` in their name; those of the slow group only if it begins with the group's name.
+pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
+    let suite = match filter {
+        group if group.starts_with("hermit") => Suite::load_hermit(),
+        group if group.starts_with("linux") => Suite::load_linux(),
+        group if group.starts_with(HOSTILE) => Suite::load_hostile(),
+        _ => Suite::load(),
+    }?;
+    let tests: Vec<Test> = suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
+    ensure!(!tests.is_empty(), "no test has \"{filter}\" in its name; --list shows them");
+    Ok(tests)
+}
+
+/// Runner of guest tests.
+pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
+    let machine = Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() };
+    Runner { platform, workers, machine, repeat: Repeat::default() }
+}
+
+/// Number of labs that this host carries at the same time: each keeps one processor busy, and may use all
+/// of its memory.
+pub(crate) fn labs() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = doctor::free_mib() / (LAB_MEMORY_MIB + SPARE_MIB);
+    // More would be faster only on a machine that does nothing else.
+    processors.min(usize::try_from(memory).unwrap_or(usize::MAX)).clamp(1, 2)
+}
+
+/// Builds what the tests need and runs them.
+pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
+    run_with(tests, runner, &build::vmm()?)
+}
+
+/// Builds what the tests need besides `vmm`, and runs them.
+pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Results> {
+    let kernels = tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
+    let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
+    let linux = tests.iter().any(|test| test.linux).then(linux::build).transpose()?;
+    let images = paths::target().join("kernels/images");
+    let mut results = Results::default();
+    let mut chosen = Vec::new();
+    for test in tests {
+        match &test.hardware_only {
+            Some(reason) if runner.platform == Platform::Lab => {
+                progress::print(&format!("SKIP {}: on hardware KVM only: {reason}", test.name));
+                results.summary.skipped += 1;
+            }
+            _ => chosen.push(test),
+        }
+    }
+    let myself = match runner.platform {
+        Platform::Lab => lab::MYSELF.to_owned(),
+        _ => std::env::current_exe()?.display().to_string(),
+    };
+    let job = |test: &&Test| {
+        let folder = match (test.hermit, test.linux) {
+            (true, _) => &hermit,
+            (_, true) => &linux,
+            _ => &kernels,
+        };
+        test.job(vmm, folder.as_deref().context("the guests are not built")?, &images, &myself)
+    };
+    let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
+    results += verdict::run(runner, &jobs, &|index, outcome| {
+        chosen.get(index).map_or_else(Vec::new, |test| test.judge(outcome))
+    })?;
+    Ok(results)
+}
