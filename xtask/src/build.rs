@@ -11,7 +11,8 @@ use crate::{paths, progress};
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::root()).stdin(Stdio::null());
-    // Cargo sets these for the package it runs, which is xtask, and not for those that xtask builds.
+    // Cargo sets these for the package it runs, which is xtask, and not for those that xtask
+    // builds.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CARGO_PKG_")
             || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
@@ -37,7 +38,8 @@ pub(crate) fn works(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Runs a build. On a terminal cargo shows how far it is; elsewhere only what is wrong is shown. `what` is named when it fails.
+/// Runs a build. On a terminal cargo shows how far it is; elsewhere only what is wrong is shown.
+/// `what` is named when it fails.
 pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
     let shown = progress::hand_over();
     if shown.is_none() {
@@ -49,9 +51,9 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Without shared libraries to find and link at every start, and with the addresses in it that depend on where it is loaded listed
-/// in 1 KiB instead of 240, which every start goes through. Set here and not for the whole repository, so that other builds need
-/// no static C library.
+/// Without shared libraries to find and link at every start, and with the addresses in it that
+/// depend on where it is loaded listed in 1 KiB instead of 240, which every start goes through. Set
+/// here and not for the whole repository, so that other builds need no static C library.
 const STATIC: &str = r#"target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static","-Clink-arg=-Wl,-z,pack-relative-relocs"]"#;
 /// Named, so that the setting is for the program, and not for what runs while it is built.
 const TARGET: &str = "x86_64-unknown-linux-gnu";

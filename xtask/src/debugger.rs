@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use crate::packages::{self, Tool};
 use crate::{paths, progress};
 
-/// The full GDB of a host is as good for the libraries it brings; `gdb-minimal` is installed where there is none.
+/// The full GDB of a host is as good for the libraries it brings; `gdb-minimal` is installed where
+/// there is none.
 const GDB: Tool = Tool { program: "gdb", package: "gdb-minimal" };
 
 /// Where it is, after downloading it if need be.

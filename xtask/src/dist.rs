@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: what a package of `vmm` is made of, in `target/dist`: the stripped program, shell completions and
-//! man pages.
+//! `cargo xtask dist`: what a package of `vmm` is made of, in `target/dist`: the stripped program,
+//! shell completions and man pages.
 
 use std::fs;
 use std::process::Command;

@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use crate::job::{Ending, Job, Stream};
 use crate::signals;
 
-/// Output beyond this many bytes per stream is dropped: a guest that prints for ever must not fill the host.
+/// Output beyond this many bytes per stream is dropped: a guest that prints for ever must not fill
+/// the host.
 const MAX_OUTPUT: usize = 16 << 20;
 /// How long output may trickle in after the command has ended.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -29,7 +30,8 @@ enum Event {
     Ended,
 }
 
-/// Runs `job` to its end and hands its output to `output` as it comes. Whatever it started is gone afterwards.
+/// Runs `job` to its end and hands its output to `output` as it comes. Whatever it started is gone
+/// afterwards.
 pub(crate) fn execute(job: &Job, output: &mut dyn FnMut(Stream, &[u8])) -> (Ending, Duration) {
     let start = Instant::now();
     let ending = match spawn(job) {
@@ -42,8 +44,9 @@ pub(crate) fn execute(job: &Job, output: &mut dyn FnMut(Stream, &[u8])) -> (Endi
 fn spawn(job: &Job) -> Result<Child, String> {
     let (program, arguments) = job.command.split_first().ok_or("the job has no command")?;
     let mut command = if signals::some_are_ignored() {
-        // A program inherits that a signal is ignored (execve(2)), as a shell arranges for SIGINT when it starts something in
-        // the background. Jobs are sent signals, so they get all of them as by default.
+        // A program inherits that a signal is ignored (execve(2)), as a shell arranges for SIGINT
+        // when it starts something in the background. Jobs are sent signals, so they get all of
+        // them as by default.
         let mut command = Command::new("env");
         command.arg("--default-signal").arg(find(program).ok_or(format!("cannot run {program}: not found"))?);
         command
@@ -110,7 +113,8 @@ fn supervise(job: &Job, mut child: Child, start: Instant, output: &mut dyn FnMut
         }
     }
     if timed_out {
-        // A process stuck in the kernel cannot be reaped; then it is left behind rather than waited for.
+        // A process stuck in the kernel cannot be reaped; then it is left behind rather than waited
+        // for.
         let _ = child.try_wait();
         return Ending::TimedOut;
     }
@@ -151,7 +155,8 @@ fn read_all(stream: Stream, mut from: impl Read + Send + 'static, sender: SyncSe
             if total <= MAX_OUTPUT && sender.send(Event::Piece(stream, piece)).is_err() {
                 return;
             }
-            // Beyond the limit it is read and dropped, so that the command does not hang on a full pipe.
+            // Beyond the limit it is read and dropped, so that the command does not hang on a full
+            // pipe.
         }
         let _ = sender.send(Event::Closed);
     });
@@ -272,7 +277,8 @@ mod tests {
         assert_eq!(run(&Job { kill, ..shell("printf g; printf o; exec sleep 50") }).0, Ending::Signalled(2));
     }
 
-    /// These tests once more, with signals ignored as `nohup` and a shell without job control have it.
+    /// These tests once more, with signals ignored as `nohup` and a shell without job control have
+    /// it.
     #[test]
     fn signals_that_the_parent_ignored_reach_jobs() {
         let script = "trap '' HUP INT QUIT TERM; exec \"$0\" --exact \"$@\"";

@@ -20,7 +20,8 @@ const LAB_MEMORY_MIB: u64 = 8192;
 /// Memory of the host that a lab takes besides its own, and that builds next to it need.
 const SPARE_MIB: u64 = 1024;
 
-/// The tests with `filter` in their name; those of the slow group only if it begins with the group's name.
+/// The tests with `filter` in their name; those of the slow group only if it begins with the
+/// group's name.
 pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
     let suite = match filter {
         group if group.starts_with("hermit") => Suite::load_hermit(),
@@ -39,8 +40,8 @@ pub(crate) fn runner(platform: Platform, workers: usize) -> Runner {
     Runner { platform, workers, machine, repeat: Repeat::default() }
 }
 
-/// Number of labs that this host carries at the same time: each keeps one processor busy, and may use all
-/// of its memory.
+/// Number of labs that this host carries at the same time: each keeps one processor busy, and may
+/// use all of its memory.
 pub(crate) fn labs() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = doctor::free_mib() / (LAB_MEMORY_MIB + SPARE_MIB);

@@ -1,4 +1,5 @@
-//! The words after `vmm run`, looked at before anything is built for them or booted: `vmm` itself is asked.
+//! The words after `vmm run`, looked at before anything is built for them or booted: `vmm` itself
+//! is asked.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -32,7 +33,8 @@ pub(crate) fn check(vmm: &Path, words: &[String]) -> Result<Words> {
     Ok(Words::Image(image))
 }
 
-/// Asks for the options' help, which `vmm` gives only if it understands all options before. It runs nothing.
+/// Asks for the options' help, which `vmm` gives only if it understands all options before. It runs
+/// nothing.
 fn ask(vmm: &Path, options: &[String]) -> Result<Output> {
     let mut command = Command::new(vmm);
     command.arg("run").args(options).arg("--help").stdin(Stdio::null());
@@ -45,8 +47,8 @@ fn refused(answer: &Output) -> Words {
     Words::Wrong(answer.status.code().unwrap_or(1))
 }
 
-/// Index of the image: the first word that is no option, after options that are complete. Otherwise it would be the value of
-/// the option before.
+/// Index of the image: the first word that is no option, after options that are complete. Otherwise
+/// it would be the value of the option before.
 fn position_of_image(
     words: &[String],
     complete: &mut dyn FnMut(&[String]) -> Result<bool>,

@@ -1,5 +1,5 @@
-//! Runs the test programs of the crates that use KVM where KVM is real: on a host without, that is in the lab. Those of
-//! their tests that need one are ignored in a plain `cargo test`.
+//! Runs the test programs of the crates that use KVM where KVM is real: on a host without, that is
+//! in the lab. Those of their tests that need one are ignored in a plain `cargo test`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -208,8 +208,9 @@ fn name_of(program: &Path) -> String {
 
 /// Paths of the test programs that use KVM.
 ///
-/// All of the workspace's, as `cargo test --workspace` does: with fewer packages, dependencies would have other features, and
-/// would be built once more. They were built with the `vmm` that they run; this only asks where they are.
+/// All of the workspace's, as `cargo test --workspace` does: with fewer packages, dependencies
+/// would have other features, and would be built once more. They were built with the `vmm` that
+/// they run; this only asks where they are.
 fn list() -> Result<Vec<PathBuf>> {
     let mut command = cargo();
     command.args(["test", "--quiet", "--no-run", "--workspace", "--all-features"]);

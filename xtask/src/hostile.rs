@@ -1,8 +1,9 @@
-//! `cargo xtask test-kernels hostile`: guests that do what no honest guest does, run under a `vmm` that notices more.
+//! `cargo xtask test-kernels hostile`: guests that do what no honest guest does, run under a `vmm`
+//! that notices more.
 //!
-//! Twice: the debug build, with assertions and overflow checks, confined as always; and, where there is a nightly toolchain, a
-//! faster build with these checks under AddressSanitizer, not confined, because its runtime opens files and stops all threads
-//! to look for leaks.
+//! Twice: the debug build, with assertions and overflow checks, confined as always; and, where
+//! there is a nightly toolchain, a faster build with these checks under AddressSanitizer, not
+//! confined, because its runtime opens files and stops all threads to look for leaks.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,8 @@ use crate::results::Results;
 use crate::suite::Test;
 use crate::{guest_tests, paths, progress};
 
-/// The release profile with checks: under AddressSanitizer, fast enough for the lab, and small enough to be sent there.
+/// The release profile with checks: under AddressSanitizer, fast enough for the lab, and small
+/// enough to be sent there.
 const CHECKED: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true"),
     ("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true"),

@@ -1,6 +1,7 @@
 //! What is run: one command with its input, its limits and what came of it.
 //!
-//! A [`Job`] is plain data, so that the same one can be executed on this host or travel into the lab.
+//! A [`Job`] is plain data, so that the same one can be executed on this host or travel into the
+//! lab.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,7 +75,8 @@ pub(crate) enum Ending {
 }
 
 impl Ending {
-    /// The status a shell would report: 128+n for signal n, 124 as `timeout` has it, 125 for a job that did not run.
+    /// The status a shell would report: 128+n for signal n, 124 as `timeout` has it, 125 for a job
+    /// that did not run.
     pub(crate) fn code(&self) -> i32 {
         match self {
             Self::Exited(code) => *code,

@@ -1,5 +1,5 @@
-//! Builds the test kernels: a workspace of its own, since guests need another panic strategy and link arguments than
-//! host programs.
+//! Builds the test kernels: a workspace of its own, since guests need another panic strategy and
+//! link arguments than host programs.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Reads what test programs of Rust's own harness print, so that their tests can be counted, timed and run again.
+//! Reads what test programs of Rust's own harness print, so that their tests can be counted, timed
+//! and run again.
 
 pub(crate) mod cargo;
 
@@ -16,10 +17,11 @@ pub(crate) const LATER: &str = "needs a KVM";
 /// Why a test is ignored that is none: a process that tests start.
 const PART: &str = "the other tests start it";
 
-/// Options of a test program that make it print the time of each test. They are unstable, which [`UNSTABLE`] allows.
+/// Options of a test program that make it print the time of each test. They are unstable, which
+/// [`UNSTABLE`] allows.
 pub(crate) const TIMED: [&str; 2] = ["-Zunstable-options", "--report-time"];
-/// Environment variable, and its value, with which a test program takes options that are not stable. It is not for cargo,
-/// which would build everything in another way.
+/// Environment variable, and its value, with which a test program takes options that are not
+/// stable. It is not for cargo, which would build everything in another way.
 pub(crate) const UNSTABLE: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
 /// What stands before the path of a test program in a line that says which one runs next.
 const PROGRAM: &str = "@program ";
@@ -131,7 +133,8 @@ impl Reader {
         if self.path.is_empty() { test.to_owned() } else { format!("{}: {test}", program_name(&self.path)) }
     }
 
-    /// Takes in a line of standard error: a test that says there that it was skipped counts as such, not as passed.
+    /// Takes in a line of standard error: a test that says there that it was skipped counts as
+    /// such, not as passed.
     pub(crate) fn error_line(&mut self, line: &str) -> Option<String> {
         if let Some(reason) = line.trim_start().strip_prefix(SKIPPED) {
             self.summary.passed = self.summary.passed.saturating_sub(1);

@@ -1,7 +1,7 @@
 //! The group "linux" of `cargo xtask test-kernels`: guests that are not Hermit.
 //!
-//! The kernel is the lab's own, Debian's; with busybox it becomes a small system. For the other protocols there is a
-//! kernel of a few dozen bytes, made here.
+//! The kernel is the lab's own, Debian's; with busybox it becomes a small system. For the other
+//! protocols there is a kernel of a few dozen bytes, made here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// 32-bit code for `address` that prints [`MESSAGE`] on the serial port, writes [`CODE`] to port 0xf4, and halts.
+/// 32-bit code for `address` that prints [`MESSAGE`] on the serial port, writes [`CODE`] to port
+/// 0xf4, and halts.
 fn code(address: u32) -> Vec<u8> {
     let mut code = vec![
         0xbe, 0, 0, 0, 0,    // mov esi, message
@@ -92,7 +93,8 @@ fn multiboot() -> Vec<u8> {
     [header, code(entry)].concat()
 }
 
-/// A 32-bit ELF file with a PVH note: file header, two program headers, note, code (System V ABI, 4 and 5).
+/// A 32-bit ELF file with a PVH note: file header, two program headers, note, code (System V ABI, 4
+/// and 5).
 fn pvh() -> Vec<u8> {
     const HEADERS: u32 = 52 + 2 * 32;
     const NOTE: u32 = 12 + 4 + 4;

@@ -1,8 +1,8 @@
 //! Whether each crate can be published, and used, alone.
 //!
-//! `cargo package` can verify what it packs, but it takes a crate's neighbours from a cache that goes by their version, which
-//! does not change while they do. So the packages are unpacked beside each other here, and each is built from what is in
-//! them.
+//! `cargo package` can verify what it packs, but it takes a crate's neighbours from a cache that
+//! goes by their version, which does not change while they do. So the packages are unpacked beside
+//! each other here, and each is built from what is in them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,8 @@ fn crates_in(folder: &Path) -> Result<Vec<PathBuf>> {
 fn unpack(package: &Path, to: &Path) -> Result<()> {
     let open = || -> std::io::Result<()> {
         let mut archive = tar::Archive::new(GzDecoder::new(File::open(package)?));
-        // All files in a package have the same time, by which cargo would not notice that they changed.
+        // All files in a package have the same time, by which cargo would not notice that they
+        // changed.
         archive.set_preserve_mtime(false);
         archive.unpack(to)
     };
@@ -84,8 +85,8 @@ fn profiles() -> Result<String> {
     toml::to_string(&manifest).context("cannot write the profiles of Cargo.toml")
 }
 
-/// A workspace of the packages, in which each takes the others from here rather than from the registry. `profiles` as in
-/// ours, since what is built in another way is built again.
+/// A workspace of the packages, in which each takes the others from here rather than from the
+/// registry. `profiles` as in ours, since what is built in another way is built again.
 fn workspace(packages: &[String], profiles: &str) -> String {
     let mut text =
         format!("[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n{profiles}\n[patch.crates-io]\n");

@@ -1,7 +1,8 @@
 //! Gets the Debian packages the lab is made of, or says which command gets them.
 //!
-//! Nothing is installed behind the back of someone who sits at a terminal: there the exact command is printed. Where
-//! nobody does (a build machine), packages are installed if that needs no password.
+//! Nothing is installed behind the back of someone who sits at a terminal: there the exact command
+//! is printed. Where nobody does (a build machine), packages are installed if that needs no
+//! password.
 
 use std::fs;
 use std::io::IsTerminal;
@@ -38,7 +39,8 @@ pub(crate) fn find(tool: Tool) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     let found =
         std::env::split_paths(&path).map(|folder| folder.join(tool.program)).find(|file| file.is_file())?;
-    // The dynamic busybox has the same name; the dynamic one has no file in this folder of the static package.
+    // The dynamic busybox has the same name; the dynamic one has no file in this folder of the
+    // static package.
     let right = tool.package != BUSYBOX.package || Path::new("/usr/share/doc/busybox-static").exists();
     right.then_some(found)
 }
@@ -77,8 +79,8 @@ fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What to put before a command so that it runs as root, if that is to be done and needs nobody: non-interactive, and
-/// root or a sudo that asks for no password.
+/// What to put before a command so that it runs as root, if that is to be done and needs nobody:
+/// non-interactive, and root or a sudo that asks for no password.
 fn root_prefix() -> Option<Vec<&'static str>> {
     let interactive = std::io::stdin().is_terminal() && std::env::var_os("CI").is_none();
     if interactive {
@@ -141,7 +143,8 @@ fn lists_age() -> Option<Duration> {
     let entries = fs::read_dir("/var/lib/apt/lists").ok()?;
     let lists = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
     let has_lists = lists.count() > 0;
-    // A list keeps the time at which the archive made it; the folder changes when lists are fetched.
+    // A list keeps the time at which the archive made it; the folder changes when lists are
+    // fetched.
     let fetched = ["/var/lib/apt/lists/partial", "/var/lib/apt/lists", "/var/cache/apt/pkgcache.bin"]
         .into_iter()
         .filter_map(|path| fs::metadata(path).ok()?.modified().ok())

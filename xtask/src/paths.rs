@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
-    // Cargo sets this at run time too, and then it is right even when the tree was moved after building.
+    // Cargo sets this at run time too, and then it is right even when the tree was moved after
+    // building.
     let manifest =
         std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let manifest = PathBuf::from(manifest);

@@ -50,8 +50,8 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Runs all jobs and hands each outcome to `report` as it comes, in no particular order. Returns how often a lab
-    /// froze and was started again.
+    /// Runs all jobs and hands each outcome to `report` as it comes, in no particular order.
+    /// Returns how often a lab froze and was started again.
     pub(crate) fn run(&self, jobs: &[Job], report: &mut dyn FnMut(usize, &Outcome)) -> Result<usize> {
         self.run_queue(jobs, &Queue::new(jobs.len()), report)
     }

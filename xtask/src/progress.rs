@@ -63,8 +63,8 @@ fn rewrite(text: &str) {
 #[derive(Debug)]
 pub(crate) struct Other(());
 
-/// The right to show progress on the terminal, for a program that does that itself; `None` if there is no terminal, or if
-/// several things are built at the same time.
+/// The right to show progress on the terminal, for a program that does that itself; `None` if there
+/// is no terminal, or if several things are built at the same time.
 pub(crate) fn hand_over() -> Option<Other> {
     if !std::io::stderr().is_terminal() || TOGETHER.load(Ordering::Relaxed) {
         return None;

@@ -8,7 +8,8 @@ use std::thread;
 /// Options of the commands that run tests.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub(crate) struct Repeat {
-    /// Run each test so many times, in labs that stay up, and print a table of how often each failed
+    /// Run each test so many times, in labs that stay up, and print a table of how often each
+    /// failed
     #[arg(long = "repeat", value_name = "N")]
     pub(crate) rounds: Option<NonZeroUsize>,
     /// Stop at the first failure
@@ -31,7 +32,8 @@ impl Repeat {
     }
 }
 
-/// Endless loops, which end when this is dropped. They are threads, so that they end with this process however it ends.
+/// Endless loops, which end when this is dropped. They are threads, so that they end with this
+/// process however it ends.
 #[derive(Debug)]
 pub(crate) struct Load(Arc<AtomicBool>);
 

@@ -45,8 +45,8 @@ impl Results {
         Summary { failed: 1, ..Summary::default() }.into()
     }
 
-    /// Prints the slowest tests, the flaky ones and the closing line; returns the exit status, which is 1 if a test
-    /// failed or was flaky more than once.
+    /// Prints the slowest tests, the flaky ones and the closing line; returns the exit status,
+    /// which is 1 if a test failed or was flaky more than once.
     pub(crate) fn close(self) -> i32 {
         let (text, summary) = self.closing();
         progress::print(text.trim_end());

@@ -1,4 +1,5 @@
-//! Failed tests are run once more, each in a fresh state. One that then passes is flaky rather than failed.
+//! Failed tests are run once more, each in a fresh state. One that then passes is flaky rather than
+//! failed.
 
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ pub(crate) fn announce(failure: &Failure) {
     progress::print(&format!("RETRY {}: it failed\n{}", failure.name, indented(&failure.output)));
 }
 
-/// Runs failed tests again; `rerun` does that with the one of this index. Each counts once in the results, as failed or as
-/// passed and flaky.
+/// Runs failed tests again; `rerun` does that with the one of this index. Each counts once in the
+/// results, as failed or as passed and flaky.
 pub(crate) fn again(
     failures: &[Failure],
     rerun: &mut dyn FnMut(usize) -> Result<Attempt>,
@@ -71,7 +72,8 @@ pub(crate) fn again(
     Ok(results)
 }
 
-/// Runs failed jobs again: in a lab, each in one that has just booted. `wrong` judges the job of this index.
+/// Runs failed jobs again: in a lab, each in one that has just booted. `wrong` judges the job of
+/// this index.
 pub(crate) fn jobs_again(
     runner: &Runner,
     failed: Vec<(Job, Failure)>,

@@ -15,7 +15,8 @@ pub(crate) struct Args {
     /// Kill the guest after this many seconds; stands before the words of `vmm run`
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     timeout: u64,
-    /// The words of `vmm run`: options, an image and its arguments. Without an image, a demo guest that is built from source
+    /// The words of `vmm run`: options, an image and its arguments. Without an image, a demo guest
+    /// that is built from source
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
     words: Vec<String>,
 }

@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Time for the processes of our own group, which a terminal has sent the signal, too, before they are sent it from here.
+/// Time for the processes of our own group, which a terminal has sent the signal, too, before they
+/// are sent it from here.
 const POLITE: Duration = Duration::from_secs(1);
 /// Time after which what is left is killed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// `true` once a signal has come.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// From now on, a signal that ends this process ends what it has started first. Signals that are ignored stay so.
+/// From now on, a signal that ends this process ends what it has started first. Signals that are
+/// ignored stay so.
 pub(crate) fn end_children() -> Result<()> {
     let ignored = ignored();
     let wanted = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|&signal| ignored & bit(signal) == 0);
@@ -35,14 +37,16 @@ pub(crate) fn end_children() -> Result<()> {
     Ok(())
 }
 
-/// Called before something is printed, and so before each new step: once a signal has come, nothing more happens here.
+/// Called before something is printed, and so before each new step: once a signal has come, nothing
+/// more happens here.
 pub(crate) fn stop_here() {
     while STOPPING.load(Ordering::SeqCst) {
         thread::park();
     }
 }
 
-/// `true` if this process ignores a signal other than SIGPIPE, which Rust's runtime ignores and gives back.
+/// `true` if this process ignores a signal other than SIGPIPE, which Rust's runtime ignores and
+/// gives back.
 pub(crate) fn some_are_ignored() -> bool {
     ignored() & !bit(SIGPIPE) != 0
 }
@@ -67,8 +71,8 @@ struct Process {
     group: u32,
 }
 
-/// Sends all descendants of a process the signal, and kills those that do not end. Those in its own group have probably got
-/// the signal from the terminal; they are sent it after the time `polite`.
+/// Sends all descendants of a process the signal, and kills those that do not end. Those in its own
+/// group have probably got the signal from the terminal; they are sent it after the time `polite`.
 fn end(root: u32, signal: i32, polite: Duration, patience: Duration) {
     let start = Instant::now();
     let own_group = all().into_iter().find(|process| process.id == root).map(|process| process.group);

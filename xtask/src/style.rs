@@ -1,7 +1,8 @@
 //! Rules of style that no compiler checks, and how far the tree keeps them.
 //!
-//! Some rules hold everywhere ([`files`]). Others are newer than the tree: for these, `xtask/style.toml` has the number of
-//! faults that each crate still has, which may only fall ([`ratchet`]).
+//! Some rules hold everywhere ([`files`]). Others are newer than the tree: for these,
+//! `xtask/style.toml` has the number of faults that each crate still has, which may only fall
+//! ([`ratchet`]).
 
 mod circles;
 mod files;

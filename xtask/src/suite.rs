@@ -14,7 +14,8 @@ use crate::linux;
 use crate::net_peer::{self, Link};
 use crate::packages;
 
-/// What standard error must never have in it: a panic, a sanitizer's report, a system call that was not foreseen.
+/// What standard error must never have in it: a panic, a sanitizer's report, a system call that was
+/// not foreseen.
 const VMM_FAULTS: [&str; 4] = ["panicked at", "AddressSanitizer", "LeakSanitizer", "vmm: system call "];
 
 /// The file `suite.toml`.
@@ -44,7 +45,8 @@ pub(crate) struct Test {
     /// Arguments of the guest.
     #[serde(default)]
     args: Vec<String>,
-    /// A shell script to run instead of the guest, for what has to be looked at from outside; `$1` is `vmm`, `$2` the image.
+    /// A shell script to run instead of the guest, for what has to be looked at from outside; `$1`
+    /// is `vmm`, `$2` the image.
     script: Option<String>,
     /// Environment variables of the `vmm` process.
     #[serde(default)]
@@ -174,8 +176,8 @@ impl Suite {
 }
 
 impl Test {
-    /// What is to be run, with the kernels in the folder `kernels`; packs the image if the test asks for it. `myself` is this
-    /// program where guests run.
+    /// What is to be run, with the kernels in the folder `kernels`; packs the image if the test
+    /// asks for it. `myself` is this program where guests run.
     pub(crate) fn job(&self, vmm: &Path, kernels: &Path, images: &Path, myself: &str) -> Result<Job> {
         let kernel = kernels.join(&self.image);
         let image = match &self.tar {

@@ -24,7 +24,8 @@ pub(crate) struct Args {
     /// Leave out everything that boots a guest
     #[arg(long)]
     no_guests: bool,
-    /// Only style, lints, unit tests, and a smoke set of guests in one boot of the lab: some minutes after a build
+    /// Only style, lints, unit tests, and a smoke set of guests in one boot of the lab: some
+    /// minutes after a build
     #[arg(long)]
     quick: bool,
 }
@@ -66,7 +67,8 @@ impl Run {
         self.groups.push((name.to_owned(), time));
     }
 
-    /// Does all of this, two at a time: each leaves a processor idle while it links, or has one crate left to compile.
+    /// Does all of this, two at a time: each leaves a processor idle while it links, or has one
+    /// crate left to compile.
     fn together(&mut self, work: Vec<Work>) {
         let queue = Mutex::new(work.into_iter());
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -237,8 +239,8 @@ fn loom() -> Result<Results> {
     libtest::cargo::run(Tests { command: &command, documentation: false, later: false })
 }
 
-/// Runs every example of every crate: they end by themselves and need no KVM. No two may have the same name: one would be
-/// built in the other's place.
+/// Runs every example of every crate: they end by themselves and need no KVM. No two may have the
+/// same name: one would be built in the other's place.
 fn examples() -> Result<Results> {
     let target = paths::target();
     let mut command = cargo();

@@ -9,8 +9,9 @@ use crate::{guest_tests, hostile, progress};
 /// `cargo xtask test-kernels`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run only tests with this text in their name; "hermit" is the group of real Hermit applications, "linux" that
-    /// of other kernels, "hostile" runs that of hostile guests with debug assertions and under AddressSanitizer
+    /// Run only tests with this text in their name; "hermit" is the group of real Hermit
+    /// applications, "linux" that of other kernels, "hostile" runs that of hostile guests with
+    /// debug assertions and under AddressSanitizer
     filter: Option<String>,
     /// Print the tests' names and run nothing
     #[arg(long)]

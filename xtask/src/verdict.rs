@@ -10,8 +10,8 @@ use crate::results::Results;
 use crate::retry::{self, Failure};
 use crate::rounds::{self, Single};
 
-/// Runs the jobs, prints a line for each, and runs those that fail once more. `wrong` says what is wrong with the outcome of
-/// the job of this index: nothing if it passed.
+/// Runs the jobs, prints a line for each, and runs those that fail once more. `wrong` says what is
+/// wrong with the outcome of the job of this index: nothing if it passed.
 pub(crate) fn run(
     runner: &Runner,
     jobs: &[Job],

@@ -62,7 +62,8 @@ struct Benches<'a> {
 }
 
 impl Benches<'_> {
-    /// Exits of this kind in the run loop as it is, and (as the peer's) in one that cannot be watched or controlled.
+    /// Exits of this kind in the run loop as it is, and (as the peer's) in one that cannot be
+    /// watched or controlled.
     fn add_loop(&mut self, kind: &str) {
         for (who, name) in [(Who::Ours, "full"), (Who::Peer, "bare")] {
             let path = |path: &Path| path.display().to_string();
@@ -80,7 +81,8 @@ impl Benches<'_> {
         }
     }
 
-    /// Writes to a network card's doorbell. The peer's card refuses our driver (see the benches of network cards).
+    /// Writes to a network card's doorbell. The peer's card refuses our driver (see the benches of
+    /// network cards).
     fn add_notifications(&mut self) {
         let words = [
             self.setting.vmm.display().to_string(),
@@ -174,7 +176,8 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
     Ok(benches.cases)
 }
 
-/// The Hermit images that `path` names: itself, or every `hello_world` in it and in the folders in it.
+/// The Hermit images that `path` names: itself, or every `hello_world` in it and in the folders in
+/// it.
 pub(crate) fn images(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);

@@ -1,4 +1,5 @@
-//! What is measured and what came of it, as plain data: cases travel to the worker, findings come back as lines of JSON.
+//! What is measured and what came of it, as plain data: cases travel to the worker, findings come
+//! back as lines of JSON.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! How many instructions a start takes in user space, counted by callgrind on this host, whatever its KVM is: the guest that does
-//! nothing needs little of it.
+//! How many instructions a start takes in user space, counted by callgrind on this host, whatever
+//! its KVM is: the guest that does nothing needs little of it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

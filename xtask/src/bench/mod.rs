@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: measures `vmm`, beside its peer where there is one.
 //!
-//! Both run alternately on the same machine, in one boot of the lab where guests run there. Times are good for the ratio of the
-//! two; counts are good for themselves.
+//! Both run alternately on the same machine, in one boot of the lab where guests run there. Times
+//! are good for the ratio of the two; counts are good for themselves.
 
 mod cases;
 mod data;
@@ -36,11 +36,13 @@ const PEER: (&str, &str) = ("uhyve", "0.10.0");
 pub(crate) struct Args {
     /// Run only benches with this text in their name
     name: Option<String>,
-    /// The program to compare with; by default uhyve 0.10.0, which is installed under target/peer. "none" for no comparison
+    /// The program to compare with; by default uhyve 0.10.0, which is installed under target/peer.
+    /// "none" for no comparison
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
-    /// A Hermit image, or a folder in which (or in whose folders) images are called hello_world. With a name that begins with
-    /// "net", an image that serves echo, discard and characters (RFC 862 to 864). Can be given several times
+    /// A Hermit image, or a folder in which (or in whose folders) images are called hello_world.
+    /// With a name that begins with "net", an image that serves echo, discard and characters (RFC
+    /// 862 to 864). Can be given several times
     #[arg(long, value_name = "PATH")]
     image: Vec<PathBuf>,
     /// Write all samples to this file

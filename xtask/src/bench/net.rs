@@ -1,7 +1,8 @@
-//! The benches of network cards: what the guest `net` serves, or a Hermit image that serves the same, over each link.
+//! The benches of network cards: what the guest `net` serves, or a Hermit image that serves the
+//! same, over each link.
 //!
-//! The peer has taps only, and its card refuses the driver of our guest, which acknowledges the device and announces itself in one
-//! step; so the two are compared with images.
+//! The peer has taps only, and its card refuses the driver of our guest, which acknowledges the
+//! device and announces itself in one step; so the two are compared with images.
 
 use std::path::Path;
 
@@ -32,7 +33,8 @@ pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
                     "--link".to_owned(),
                     link.to_owned(),
                 ];
-                // Datagrams that do not come from 127.0.0.1, and a guest that speaks first, which wants a newer passt than the lab's.
+                // Datagrams that do not come from 127.0.0.1, and a guest that speaks first, which
+                // wants a newer passt than the lab's.
                 if link == "user" {
                     command.extend(["--options".to_owned(), "host=on".to_owned()]);
                 }

@@ -2,7 +2,8 @@
 
 use super::data::{Kind, Measure};
 
-/// The value below which `part` (0 to 1) of the samples lie, between neighbours in proportion; 0 without samples.
+/// The value below which `part` (0 to 1) of the samples lie, between neighbours in proportion; 0
+/// without samples.
 pub(crate) fn quantile(samples: &[f64], part: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -21,7 +22,8 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     quantile(samples, 0.5)
 }
 
-/// The median of what each round of ours is of the peer's in the same round: what disturbs one round disturbs both.
+/// The median of what each round of ours is of the peer's in the same round: what disturbs one
+/// round disturbs both.
 pub(crate) fn paired_ratio(measure: &Measure) -> Option<f64> {
     let pairs = measure.ours.iter().zip(&measure.peer).filter(|(_, peer)| **peer > 0.0);
     let ratios: Vec<f64> = pairs.map(|(ours, peer)| ours / peer).collect();
@@ -36,8 +38,8 @@ pub(crate) enum Change {
     Worse,
 }
 
-/// Compares two sets of samples. A count has changed if it differs; a time or a rate if the middle halves of its samples do not
-/// overlap and the medians differ by more than a twentieth.
+/// Compares two sets of samples. A count has changed if it differs; a time or a rate if the middle
+/// halves of its samples do not overlap and the medians differ by more than a twentieth.
 pub(crate) fn change(kind: Kind, before: &[f64], after: &[f64]) -> Change {
     let (old, new) = (median(before), median(after));
     let less_is_better = kind != Kind::Rate;

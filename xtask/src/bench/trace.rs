@@ -1,7 +1,8 @@
-//! Counts what a program does, by following it with ptrace(2): system calls, exits of its guests, memory, threads.
+//! Counts what a program does, by following it with ptrace(2): system calls, exits of its guests,
+//! memory, threads.
 //!
-//! It counts the same for any program that runs guests on KVM, because it looks at what the program gets from the kernel:
-//! after each `KVM_RUN` the reason is read from the program's `kvm_run`.
+//! It counts the same for any program that runs guests on KVM, because it looks at what the program
+//! gets from the kernel: after each `KVM_RUN` the reason is read from the program's `kvm_run`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -73,7 +74,8 @@ struct Tracer {
     counting: bool,
     /// The threads that are in a system call.
     inside: HashMap<Pid, Inside>,
-    /// The flags by which waitpid looks at all threads of what this thread follows, and at nothing else.
+    /// The flags by which waitpid looks at all threads of what this thread follows, and at nothing
+    /// else.
     all: u32,
 }
 
@@ -103,7 +105,8 @@ impl Tracer {
         }
     }
 
-    /// `status` is as ptrace(2) describes it: the signal in the second byte, the event in the third.
+    /// `status` is as ptrace(2) describes it: the signal in the second byte, the event in the
+    /// third.
     fn stopped(&mut self, pid: Pid, status: i32) -> Result<()> {
         let (signal, event) = (status >> 8 & 0xff, status >> 16);
         let mut deliver = None;
@@ -112,7 +115,8 @@ impl Tracer {
         } else if event != 0 {
             self.event(pid, event);
         } else {
-            // A real-time signal, which nix does not know, has interrupted already what it was to interrupt.
+            // A real-time signal, which nix does not know, has interrupted already what it was to
+            // interrupt.
             deliver = Signal::try_from(signal).ok();
         }
         match ptrace::syscall(pid, deliver) {

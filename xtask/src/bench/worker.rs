@@ -1,4 +1,5 @@
-//! What runs where guests run: it times and counts the cases, and says what it finds as lines of JSON.
+//! What runs where guests run: it times and counts the cases, and says what it finds as lines of
+//! JSON.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};

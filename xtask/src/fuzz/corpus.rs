@@ -1,5 +1,5 @@
-//! The corpus in the tree: a text file for each target, with an input a line in hexadecimal digits, so that a review sees
-//! what changes.
+//! The corpus in the tree: a text file for each target, with an input a line in hexadecimal digits,
+//! so that a review sees what changes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -47,7 +47,8 @@ pub(super) fn render(target: &str, inputs: &BTreeSet<(usize, Vec<u8>)>) -> Strin
     text
 }
 
-/// Writes each input of a target's corpus into a file of its own in `folder`, as libFuzzer wants them. How many there are.
+/// Writes each input of a target's corpus into a file of its own in `folder`, as libFuzzer wants
+/// them. How many there are.
 pub(super) fn unpack(target: &str, folder: &Path) -> Result<usize> {
     let path = file(target);
     if !path.exists() {

@@ -24,7 +24,8 @@ pub(crate) struct Args {
     /// How long to run each target
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u64,
-    /// Then keep a small part of the inputs that are known in fuzz/corpus: the fewest that reach the same code
+    /// Then keep a small part of the inputs that are known in fuzz/corpus: the fewest that reach
+    /// the same code
     #[arg(long)]
     keep: bool,
     /// Run only the targets with this text in their name
@@ -41,7 +42,8 @@ struct Target {
     name: String,
 }
 
-/// Runs the targets, prints a line for each and the closing line; the status is 1 if one found something.
+/// Runs the targets, prints a line for each and the closing line; the status is 1 if one found
+/// something.
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let filter = args.target.as_deref().unwrap_or_default();
     let targets: Vec<String> = targets()?.into_iter().filter(|name| name.contains(filter)).collect();
@@ -124,7 +126,8 @@ fn fuzz(subcommand: &str, name: &str) -> Command {
     command
 }
 
-/// Runs one target, with the corpus in the tree as its beginning and what it finds out in `target/fuzz`.
+/// Runs one target, with the corpus in the tree as its beginning and what it finds out in
+/// `target/fuzz`.
 fn run(name: &str, seconds: u64) -> Result<Summary> {
     let folders = Folders::of(name)?;
     let step = progress::step(&format!("building the fuzz target {name}"));
@@ -156,7 +159,8 @@ fn run(name: &str, seconds: u64) -> Result<Summary> {
     Ok(Summary { failed: 1, ..Summary::default() })
 }
 
-/// Keeps the fewest of the known inputs that reach the same code, as far as there is room, in the tree.
+/// Keeps the fewest of the known inputs that reach the same code, as far as there is room, in the
+/// tree.
 fn keep(name: &str) -> Result<()> {
     let folders = Folders::of(name)?;
     let merged = tempfile::tempdir().context("cannot make a folder")?;

@@ -1,7 +1,9 @@
-//! The Hermit kernel as a static library, from the newest release whose source is in the crate registry.
+//! The Hermit kernel as a static library, from the newest release whose source is in the crate
+//! registry.
 //!
-//! That release is older than the compiler, so a copy of it is changed in two places, both in [`patch`]. And since kernel
-//! and application are Rust programs with a `core` each, all symbols of the kernel but those it offers get other names.
+//! That release is older than the compiler, so a copy of it is changed in two places, both in
+//! [`patch`]. And since kernel and application are Rust programs with a `core` each, all symbols of
+//! the kernel but those it offers get other names.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,7 +20,8 @@ use crate::{build, progress};
 
 /// The compiler's name of the target of the kernel itself.
 const TARGET: &str = "x86_64-unknown-none";
-/// The parts of the kernel that the application needs; the same as in the manifest of `tests/hermit-app`.
+/// The parts of the kernel that the application needs; the same as in the manifest of
+/// `tests/hermit-app`.
 const FEATURES: &str = "acpi,fsgsbase,pci,smp";
 
 /// Builds `libhermit.a` and says in which folder it is.
@@ -45,7 +48,8 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Changes whenever the library has to be built anew: compiler, kernel, and the recipe in this file.
+/// Changes whenever the library has to be built anew: compiler, kernel, and the recipe in this
+/// file.
 fn inputs(toolchain: &Toolchain) -> Result<String> {
     let lock = super::source().join("Cargo.lock");
     let lock = fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
@@ -107,8 +111,9 @@ fn patch(source: &Path) -> Result<()> {
     let manifest = source.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).context("cannot read the kernel's manifest")?;
     fs::write(&manifest, text + "\n[workspace]\n").context("cannot write the kernel's manifest")?;
-    // The kernel's build script assembles the code that starts further processors, with tools that only a nightly
-    // toolchain has. Under this hypervisor all processors start at the kernel's entry, and an empty file will do.
+    // The kernel's build script assembles the code that starts further processors, with tools that
+    // only a nightly toolchain has. Under this hypervisor all processors start at the kernel's
+    // entry, and an empty file will do.
     let script = "fn main() -> std::io::Result<()> {\n    \
                   let out = std::env::var_os(\"OUT_DIR\").expect(\"cargo sets OUT_DIR\");\n    \
                   std::fs::write(std::path::Path::new(&out).join(\"boot.bin\"), [])\n}\n";
@@ -151,7 +156,8 @@ fn compile(toolchain: &Toolchain, source: &Path, folder: &Path) -> Result<()> {
     )
 }
 
-/// Copies the kernel's library, giving other names to all symbols that it does not offer to the application.
+/// Copies the kernel's library, giving other names to all symbols that it does not offer to the
+/// application.
 fn hide_symbols(from: &Path, to: &Path) -> Result<()> {
     let needs = "renaming the kernel's symbols takes binutils";
     let listing = output_of(Command::new("nm").args(["-g", "--defined-only", "--format=posix"]).arg(from));

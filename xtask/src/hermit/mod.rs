@@ -1,8 +1,9 @@
 //! The group "hermit" of `cargo xtask test-kernels`: a `std` application on the real Hermit kernel.
 //!
-//! The pinned toolchain has no library sources, so another one is taken from Debian ([`toolchain`]). With it, the kernel
-//! from the crate registry becomes a static library ([`kernel`]), and `tests/hermit-app` a program that is linked with it.
-//! Everything stays under `target/hermit`, and nothing is built again while what it is made of is the same.
+//! The pinned toolchain has no library sources, so another one is taken from Debian
+//! ([`toolchain`]). With it, the kernel from the crate registry becomes a static library
+//! ([`kernel`]), and `tests/hermit-app` a program that is linked with it. Everything stays under
+//! `target/hermit`, and nothing is built again while what it is made of is the same.
 
 mod kernel;
 mod toolchain;

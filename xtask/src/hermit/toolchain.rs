@@ -1,7 +1,8 @@
-//! A Rust toolchain with library sources: Debian's `rustc-web` and `rust-web-src`, unpacked and not installed, so that
-//! the host's own toolchain never sees them.
+//! A Rust toolchain with library sources: Debian's `rustc-web` and `rust-web-src`, unpacked and not
+//! installed, so that the host's own toolchain never sees them.
 //!
-//! Cargo is the one that runs us: it reads the library sources that belong to the compiler it is told to use.
+//! Cargo is the one that runs us: it reads the library sources that belong to the compiler it is
+//! told to use.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -153,7 +154,8 @@ fn needed() -> Result<BTreeSet<String>> {
     Ok(needed)
 }
 
-/// The packages in what `apt-cache depends` says; of alternatives all, and none that is only a name for others.
+/// The packages in what `apt-cache depends` says; of alternatives all, and none that is only a name
+/// for others.
 fn dependencies(text: &str) -> impl Iterator<Item = String> + '_ {
     let names = text.lines().filter_map(|line| {
         let line = line.trim_start_matches([' ', '|']);

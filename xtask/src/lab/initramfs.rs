@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// What the lab's first process does. Everything it needs is busybox and what stands beside it.
 ///
-/// The first lines make the root file system one that can be left: programs that confine themselves change their root, which the
-/// kernel does not allow on its very first file system.
+/// The first lines make the root file system one that can be left: programs that confine themselves
+/// change their root, which the kernel does not allow on its very first file system.
 const INIT: &str = r#"#!/bin/busybox sh
 if [ "$1" != moved ]; then
     /bin/busybox mkdir -p /newroot
@@ -66,7 +66,8 @@ impl Files {
         self.entries.insert(guest.into(), (0o644, Content::Bytes(text.into())));
     }
 
-    /// Puts the host's file (or folder with all in it) at `guest`; a program brings its shared libraries.
+    /// Puts the host's file (or folder with all in it) at `guest`; a program brings its shared
+    /// libraries.
     pub(crate) fn add(&mut self, host: &Path, guest: &Path) -> Result<()> {
         let guest = normal(guest)?;
         if self.entries.contains_key(&guest) {
@@ -134,7 +135,8 @@ pub(crate) fn normal(path: &Path) -> Result<PathBuf> {
     Ok(out)
 }
 
-/// Writer of the "newc" format: <https://www.kernel.org/doc/html/latest/driver-api/early-userspace/buffer-format.html>.
+/// Writer of the "newc" format:
+/// <https://www.kernel.org/doc/html/latest/driver-api/early-userspace/buffer-format.html>.
 struct Cpio<W> {
     to: W,
     inode: u32,
@@ -153,7 +155,8 @@ impl<W: Write> Cpio<W> {
         self.inode += 1;
         let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
         let name_size = u32::try_from(name.len() + 1)?;
-        // inode, mode, uid, gid, links, mtime, size, device (major, minor), rdev (major, minor), name size, check
+        // inode, mode, uid, gid, links, mtime, size, device (major, minor), rdev (major, minor),
+        // name size, check
         let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
         let mut header = b"070701".to_vec();
         for field in fields {
@@ -173,7 +176,8 @@ impl<W: Write> Cpio<W> {
     }
 }
 
-/// The shared libraries a program needs, as `ldd` names them; none for what is not a dynamically linked program.
+/// The shared libraries a program needs, as `ldd` names them; none for what is not a dynamically
+/// linked program.
 fn shared_libraries(path: &Path) -> Result<Vec<PathBuf>> {
     if !has_interpreter(path)? {
         return Ok(Vec::new());
@@ -189,13 +193,15 @@ fn shared_libraries(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(libraries_in(&text))
 }
 
-/// Every absolute path in the output of `ldd`, whose lines read `name => /path (address)` or `/path (address)`.
+/// Every absolute path in the output of `ldd`, whose lines read `name => /path (address)` or `/path
+/// (address)`.
 fn libraries_in(ldd: &str) -> Vec<PathBuf> {
     let words = ldd.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     words.map(PathBuf::from).collect()
 }
 
-/// Whether the file is an ELF program that names an interpreter (`PT_INTERP`), which is to say a dynamic linker.
+/// Whether the file is an ELF program that names an interpreter (`PT_INTERP`), which is to say a
+/// dynamic linker.
 fn has_interpreter(path: &Path) -> Result<bool> {
     use io::Read as _;
     let mut head = Vec::new();
@@ -204,7 +210,8 @@ fn has_interpreter(path: &Path) -> Result<bool> {
     Ok(names_interpreter(&head).unwrap_or(false))
 }
 
-/// Looks through the program headers of a little-endian ELF64 file (System V ABI, chapters 4 and 5).
+/// Looks through the program headers of a little-endian ELF64 file (System V ABI, chapters 4 and
+/// 5).
 fn names_interpreter(head: &[u8]) -> Option<bool> {
     const PT_INTERP: [u8; 4] = 3_u32.to_le_bytes();
     if head.get(..6)? != b"\x7fELF\x02\x01" {

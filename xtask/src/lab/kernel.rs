@@ -1,5 +1,5 @@
-//! The lab's kernel: Debian's cloud kernel and the few modules the lab loads, taken out of the package without
-//! installing it and kept under `target/lab`.
+//! The lab's kernel: Debian's cloud kernel and the few modules the lab loads, taken out of the
+//! package without installing it and kept under `target/lab`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -84,8 +84,8 @@ pub(crate) fn cached() -> Result<Option<Kernel>> {
     }))
 }
 
-/// Fetches the package and keeps what the lab needs of it. The folder appears at once and whole, so that two runs at
-/// the same time do not see half of it.
+/// Fetches the package and keeps what the lab needs of it. The folder appears at once and whole, so
+/// that two runs at the same time do not see half of it.
 fn download() -> Result<()> {
     let lab = paths::lab();
     fs::create_dir_all(&lab).with_context(|| format!("cannot create {}", lab.display()))?;

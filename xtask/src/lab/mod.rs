@@ -28,7 +28,8 @@ pub(crate) const MYSELF: &str = "/lab/xtask";
 /// `cargo xtask lab`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Add a file or folder of this host, at the same path or at GUEST; programs bring their shared libraries
+    /// Add a file or folder of this host, at the same path or at GUEST; programs bring their shared
+    /// libraries
     #[arg(short = 'v', long = "file", value_name = "HOST[:GUEST]")]
     files: Vec<String>,
     /// Feed this file to the command's standard input ("-": our own, read to its end first)
@@ -118,7 +119,8 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     Ok(outcome.ending.code())
 }
 
-/// The host files a word of a command line may mean: itself, what follows `=`, and what stands before `:`.
+/// The host files a word of a command line may mean: itself, what follows `=`, and what stands
+/// before `:`.
 fn files_in(word: &str) -> Vec<PathBuf> {
     let value = word.split_once('=').map(|(_, value)| value);
     let before = |text: &str| text.split_once(':').map(|(path, _)| path.to_owned());

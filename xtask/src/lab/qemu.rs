@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 pub(crate) struct Machine {
     /// Memory in MiB. The root file system lives in it.
     pub(crate) memory_mib: u64,
-    /// CPUs; more than one only where parallelism is the point, since interrupts are then sometimes delivered twice.
+    /// CPUs; more than one only where parallelism is the point, since interrupts are then sometimes
+    /// delivered twice.
     pub(crate) cpus: u32,
 }
 
@@ -32,8 +33,8 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// Starts the machine. `folder` is for its logs; the first serial port (console) goes to a file there, since a file
-    /// is written without buffering, and the second one is what is returned.
+    /// Starts the machine. `folder` is for its logs; the first serial port (console) goes to a file
+    /// there, since a file is written without buffering, and the second one is what is returned.
     pub(crate) fn start(
         program: &Path,
         kernel: &Path,
@@ -43,7 +44,8 @@ impl Qemu {
     ) -> Result<(Self, Port)> {
         let console = folder.join("console.log");
         let errors = folder.join("qemu.log");
-        // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with more, nested SVM freezes.
+        // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with
+        // more, nested SVM freezes.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)

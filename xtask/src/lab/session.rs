@@ -20,7 +20,8 @@ use crate::{packages, paths, progress};
 
 /// A lab from which nothing was heard for so long is frozen; a live one beats every second.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How much longer than its own limit a job may take before the lab, not the job, is held to be at fault.
+/// How much longer than its own limit a job may take before the lab, not the job, is held to be at
+/// fault.
 const GRACE: Duration = Duration::from_secs(60);
 /// How the folders of running labs are called; the number of the process follows.
 const RUN: &str = "run-";
@@ -87,9 +88,10 @@ impl Session {
         outcome.context("the lab gave no result")
     }
 
-    /// Runs the jobs in `queue`, one after the other, and tells `report` what happens. A job that takes too long has failed; a lab
-    /// that freezes is started again and goes on with the same job, [`MAX_RETRIES`] times in all. After that, all that are left have
-    /// failed. Returns how often it froze.
+    /// Runs the jobs in `queue`, one after the other, and tells `report` what happens. A job that
+    /// takes too long has failed; a lab that freezes is started again and goes on with the same
+    /// job, [`MAX_RETRIES`] times in all. After that, all that are left have failed. Returns how
+    /// often it froze.
     pub(crate) fn run(
         &mut self,
         jobs: &[Job],
@@ -301,7 +303,8 @@ mod tests {
         }
     }
 
-    /// How following a lab ended that sends these frames and then closes its line, what came of its two jobs, and what it was told.
+    /// How following a lab ended that sends these frames and then closes its line, what came of its
+    /// two jobs, and what it was told.
     fn follow(
         console: &'static str,
         frames: &[(Kind, usize, &str)],

@@ -1,8 +1,9 @@
 //! How the lab and the host talk to each other: on the lab's second serial port.
 //!
-//! The lab sends frames: a header line `@nerite KIND JOB LENGTH`, then LENGTH bytes as they are. The port is in raw mode and has
-//! one writer, so nothing needs escaping; what stands before the first header (firmware chatter) is skipped. After `ready` and
-//! each `end` it waits for a line of the host's: the number of the job to run next, or `done`.
+//! The lab sends frames: a header line `@nerite KIND JOB LENGTH`, then LENGTH bytes as they are.
+//! The port is in raw mode and has one writer, so nothing needs escaping; what stands before the
+//! first header (firmware chatter) is skipped. After `ready` and each `end` it waits for a line of
+//! the host's: the number of the job to run next, or `done`.
 
 use std::io::{self, BufRead, Write};
 

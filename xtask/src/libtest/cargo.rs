@@ -22,14 +22,15 @@ const ONLY: &str = "NERITE_TEST_ONLY";
 pub(crate) struct Tests<'a> {
     /// Makes the command, without the options that go to the test programs.
     pub(crate) command: &'a dyn Fn() -> Command,
-    /// `true` for tests in documentation: rustdoc runs these, and takes no runner and no unstable options.
+    /// `true` for tests in documentation: rustdoc runs these, and takes no runner and no unstable
+    /// options.
     pub(crate) documentation: bool,
     /// `true` if tests that need a KVM are run later, and so do not count as skipped.
     pub(crate) later: bool,
 }
 
-/// A setting of cargo's: a small program between cargo and each test program, which says on standard output which one runs,
-/// and allows it unstable options.
+/// A setting of cargo's: a small program between cargo and each test program, which says on
+/// standard output which one runs, and allows it unstable options.
 fn runner() -> String {
     let (name, value) = UNSTABLE;
     let script = format!(
@@ -43,7 +44,8 @@ fn build(tests: Tests<'_>) -> Result<()> {
     if tests.documentation { Ok(()) } else { build::run((tests.command)().arg("--no-run"), "the tests") }
 }
 
-/// Builds and runs the tests, shows what they say, and runs those that fail once more, each in a process of its own.
+/// Builds and runs the tests, shows what they say, and runs those that fail once more, each in a
+/// process of its own.
 pub(crate) fn run(tests: Tests<'_>) -> Result<Results> {
     build(tests)?;
     let (reader, good) = once(tests, None)?;
@@ -73,8 +75,8 @@ pub(crate) fn run(tests: Tests<'_>) -> Result<Results> {
     Ok(results)
 }
 
-/// Runs the tests, or only the one that is named by its program and its name. Returns what was read and whether cargo was
-/// content.
+/// Runs the tests, or only the one that is named by its program and its name. Returns what was read
+/// and whether cargo was content.
 fn once(tests: Tests<'_>, only: Option<&(String, String)>) -> Result<(Reader, bool)> {
     let mut command = (tests.command)();
     if !tests.documentation {

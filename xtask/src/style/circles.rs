@@ -1,6 +1,7 @@
 //! Circles of imports: modules beside each other that need each other.
 //!
-//! A module and its submodules count as one beside its neighbours; a module and its own submodules may need each other.
+//! A module and its submodules count as one beside its neighbours; a module and its own submodules
+//! may need each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -84,8 +84,8 @@ impl Ratchet {
         Words::new(self.config.openings.clone(), &self.config.words)
     }
 
-    /// Compares the faults with the numbers. A crate that the file does not name yet may have what others have lost: code
-    /// moves.
+    /// Compares the faults with the numbers. A crate that the file does not name yet may have what
+    /// others have lost: code moves.
     pub(crate) fn judge(&self, faults: &[Fault]) -> Verdict {
         let mut verdict = Verdict::default();
         let found = count(faults);
@@ -118,7 +118,8 @@ impl Ratchet {
         verdict
     }
 
-    /// Takes over numbers that are lower, and those of crates that are new where code has only moved.
+    /// Takes over numbers that are lower, and those of crates that are new where code has only
+    /// moved.
     pub(crate) fn lower(&mut self, faults: &[Fault]) {
         let found = count(faults);
         let rules: Vec<String> = found.keys().chain(self.config.faults.keys()).cloned().collect();
