@@ -33,7 +33,7 @@ pub(crate) fn nightly() -> Command {
     command
 }
 
-/// Whether a command can be run and succeeds, whatever it says.
+/// Returns `true` if a command can be run and succeeds, whatever it says.
 pub(crate) fn works(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
@@ -88,7 +88,7 @@ pub(crate) fn vmm_for_tests() -> Result<PathBuf> {
     Ok(target.join("debug/vmm"))
 }
 
-/// Whether the C compiler knows where a static C library is.
+/// Returns `true` if the C compiler knows where a static C library is.
 fn has_static_libc() -> bool {
     let output = Command::new("cc").arg("-print-file-name=libc.a").output();
     // It prints the bare name of what it does not find.

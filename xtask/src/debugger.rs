@@ -12,7 +12,7 @@ use crate::{paths, progress};
 /// there is none.
 const GDB: Tool = Tool { program: "gdb", package: "gdb-minimal" };
 
-/// Where it is, after downloading it if need be.
+/// Returns its path, after downloading it if need be.
 pub(crate) fn get() -> Result<PathBuf> {
     let installed = packages::need(&[GDB])?.into_iter().next().context("no path of gdb")?;
     if !needs_python(&installed)? {

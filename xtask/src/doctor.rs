@@ -108,7 +108,7 @@ fn lab_kernel() -> bool {
     }
 }
 
-/// How much memory programs can still get on this host, in MiB.
+/// Memory that programs can still get on this host, in MiB.
 pub(crate) fn free_mib() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let value = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());

@@ -14,12 +14,12 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use crate::job::{Ending, Job, Stream};
 use crate::signals;
 
-/// Output beyond this many bytes per stream is dropped: a guest that prints for ever must not fill
-/// the host.
+/// Output beyond this many bytes per stream is dropped: a guest that prints without end must not
+/// fill the host.
 const MAX_OUTPUT: usize = 16 << 20;
-/// How long output may trickle in after the command has ended.
+/// Time for output that trickles in after the command has ended.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How many pieces of output may wait; then the command waits, as it would for a slow terminal.
+/// Pieces of output that may wait; then the command waits, as it would for a slow terminal.
 const PIECES: usize = 16;
 /// Search path of a job, the same on the host and in the lab.
 const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin";

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::progress;
 
-/// What the words come to.
+/// Result of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Words {
     /// There is an image, at this index.

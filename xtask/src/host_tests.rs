@@ -24,7 +24,7 @@ use crate::{debugger, guest_tests, kernels, paths, progress, report, style};
 const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
 /// Seconds for one test program.
 const TIMEOUT: u64 = 600;
-/// How often a busy machine is paused; passed on to the tests.
+/// Variable with the number of times that a busy machine is paused; passed on to the tests.
 const PAUSES: &str = "NERITE_TEST_PAUSES";
 
 /// `cargo xtask test-host`.
@@ -163,7 +163,7 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// What a program said of its tests; its standard error is printed.
+/// Reads what a program said of its tests; its standard error is printed.
 fn read(job: &Job, outcome: &Outcome) -> Reader {
     let mut reader = Reader::of(job.command.first().map_or("", |program| program));
     String::from_utf8_lossy(&outcome.stdout).lines().for_each(|line| {
@@ -237,7 +237,7 @@ fn test_program(line: &str) -> Option<(PathBuf, PathBuf)> {
     is_test.then_some((path("/target/src_path")?, path("/executable")?))
 }
 
-/// Whether a test program is made of sources that use KVM; unit tests are those of a whole folder.
+/// Returns `true` if a test program's sources use KVM; unit tests are those of a whole folder.
 fn uses_kvm(source: &Path) -> Result<bool> {
     let read = |path: &Path| {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;

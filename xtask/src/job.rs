@@ -1,4 +1,4 @@
-//! What is run: one command with its input, its limits and what came of it.
+//! Jobs: one command with its input, its limits and what came of it.
 //!
 //! A [`Job`] is plain data, so that the same one can be executed on this host or travel into the
 //! lab.
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Job {
-    /// What the report calls it.
+    /// Name in reports.
     pub(crate) name: String,
     /// Program and arguments. A program without a slash is looked up in `PATH`.
     pub(crate) command: Vec<String>,
@@ -26,7 +26,7 @@ pub(crate) struct Job {
     /// A file to feed to the command's standard input.
     #[serde(default)]
     pub(crate) stdin_file: Option<PathBuf>,
-    /// Whether standard input stays open (and silent) after that, rather than ending.
+    /// `true` if standard input stays open (and silent) after that, rather than ending.
     #[serde(default)]
     pub(crate) stdin_open: bool,
     /// Seconds after which the command is killed.
@@ -61,7 +61,7 @@ pub(crate) enum Stream {
     Err,
 }
 
-/// How a command ended.
+/// End of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ending {
     /// It exited with this status.
@@ -98,7 +98,7 @@ impl std::fmt::Display for Ending {
     }
 }
 
-/// What came of a job.
+/// Result of a job.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) ending: Ending,
@@ -119,7 +119,7 @@ impl Outcome {
     }
 }
 
-/// How many tests passed, failed and were skipped.
+/// Numbers of tests that passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) passed: usize,

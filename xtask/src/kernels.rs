@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::build::{self, cargo};
 use crate::{paths, progress};
 
-/// What someone's shell has set for host programs; none of it is meant for a guest.
+/// Variables that a shell may have set for host programs; none of them is meant for a guest.
 const NOT_FOR_GUESTS: [&str; 5] = [
     "RUSTFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",
@@ -52,7 +52,7 @@ pub(crate) fn build_one(name: &str) -> Result<PathBuf> {
     Ok(paths::target().join("kernels/release").join(name))
 }
 
-/// What a Hermit image tar says in its `hermit.toml`.
+/// Settings in the `hermit.toml` of a Hermit image tar.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Tar {

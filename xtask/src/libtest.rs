@@ -9,12 +9,12 @@ use std::time::Duration;
 use crate::job::Summary;
 use crate::retry::Failure;
 
-/// What a test that finds nothing to run on writes to standard error, before the reason.
+/// Text that a test which finds nothing to run on writes to standard error, before the reason.
 const SKIPPED: &str = "skipped: ";
 
-/// Why a test is ignored that `host_tests` runs where there is a KVM.
+/// Reason of ignored tests that `host_tests` runs where there is a KVM.
 pub(crate) const LATER: &str = "needs a KVM";
-/// Why a test is ignored that is none: a process that tests start.
+/// Reason of ignored functions that are no tests: processes that tests start.
 const PART: &str = "the other tests start it";
 
 /// Options of a test program that make it print the time of each test. They are unstable, which
@@ -23,7 +23,7 @@ pub(crate) const TIMED: [&str; 2] = ["-Zunstable-options", "--report-time"];
 /// Environment variable, and its value, with which a test program takes options that are not
 /// stable. It is not for cargo, which would build everything in another way.
 pub(crate) const UNSTABLE: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
-/// What stands before the path of a test program in a line that says which one runs next.
+/// Text before the path of a test program in a line that says which one runs next.
 const PROGRAM: &str = "@program ";
 
 /// A test that failed, and how to find it.

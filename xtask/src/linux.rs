@@ -11,13 +11,13 @@ use anyhow::{Context, Result};
 use crate::lab::{Files, kernel};
 use crate::{packages, paths, progress};
 
-/// What stands for the folder of the images in the options of a test.
+/// Placeholder of the images' folder in the options of a test.
 const FOLDER: &str = "{folder}";
-/// Where the tiny kernels are loaded.
+/// Guest-physical address of the tiny kernels.
 const LOAD: u32 = 0x10_0000;
-/// What they print.
+/// Text that they print.
 const MESSAGE: &[u8] = b"tiny kernel\n\0";
-/// What they write to the debug-exit port.
+/// Value that they write to the debug-exit port.
 const CODE: u8 = 20;
 
 fn target() -> PathBuf {

@@ -1,4 +1,4 @@
-//! Whether each crate can be published, and used, alone.
+//! Checks that each crate can be published, and used, alone.
 //!
 //! `cargo package` can verify what it packs, but it takes a crate's neighbours from a cache that
 //! goes by their version, which does not change while they do. So the packages are unpacked beside
@@ -76,7 +76,7 @@ fn name_of(package: &str) -> &str {
     package.rsplit_once('-').map_or(package, |(name, _)| name)
 }
 
-/// How our own workspace builds, as the text of a manifest.
+/// Profiles of our own workspace, as the text of a manifest.
 fn profiles() -> Result<String> {
     let file = paths::root().join("Cargo.toml");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;

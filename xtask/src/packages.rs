@@ -1,7 +1,7 @@
 //! Gets the Debian packages the lab is made of, or says which command gets them.
 //!
 //! Nothing is installed behind the back of someone who sits at a terminal: there the exact command
-//! is printed. Where nobody does (a build machine), packages are installed if that needs no
+//! is printed. On a build machine, packages are installed if that needs no
 //! password.
 
 use std::fs;
@@ -28,13 +28,13 @@ pub(crate) const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qe
 /// The lab's user space; the plain `busybox` package is linked dynamically and has fewer applets.
 pub(crate) const BUSYBOX: Tool = Tool { program: "busybox", package: "busybox-static" };
 
-/// What user mode networking needs.
+/// Program that user mode networking needs.
 pub(crate) const PASST: Tool = Tool { program: "passt", package: "passt" };
 
 /// Package lists older than this are fetched anew before something is installed.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// Where `tool` is on this host.
+/// Path of `tool` on this host.
 pub(crate) fn find(tool: Tool) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     let found =
@@ -45,7 +45,7 @@ pub(crate) fn find(tool: Tool) -> Option<PathBuf> {
     right.then_some(found)
 }
 
-/// Where these tools are, installing what is missing if that may be done.
+/// Paths of these tools, after installing what is missing if that may be done.
 pub(crate) fn need(tools: &[Tool]) -> Result<Vec<PathBuf>> {
     let missing: Vec<_> =
         tools.iter().filter(|tool| find(**tool).is_none()).map(|tool| tool.package).collect();
@@ -79,7 +79,7 @@ fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// What to put before a command so that it runs as root, if that is to be done and needs nobody:
+/// Words before a command that make it run as root, if that is to be done and needs no person:
 /// non-interactive, and root or a sudo that asks for no password.
 fn root_prefix() -> Option<Vec<&'static str>> {
     let interactive = std::io::stdin().is_terminal() && std::env::var_os("CI").is_none();
@@ -138,7 +138,7 @@ pub(crate) fn update() -> Result<()> {
     Ok(())
 }
 
-/// How old the newest package list is; `None` where there is none.
+/// Age of the newest package list; `None` where there is none.
 fn lists_age() -> Option<Duration> {
     let entries = fs::read_dir("/var/lib/apt/lists").ok()?;
     let lists = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains("_Packages"));

@@ -1,4 +1,4 @@
-//! Where guests run: on this host's KVM if that is real, in the lab otherwise.
+//! Places in which guests run: this host's KVM if that is real, the lab otherwise.
 
 use std::sync::mpsc;
 use std::thread;
@@ -39,13 +39,13 @@ impl Platform {
 /// Runs jobs on one of the platforms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Runner {
-    /// Where.
+    /// Place in which they run.
     pub(crate) platform: Platform,
-    /// How many at the same time: processes on the host, or labs.
+    /// Number of jobs at the same time: processes on the host, or labs.
     pub(crate) workers: usize,
-    /// What a lab is like.
+    /// Properties of a lab.
     pub(crate) machine: Machine,
-    /// How often each test runs.
+    /// Number of runs of each test.
     pub(crate) repeat: Repeat,
 }
 

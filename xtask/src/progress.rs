@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::signals;
 
-/// How often a long step says that it is still at work where no terminal shows it.
+/// Time between two lines of a long step where no terminal shows it.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Number of programs that show their own progress on the terminal now.

@@ -1,4 +1,4 @@
-//! How often each test runs, and how busy the host is kept meanwhile.
+//! Number of runs of each test, and load of the host meanwhile.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is printed of a job that failed.
+//! Reports of jobs that failed.
 
 use crate::job::{Job, Outcome};
 

@@ -23,7 +23,7 @@ pub(crate) struct Flake {
     pub(crate) passed: String,
 }
 
-/// What came of a group of tests, or of all of them.
+/// Results of a group of tests, or of all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     /// Counts; a flaky test counts as passed.

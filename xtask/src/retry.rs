@@ -11,7 +11,7 @@ use crate::progress;
 use crate::report;
 use crate::results::{Flake, Results, indented};
 
-/// Where more tests than this failed, that was not chance, and none is run again.
+/// Most failures of a group that may be chance. After more, none is run again.
 const MOST: usize = 10;
 
 /// A test that failed.

@@ -14,7 +14,7 @@ use crate::linux;
 use crate::net_peer::{self, Link};
 use crate::packages;
 
-/// What standard error must never have in it: a panic, a sanitizer's report, a system call that was
+/// Texts that standard error must never have: a panic, a sanitizer's report, a system call that was
 /// not foreseen.
 const VMM_FAULTS: [&str; 4] = ["panicked at", "AddressSanitizer", "LeakSanitizer", "vmm: system call "];
 
@@ -54,7 +54,7 @@ pub(crate) struct Test {
     /// Text on standard input.
     #[serde(default)]
     stdin: String,
-    /// Whether standard input stays open after that.
+    /// `true` if standard input stays open after that.
     #[serde(default)]
     stdin_open: bool,
     /// Expected exit code of `vmm`.
@@ -63,7 +63,7 @@ pub(crate) struct Test {
     /// Texts that standard output must contain.
     #[serde(default)]
     stdout: Vec<String>,
-    /// What standard output must be, to the byte.
+    /// All of standard output, to the byte.
     stdout_exact: Option<String>,
     /// Texts that standard error must contain.
     #[serde(default)]
@@ -78,12 +78,12 @@ pub(crate) struct Test {
     kill: Option<Kill>,
     /// The most lines on standard error.
     max_stderr_lines: Option<usize>,
-    /// Why the test runs on hardware KVM only.
+    /// Reason for which the test runs on hardware KVM only.
     pub(crate) hardware_only: Option<String>,
-    /// Whether it boots the real Hermit kernel, which takes minutes to build.
+    /// `true` if it boots the real Hermit kernel, which takes minutes to build.
     #[serde(skip)]
     pub(crate) hermit: bool,
-    /// Whether its guest is not Hermit, and comes from Debian.
+    /// `true` if its guest is not Hermit, and comes from Debian.
     #[serde(skip)]
     pub(crate) linux: bool,
 }
@@ -92,12 +92,12 @@ pub(crate) struct Test {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Net {
-    /// How it is connected.
+    /// Link by which it is connected.
     link: Link,
     /// Further options of `--net`.
     #[serde(default)]
     options: String,
-    /// What the host does.
+    /// Exercises of the host.
     exercises: Vec<String>,
 }
 
@@ -176,7 +176,7 @@ impl Suite {
 }
 
 impl Test {
-    /// What is to be run, with the kernels in the folder `kernels`; packs the image if the test
+    /// Returns the job, with the kernels in the folder `kernels`; packs the image if the test
     /// asks for it. `myself` is this program where guests run.
     pub(crate) fn job(&self, vmm: &Path, kernels: &Path, images: &Path, myself: &str) -> Result<Job> {
         let kernel = kernels.join(&self.image);
@@ -223,7 +223,7 @@ impl Test {
         })
     }
 
-    /// What `vmm` must not do, whatever the guest does.
+    /// Names what `vmm` must not do, whatever the guest does.
     fn judge_vmm(&self, outcome: &Outcome) -> Vec<String> {
         let stderr = String::from_utf8_lossy(&outcome.stderr);
         let bad = VMM_FAULTS.iter().filter(|text| stderr.contains(**text));
@@ -244,7 +244,7 @@ impl Test {
         test
     }
 
-    /// What is wrong with the outcome; nothing if the test passed.
+    /// Names what is wrong with the outcome; nothing if the test passed.
     pub(crate) fn judge(&self, outcome: &Outcome) -> Vec<String> {
         let mut wrong = self.judge_vmm(outcome);
         if outcome.ending != Ending::Exited(self.exit) {

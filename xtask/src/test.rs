@@ -39,7 +39,7 @@ struct Run {
     groups: Vec<(String, Duration)>,
 }
 
-/// What can be done beside other work.
+/// Work that can be done beside other work.
 enum Work {
     /// A group of tests, with its name.
     Group(&'static str, fn() -> Result<Results>),
@@ -80,7 +80,7 @@ impl Run {
                     while let Some(work) = next() {
                         match work {
                             Work::Group(name, what) => drop(sender.send((name, attempt(name, what)))),
-                            // What fails fails again, and is told, in the group that needs it.
+                            // A failure comes again, and is reported, in the group that needs it.
                             Work::Ahead(build) => drop(build()),
                         }
                     }
@@ -153,7 +153,7 @@ fn unit_tests(kinds: &[&str], later: bool) -> Result<Results> {
     libtest::cargo::run(Tests { command: &command, documentation, later })
 }
 
-/// What is mostly building, the longest first.
+/// Work that is mostly building, the longest first.
 fn builds(args: &Args) -> Vec<Work> {
     let mut work = Vec::new();
     if !args.no_guests {
@@ -178,7 +178,7 @@ fn builds(args: &Args) -> Vec<Work> {
     work
 }
 
-/// What can be said of the sources without running them.
+/// Checks the sources without running them.
 fn sources(run: &mut Run) {
     run.check("style", style::check);
     run.check("format", || {

@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Print the tests' names and run nothing
     #[arg(long)]
     list: bool,
-    /// How many to run at the same time; in the lab, that many labs, each with its own emulated CPU
+    /// Run so many at the same time; in the lab, that many labs, each with its own emulated CPU
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     jobs: usize,
     #[command(flatten)]

@@ -24,7 +24,7 @@ const SKIPPED: i32 = 77;
 /// `cargo xtask unit-tests`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where kvm-unit-tests was built: the folder with `x86/unittests.cfg` and the images in `x86`
+    /// Folder in which kvm-unit-tests was built, with `x86/unittests.cfg` and the images in `x86`
     dir: PathBuf,
     /// Run only tests with this text in their name; without it all but those of Intel's VMX
     filter: Option<String>,
@@ -89,7 +89,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     Ok(results.close())
 }
 
-/// How a test ended, and what it counted.
+/// Describes how a test ended, and what it counted.
 fn ending(outcome: &Outcome) -> String {
     let text = String::from_utf8_lossy(&outcome.stdout);
     let count = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
@@ -118,7 +118,7 @@ fn parse(text: &str) -> Vec<UnitTest> {
     tests
 }
 
-/// What follows `-m` among QEMU's options, as `vmm` takes it: a number alone is in MiB.
+/// Size after `-m` among QEMU's options, as `vmm` takes it: a number alone is in MiB.
 fn memory(options: &str) -> Option<String> {
     let size = options.split_whitespace().skip_while(|word| *word != "-m").nth(1)?;
     let is_number = size.bytes().all(|byte| byte.is_ascii_digit());

@@ -9,10 +9,10 @@ use super::data::{Case, Who};
 use super::setting::{Setting, image_name};
 use crate::net_peer::TAP;
 
-/// How the benches are called that compare the run loop with a bare one, instead of with the peer.
+/// Name of the benches that compare the run loop with a bare one, instead of with the peer.
 pub(crate) const LOOP: &str = "loop (ours: as in a machine, peer: bare)";
 
-/// How a guest is run.
+/// A guest and its options.
 #[derive(Default)]
 struct Guest<'a> {
     image: PathBuf,
@@ -49,7 +49,7 @@ impl Guest<'_> {
     }
 }
 
-/// How much of a bench is done.
+/// Amount of work for a bench.
 #[derive(Clone, Copy)]
 struct Effort {
     rounds: usize,

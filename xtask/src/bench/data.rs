@@ -1,4 +1,4 @@
-//! What is measured and what came of it, as plain data: cases travel to the worker, findings come
+//! Cases and findings as plain data: cases travel to the worker, findings come
 //! back as lines of JSON.
 
 use std::collections::BTreeMap;
@@ -27,15 +27,15 @@ impl Who {
 /// One command to measure. Cases of the same bench are run alternately.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Case {
-    /// What it is part of.
+    /// Bench that it is part of.
     pub(crate) bench: String,
     pub(crate) who: Who,
     pub(crate) command: Vec<String>,
-    /// What standard output must contain; otherwise the guest did not do what is measured.
+    /// Text that standard output must contain; otherwise the guest did not do what is measured.
     pub(crate) expect: String,
-    /// How often it is timed.
+    /// Number of timed runs.
     pub(crate) rounds: usize,
-    /// Whether it is also run once to count what it does.
+    /// `true` if it is also run once to count what it does.
     pub(crate) counted: bool,
     /// Seconds for one run.
     pub(crate) timeout: u64,
@@ -59,11 +59,11 @@ pub(crate) struct Run {
     pub(crate) first: f64,
     /// From the start of the process to its end.
     pub(crate) whole: f64,
-    /// What the guest measured itself: name, value, unit.
+    /// Measures of the guest itself: name, value, unit.
     pub(crate) values: Vec<(String, f64, String)>,
 }
 
-/// What a run does, which does not depend on how fast the machine is.
+/// Counts of a run, which do not depend on how fast the machine is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// System calls from the start of the program on, without `KVM_RUN`.
@@ -76,7 +76,7 @@ pub(crate) struct Counts {
     pub(crate) threads: u64,
 }
 
-/// How a measure is to be read.
+/// Kind of a measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -101,19 +101,19 @@ pub(crate) struct Measure {
     pub(crate) peer: Vec<f64>,
 }
 
-/// What `--json` writes and `--compare` reads.
+/// The report that `--json` writes and `--compare` reads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Of this format.
     pub(crate) version: u32,
     /// The source that was measured, as git names it.
     pub(crate) source: String,
-    /// Where: hardware or lab, and its kernel.
+    /// Hardware or lab, and its kernel.
     pub(crate) platform: String,
     /// The peer's name and version, if there is one.
     pub(crate) peer: Option<String>,
     pub(crate) measures: Vec<Measure>,
-    /// What was left out, and why.
+    /// Benches that were left out, and why.
     pub(crate) skipped: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
-//! What becomes of what the worker says.
+//! Measures from what the worker says.
 
 use super::data::{Case, Counts, Kind, Line, Measure, Run, Who};
 
-/// What the worker has said so far.
+/// Everything that the worker has said so far.
 pub(super) struct Findings<'a> {
     cases: &'a [Case],
     runs: Vec<Vec<Run>>,
@@ -66,7 +66,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// How many MiB a bench of files moves: what its guest is told, to the file and back.
+/// MiB that a bench of files moves: the guest's argument, to the file and back.
 fn mebibytes(case: &Case) -> Option<f64> {
     case.bench.strip_prefix("file ")?;
     let arguments = case.command.split(|word| word == "--").nth(1)?;

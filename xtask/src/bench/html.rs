@@ -7,7 +7,7 @@ use super::stats::{median, number, paired_ratio};
 use super::table;
 
 const WIDTH: f64 = 860.0;
-/// Where the plots begin, right of the names, and how wide they are.
+/// Left edge of the plots, right of the names, and their width.
 const LEFT: f64 = 330.0;
 const PLOT: f64 = 430.0;
 const ROW: f64 = 38.0;

@@ -1,4 +1,4 @@
-//! How many instructions a start takes in user space, counted by callgrind on this host, whatever
+//! Instructions that a start takes in user space, counted by callgrind on this host, whatever
 //! its KVM is: the guest that does nothing needs little of it.
 
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::data::{Kind, Measure};
 
-/// What the bench is called.
+/// Name of the bench.
 pub(super) const NAME: &str = "instructions";
 
 /// Counts, or says why not. The peer's are missing where it does not run under callgrind.

@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Compare with a file that --json wrote; the status is 1 if a count has become worse
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// How often each start is timed
+    /// Time each start so often
     #[arg(long, default_value_t = 11, value_name = "N")]
     rounds: usize,
     /// Print the names of the benches and run nothing
@@ -199,7 +199,7 @@ fn source() -> String {
     if text.is_empty() { "not known".to_owned() } else { text }
 }
 
-/// Where the peer is; installs it if it is to be there and is not.
+/// Path of the peer; installs it if it is to be there and is not.
 fn peer(given: Option<&Path>, skipped: &mut Vec<String>) -> Result<Option<PathBuf>> {
     if let Some(path) = given {
         if path == Path::new("none") {

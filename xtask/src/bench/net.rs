@@ -10,7 +10,7 @@ use super::data::{Case, Who};
 use super::setting::{Setting, image_name};
 use crate::net_peer::{PLACE, TAP};
 
-/// What is done with a guest, over links that go through this process or the host's kernel.
+/// Exercises of a guest, over links that go through this process or the host's kernel.
 const EXERCISES: [&str; 6] =
     ["requests=200", "connections=50", "tcp-echo=1M", "to-guest=8M", "from-guest=8M", "udp-stream=500"];
 
@@ -58,7 +58,7 @@ pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
     cases
 }
 
-/// How a guest gets a card.
+/// Command that gives a guest a card.
 fn program(who: Who, setting: &Setting<'_>, image: &Path) -> Option<Vec<String>> {
     let text = |path: &Path| path.display().to_string();
     let mut words = match who {

@@ -18,11 +18,11 @@ pub(crate) struct Setting<'a> {
     pub(crate) servers: &'a [PathBuf],
     /// This program, where guests run.
     pub(crate) myself: &'a str,
-    /// How often each case is timed; those that take long, half as often.
+    /// Number of times that each case is timed; those that take long, half as often.
     pub(crate) rounds: usize,
 }
 
-/// What to call an image: its file and the folder it is in.
+/// Name of an image: its file and the folder it is in.
 pub(super) fn image_name(image: &Path) -> String {
     let name = |path: Option<&Path>| {
         path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()

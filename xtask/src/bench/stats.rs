@@ -30,7 +30,7 @@ pub(crate) fn paired_ratio(measure: &Measure) -> Option<f64> {
     (!ratios.is_empty()).then(|| median(&ratios))
 }
 
-/// How a measure has changed.
+/// Change of a measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Same,

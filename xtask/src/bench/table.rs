@@ -68,8 +68,8 @@ fn same<'a>(before: &'a Report, measure: &Measure) -> Option<&'a Measure> {
     (!found.ours.is_empty() && !measure.ours.is_empty()).then_some(found)
 }
 
-/// Whether one of our counts is worse than before. Memory differs by a few pages from run to run,
-/// and counts only beyond that.
+/// Returns `true` if one of our counts is worse than before. Memory differs by a few pages from run
+/// to run, and counts only beyond that.
 pub(crate) fn counts_are_worse(before: &Report, after: &Report) -> bool {
     const PAGES: f64 = 64.0;
     after.measures.iter().filter(|measure| measure.kind == Kind::Count).any(|measure| {

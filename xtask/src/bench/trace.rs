@@ -21,10 +21,10 @@ use super::data::Counts;
 
 /// `KVM_RUN` (linux/kvm.h).
 const KVM_RUN: u64 = 0xae80;
-/// Where `kvm_run` has the exit reason, and what port it was (linux/kvm.h).
+/// Offsets in `kvm_run` of the exit reason and of the port (linux/kvm.h).
 const EXIT_REASON: u64 = 8;
 const EXIT_IO: u64 = 32;
-/// What RAX holds when a system call begins: no result yet.
+/// Value of RAX when a system call begins: no result yet.
 const NO_RESULT: u64 = (-(libc::ENOSYS as i64)).cast_unsigned();
 
 /// Runs `command` to its end and counts.
@@ -60,7 +60,7 @@ pub(crate) fn count(command: &[String], timeout: Duration) -> Result<Counts> {
     tracer.follow(Instant::now() + timeout)
 }
 
-/// What a thread is in the kernel for.
+/// Reason for which a thread is in the kernel.
 enum Inside {
     Call,
     /// In the guest, with its `kvm_run` at this address.
@@ -70,7 +70,7 @@ enum Inside {
 struct Tracer {
     first: Pid,
     counts: Counts,
-    /// Whether the program has replaced the shell that started it.
+    /// `true` once the program has replaced the shell that started it.
     counting: bool,
     /// The threads that are in a system call.
     inside: HashMap<Pid, Inside>,
@@ -181,7 +181,7 @@ impl Tracer {
     }
 }
 
-/// Where the vCPU behind descriptor `fd` of the program has its `kvm_run`.
+/// Address of the `kvm_run` of the vCPU behind descriptor `fd` of the program.
 fn kvm_run_of(pid: Pid, fd: u64) -> Option<u64> {
     let name = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;

@@ -1,4 +1,4 @@
-//! What runs where guests run: it times and counts the cases, and says what it finds as lines of
+//! The worker, which runs where guests run: it times and counts the cases, and writes lines of
 //! JSON.
 
 use std::fs::{self, File};
@@ -55,7 +55,7 @@ pub(crate) fn main(path: &Path) -> Result<()> {
 fn tell(line: &Line) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(line)?)?;
-    out.flush().context("nobody listens")
+    out.flush().context("cannot write to standard output")
 }
 
 /// Kills a process after a time, unless dropped before.
@@ -67,7 +67,7 @@ impl Watchdog {
         let pid = Pid::from_child(child);
         thread::spawn(move || {
             if over.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // Not reaped yet: whoever waits for it holds the other end.
+                // Not reaped yet: the thread that waits for it holds the other end.
                 let _ = kill_process(pid, Signal::KILL);
             }
         });

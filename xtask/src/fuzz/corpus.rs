@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::paths;
 
-/// What is kept of a target, in bytes of inputs: small ones first.
+/// Bytes of inputs that are kept of a target: small ones first.
 const KEPT: usize = 24 << 10;
 
 /// The file of a target.
@@ -33,7 +33,7 @@ fn decode(line: &str) -> Option<Vec<u8>> {
     if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
 }
 
-/// What a corpus file with these inputs says.
+/// Text of a corpus file with these inputs.
 pub(super) fn render(target: &str, inputs: &BTreeSet<(usize, Vec<u8>)>) -> String {
     let mut text =
         format!("# Inputs of the fuzz target {target}, made by `cargo xtask fuzz --keep {target}`.\n");

@@ -21,7 +21,7 @@ const SLOW: u32 = 10;
 /// `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long to run each target
+    /// Run each target so many seconds
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u64,
     /// Then keep a small part of the inputs that are known in fuzz/corpus: the fewest that reach
@@ -82,7 +82,7 @@ fn names(manifest: &str) -> Result<Vec<String>> {
     Ok(manifest.bin.into_iter().map(|target| target.name).collect())
 }
 
-/// What of the tools is not there.
+/// Names a tool that is not there.
 fn missing() -> Option<&'static str> {
     if !works(nightly().arg("--version")) {
         Some("there is no nightly toolchain (rustup toolchain install nightly)")
@@ -95,9 +95,9 @@ fn missing() -> Option<&'static str> {
 
 /// The folders of a target in `target/fuzz`.
 struct Folders {
-    /// What has been found out, so that the next run goes on from there.
+    /// Inputs that runs have found, so that the next run goes on from there.
     corpus: PathBuf,
-    /// What is in the tree.
+    /// Inputs that are in the tree.
     kept: PathBuf,
     /// Inputs that fail.
     artifacts: PathBuf,
@@ -173,7 +173,7 @@ fn keep(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many inputs a target was run on, as libFuzzer says.
+/// Number of inputs that a target was run on, as libFuzzer says.
 fn executed(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
     line.trim().parse().ok()

@@ -19,7 +19,7 @@ use toolchain::Toolchain;
 
 /// The compiler's name of the target of Hermit applications.
 const TARGET: &str = "x86_64-unknown-hermit";
-/// What stands for the host's time, in seconds since 1970, in the arguments of a test.
+/// Placeholder of the host's time, in seconds since 1970, in the arguments of a test.
 const NOW: &str = "{now}";
 
 /// The folder of the application's sources and tests.
@@ -27,7 +27,7 @@ pub(crate) fn source() -> PathBuf {
     paths::root().join("tests/hermit-app")
 }
 
-/// Where everything of this group is built.
+/// Folder in which everything of this group is built.
 fn target() -> PathBuf {
     paths::target().join("hermit")
 }

@@ -16,12 +16,12 @@ use crate::{build, packages, paths, progress};
 
 /// The compiler and its library sources; what they depend on is found out.
 const PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
-/// What compiling any Rust program on this host takes, whichever package it comes from.
+/// Packages that compiling any Rust program on this host takes, or others that have the same.
 const ASSUMED: [&str; 3] = ["gcc", "binutils", "libc6-dev"];
 /// The first 1.x whose compiler understands the kernel with our patches.
 const OLDEST: u32 = 96;
 
-/// What someone's shell has set for other programs and other kernels.
+/// Variables that a shell may have set for other programs and other kernels.
 const NOT_FOR_US: [&str; 8] = [
     "RUSTFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",
@@ -40,7 +40,7 @@ pub(crate) struct Toolchain {
     usr: PathBuf,
     /// The linker of the pinned toolchain; Debian's has none of its own.
     lld: PathBuf,
-    /// What the compiler says it is.
+    /// Version, as the compiler says it.
     pub(crate) version: String,
 }
 
@@ -169,7 +169,7 @@ fn installed(package: &str) -> bool {
         .is_ok_and(|status| status == "installed")
 }
 
-/// What a command writes to its standard output.
+/// Returns what a command writes to its standard output.
 pub(super) fn output_of(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     let output = command.output().with_context(|| format!("cannot run {program}"))?;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// What the lab's first process does. Everything it needs is busybox and what stands beside it.
+/// Script of the lab's first process. Everything it needs is busybox and what stands beside it.
 ///
 /// The first lines make the root file system one that can be left: programs that confine themselves
 /// change their root, which the kernel does not allow on its very first file system.
@@ -200,7 +200,7 @@ fn libraries_in(ldd: &str) -> Vec<PathBuf> {
     words.map(PathBuf::from).collect()
 }
 
-/// Whether the file is an ELF program that names an interpreter (`PT_INTERP`), which is to say a
+/// Returns `true` for an ELF program that names an interpreter (`PT_INTERP`), which is to say a
 /// dynamic linker.
 fn has_interpreter(path: &Path) -> Result<bool> {
     use io::Read as _;

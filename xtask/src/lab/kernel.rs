@@ -26,7 +26,7 @@ const MODULES: [&str; 12] = [
     "vhost_net",
     "af_packet",
 ];
-/// What a Linux guest loads, in this order: the drivers of our devices.
+/// Modules that a Linux guest loads, in this order: the drivers of our devices.
 const GUEST_MODULES: [&str; 11] = [
     "virtio_ring",
     "virtio",
@@ -40,7 +40,7 @@ const GUEST_MODULES: [&str; 11] = [
     "virtio_console",
     "virtio-rng",
 ];
-/// Where all that is kept, under `target/lab`. A new name where an older one holds less.
+/// Folder of all that, under `target/lab`. A new name where an older one holds less.
 const FOLDER: &str = "kernel-and-drivers";
 /// The package that always depends on the newest kernel of its kind.
 pub(crate) const META_PACKAGE: &str = "linux-image-cloud-amd64";

@@ -22,7 +22,7 @@ use crate::guest_words::{self, Words};
 use crate::job::{Job, Stream};
 use crate::{build, progress};
 
-/// Where this program is inside the lab.
+/// Path of this program inside the lab.
 pub(crate) const MYSELF: &str = "/lab/xtask";
 
 /// `cargo xtask lab`.

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// What the machine is like.
+/// Properties of the machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     /// Memory in MiB. The root file system lives in it.
@@ -71,11 +71,11 @@ impl Qemu {
     }
 }
 
-/// What can be seen of a running machine from outside.
+/// View of a running machine from outside.
 pub(crate) trait Console {
-    /// What the lab's kernel and first process have said so far, and QEMU itself.
+    /// Output of the lab's kernel and first process so far, and of QEMU itself.
     fn log(&self) -> String;
-    /// How much has been said on the console: a sign of life.
+    /// Length of the console's output: a sign of life.
     fn length(&self) -> u64;
 }
 

@@ -20,17 +20,17 @@ use crate::{packages, paths, progress};
 
 /// A lab from which nothing was heard for so long is frozen; a live one beats every second.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How much longer than its own limit a job may take before the lab, not the job, is held to be at
+/// Time that a job may take beyond its own limit before the lab, not the job, is held to be at
 /// fault.
 const GRACE: Duration = Duration::from_secs(60);
-/// How the folders of running labs are called; the number of the process follows.
+/// Beginning of the names of running labs' folders; the number of the process follows.
 const RUN: &str = "run-";
-/// What the kernel says when it is stuck.
+/// Messages of a kernel that is stuck.
 const FROZEN: [&str; 3] = ["soft lockup", "rcu_preempt detected stalls", "Kernel panic"];
-/// How often a frozen lab is started again.
+/// Number of times that a frozen lab is started again.
 pub(crate) const MAX_RETRIES: usize = 2;
 
-/// What a session tells while it runs.
+/// Report of a session while it runs.
 pub(crate) enum Report<'a> {
     /// The job that runs now wrote something.
     Output(Stream, &'a [u8]),
@@ -155,7 +155,7 @@ fn sweep() {
     }
 }
 
-/// Why a lab is held to be frozen, its console, and the job that it was at.
+/// A lab that is held to be frozen: the reason, its console, and its job.
 #[derive(Debug)]
 struct Freeze {
     why: String,
@@ -303,8 +303,8 @@ mod tests {
         }
     }
 
-    /// How following a lab ended that sends these frames and then closes its line, what came of its
-    /// two jobs, and what it was told.
+    /// Follows a lab that sends these frames and then closes its line: how that ended, what came of
+    /// its two jobs, and what was sent to it.
     fn follow(
         console: &'static str,
         frames: &[(Kind, usize, &str)],

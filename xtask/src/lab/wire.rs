@@ -1,4 +1,4 @@
-//! How the lab and the host talk to each other: on the lab's second serial port.
+//! Protocol between the lab and the host, on the lab's second serial port.
 //!
 //! The lab sends frames: a header line `@nerite KIND JOB LENGTH`, then LENGTH bytes as they are.
 //! The port is in raw mode and has one writer, so nothing needs escaping; what stands before the
@@ -12,7 +12,7 @@ const DONE: &str = "done";
 /// No frame carries more; a longer one is a broken line.
 const MAX_PAYLOAD: usize = 64 << 10;
 
-/// What a frame says.
+/// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The lab is up; the payload is its kernel release.

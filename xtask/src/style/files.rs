@@ -9,7 +9,7 @@ use crate::paths;
 
 /// Lines a source file may have.
 const MAX_LINES: usize = 400;
-/// Where our own sources are.
+/// Folders of our own sources.
 pub(super) const FOLDERS: [&str; 6] = ["crates", "vmm", "xtask", "tests", "fuzz", "docs"];
 
 /// Looks at every source file and names those that break a rule.

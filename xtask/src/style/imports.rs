@@ -5,7 +5,7 @@ use std::collections::HashMap;
 /// A path in a source, such as `crate::a::B`, as its parts.
 pub(super) type Parts = Vec<String>;
 
-/// What a source says about modules.
+/// Modules that a source names.
 #[derive(Debug, Default)]
 pub(super) struct Imports {
     /// Paths of `use` declarations, and those that begin with `crate`, `super` or `self` elsewhere.

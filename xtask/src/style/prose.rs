@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 const COLUMNS: usize = 100;
 /// Words between the parts of a phrase with a gap, at most.
 const GAP: usize = 3;
-/// What stands for the gap.
+/// Sign of the gap.
 const ELLIPSIS: &str = "...";
 
 /// Words that are not used.

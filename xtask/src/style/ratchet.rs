@@ -53,7 +53,7 @@ pub(crate) struct Ratchet {
     config: Config,
 }
 
-/// What has changed.
+/// Numbers that have changed.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// Lines about numbers that are too high.
