@@ -35,6 +35,16 @@ fn lines(write: impl FnOnce()) {
     write();
 }
 
+/// Writes a line; in a test, to where the harness collects the test's output.
+#[expect(clippy::print_stdout, reason = "only this is collected")]
+fn write_line(to: &mut dyn Write, text: &str) {
+    if cfg!(test) {
+        println!("{text}");
+    } else {
+        let _ = writeln!(to, "{text}");
+    }
+}
+
 /// One line of progress, on standard error.
 pub(crate) fn say(text: &str) {
     tell(&format!("xtask: {text}"));
@@ -43,12 +53,12 @@ pub(crate) fn say(text: &str) {
 /// Text of another program, on standard error.
 pub(crate) fn tell(text: &str) {
     // A reader that has gone away has no use for an error either.
-    lines(|| drop(writeln!(std::io::stderr(), "{text}")));
+    lines(|| write_line(&mut std::io::stderr(), text));
 }
 
 /// One line of results, on standard output.
 pub(crate) fn print(text: &str) {
-    lines(|| drop(writeln!(std::io::stdout(), "{text}")));
+    lines(|| write_line(&mut std::io::stdout(), text));
 }
 
 /// Rewrites the last line of the terminal.

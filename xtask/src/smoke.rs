@@ -17,7 +17,7 @@ const NAMES: [&str; 26] = [
     "entry state",
     "CPUID",
     "SMP, 4 processors without ASLR",
-    "SSE and AVX state",
+    "SSE state",
     "timer",
     "interrupts between 2 processors",
     "console output",

@@ -117,9 +117,7 @@ fn passed((): ()) -> Results {
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let mut run = Run::default();
     sources(&mut run);
-    run.group("unit and integration tests", || {
-        unit_tests(&["--lib", "--bins", "--tests"], !args.no_guests && !args.quick)
-    });
+    run.group("unit and integration tests", || unit_tests(&["--tests"], !args.no_guests && !args.quick));
     if args.quick {
         run.skip("all but style, lints, unit tests and a smoke set", "left out with --quick");
     } else {

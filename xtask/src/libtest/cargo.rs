@@ -1,6 +1,6 @@
 //! Runs `cargo test`, and tests that fail in it once more.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
@@ -93,7 +93,7 @@ fn once(tests: Tests<'_>, only: Option<&(String, String)>) -> Result<(Reader, bo
         let mut reader = Reader::default();
         each_line(stderr, |line| {
             if let Some(text) = reader.error_line(line) {
-                let _ = writeln!(std::io::stderr(), "{text}");
+                progress::tell(&text);
             }
         });
         reader.summary.skipped
