@@ -68,7 +68,7 @@ impl Runner {
         }
         let workers = self.workers.clamp(1, queue.len());
         let (sender, results) = mpsc::channel();
-        let _step = progress::step(&format!("running {} jobs", queue.len()));
+        let _step = progress::step(&format!("running jobs, {} in all", queue.len()));
         thread::scope(|scope| {
             let mut labs = Vec::new();
             for _ in 0..workers {

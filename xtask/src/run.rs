@@ -32,10 +32,7 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     };
     let words = ["run".to_owned()].into_iter().chain(args.words).chain(image);
     match platform {
-        Platform::Lab => {
-            let command = ["vmm".to_owned()].into_iter().chain(words).collect();
-            lab::main(lab::Args::for_command(command, args.timeout))
-        }
+        Platform::Lab => lab::main(lab::Args::for_vmm(vmm, words, args.timeout)),
         Platform::Hardware => {
             // In the foreground: the guest has our terminal.
             let seconds = args.timeout.to_string();

@@ -47,30 +47,45 @@ pub(crate) struct Args {
     /// CPUs of the lab; with more than one, some interrupts arrive twice
     #[arg(long, default_value_t = 1, value_name = "N")]
     cpus: u32,
+    /// Our own `vmm`, where it is built and the words after it are known to be right
+    #[arg(skip)]
+    vmm: Option<PathBuf>,
     /// The command; "vmm" is our own, and files it names that exist here are added
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
 impl Args {
-    /// A plain run of `command`.
-    pub(crate) fn for_command(command: Vec<String>, timeout: u64) -> Self {
+    /// Runs `vmm` with these words, which are known to be right.
+    pub(crate) fn for_vmm(vmm: PathBuf, words: impl Iterator<Item = String>, timeout: u64) -> Self {
         let Machine { memory_mib, cpus } = Machine::default();
-        Self { files: Vec::new(), stdin: None, env: Vec::new(), timeout, memory: memory_mib, cpus, command }
+        let command = ["vmm".to_owned()].into_iter().chain(words).collect();
+        Self {
+            vmm: Some(vmm),
+            files: Vec::new(),
+            stdin: None,
+            env: Vec::new(),
+            timeout,
+            memory: memory_mib,
+            cpus,
+            command,
+        }
     }
 }
 
 /// Runs one command in the lab; its exit status is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
     let machine = Machine { memory_mib: args.memory, cpus: args.cpus };
-    let vmm = args.command.first().is_some_and(|program| program == "vmm").then(build::vmm).transpose()?;
-    if let (Some(vmm), Some((action, words))) =
-        (&vmm, args.command.get(1..).and_then(<[String]>::split_first))
-        && action == "run"
-        && let Words::Wrong(code) = guest_words::check(vmm, words)?
-    {
-        return Ok(code);
-    }
+    let vmm = match args.vmm {
+        None if args.command.first().is_some_and(|program| program == "vmm") => {
+            let vmm = build::vmm()?;
+            if let Some(code) = refused(&vmm, args.command.get(1..).unwrap_or_default())? {
+                return Ok(code);
+            }
+            Some(vmm)
+        }
+        known => known,
+    };
     let mut session = Session::new(machine)?;
     let here = std::env::current_dir().context("cannot find the current folder")?;
     let mut job = Job {
@@ -117,6 +132,18 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     })?;
     progress::say(&format!("{} after {:.1} s in the lab", outcome.ending, outcome.time.as_secs_f64()));
     Ok(outcome.ending.code())
+}
+
+/// Exit code of `vmm` if it refuses these words, of which nothing needs a lab to be seen.
+fn refused(vmm: &Path, words: &[String]) -> Result<Option<i32>> {
+    let [action, words @ ..] = words else { return Ok(None) };
+    if action != "run" {
+        return Ok(None);
+    }
+    match guest_words::check(vmm, words)? {
+        Words::Wrong(code) => Ok(Some(code)),
+        Words::Image(_) | Words::NoImage => Ok(None),
+    }
 }
 
 /// The host files a word of a command line may mean: itself, what follows `=`, and what stands

@@ -136,10 +136,13 @@ impl Session {
         let initramfs = folder.path().join("initramfs.cpio");
         self.files.write(&initramfs)?;
         let release = &self.kernel.release;
-        progress::say(&format!("booting the lab (QEMU without KVM, nested SVM, Linux {release})"));
+        let booting =
+            progress::step(&format!("booting the lab (QEMU without KVM, nested SVM, Linux {release})"));
         let (qemu, (commands, results)) =
             Qemu::start(&self.qemu, &self.kernel.image, &initramfs, self.machine, folder.path())?;
-        Ok(Watch::new(listen(results), commands, qemu).follow(jobs, queue, report))
+        let mut watch = Watch::new(listen(results), commands, qemu);
+        watch.booting = Some(booting);
+        Ok(watch.follow(jobs, queue, report))
     }
 }
 
@@ -184,13 +187,15 @@ struct Watch<W, C> {
     console: u64,
     heard: Instant,
     started: Instant,
+    /// Until the lab is up.
+    booting: Option<progress::Step>,
     job: Option<(usize, Instant)>,
 }
 
 impl<W: Write, C: Console> Watch<W, C> {
     fn new(frames: Receiver<Frame>, commands: W, qemu: C) -> Self {
         let now = Instant::now();
-        Self { frames, commands, qemu, console: 0, heard: now, started: now, job: None }
+        Self { frames, commands, qemu, console: 0, heard: now, started: now, booting: None, job: None }
     }
 
     fn follow(
@@ -214,6 +219,7 @@ impl<W: Write, C: Console> Watch<W, C> {
             self.heard = Instant::now();
             match frame.kind {
                 Kind::Ready => {
+                    drop(self.booting.take());
                     let seconds = self.started.elapsed().as_secs_f64();
                     progress::say(&format!("the lab is up after {seconds:.1} s"));
                     self.give_job(queue)?;
