@@ -5,23 +5,29 @@
 //! closed.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nerite_memory::GuestRam;
-use nerite_virtio::Segment;
+use nerite_virtio::{Event, Segment};
 use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, Mac, write_across};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recv, sendmsg, socketpair,
+};
 
-use crate::{Error, Forward, vectors};
+use crate::{Error, Forward, ioctl, vectors};
 
 mod acks;
 mod passt;
+mod tcp;
 
-use acks::{Acknowledgements, HEADERS};
+use acks::Acknowledgements;
 use passt::{Process, introduction};
+use tcp::{HEADERS, Header, SYN};
 
 /// The guest's address, as Hermit's kernel has it without DHCP, too.
 pub(crate) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 5, 3);
@@ -40,6 +46,8 @@ const LONGEST: usize = SHORTEST + MTU as usize;
 const INPUT: usize = 4 << 20;
 /// Bytes that are read at once, if there is room.
 const READ: usize = 512 << 10;
+/// Unread bytes of a socket whose last message is just being taken away: its buffer counts for one until it is freed.
+const NOTHING: u32 = 1;
 /// Bytes of the length before each frame.
 const LENGTH: usize = 4;
 /// Header flag: the checksum is right (5.1.6). Frames come from a process of this host, which has made it itself.
@@ -58,6 +66,10 @@ pub struct User {
     /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all, which some stacks do not take.
     introduction: Option<Vec<u8>>,
     acknowledgements: Acknowledgements,
+    /// A segment that begins a connection was sent, and nothing is until passt has read it.
+    is_opening: bool,
+    /// A descriptor to send along with such a segment.
+    boundary: Event,
     process: Option<Process>,
 }
 
@@ -104,6 +116,8 @@ impl User {
             checksums: false,
             introduction: None,
             acknowledgements: Acknowledgements::default(),
+            is_opening: false,
+            boundary: Event::new().map_err(Error::host("making an event"))?,
             process,
         })
     }
@@ -156,6 +170,17 @@ impl User {
     }
 }
 
+/// Reads a frame of few bytes.
+fn read_all<'a>(ram: &GuestRam, pieces: &[Segment], bytes: &'a mut [u8]) -> Option<&'a [u8]> {
+    let mut length = 0_usize;
+    for piece in pieces {
+        let end = length.checked_add(piece.length as usize)?;
+        ram.read(piece.address, bytes.get_mut(length..end)?).ok()?;
+        length = end;
+    }
+    bytes.get(..length)
+}
+
 /// Gives `socket` room for what is read at once. For a Unix socket that is the sender's.
 fn widen(socket: &OwnedFd) {
     if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(socket, READ) {
@@ -175,16 +200,32 @@ impl Backend for User {
         if !(SHORTEST..=LONGEST).contains(&frame) {
             return Err(ErrorKind::InvalidInput.into());
         }
-        if frame <= HEADERS && self.is_idle_repetition(ram, pieces) {
-            return Ok(());
+        if self.is_opening {
+            if ioctl::unread(&self.socket)? > NOTHING {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.is_opening = false;
         }
         if !self.output.is_empty() {
             self.flush()?;
         }
+        let mut bytes = [0; HEADER + HEADERS];
+        let head = if frame <= HEADERS { read_all(ram, pieces, &mut bytes) } else { None };
+        let head = head.and_then(|head| head.get(HEADER..)).unwrap_or_default();
+        let (header, now) = (Header::parse(head), Instant::now());
+        if header.is_some_and(|header| self.acknowledgements.is_idle(&header, now)) {
+            return Ok(());
+        }
         let prefix = u32::try_from(frame).map_err(|_| ErrorKind::InvalidInput)?.to_be_bytes();
+        if header.is_some_and(|header| header.flags & SYN != 0) {
+            return self.send_opening(&prefix, head);
+        }
         let written = vectors::write(&self.socket, &prefix, ram, pieces, HEADER as u64)?;
         if written < frame.saturating_add(LENGTH) {
             self.keep(&prefix, ram, pieces, written)?;
+        }
+        if let Some(header) = header {
+            self.acknowledgements.note(&header, now);
         }
         Ok(())
     }
@@ -253,20 +294,20 @@ impl User {
         Ok(())
     }
 
-    /// `true` for a frame of at most [`HEADERS`] bytes that repeats an acknowledgement to no purpose.
-    fn is_idle_repetition(&mut self, ram: &GuestRam, pieces: &[Segment]) -> bool {
-        let mut bytes = [0; HEADER + HEADERS];
-        let mut rest = &mut bytes[..];
-        for piece in pieces {
-            let Some((now, later)) = rest.split_at_mut_checked(piece.length as usize) else { return false };
-            if ram.read(piece.address, now).is_err() {
-                return false;
-            }
-            rest = later;
-        }
-        let left = rest.len();
-        let frame = bytes.get(HEADER..bytes.len().saturating_sub(left)).unwrap_or_default();
-        self.acknowledgements.is_idle_repetition(frame, Instant::now())
+    /// Sends a segment that begins a connection, so that passt reads nothing else of that connection together with it.
+    ///
+    /// Up to September 2023, passt goes round in a loop without end when it reads the guest's answer to a new connection and another
+    /// segment of that connection at once: the answer once more, or the first data of a guest that speaks first. What is sent after this
+    /// waits until it is read, and reading stops after the message that a descriptor comes with (unix(7)).
+    fn send_opening(&mut self, prefix: &[u8], frame: &[u8]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        let boundary = [self.boundary.as_fd()];
+        along.push(SendAncillaryMessage::ScmRights(&boundary));
+        let pieces = [IoSlice::new(prefix), IoSlice::new(frame)];
+        sendmsg(&self.socket, &pieces, &mut along, SendFlags::NOSIGNAL)?;
+        self.is_opening = true;
+        Ok(())
     }
 
     /// The number of the socket's descriptor, for whoever confines this process.

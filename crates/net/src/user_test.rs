@@ -142,9 +142,7 @@ fn passt_is_told_the_guests_address_when_the_driver_is_ready() {
 fn a_guest_that_repeats_an_acknowledgement_is_heard_twice() {
     let (mut user, mut passt) = pair();
     let ram = ram(1 << 20);
-    let mut frame = vec![0; 24];
-    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 5, 3, 10, 0, 5, 1]);
-    frame.extend([0, 7, 0, 80, 1, 1, 1, 1, 0, 0, 0, 1, 0x50, 0x10, 0, 9, 0, 0, 0, 0]);
+    let frame = bare_segment(0x10, 1);
     ram.write(RAM, &frame).unwrap();
     for _ in 0..1000 {
         user.send(&ram, &[segment(RAM, 20), segment(RAM + 20, 46)]).unwrap();
@@ -181,4 +179,55 @@ fn frames_are_taken_from_passt_while_the_guest_has_no_room() {
         assert_eq!(u32::from_be_bytes(bytes), number);
     }
     assert!(u64::from(sent) * 1504 > INPUT as u64);
+}
+
+/// A segment without data, with these flags and this number.
+fn bare_segment(flags: u8, number: u8) -> Vec<u8> {
+    let mut frame = vec![0; 24];
+    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 5, 3, 10, 0, 5, 1]);
+    frame.extend([0, 7, 0, 80, 1, 1, 1, 1, 0, 0, 0, number, 0x50, flags, 0, 9, 0, 0, 0, 0]);
+    frame
+}
+
+#[test]
+fn passt_reads_the_beginning_of_a_connection_by_itself() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let whole = [segment(RAM, 66)];
+    let mut got = [0; 1000];
+    for _ in 0..100 {
+        for flags in [0x18, 0x12] {
+            ram.write(RAM, &bare_segment(flags, 1)).unwrap();
+            user.send(&ram, &whole).unwrap();
+        }
+        ram.write(RAM, &bare_segment(0x18, 1)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(user.send(&ram, &whole).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+        // What is there before it may come with it, and what comes at a bad moment does not.
+        rustix::io::write(&user.socket, b"more").unwrap();
+        assert_eq!(passt.read(&mut got).unwrap(), 2 * (4 + 54));
+        assert_eq!(got[58..62], [0, 0, 0, 54]);
+        assert_eq!(user.send(&ram, &whole).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(passt.read(&mut got).unwrap(), 4);
+        user.send(&ram, &whole).unwrap();
+        assert_eq!(passt.read(&mut got).unwrap(), 58);
+    }
+}
+
+#[test]
+fn what_could_not_be_sent_is_no_repetition() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let whole = [segment(RAM, 66)];
+    ram.write(RAM, &bare_segment(0x12, 1)).unwrap();
+    user.send(&ram, &whole).unwrap();
+    ram.write(RAM, &bare_segment(0x10, 2)).unwrap();
+    for _ in 0..5 {
+        assert_eq!(user.send(&ram, &whole).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    let mut got = [0; 1000];
+    assert_eq!(passt.read(&mut got).unwrap(), 58);
+    user.send(&ram, &whole).unwrap();
+    assert_eq!(passt.read(&mut got).unwrap(), 58);
 }

@@ -312,9 +312,13 @@ const NETWORK: &[Rule] = &[
                 0x4008_af21,
                 0x4008_af22,
                 0x4008_af30,
+                // Whether passt has read what was sent (SIOCOUTQ).
+                libc::TIOCOUTQ as u32,
             ],
         )],
     ),
+    // A frame that passt is to read by itself. Sockets cannot be made.
+    any(libc::SYS_sendmsg),
     any(libc::SYS_epoll_create1),
     any(libc::SYS_epoll_ctl),
     any(libc::SYS_epoll_wait),

@@ -1,5 +1,19 @@
 use super::*;
 
+impl Acknowledgements {
+    /// As a frame goes out.
+    fn is_idle_repetition(&mut self, frame: &[u8], now: Instant) -> bool {
+        let Some(header) = Header::parse(frame) else { return false };
+        let is_idle = self.is_idle(&header, now);
+        // One that cannot be sent yet is asked about again.
+        assert_eq!(self.is_idle(&header, now), is_idle);
+        if !is_idle {
+            self.note(&header, now);
+        }
+        is_idle
+    }
+}
+
 /// A frame of a connection, told apart by its port.
 fn frame(port: u8, number: u8, window: u8, flags: u8, data: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 12];
