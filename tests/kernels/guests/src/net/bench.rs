@@ -140,6 +140,17 @@ impl Bench {
         false
     }
 
+    /// How far each side has come, for a report.
+    fn progress(&self) -> String {
+        let ring = |ring: &Ring| format!("{} of {} given back", ring.used_index(), ring.published());
+        format!(
+            "status {:#x}, receiving: {}, sending: {}",
+            self.card.status(),
+            ring(&self.rx),
+            ring(&self.tx)
+        )
+    }
+
     fn is_answer(&self, head: u16) -> bool {
         let frame = self.buffer(head) + HEADER;
         let byte = |at: u64| mmio::read8(frame + at);
@@ -193,7 +204,8 @@ impl Bench {
             check!(untouched, "{name}: memory that the card must not write to");
         }
         self.start(INDIRECT_DESC | EVENT_IDX);
-        check!(self.exchange(20), "{name}: the card does not work after a reset");
+        let works = self.exchange(20);
+        check!(works, "{name}: the card does not work after a reset: {}", self.progress());
         self.card.reset();
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::alloc::{Layout, alloc_zeroed};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use runtime::mmio;
 use runtime::paging::map_identity;
@@ -28,16 +29,39 @@ const ETHERNET: usize = 18;
 /// The guest's memory is mapped at its physical addresses, and so is the card.
 struct Identity;
 
-// SAFETY: memory comes from the heap, is page-aligned and zeroed, and never freed; virtual addresses are physical ones.
+/// Pages that an earlier driver's queues had, so that a reset takes no memory; 0 is none.
+static SPARE: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+
+/// A spare page, zeroed.
+fn spare_page() -> Option<NonNull<u8>> {
+    let page = SPARE.iter().map(|page| page.swap(0, Ordering::AcqRel)).find(|page| *page != 0)?;
+    let page = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(page))?;
+    // SAFETY: the page was given back, and nothing else has it.
+    unsafe { page.write_bytes(0, PAGE_SIZE) };
+    Some(page)
+}
+
+// SAFETY: memory comes from the heap, is page-aligned and zeroed, and has one owner at a time; virtual addresses are physical ones.
 unsafe impl Hal for Identity {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        if pages == 1
+            && let Some(page) = spare_page()
+        {
+            return (page.as_ptr().addr() as u64, page);
+        }
         let layout = Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a number of pages");
         // SAFETY: the layout is not empty: nobody asks for no pages.
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory for a queue");
         (memory.as_ptr().addr() as u64, memory)
     }
 
-    unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
+    unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
+        let address = memory.as_ptr().expose_provenance();
+        let keep = |slot: &AtomicUsize| {
+            slot.compare_exchange(0, address, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
+        // The heap takes nothing back.
+        let _ = pages == 1 && SPARE.iter().any(keep);
         0
     }
 
@@ -85,7 +109,8 @@ type Buffer = &'static mut [u8];
 /// The card and its buffers.
 pub(crate) struct Card {
     function: DeviceFunction,
-    net: Net,
+    /// The driver; there is none only in the middle of a reset.
+    net: Option<Net>,
     mtu: usize,
     /// Receive buffers, by the token of the request they are part of.
     receiving: [Option<Buffer>; QUEUE],
@@ -110,7 +135,7 @@ impl Card {
         let size = mtu + ETHERNET + HEADER;
         let mut card = Self {
             function,
-            net: start(function),
+            net: Some(start(function)),
             mtu,
             receiving: [const { None }; QUEUE],
             sending: [const { None }; QUEUE],
@@ -123,8 +148,12 @@ impl Card {
         Some(card)
     }
 
-    pub(crate) fn mac(&self) -> [u8; 6] {
-        self.net.mac_address()
+    fn net(&mut self) -> &mut Net {
+        self.net.as_mut().expect("a driver")
+    }
+
+    pub(crate) fn mac(&mut self) -> [u8; 6] {
+        self.net().mac_address()
     }
 
     pub(crate) fn line(&self) -> u8 {
@@ -133,9 +162,9 @@ impl Card {
 
     /// Resets the card, whatever it is doing, and sets it up anew with the same buffers.
     pub(crate) fn reset(&mut self) {
-        let fresh = start(self.function);
-        // The old driver's end would reset the card a second time.
-        core::mem::forget(core::mem::replace(&mut self.net, fresh));
+        // The old driver's end resets the card.
+        self.net = None;
+        self.net = Some(start(self.function));
         let receiving = core::mem::replace(&mut self.receiving, [const { None }; QUEUE]);
         let sending = core::mem::replace(&mut self.sending, [const { None }; QUEUE]);
         self.free.extend(sending.into_iter().flatten().map(|(buffer, _)| buffer));
@@ -144,7 +173,7 @@ impl Card {
 
     /// Whether there is a frame, or a buffer that has been sent.
     pub(crate) fn has_work(&self) -> bool {
-        self.net.poll_receive().is_some()
+        self.net.as_ref().is_some_and(|net| net.poll_receive().is_some())
     }
 
     /// Whether the link is up (5.1.4).
@@ -155,26 +184,26 @@ impl Card {
 
     fn offer(&mut self, buffer: Buffer) {
         // SAFETY: the buffer is kept in `receiving`, untouched, until the request is complete.
-        let token = unsafe { self.net.receive_begin(buffer) }.expect("room for a receive buffer");
+        let token = unsafe { self.net().receive_begin(buffer) }.expect("room for a receive buffer");
         self.receiving[usize::from(token)] = Some(buffer);
     }
 
     /// Takes back what has been sent.
     fn reclaim(&mut self) {
-        while let Some(token) = self.net.poll_transmit() {
+        while let Some(token) = self.net().poll_transmit() {
             let (buffer, length) = self.sending[usize::from(token)].take().expect("a frame that was sent");
             // SAFETY: the same bytes as when the request began.
-            unsafe { self.net.transmit_complete(token, &buffer[..length]) }
+            unsafe { self.net().transmit_complete(token, &buffer[..length]) }
                 .expect("a request that is complete");
             self.free.push(buffer);
         }
     }
 
     fn receive(&mut self) -> Option<(Buffer, core::ops::Range<usize>)> {
-        let token = self.net.poll_receive()?;
+        let token = self.net().poll_receive()?;
         let buffer = self.receiving[usize::from(token)].take().expect("a buffer that was offered");
         // SAFETY: the same buffer as when the request began.
-        let (header, length) = unsafe { self.net.receive_complete(token, buffer) }.expect("a frame");
+        let (header, length) = unsafe { self.net().receive_complete(token, buffer) }.expect("a frame");
         Some((buffer, header..header + length))
     }
 }
@@ -258,11 +287,11 @@ impl TxToken for Sending<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
         let card = self.0;
         let buffer = card.free.pop().expect("a free buffer, or there would be no token");
-        let header = card.net.fill_buffer_header(buffer).expect("room for a header");
+        let header = card.net().fill_buffer_header(buffer).expect("room for a header");
         let result = write(&mut buffer[header..header + length]);
         let length = header + length;
         // SAFETY: the buffer is kept in `sending`, untouched, until the request is complete.
-        let token = unsafe { card.net.transmit_begin(&buffer[..length]) }.expect("room for a frame");
+        let token = unsafe { card.net().transmit_begin(&buffer[..length]) }.expect("room for a frame");
         card.sending[usize::from(token)] = Some((buffer, length));
         result
     }

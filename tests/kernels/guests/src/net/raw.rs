@@ -247,6 +247,11 @@ impl Ring {
         mmio::write16(self.parts[1] + 2, index);
     }
 
+    /// The number of chains that were made available.
+    pub(crate) fn published(&self) -> u16 {
+        self.available
+    }
+
     /// The index of the used ring.
     pub(crate) fn used_index(&self) -> u16 {
         mmio::read16(self.parts[2] + 2)

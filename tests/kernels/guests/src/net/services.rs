@@ -34,6 +34,8 @@ pub(crate) struct Services {
     control: SocketHandle,
     bytes: u64,
     wrong: u64,
+    /// What the last reset was asked for with. The same words once more are the same wish, whose answer was lost or late.
+    last_reset: Vec<u8>,
 }
 
 fn tcp_socket(sockets: &mut SocketSet<'static>, receive: usize, send: usize) -> SocketHandle {
@@ -69,6 +71,7 @@ impl Services {
             control: udp_socket(sockets, CONTROL, 4 << 10),
             bytes: 0,
             wrong: 0,
+            last_reset: Vec::with_capacity(16),
         }
     }
 
@@ -108,11 +111,16 @@ impl Services {
         let control = sockets.get_mut::<udp::Socket<'_>>(self.control);
         let mut wish = Wish::None;
         while let Ok((data, from)) = control.recv() {
-            wish = match data {
-                b"quit" => Wish::Quit,
-                b"reset" => Wish::Reset,
-                _ => continue,
-            };
+            match data {
+                b"quit" => wish = Wish::Quit,
+                _ if !data.starts_with(b"reset") => continue,
+                _ if data == self.last_reset => {}
+                _ => {
+                    self.last_reset.clear();
+                    self.last_reset.extend(data.iter().take(16));
+                    wish = Wish::Reset;
+                }
+            }
             let _ = control.send_slice(b"ok", from);
         }
         wish
