@@ -47,8 +47,8 @@ pub(crate) enum Exercise {
     LinkDownUp,
     /// The guest's cable is pulled and plugged in again, by `vmm ctl`.
     Cable,
-    /// The guest resets its card in the middle of a transfer.
-    Reset,
+    /// The guest resets its card in the middle of a transfer, so many times, and echoes after each.
+    Reset(usize),
     /// The guest ends in the middle of a transfer.
     ExitDuringTraffic,
     /// Nothing is done: the guest does it all, and ends.
@@ -84,7 +84,7 @@ impl FromStr for Exercise {
             "parallel" => Self::Parallel(number(8)?),
             "link-down-up" => Self::LinkDownUp,
             "cable" => Self::Cable,
-            "reset" => Self::Reset,
+            "reset" => Self::Reset(number(3)?),
             "exit-during-traffic" => Self::ExitDuringTraffic,
             "end" => Self::End,
             _ => bail!("{text} is no exercise"),
@@ -106,7 +106,7 @@ impl fmt::Display for Exercise {
             Self::Parallel(number) => write!(f, "parallel={number}"),
             Self::LinkDownUp => f.write_str("link-down-up"),
             Self::Cable => f.write_str("cable"),
-            Self::Reset => f.write_str("reset"),
+            Self::Reset(number) => write!(f, "reset={number}"),
             Self::ExitDuringTraffic => f.write_str("exit-during-traffic"),
             Self::End => f.write_str("end"),
         }
@@ -138,7 +138,7 @@ impl Exercise {
             Self::Parallel(count) => peer.parallel(count),
             Self::LinkDownUp => peer.link_down_up(),
             Self::Cable => peer.cable(),
-            Self::Reset => peer.reset(),
+            Self::Reset(count) => peer.reset(count),
             Self::ExitDuringTraffic => peer.exit_during_traffic(),
             Self::End => peer.wait_for_end(),
         }
@@ -345,23 +345,29 @@ impl Peer {
         Ok(kept)
     }
 
-    fn reset(&self) -> Result<Option<Figure>> {
-        for _ in 0..3 {
-            let flood = self.flood()?;
-            thread::sleep(Duration::from_millis(100));
-            self.tell("reset")?;
-            self.wait_for("reset")?;
-            if self.link == Link::User {
-                // Passt drops what its full socket does not take, the first packet of a new connection too, and sends that only once.
-                // It may also have given up the connection that has lost frames.
-                let _ = flood.shutdown(Shutdown::Both);
-                insist(self.link.late_refusals(), || self.link.tcp_echo(10 << 10, true))?;
-                continue;
-            }
-            self.link.tcp_echo(10 << 10, true)?;
-            flood.shutdown(Shutdown::Both)?;
+    fn reset(&self, count: usize) -> Result<Option<Figure>> {
+        for number in 1..=count {
+            self.reset_once(number).with_context(|| format!("reset {number} of {count}"))?;
         }
         Ok(None)
+    }
+
+    /// The number tells a reset from the same one that is asked for again.
+    fn reset_once(&self, number: usize) -> Result<()> {
+        let flood = self.flood()?;
+        thread::sleep(Duration::from_millis(100));
+        self.tell(&format!("reset {number}"))?;
+        self.wait_for("reset")?;
+        if self.link == Link::User {
+            // Passt drops what its full socket does not take, the first packet of a new connection too, and sends that only once.
+            // It may also have given up the connection that has lost frames.
+            let _ = flood.shutdown(Shutdown::Both);
+            insist(self.link.late_refusals(), || self.link.tcp_echo(10 << 10, true))?;
+            return Ok(());
+        }
+        self.link.tcp_echo(10 << 10, true)?;
+        flood.shutdown(Shutdown::Both)?;
+        Ok(())
     }
 
     fn wait_for_end(&mut self) -> Result<Option<Figure>> {
