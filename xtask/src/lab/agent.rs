@@ -16,6 +16,12 @@ use crate::job::{Job, Stream};
 /// Where the initramfs keeps the jobs.
 pub(crate) const JOBS: &str = "/lab/jobs.toml";
 
+/// Busybox words that run the command after them in a network of its own, which has a loopback interface and nothing else. What a job
+/// leaves there, taps, links, addresses, neighbours and connections, goes with the last process that is in it. The mounts are
+/// its own, too, because `/sys` shows the network of the process that mounted it.
+const ISOLATED: [&str; 7] = ["/bin/busybox", "unshare", "-n", "-m", "/bin/busybox", "sh", "-c"];
+const ENTER: &str = r#"mount -t sysfs sysfs /sys && ip link set lo up && exec "$@""#;
+
 /// How often the lab says that it is alive.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -57,7 +63,7 @@ pub(crate) fn main(path: &Path) -> Result<()> {
     while let Some(index) = wire::next_job(&mut commands).context("waiting for a job")? {
         let job = list.jobs.get(index).with_context(|| format!("there is no job {index}"))?;
         line.send(Kind::Start, index, b"");
-        let (ending, time) = exec::execute(job, &mut |stream, bytes| {
+        let (ending, time) = exec::execute(&isolated(job), &mut |stream, bytes| {
             let kind = if stream == Stream::Out { Kind::Out } else { Kind::Err };
             line.send(kind, index, bytes);
         });
@@ -67,4 +73,10 @@ pub(crate) fn main(path: &Path) -> Result<()> {
     line.send(Kind::Done, 0, b"");
     let _ = rustix::termios::tcdrain(std::io::stdout());
     Ok(())
+}
+
+/// The same job in a network of its own.
+fn isolated(job: &Job) -> Job {
+    let enter = ISOLATED.into_iter().chain([ENTER, "sh"]).map(str::to_owned);
+    Job { command: enter.chain(job.command.iter().cloned()).collect(), ..job.clone() }
 }
