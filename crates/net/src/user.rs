@@ -43,7 +43,7 @@ const SHORTEST: usize = 14;
 /// The longest frame that passt takes.
 const LONGEST: usize = SHORTEST + MTU as usize;
 /// Bytes that are kept until the guest has room for them: the windows of a few connections.
-const INPUT: usize = 4 << 20;
+const INPUT: usize = 2 << 20;
 /// Bytes that are read at once, if there is room.
 const READ: usize = 512 << 10;
 /// Unread bytes of a socket whose last message is just being taken away: its buffer counts for one until it is freed.
@@ -296,9 +296,9 @@ impl User {
 
     /// Sends a segment that begins a connection, so that passt reads nothing else of that connection together with it.
     ///
-    /// Up to September 2023, passt goes round in a loop without end when it reads the guest's answer to a new connection and another
-    /// segment of that connection at once: the answer once more, or the first data of a guest that speaks first. What is sent after this
-    /// waits until it is read, and reading stops after the message that a descriptor comes with (unix(7)).
+    /// The passt of Debian 12 (March 2023) goes round in a loop without end when it reads the guest's answer to a new connection and
+    /// another segment of that connection at once: the answer once more, or the first data of a guest that speaks first. What is
+    /// sent after this waits until it is read, and reading stops after the message that a descriptor comes with (unix(7)).
     fn send_opening(&mut self, prefix: &[u8], frame: &[u8]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut along = SendAncillaryBuffer::new(&mut space);

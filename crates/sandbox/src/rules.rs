@@ -312,8 +312,8 @@ const NETWORK: &[Rule] = &[
                 0x4008_af21,
                 0x4008_af22,
                 0x4008_af30,
-                // Whether passt has read what was sent (SIOCOUTQ).
-                libc::TIOCOUTQ as u32,
+                // Whether passt has read what was sent: SIOCOUTQ of `<linux/sockios.h>`.
+                0x5411,
             ],
         )],
     ),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::tcp::{ACK, Acknowledgement, Connection, Header};
 
-/// Minimum time between two repetitions of an acknowledgement: longer than a round trip in one host, so that a segment that is sent
-/// again is acknowledged before it is asked for once more.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Minimum time between two repetitions of an acknowledgement. What the first one brought may be behind much else, and the second one
+/// would bring all of it again; passt repeats it by itself after two seconds.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of connections that are known.
 const CONNECTIONS: usize = 1024;
 

@@ -38,13 +38,13 @@ fn a_repetition_goes_through_at_once_and_then_once_in_a_while() {
         assert!(!acks.is_idle_repetition(&ack(1, 1, 9), at(0)));
     }
     for _ in 0..1000 {
-        assert!(acks.is_idle_repetition(&ack(1, 1, 9), at(99)));
+        assert!(acks.is_idle_repetition(&ack(1, 1, 9), at(999)));
     }
-    assert!(!acks.is_idle_repetition(&ack(1, 1, 9), at(100)), "the first one may have been lost");
-    assert!(acks.is_idle_repetition(&ack(1, 1, 9), at(199)));
+    assert!(!acks.is_idle_repetition(&ack(1, 1, 9), at(1000)), "the first one may have been lost");
+    assert!(acks.is_idle_repetition(&ack(1, 1, 9), at(1999)));
     // Bytes that fill up the shortest frame are no data.
     let padded = [ack(1, 1, 9), vec![0; 6]].concat();
-    assert!(acks.is_idle_repetition(&padded, at(199)));
+    assert!(acks.is_idle_repetition(&padded, at(1999)));
 }
 
 #[test]
