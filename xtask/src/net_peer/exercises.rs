@@ -51,8 +51,8 @@ pub(crate) enum Exercise {
     Reset(usize),
     /// The guest ends in the middle of a transfer.
     ExitDuringTraffic,
-    /// Nothing is done: the guest does it all, and ends.
-    End,
+    /// Nothing is done: the guest does it all, and ends within so many seconds.
+    End(usize),
 }
 
 impl FromStr for Exercise {
@@ -86,7 +86,7 @@ impl FromStr for Exercise {
             "cable" => Self::Cable,
             "reset" => Self::Reset(number(3)?),
             "exit-during-traffic" => Self::ExitDuringTraffic,
-            "end" => Self::End,
+            "end" => Self::End(number(60)?),
             _ => bail!("{text} is no exercise"),
         })
     }
@@ -108,7 +108,7 @@ impl fmt::Display for Exercise {
             Self::Cable => f.write_str("cable"),
             Self::Reset(number) => write!(f, "reset={number}"),
             Self::ExitDuringTraffic => f.write_str("exit-during-traffic"),
-            Self::End => f.write_str("end"),
+            Self::End(seconds) => write!(f, "end={seconds}"),
         }
     }
 }
@@ -121,7 +121,7 @@ fn pattern(length: usize) -> Vec<u8> {
 impl Exercise {
     /// Whether the guest has ended after it.
     pub(crate) fn ends_guest(&self) -> bool {
-        matches!(self, Self::ExitDuringTraffic | Self::End)
+        matches!(self, Self::ExitDuringTraffic | Self::End(_))
     }
 
     /// Does it. Returns what came of it, if that is a number.
@@ -140,7 +140,7 @@ impl Exercise {
             Self::Cable => peer.cable(),
             Self::Reset(count) => peer.reset(count),
             Self::ExitDuringTraffic => peer.exit_during_traffic(),
-            Self::End => peer.wait_for_end(),
+            Self::End(seconds) => peer.wait_for_end(seconds),
         }
     }
 }
@@ -367,10 +367,10 @@ impl Peer {
         Ok(())
     }
 
-    fn wait_for_end(&mut self) -> Result<Option<Figure>> {
+    fn wait_for_end(&mut self, seconds: usize) -> Result<Option<Figure>> {
         let started = Instant::now();
         while self.child.try_wait()?.is_none() {
-            ensure!(started.elapsed() < 3 * PATIENCE, "the guest does not end");
+            ensure!(started.elapsed().as_secs() < seconds as u64, "the guest does not end");
             thread::sleep(Duration::from_millis(5));
         }
         Ok(None)
