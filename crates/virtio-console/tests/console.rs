@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nerite_memory::GuestRam;
 use nerite_pci::NotConnected;
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{Event, NoDoorbells, VirtioPci, Wiring, status};
+use nerite_virtio::{Event, NoDoorbells, VirtioPci, Wiring, feature, status};
 use nerite_virtio_console::{Console, INPUT};
 
 const DATA: u64 = RAM + 0x10000;
@@ -260,4 +260,11 @@ fn a_console_that_is_no_bus_master_waits() {
     bench.driver.set_bus_master(true);
     assert_eq!(wait(|| receive.take_used()).1, 5);
     wait(|| transmit.take_used());
+}
+
+#[test]
+fn no_features_are_offered_but_the_transports() {
+    let bench = Bench::new();
+    let transport = feature::VERSION_1 | feature::INDIRECT_DESC | feature::EVENT_IDX;
+    assert_eq!(bench.driver.offered(), transport);
 }

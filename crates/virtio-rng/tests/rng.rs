@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nerite_memory::GuestRam;
 use nerite_pci::NotConnected;
 use nerite_virtio::fake::{Buffer, Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{NoDoorbells, VirtioPci, Wiring, status};
+use nerite_virtio::{NoDoorbells, VirtioPci, Wiring, feature, status};
 use nerite_virtio_rng::Rng;
 
 const DATA: u64 = RAM + 0x4000;
@@ -106,4 +106,11 @@ fn a_device_that_is_no_bus_master_waits() {
     while bench.queue.take_used().is_none() {
         assert!(began.elapsed() < Duration::from_secs(10), "nothing has come");
     }
+}
+
+#[test]
+fn no_features_are_offered_but_the_transports() {
+    let bench = Bench::new();
+    let transport = feature::VERSION_1 | feature::INDIRECT_DESC | feature::EVENT_IDX;
+    assert_eq!(bench.driver.offered(), transport);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bench::*;
 use nerite_virtio::fake::{RAM, WRITE};
-use nerite_virtio::region;
+use nerite_virtio::{feature as transport, region};
 use nerite_virtio_blk::{OpenError, RawFile, feature};
 use proptest::prelude::*;
 
@@ -36,6 +36,53 @@ fn sectors_are_read_and_written_wherever_the_pieces_lie() {
     let totals = bench.function.device().totals();
     assert_eq!((totals.reads, totals.read_bytes, totals.writes, totals.written_bytes), (1, 1024, 1, 1024));
     assert_eq!((totals.others, totals.errors), (1, 0));
+}
+
+#[test]
+fn the_configuration_is_as_specified() {
+    let (bench, ..) = memory(false);
+    let read = |offset, width| bench.driver.read(region::DEVICE + offset, width);
+    assert_eq!((read(0, 4), read(4, 4), read(0, 8)), (200, 0, 200), "the capacity, in halves and as one");
+    assert_eq!((read(33, 1), read(57, 1), read(58, 2)), (0, 0, 0), "bytes that are not used");
+    let own = feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE;
+    let ways = feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES;
+    let transport = transport::VERSION_1 | transport::INDIRECT_DESC | transport::EVENT_IDX;
+    assert_eq!(bench.driver.offered(), own | ways | transport);
+}
+
+#[test]
+fn descriptors_and_buffers_to_read_stay_as_they_are() {
+    let (mut bench, ..) = memory(false);
+    for (kind, flags) in [(OUT, 0), (IN, WRITE)] {
+        bench.start(u64::MAX);
+        bench.ram.write(DATA, &[9; 1024]).unwrap();
+        let buffers = [(DATA, 512, flags), (DATA + 512, 512, flags)];
+        bench.request(kind, 3, &buffers);
+        let mut table = vec![0; 16 * 64];
+        bench.ram.read(RAM, &mut table).unwrap();
+        let (mut header, mut data) = ([0; 16], [0; 1024]);
+        bench.ram.read(HEADER, &mut header).unwrap();
+        bench.ram.read(DATA, &mut data).unwrap();
+        assert_eq!((header[0], header[8]), (kind as u8, 3));
+        assert!(kind == IN || data == [9; 1024]);
+        bench.start(u64::MAX);
+        // The same request again is the same table, to the byte.
+        bench.request(kind, 3, &buffers);
+        let mut again = vec![0; 16 * 64];
+        bench.ram.read(RAM, &mut again).unwrap();
+        assert!(table == again);
+        assert_eq!(table[..8], HEADER.to_le_bytes());
+        assert_eq!(table[16..24], DATA.to_le_bytes());
+    }
+}
+
+#[test]
+fn unknown_flags_are_found_before_anything_else() {
+    let (mut bench, ..) = memory(false);
+    assert_eq!(bench.piece(DISCARD, 1000, u32::MAX, 1), UNSUPPORTED, "discarding does not unmap");
+    assert_eq!(bench.piece(DISCARD, 1000, 1, 2), UNSUPPORTED);
+    assert_eq!(bench.piece(WRITE_ZEROES, 1000, u32::MAX, 2), UNSUPPORTED);
+    assert_eq!(bench.piece(WRITE_ZEROES, 1000, 1, 1), IO_ERROR);
 }
 
 #[test]

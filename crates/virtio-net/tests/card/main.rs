@@ -154,6 +154,14 @@ fn frames_go_both_ways_and_interrupt() {
 }
 
 #[test]
+fn features_are_those_that_are_implemented() {
+    let bench = bench(2);
+    let own = feature::MAC | feature::STATUS | feature::MRG_RXBUF | feature::CTRL_VQ;
+    let transport = transport::VERSION_1 | transport::INDIRECT_DESC | transport::EVENT_IDX;
+    assert_eq!(bench.driver.offered(), own | feature::MTU | feature::MQ | transport);
+}
+
+#[test]
 fn the_configuration_is_there() {
     let bench = bench(2);
     bench.start(u64::MAX, 5);

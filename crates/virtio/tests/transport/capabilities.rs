@@ -33,6 +33,34 @@ fn capabilities_say_where_registers_are() {
 }
 
 #[test]
+fn capabilities_are_laid_out_as_specified() {
+    let machine = machine();
+    let function = machine.function.as_ref();
+    let mut kinds = Vec::new();
+    let mut at = function.read_config(0x34, 1) as u8;
+    while at != 0 {
+        if function.read_config(at, 1) == 9 {
+            let (length, kind) = (function.read_config(at + 2, 1), function.read_config(at + 3, 1));
+            // With the multiplier of notifications, and the data of the access capability.
+            assert_eq!(length, if matches!(kind, 2 | 5) { 20 } else { 16 });
+            assert_eq!(function.read_config(at + 8, 4) % 4, 0, "offset of capability {kind}");
+            kinds.push(kind);
+        }
+        at = function.read_config(at + 1, 1) as u8;
+    }
+    kinds.sort_unstable();
+    assert_eq!(kinds, [1, 2, 3, 4, 5], "neither shared memory (8) nor vendor data (9)");
+    let notify = capability(function, 2);
+    let (length, multiplier) = (function.read_config(notify + 12, 4), function.read_config(notify + 16, 4));
+    for queue in 0..2 {
+        machine.driver.write(common_cfg::QUEUE_SELECT, 2, queue);
+        let offset = machine.driver.read(common_cfg::QUEUE_NOTIFY_OFF, 2) as u32;
+        assert!(length >= offset * multiplier + 2, "queue {queue}");
+    }
+    assert!(multiplier == 0 || multiplier.is_power_of_two() && multiplier > 1);
+}
+
+#[test]
 fn registers_can_be_reached_through_configuration_space() {
     let machine = machine();
     let function = machine.function.as_ref();

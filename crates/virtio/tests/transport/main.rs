@@ -20,6 +20,7 @@ use proptest::prelude::*;
 
 mod capabilities;
 mod life_cycle;
+mod registers;
 
 const BUFFERS: u64 = RAM + 0x10000;
 const BAR: u32 = 0xc000_0000;
