@@ -95,7 +95,7 @@ impl NetConfig {
     pub(crate) fn features(&self) -> u64 {
         let mut features = feature::MAC | feature::STATUS | feature::MRG_RXBUF | feature::CTRL_VQ;
         features |= self.offloads & feature::OFFLOADS;
-        // None is offered without those that it needs (2.2.1).
+        // None is offered without those that it needs (2.2.2).
         for (one, other) in NEEDS {
             if features & other == 0 {
                 features &= !one;

@@ -145,7 +145,7 @@ impl Net {
         if !fits || pairs == 0 || pairs > MAX_PAIRS {
             return Err(Error::Pairs { pairs, backends: backends.len() });
         }
-        // 5.1.4.2.
+        // 5.1.4.1.
         if let Some(mtu) = config.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(Error::Mtu(mtu));
         }

@@ -223,6 +223,14 @@ fn a_driver_that_cannot_flush_finds_every_write_done() {
 }
 
 #[test]
+fn a_flush_is_done_before_it_is_answered() {
+    let (mut bench, _, knobs) = memory(false);
+    bench.request(OUT, 0, &[(DATA, 512, 0)]);
+    assert_eq!(bench.request(FLUSH, 0, &[]), (1, OK));
+    assert_eq!(knobs.flushes.load(Ordering::Acquire), 1);
+}
+
+#[test]
 fn discarded_and_zeroed_sectors_are_zero_and_the_file_stays_as_long() {
     let (file, mut bench) = file(false);
     assert_eq!(bench.piece(DISCARD, 8, 8, 0), OK);

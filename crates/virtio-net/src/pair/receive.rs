@@ -166,7 +166,7 @@ impl Receiver {
         Ok(true)
     }
 
-    /// Whether the frame of `length` bytes that was just received is one that the driver is not to get (5.1.4.2): larger than the largest
+    /// Whether the frame of `length` bytes that was just received is one that the driver is not to get (5.1.4.1): larger than the largest
     /// packet, and no segment that is still to be cut.
     fn exceeds_mtu(&self, length: usize) -> bool {
         let length = u64::try_from(length).unwrap_or(u64::MAX);

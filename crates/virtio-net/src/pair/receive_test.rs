@@ -43,3 +43,16 @@ fn a_driver_without_checksums_finds_zeroes_in_the_header() {
         assert_eq!(bench.read(FRAMES, 12), [flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
     }
 }
+
+#[test]
+fn the_header_of_a_backend_reaches_the_driver() {
+    let mut bench = bench(8, feature::GUEST_CSUM | feature::GUEST_TSO4);
+    bench.rx.add(&[(FRAMES, 9000, WRITE)]);
+    let mut sent = frame(4000, 5);
+    let header = [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0];
+    sent[..10].copy_from_slice(&header);
+    bench.backend.incoming.push_back(sent);
+    bench.receive();
+    assert_eq!(bench.read(FRAMES, 10), header);
+    assert_eq!(bench.read(FRAMES + 10, 2), [1, 0]);
+}

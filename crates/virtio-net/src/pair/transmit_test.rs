@@ -87,3 +87,19 @@ fn a_driver_that_begins_anew_streams_no_more() {
     // The card was reset before the stream had ended; backend and thread are the same.
     assert_eq!(send(segment(0, 24, &[0; 100]), streams), [true, false]);
 }
+
+#[test]
+fn a_header_is_not_believed() {
+    for merges in [false, true] {
+        let mut bench = bench(8, 0);
+        bench.backend.merges = merges;
+        // Flags that nothing knows, a length of headers that cannot be, and a checksum without its flag, in a frame as large as they get.
+        let mut sent = frame(1514, 3);
+        sent[..10].copy_from_slice(&[0xf0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        bench.ram.write(FRAMES, &sent).unwrap();
+        let head = bench.tx.add(&[(FRAMES, 12, 0), (FRAMES + 12, 1514, 0)]);
+        bench.send();
+        assert_eq!(bench.backend.sent, [sent]);
+        assert_eq!(bench.tx.take_used(), Some((head.into(), 0)));
+    }
+}

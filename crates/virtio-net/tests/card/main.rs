@@ -15,6 +15,7 @@ use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, feature as transpor
 use nerite_virtio_net::{Backend, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
 
 mod engine;
+mod pairs;
 
 const FRAMES: u64 = RAM + 0x40000;
 const SIZE: u16 = 16;
@@ -234,7 +235,7 @@ fn a_card_works_with_the_queues_that_are_enabled() {
     let _ = bench.start_with(0, &[]);
     assert!(!needs_reset());
     let mut queues = bench.start_with(feature::CTRL_VQ, &[2]);
-    assert_eq!(command(&bench, &mut queues[2], 2, &[4, 0, 1, 0]), 0);
+    assert_eq!(pairs::command(&bench, &mut queues[2], 2, &[4, 0, 1, 0]), 0);
 }
 
 #[test]
@@ -279,43 +280,6 @@ fn a_pulled_cable_drops_frames_and_is_seen() {
     assert_eq!(wait(|| queues[0].take_used()), (receive.into(), 60));
     bench.wires[0].set_nonblocking(true).unwrap();
     bench.wires[0].recv(&mut [0; 100]).unwrap_err();
-}
-
-/// Sends a command and returns the answer.
-fn command(bench: &Bench, control: &mut FakeQueue, index: u16, bytes: &[u8]) -> u8 {
-    bench.ram.write(FRAMES + 0x8000, bytes).unwrap();
-    bench.ram.write(FRAMES + 0x9000, &[0xaa]).unwrap();
-    control.add(&[
-        (FRAMES + 0x8000, 2, 0),
-        (FRAMES + 0x8002, bytes.len() as u32 - 2, 0),
-        (FRAMES + 0x9000, 1, WRITE),
-    ]);
-    bench.driver.kick(index);
-    wait(|| control.take_used());
-    let mut answer = [0];
-    bench.ram.read(FRAMES + 0x9000, &mut answer).unwrap();
-    answer[0]
-}
-
-#[test]
-fn further_pairs_are_used_when_the_driver_says_so() {
-    let bench = bench(2);
-    let mut queues = bench.start(feature::MQ | feature::CTRL_VQ, 5);
-    let mut control = queues.remove(4);
-    bench.exchange(&mut queues, 0);
-    assert_eq!(command(&bench, &mut control, 4, &[4, 0, 2, 0]), 0);
-    bench.exchange(&mut queues, 1);
-    bench.exchange(&mut queues, 0);
-    for bad in
-        [&[4, 0, 0, 0][..], &[4, 0, 3, 0], &[4, 0, 0xff, 0xff], &[4, 1, 1, 0], &[0, 0, 1], &[9, 9, 9, 9]]
-    {
-        assert_eq!(command(&bench, &mut control, 4, bad), 1, "{bad:?}");
-    }
-    // Without MQ, the control queue is the third one.
-    let mut queues = bench.start(feature::CTRL_VQ, 3);
-    let mut control = queues.remove(2);
-    assert_eq!(command(&bench, &mut control, 2, &[4, 0, 1, 0]), 0);
-    bench.exchange(&mut queues, 0);
 }
 
 #[test]
