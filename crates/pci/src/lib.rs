@@ -36,6 +36,8 @@
 
 mod bridge;
 mod config;
+#[cfg(feature = "exercise")]
+pub mod exercise;
 mod host;
 mod msix;
 

@@ -32,7 +32,7 @@ struct Live {
     session: u64,
 }
 
-/// What the driver has set up, and what the thread is doing about it.
+/// State that the driver has set up, and the progress of the thread.
 #[derive(Default)]
 struct State {
     live: Option<Live>,
@@ -45,7 +45,7 @@ struct State {
     is_moving: bool,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     /// The thread does not hold it while it works on the disk.
     state: Mutex<State>,
     /// Notified when the thread has moved the data of a request.
@@ -73,7 +73,7 @@ struct Work {
 ///
 /// Once it is part of a machine, [`Blk::run`] starts its thread; it ends with the device.
 pub struct Blk {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     features: u64,
     config: [u8; 60],
     worker: Worker,
@@ -110,7 +110,8 @@ impl Blk {
         self.worker.run(notifier, kicks, enter, move || shared.turn())
     }
 
-    /// Ends the device's thread. Requests wait until [`Self::run`] is called again, and so does the one that it is moving data for.
+    /// Ends the device's thread. Requests wait until [`Self::run`] is called again, and so does the
+    /// one that it is moving data for.
     pub fn halt(&self) {
         lock(&self.shared.state).is_halted = true;
         self.shared.give_up();
@@ -125,7 +126,7 @@ impl Blk {
 
 impl Shared {
     /// Serves one request. Returns whether there may be more.
-    fn turn(&self) -> bool {
+    pub(crate) fn turn(&self) -> bool {
         match self.take() {
             Ok(work) => self.serve(work),
             Err(has_more) => has_more,

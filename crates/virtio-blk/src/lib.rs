@@ -27,6 +27,8 @@ mod config;
 mod counters;
 mod device;
 mod disk;
+#[cfg(feature = "exercise")]
+pub mod exercise;
 mod file;
 mod request;
 mod spec;

@@ -18,6 +18,9 @@
     )
 )]
 
+#[cfg(feature = "exercise")]
+pub mod exercise;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -63,11 +66,11 @@ struct Live {
     output: Chain,
     taken: u64,
     is_sending: bool,
-    /// Whether the driver has written anything.
+    /// The driver has written something.
     has_spoken: bool,
 }
 
-/// What the driver has set up.
+/// State that the driver has set up.
 #[derive(Default)]
 struct Port {
     live: Option<Live>,
@@ -75,7 +78,7 @@ struct Port {
     is_paused: bool,
 }
 
-/// Where output goes.
+/// Destination of output.
 struct Sink {
     output: Output,
     has_failed: bool,
@@ -168,7 +171,8 @@ impl Shared {
         true
     }
 
-    /// Gives the guest what was typed, and takes a piece of its output. Returns its length, or `None` if there is nothing to do.
+    /// Gives the guest what was typed, and takes a piece of its output. Returns its length, or
+    /// `None` if there is nothing to do.
     fn take(&self, bytes: &mut [u8; CHUNK]) -> Option<usize> {
         let mut port = lock(&self.port);
         let Port { live: Some(live), is_paused: false } = &mut *port else { return None };
@@ -194,7 +198,8 @@ impl Shared {
         }
     }
 
-    /// Gives the guest what was typed, in a queue's worth of buffers at most. Returns whether there may be more.
+    /// Gives the guest what was typed, in a queue's worth of buffers at most. Returns whether there
+    /// may be more.
     fn receive(&self, live: &mut Live) -> Result<bool, QueueError> {
         // A driver that cannot write at all has nothing to wait for.
         let is_ready = live.has_spoken || live.transmit.is_none();
@@ -227,8 +232,8 @@ impl Shared {
 }
 
 impl Live {
-    /// Takes a piece of output, and gives back the buffer before it when all of that is out. Returns its length, or `None` if there is
-    /// none.
+    /// Takes a piece of output, and gives back the buffer before it when all of that is out.
+    /// Returns its length, or `None` if there is none.
     fn transmit(&mut self, bytes: &mut [u8; CHUNK]) -> Result<Option<usize>, QueueError> {
         let Some(queue) = &mut self.transmit else { return Ok(None) };
         if !self.is_sending {

@@ -15,6 +15,9 @@
     )
 )]
 
+#[cfg(feature = "exercise")]
+pub mod exercise;
+
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -36,7 +39,7 @@ const QUEUE_SIZE: u16 = 64;
 /// The most bytes for one request. A device may give fewer than there is room for (5.4.6.2), and Linux asks for 64.
 pub const MOST: usize = 4096;
 
-/// What the driver has set up.
+/// State that the driver has set up.
 #[derive(Default)]
 struct State {
     live: Option<Live>,

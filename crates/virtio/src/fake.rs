@@ -16,10 +16,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nerite_memory::{Backing, GuestRam, Region};
+pub use nerite_memory::GuestRam;
+use nerite_memory::{Backing, Region};
 use nerite_pci::{COMMAND, Function, command};
 
-use crate::{common_cfg, feature, region, status};
+use crate::{Event, LogBudget, Notifier, QueueConfig, Session, common_cfg, feature, region, status};
+
+mod hostile;
+
+pub use hostile::{SCRATCH, Step};
 
 /// Descriptor flag: there is a next one.
 pub const NEXT: u16 = 1;
@@ -123,8 +128,8 @@ impl Driver {
         }
     }
 
-    /// Makes the function a bus master, and goes through the handshake up to the features: those of `wanted` that are offered, and
-    /// VERSION_1. Returns which.
+    /// Makes the function a bus master, and goes through the handshake up to the features: those of
+    /// `wanted` that are offered, and VERSION_1. Returns which.
     ///
     /// # Panics
     /// If the device does not agree.
@@ -338,6 +343,28 @@ impl FakeQueue {
 
     fn store(&self, address: u64, value: u16) {
         self.ram.write(address, &value.to_le_bytes()).expect("a ring in RAM");
+    }
+}
+
+/// A session of a driver with `queues`, without a transport: notifications and interrupts stay in
+/// their events.
+///
+/// # Panics
+/// If the process has no descriptor left.
+#[must_use]
+pub fn session(queues: &[&FakeQueue], max_size: u16, features: u64, notifier: &Arc<Notifier>) -> Session {
+    let events = |count| (0..count).map(|_| Event::new().expect("an event")).collect::<Arc<[Event]>>();
+    let config = |(index, queue): (u16, &&FakeQueue)| {
+        let Rings { size, descriptors, available, used } = queue.rings;
+        Some(QueueConfig { index, size, max_size, descriptors, available, used })
+    };
+    Session {
+        features,
+        queues: (0..).zip(queues).map(config).collect(),
+        kicks: events(queues.len()),
+        notifier: notifier.clone(),
+        ram: queues[0].ram.clone(),
+        log: Arc::new(LogBudget::new("a test", 0)),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::raw::{EVENT_IDX, INDIRECT, INDIRECT_DESC, NEXT, SIZE, WRITE, set_desc
 const NO_RAM: u64 = 0xc800_0000;
 /// Entries of a table that are more than the queue has.
 const MANY: u16 = SIZE + 4;
+/// Entries of a table that are more than the largest queue has.
+const TOO_MANY: u16 = 257;
 
 /// What the driver writes.
 type Act = fn(&mut Bench);
@@ -96,10 +98,16 @@ const SENDING: &[Case] = &[
     Case("a table of 4 GiB", Goes(1), Broken, |b| indirect(b, &[(b.data, FRAME, 0, 0)], 0xffff_fff0, 0)),
     Case("a loop in a table", Broken, Broken, |b| indirect(b, &[(b.data, FRAME, NEXT, 0)], 16, 0)),
     Case("beyond the end of a table", Broken, Broken, |b| indirect(b, &[(b.data, FRAME, NEXT, 1)], 16, 0)),
-    Case("a table longer than the queue", Broken, Any, |b| {
+    Case("a table longer than the queue", Goes(1), Any, |b| {
         let entry = |n| (b.data, if n == 0 { FRAME } else { 1 }, if n + 1 < MANY { NEXT } else { 0 }, n + 1);
         let entries: Vec<_> = (0..MANY).map(entry).collect();
         indirect(b, &entries, 16 * u32::from(MANY), 0);
+    }),
+    Case("a table longer than the largest queue", Broken, Any, |b| {
+        // In the place of the frame: it takes more than a page.
+        let flags = |n| if n + 1 < TOO_MANY { NEXT } else { 0 };
+        (0..TOO_MANY).for_each(|n| set_descriptor(b.data, n, (b.data, 1, flags(n), n + 1)));
+        send(b, &[(b.data, 16 * u32::from(TOO_MANY), INDIRECT, 0)]);
     }),
 ];
 

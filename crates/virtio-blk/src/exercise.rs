@@ -1,0 +1,172 @@
+//! Any requests at all, for the fuzz target and the property test that look for some that the
+//! device does not stand.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "test support; a failure is what it looks for"
+)]
+
+use std::io;
+use std::sync::Arc;
+
+use nerite_memory::GuestRam;
+pub use nerite_virtio::fake::Step;
+use nerite_virtio::fake::{FakeQueue, RAM, Rings, SCRATCH, WRITE, ram, session};
+use nerite_virtio::{Device as _, Event, Notifier, Segment};
+
+use crate::disk::{Disk, Range, SECTOR};
+use crate::{Blk, QUEUE_SIZE};
+
+/// Entries of the ring.
+const SIZE: u16 = 16;
+/// RAM: rings, then what requests are made of.
+const BYTES: u64 = 64 << 10;
+const BUFFERS: u64 = RAM + 0x2000;
+/// Addresses of header, data and answer of well-made requests.
+const HEADER: u64 = BUFFERS + SCRATCH;
+const DATA: u64 = HEADER + 0x100;
+const ANSWER: u64 = HEADER + 0x80;
+/// The most steps.
+const STEPS: usize = 200;
+const SECTORS: u64 = 40;
+
+/// A disk that finds out whether it is asked for more than it has. Its sectors begin with their
+/// number.
+struct Checked(Vec<u8>);
+
+impl Checked {
+    fn new() -> Self {
+        Self((0..SECTORS * SECTOR).map(|at| if at % SECTOR == 0 { (at / SECTOR) as u8 } else { 0 }).collect())
+    }
+
+    fn place(&mut self, offset: u64, length: u64) -> &mut [u8] {
+        &mut self.0[offset as usize..][..length as usize]
+    }
+}
+
+impl Disk for Checked {
+    fn sectors(&self) -> u64 {
+        SECTORS
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn read(&mut self, ram: &GuestRam, to: &[Segment], offset: u64) -> io::Result<u64> {
+        let first = to[0];
+        ram.write(first.address, self.place(offset, first.length.into())).expect("pieces are in RAM");
+        Ok(first.length.into())
+    }
+
+    fn write(&mut self, ram: &GuestRam, from: &[Segment], offset: u64) -> io::Result<u64> {
+        let first = from[0];
+        ram.read(first.address, self.place(offset, first.length.into())).expect("pieces are in RAM");
+        Ok(first.length.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn discard(&mut self, range: Range) -> io::Result<()> {
+        self.zero(range, true)
+    }
+
+    fn zero(&mut self, range: Range, _: bool) -> io::Result<()> {
+        self.place(range.offset, range.length).fill(0);
+        Ok(())
+    }
+}
+
+/// A device without a thread.
+struct Bench {
+    ram: Arc<GuestRam>,
+    blk: Blk,
+    queue: FakeQueue,
+    notifier: Arc<Notifier>,
+}
+
+impl Bench {
+    fn new(features: u64) -> Self {
+        let ram = ram(BYTES);
+        let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, SIZE));
+        let none: Arc<[Event]> = Arc::new([]);
+        let notifier = Arc::new(Notifier::new(1, none).expect("events"));
+        let blk = Blk::new(Box::new(Checked::new()), [7; 20]).expect("a device");
+        blk.start(session(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
+        Self { ram, blk, queue, notifier }
+    }
+
+    /// Does what a step says.
+    fn step(&mut self, (kind, at, value): Step) {
+        match kind {
+            0..96 => self.queue.scribble((kind, at, value), BUFFERS),
+            96..128 => drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes())),
+            128..192 => self.request(u32::from(kind) % 16, value % (SECTORS + 2), at),
+            192..200 => self.blk.pause(),
+            200..208 => self.blk.resume(),
+            _ => {
+                self.blk.shared.turn();
+            }
+        }
+    }
+
+    /// A request that is well made, but for its numbers.
+    fn request(&mut self, kind: u32, sector: u64, length: u16) {
+        self.ram.write_obj(HEADER, &u64::from(kind)).expect("RAM");
+        self.ram.write_obj(HEADER + 8, &sector).expect("RAM");
+        let length = (u32::from(length) % 0x2000) & if length & 0x8000 == 0 { !0x1ff } else { !0 };
+        let flags = if matches!(kind, 0 | 8) { WRITE } else { 0 };
+        self.queue.add(&[(HEADER, 16, 0), (DATA, length, flags), (ANSWER, 1, WRITE)]);
+    }
+}
+
+/// Has a driver do these steps, until it makes a mistake; then on a fresh device. At the end, a
+/// sector is read.
+///
+/// # Panics
+/// If something is not as it has to be.
+pub fn exercise(features: u64, steps: &[Step]) {
+    let mut bench = Bench::new(features);
+    for step in steps.iter().take(STEPS) {
+        bench.step(*step);
+        if bench.notifier.has_failed() {
+            assert!(!bench.blk.shared.turn(), "a device that needs a reset goes on");
+            bench = Bench::new(features);
+        }
+    }
+    // The same device for a driver that knows its trade.
+    bench.blk.stop();
+    assert!(bench.blk.is_stopped());
+    bench.blk.resume();
+    bench.ram.zero(RAM, Rings::bytes(SIZE)).expect("RAM");
+    bench.queue = FakeQueue::new(bench.ram.clone(), Rings::at(RAM, SIZE));
+    bench.blk.start(session(&[&bench.queue], QUEUE_SIZE, features, &bench.notifier)).expect("a queue in RAM");
+    bench.ram.write_obj(ANSWER, &0xaa_u8).expect("RAM");
+    bench.request(0, SECTORS - 1, 512);
+    assert!(bench.blk.shared.turn());
+    assert!(bench.queue.take_used().is_some_and(|(_, written)| written == 513));
+    assert_eq!(bench.ram.read_obj::<u8>(ANSWER).expect("RAM"), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_driver_that_does_anything_does_no_harm(
+            features: u64,
+            steps in prop::collection::vec(any::<Step>(), 0..STEPS),
+        ) {
+            exercise(features, &steps);
+        }
+    }
+}
