@@ -74,8 +74,8 @@ impl Msix {
     /// Which bits of the capability's body software can change: enable and function mask.
     pub const WRITABLE: [u8; 2] = [0, ((ENABLE | MASK_ALL) >> 8) as u8];
 
-    /// A table of one vector per event (at most [`MAX_VECTORS`] count), all masked, with MSI-X off, of a function that is no bus
-    /// master. Refusals of `routes` are logged through `log`.
+    /// A table of one vector per event (at most [`MAX_VECTORS`] count), all masked, with MSI-X off,
+    /// of a function that is no bus master. Refusals of `routes` are logged through `log`.
     pub fn new(events: Arc<[Event]>, routes: Arc<dyn MessageRoutes>, log: Arc<LogBudget>) -> Self {
         let entry = Entry { message: Message::default(), control: MASKED, connected: None };
         let count = events.len().min(usize::from(MAX_VECTORS));
@@ -115,7 +115,8 @@ impl Msix {
         }
     }
 
-    /// Whether the function may write to memory, which is what a message is (PCI 3.0, 6.2.2). Until it may, signals are pending.
+    /// Sets whether the function may write to memory, which a message is (PCI 3.0, 6.2.2). Until
+    /// then, signals are pending.
     pub fn set_bus_master(&mut self, is_bus_master: bool) {
         if self.is_bus_master != is_bus_master {
             self.is_bus_master = is_bus_master;

@@ -42,7 +42,7 @@ pub(crate) struct Malformed {
     writable: u64,
 }
 
-/// Why a request is answered with an error, or not at all.
+/// Reason for an answer that is an error, or for none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// There is no such request, or it was not agreed on.
@@ -59,7 +59,7 @@ pub(crate) enum Failure {
     GivenUp,
 }
 
-/// What the device is like for its driver.
+/// Properties of the device as its driver sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms {
     pub(crate) features: u64,
@@ -67,7 +67,7 @@ pub(crate) struct Terms {
     pub(crate) is_read_only: bool,
 }
 
-/// What is to be done. Bytes of data are in the request's chain.
+/// Work that a request asks for. Its data is in the request's chain.
 #[derive(Debug, Clone, Copy)]
 enum Task {
     Read(Range),
@@ -116,12 +116,13 @@ impl Request {
         Ok(Self { kind, sector, room, task, flushes: !terms.agreed(feature::FLUSH) })
     }
 
-    /// Whether data goes between the disk and guest memory.
+    /// `true` if data goes between the disk and guest memory.
     pub(crate) fn moves_data(&self) -> bool {
         matches!(self.task, Ok(Task::Read(_) | Task::Write(_)))
     }
 
-    /// Moves the data of `chain`, for as long as `goes_on` returns `true`: that is asked before each [`CHUNK`].
+    /// Moves the data of `chain`, for as long as `goes_on` returns `true`: that is asked before
+    /// each [`CHUNK`].
     pub(crate) fn move_data(
         &self,
         disk: &mut dyn Disk,
@@ -140,7 +141,8 @@ impl Request {
         }
     }
 
-    /// Does what is to be done on the disk alone, when all data has been moved. It does not touch guest memory.
+    /// Does what is to be done on the disk alone, when all data has been moved. It does not touch
+    /// guest memory.
     pub(crate) fn commit(&self, disk: &mut dyn Disk) -> Result<(), Failure> {
         match self.task {
             Ok(Task::Flush) => disk.flush()?,
@@ -157,8 +159,8 @@ impl Request {
         Ok(())
     }
 
-    /// Counts and answers the request, which ended with `result`. Returns how many bytes were written to the guest, from the first
-    /// one on (2.7.8.2).
+    /// Counts and answers the request, which ended with `result`. Returns how many bytes were
+    /// written to the guest, from the first one on (2.7.8.2).
     pub(crate) fn answer(
         self,
         result: Result<(), Failure>,
@@ -233,7 +235,8 @@ impl Terms {
         Ok(Task::Zero { range, may_discard: flags & UNMAP != 0 })
     }
 
-    /// What to discard or zero: one piece of at most `most` sectors, and its flags, some of `known`.
+    /// The sectors to discard or zero: one piece of at most `most` sectors, and its flags, some of
+    /// `known`.
     fn piece(
         &self,
         chain: &Chain,

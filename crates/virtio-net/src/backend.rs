@@ -99,8 +99,9 @@ pub trait Engine: Send {
     /// Lets go of the queues: when this returns, they are no longer touched.
     fn stop(&mut self);
 
-    /// Whether the queues rest because the card may not access memory; at first they do not. When this returns `Ok(())` for `true`,
-    /// they are no longer touched, and with `false` they go on where they were. Also called while the queues are not the engine's.
+    /// Sets whether the queues rest because the card may not access memory; at first they do not.
+    /// When this returns `Ok(())` for `true`, they are no longer touched, and with `false` they go
+    /// on where they were. Also called while the queues are not the engine's.
     ///
     /// # Errors
     /// If the host cannot do it.

@@ -91,7 +91,7 @@ struct Live {
     log: Arc<LogBudget>,
 }
 
-/// What an engine works on.
+/// State of the driver of an engine.
 #[derive(Default)]
 struct EngineState {
     /// The driver's session, and the control queue, if the driver has enabled it.

@@ -32,7 +32,8 @@ pub enum ChainError {
         /// How many descriptors the table has.
         size: u32,
     },
-    /// More descriptors than there may be in the ring or in an indirect table, as when a chain ends in itself (2.7.5.2).
+    /// More descriptors than there may be in the ring or in an indirect table, as when a chain ends
+    /// in itself (2.7.5.2).
     #[error("a chain of more than {0} descriptors")]
     TooLong(u16),
     /// A buffer is not in RAM.
@@ -74,7 +75,8 @@ pub struct Ring {
     pub descriptors: u64,
     /// The number of its entries, which is also the longest chain without an indirect table.
     pub size: u16,
-    /// The most descriptors of an indirect table that a chain uses; `None` if indirect tables were not negotiated.
+    /// The most descriptors of an indirect table that a chain uses; `None` if indirect tables were
+    /// not negotiated.
     pub max_indirect: Option<u16>,
 }
 
@@ -108,7 +110,7 @@ impl Chain {
         self.segments.get(self.readable..).unwrap_or_default()
     }
 
-    /// How many bytes the device can read. At most the number of descriptors times 4 GiB.
+    /// The number of bytes that the device can read. At most the number of descriptors times 4 GiB.
     pub fn readable_bytes(&self) -> u64 {
         self.readable_bytes
     }
@@ -155,8 +157,8 @@ impl Chain {
 
     /// Takes the chain that starts with descriptor `head` of `ring`.
     ///
-    /// Each descriptor is read once: no more of the ring than it has, and no more of an indirect table than
-    /// [`Ring::max_indirect`].
+    /// Each descriptor is read once: no more of the ring than it has, and no more of an indirect
+    /// table than [`Ring::max_indirect`].
     ///
     /// # Errors
     /// If it is malformed. What is taken by then is to be ignored.
@@ -178,8 +180,8 @@ impl Chain {
         }
     }
 
-    /// Takes the descriptors of `table` from number `next` on, at most `most` of them. Returns the one that ends them by pointing to
-    /// an indirect table, if it does.
+    /// Takes the descriptors of `table` from number `next` on, at most `most` of them. Returns the
+    /// one that ends them by pointing to an indirect table, if it does.
     fn walk(
         &mut self,
         ram: &GuestRam,

@@ -128,18 +128,18 @@ pub trait Device: Send + Sync {
     /// If the device cannot work like this.
     fn start(&self, session: Session) -> Result<(), StartError>;
 
-    /// The driver resets the device: requests are given up. Called on a vCPU's thread, which must not be kept, and also when the
-    /// device was not started.
+    /// The driver resets the device: requests are given up. Called on a vCPU's thread, which must
+    /// not be kept, and also when the device was not started.
     fn stop(&self);
 
-    /// `true` if queues and guest memory are no longer touched after [`Self::stop`], whose end this is then, until the next
-    /// start. By default they are not touched when `stop` returns.
+    /// `true` if queues and guest memory are no longer touched after [`Self::stop`], whose end this
+    /// is then, until the next start. By default they are not touched when `stop` returns.
     fn is_stopped(&self) -> bool {
         true
     }
 
-    /// The function is no bus master (PCI 3.0, 6.2.2). When this returns, queues and guest memory are no longer touched, whether the
-    /// device is started or is started later. Requests wait.
+    /// The function is no bus master (PCI 3.0, 6.2.2). When this returns, queues and guest memory
+    /// are no longer touched, whether the device is started or is started later. Requests wait.
     fn pause(&self);
 
     /// The function is a bus master again: the device goes on where it was.

@@ -139,13 +139,13 @@ impl Notifier {
         self.isr.swap(0, Ordering::AcqRel)
     }
 
-    /// Whether the function wants its pin raised.
+    /// `true` if the function wants its pin raised.
     pub(crate) fn wants_pin(&self) -> bool {
         self.isr.load(Ordering::Acquire) != 0 && !self.msix.load(Ordering::Acquire)
     }
 
-    /// The driver reads the device's configuration. The generation goes up with the first read after a change (4.1.4.3.1): were it to
-    /// count changes, 256 of them would look like none.
+    /// The driver reads the device's configuration. The generation goes up with the first read
+    /// after a change (4.1.4.3.1): were it to count changes, 256 of them would look like none.
     pub(crate) fn config_read(&self) {
         if self.has_changed.swap(false, Ordering::AcqRel) {
             self.generation.fetch_add(1, Ordering::AcqRel);

@@ -73,7 +73,7 @@ impl fmt::Debug for Wiring {
 /// A PCI function that is a virtio device.
 ///
 /// vCPUs come here for configuration only. Queues are worked on elsewhere: requests come by the events of
-/// [`Session::kicks`], and interrupts go through [`Notifier`].
+/// [`crate::Session::kicks`], and interrupts go through [`Notifier`].
 pub struct VirtioPci<D: Device> {
     device: Arc<D>,
     ram: Arc<GuestRam>,
@@ -94,7 +94,7 @@ struct State {
     pci_cfg: u8,
     /// The base address that doorbells are attached for, and for which queues.
     attached: Option<(u64, Vec<u16>)>,
-    /// Whether the function may access memory.
+    /// The function may access memory.
     is_bus_master: bool,
     /// The driver has reset the device, which still works on a request.
     is_resetting: bool,

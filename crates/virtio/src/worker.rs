@@ -47,9 +47,9 @@ impl Worker {
         Ok(Self { name, wake: Arc::new(Event::new()?), thread: Mutex::new(None) })
     }
 
-    /// Starts the thread, which calls `enter` once, then `turn`, and that again each time that something has woken it, and for as long as
-    /// it returns that there is more to do. If there is one already, that ends first. `notifier` and `kicks` are those of the device's
-    /// transport.
+    /// Starts the thread, which calls `enter` once, then `turn`, and that again each time that
+    /// something has woken it, and for as long as it returns that there is more to do. If there is
+    /// one already, that ends first. `notifier` and `kicks` are those of the device's transport.
     ///
     /// `turn` should do little, such as one request: the thread ends only between two of them.
     ///

@@ -138,7 +138,7 @@ fn indirect_tables_are_followed_once() {
     assert_eq!(chain_error(&mut queue), ChainError::Index { index: 3, size: 3 });
 }
 
-/// Writes an indirect table of `count` chained descriptors of one byte each. Returns its descriptor.
+/// Writes a table of `count` chained descriptors of one byte each. Returns its descriptor.
 fn table_of(ram: &GuestRam, count: u16) -> (u64, u32, u16) {
     let table = RAM + 0x8000;
     for index in 0..count {

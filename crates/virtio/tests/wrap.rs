@@ -1,4 +1,5 @@
-//! Rings whose indices go past 65 535, with a driver and a device that keep to what each asked the other for.
+//! Rings whose indices go past 65 535, with a driver and a device that keep to what each asked the
+//! other for.
 
 #![allow(clippy::cast_possible_truncation, reason = "ring indices are cut on purpose")]
 
@@ -101,8 +102,8 @@ impl Bench {
     }
 }
 
-/// Requests in batches of all sizes that fit, each of which needs exactly one notification either way. The device asks for silence
-/// while it serves every other batch.
+/// Requests in batches of all sizes that fit, each of which needs exactly one notification either
+/// way. The device asks for silence while it serves every other batch.
 fn exchange(size: u16, event_idx: bool) {
     let mut bench = Bench::new(size, event_idx);
     let mut rounds = 0;
@@ -151,7 +152,8 @@ fn event_indices_ask_for_some_interrupts_past_the_wrap() {
     assert_eq!(bench.interrupts, expected);
 }
 
-/// A driver that wants no interrupts gets none, and the flags of the used ring stay what the driver may find there.
+/// A driver that wants no interrupts gets none, and the flags of the used ring stay what the driver
+/// may find there.
 #[test]
 fn flags_silence_both_sides_past_the_wrap() {
     let mut bench = Bench::new(16, false);
@@ -193,7 +195,8 @@ fn each_notation_ignores_what_the_other_says() {
     assert!(serve(true, true, 0) && !serve(true, false, 100));
 }
 
-/// A driver on another processor finds the length of each request as soon as the index says that there is one.
+/// A driver on another processor finds the length of each request as soon as the index says that
+/// there is one.
 #[test]
 fn a_length_is_there_before_the_index() {
     const COUNT: u32 = 50_000;

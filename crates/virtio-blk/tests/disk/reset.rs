@@ -12,7 +12,7 @@ use nerite_virtio_blk::{Disk, Range};
 
 use crate::bench::{Bench, DATA, FLUSH, HEADER, IN, OK, STATUS, wait};
 
-/// What the test sees of a [`Slow`] disk and does to it.
+/// Control over a [`Slow`] disk.
 #[derive(Default)]
 struct Gate {
     /// Calls wait until this many may go on.
@@ -43,7 +43,8 @@ impl Gate {
     }
 }
 
-/// A disk of 100 MiB full of 0x55, each call of which waits for the test. A read fills all that it is asked for.
+/// A disk of 100 MiB full of 0x55, each call of which waits for the test. A read fills all that it
+/// is asked for.
 struct Slow(Arc<Gate>);
 
 impl Disk for Slow {
@@ -85,7 +86,7 @@ impl Disk for Slow {
     }
 }
 
-/// A device whose disk waits. The test's last breath lets it go on.
+/// A device whose disk waits, until this is dropped.
 struct SlowBench {
     bench: Bench,
     gate: Arc<Gate>,
@@ -188,7 +189,7 @@ fn a_reset_does_not_wait_for_a_flush() {
 }
 
 #[test]
-fn a_request_that_is_interrupted_by_a_pause_is_done_after_it() {
+fn a_request_that_a_pause_interrupts_is_done_after_it() {
     let mut slow = slow();
     slow.add(IN, 0);
     slow.gate.reached(1);
@@ -215,7 +216,7 @@ fn a_request_that_is_interrupted_by_a_pause_is_done_after_it() {
 }
 
 #[test]
-fn a_request_that_is_interrupted_by_a_halt_is_done_after_it() {
+fn a_request_that_a_halt_interrupts_is_done_after_it() {
     let mut slow = slow();
     slow.add(IN, 0);
     slow.gate.reached(1);

@@ -10,19 +10,20 @@ use crate::backend::{Backend, HEADER, MAX_FRAME, write_across};
 use crate::counters::QueueCounters;
 use crate::feature;
 
-/// Where `num_buffers` is in the header (5.1.6).
+/// Offset of `num_buffers` in the header (5.1.6).
 const NUM_BUFFERS: u64 = 10;
 /// Segments that are still to be cut: what kind, without the bit for ECN (5.1.6).
 const GSO_KIND: u8 = 0x7f;
 /// The EtherType of a tag, which makes the Ethernet header 4 bytes longer.
 const TAG: [u8; 2] = [0x81, 0];
-/// Receive buffers are gathered until they have this many pieces. With one more chain that is still less than the 1024 that a
-/// vectored read takes.
+/// Receive buffers are gathered until they have this many pieces. With one more chain that is still
+/// less than the 1024 that a vectored read takes.
 const MAX_PIECES: usize = 512;
-/// What a frame has before its packet: the two headers. One with a tag is 4 bytes longer, is rare, and finds room all the same; drivers
-/// that have counted make their buffers as long as this (Hermit's have 1526 bytes).
+/// Bytes of a frame before its packet: the two headers. One with a tag is 4 bytes longer, is rare,
+/// and finds room all the same; drivers that have counted make their buffers as long as this
+/// (Hermit's have 1526 bytes).
 const HEADERS: u64 = HEADER as u64 + 14;
-/// The largest packet where nobody says how large they are.
+/// The largest packet of a card without a known MTU.
 const DEFAULT_MTU: u16 = 9_000;
 
 /// A receive buffer in hand.
@@ -46,7 +47,8 @@ pub(super) struct Receiver {
     queue: Queue,
     room: Room,
     chain: Chain,
-    /// What the driver was told last about notifications of buffers. At first nothing, and it notifies (2.7.10).
+    /// The last request to the driver about notifications of buffers. Without one it notifies
+    /// (2.7.10).
     asked: Option<bool>,
     mergeable: bool,
     /// The driver takes frames whose checksum is not complete.
@@ -56,7 +58,8 @@ pub(super) struct Receiver {
     /// Bytes of buffers to have in hand before a frame is received.
     wanted: u64,
     spill: Vec<u8>,
-    /// Length of a frame that was received and is larger than the buffers in hand; what is too much is in `spill`.
+    /// Length of a frame that was received and is larger than the buffers in hand; what is too much
+    /// is in `spill`.
     waiting: usize,
 }
 
@@ -84,7 +87,8 @@ impl Receiver {
         }
     }
 
-    /// Receives a batch of frames. Returns whether the driver is to be interrupted, and how it ended.
+    /// Receives a batch of frames. Returns whether the driver is to be interrupted, and how it
+    /// ended.
     pub(super) fn receive(
         &mut self,
         backend: &mut dyn Backend,
@@ -126,8 +130,8 @@ impl Receiver {
         Ok((delivered && self.queue.wants_interrupt()?, progress))
     }
 
-    /// Takes buffers from the driver until there are `wanted` bytes. Returns whether there are; if not, the driver was asked
-    /// to notify of new ones.
+    /// Takes buffers from the driver until there are `wanted` bytes. Returns whether there are; if
+    /// not, the driver was asked to notify of new ones.
     fn fill(&mut self, wanted: u64, counters: &QueueCounters) -> Result<bool, QueueError> {
         let is_enough = |room: &Room, mergeable: bool| {
             let one_is_all = !mergeable && !room.buffers.is_empty();
@@ -166,8 +170,8 @@ impl Receiver {
         Ok(true)
     }
 
-    /// Whether the frame of `length` bytes that was just received is one that the driver is not to get (5.1.4.1): larger than the largest
-    /// packet, and no segment that is still to be cut.
+    /// `true` if the driver is not to get the frame of `length` bytes that was just received
+    /// (5.1.4.1): it is larger than the largest packet, and no segment that is still to be cut.
     fn exceeds_mtu(&self, length: usize) -> bool {
         let length = u64::try_from(length).unwrap_or(u64::MAX);
         let Some(limit) = self.limit.filter(|limit| length > *limit) else { return false };
@@ -186,7 +190,8 @@ impl Receiver {
         kind & GSO_KIND == 0 && length > limit
     }
 
-    /// Gives the frame that was received to the driver. Returns whether it did or dropped it, or `None` if buffers are missing.
+    /// Gives the frame that was received to the driver. Returns whether it did or dropped it, or
+    /// `None` if buffers are missing.
     fn deliver(&mut self, counters: &QueueCounters) -> Result<Option<bool>, QueueError> {
         let length = u64::try_from(self.waiting).unwrap_or(u64::MAX);
         let before = self.room.bytes;
@@ -208,7 +213,8 @@ impl Receiver {
         let used = self.count_used(length);
         let [low, high] = u16::try_from(used).unwrap_or(u16::MAX).to_le_bytes();
         let header = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high];
-        // A driver that knows nothing of checksums finds zeroes there (5.1.6.4.1), whatever a host says of a frame it has checked.
+        // A driver that knows nothing of checksums finds zeroes there (5.1.6.4.1), whatever a host
+        // says of a frame it has checked.
         let (at, bytes) = if self.takes_partial { (NUM_BUFFERS, &header[10..]) } else { (0, &header[..]) };
         // The pieces were in RAM when they were taken, and RAM does not go away.
         let _ = write_across(self.queue.ram(), &self.room.pieces, at, bytes);
@@ -226,7 +232,8 @@ impl Receiver {
         Ok(Some(true))
     }
 
-    /// Takes more buffers for a frame that is too long for those in hand, and copies to them what was kept.
+    /// Takes more buffers for a frame that is too long for those in hand, and copies to them what
+    /// was kept.
     fn rescue(&mut self, length: u64, counters: &QueueCounters) -> Result<(), QueueError> {
         let before = self.room.bytes;
         self.fill(length, counters)?;
@@ -242,7 +249,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// How many of the buffers in hand a frame of `length` bytes fills.
+    /// The number of buffers in hand that a frame of `length` bytes fills.
     fn count_used(&self, length: u64) -> usize {
         let mut rest = length;
         let mut used: usize = 0;

@@ -4,7 +4,7 @@ use super::*;
 use crate::pair::tests::{FRAMES, bench, frame};
 
 #[test]
-fn a_frame_larger_than_the_mtu_is_dropped_unless_it_is_still_to_be_cut() {
+fn a_frame_larger_than_the_mtu_is_dropped_if_it_is_whole() {
     for (features, length, kind, tag, is_dropped) in [
         (feature::MTU, 1514, 0, false, false),
         (feature::MTU, 1515, 0, false, true),

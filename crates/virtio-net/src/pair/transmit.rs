@@ -21,12 +21,14 @@ pub(super) struct Transmitter {
     chain: Chain,
     /// A frame in `chain` that the backend did not take yet.
     is_waiting: bool,
-    /// Frames that go out as one, and their first descriptors and lengths. Between batches, if the backend did not take them yet.
+    /// Frames that go out as one, and their first descriptors and lengths. Between batches, if the
+    /// backend did not take them yet.
     group: Group,
     heads: Vec<(u16, u64)>,
-    /// What the driver was told last about notifications of frames. At first nothing, and it notifies (2.7.10).
+    /// The last request to the driver about notifications of frames. Without one it notifies
+    /// (2.7.10).
     asked: Option<bool>,
-    /// Whether there was a part of a stream since the backend was told.
+    /// A part of a stream was sent since the last call of `set_stream`.
     streams: bool,
 }
 

@@ -93,7 +93,8 @@ fn a_header_is_not_believed() {
     for merges in [false, true] {
         let mut bench = bench(8, 0);
         bench.backend.merges = merges;
-        // Flags that nothing knows, a length of headers that cannot be, and a checksum without its flag, in a frame as large as they get.
+        // Flags that nothing knows, a length of headers that cannot be, and a checksum without its
+        // flag, in a frame as large as they get.
         let mut sent = frame(1514, 3);
         sent[..10].copy_from_slice(&[0xf0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
         bench.ram.write(FRAMES, &sent).unwrap();

@@ -61,7 +61,7 @@ fn an_answer_behind_more_room_is_not_counted() {
     }
 }
 
-/// What a pair's backend is asked for.
+/// A request to a pair's backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     Features(u64),

@@ -5,14 +5,16 @@ use nerite_pci::{Event, WINDOW};
 use super::{NOTIFY_MULTIPLIER, State, VirtioPci, region};
 use crate::Device;
 
-/// Why there can be no doorbell. The guest's notification then comes by a write that a vCPU takes out of the guest.
+/// Reason for having no doorbell. The guest's notification then comes by a write that a vCPU takes
+/// out of the guest.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct DoorbellError(pub String);
 
 /// Makes writes of the guest signal events without a vCPU's help.
 pub trait Doorbells: Send + Sync {
-    /// From now on a write of any width at the guest-physical `address` signals `event`, and nothing else.
+    /// From now on a write of any width at the guest-physical `address` signals `event`, and
+    /// nothing else.
     ///
     /// # Errors
     /// If the hypervisor refuses.
@@ -64,7 +66,7 @@ impl<D: Device> VirtioPci<D> {
     }
 }
 
-/// Where the guest writes to notify queue `index`.
+/// The address that the guest writes to notify queue `index`.
 fn doorbell(bar: u64, index: u16) -> u64 {
     let offset = u64::from(index).saturating_mul(NOTIFY_MULTIPLIER.into());
     bar.saturating_add(region::NOTIFY).saturating_add(offset)

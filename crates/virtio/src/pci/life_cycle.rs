@@ -31,8 +31,8 @@ impl<D: Device> VirtioPci<D> {
         self.place_doorbells(state);
     }
 
-    /// The driver resets the device. That is done at once, or, while the device still works on a request, later: the device status
-    /// is not 0 until then (4.1.4.3.1), and no vCPU waits.
+    /// The driver resets the device. That is done at once, or, while the device still works on a
+    /// request, later: the device status is not 0 until then (4.1.4.3.1), and no vCPU waits.
     pub(super) fn reset(&self, state: &mut State) {
         if !state.is_resetting {
             state.is_resetting = true;
@@ -56,7 +56,8 @@ impl<D: Device> VirtioPci<D> {
         }
     }
 
-    /// Whether the function may access memory: a device that may not touches no queue, and sends no message.
+    /// Sets whether the function may access memory: a device that may not touches no queue, and
+    /// sends no message.
     pub(super) fn set_bus_master(&self, state: &mut State, is_bus_master: bool) {
         if state.is_bus_master == is_bus_master {
             return;

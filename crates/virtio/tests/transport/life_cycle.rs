@@ -36,7 +36,7 @@ fn a_reset_lasts_until_the_device_has_stopped() {
 }
 
 #[test]
-fn a_function_that_is_no_bus_master_touches_no_memory_and_sends_no_message() {
+fn a_function_without_bus_mastering_does_nothing() {
     let machine = machine();
     let mut queue = machine.start();
     machine.driver.set_msix(true);

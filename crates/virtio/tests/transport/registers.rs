@@ -41,7 +41,7 @@ fn a_change_sets_isr_status_also_with_messages() {
     // The status register says what the pin would, and there is none now.
     assert_eq!(machine.function.read_config(4, 4) & 1 << 19, 0);
     assert_eq!(machine.driver.isr(), 2);
-    // One that is not read by the time that messages are turned off is told by the pin.
+    // One that is not read by the time that messages are turned off raises the pin.
     machine.function.notifier().config_changed();
     machine.driver.set_msix(false);
     assert!(machine.function.notifier().pin().is_signalled());
