@@ -185,7 +185,7 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             exit_code::KEYBOARD_RESET
         }
         // As good as Ctrl-C.
-        Outcome::Left => exit_code::from_signal(SIGINT),
+        Outcome::EscapeKey => exit_code::from_signal(SIGINT),
         // Powered off: an end in good order.
         _ => 0,
     }

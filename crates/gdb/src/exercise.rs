@@ -15,10 +15,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use nerite_arch::SpecialRegs;
+use nerite_hypervisor::scripted::Scripted;
 use nerite_machine::debug::{DebugEvent, DebugReason};
 use nerite_machine::{Held, RunState};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::scripted::Scripted;
 use nerite_vcpu::{DebugPlan, DebugStop, Debugger, Entry, Error, Exit, Job, Layer, Statistics, Vcpu};
 use rustix::event::{EventfdFlags, eventfd};
 

@@ -5,26 +5,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use nerite_devices::pc::DebugExit;
+pub use nerite_hermit::DEFAULT_MEMORY;
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
 pub use nerite_loader::Protocol;
 pub use nerite_net::{Link as CardLink, Spec as CardSpec, SpecError as CardSpecError};
+pub use nerite_pc::DEFAULT_MEMORY as DEFAULT_PC_MEMORY;
+pub use nerite_platform::{MAX_CPUS, MIN_MEMORY};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 pub use nerite_virtio_blk::{Spec as DiskSpec, SpecError as DiskSpecError};
 
-/// The smallest guest memory size in bytes: 16 MiB.
-pub const MIN_MEMORY: u64 = 16 << 20;
 /// Guest memory sizes are multiples of this many bytes: 2 MiB, the page size of the boot page tables.
 pub const MEMORY_GRANULARITY: u64 = 2 << 20;
-/// The guest memory size used when none is given, in bytes: 64 MiB.
-pub const DEFAULT_MEMORY: u64 = 64 << 20;
-/// The guest memory size used when none is given for a guest that is not Hermit, in bytes: 256 MiB.
-pub const DEFAULT_PC_MEMORY: u64 = 256 << 20;
 /// The largest number of network cards: each has an interrupt line of its own.
 pub const MAX_CARDS: usize = 4;
 /// The largest number of disks.
 pub const MAX_DISKS: usize = 4;
-/// The largest number of vCPUs that can be asked for.
-pub const MAX_CPUS: u32 = 16;
 
 /// Everything that decides how a virtual machine is built and run.
 ///

@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use nerite_inspect::Reason;
+use nerite_platform::{End, ExitHandler, Stop};
 use nerite_vcpu::{Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
-use crate::dispatch::End;
-use crate::guest::AnyDispatcher;
 use crate::msr::Msrs;
-use crate::vcpu_thread::lock;
 
 /// A vCPU has stopped for the debugger. It is held, once, until the debugger releases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +57,7 @@ impl DebugEvents {
 
     /// The oldest event.
     pub fn take(&self) -> Option<DebugEvent> {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         let event = queue.pop_front();
         if queue.is_empty() {
             // It is non-blocking: that there is nothing to take back is no error.
@@ -68,7 +67,7 @@ impl DebugEvents {
     }
 
     fn push(&self, event: DebugEvent) {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         queue.push_back(event);
         // An eventfd refuses only when its counter is full.
         if let Err(error) = rustix::io::write(&self.event, &1_u64.to_ne_bytes()) {
@@ -89,7 +88,7 @@ impl DebugEvents {
 /// Answers exits, and holds the vCPU at those that are the debugger's.
 #[derive(Debug)]
 pub(crate) struct Stopper {
-    pub(crate) dispatcher: AnyDispatcher,
+    pub(crate) dispatcher: Box<dyn ExitHandler>,
     pub(crate) control: Arc<Control>,
     pub(crate) events: Option<Arc<DebugEvents>>,
     /// Whether the vCPU has a budget of instructions.
@@ -109,14 +108,14 @@ impl Stopper {
 }
 
 impl Handler for Stopper {
-    type End = End;
+    type End = Stop;
 
-    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<End, Entry> {
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
         if let Exit::Debug { rip, .. } = exit
             && self.is_limited
             && take_stop(vcpu) == Some(DebugStop::Limit)
         {
-            return ControlFlow::Break(End::InstructionLimit(rip));
+            return ControlFlow::Break(Ok(End::InstructionLimit(rip)));
         }
         if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
             return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
@@ -126,12 +125,12 @@ impl Handler for Stopper {
             && let Some(stop) = take_stop(vcpu)
         {
             return match self.stop(vcpu, events, DebugReason::Stop(stop)) {
-                ControlFlow::Break(()) => ControlFlow::Break(End::Stopped),
+                ControlFlow::Break(()) => ControlFlow::Break(Ok(End::Stopped)),
                 ControlFlow::Continue(()) => ControlFlow::Continue(Entry::Resume),
             };
         }
         let next = self.dispatcher.handle(vcpu, exit);
-        if let ControlFlow::Break(End::Crashed(exit)) = &next
+        if let ControlFlow::Break(Ok(End::Crashed(exit))) = &next
             && (self.holds_crashes || events.is_attached())
         {
             if !events.is_attached() {

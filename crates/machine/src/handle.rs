@@ -8,13 +8,13 @@ use nerite_arch::{Regs, SpecialRegs};
 use nerite_devices::apic::Message;
 use nerite_hypervisor::InterruptController;
 use nerite_memory::GuestRam;
+use nerite_platform::End;
 use nerite_sandbox::ThreadKind;
 use nerite_vcpu::{AskError, CoalescedWrites, Control, DebugCaps, Held, RunState, Statistics, Vcpu};
 
 use crate::Error;
 use crate::counting::{ProcessorCounts, Totals};
 use crate::debug::DebugEvents;
-use crate::dispatch::End;
 use crate::network::Network;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::Shared;
@@ -274,16 +274,16 @@ impl Handle {
 
     /// Readable when the machine is ending.
     pub fn end_event(&self) -> BorrowedFd<'_> {
-        self.shared.stop_event.as_fd()
+        self.shared.stop.as_fd()
     }
 
     /// Ends the machine, as a signal would. Does not wait for it.
     pub fn stop(&self) {
-        self.shared.finish(u32::MAX, End::Stopped);
+        self.shared.finish(None, Ok(End::Stopped));
     }
 
     /// Whether the machine is ending.
     pub fn is_ending(&self) -> bool {
-        self.shared.stopping.load(std::sync::atomic::Ordering::Acquire)
+        self.shared.stop.is_requested()
     }
 }

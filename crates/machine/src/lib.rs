@@ -27,40 +27,31 @@
 )]
 
 mod accelerator;
-mod boot;
-mod budget;
+mod applicable;
 pub mod config;
 mod counting;
 pub mod debug;
-mod dispatch;
+mod devices;
 mod error;
-#[cfg(any(test, feature = "exercise"))]
+#[cfg(feature = "exercise")]
 pub mod exercise;
-mod files;
-mod guest;
 mod halts;
 mod handle;
-mod hermit;
-mod hypercalls;
+mod input;
 mod machine;
 mod msr;
 mod network;
 mod opened;
 mod outcome;
-mod pc;
-mod plan;
-mod posted;
-mod rate;
 mod report;
 mod running;
-#[cfg(test)]
-mod testing;
 mod timeline;
 mod user_irqchip;
 mod vcpu_thread;
 
 pub use config::Config;
 pub use counting::ProcessorCounts;
+pub use devices::DiskReport;
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, HandleError, Pause};
 pub use machine::Machine;
@@ -70,9 +61,8 @@ pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network};
 pub use opened::Opened;
 pub use outcome::Outcome;
-pub use pc::DiskReport;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
-pub use running::{Remains, Running};
+pub use running::{Running, Teardown};
 pub use timeline::{Step, Timeline};
 
 /// The README's example, kept true by running it.

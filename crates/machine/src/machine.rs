@@ -1,47 +1,48 @@
 //! Builds a machine.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use nerite_arch::cpuid;
 use nerite_devices::Console;
+use nerite_hostfs::Mounts;
 use nerite_hypervisor::{Hypervisor, Vcpu, Vm, VmOptions};
-use nerite_loader::{GuestImage, Limits};
-use nerite_memory::{Backing, GuestRam};
+use nerite_loader::{GuestImage, ImageSource, Limits};
+use nerite_memory::Backing;
+use nerite_pc::InitFile;
+use nerite_platform::{Builder, Environment, Platform, Rate, StopToken};
 use nerite_sandbox::Confinement;
 use nerite_vcpu::Tracer;
-use rustix::event::{EventfdFlags, eventfd};
 
-use crate::config::{Config, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe};
+use crate::config::{Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe};
 use crate::counting::Counters;
-use crate::guest::Guest;
+use crate::devices::{self, Devices, Place};
+use crate::input::Keyboard;
 use crate::msr::Msrs;
-use crate::network::Network;
-use crate::pc::Keyboard;
-use crate::{Error, Opened, Running, Timeline, hermit, pc, running};
+use crate::network::{self, Network};
+use crate::opened::HostResources;
+use crate::{Error, Opened, Running, Timeline, applicable, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) confinement: Option<Confinement>,
-    pub(crate) guest: Guest,
-    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) environment: Environment,
     pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
     /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it alive.
     pub(crate) vm: Box<dyn Vm>,
     pub(crate) affinity: Vec<usize>,
-    pub(crate) console: Arc<Console>,
-    pub(crate) stop_event: Arc<OwnedFd>,
-    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) keyboard: Option<Keyboard>,
+    pub(crate) devices: Devices,
+    pub(crate) network: Network,
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
     pub(crate) core: Option<File>,
     pub(crate) counters: Counters,
     pub(crate) msrs: Arc<Msrs>,
     pub(crate) irqchip: Irqchip,
-    pub(crate) network: Network,
     pub(crate) timeline: Timeline,
 }
 
@@ -51,29 +52,85 @@ impl Machine {
     /// To confine the process in between, take [`Opened`].
     ///
     /// # Errors
-    /// If the image is not one that can run, the configuration cannot be met, or the host fails; [`Error::kind`] says
-    /// which.
+    /// Fails if the image is not one that can run, the configuration cannot be met, or the host fails; [`Error::kind`]
+    /// tells which.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Opened::open(config)?.build()
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { image, mut rest } = opened;
-        rest.timeline.done("confine the process");
-        let image = image.read_guest(rest.config.boot.protocol, &Limits::default())?;
-        rest.timeline.done("read and check the image");
-        match image {
-            GuestImage::Hermit(image) => hermit::build(*image, rest),
-            other => pc::build(&other, rest),
-        }
+        let Opened { image, resources } = opened;
+        let HostResources { config, hypervisor, mounts, output, tracer, core, .. } = resources;
+        let HostResources { counters, links, initrd, disks, confinement, mut timeline, .. } = resources;
+        timeline.done("confine the process");
+        let image = image.read_guest(config.boot.protocol, &Limits::default())?;
+        timeline.done("read and check the image");
+        applicable::check(&config, image.protocol())?;
+        let stop = StopToken::new().map_err(Error::host("creating an eventfd"))?;
+        let mut builder = builder(image, &config, initrd, mounts, &stop)?;
+        check_affinity(&config.cpus, builder.vcpus())?;
+
+        let hypervisor = hypervisor?;
+        check_vcpus(&*hypervisor, builder.vcpus())?;
+        let host_cpuid = hypervisor.supported_cpuid()?;
+        timeline.done("plan");
+        let ram = Arc::new(builder.allocate_ram(&backing(&config.memory), &host_cpuid)?);
+        timeline.done("map guest memory");
+        builder.load(&ram)?;
+        timeline.done("load the kernel");
+        let vm = hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?;
+        let network = Network::new(builder.bridge(), links, &*vm, builder.vcpus())?;
+        let mut bridge = network.bridge().clone();
+        let mut place = Place { bridge: &mut bridge, vm: &*vm, first: network.len() };
+        let devices = Devices::new(&config.devices, disks, &mut place)?;
+        timeline.done("create the VM");
+        let irqchip = config.cpus.irqchip;
+        let tsc_deadline = irqchip == Irqchip::Kernel && hypervisor.capabilities().tsc_deadline;
+        let vcpu_count = builder.vcpus();
+        let vcpus = (0..vcpu_count)
+            .map(|vcpu_index| {
+                let guest = cpuid::Guest { vcpu_index, vcpu_count, tsc_deadline };
+                builder.create_vcpu(&*vm, vcpu_index, &cpuid::for_guest(&host_cpuid, &guest))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        timeline.done("create the vCPUs");
+        let environment = Environment {
+            ram,
+            console: Arc::new(Console::new(output.sink()?)),
+            stop,
+            rate: config.output_limits.bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
+            log_lines: config.output_limits.log_lines,
+        };
+        let platform = builder.finish(&*vm, &vcpus, &bridge, &environment)?;
+        let keyboard = devices.console().or_else(|| platform.input()).and_then(Keyboard::stdin);
+        timeline.done("describe the machine");
+        let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
+        let (affinity, observe) = (config.cpus.affinity, config.observe);
+        Ok(Self {
+            hypervisor,
+            confinement,
+            platform,
+            environment,
+            vcpus,
+            vm,
+            affinity,
+            keyboard,
+            devices,
+            network,
+            observe,
+            tracer,
+            core,
+            counters,
+            msrs,
+            irqchip,
+            timeline,
+        })
     }
 
-    /// Whether the guest has a serial port, and standard input is a terminal that should be in raw mode while it runs.
+    /// Returns `true` if the guest has a line for input, and standard input is a terminal that should be in raw mode while it
+    /// runs.
     pub fn wants_terminal(&self) -> bool {
-        match &self.guest {
-            Guest::Pc(pc) => pc.keyboard.as_ref().is_some_and(Keyboard::is_terminal),
-            Guest::Hermit(_) => false,
-        }
+        self.keyboard.as_ref().is_some_and(Keyboard::is_terminal)
     }
 
     /// Starts a thread for each vCPU.
@@ -85,24 +142,84 @@ impl Machine {
     }
 }
 
-/// Options of the VM that the configuration of the processors asks for.
-pub(crate) fn options(cpus: &CpuConfig, pit: bool) -> VmOptions {
-    let irqchip = match cpus.irqchip {
-        Irqchip::Kernel => nerite_hypervisor::Irqchip::Hypervisor,
-        Irqchip::User => nerite_hypervisor::Irqchip::User,
-    };
-    let msr_exits = cpus.msr != MsrPolicy::Fault;
-    // All vCPUs of a Hermit guest start in 64-bit mode.
-    VmOptions { irqchip, pit, power_management: cpus.power_management, real_mode: false, msr_exits }
+/// The platform of an image: the one place that names any.
+fn builder(
+    image: GuestImage,
+    config: &Config,
+    initrd: Vec<ImageSource>,
+    mounts: Mounts,
+    stop: &StopToken,
+) -> Result<Box<dyn Builder>, Error> {
+    Ok(match image {
+        GuestImage::Hermit(image) => {
+            let settings = nerite_hermit::Settings {
+                image: config.image.clone(),
+                memory: config.memory.size,
+                aslr: config.memory.aslr,
+                vcpus: config.cpus.count,
+                pit: config.cpus.pit,
+                kernel_args: config.guest.kernel_args.clone(),
+                app_args: config.guest.app_args.clone(),
+                env: config.guest.env.clone(),
+                mounts: config.mounts.clone(),
+                file_limits: config.file_limits,
+            };
+            Box::new(nerite_hermit::Builder::new(*image, settings, mounts, stop)?)
+        }
+        other => {
+            let cards = network::LINES.into_iter().take(config.network.len());
+            let settings = nerite_pc::Settings {
+                image: config.image.clone(),
+                memory: config.memory.size,
+                vcpus: config.cpus.count,
+                command_line: config.boot.command_line.clone(),
+                app_args: config.guest.app_args.clone(),
+                virtio_console: config.devices.console == ConsoleKind::Virtio,
+                debug_exit: config.boot.debug_exit,
+                lines: cards.chain(devices::LINES).collect(),
+            };
+            let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            Box::new(nerite_pc::Builder::new(other, files, &settings)?)
+        }
+    })
 }
 
-/// How guest memory is to be backed.
-pub(crate) fn backing(memory: &MemoryConfig) -> Backing {
+/// Reads a file for the guest.
+fn read(source: ImageSource) -> Result<InitFile, Error> {
+    let name = source.path().to_string_lossy().into_owned();
+    Ok(InitFile { name, bytes: source.read_bytes(&Limits::default())? })
+}
+
+/// Checks that there is a host CPU for each vCPU, or none for any.
+fn check_affinity(cpus: &CpuConfig, vcpus: u32) -> Result<(), Error> {
+    let given = cpus.affinity.len();
+    if given != 0 && u32::try_from(given) != Ok(vcpus) {
+        return Err(Error::Affinity { given, cpus: vcpus });
+    }
+    Ok(())
+}
+
+/// Options of the VM.
+fn options(cpus: &CpuConfig, builder: &dyn Builder) -> VmOptions {
+    VmOptions {
+        irqchip: match cpus.irqchip {
+            Irqchip::Kernel => nerite_hypervisor::Irqchip::Hypervisor,
+            Irqchip::User => nerite_hypervisor::Irqchip::User,
+        },
+        pit: builder.needs_pit(),
+        msr_exits: cpus.msr != MsrPolicy::Fault,
+        power_management: cpus.power_management,
+        real_mode: builder.uses_real_mode(),
+    }
+}
+
+/// Backing of guest memory.
+fn backing(memory: &MemoryConfig) -> Backing {
     Backing { thp: memory.thp, ksm: memory.ksm, hugepages: memory.hugepages }
 }
 
 /// Checks that the hypervisor allows so many vCPUs. Every one allows one.
-pub(crate) fn check_vcpus(hypervisor: &dyn Hypervisor, cpus: u32) -> Result<(), Error> {
+fn check_vcpus(hypervisor: &dyn Hypervisor, cpus: u32) -> Result<(), Error> {
     if cpus > 1 {
         let allowed = hypervisor.capabilities().max_vcpus;
         if usize::try_from(cpus).is_ok_and(|cpus| cpus > allowed) {
@@ -113,7 +230,6 @@ pub(crate) fn check_vcpus(hypervisor: &dyn Hypervisor, cpus: u32) -> Result<(), 
     Ok(())
 }
 
-/// What is signalled to end the machine.
-pub(crate) fn stop_event() -> Result<Arc<OwnedFd>, Error> {
-    Ok(Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(Error::host("creating an eventfd"))?))
-}
+#[cfg(test)]
+#[path = "machine_test.rs"]
+mod tests;

@@ -1,8 +1,8 @@
-//! What a guest gets that accesses a model-specific register which the engine does not know.
+//! Policy for guest accesses of model-specific registers that the hypervisor does not handle.
 
+use nerite_platform::LogBudget;
 use nerite_vcpu::{Entry, Exit, Vcpu};
 
-use crate::budget::LogBudget;
 use crate::config::MsrPolicy;
 
 /// Answers accesses of unknown registers.
@@ -14,7 +14,7 @@ pub(crate) struct Msrs {
 
 impl Msrs {
     /// Answers as `policy` says, with at most so many lines in the log.
-    pub(crate) const fn new(policy: MsrPolicy, log_lines: u32) -> Self {
+    pub(crate) fn new(policy: MsrPolicy, log_lines: u32) -> Self {
         Self { policy, budget: LogBudget::new(log_lines) }
     }
 
@@ -42,7 +42,7 @@ impl Msrs {
 
 #[cfg(test)]
 mod tests {
-    use nerite_vcpu::scripted::Scripted;
+    use nerite_hypervisor::scripted::Scripted;
 
     use super::*;
 

@@ -28,12 +28,12 @@ use crate::{Error, Machine, Timeline, accelerator, network};
 #[derive(Debug)]
 pub struct Opened {
     pub(crate) image: ImageSource,
-    pub(crate) rest: Rest,
+    pub(crate) resources: HostResources,
 }
 
-/// What there is besides the image.
+/// What there is of the host besides the image.
 #[derive(Debug)]
-pub(crate) struct Rest {
+pub(crate) struct HostResources {
     pub(crate) config: Config,
     /// Errors are reported only after the image has been validated.
     pub(crate) hypervisor: Result<Arc<dyn Hypervisor>, nerite_hypervisor::Error>,
@@ -87,7 +87,7 @@ impl Opened {
             Err(_) => Counters::default(),
         };
         timeline.done("open files and KVM");
-        let rest = Rest {
+        let resources = HostResources {
             config: config.clone(),
             hypervisor,
             mounts,
@@ -101,7 +101,7 @@ impl Opened {
             confinement: None,
             timeline,
         };
-        Ok(Self { image, rest })
+        Ok(Self { image, resources })
     }
 
     /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks for it.
@@ -112,8 +112,8 @@ impl Opened {
     /// # Errors
     /// If the host refuses what the policy demands.
     pub fn confine(&mut self, policy: &Policy, sockets: &[BorrowedFd<'_>]) -> Result<&[Missing], Error> {
-        let rest = &mut self.rest;
-        let mounts = rest.mounts.paths().map(|path| Reachable {
+        let resources = &mut self.resources;
+        let mounts = resources.mounts.paths().map(|path| Reachable {
             file: path.file,
             rights: match path.access {
                 Access::ReadOnly => Rights::Read,
@@ -123,17 +123,17 @@ impl Opened {
         });
         let folder =
             sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
-        let observe = &rest.config.observe;
+        let observe = &resources.config.observe;
         let debug = observe.debug.is_some()
             || observe.instruction_limit.is_some()
             || matches!(observe.on_crash, OnCrash::Dump(_));
-        let wanted = &rest.config.devices;
-        let devices = !rest.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
-        let children = rest.links.iter().filter_map(|link| link.process).collect();
-        let network = !rest.links.is_empty();
+        let wanted = &resources.config.devices;
+        let devices = !resources.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
+        let children = resources.links.iter().filter_map(|link| link.process).collect();
+        let network = !resources.links.is_empty();
         let policy = Policy { network, devices, debug, children, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
-        Ok(rest.confinement.insert(confinement).missing())
+        Ok(resources.confinement.insert(confinement).missing())
     }
 
     /// Reads the image and builds the machine.

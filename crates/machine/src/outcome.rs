@@ -16,8 +16,8 @@ pub enum Outcome {
     Reset,
     /// The guest asked to be reset through the keyboard controller.
     KeyboardReset,
-    /// Whoever sat at the terminal typed the escape key.
-    Left,
+    /// The escape key was typed.
+    EscapeKey,
     /// The guest could not go on.
     Crashed(Box<CrashReport>),
     /// It was stopped from outside.
@@ -42,7 +42,7 @@ impl fmt::Display for Outcome {
             Self::PoweredOff => f.write_str("guest powered off"),
             Self::Reset => f.write_str("guest asked for a reboot"),
             Self::KeyboardReset => f.write_str("guest asked for a reset through the keyboard controller"),
-            Self::Left => f.write_str("guest left by the escape key"),
+            Self::EscapeKey => f.write_str("guest left by the escape key"),
             Self::Crashed(report) => report.fmt(f),
             Self::Stopped => f.write_str("guest stopped"),
             Self::TimeLimit => f.write_str("the guest's time was up"),

@@ -4,26 +4,26 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nerite_devices::Console;
-use nerite_devices::pc::ResetKind;
 use nerite_hypervisor::{Hypervisor, Vm};
+use nerite_platform::{End, Environment, Platform, ResetKind};
 use nerite_vcpu::{Control, Exit, InstructionBudget, InternalError, SystemEvent, Tracer, Vcpu};
+use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::config::{Debug, Irqchip, OnCrash};
 use crate::debug::{DebugEvents, Stopper};
-use crate::dispatch::End;
-use crate::guest::Guest;
+use crate::devices::Devices;
 use crate::halts::{self, HaltWatch};
+use crate::input::{self, Keyboard};
 use crate::msr::Msrs;
-use crate::pc::Ended;
 use crate::user_irqchip::LocalApics;
-use crate::vcpu_thread::{self, Finished, Layers, Shared, Task, lock};
+use crate::vcpu_thread::{self, Ended, Finished, Layers, Shared, Task};
 use crate::{Error, Handle, Machine, Outcome, Report, Timeline};
 use nerite_inspect::{Core, CrashReport, VcpuState};
 
@@ -41,10 +41,11 @@ const EMULATION_FAILED: u32 = 1;
 pub struct Running {
     handle: Handle,
     threads: Vec<JoinHandle<()>>,
-    console: Arc<Console>,
+    environment: Environment,
     hypervisor: Arc<dyn Hypervisor>,
-    guest: Guest,
-    /// Hands on what is typed.
+    platform: Arc<dyn Platform>,
+    devices: Devices,
+    /// Forwards terminal input to the guest.
     keyboard: Option<JoinHandle<()>>,
     tracer: Option<Tracer>,
     /// The file that a crash is written to, which is empty.
@@ -69,7 +70,7 @@ impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("handle", &self.handle)
-            .field("kernel", &self.guest.kernel_range())
+            .field("kernel", &self.platform.kernel().range)
             .finish_non_exhaustive()
     }
 }
@@ -77,11 +78,11 @@ impl fmt::Debug for Running {
 /// The memory, descriptors and threads of a machine that has ended. They are given back when it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it takes time; a program that ends forgets it"]
-pub struct Remains {
+pub struct Teardown {
     running: Running,
 }
 
-impl Drop for Remains {
+impl Drop for Teardown {
     fn drop(&mut self) {
         for thread in self.running.threads.drain(..) {
             // A panic was printed when it happened, and has been told as an error.
@@ -119,26 +120,26 @@ impl Running {
     pub fn wait_and_leave(
         mut self,
         stop: Option<BorrowedFd<'_>>,
-    ) -> (Result<Outcome, Error>, Report, Remains) {
+    ) -> (Result<Outcome, Error>, Report, Teardown) {
         if let Err(error) = self.attend(stop) {
-            self.handle.shared.finish(u32::MAX, End::Host(error));
+            self.handle.shared.finish(None, Err(error));
         }
         let mut report = Report::default();
         let outcome = self.take_down(stop, &mut report);
-        (outcome, report, Remains { running: self })
+        (outcome, report, Teardown { running: self })
     }
 
     /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
     fn drain(&self, stop: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
         loop {
-            self.guest.collect_coalesced(true);
-            if self.console.flush().map_err(Error::Output)? {
-                if !self.guest.has_coalesced() {
+            self.platform.collect_coalesced(true);
+            if self.environment.console.flush().map_err(Error::Output)? {
+                if !self.platform.has_coalesced() {
                     return Ok(true);
                 }
                 continue;
             }
-            let mut polled: Vec<_> = self.console.sink().map(writable).into_iter().collect();
+            let mut polled: Vec<_> = self.environment.console.sink().map(writable).into_iter().collect();
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
             match poll(&mut polled, None) {
                 Err(Errno::INTR) => continue,
@@ -152,32 +153,24 @@ impl Running {
 
     /// Gets all vCPUs out of the guest and their threads out of their loops.
     fn stop_vcpus(&self) {
-        self.console.stop();
-        let mut left = lock(&self.handle.shared.left);
+        self.environment.console.stop();
+        let mut left = self.handle.shared.left.lock();
         while *left > 0 {
             for control in self.handle.controls.iter() {
                 control.stop();
             }
-            left = self
-                .handle
-                .shared
-                .one_left
-                .wait_timeout_while(left, KICK_AGAIN, |left| *left > 0)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            self.handle.shared.one_left.wait_while_for(&mut left, |left| *left > 0, KICK_AGAIN);
         }
     }
 
-    /// Starts handing on what is typed, if the guest has something that takes it.
-    fn start_keyboard(&mut self) -> std::io::Result<()> {
-        let Guest::Pc(pc) = &mut self.guest else { return Ok(()) };
-        let Some(keyboard) = pc.keyboard.take() else { return Ok(()) };
-        let line = pc.devices.console().unwrap_or_else(|| pc.platform.serial.clone());
+    /// Starts to forward terminal input, if the guest has something that takes it.
+    fn start_keyboard(&mut self, keyboard: Option<Keyboard>) -> std::io::Result<()> {
+        let Some(keyboard) = keyboard else { return Ok(()) };
         let shared = self.handle.shared.clone();
         let thread = thread::Builder::new().name("input".to_owned()).spawn(move || {
-            match keyboard.run(&*line, &shared.stop_event) {
-                Ok(Ended::Source | Ended::Stopped) => {}
-                Ok(Ended::Escape) => shared.finish(u32::MAX, End::Left),
+            match keyboard.run(&shared.stop) {
+                Ok(input::Ended::Source | input::Ended::Stopped) => {}
+                Ok(input::Ended::Escape) => shared.finish(None, Ok(End::EscapeKey)),
                 // A guest can do without, as it does at the input's end.
                 Err(error) => log::warn!("there is no more input for the guest: {error}"),
             }
@@ -188,10 +181,10 @@ impl Running {
 
     /// Stops what runs of a machine that could not be started whole.
     fn abandon(&mut self) {
-        self.handle.shared.finish(u32::MAX, End::Stopped);
+        self.handle.shared.finish(None, Ok(End::Stopped));
         let missing = self.handle.vcpu_count().saturating_sub(self.threads.len());
         {
-            let mut left = lock(&self.handle.shared.left);
+            let mut left = self.handle.shared.left.lock();
             *left = left.saturating_sub(missing);
         }
         self.stop_vcpus();
@@ -204,7 +197,7 @@ impl Running {
     fn take_down(&mut self, stop: Option<BorrowedFd<'_>>, report: &mut Report) -> Result<Outcome, Error> {
         self.stop_vcpus();
         let mut finished = Vec::new();
-        for (vcpu, ended) in std::mem::take(&mut *lock(&self.handle.shared.finished)) {
+        for (vcpu, ended) in std::mem::take(&mut *self.handle.shared.finished.lock()) {
             finished.push(vcpu);
             self.ended.push(ended);
         }
@@ -223,10 +216,8 @@ impl Running {
         // No vCPU runs any more, so nobody waits for a frame.
         self.handle.network.halt();
         report.cards = self.handle.network.report();
-        if let Guest::Pc(pc) = &self.guest {
-            pc.devices.halt();
-            report.disks = pc.devices.report();
-        }
+        self.devices.halt();
+        report.disks = self.devices.report();
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         report.coalesced_writes = self.handle.coalesced_writes();
@@ -241,28 +232,26 @@ impl Running {
         {
             log::warn!("the trace is not complete: {error}");
         }
-        let (vcpu, end) = lock(&self.handle.shared.end).take().unwrap_or((u32::MAX, End::Stopped));
-        let outcome = match end {
-            End::Host(error) => return Err(error),
+        let stopped = || Ended { vcpu: None, end: Ok(End::Stopped) };
+        let Ended { vcpu, end } = self.handle.shared.end.lock().take().unwrap_or_else(stopped);
+        let vcpu = vcpu.unwrap_or_default();
+        let outcome = match end? {
             End::Stopped => {
                 // What cannot be written now is not waited for.
-                self.guest.collect_coalesced(true);
-                let _ = self.console.flush();
+                self.platform.collect_coalesced(true);
+                let _ = self.environment.console.flush();
                 return Ok(Outcome::Stopped);
             }
-            End::Crashed(exit) => {
-                let drained = self.drain(stop);
-                log::debug!("the output before the crash is out: {drained:?}");
-                return self.crashed(vcpu, exit, finished);
-            }
+            End::Crashed(exit) => return self.crashed(vcpu, exit, finished, stop),
+            End::Halted => return self.crashed(vcpu, Exit::Halt, finished, stop),
             End::Exited(code) => Outcome::Exited(code),
-            End::Left => {
-                let _ = self.console.flush();
-                return Ok(Outcome::Left);
+            End::EscapeKey => {
+                let _ = self.environment.console.flush();
+                return Ok(Outcome::EscapeKey);
             }
             End::InstructionLimit(rip) => Outcome::InstructionLimit { vcpu, rip, stepped: !self.counts },
             End::TimeLimit => {
-                let _ = self.console.flush();
+                let _ = self.environment.console.flush();
                 return Ok(Outcome::TimeLimit);
             }
             End::Reset(ResetKind::Keyboard) => Outcome::KeyboardReset,
@@ -273,7 +262,15 @@ impl Running {
     }
 
     /// Makes the report of a crash, or says that it is the host that cannot run this guest.
-    fn crashed(&self, vcpu: u32, exit: Exit, finished: Vec<Finished>) -> Result<Outcome, Error> {
+    fn crashed(
+        &self,
+        vcpu: u32,
+        exit: Exit,
+        finished: Vec<Finished>,
+        stop: Option<BorrowedFd<'_>>,
+    ) -> Result<Outcome, Error> {
+        let drained = self.drain(stop);
+        log::debug!("the output before the crash is out: {drained:?}");
         if let Exit::InternalError(InternalError { suberror: EMULATION_FAILED, instruction, .. }) = exit
             && self.hypervisor.only_emulates()
         {
@@ -284,11 +281,11 @@ impl Running {
             // One that ended by itself meanwhile has nothing to tell.
             let Some(state) = state else { continue };
             let (regs, special_regs) = state?;
-            let backtrace = self.guest.backtrace(&self.handle.ram, &regs, &special_regs);
+            let backtrace = self.platform.backtrace(&self.handle.ram, &regs, &special_regs);
             vcpus.push(VcpuState { index, regs, special_regs, fpu, backtrace });
         }
         if let Some((path, file)) = &self.core {
-            let (ram, entry) = (&self.handle.ram, self.guest.entry());
+            let (ram, entry) = (&self.handle.ram, self.platform.kernel().entry);
             let written = Core { ram, vcpus: &vcpus, crashed: vcpu, entry }.write(file);
             // The report is worth more than an error without it.
             match written {
@@ -296,7 +293,7 @@ impl Running {
                 Err(error) => log::error!("cannot write the core file {}: {error}", path.display()),
             }
         }
-        let kernel = self.guest.kernel_range();
+        let kernel = self.platform.kernel().range;
         Ok(Outcome::Crashed(Box::new(CrashReport { vcpu, exit, vcpus, kernel })))
     }
 }

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use nerite_devices::apic::Target;
+use nerite_hypervisor::scripted::Scripted;
 use nerite_vcpu::InterruptState;
-use nerite_vcpu::scripted::Scripted;
 
 use nerite_devices::apic::{Delivery, Message};
 use nerite_vcpu::Control;

@@ -2,36 +2,42 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_hypervisor::{GuestCounter, KickTimer};
 use nerite_memory::GuestRam;
+use nerite_platform::{End, StopToken};
 use nerite_sandbox::{Confinement, ThreadKind};
 use nerite_vcpu::ahead::InstructionCount;
 use nerite_vcpu::{
     Control, Counted, DebugCaps, Debugged, InstructionBudget, Limited, Measured, Statistics, Traced, Tracer,
     Vcpu, drive_controlled,
 };
+use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use rustix::thread::CpuSet;
-use std::os::fd::OwnedFd;
 
 use crate::debug::Stopper;
-use crate::dispatch::End;
 use crate::user_irqchip::{LocalApics, UserInterrupts};
 use crate::{Error, counting};
 use nerite_inspect::CodeReader;
 
+/// End of a machine.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The vCPU that ended it.
+    pub(crate) vcpu: Option<u32>,
+    pub(crate) end: Result<End, Error>,
+}
+
 /// What the vCPU threads and the one that waits for them share.
 pub(crate) struct Shared {
-    /// Why the machine ends: the first reason counts.
-    pub(crate) end: Mutex<Option<(u32, End)>>,
-    /// Becomes readable, and stays so, when there is an `end`.
-    pub(crate) stop_event: Arc<OwnedFd>,
-    pub(crate) stopping: Arc<AtomicBool>,
+    /// End of the machine: the first one counts.
+    pub(crate) end: Mutex<Option<Ended>>,
+    /// Requested when there is an `end`.
+    pub(crate) stop: StopToken,
     /// How many vCPU threads have not left their loop yet.
     pub(crate) left: Mutex<usize>,
     pub(crate) one_left: Condvar,
@@ -43,11 +49,6 @@ pub(crate) struct Shared {
     pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Vcpu>)>>,
 }
 
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these locks is whole at every moment.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("end", &self.end).field("left", &self.left).finish_non_exhaustive()
@@ -55,20 +56,16 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Ends the machine, unless it is ending already.
-    pub(crate) fn finish(&self, vcpu: u32, end: End) {
-        let mut current = lock(&self.end);
+    /// Ends the machine, unless it is ending already. `vcpu` is the one that ends it.
+    pub(crate) fn finish(&self, vcpu: Option<u32>, end: Result<End, Error>) {
+        let mut current = self.end.lock();
         if current.is_none() {
-            if let End::Exited(code) = end {
+            if let Ok(End::Exited(code)) = end {
                 // This is the first end, and so the first code.
                 let _ = self.exit_code.set(code);
             }
-            *current = Some((vcpu, end));
-            self.stopping.store(true, Ordering::Release);
-            // An eventfd refuses only when its counter is full, and this adds 1 once.
-            if let Err(error) = rustix::io::write(&self.stop_event, &1_u64.to_ne_bytes()) {
-                log::error!("signalling the end of the machine: {error}");
-            }
+            *current = Some(Ended { vcpu, end });
+            self.stop.request();
         }
     }
 }
@@ -113,19 +110,20 @@ pub(crate) struct Task {
 
 /// Runs a vCPU to the machine's end.
 pub(crate) fn run(mut vcpu: Box<dyn Vcpu>, task: Task) {
-    let mut leaving = Leaving { shared: task.shared.clone(), control: task.control.clone(), end: None };
     let index = vcpu.index();
+    let mut leaving =
+        Leaving { shared: task.shared.clone(), control: task.control.clone(), index, end: None };
     let timer = task.deadline.filter(|_| index == 0).map(|deadline| {
         start_timer(&mut *vcpu, deadline.saturating_duration_since(Instant::now()), Duration::ZERO)
     });
     // It kicks the vCPU for as long as it is kept.
     let _timer = timer.transpose().unwrap_or_else(|error| {
-        task.shared.finish(index, End::Host(error.into()));
+        task.shared.finish(Some(index), Err(error.into()));
         None
     });
     let counter = task.layers.counter.as_ref().map(|counter| counting::for_vcpu(&mut *vcpu, counter));
     let counter = counter.transpose().unwrap_or_else(|error| {
-        task.shared.finish(index, End::Host(error));
+        task.shared.finish(Some(index), Err(error));
         None
     });
     leaving.end = Some(run_loop(stack(vcpu, counter, &task), task));
@@ -167,45 +165,51 @@ fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, ta
     }
 }
 
-fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> (u32, End) {
+fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> Result<End, Error> {
     let Task { cpu, mut stopper, control, shared, .. } = task;
     let has_core = task.layers.core;
     let index = vcpu.index();
     let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
     let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
     let end = match ready {
-        Ok(()) => drive_controlled(&mut *vcpu, &mut stopper, &control)
-            .map_or_else(|error| End::Host(error.into()), |end| end.unwrap_or(End::Stopped)),
-        Err(error) => End::Host(error),
+        Ok(()) => match drive_controlled(&mut *vcpu, &mut stopper, &control) {
+            Ok(Some(stop)) => stop.map_err(Error::from),
+            Ok(None) => Ok(End::Stopped),
+            Err(error) => Err(error.into()),
+        },
+        Err(error) => Err(error),
     };
     log::debug!("vCPU {index}: {end:?}");
-    let state = (!matches!(end, End::Exited(_)))
+    let state = (!matches!(end, Ok(End::Exited(_))))
         .then(|| vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?))));
     let fpu = if has_core && state.is_some() { vcpu.fpu().ok() } else { None };
     let finished = Finished { index, statistics: vcpu.statistics().unwrap_or_default(), fpu, state };
-    lock(&shared.finished).push((finished, vcpu));
-    (index, end)
+    shared.finished.lock().push((finished, vcpu));
+    end
 }
 
 /// Says, when it is dropped, that a vCPU's thread has left its loop: also if that was by a panic.
 struct Leaving {
     shared: Arc<Shared>,
     control: Arc<Control>,
-    /// Why, with the vCPU's index; none after a panic.
-    end: Option<(u32, End)>,
+    index: u32,
+    /// Why; none after a panic.
+    end: Option<Result<End, Error>>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.control.leave();
         {
-            let mut left = lock(&self.shared.left);
+            let mut left = self.shared.left.lock();
             *left = left.saturating_sub(1);
             self.shared.one_left.notify_all();
         }
         // Last: whoever takes the machine down then need not kick this thread out of anything.
-        let (index, end) = self.end.take().unwrap_or((u32::MAX, End::Stopped));
-        self.shared.finish(index, end);
+        match self.end.take() {
+            Some(end) => self.shared.finish(Some(self.index), end),
+            None => self.shared.finish(None, Ok(End::Stopped)),
+        }
     }
 }
 

@@ -10,7 +10,6 @@
 )]
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nerite_log_budget::LogBudget;
@@ -47,7 +46,7 @@ impl Shared {
 }
 
 impl MessageRoutes for Shared {
-    fn connect(&self, vector: u16, _: BorrowedFd<'_>, message: Option<Message>) -> io::Result<()> {
+    fn connect(&self, vector: u16, _: &Event, message: Option<Message>) -> io::Result<()> {
         let mut routes = self.lock();
         if message.is_some_and(|message| routes.refuses || message.data & REFUSED != 0) {
             return Err(io::ErrorKind::InvalidInput.into());

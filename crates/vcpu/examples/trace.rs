@@ -1,12 +1,12 @@
 //! A vCPU that plays back a script, a layer that prints each step, and a kick from another thread:
-//! `cargo run -p nerite-vcpu --features scripted --example trace`.
+//! `cargo run -p nerite-vcpu --example trace`.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::ops::ControlFlow;
 use std::thread;
 
-use nerite_vcpu::scripted::Scripted;
+use nerite_hypervisor::scripted::Scripted;
 use nerite_vcpu::{Counted, Entry, Error, Exit, Handler, Layer, Vcpu, drive};
 
 /// Prints the entries and exits of a vCPU.

@@ -23,9 +23,6 @@ mod trace;
 
 use std::ops::ControlFlow;
 
-/// A vCPU that plays back exits, for tests.
-#[cfg(any(test, feature = "scripted"))]
-pub use nerite_hypervisor::scripted;
 pub use nerite_hypervisor::{
     Access, CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan,
     DebugPoint, DebugStop, Debugger, DirectInterrupts, Entry, Error, Exit, ExitCounts, ExitKind, GuestDebug,

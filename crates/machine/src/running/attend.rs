@@ -21,9 +21,9 @@ impl Running {
     /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
     pub(super) fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let mut partial_line = PartialLine::None;
-        let mut clock = self.guest.clock();
+        let mut clock = self.platform.output_clock();
         loop {
-            let ended = self.handle.shared.stop_event.as_fd();
+            let ended = self.handle.shared.stop.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
             let looks = clock.as_ref().and_then(|clock| Instant::now().checked_add(clock.wait()));
@@ -31,12 +31,12 @@ impl Running {
             match partial_line {
                 PartialLine::None => {
                     polled.push(PollFd::from_borrowed_fd(
-                        self.console.watch().map_err(Error::Output)?,
+                        self.environment.console.watch().map_err(Error::Output)?,
                         PollFlags::IN,
                     ));
                 }
                 PartialLine::Waits => wake = earlier(wake, Instant::now().checked_add(Console::GRACE)),
-                PartialLine::Blocked => polled.extend(self.console.sink().map(writable)),
+                PartialLine::Blocked => polled.extend(self.environment.console.sink().map(writable)),
             }
             let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
@@ -49,14 +49,14 @@ impl Running {
                 return Ok(());
             }
             if stop.is_some() && is_ready(1) {
-                self.handle.shared.finish(u32::MAX, End::Stopped);
+                self.handle.shared.finish(None, Ok(End::Stopped));
                 return Ok(());
             }
             if self.look() {
                 return Ok(());
             }
             if let Some(clock) = &mut clock {
-                let found = self.guest.collect_coalesced(false);
+                let found = self.platform.collect_coalesced(false);
                 clock.looked(found);
                 if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
                     continue;
@@ -67,7 +67,9 @@ impl Running {
                 }
             }
             partial_line = match partial_line {
-                PartialLine::Waits if self.console.flush().map_err(Error::Output)? => PartialLine::None,
+                PartialLine::Waits if self.environment.console.flush().map_err(Error::Output)? => {
+                    PartialLine::None
+                }
                 PartialLine::Waits => PartialLine::Blocked,
                 other if ready == 0 => other,
                 PartialLine::None | PartialLine::Blocked => PartialLine::Waits,
@@ -85,7 +87,7 @@ impl Running {
     /// Looks whether the time is up, or the guest has halted for ever, and ends the machine then.
     fn look(&mut self) -> bool {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            self.handle.shared.finish(0, End::TimeLimit);
+            self.handle.shared.finish(Some(0), Ok(End::TimeLimit));
             return true;
         }
         let handle = &self.handle;
@@ -99,7 +101,7 @@ impl Running {
             return false;
         }
         if halted {
-            self.handle.shared.finish(0, End::Crashed(Exit::Halt));
+            self.handle.shared.finish(Some(0), Ok(End::Halted));
         }
         halted
     }

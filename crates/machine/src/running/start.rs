@@ -4,25 +4,14 @@ use super::*;
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
-    let Machine { hypervisor, guest, ram, mut vcpus, affinity, console, msrs, irqchip, core, .. } = machine;
-    let Machine {
-        counters,
-        stop_event,
-        stopping,
-        observe,
-        tracer,
-        network,
-        confinement,
-        mut timeline,
-        vm,
-        ..
-    } = machine;
+    let Machine { hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, .. } = machine;
+    let Machine { counters, observe, tracer, network, devices, keyboard, confinement, vm, .. } = machine;
+    let mut timeline = machine.timeline;
     let counting = counters.begin(&*hypervisor, vcpus.len());
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
-        stop_event,
-        stopping,
+        stop: environment.stop.clone(),
         left: Mutex::new(vcpus.len()),
         one_left: Condvar::new(),
         exit_code: OnceLock::new(),
@@ -49,17 +38,16 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         controls.iter().for_each(|control| control.hold());
     }
     let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
-    let offset = guest.load_offset();
     let handle = Handle {
         shared,
         chips: (irqchip == Irqchip::User).then(|| Arc::new(LocalApics::new(&controls))),
         controls,
-        ram,
+        ram: environment.ram.clone(),
         started,
         network,
         debug,
         debug_caps: layers.debug.unwrap_or_default(),
-        offset,
+        offset: platform.kernel().offset,
         coalesced: vm.coalesced_writes(),
         totals: counting.statistics,
         interrupts: vm.interrupt_controller(),
@@ -72,9 +60,10 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let mut running = Running {
         handle,
         threads: Vec::new(),
-        console,
+        environment,
         hypervisor,
-        guest,
+        platform,
+        devices,
         keyboard: None,
         tracer,
         core,
@@ -88,15 +77,13 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         ended: Vec::new(),
         _vm: vm,
     };
-    running.console.watch().map_err(Error::host("creating an eventfd"))?;
-    if let Guest::Pc(pc) = &running.guest
-        && let Err(error) = pc.devices.run(&pc.platform, &running.handle.shared)
-    {
+    running.environment.console.watch().map_err(Error::host("creating an eventfd"))?;
+    if let Err(error) = running.devices.run(&running.environment, &running.handle.shared) {
         running.abandon();
         return Err(error);
     }
     running.start_vcpus(vcpus, affinity, &layers)?;
-    if let Err(source) = running.start_keyboard() {
+    if let Err(source) = running.start_keyboard(keyboard) {
         running.abandon();
         return Err(Error::Host { what: "starting the thread for input", source });
     }
@@ -135,7 +122,7 @@ impl Running {
         Task {
             cpu,
             stopper: Stopper {
-                dispatcher: self.guest.dispatcher(control.clone(), self.deadline),
+                dispatcher: self.platform.handler(control.clone(), self.deadline),
                 control: control.clone(),
                 events: handle.debug.clone(),
                 is_limited: layers.budget.is_some(),

@@ -1,0 +1,214 @@
+//! Builds the platform of a Hermit guest.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use nerite_arch::hermit::BootAddresses;
+use nerite_arch::{BootState, CpuidEntry, Regs, SpecialRegs};
+use nerite_bus::Bus;
+use nerite_devices::Input;
+use nerite_hostfs::{HostFs, Mounts};
+use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
+use nerite_inspect::{Frame, Unwinder};
+use nerite_loader::{Image, Interface, LoadedKernel};
+use nerite_memory::{Backing, GuestRam, Layout};
+use nerite_pci::Bridge;
+use nerite_platform::{Environment, ExitHandler, KernelPlace, LogBudget, OutputClock, Platform, StopToken};
+use nerite_vcpu::Control;
+
+use crate::dispatch::{Dispatcher, Shared};
+use crate::hypercalls::{CommandLine, Hypercalls};
+use crate::plan::Plan;
+use crate::{Error, Settings, boot, coalesced, files};
+
+/// A Hermit guest on the way into a machine.
+#[derive(Debug)]
+pub struct Builder {
+    image: Image,
+    settings: Settings,
+    plan: Plan,
+    files: HostFs,
+    /// Where everything goes, once RAM is allocated.
+    layout: Option<Layout>,
+    loaded: Option<LoadedKernel>,
+}
+
+impl Builder {
+    /// Makes the choices that the image and the settings leave. `mounts` are those of the settings,
+    /// opened; file calls that wait end with `stop`.
+    ///
+    /// # Errors
+    /// Fails if the image needs more than it is given, or the files cannot be set up.
+    pub fn new(image: Image, settings: Settings, mounts: Mounts, stop: &StopToken) -> Result<Self, Error> {
+        let mut plan = Plan::new(&settings, &image)?;
+        let files = files::take(mounts, &settings, &image, &plan.env)?;
+        let files = files.interrupted_by(stop.event().clone());
+        plan.mounts = files::mount_points(&files);
+        Ok(Self { image, settings, plan, files, layout: None, loaded: None })
+    }
+
+    /// The layout and the loaded kernel.
+    fn loaded(&self) -> Result<(&Layout, &LoadedKernel), Error> {
+        let missing = || Error::host("building a Hermit guest")(std::io::Error::other("nothing is loaded"));
+        self.layout.as_ref().zip(self.loaded.as_ref()).ok_or_else(missing)
+    }
+}
+
+impl nerite_platform::Builder for Builder {
+    fn vcpus(&self) -> u32 {
+        self.plan.cpus
+    }
+
+    /// All vCPUs start in 64-bit mode.
+    fn uses_real_mode(&self) -> bool {
+        false
+    }
+
+    fn needs_pit(&self) -> bool {
+        self.settings.pit
+    }
+
+    fn allocate_ram(&mut self, backing: &Backing, cpuid: &[CpuidEntry]) -> Result<GuestRam, Error> {
+        let kernel = self.image.kernel();
+        let aslr = self.settings.aslr;
+        let random = if aslr { random()? } else { 0 };
+        let layout = boot::lay_out(kernel, &self.plan, aslr, random, cpuid)?;
+        log::debug!("{layout:x?}");
+        let regions = boot::regions(&layout, kernel.version(), backing.hugepages);
+        let ram = GuestRam::new(&regions, backing)?;
+        if let Some(small) = boot::small_head(kernel, &layout, backing) {
+            ram.keep_small(small);
+        }
+        self.layout = Some(layout);
+        Ok(ram)
+    }
+
+    fn load(&mut self, ram: &GuestRam) -> Result<(), Error> {
+        if let Some(layout) = &self.layout {
+            self.loaded = Some(boot::load(self.image.kernel(), layout, ram)?);
+        }
+        Ok(())
+    }
+
+    fn bridge(&self) -> Bridge {
+        Bridge::new()
+    }
+
+    fn create_vcpu(&self, vm: &dyn Vm, index: u32, cpuid: &[CpuidEntry]) -> Result<Box<dyn Vcpu>, Error> {
+        let (layout, loaded) = self.loaded()?;
+        let addresses: BootAddresses = boot::addresses(layout, loaded);
+        let state = BootState::hermit(index, &addresses);
+        Ok(vm.create_vcpu(index, VcpuStart::At(&state), cpuid)?)
+    }
+
+    fn finish(
+        self: Box<Self>,
+        vm: &dyn Vm,
+        vcpus: &[Box<dyn Vcpu>],
+        bridge: &Bridge,
+        environment: &Environment,
+    ) -> Result<Arc<dyn Platform>, Error> {
+        let (layout, loaded) = self.loaded()?;
+        let kernel = self.image.kernel();
+        let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.tsc_khz());
+        let has_pci = !bridge.is_empty();
+        boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, tsc_khz, has_pci)?;
+        let path = self.settings.image.to_string_lossy();
+        let command_line = command_line(&self.image, &path, &self.plan)?;
+        let coalesced = coalesce_writes(vm, kernel.interface());
+        let loaded = *loaded;
+        let calls = Hypercalls {
+            ram: environment.ram.clone(),
+            console: environment.console.clone(),
+            files: self.files,
+            input: Input::stdin(),
+            command_line,
+            stop: environment.stop.clone(),
+            rate: environment.rate.clone(),
+            budget: LogBudget::new(environment.log_lines),
+        };
+        let shared = Arc::new(shared(calls, coalesced, bridge)?);
+        Ok(Arc::new(Hermit { image: self.image, loaded, shared }))
+    }
+}
+
+/// A Hermit guest's platform.
+#[derive(Debug)]
+struct Hermit {
+    image: Image,
+    loaded: LoadedKernel,
+    shared: Arc<Shared>,
+}
+
+impl Platform for Hermit {
+    fn handler(&self, control: Arc<Control>, deadline: Option<Instant>) -> Box<dyn ExitHandler> {
+        Box::new(Dispatcher::new(self.shared.clone(), control, deadline))
+    }
+
+    fn kernel(&self) -> KernelPlace {
+        let LoadedKernel { start, end, entry, .. } = self.loaded;
+        let offset = start.wrapping_sub(self.image.kernel().link_start());
+        KernelPlace { range: start..end, entry: Some(entry), offset }
+    }
+
+    fn backtrace(&self, ram: &GuestRam, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
+        Unwinder { ram, kernel: self.image.kernel(), loaded: &self.loaded }.backtrace(regs, special)
+    }
+
+    fn output_clock(&self) -> Option<OutputClock> {
+        coalesced::clock(self.image.kernel().interface())
+    }
+
+    fn collect_coalesced(&self, final_call: bool) -> bool {
+        self.shared.collect_coalesced(final_call)
+    }
+
+    fn has_coalesced(&self) -> bool {
+        self.shared.has_coalesced()
+    }
+}
+
+/// Only interface v1 hands strings over by hypercall, and only it limits their number.
+fn command_line(image: &Image, path: &str, plan: &Plan) -> Result<CommandLine, Error> {
+    match image.kernel().interface() {
+        Interface::V1 => {
+            let terminates_environment = !boot::is_before_0_10(image.kernel().version());
+            CommandLine::new(path, &plan.app_args, &plan.env, terminates_environment)
+        }
+        Interface::V2 => Ok(CommandLine::default()),
+    }
+}
+
+/// Coalesces writes that need no reply. Where the hypervisor cannot, each is an exit.
+fn coalesce_writes(vm: &dyn Vm, interface: Interface) -> Option<Arc<dyn CoalescedWrites>> {
+    for &(first, size) in coalesced::ports(interface) {
+        if let Err(error) = vm.coalesce_port_writes(first, size) {
+            log::debug!("writes to port {first:#x} are not coalesced: {error}");
+        }
+    }
+    vm.coalesced_writes()
+}
+
+/// The machine's devices.
+pub(crate) fn shared(
+    calls: Hypercalls,
+    coalesced: Option<Arc<dyn CoalescedWrites>>,
+    pci: &Bridge,
+) -> Result<Shared, Error> {
+    let mut ports = Bus::new("port");
+    let config = u64::from(nerite_pci::FIRST_PORT)..=u64::from(nerite_pci::LAST_PORT);
+    ports.insert("PCI host", config, Arc::new(pci.ports()))?;
+    let mut mmio = Bus::new("MMIO");
+    if !pci.is_empty() {
+        mmio.insert("PCI devices", nerite_pci::WINDOW, Arc::new(pci.window()))?;
+    }
+    Ok(Shared { ports, mmio, calls, coalesced })
+}
+
+/// A random number for the layout.
+fn random() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut bytes, flags).map_err(Error::host("reading a random number"))?;
+    Ok(u64::from_ne_bytes(bytes))
+}

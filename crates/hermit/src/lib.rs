@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod boot;
+mod builder;
+mod coalesced;
+mod dispatch;
+#[cfg(any(test, feature = "exercise"))]
+pub mod exercise;
+mod files;
+mod hypercalls;
+mod plan;
+mod settings;
+#[cfg(test)]
+mod testing;
+
+pub use builder::Builder;
+pub use settings::{DEFAULT_MEMORY, Settings};
+
+use nerite_platform::Error;

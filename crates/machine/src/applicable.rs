@@ -1,0 +1,68 @@
+//! Settings that have a meaning for some guests only.
+
+use nerite_loader::Protocol;
+
+use crate::Error;
+use crate::config::{Config, ConsoleKind, Irqchip};
+
+/// Checks that every setting has a meaning for a guest that boots as `protocol`.
+pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
+    let is_hermit = protocol == Protocol::Hermit;
+    let (boot, devices, guest) = (&config.boot, &config.devices, &config.guest);
+    // The option, `true` if it is given, and `true` if it is for Hermit guests.
+    let options = [
+        ("--initrd", !boot.initrd.is_empty(), false),
+        ("--cmdline", boot.command_line.is_some(), false),
+        ("--debug-exit", boot.debug_exit.is_some(), false),
+        ("--disk", !devices.disks.is_empty(), false),
+        ("--rng", devices.random, false),
+        ("--console virtio", devices.console == ConsoleKind::Virtio, false),
+        ("--kernel-arg", !guest.kernel_args.is_empty(), true),
+        ("--env", !guest.env.is_empty(), true),
+        ("--mount", !config.mounts.is_empty(), true),
+    ];
+    let wrong = options.into_iter().find(|(_, given, for_hermit)| *given && *for_hermit != is_hermit);
+    if let Some((option, ..)) = wrong {
+        return Err(Error::NotForThisGuest { option, protocol });
+    }
+    let needs_controllers = config.cpus.pit || !config.network.is_empty() || !is_hermit;
+    if config.cpus.irqchip == Irqchip::User && needs_controllers {
+        return Err(Error::UserIrqchip);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(protocol: Protocol, change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        check(&config, protocol).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn settings_of_other_guests_are_refused() {
+        let text = |option, guest| {
+            format!("{option} has no meaning for a guest that boots as {guest}; leave it out")
+        };
+        let hermit = |change: fn(&mut Config)| refused(Protocol::Hermit, change);
+        assert_eq!(hermit(|config| config.boot.initrd = vec!["x".into()]), text("--initrd", "hermit"));
+        assert_eq!(
+            hermit(|config| config.devices.disks = vec!["x".parse().unwrap()]),
+            text("--disk", "hermit")
+        );
+        assert_eq!(hermit(|config| config.devices.random = true), text("--rng", "hermit"));
+        assert_eq!(
+            hermit(|config| config.devices.console = ConsoleKind::Virtio),
+            text("--console virtio", "hermit")
+        );
+        let linux = |change: fn(&mut Config)| refused(Protocol::Linux, change);
+        let env = |config: &mut Config| config.guest.env = vec![("A".to_owned(), "1".to_owned())];
+        assert_eq!(linux(env), text("--env", "linux"));
+        assert!(linux(|config| config.cpus.irqchip = Irqchip::User).contains("not Hermit"));
+        assert!(check(&Config::default(), Protocol::Hermit).is_ok());
+        assert!(check(&Config::default(), Protocol::Linux).is_ok());
+    }
+}

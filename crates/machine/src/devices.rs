@@ -1,0 +1,220 @@
+//! Disks, the source of random numbers and the virtio console: PCI functions with a thread each.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nerite_hypervisor::Vm;
+use nerite_pci::{Bridge, WINDOW};
+use nerite_platform::{Environment, InputLine};
+use nerite_sandbox::ThreadKind;
+use nerite_virtio::{BAR_SIZE, Device, Enter, VirtioPci, Wiring};
+use nerite_virtio_blk::{Blk, Disk as _, RawFile, Totals};
+use nerite_virtio_console::{Console, Output};
+use nerite_virtio_rng::Rng;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
+use crate::network::Wires;
+use crate::vcpu_thread::Shared;
+
+/// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has. Each device has its own.
+pub(crate) const LINES: [u8; MAX_DISKS + 2] = [16, 17, 18, 19, 20, 21];
+
+/// Resources for new PCI devices.
+pub(crate) struct Place<'a> {
+    pub(crate) bridge: &'a mut Bridge,
+    pub(crate) vm: &'a dyn Vm,
+    /// How many functions with base addresses there are.
+    pub(crate) first: usize,
+}
+
+/// The devices of a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Devices {
+    disks: Vec<Disk>,
+    random: Option<Arc<VirtioPci<Rng>>>,
+    console: Option<Arc<VirtioPci<Console>>>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    function: Arc<VirtioPci<Blk>>,
+    path: PathBuf,
+    read_only: bool,
+}
+
+/// What a disk has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskReport {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it could only be read.
+    pub read_only: bool,
+    /// What was done.
+    pub totals: Totals,
+}
+
+impl fmt::Display for DiskReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = if self.read_only { ", read-only" } else { "" };
+        writeln!(f, "disk {}{way}", self.path.display())?;
+        let Totals { reads, read_bytes, writes, written_bytes, others, errors } = self.totals;
+        writeln!(f, "     reads          bytes     writes          bytes     others     errors")?;
+        writeln!(f, "{reads:>10} {read_bytes:>14} {writes:>10} {written_bytes:>14} {others:>10} {errors:>10}")
+    }
+}
+
+impl Place<'_> {
+    /// Makes `device` the PCI function in the next free slot. `index` counts the devices that are not network cards.
+    fn add<D: Device + 'static>(&mut self, device: D, index: usize) -> Result<Arc<VirtioPci<D>>, Error> {
+        let failed = || Error::host("making a virtio device")(io::Error::from(io::ErrorKind::StorageFull));
+        let before = u32::try_from(self.first.saturating_add(index)).map_err(|_| failed())?;
+        let start = u32::try_from(*WINDOW.start()).map_err(|_| failed())?;
+        let address = start.saturating_add(BAR_SIZE.saturating_mul(before));
+        let line = *LINES.get(index).ok_or_else(failed)?;
+        // One for each queue, and one for the configuration.
+        let vectors = u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
+        let interrupts = self.vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
+        let host = Arc::new(Wires::new(interrupts.clone(), self.vm.doorbells(), vectors));
+        let wiring =
+            Wiring { ram: self.vm.ram().clone(), doorbells: host.clone(), messages: host, address, line };
+        let function = VirtioPci::new(Arc::new(device), wiring).map_err(Error::host("making a device"))?;
+        let function = Arc::new(function);
+        let notifier = function.notifier();
+        interrupts.connect_level(line.into(), notifier.pin(), notifier.lowered())?;
+        self.bridge.add(function.clone()).ok_or_else(failed)?;
+        Ok(function)
+    }
+}
+
+impl Devices {
+    /// Makes what is asked for.
+    pub(crate) fn new(
+        config: &DeviceConfig,
+        files: Vec<RawFile>,
+        place: &mut Place<'_>,
+    ) -> Result<Self, Error> {
+        let mut devices = Self::default();
+        let host = || Error::host("making a virtio device");
+        for (index, (file, spec)) in files.into_iter().zip(&config.disks).enumerate() {
+            let read_only = file.is_read_only();
+            let blk = Blk::new(Box::new(file), spec.serial_bytes()).map_err(host())?;
+            let function = place.add(blk, index)?;
+            devices.disks.push(Disk { function, path: spec.path.clone(), read_only });
+        }
+        let mut index = devices.disks.len();
+        if config.random {
+            devices.random = Some(place.add(Rng::new().map_err(host())?, index)?);
+            index = index.saturating_add(1);
+        }
+        if config.console == ConsoleKind::Virtio {
+            devices.console = Some(place.add(Console::new().map_err(host())?, index)?);
+        }
+        Ok(devices)
+    }
+
+    /// The console that takes input, if it is not the serial port.
+    pub(crate) fn console(&self) -> Option<Arc<dyn InputLine>> {
+        let line = |console: &Arc<VirtioPci<Console>>| VirtioLine(console.device().clone());
+        self.console.as_ref().map(|console| Arc::new(line(console)) as Arc<dyn InputLine>)
+    }
+
+    /// Starts the devices' threads.
+    pub(crate) fn run(&self, environment: &Environment, shared: &Arc<Shared>) -> Result<(), Error> {
+        let enter = || -> Enter {
+            let shared = shared.clone();
+            Box::new(move || match &shared.confinement {
+                Some(confinement) => confinement.enter_thread(ThreadKind::Device).map_err(io::Error::other),
+                None => Ok(()),
+            })
+        };
+        let host = || Error::host("starting a device's thread");
+        for Disk { function, .. } in &self.disks {
+            function.device().run(function.notifier(), function.kicks(), enter()).map_err(host())?;
+        }
+        if let Some(function) = &self.random {
+            function.device().run(function.notifier(), function.kicks(), enter()).map_err(host())?;
+        }
+        if let Some(function) = &self.console {
+            let output = output(environment.clone(), shared.clone());
+            let (notifier, kicks) = (function.notifier(), function.kicks());
+            function.device().run(notifier, kicks, enter(), output).map_err(host())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the devices' threads.
+    pub(crate) fn halt(&self) {
+        for disk in &self.disks {
+            disk.function.device().halt();
+        }
+        self.random.iter().for_each(|random| random.device().halt());
+        self.console.iter().for_each(|console| console.device().halt());
+    }
+
+    /// What the disks have done so far.
+    pub(crate) fn report(&self) -> Vec<DiskReport> {
+        let report = |disk: &Disk| DiskReport {
+            path: disk.path.clone(),
+            read_only: disk.read_only,
+            totals: disk.function.device().totals(),
+        };
+        self.disks.iter().map(report).collect()
+    }
+}
+
+/// The virtio console as the guest's input.
+struct VirtioLine(Arc<Console>);
+
+impl InputLine for VirtioLine {
+    fn enqueue(&self, bytes: &[u8]) -> usize {
+        self.0.enqueue(bytes)
+    }
+
+    fn room(&self) -> BorrowedFd<'_> {
+        self.0.room()
+    }
+
+    fn acknowledge(&self) {
+        self.0.acknowledge();
+    }
+}
+
+/// What the virtio console's output goes to: as the serial port's, except that it is the device's thread that waits.
+fn output(environment: Environment, shared: Arc<Shared>) -> Output {
+    Box::new(move |bytes| {
+        write(&environment, bytes).inspect_err(|error| {
+            // This error is the device's, the machine needs one of its own.
+            let errno = error.raw_os_error().map(io::Error::from_raw_os_error);
+            let error = errno.unwrap_or_else(|| error.kind().into());
+            shared.finish(None, Err(Error::Output(error)));
+        })
+    })
+}
+
+/// Writes `bytes` when the rate and the sink allow it, or gives up when the machine ends.
+fn write(environment: &Environment, bytes: &[u8]) -> io::Result<()> {
+    let Environment { console, rate, stop, .. } = environment;
+    if let Some(rate) = rate
+        && !rate.wait(bytes.len(), console, stop)?
+    {
+        return Ok(());
+    }
+    while !console.try_write(bytes)? {
+        let mut polled = vec![PollFd::new(stop, PollFlags::IN)];
+        polled.extend(console.sink().map(|sink| PollFd::from_borrowed_fd(sink, PollFlags::OUT)));
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        if polled.first().is_some_and(|stopped| !stopped.revents().is_empty()) {
+            break;
+        }
+    }
+    Ok(())
+}

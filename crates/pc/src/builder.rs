@@ -1,0 +1,157 @@
+//! Builds a PC around a kernel.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use nerite_arch::pc::entry::common_msrs;
+use nerite_arch::{CpuidEntry, Regs, SpecialRegs};
+use nerite_devices::pc::{DebugExit, Serial};
+use nerite_hypervisor::{Vcpu, VcpuStart, Vm};
+use nerite_inspect::Frame;
+use nerite_loader::{GuestImage, Protocol};
+use nerite_memory::{Backing, GuestRam};
+use nerite_pci::{Bridge, Event};
+use nerite_platform::{Environment, ExitHandler, InputLine, KernelPlace, Platform};
+use nerite_vcpu::Control;
+
+use crate::dispatch::PcDispatcher;
+use crate::load::{self, InitFile, Loaded};
+use crate::plan::PcPlan;
+use crate::platform::{Devices, Parts, ports};
+use crate::{Error, Settings};
+
+/// A kernel on the way into a PC.
+#[derive(Debug)]
+pub struct Builder {
+    image: GuestImage,
+    files: Vec<InitFile>,
+    plan: PcPlan,
+    debug_exit: Option<u16>,
+    loaded: Option<Loaded>,
+}
+
+impl Builder {
+    /// Makes the choices that the settings leave. `files` are initial file systems or modules.
+    ///
+    /// # Errors
+    /// Fails if no machine can be as the settings say.
+    pub fn new(image: GuestImage, files: Vec<InitFile>, settings: &Settings) -> Result<Self, Error> {
+        let plan = PcPlan::new(settings, &image)?;
+        // Test kernels that are made for multiboot expect to be able to end themselves.
+        let default = (image.protocol() == Protocol::Multiboot).then_some(DebugExit::DEFAULT_PORT);
+        Ok(Self { image, files, plan, debug_exit: settings.debug_exit.or(default), loaded: None })
+    }
+
+    fn loaded(&self) -> Result<&Loaded, Error> {
+        let missing = || Error::host("building a PC")(std::io::Error::other("nothing is loaded"));
+        self.loaded.as_ref().ok_or_else(missing)
+    }
+}
+
+impl nerite_platform::Builder for Builder {
+    fn vcpus(&self) -> u32 {
+        self.plan.cpus
+    }
+
+    fn uses_real_mode(&self) -> bool {
+        true
+    }
+
+    fn needs_pit(&self) -> bool {
+        true
+    }
+
+    fn allocate_ram(&mut self, backing: &Backing, _cpuid: &[CpuidEntry]) -> Result<GuestRam, Error> {
+        Ok(GuestRam::new(&load::regions(self.plan.memory), backing)?)
+    }
+
+    fn load(&mut self, ram: &GuestRam) -> Result<(), Error> {
+        self.loaded = Some(load::load(&self.image, &self.files, &self.plan, ram)?);
+        self.files.clear();
+        Ok(())
+    }
+
+    fn bridge(&self) -> Bridge {
+        load::bridge()
+    }
+
+    /// All vCPUs but the first one wait to be started.
+    fn create_vcpu(&self, vm: &dyn Vm, index: u32, cpuid: &[CpuidEntry]) -> Result<Box<dyn Vcpu>, Error> {
+        let msrs = common_msrs();
+        let start = match index {
+            0 => VcpuStart::At(&self.loaded()?.boot),
+            _ => VcpuStart::WaitForSipi(&msrs),
+        };
+        Ok(vm.create_vcpu(index, start, cpuid)?)
+    }
+
+    fn finish(
+        self: Box<Self>,
+        vm: &dyn Vm,
+        _vcpus: &[Box<dyn Vcpu>],
+        bridge: &Bridge,
+        environment: &Environment,
+    ) -> Result<Arc<dyn Platform>, Error> {
+        let kernel = self.loaded()?.kernel.clone();
+        let lacks = nerite_hypervisor::Error::Lacks { capability: "an interrupt controller" };
+        let interrupts = vm.interrupt_controller().ok_or(lacks)?;
+        let serial_interrupt = Event::new().map_err(Error::host("creating an eventfd"))?;
+        interrupts.connect_edge(ports::SERIAL_IRQ, &serial_interrupt)?;
+        let parts = Parts {
+            console: environment.console.clone(),
+            serial_interrupt,
+            rate: environment.rate.clone(),
+            stop: environment.stop.clone(),
+            debug_exit: self.debug_exit,
+            interrupts: Box::new(move |line, level| {
+                if let Err(error) = interrupts.set_line(line, level) {
+                    log::warn!("interrupt line {line} of the test device: {error}");
+                }
+            }),
+        };
+        let devices = Arc::new(Devices::new(&self.plan, parts, bridge)?);
+        Ok(Arc::new(Pc { devices, kernel }))
+    }
+}
+
+/// A PC that runs.
+#[derive(Debug)]
+struct Pc {
+    devices: Arc<Devices>,
+    kernel: std::ops::Range<u64>,
+}
+
+impl Platform for Pc {
+    fn handler(&self, _control: Arc<Control>, deadline: Option<Instant>) -> Box<dyn ExitHandler> {
+        Box::new(PcDispatcher::new(self.devices.clone(), deadline))
+    }
+
+    fn kernel(&self) -> KernelPlace {
+        KernelPlace { range: self.kernel.clone(), entry: None, offset: 0 }
+    }
+
+    fn backtrace(&self, _ram: &GuestRam, regs: &Regs, _special: &SpecialRegs) -> Vec<Frame> {
+        vec![Frame { address: regs.rip, symbol: None, certain: true }]
+    }
+
+    fn input(&self) -> Option<Arc<dyn InputLine>> {
+        Some(Arc::new(SerialLine(self.devices.serial.clone())))
+    }
+}
+
+/// The serial port as the guest's input.
+struct SerialLine(Arc<Serial>);
+
+impl InputLine for SerialLine {
+    fn enqueue(&self, bytes: &[u8]) -> usize {
+        self.0.enqueue(bytes)
+    }
+
+    fn room(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.room()
+    }
+
+    fn acknowledge(&self) {
+        self.0.acknowledge();
+    }
+}

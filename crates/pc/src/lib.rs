@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod builder;
+mod dispatch;
+mod load;
+mod plan;
+mod platform;
+mod settings;
+
+pub use builder::Builder;
+pub use load::InitFile;
+pub use settings::{DEFAULT_MEMORY, Settings};
+
+use nerite_platform::Error;

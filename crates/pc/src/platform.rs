@@ -1,0 +1,96 @@
+//! The devices of a small PC.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use nerite_arch::pc::acpi;
+use nerite_bus::{Bus, Device};
+use nerite_devices::Console;
+use nerite_devices::pc::{
+    Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests, ResetControl, Serial,
+    TestLines, TestMemory, TestRegister,
+};
+use nerite_memory::GAP_START;
+use nerite_pci::{Bridge, Event, FIRST_PORT, LAST_PORT, WINDOW};
+use nerite_platform::{Rate, StopToken};
+
+use crate::Error;
+use crate::plan::PcPlan;
+
+/// Ports of this machine.
+pub(crate) mod ports {
+    /// The first serial port.
+    pub(crate) const SERIAL: u16 = 0x3f8;
+    /// Its interrupt.
+    pub(crate) const SERIAL_IRQ: u32 = 4;
+}
+
+/// What all vCPUs of such a machine share.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    pub(crate) ports: Bus,
+    pub(crate) mmio: Bus,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) serial: Arc<Serial>,
+    pub(crate) console: Arc<Console>,
+    pub(crate) rate: Option<Arc<Rate>>,
+    pub(crate) stop: StopToken,
+}
+
+/// What the platform is made from besides the plan.
+pub(crate) struct Parts {
+    pub(crate) console: Arc<Console>,
+    /// Each signal is an edge at the serial port's interrupt.
+    pub(crate) serial_interrupt: Event,
+    pub(crate) rate: Option<Arc<Rate>>,
+    pub(crate) stop: StopToken,
+    /// Where the debug-exit port is, if there is one. The rest of what test kernels expect is there then, too.
+    pub(crate) debug_exit: Option<u16>,
+    /// Raises and lowers lines of the interrupt controllers.
+    pub(crate) interrupts: Box<dyn Fn(u32, bool) + Send + Sync>,
+}
+
+impl Devices {
+    pub(crate) fn new(plan: &PcPlan, parts: Parts, pci: &Bridge) -> Result<Self, Error> {
+        let Parts { console, serial_interrupt, rate, stop, debug_exit, interrupts } = parts;
+        let requests = Arc::new(Requests::default());
+        let serial = Serial::new(console.clone(), serial_interrupt, requests.clone())
+            .map_err(Error::host("making the serial port"))?;
+        let serial = Arc::new(serial);
+        let low_memory = plan.memory.min(GAP_START);
+        let equipment =
+            Equipment { low_memory, high_memory: plan.memory.saturating_sub(low_memory), cpus: plan.cpus };
+        let cpus = u16::try_from(plan.cpus).unwrap_or(u16::MAX);
+        let power = PowerManagement::new(acpi::S5, requests.clone());
+
+        let mut bus = Bus::new("port");
+        let mut add = |name, first: u16, count: u16, device: Arc<dyn Device>| {
+            let last = first.saturating_add(count.saturating_sub(1));
+            bus.insert(name, first.into()..=last.into(), device)
+        };
+        add("serial port", ports::SERIAL, Serial::PORTS, serial.clone())?;
+        let keyboard = KeyboardController::new(requests.clone());
+        add("keyboard controller", KeyboardController::PORT, 1, Arc::new(keyboard))?;
+        add("clock", Clock::PORT, 2, Arc::new(Clock::new(&equipment, SystemTime::now)))?;
+        add("fw_cfg", FwCfg::SELECTOR, 2, Arc::new(FwCfg::new(plan.memory, cpus)))?;
+        add("power management", acpi::PM1_EVENT, PowerManagement::PORTS, Arc::new(power))?;
+        let pci_ports = LAST_PORT.saturating_sub(FIRST_PORT).saturating_add(1);
+        let reset = ResetControl::new(Arc::new(pci.ports()), requests.clone());
+        add("PCI host", FIRST_PORT, pci_ports, Arc::new(reset))?;
+        let mut mmio = Bus::new("MMIO");
+        if let Some(port) = debug_exit {
+            let lines = Arc::new(TestLines::new(interrupts));
+            add("test interrupt lines", TestLines::PORT, TestLines::PORTS, lines)?;
+            for first in [TestRegister::PORT, TestRegister::FLUSH_PORT, TestRegister::BYTE_PORT] {
+                add("test register", first, TestRegister::PORTS, Arc::new(TestRegister::default()))?;
+            }
+            let last = TestMemory::ADDRESS.saturating_add(TestMemory::SIZE.saturating_sub(1));
+            mmio.insert("test memory", TestMemory::ADDRESS..=last, Arc::new(TestMemory::default()))?;
+            let exit = DebugExit::new(requests.clone());
+            add("debug exit", port, DebugExit::PORTS, Arc::new(exit))
+                .map_err(|source| Error::DebugExitPort { port, source })?;
+        }
+        mmio.insert("PCI devices", WINDOW, Arc::new(pci.window()))?;
+        Ok(Self { ports: bus, mmio, requests, serial, console, rate, stop })
+    }
+}

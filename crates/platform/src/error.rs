@@ -1,0 +1,206 @@
+//! Failures of a platform.
+
+use std::io;
+use std::path::PathBuf;
+
+use nerite_loader::Protocol;
+
+/// Smallest guest memory size in bytes: 16 MiB.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// Maximum number of vCPUs that can be asked for.
+pub const MAX_CPUS: u32 = 16;
+
+/// Origin of an error. It decides the exit code of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The configuration cannot be met.
+    Config,
+    /// The image is not one that can run.
+    Image,
+    /// The host lacks something, or failed.
+    Host,
+}
+
+/// A platform cannot be made, or the host failed while its guest ran.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image cannot be read or is malformed.
+    #[error(transparent)]
+    Image(#[from] nerite_loader::Error),
+    /// The image says that it needs more memory than it was given.
+    #[error(
+        "{}: the image requires {required} bytes of memory and was given {given}; pass --memory {}M or more",
+        image.display(), required.div_ceil(1 << 20)
+    )]
+    ImageNeedsMemory {
+        /// The image.
+        image: PathBuf,
+        /// What it requires, in bytes.
+        required: u64,
+        /// What it was given, in bytes.
+        given: u64,
+    },
+    /// The image says that it needs more CPUs than it was given.
+    #[error("{}: the image requires {required} CPUs and was given {given}; pass --cpus {required} or more", image.display())]
+    ImageNeedsCpus {
+        /// The image.
+        image: PathBuf,
+        /// How many it requires.
+        required: u32,
+        /// How many it was given.
+        given: u32,
+    },
+    /// A number of vCPUs that no machine can have.
+    #[error("{given} CPUs: pass 1 to {} to --cpus", MAX_CPUS)]
+    CpuCount {
+        /// How many were asked for.
+        given: u32,
+    },
+    /// A memory size that is too small for any guest.
+    #[error("{given} bytes of memory: pass at least {}M to --memory", MIN_MEMORY >> 20)]
+    MemoryTooSmall {
+        /// What was asked for, in bytes.
+        given: u64,
+    },
+    /// More strings than hypercall interface v1 can carry.
+    #[error("{given} {what} are more than the {allowed} that a kernel with hypercall interface v1 can take")]
+    TooManyStrings {
+        /// What they are.
+        what: &'static str,
+        /// How many were given.
+        given: usize,
+        /// How many there can be.
+        allowed: usize,
+    },
+    /// The command line is longer than the kernel takes.
+    #[error("a command line of {length} bytes; this kernel takes at most {allowed}")]
+    CommandLine {
+        /// Its length in bytes.
+        length: usize,
+        /// The most it can have.
+        allowed: u64,
+    },
+    /// More than one initial file system.
+    #[error("{given} files in --initrd: a guest that boots as {protocol} takes one; concatenate them")]
+    OneInitrd {
+        /// How the guest boots.
+        protocol: Protocol,
+        /// How many were given.
+        given: usize,
+    },
+    /// The initial file system or a module does not fit into memory.
+    #[error(
+        "{name}: {size} bytes do not fit into the guest's memory beside the kernel; give the guest more with --memory"
+    )]
+    InitrdSize {
+        /// The file.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A kernel that is linked to where it is handed information.
+    #[error(
+        "{protocol} kernel: a segment at {start:#x}..{end:#x} lies where the boot information goes; \
+         link it to 1 MiB or above, or below 0x90000"
+    )]
+    KernelPlace {
+        /// How the guest boots.
+        protocol: Protocol,
+        /// The segment's first address.
+        start: u64,
+        /// The address after its last one.
+        end: u64,
+    },
+    /// The debug-exit port is another device's.
+    #[error("--debug-exit {port:#x}: {source}")]
+    DebugExitPort {
+        /// The port.
+        port: u16,
+        /// Whose it is.
+        source: nerite_bus::Error,
+    },
+    /// The guest's files cannot be set up.
+    #[error(transparent)]
+    Files(#[from] nerite_hostfs::Error),
+    /// The memory cannot be laid out or obtained.
+    #[error(transparent)]
+    Memory(#[from] nerite_memory::Error),
+    /// What the guest is to be told cannot be put into its boot information.
+    #[error(transparent)]
+    Boot(#[from] nerite_arch::Error),
+    /// Boot data does not fit into the memory that was laid out for it: a bug.
+    #[error("writing {what} to guest memory: {source}; please report this")]
+    Write {
+        /// What was written.
+        what: &'static str,
+        /// Why it failed.
+        source: nerite_memory::AccessError,
+    },
+    /// The hypervisor cannot be used, or failed.
+    #[error(transparent)]
+    Hypervisor(#[from] nerite_hypervisor::Error),
+    /// A bus range is taken twice: a bug.
+    #[error(transparent)]
+    Bus(#[from] nerite_bus::Error),
+    /// The guest's output cannot be written.
+    #[error("cannot write the guest's output: {0}")]
+    Output(#[source] io::Error),
+    /// Another call of the host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Names what was tried when the host failed.
+    pub fn host<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Host { what, source: source.into() }
+    }
+
+    /// Names what was written when boot data did not fit into guest memory.
+    pub fn writing(what: &'static str) -> impl FnOnce(nerite_memory::AccessError) -> Self {
+        move |source| Self::Write { what, source }
+    }
+
+    /// Origin of the error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Image(nerite_loader::Error::OutsideMemory { .. }) => ErrorKind::Config,
+            Self::Image(_) | Self::KernelPlace { .. } => ErrorKind::Image,
+            Self::ImageNeedsMemory { .. }
+            | Self::ImageNeedsCpus { .. }
+            | Self::CpuCount { .. }
+            | Self::MemoryTooSmall { .. }
+            | Self::TooManyStrings { .. }
+            | Self::CommandLine { .. }
+            | Self::OneInitrd { .. }
+            | Self::InitrdSize { .. }
+            | Self::DebugExitPort { .. }
+            | Self::Boot(_) => ErrorKind::Config,
+            Self::Files(files) => match files {
+                nerite_hostfs::Error::ImageFile { .. } => ErrorKind::Image,
+                nerite_hostfs::Error::NoOpenat2 { .. } | nerite_hostfs::Error::NoProc { .. } => {
+                    ErrorKind::Host
+                }
+                _ => ErrorKind::Config,
+            },
+            Self::Memory(memory) => match memory {
+                nerite_memory::Error::ImageTooLarge { .. }
+                | nerite_memory::Error::NoRoomBelowKernel { .. } => ErrorKind::Image,
+                nerite_memory::Error::Map { .. }
+                | nerite_memory::Error::HugePages { .. }
+                | nerite_memory::Error::Advise { .. } => ErrorKind::Host,
+                _ => ErrorKind::Config,
+            },
+            Self::Hypervisor(
+                nerite_hypervisor::Error::TooManyVcpus { .. } | nerite_hypervisor::Error::TooMuchRam { .. },
+            ) => ErrorKind::Config,
+            _ => ErrorKind::Host,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod budget;
+mod end;
+mod error;
+mod platform;
+mod rate;
+mod stop;
+
+pub use budget::LogBudget;
+pub use end::{End, Stop, handle_common, read_bus};
+pub use error::{Error, ErrorKind, MAX_CPUS, MIN_MEMORY};
+pub use nerite_devices::pc::ResetKind;
+pub use platform::{
+    Builder, Environment, ExitHandler, InputLine, KernelPlace, OutputClock, Platform, check_size,
+};
+pub use rate::Rate;
+pub use stop::StopToken;
