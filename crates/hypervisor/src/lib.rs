@@ -20,7 +20,7 @@ mod exit;
 mod hypervisor;
 mod kick;
 mod layer;
-#[cfg(any(test, doctest, feature = "scripted"))]
+#[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 mod statistics;
 mod vcpu;
