@@ -29,7 +29,7 @@ fn is_before(version: Option<KernelVersion>, first: (u32, u32, u32)) -> bool {
     version.is_none_or(|version| (version.major, version.minor, version.patch) < first)
 }
 
-/// Whether this is a kernel before 0.10, which expects the whole GiB around it to be mapped at boot.
+/// `true` if this is a kernel before 0.10, which expects the whole GiB around it to be mapped at boot.
 pub(crate) fn is_before_0_10(version: Option<KernelVersion>) -> bool {
     is_before(version, FIRST_WITH_VERSION)
 }

@@ -52,7 +52,7 @@ impl Shared {
         result
     }
 
-    /// Whether any writes are posted.
+    /// `true` if any writes are posted.
     pub(crate) fn has_coalesced(&self) -> bool {
         self.coalesced.as_ref().is_some_and(|writes| !writes.is_empty())
     }

@@ -95,7 +95,7 @@ impl Hypercalls {
         }
     }
 
-    /// Whether the guest may write a byte now without being made to wait. If so, the byte counts.
+    /// `true` if the guest may write a byte now without being made to wait. If so, the byte counts.
     pub(crate) fn has_rate_left(&self) -> bool {
         self.rate.as_ref().is_none_or(|rate| rate.take_one())
     }

@@ -1,4 +1,4 @@
-//! Writes that an engine takes without leaving the guest.
+//! Writes that a hypervisor takes without leaving the guest.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -11,16 +11,16 @@ pub struct CoalescedWrite {
     pub port: u16,
     /// Width of the access in bytes: 1, 2 or 4.
     pub width: u8,
-    /// What was written, zero-extended.
+    /// Value written, zero-extended.
     pub value: u32,
 }
 
-/// The writes of all vCPUs of a machine that an engine collects, in the order in which they were made.
+/// The writes of all vCPUs of a machine that a hypervisor collects, in the order in which they were made.
 ///
 /// Whoever answers exits takes the collected writes *before* each exit, because the guest made them before.
 /// Nothing tells of a write as such: a guest that leaves for no other reason is found out by looking now and then.
 pub trait CoalescedWrites: fmt::Debug + Send + Sync {
-    /// Whether there are none. Takes no lock: this is asked at every exit.
+    /// Returns `true` if there are none. Takes no lock: it is called at every exit.
     ///
     /// A write counts until [`CoalescedWrites::take`] is through with it, so that `true` means that all are done.
     fn is_empty(&self) -> bool;
@@ -30,7 +30,7 @@ pub trait CoalescedWrites: fmt::Debug + Send + Sync {
     /// Waits while another thread takes writes, so that none overtakes another.
     fn take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>);
 
-    /// How many writes were handed over so far.
+    /// Number of writes handed over so far.
     fn taken(&self) -> u64;
 
     /// As [`CoalescedWrites::take`], but returns at once if another thread is at it.

@@ -46,7 +46,7 @@ pub struct DebugPoint {
     pub kind: PointKind,
 }
 
-/// What ends a step with [`crate::Exit::Debug`] besides what ends it anyway.
+/// Events that end a step with [`crate::Exit::Debug`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GuestDebug {
     /// `true` ends the step after one instruction.
@@ -113,7 +113,7 @@ pub struct Watchpoint {
     pub kind: WatchKind,
 }
 
-/// What a debugger wants of a vCPU that is resumed.
+/// Plan of a debugger for a vCPU that is resumed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DebugPlan {
     /// `true` stops after one instruction; no interrupt is taken before it.

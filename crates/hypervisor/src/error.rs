@@ -13,7 +13,7 @@ pub enum Error {
         index: u32,
         /// The call, for example `KVM_RUN`.
         operation: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
     /// The hypervisor took fewer items than it was given.
@@ -38,7 +38,7 @@ pub enum Error {
     Unsupported {
         /// Index of the vCPU.
         index: u32,
-        /// What was tried.
+        /// The operation.
         operation: &'static str,
     },
     /// More vCPUs than a VM can have.
@@ -71,7 +71,7 @@ pub enum Error {
         start: u64,
         /// Its size in bytes.
         size: u64,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The host's hypervisor lacks a feature that is needed.
@@ -88,7 +88,7 @@ pub enum Error {
     Call {
         /// The call.
         operation: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
 }

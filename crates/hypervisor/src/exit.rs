@@ -1,12 +1,12 @@
-//! Why a vCPU stopped running guest code, and what it is told when it goes on.
+//! VM exits, and the entries that answer them.
 
 use std::fmt;
 
 use crate::DebugCause;
 
-/// Why a vCPU stopped running guest code.
+/// Reason of a vCPU to stop running guest code: a VM exit.
 ///
-/// One exit is one access of one element: an engine that is handed a whole string instruction at once (`rep insb`)
+/// One exit is one access of one element: a hypervisor that is handed a whole string instruction at once (`rep insb`)
 /// reports its elements one after the other.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Exit {
         port: u16,
         /// Width of the access in bytes: 1, 2 or 4.
         width: u8,
-        /// What was written, zero-extended.
+        /// Value written, zero-extended.
         value: u32,
     },
     /// The guest reads a guest-physical address that is not RAM. Answer with [`Entry::Data`].
@@ -40,10 +40,10 @@ pub enum Exit {
         address: u64,
         /// Length in bytes, 1 to 8; not always a power of two (an access may cross a page).
         width: u8,
-        /// What was written, little-endian, zero-extended.
+        /// Value written, little-endian, zero-extended.
         value: u64,
     },
-    /// The guest executed `vmcall`/`vmmcall`, and the engine passes such calls on. Answer with [`Entry::Data`], the
+    /// The guest executed `vmcall`/`vmmcall`, and the hypervisor passes such calls on. Answer with [`Entry::Data`], the
     /// call's result.
     Hypercall {
         /// The call's number.
@@ -51,13 +51,13 @@ pub enum Exit {
         /// Its arguments.
         arguments: [u64; 6],
     },
-    /// The guest reads a model-specific register that the engine does not handle. Answer with [`Entry::Data`], or
+    /// The guest reads a model-specific register that the hypervisor does not handle. Answer with [`Entry::Data`], or
     /// with [`Entry::Fault`] to raise #GP.
     MsrRead {
         /// The register's index (ECX).
         index: u32,
     },
-    /// The guest writes a model-specific register that the engine does not handle. Go on with [`Entry::Resume`], or
+    /// The guest writes a model-specific register that the hypervisor does not handle. Go on with [`Entry::Resume`], or
     /// with [`Entry::Fault`] to raise #GP.
     MsrWrite {
         /// The register's index (ECX).
@@ -65,11 +65,11 @@ pub enum Exit {
         /// The value (EDX:EAX).
         value: u64,
     },
-    /// The guest executed HLT and the engine leaves waiting to the caller. Enter again once an interrupt is pending.
+    /// The guest executed HLT and the hypervisor leaves waiting to the caller. Enter again once an interrupt is pending.
     Halt,
     /// The guest cannot go on: a triple fault, or a shutdown state (Intel SDM vol. 3, 7.15, "#DF").
     Shutdown,
-    /// The guest or the engine asks for something that concerns the whole machine.
+    /// The guest or the hypervisor asks for something that concerns the whole machine.
     System(SystemEvent),
     /// The guest can take an external interrupt now (RFLAGS.IF set, no shadow). Only if asked for.
     InterruptWindow,
@@ -87,13 +87,13 @@ pub enum Exit {
         /// The hardware's reason (Intel SDM vol. 3, 28.8; AMD APM vol. 2, appendix C).
         hardware_reason: u64,
     },
-    /// The engine gave up on the guest, for example on an instruction it cannot emulate. End the guest.
+    /// The hypervisor gave up on the guest, for example on an instruction it cannot emulate. End the guest.
     InternalError(InternalError),
     /// Another thread asked for attention through [`crate::Kicker::kick`], or a signal arrived. No guest access is pending.
     Kicked,
     /// An exit this vocabulary has no word for. End the guest.
     Unknown {
-        /// The engine's own number of the exit reason.
+        /// The hypervisor's own number of the exit reason.
         reason: u32,
     },
 }
@@ -108,19 +108,19 @@ pub enum SystemEvent {
     Reset,
     /// The guest says that it has crashed.
     Crash,
-    /// Another event, by the engine's number.
+    /// Another event, by the hypervisor's number.
     Other(u32),
 }
 
-/// Why an engine gave up on a guest.
+/// Failure of a hypervisor to go on with a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InternalError {
-    /// The engine's suberror; KVM: 1 emulation failed, 2 simultaneous exceptions, 3 delivery of an event,
+    /// The hypervisor's suberror; KVM: 1 emulation failed, 2 simultaneous exceptions, 3 delivery of an event,
     /// 4 unexpected exit reason.
     pub suberror: u32,
-    /// The bytes at RIP, where the engine gives them.
+    /// The bytes at RIP, where the hypervisor gives them.
     pub instruction: InstructionBytes,
-    /// The engine's further data words.
+    /// The hypervisor's further data words.
     pub data: [u64; 4],
 }
 
@@ -143,7 +143,7 @@ impl InstructionBytes {
         Self { length, bytes: taken }
     }
 
-    /// The bytes; empty if the engine gave none.
+    /// The bytes; empty if the hypervisor gave none.
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
@@ -170,7 +170,7 @@ impl fmt::Display for InstructionBytes {
     }
 }
 
-/// What a vCPU is told when it goes on.
+/// Answer to an exit, with which a vCPU is entered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Entry {
     /// Nothing. If the last exit was a read, the guest gets all ones, as from a bus where nothing answers.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an engine implements so that its vCPU can be kicked.
+/// A hypervisor's way to kick a vCPU.
 pub trait Kick: Send + Sync {
     /// Makes the running step, or else the next one, end with [`crate::Exit::Kicked`].
     ///
@@ -18,7 +18,7 @@ pub trait Kick: Send + Sync {
 pub struct Kicker(Arc<dyn Kick>);
 
 impl Kicker {
-    /// Wraps an engine's implementation.
+    /// Wraps a hypervisor's implementation.
     pub fn new(kick: Arc<dyn Kick>) -> Self {
         Self(kick)
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::ExitKind;
 
-/// How many buckets a histogram has: one for each power of two of nanoseconds that 64 bits hold.
+/// Number of buckets of a histogram: one for each power of two of nanoseconds that 64 bits hold.
 const BUCKETS: usize = 64;
 
-/// How often something took how long, by powers of two of nanoseconds.
+/// Histogram of durations, by powers of two of nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
@@ -32,12 +32,12 @@ impl Histogram {
         }
     }
 
-    /// How many there were.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// How long they took together.
+    /// Sum of the durations.
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.sum)
     }
@@ -77,7 +77,7 @@ impl Histogram {
     }
 }
 
-/// What the kernel part of an engine counts by itself.
+/// Counters that the kernel part of a hypervisor keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelCounts {
     /// Exits of the processor from the guest; most of them the kernel answers itself.
@@ -86,7 +86,7 @@ pub struct KernelCounts {
     pub interrupts: u64,
     /// Non-maskable interrupts that the guest took.
     pub nmis: u64,
-    /// How often the guest halted.
+    /// Number of times the guest halted.
     pub halts: u64,
 }
 
@@ -101,20 +101,20 @@ impl KernelCounts {
     }
 }
 
-/// What was measured of one vCPU, or of several together.
+/// Measurements of one vCPU, or of several together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Exits by kind.
     pub exits: ExitCounts,
-    /// How long the VMM took to answer, by kind, in the order of [`ExitKind::ALL`].
+    /// Time the VMM took to answer, by kind, in the order of [`ExitKind::ALL`].
     pub service: [Histogram; ExitKind::ALL.len()],
-    /// How long each stay in the guest was, with the way there and back.
+    /// Time of each stay in the guest, with the way there and back.
     pub in_guest: Histogram,
     /// Entries that only completed an access.
     pub completions: u64,
     /// Signals that ended a stay in the guest, kicks among them.
     pub signals: u64,
-    /// What the engine's kernel part counted by itself, if it does.
+    /// Counters of the hypervisor's kernel part, if it has any.
     pub in_kernel: Option<KernelCounts>,
     /// Writes to ports: port and how many, in order of the port.
     pub port_writes: Vec<(u16, u64)>,
@@ -123,12 +123,12 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// How long the VMM took to answer exits of this kind.
+    /// Time the VMM took to answer exits of this kind.
     pub fn service_of(&self, kind: ExitKind) -> Histogram {
         self.service.get(usize::from(kind as u8)).copied().unwrap_or_default()
     }
 
-    /// How long the VMM took for everything.
+    /// Time the VMM took for all exits.
     pub fn time_in_vmm(&self) -> Duration {
         self.service.iter().fold(Duration::ZERO, |sum, histogram| sum.saturating_add(histogram.sum()))
     }
@@ -160,7 +160,7 @@ fn merged(one: &[(u16, u64)], two: &[(u16, u64)]) -> Vec<(u16, u64)> {
     sums.into_iter().collect()
 }
 
-/// How often a vCPU left the guest, by [`ExitKind`].
+/// Number of exits of a vCPU, by [`ExitKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExitCounts {
     by_kind: [u64; ExitKind::ALL.len()],
@@ -174,12 +174,12 @@ impl ExitCounts {
         }
     }
 
-    /// How many exits of `kind` there were.
+    /// Number of exits of `kind`.
     pub fn of(&self, kind: ExitKind) -> u64 {
         self.by_kind.get(usize::from(kind as u8)).copied().unwrap_or_default()
     }
 
-    /// How many exits there were in all.
+    /// Number of exits of all kinds.
     pub fn total(&self) -> u64 {
         self.by_kind.iter().fold(0, |sum, count| sum.wrapping_add(*count))
     }

@@ -34,7 +34,7 @@ const NT_PRSTATUS: u32 = 1;
 const NT_FPREGSET: u32 = 2;
 const NT_AUXV: u32 = 6;
 const NT_X86_XSTATE: u32 = 0x202;
-/// What GDB finds out from how far the image was moved, and how large a page is (`<elf.h>`).
+/// Entries from which GDB finds out how far the image was moved, and how large a page is (`<elf.h>`).
 const AT_PAGESZ: u64 = 6;
 const AT_ENTRY: u64 = 9;
 const SIGSEGV: u16 = 11;

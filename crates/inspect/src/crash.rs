@@ -8,12 +8,12 @@ use nerite_hypervisor::Exit;
 use nerite_loader::{Kernel, LoadedKernel};
 use nerite_memory::GuestRam;
 
-/// How many frames of a backtrace are shown.
+/// Maximum number of frames of a backtrace.
 const MAX_FRAMES: usize = 32;
-/// How many words of a stack are searched for return addresses when there are no frame pointers.
+/// Maximum number of words of a stack that are searched for return addresses when there are no frame pointers.
 const MAX_STACK_WORDS: u64 = 512;
 
-/// Where a processor starts: the instruction pointer and the base of CS, and real mode.
+/// Reset state of a processor: the instruction pointer and the base of CS, and real mode.
 const RESET_RIP: u64 = 0xfff0;
 const RESET_CS: u64 = 0xffff_0000;
 const CR0_PE: u64 = 1;
@@ -29,12 +29,12 @@ pub struct VcpuState {
     pub special_regs: SpecialRegs,
     /// Its x87, SSE and AVX registers, if there is a core file that they go to.
     pub fpu: Option<Fpu>,
-    /// Where it was and how it got there, innermost first.
+    /// Backtrace, innermost frame first.
     pub backtrace: Vec<Frame>,
 }
 
 impl VcpuState {
-    /// Whether its registers are those after INIT (Intel SDM vol. 3, 10.1.1): real mode, at the reset vector. KVM puts a
+    /// Returns `true` if its registers are those after INIT (Intel SDM vol. 3, 10.1.1): real mode, at the reset vector. KVM puts a
     /// vCPU into that state after a triple fault on AMD, where the hardware leaves its state undefined (AMD APM vol. 2,
     /// 15.14.3).
     pub fn is_reset(&self) -> bool {
@@ -51,16 +51,16 @@ pub struct Frame {
     pub address: u64,
     /// The function it is in, and the offset into it, where the image has symbols.
     pub symbol: Option<(String, u64)>,
-    /// Whether it was found by following frame pointers (`true`), or only lies on the stack.
+    /// `true` if it was found by following frame pointers; otherwise it only lies on the stack.
     pub certain: bool,
 }
 
-/// Why and where a guest crashed.
+/// Report of a guest's crash.
 #[derive(Debug, Clone)]
 pub struct CrashReport {
     /// The vCPU that crashed.
     pub vcpu: u32,
-    /// Why it left the guest.
+    /// The exit it crashed with.
     pub exit: Exit,
     /// All vCPUs, in order of their index.
     pub vcpus: Vec<VcpuState>,
@@ -195,7 +195,7 @@ impl Unwinder<'_> {
         }
     }
 
-    /// Whether `address` lies in an executable segment of the kernel.
+    /// `true` if `address` lies in an executable segment of the kernel.
     fn is_code(&self, address: u64) -> bool {
         let Some(linked) = self.linked(address) else { return false };
         self.kernel

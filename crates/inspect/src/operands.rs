@@ -86,7 +86,7 @@ fn accesses_of(
     }
 }
 
-/// What a register that takes part in an address holds.
+/// Value of a register that takes part in an address.
 fn value(register: Register, regs: &Regs, special: &SpecialRegs) -> Option<u64> {
     let full = register.full_register();
     let value = match full {

@@ -159,7 +159,7 @@ const ROUNDS: [u8; 12] = [
 /// How many instructions the processor completes of that. The last may be counted or not, and so may entries and exits.
 const EXECUTED: std::ops::RangeInclusive<u64> = 10_000..=10_100;
 
-/// Whether a counter of instructions, opened by this thread, counts those of guests: it runs one of a known number.
+/// `true` if a counter of instructions, opened by this thread, counts those of guests: it runs one of a known number.
 pub fn counts_instructions(system: &System, counter: &dyn GuestCounter) -> bool {
     let count = || {
         let mut vcpu = set_up(system, &ROUNDS).ok()?;

@@ -57,7 +57,7 @@ impl System {
         self.kvm.get_max_vcpus()
     }
 
-    /// Whether the in-kernel local APIC has the TSC-deadline timer.
+    /// `true` if the in-kernel local APIC has the TSC-deadline timer.
     pub fn has_tsc_deadline_timer(&self) -> bool {
         // Since Linux 3.2.
         self.sync_capability > 0 || self.kvm.check_extension(Cap::TscDeadlineTimer)

@@ -72,7 +72,7 @@ pub struct BootConfig {
 pub struct DeviceConfig {
     /// Disks, at most [`MAX_DISKS`].
     pub disks: Vec<DiskSpec>,
-    /// Whether there is a source of random numbers.
+    /// `true` if there is a source of random numbers.
     pub random: bool,
     /// What the guest's input goes to.
     pub console: ConsoleKind,
@@ -120,7 +120,7 @@ pub enum OnCrash {
     Hold,
 }
 
-/// What a guest gets that accesses a model-specific register which the engine does not know.
+/// What a guest gets that accesses a model-specific register which the hypervisor does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MsrPolicy {
     /// A general protection fault, as from a processor.

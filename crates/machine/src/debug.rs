@@ -91,9 +91,9 @@ pub(crate) struct Stopper {
     pub(crate) dispatcher: Box<dyn ExitHandler>,
     pub(crate) control: Arc<Control>,
     pub(crate) events: Option<Arc<DebugEvents>>,
-    /// Whether the vCPU has a budget of instructions.
+    /// `true` if the vCPU has a budget of instructions.
     pub(crate) is_limited: bool,
-    /// Whether a crash is kept for a debugger that has yet to come.
+    /// `true` if a crash is kept for a debugger that has yet to come.
     pub(crate) holds_crashes: bool,
     pub(crate) msrs: Arc<Msrs>,
 }

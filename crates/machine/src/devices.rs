@@ -53,7 +53,7 @@ struct Disk {
 pub struct DiskReport {
     /// The file.
     pub path: PathBuf,
-    /// Whether it could only be read.
+    /// `true` if it could only be read.
     pub read_only: bool,
     /// What was done.
     pub totals: Totals,

@@ -27,7 +27,7 @@ pub enum Error {
         vcpu: u32,
         /// The host CPU.
         cpu: usize,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// An option that has no meaning for this kind of guest.
@@ -35,7 +35,7 @@ pub enum Error {
     NotForThisGuest {
         /// The option.
         option: &'static str,
-        /// How the guest boots.
+        /// Boot protocol.
         protocol: Protocol,
     },
     /// A network card cannot be connected.
@@ -47,7 +47,7 @@ pub enum Error {
     /// More network cards than there is room for.
     #[error("{given} network cards: pass --net at most {} times", crate::config::MAX_CARDS)]
     CardCount {
-        /// How many were asked for.
+        /// Number asked for.
         given: usize,
     },
     /// More queue pairs than vCPUs, which could not use them.
@@ -66,7 +66,7 @@ pub enum Error {
     /// More disks than there is room for.
     #[error("{given} disks: pass --disk at most {} times", crate::config::MAX_DISKS)]
     DiskCount {
-        /// How many were asked for.
+        /// Number asked for.
         given: usize,
     },
     /// The process cannot be confined.
@@ -92,7 +92,7 @@ pub enum Error {
     OutputFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The file for the trace cannot be made.
@@ -100,7 +100,7 @@ pub enum Error {
     TraceFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// What was asked for needs the kernel's interrupt controllers.
@@ -114,7 +114,7 @@ pub enum Error {
     CoreFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The guest's output cannot be written.
@@ -123,9 +123,9 @@ pub enum Error {
     /// Another call of the host failed.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
 }

@@ -61,10 +61,10 @@ impl HaltWatch {
     }
 }
 
-/// Whether a vCPU has halted with interrupts off. `state` is the one in which it is held.
+/// `true` if a vCPU has halted with interrupts off. `state` is the one in which it is held.
 ///
 /// # Errors
-/// If the engine fails.
+/// If the hypervisor fails.
 pub(crate) fn is_halted(vcpu: &mut dyn Vcpu, state: RunState) -> Result<bool, nerite_vcpu::Error> {
     let is_waiting = state == RunState::Paused && vcpu.is_halted()?;
     Ok(is_waiting && vcpu.regs()?.rflags & Regs::RFLAGS_IF == 0)

@@ -190,7 +190,7 @@ impl Handle {
     /// The registers of a vCPU.
     ///
     /// # Errors
-    /// As [`Handle::ask`], or if the engine fails.
+    /// As [`Handle::ask`], or if the hypervisor fails.
     pub fn registers(&self, index: usize) -> Result<(Regs, SpecialRegs), HandleError> {
         let regs = self.ask(index, |vcpu, _| {
             let regs = vcpu.regs()?;
@@ -208,7 +208,7 @@ impl Handle {
     /// Makes a non-maskable interrupt pending on a vCPU.
     ///
     /// # Errors
-    /// As [`Handle::ask`], or if the engine fails.
+    /// As [`Handle::ask`], or if the hypervisor fails.
     pub fn inject_nmi(&self, index: usize) -> Result<(), HandleError> {
         Ok(self.ask(index, |vcpu, _| vcpu.inject_nmi())??)
     }
@@ -282,7 +282,7 @@ impl Handle {
         self.shared.finish(None, Ok(End::Stopped));
     }
 
-    /// Whether the machine is ending.
+    /// `true` if the machine is ending.
     pub fn is_ending(&self) -> bool {
         self.shared.stop.is_requested()
     }

@@ -49,7 +49,7 @@ impl Keyboard {
         Some(Self { source, line, escape })
     }
 
-    /// Whether the input is a terminal.
+    /// `true` if the input is a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         self.escape.is_some()
     }

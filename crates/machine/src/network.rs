@@ -39,7 +39,7 @@ pub struct Network {
 pub struct CardReport {
     /// Its address.
     pub mac: Mac,
-    /// Whether the host's kernel worked on its queues; it does not count.
+    /// `true` if the host's kernel worked on its queues; it does not count.
     pub by_kernel: bool,
     /// Each queue: 0 receives, 1 transmits, 2 receives, ...
     pub queues: Vec<Totals>,
@@ -88,7 +88,7 @@ impl Network {
         self.cards.len()
     }
 
-    /// Whether there is no card.
+    /// `true` if there is no card.
     pub fn is_empty(&self) -> bool {
         self.cards.is_empty()
     }

@@ -30,7 +30,7 @@ pub enum Outcome {
         vcpu: u32,
         /// The guest-virtual address of its next instruction.
         rip: u64,
-        /// Whether each was executed on its own; if not, the processor counted all but the last.
+        /// `true` if each was executed on its own; if not, the processor counted all but the last.
         stepped: bool,
     },
 }

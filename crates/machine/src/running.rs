@@ -54,12 +54,12 @@ pub struct Running {
     halts: Option<HaltWatch>,
     /// What unknown model-specific registers get.
     msrs: Arc<Msrs>,
-    /// Whether a guest that has crashed or halted for ever is kept for a debugger.
+    /// `true` if a guest that has crashed or halted for ever is kept for a debugger.
     holds_crashes: bool,
     timeline: Timeline,
-    /// Whether the processor counts the instructions of a budget.
+    /// `true` if the processor counts the instructions of a budget.
     counts: bool,
-    /// Whether what it takes to find out is to be spent on the report.
+    /// `true` if what it takes to find out is to be spent on the report.
     statistics: bool,
     /// The vCPUs whose threads are through with them.
     ended: Vec<Box<dyn Vcpu>>,

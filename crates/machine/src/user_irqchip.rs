@@ -41,7 +41,7 @@ pub(crate) struct UserInterrupts {
     /// When it is kicked for the guest's timer.
     timer: Option<u64>,
     kick_timer: Option<Box<dyn KickTimer>>,
-    /// Whether it is executed one instruction at a time.
+    /// `true` if it is executed one instruction at a time.
     is_stepped: bool,
     /// How many interrupts were injected, and how many of them non-maskable; how often it halted.
     interrupts: u64,

@@ -74,7 +74,7 @@ impl Shared {
 pub(crate) struct Finished {
     pub(crate) index: u32,
     pub(crate) statistics: Statistics,
-    /// Its vector registers, if a core file may need them and the engine tells.
+    /// Its vector registers, if a core file may need them and the hypervisor tells.
     pub(crate) fpu: Option<Fpu>,
     /// Its registers, unless the guest ended itself here: nobody asks for them then.
     pub(crate) state: Option<Result<(Regs, SpecialRegs), nerite_vcpu::Error>>,
@@ -87,7 +87,7 @@ pub(crate) struct Layers {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) debug: Option<DebugCaps>,
     pub(crate) budget: Option<InstructionBudget>,
-    /// Whether a crash is written to a file, vector registers and all.
+    /// `true` if a crash is written to a file, vector registers and all.
     pub(crate) core: bool,
     /// Counts the instructions of the only vCPU, for its budget.
     pub(crate) counter: Option<Arc<dyn GuestCounter>>,

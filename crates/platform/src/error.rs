@@ -36,9 +36,9 @@ pub enum Error {
     ImageNeedsMemory {
         /// The image.
         image: PathBuf,
-        /// What it requires, in bytes.
+        /// Required size in bytes.
         required: u64,
-        /// What it was given, in bytes.
+        /// Given size in bytes.
         given: u64,
     },
     /// The image says that it needs more CPUs than it was given.
@@ -46,31 +46,31 @@ pub enum Error {
     ImageNeedsCpus {
         /// The image.
         image: PathBuf,
-        /// How many it requires.
+        /// Required number.
         required: u32,
-        /// How many it was given.
+        /// Given number.
         given: u32,
     },
     /// A number of vCPUs that no machine can have.
     #[error("{given} CPUs: pass 1 to {} to --cpus", MAX_CPUS)]
     CpuCount {
-        /// How many were asked for.
+        /// Number asked for.
         given: u32,
     },
     /// A memory size that is too small for any guest.
     #[error("{given} bytes of memory: pass at least {}M to --memory", MIN_MEMORY >> 20)]
     MemoryTooSmall {
-        /// What was asked for, in bytes.
+        /// Size asked for in bytes.
         given: u64,
     },
     /// More strings than hypercall interface v1 can carry.
     #[error("{given} {what} are more than the {allowed} that a kernel with hypercall interface v1 can take")]
     TooManyStrings {
-        /// What they are.
+        /// Kind of the strings.
         what: &'static str,
-        /// How many were given.
+        /// Given number.
         given: usize,
-        /// How many there can be.
+        /// Maximum number.
         allowed: usize,
     },
     /// The command line is longer than the kernel takes.
@@ -84,9 +84,9 @@ pub enum Error {
     /// More than one initial file system.
     #[error("{given} files in --initrd: a guest that boots as {protocol} takes one; concatenate them")]
     OneInitrd {
-        /// How the guest boots.
+        /// Boot protocol.
         protocol: Protocol,
-        /// How many were given.
+        /// Given number.
         given: usize,
     },
     /// The initial file system or a module does not fit into memory.
@@ -105,7 +105,7 @@ pub enum Error {
          link it to 1 MiB or above, or below 0x90000"
     )]
     KernelPlace {
-        /// How the guest boots.
+        /// Boot protocol.
         protocol: Protocol,
         /// The segment's first address.
         start: u64,
@@ -126,15 +126,15 @@ pub enum Error {
     /// The memory cannot be laid out or obtained.
     #[error(transparent)]
     Memory(#[from] nerite_memory::Error),
-    /// What the guest is to be told cannot be put into its boot information.
+    /// The boot information cannot be made.
     #[error(transparent)]
     Boot(#[from] nerite_arch::Error),
     /// Boot data does not fit into the memory that was laid out for it: a bug.
     #[error("writing {what} to guest memory: {source}; please report this")]
     Write {
-        /// What was written.
+        /// Data that was written.
         what: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: nerite_memory::AccessError,
     },
     /// The hypervisor cannot be used, or failed.
@@ -149,9 +149,9 @@ pub enum Error {
     /// Another call of the host failed.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
 }

@@ -21,7 +21,7 @@ pub trait ExitHandler: Handler<End = Stop> + fmt::Debug + Send {}
 
 impl<T: Handler<End = Stop> + fmt::Debug + Send> ExitHandler for T {}
 
-/// What a platform and its devices share with the machine.
+/// Resources that a platform and its devices share with the machine.
 #[derive(Debug, Clone)]
 pub struct Environment {
     /// RAM of the guest.

@@ -1,4 +1,4 @@
-//! How fast a guest may write to its console.
+//! Rate limit of a guest's console.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::StopToken;
 
-/// How much may be written at once after a time of silence, as a time at the full rate in nanoseconds.
+/// Amount that may be written at once after a time of silence, as a time at the full rate in nanoseconds.
 const BURST: u64 = SECOND;
 const SECOND: u64 = 1_000_000_000;
 
@@ -30,7 +30,7 @@ impl Rate {
         Self { per_second, start: Instant::now(), through: AtomicU64::new(0) }
     }
 
-    /// How long to wait before these bytes are written. They count from now on.
+    /// Time to wait before these bytes are written. They count from now on.
     fn delay(&self, bytes: usize) -> Duration {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.delay_at(now, bytes)

@@ -3,13 +3,13 @@
 
 use std::fmt;
 
-/// How many instructions before the last one the counter stops the guest. It does so late, by some hundred instructions, and what
+/// Number of instructions before the last one at which the counter stops the guest. It does so late, by some hundred instructions, and what
 /// is left is stepped.
 pub const MARGIN: u64 = 8192;
 
 /// A counter of the instructions that one vCPU has completed.
 pub trait InstructionCount: Send + fmt::Debug {
-    /// What it says now. `None`: it has failed, and nobody knows.
+    /// Current count; `None` if the counter has failed.
     fn count(&self) -> Option<u64>;
 }
 
@@ -22,7 +22,7 @@ pub const fn period(limit: u64) -> Option<u64> {
     }
 }
 
-/// How far a vCPU is that runs ahead.
+/// Progress of a vCPU that runs ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// It may go on.
@@ -33,7 +33,7 @@ pub enum Progress {
     Over(u64),
 }
 
-/// How far a vCPU with a budget of `limit` is, of which a counter said `first` in the beginning and says `now` now. The counter may
+/// Progress of a vCPU with a budget of `limit` is, of which a counter said `first` in the beginning and says `now` now. The counter may
 /// have passed its highest value meanwhile.
 #[must_use]
 pub const fn progress(limit: u64, first: u64, now: u64) -> Progress {

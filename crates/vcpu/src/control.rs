@@ -27,24 +27,24 @@ const LONG_REST: Duration = Duration::from_secs(60);
 /// Something to do on a vCPU's thread, with the vCPU held. The state says whether it may be changed.
 pub type Job = Box<dyn FnOnce(&mut dyn Vcpu, RunState) + Send>;
 
-/// What others want of a vCPU.
+/// Requests to a vCPU.
 #[derive(Default)]
 struct Inbox {
-    /// How many want it to be held.
+    /// Number of holds.
     holds: u32,
     jobs: VecDeque<Job>,
     stop: bool,
-    /// Whether the vCPU's thread is in [`Control::service_requests`].
+    /// `true` if the vCPU's thread is in [`Control::service_requests`].
     attending: bool,
-    /// Whether it is in [`Control::wait_for_interrupt`].
+    /// `true` if it is in [`Control::wait_for_interrupt`].
     resting: bool,
-    /// Whether the vCPU's thread is gone.
+    /// `true` if the vCPU's thread is gone.
     gone: bool,
-    /// How many wait for a change: where nobody does, waking takes no system call.
+    /// Number of threads that wait for a change: with none, waking takes no system call.
     waiting: u32,
 }
 
-/// How one vCPU is held, looked into and stopped. Shared between its thread and all others.
+/// Pausing, inspecting and stopping one vCPU. Shared between its thread and all others.
 pub struct Control {
     state: AtomicU8,
     inbox: Mutex<Inbox>,
@@ -63,7 +63,7 @@ pub enum HaltWait {
     Request,
 }
 
-/// How a vCPU is held.
+/// State in which a vCPU is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
     /// With nothing half done: its state may be read, saved and changed.
@@ -76,7 +76,7 @@ pub enum Held {
     Stopped,
 }
 
-/// Why a job was not done.
+/// Reason why a job was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
@@ -111,7 +111,7 @@ impl Control {
         let _ = self.kicker.set(kicker);
     }
 
-    /// Where the vCPU is now, or was a moment ago.
+    /// State of the vCPU now, or a moment ago.
     pub fn state(&self) -> RunState {
         RunState::from_u8(self.state.load(Ordering::Acquire))
     }

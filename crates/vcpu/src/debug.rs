@@ -17,15 +17,15 @@ pub struct Debugged {
     caps: DebugCaps,
     operands: Box<dyn OperandDecoder>,
     plan: DebugPlan,
-    /// Whether the last exit is an access that waits for its answer.
+    /// `true` if the last exit is an access that waits for its answer.
     pending: bool,
-    /// What was set last.
+    /// Debugging that was set last.
     debug: GuestDebug,
     stop: Option<DebugStop>,
     accesses: Vec<Access>,
 }
 
-/// Whether an exit leaves its instruction half done.
+/// `true` if an exit leaves its instruction half done.
 pub(crate) const fn is_access(exit: &Exit) -> bool {
     matches!(
         exit,
@@ -81,7 +81,7 @@ impl Debugged {
         exit
     }
 
-    /// Runs with the engine watching, if there is anything to watch.
+    /// Runs with the hypervisor watching, if there is anything to watch.
     fn run_by_hypervisor(&mut self, mut entry: Entry) -> Result<Exit, Error> {
         if self.plan.step && self.pending {
             return self.finish_access(entry);

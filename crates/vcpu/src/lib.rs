@@ -40,7 +40,7 @@ pub use trace::{Traced, Tracer};
 
 /// Answers the exits of a vCPU.
 pub trait Handler {
-    /// Why the loop ended.
+    /// Reason why the loop ended.
     type End;
 
     /// Answers one exit, or ends the loop.
@@ -50,7 +50,7 @@ pub trait Handler {
 /// Runs `vcpu` until `handler` ends the loop.
 ///
 /// # Errors
-/// The first error of the engine.
+/// The first error of the hypervisor.
 pub fn drive<H: Handler + ?Sized>(vcpu: &mut dyn Vcpu, handler: &mut H) -> Result<H::End, Error> {
     let mut entry = Entry::Resume;
     loop {
@@ -67,7 +67,7 @@ pub fn drive<H: Handler + ?Sized>(vcpu: &mut dyn Vcpu, handler: &mut H) -> Resul
 /// The handler sees [`Exit::Kicked`] too, after the control's inbox is empty.
 ///
 /// # Errors
-/// The first error of the engine.
+/// The first error of the hypervisor.
 pub fn drive_controlled<H: Handler + ?Sized>(
     vcpu: &mut dyn Vcpu,
     handler: &mut H,
@@ -94,7 +94,7 @@ pub fn drive_controlled<H: Handler + ?Sized>(
 /// `entry` answers the last exit. Further accesses of the same instruction go to `handler`.
 ///
 /// # Errors
-/// The first error of the engine.
+/// The first error of the hypervisor.
 pub fn drain<H: Handler + ?Sized>(
     vcpu: &mut dyn Vcpu,
     handler: &mut H,

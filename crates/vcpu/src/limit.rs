@@ -14,7 +14,7 @@ use nerite_hypervisor::{
 use crate::ahead::{self, InstructionCount, Progress};
 use crate::debug::{is_access, set_guest_debug};
 
-/// How many instructions the vCPUs of a machine may still execute, all together.
+/// Budget of instructions that all vCPUs of a machine share.
 #[derive(Debug, Clone)]
 pub struct InstructionBudget(Arc<AtomicU64>);
 
@@ -24,7 +24,7 @@ impl InstructionBudget {
         Self(Arc::new(AtomicU64::new(instructions)))
     }
 
-    /// How many are left.
+    /// Number of instructions left.
     pub fn left(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -47,9 +47,9 @@ pub struct Limited {
     inner: Box<dyn Vcpu>,
     budget: InstructionBudget,
     operands: Box<dyn OperandDecoder>,
-    /// Whether the last exit is an access that waits for its answer; its instruction is paid for.
+    /// `true` if the last exit is an access that waits for its answer; its instruction is paid for.
     pending: bool,
-    /// Whether the next step goes on with an instruction that is paid for.
+    /// `true` if the next step goes on with an instruction that is paid for.
     is_paid: bool,
     stop: Option<DebugStop>,
     /// The counter, and what it said in the beginning, while the guest runs freely.

@@ -1,8 +1,8 @@
-//! Where a vCPU is between its first and its last instruction.
+//! States of a vCPU between its first and its last instruction.
 
 use std::fmt;
 
-/// Where a vCPU is.
+/// State of a vCPU.
 ///
 /// ```text
 ///                 +------------------------- kicked -------------------------+

@@ -56,7 +56,7 @@ impl Buffer {
         })
     }
 
-    /// Whether all of it lies in RAM. What is checked is limited to the size of RAM: no longer buffer can be right.
+    /// `true` if all of it lies in RAM. What is checked is limited to the size of RAM: no longer buffer can be right.
     pub(crate) fn check(&self, ram: &GuestRam) -> Result<(), i32> {
         if self.length() > ram.size() {
             return Err(EFAULT);
