@@ -157,6 +157,18 @@ impl X87 {
         self.top().wrapping_add(index) & 7
     }
 
+    /// Makes ST(`by`) the top.
+    pub(crate) fn rotate(&mut self, by: u16) {
+        let top = (self.status >> 11).wrapping_add(by) & 7;
+        self.status = self.status & !0x3800 | top << 11;
+    }
+
+    /// Marks ST(0) as in use or empty.
+    pub(crate) fn set_tag(&mut self, in_use: bool) {
+        let bit = 1 << self.top();
+        self.tags = if in_use { self.tags | bit } else { self.tags & !bit };
+    }
+
     /// Sets ES and B of the status word to what flags and masks demand.
     pub(crate) fn update_summary(&mut self) {
         let pending = self.status & !self.control & 0x3f != 0;

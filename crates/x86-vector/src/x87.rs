@@ -3,6 +3,7 @@
 
 mod control;
 mod environment;
+mod quick;
 mod table;
 
 use iced_x86::{Code, Instruction, OpKind};
@@ -85,6 +86,26 @@ trait Operation {
     ///
     /// `image` and `memory` are valid, and no exception is pending in `image`.
     unsafe fn run(image: *mut Image, memory: *mut [u8; 16], register: u64, flags: u64) -> u64;
+
+    /// The shorter way.
+    const QUICK: Quick;
+    /// `true` if the shorter way takes all condition codes from the host, and not C1 alone.
+    const CONDITIONS: bool;
+
+    /// Executes it on ST(0) in `a` and, if it has another register, that in `b`, whose number is
+    /// `register`. `control` is the control word, with all exceptions masked, and the host's. The
+    /// result is the status word and, from bit 16 on, what [`Operation::run`] returns.
+    ///
+    /// # Safety
+    ///
+    /// All pointers are valid.
+    unsafe fn quick(
+        a: *mut [u8; 10],
+        b: *mut [u8; 10],
+        memory: *mut [u8; 16],
+        register: u64,
+        control: *const u16,
+    ) -> u64;
 }
 
 /// The method of [`Operation`] that executes an instruction of the given text.
@@ -138,6 +159,7 @@ macro_rules! register {
     };
 }
 
+use quick::Quick;
 use {register, x87_method};
 
 /// Number of the register ST(i) that an instruction names beside ST(0), or alone.
@@ -185,7 +207,11 @@ fn registers<C: Operands, O: Operation, const SIZE: usize>(
     context: &mut C,
 ) -> Outcome<C> {
     check_pending(state, context)?;
-    (state.x87, _, _) = execute::<C, O>(state, instruction, context, &mut [0; 16]);
+    let mut memory = [0; 16];
+    state.x87 = match quick::execute::<C, O>(&state.x87, instruction, context, &mut memory) {
+        Some(done) => done.x87,
+        None => execute::<C, O>(state, instruction, context, &mut memory).0,
+    };
     Ok(())
 }
 
@@ -198,7 +224,10 @@ fn load<C: Operands, O: Operation, const SIZE: usize>(
     check_pending(state, context)?;
     let mut memory = [0; 16];
     context.load(instruction, 0, memory.get_mut(..SIZE).unwrap_or_default())?;
-    (state.x87, _, _) = execute::<C, O>(state, instruction, context, &mut memory);
+    state.x87 = match quick::execute::<C, O>(&state.x87, instruction, context, &mut memory) {
+        Some(done) => done.x87,
+        None => execute::<C, O>(state, instruction, context, &mut memory).0,
+    };
     Ok(())
 }
 
@@ -211,6 +240,11 @@ fn store<C: Operands, O: Operation, const SIZE: usize>(
 ) -> Outcome<C> {
     check_pending(state, context)?;
     let mut memory = [0; 16];
+    if let Some(done) = quick::execute::<C, O>(&state.x87, instruction, context, &mut memory) {
+        context.store(instruction, 0, memory.get(..SIZE).unwrap_or_default())?;
+        state.x87 = done.x87;
+        return Ok(());
+    }
     let (x87, raised, _) = execute::<C, O>(state, instruction, context, &mut memory);
     if raised & NOT_STORED & !state.x87.control == 0 {
         context.store(instruction, 0, memory.get(..SIZE).unwrap_or_default())?;
@@ -228,8 +262,21 @@ fn compare<C: Operands, O: Operation, const SIZE: usize>(
     context: &mut C,
 ) -> Outcome<C> {
     check_pending(state, context)?;
+    let mut memory = [0; 16];
     let flags;
-    (state.x87, _, flags) = execute::<C, O>(state, instruction, context, &mut [0; 16]);
+    // Some processors clear C1, and others leave it.
+    let quick = if state.x87.status & quick::C1 == 0 {
+        quick::execute::<C, O>(&state.x87, instruction, context, &mut memory)
+    } else {
+        None
+    };
+    (state.x87, flags) = match quick {
+        Some(done) => (done.x87, done.flags),
+        None => {
+            let (x87, _, flags) = execute::<C, O>(state, instruction, context, &mut memory);
+            (x87, flags)
+        }
+    };
     context.set_flags(STATUS_FLAGS, flags >> 8 & (STATUS_FLAGS & 0xff) | (flags & 1) << 11);
     Ok(())
 }

@@ -76,8 +76,6 @@ fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
         values::fill(part, random);
     }
     let offset = match random.below(8) {
-        // Processors differ in what they do if bytes that are not chosen cannot be written.
-        0 if form.instruction.op0_kind() == OpKind::MemorySegRDI => MEMORY_SIZE as u64,
         0 => MEMORY_SIZE as u64 - 1 - random.below(64),
         1 => random.below(128),
         _ => random.below(3) * 64,
@@ -148,6 +146,10 @@ fn difference(
     let (mut native, native_state) = Model::of(after);
     let mut text = String::new();
     let (ours, theirs) = (result.err().map(Fault::vector), after.exception().map(|(vector, _)| vector));
+    if instruction.op0_kind() == OpKind::MemorySegRDI && ours.is_none() && theirs == Some(14) {
+        // Processors may look at bytes of memory that are not chosen.
+        return None;
+    }
     if ours != theirs {
         let _ = writeln!(text, "  exception {ours:?}, natively {theirs:?}");
     }
@@ -161,7 +163,7 @@ fn difference(
     // inexact with an exponent of any size. This crate does not.
     let unlimited = theirs == Some(19) && state.mxcsr & !(state.mxcsr >> 7) & 0x18 != 0;
     // A dot product has two steps; this crate reports the flags of both.
-    let steps = theirs == Some(19) && format!("{:?}", instruction.code()).contains("dpp");
+    let steps = theirs == Some(19) && format!("{:?}", instruction.code()).to_lowercase().contains("dpp");
     let ignored_flags = if steps {
         0x3f
     } else if unlimited {
