@@ -90,16 +90,19 @@ fn join<const N: usize, const COUNT: usize>(elements: [[u8; N]; COUNT]) -> Lane 
 }
 
 /// `b`.
+#[inline(always)]
 pub(crate) fn copy(_: Lane, b: Lane, _: u8, _: u8) -> Lane {
     b
 }
 
 /// `b`, the whole register.
+#[inline(always)]
 pub(crate) fn copy256(_: Ymm, b: Ymm, _: u8) -> Ymm {
     b
 }
 
 /// `a` with the low `N` bytes of `b`.
+#[inline(always)]
 pub(crate) fn merge<const N: usize>(a: Lane, b: Lane, _: u8, _: u8) -> Lane {
     let mut result = a;
     for (to, from) in result.iter_mut().zip(b).take(N) {
@@ -109,31 +112,37 @@ pub(crate) fn merge<const N: usize>(a: Lane, b: Lane, _: u8, _: u8) -> Lane {
 }
 
 /// The low `N` bytes of `b`, and zeros.
+#[inline(always)]
 pub(crate) fn extend<const N: usize>(_: Lane, b: Lane, _: u8, _: u8) -> Lane {
     merge::<N>([0; 16], b, 0, 0)
 }
 
 /// The low half of `a` below that of `b`.
+#[inline(always)]
 pub(crate) fn low_low(a: Lane, b: Lane, _: u8, _: u8) -> Lane {
     join([element::<8>(&a, 0), element(&b, 0)])
 }
 
 /// The high half of `b` below that of `a`.
+#[inline(always)]
 pub(crate) fn high_high(a: Lane, b: Lane, _: u8, _: u8) -> Lane {
     join([element::<8>(&b, 1), element(&a, 1)])
 }
 
 /// The high half of `b`, and zeros.
+#[inline(always)]
 pub(crate) fn high_half(_: Lane, b: Lane, _: u8, _: u8) -> Lane {
     join([element::<8>(&b, 1)])
 }
 
 /// PSHUFD, and PERMILPS with an immediate operand.
+#[inline(always)]
 pub(crate) fn pshufd(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     join([element::<4>(&b, imm & 3), element(&b, imm >> 2), element(&b, imm >> 4), element(&b, imm >> 6)])
 }
 
 /// PSHUFLW, and PSHUFW in the low half.
+#[inline(always)]
 pub(crate) fn pshuflw(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     let word = |shift: u8| element::<2>(&b, imm >> shift & 3);
     let kept = |index| element::<2>(&b, index);
@@ -141,6 +150,7 @@ pub(crate) fn pshuflw(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
 }
 
 /// PSHUFHW.
+#[inline(always)]
 pub(crate) fn pshufhw(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     let word = |shift: u8| element::<2>(&b, imm >> shift & 3 | 4);
     let kept = |index| element::<2>(&b, index);
@@ -148,29 +158,34 @@ pub(crate) fn pshufhw(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
 }
 
 /// SHUFPS.
+#[inline(always)]
 pub(crate) fn shufps(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     join([element::<4>(&a, imm), element(&a, imm >> 2), element(&b, imm >> 4), element(&b, imm >> 6)])
 }
 
 /// The immediate operand's bits for elements of 64 bits in a lane.
+#[inline(always)]
 fn pair(imm: u8, lane: u8) -> (u8, u8) {
     let bits = if lane == 0 { imm } else { imm >> 2 };
     (bits, bits >> 1)
 }
 
 /// SHUFPD.
+#[inline(always)]
 pub(crate) fn shufpd(a: Lane, b: Lane, imm: u8, lane: u8) -> Lane {
     let (first, second) = pair(imm, lane);
     join([element::<8>(&a, first), element(&b, second)])
 }
 
 /// PERMILPD with an immediate operand.
+#[inline(always)]
 pub(crate) fn permilpd(_: Lane, b: Lane, imm: u8, lane: u8) -> Lane {
     let (first, second) = pair(imm, lane);
     join([element::<8>(&b, first), element(&b, second)])
 }
 
 /// Elements of `b` where a bit is set, from the lowest on, and else of `a`.
+#[inline(always)]
 fn choose<const N: usize>(a: Lane, b: Lane, bits: u8) -> Lane {
     let mut result = a;
     let elements = result.as_chunks_mut::<N>().0.iter_mut().zip(split::<N>(&b));
@@ -183,21 +198,25 @@ fn choose<const N: usize>(a: Lane, b: Lane, bits: u8) -> Lane {
 }
 
 /// BLENDPS and PBLENDD.
+#[inline(always)]
 pub(crate) fn blend4(a: Lane, b: Lane, imm: u8, lane: u8) -> Lane {
     choose::<4>(a, b, if lane == 0 { imm } else { imm >> 4 })
 }
 
 /// BLENDPD.
+#[inline(always)]
 pub(crate) fn blend8(a: Lane, b: Lane, imm: u8, lane: u8) -> Lane {
     choose::<8>(a, b, pair(imm, lane).0)
 }
 
 /// PBLENDW.
+#[inline(always)]
 pub(crate) fn blend2(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     choose::<2>(a, b, imm)
 }
 
 /// PALIGNR.
+#[inline(always)]
 pub(crate) fn palignr(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     let (low, high) = (u128::from_le_bytes(b), u128::from_le_bytes(a));
     let bits = u32::from(imm).wrapping_mul(8);
@@ -210,22 +229,26 @@ pub(crate) fn palignr(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
 }
 
 /// PALIGNR of MMX registers.
+#[inline(always)]
 pub(crate) fn palignr_mmx(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     let both = u128::from_le_bytes(join([element::<8>(&b, 0), element(&a, 0)]));
     both.checked_shr(u32::from(imm).wrapping_mul(8)).unwrap_or(0).to_le_bytes()
 }
 
 /// PSLLDQ.
+#[inline(always)]
 pub(crate) fn pslldq(a: Lane, _: Lane, imm: u8, _: u8) -> Lane {
     u128::from_le_bytes(a).checked_shl(u32::from(imm).wrapping_mul(8)).unwrap_or(0).to_le_bytes()
 }
 
 /// PSRLDQ.
+#[inline(always)]
 pub(crate) fn psrldq(a: Lane, _: Lane, imm: u8, _: u8) -> Lane {
     u128::from_le_bytes(a).checked_shr(u32::from(imm).wrapping_mul(8)).unwrap_or(0).to_le_bytes()
 }
 
 /// `a` with the low `N` bytes of `b` as element `imm`.
+#[inline(always)]
 pub(crate) fn insert<const N: usize>(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     let mut result = a;
     let elements = result.as_chunks_mut::<N>().0;
@@ -237,27 +260,32 @@ pub(crate) fn insert<const N: usize>(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
 }
 
 /// PINSRW to an MMX register.
+#[inline(always)]
 pub(crate) fn insert_mmx(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     insert::<2>(a, b, imm & 3, 0)
 }
 
 /// Element `imm` of `b`, zero-extended.
+#[inline(always)]
 pub(crate) fn extract<const N: usize>(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     join([element::<N>(&b, imm)])
 }
 
 /// PEXTRW from an MMX register.
+#[inline(always)]
 pub(crate) fn extract_mmx(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     join([element::<2>(&b, imm & 3)])
 }
 
 /// INSERTPS.
+#[inline(always)]
 pub(crate) fn insertps(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
     let inserted = insert::<4>(a, join([element::<4>(&b, imm >> 6)]), imm >> 4 & 3, 0);
     choose::<4>(inserted, [0; 16], imm)
 }
 
 /// The low `N` bytes of `b` in all elements.
+#[inline(always)]
 pub(crate) fn broadcast<const N: usize>(_: Ymm, b: Ymm, _: u8) -> Ymm {
     let lane = b.low();
     let mut result = [0; 16];
@@ -268,11 +296,13 @@ pub(crate) fn broadcast<const N: usize>(_: Ymm, b: Ymm, _: u8) -> Ymm {
 }
 
 /// The low `N` bytes of `b` in all elements of the low lane, and zeros.
+#[inline(always)]
 pub(crate) fn broadcast_low<const N: usize>(a: Ymm, b: Ymm, imm: u8) -> Ymm {
     Ymm::from_lanes(broadcast::<N>(a, b, imm).low(), [0; 16])
 }
 
 /// VPERMQ and VPERMPD.
+#[inline(always)]
 pub(crate) fn permq(_: Ymm, b: Ymm, imm: u8) -> Ymm {
     let (low, high) = (b.low(), b.high());
     let word = |shift: u8| {
@@ -283,6 +313,7 @@ pub(crate) fn permq(_: Ymm, b: Ymm, imm: u8) -> Ymm {
 }
 
 /// VPERM2F128 and VPERM2I128.
+#[inline(always)]
 pub(crate) fn perm2(a: Ymm, b: Ymm, imm: u8) -> Ymm {
     let half = |bits: u8| match bits & 0xb {
         0 => a.low(),
@@ -295,11 +326,13 @@ pub(crate) fn perm2(a: Ymm, b: Ymm, imm: u8) -> Ymm {
 }
 
 /// VINSERTF128 and VINSERTI128.
+#[inline(always)]
 pub(crate) fn insert128(a: Ymm, b: Ymm, imm: u8) -> Ymm {
     if imm & 1 == 0 { Ymm::from_lanes(b.low(), a.high()) } else { Ymm::from_lanes(a.low(), b.low()) }
 }
 
 /// VEXTRACTF128 and VEXTRACTI128.
+#[inline(always)]
 pub(crate) fn extract128(_: Ymm, b: Ymm, imm: u8) -> Ymm {
     Ymm::from_lanes(if imm & 1 == 0 { b.low() } else { b.high() }, [0; 16])
 }

@@ -144,7 +144,7 @@ pub(crate) fn image(random: &mut Random) -> [u8; XSAVE_SIZE] {
     if random.once_in(16) {
         let byte = 512 + random.below(64) as usize;
         // The host may have component 7.
-        image[byte] ^= if byte % 8 == 0 { 0 } else { 0x80 };
+        image[byte] ^= if byte.is_multiple_of(8) { 0 } else { 0x80 };
     }
     if random.once_in(16) {
         image[26] = 1;

@@ -1,0 +1,170 @@
+//! Any bytes as instructions, on any state: nothing panics, accesses stay small, and the host's
+//! modes are as before.
+
+#![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
+
+use std::arch::asm;
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
+use nerite_native_oracle::Random;
+use nerite_x86_vector::{MXCSR_MASK, Operands, VectorException, VectorState, XSTATE_ALL, lookup};
+
+/// Instructions that are executed.
+const COUNT: u32 = 100_000;
+/// Status flags.
+const STATUS_FLAGS: u64 = 0x8d5;
+
+/// A processor that answers at random.
+struct Processor {
+    random: Random,
+    accesses: u32,
+}
+
+impl Processor {
+    fn access(&mut self, instruction: &Instruction, operand: u32, end: u64) -> Result<(), ()> {
+        assert!(operand < instruction.op_count());
+        assert!(end <= 832, "{instruction:?} reaches {end} bytes");
+        self.accesses += 1;
+        if self.random.once_in(16) { Err(()) } else { Ok(()) }
+    }
+}
+
+impl Operands for Processor {
+    type Fault = ();
+
+    fn load_at(&mut self, i: &Instruction, operand: u32, offset: u64, bytes: &mut [u8]) -> Result<(), ()> {
+        self.access(i, operand, offset + bytes.len() as u64)?;
+        self.random.fill(bytes);
+        Ok(())
+    }
+
+    fn store_at(&mut self, i: &Instruction, operand: u32, offset: u64, bytes: &[u8]) -> Result<(), ()> {
+        self.access(i, operand, offset + bytes.len() as u64)
+    }
+
+    fn load_element(&mut self, i: &Instruction, operand: u32, _: i64, bytes: &mut [u8]) -> Result<(), ()> {
+        assert!(i.is_vsib());
+        self.load_at(i, operand, 0, bytes)
+    }
+
+    fn linear_address(&self, instruction: &Instruction, _: u32) -> u64 {
+        instruction.next_ip() << 3
+    }
+
+    fn effective_address(&self, instruction: &Instruction, _: u32) -> u64 {
+        instruction.next_ip()
+    }
+
+    fn gpr(&self, register: Register) -> u64 {
+        assert!(register.is_gpr());
+        let bits = register.size() * 8;
+        self.random.clone().next_u64() >> (64 - bits)
+    }
+
+    fn set_gpr(&mut self, register: Register, _: u64) {
+        assert!(register.is_gpr());
+    }
+
+    fn flags(&self) -> u64 {
+        self.random.clone().next_u64()
+    }
+
+    fn set_flags(&mut self, mask: u64, _: u64) {
+        assert_eq!(mask & !STATUS_FLAGS, 0);
+    }
+
+    fn xcr0(&self) -> u64 {
+        XSTATE_ALL
+    }
+
+    fn rip(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn real_mode(&self) -> bool {
+        self.random.clone().once_in(2)
+    }
+
+    fn exception(&mut self, _: VectorException) {}
+}
+
+/// Any bits in all registers; MXCSR without reserved bits.
+fn state(random: &mut Random) -> VectorState {
+    let mut state = VectorState::default();
+    for ymm in &mut state.ymm {
+        random.fill(&mut ymm.0);
+    }
+    for register in &mut state.x87.registers {
+        random.fill(register);
+    }
+    state.mxcsr = random.next_u64() as u32 & MXCSR_MASK;
+    state.x87.control = random.next_u64() as u16;
+    state.x87.status = random.next_u64() as u16;
+    state.x87.tags = random.next_u64() as u8;
+    if random.once_in(2) {
+        // No exception is pending.
+        state.x87.control |= 0x3f;
+        state.x87.status &= 0x7f7f;
+    }
+    state
+}
+
+/// Bytes that are likely to be a vector instruction.
+fn bytes(random: &mut Random) -> [u8; 15] {
+    let mut bytes = [0; 15];
+    random.fill(&mut bytes);
+    let beginnings: [&[u8]; 12] = [
+        &[0x0f],
+        &[0x66, 0x0f],
+        &[0xf3, 0x0f],
+        &[0xf2, 0x0f],
+        &[0x66, 0x0f, 0x38],
+        &[0x66, 0x0f, 0x3a],
+        &[0x0f, 0x38],
+        &[0xc5],
+        &[0xc4],
+        &[0x0f, 0xae],
+        &[0xdd],
+        &[],
+    ];
+    let beginning = random.pick(&beginnings);
+    bytes[..beginning.len()].copy_from_slice(beginning);
+    if beginning.is_empty() {
+        bytes[0] = 0xd8 | bytes[0] & 7;
+    }
+    bytes
+}
+
+/// Modes of the host: MXCSR without flags, the x87 control word, and the x87 tag word.
+fn host_modes() -> (u32, u16, u16) {
+    let (mut mxcsr, mut environment) = (0_u32, [0_u16; 14]);
+    // SAFETY: both write to memory of their size, and FLDENV restores what FNSTENV has changed.
+    unsafe {
+        asm!("stmxcsr [{m}]", "fnstenv [{e}]", "fldenv [{e}]", m = in(reg) &raw mut mxcsr, e = in(reg) &raw mut environment)
+    };
+    (mxcsr & !0x3f, environment[0], environment[4])
+}
+
+#[test]
+fn any_bytes_on_any_state_are_executed_or_refused() {
+    let modes = host_modes();
+    assert_eq!(modes, (0x1f80, 0x37f, 0xffff));
+    let mut random = Random::new(7);
+    let (mut executed, mut failed) = (0, 0);
+    while executed < COUNT {
+        let code = bytes(&mut random);
+        let bitness = random.pick(&[16, 32, 64, 64]);
+        let instruction = Decoder::with_ip(bitness, &code, random.below(8), DecoderOptions::NONE).decode();
+        let Some(handler) = lookup::<Processor>(&instruction).filter(|_| !instruction.is_invalid()) else {
+            continue;
+        };
+        let mut processor = Processor { random: random.clone(), accesses: 0 };
+        let mut state = state(&mut random);
+        failed += u32::from(handler(&mut state, &instruction, &mut processor).is_err());
+        executed += 1;
+        assert!(processor.accesses <= 32, "{instruction:?}");
+        assert_eq!(state.mxcsr & !MXCSR_MASK, 0, "{instruction:?}");
+        assert_eq!(host_modes(), modes, "{instruction:?}");
+    }
+    assert!(failed > 1000);
+}
