@@ -90,12 +90,12 @@ pub(crate) unsafe fn float<O: Float>(
     // Reading and setting MXCSR takes longer than most instructions. Where the guest has the host's
     // modes and has seen an inexact result before, ordinary numbers leave MXCSR as it is.
     if *mxcsr & (!FLAGS & MXCSR_MASK | INEXACT) == MXCSR_INIT | INEXACT {
-        let tested = |which, register: *const Ymm| {
+        let ordinary = |which, register: *const Ymm| {
             // SAFETY: the pointer is to a valid register; the reference ends before anything is
             // written.
-            if O::TESTED & which == 0 { None } else { Some(unsafe { &*register }) }
+            O::TESTED & which == 0 || O::In::ordinary(unsafe { &*register })
         };
-        if O::In::ordinary([tested(A, a), tested(B, b), tested(D, d)]) {
+        if ordinary(A, a) & ordinary(B, b) & ordinary(D, d) {
             // SAFETY: the pointer is to a valid register.
             let saved = unsafe { *d };
             // SAFETY: as the caller promises.

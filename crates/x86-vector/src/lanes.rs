@@ -10,8 +10,8 @@ use crate::state::Ymm;
 
 /// Test of inputs.
 pub(crate) trait Inputs {
-    /// `true` if the operation raises no other exception than inexact on account of the inputs.
-    fn ordinary(inputs: [Option<&Ymm>; 3]) -> bool;
+    /// `true` if the operation raises no other exception than inexact on account of this input.
+    fn ordinary(input: &Ymm) -> bool;
 }
 
 /// Test of a result.
@@ -31,7 +31,7 @@ pub(crate) struct Any;
 
 impl Inputs for Any {
     #[inline(always)]
-    fn ordinary(_: [Option<&Ymm>; 3]) -> bool {
+    fn ordinary(_: &Ymm) -> bool {
         true
     }
 }
@@ -48,7 +48,7 @@ pub(crate) struct Careful;
 
 impl Inputs for Careful {
     #[inline(always)]
-    fn ordinary(_: [Option<&Ymm>; 3]) -> bool {
+    fn ordinary(_: &Ymm) -> bool {
         false
     }
 }
@@ -94,8 +94,8 @@ pub(crate) struct Arithmetic<F>(std::marker::PhantomData<F>);
 
 impl<F: Format> Inputs for Arithmetic<F> {
     #[inline(always)]
-    fn ordinary(inputs: [Option<&Ymm>; 3]) -> bool {
-        inputs.into_iter().flatten().fold(true, |ordinary, input| ordinary & !F::denormal(input))
+    fn ordinary(input: &Ymm) -> bool {
+        !F::denormal(input)
     }
 }
 
@@ -104,9 +104,8 @@ pub(crate) struct Finite<F>(std::marker::PhantomData<F>);
 
 impl<F: Format> Inputs for Finite<F> {
     #[inline(always)]
-    fn ordinary(inputs: [Option<&Ymm>; 3]) -> bool {
-        let special = |input| F::denormal(input) | F::large(input);
-        inputs.into_iter().flatten().fold(true, |ordinary, input| ordinary & !special(input))
+    fn ordinary(input: &Ymm) -> bool {
+        !(F::denormal(input) | F::large(input))
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Done {
 
 /// Status word: C1.
 pub(super) const C1: u16 = 1 << 9;
+/// Control word: underflow is masked.
+const UNDERFLOW: u16 = 1 << 4;
 /// Status word: C0 to C3.
 const CONDITIONS: u16 = 0x4700;
 
@@ -135,7 +137,8 @@ pub(super) fn execute<C: Operands, O: Operation>(
         // With one register in both places, the result is gone.
         Quick::BinaryPop => other != 0 && in_use(0) && in_use(other),
     };
-    if !fits {
+    // A tiny result that is exact raises underflow only if that is not masked.
+    if !fits || x87.control & UNDERFLOW == 0 {
         return None;
     }
     let (mut a, mut b) = (x87.st(0), x87.st(other));
