@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::progress;
+use crate::{kernels, progress};
 
 /// Result of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +19,18 @@ pub(crate) enum Words {
     Wrong(i32),
 }
 
-/// Looks for wrong options, and for the image and whether it can be read.
+/// Looks for wrong options, and for the image and whether it can be read. A test kernel that is not
+/// built yet is built.
 pub(crate) fn check(vmm: &Path, words: &[String]) -> Result<Words> {
     let Some(image) = position_of_image(words, &mut |options| Ok(ask(vmm, options)?.status.success()))?
     else {
         let answer = ask(vmm, words)?;
         return Ok(if answer.status.success() { Words::NoImage } else { refused(&answer) });
     };
-    if words.get(image).is_some_and(|image| std::fs::File::open(image).is_err()) {
+    if let Some(path) = words.get(image).map(Path::new)
+        && std::fs::File::open(path).is_err()
+        && !kernels::build_named(path)?
+    {
         let inspect = Command::new(vmm).arg("inspect").arg("--").args(words.get(image)).output();
         return Ok(refused(&inspect.context("cannot run vmm")?));
     }

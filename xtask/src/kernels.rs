@@ -52,6 +52,18 @@ pub(crate) fn build_one(name: &str) -> Result<PathBuf> {
     Ok(paths::target().join("kernels/release").join(name))
 }
 
+/// Builds the test kernel that a path names, if it names one; `false` if not.
+pub(crate) fn build_named(path: &Path) -> Result<bool> {
+    let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_kernel = path.parent() == Some(&paths::target().join("kernels/release"))
+        && source().join(format!("guests/src/bin/{name}.rs")).is_file();
+    if is_kernel {
+        build_one(&name)?;
+    }
+    Ok(is_kernel)
+}
+
 /// Settings in the `hermit.toml` of a Hermit image tar.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -121,6 +133,15 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn only_what_has_a_source_is_a_test_kernel() {
+        for path in ["/tmp/hello", "target/hello", "nothing"] {
+            assert!(!build_named(Path::new(path)).unwrap(), "{path}");
+        }
+        let unknown = paths::target().join("kernels/release/no-such-kernel");
+        assert!(!build_named(&unknown).unwrap());
+    }
 
     #[test]
     fn a_tar_holds_the_kernel_and_its_settings() {
