@@ -63,6 +63,16 @@ const LOOPS: &[(&str, &[u8])] = &[
             0xeb, 0xee,
         ],
     ),
+    // l: addps xmm0, xmm1; mulps xmm2, xmm3; movaps xmm4, [r9]; paddd xmm5, xmm4; movaps [r9+16], xmm5; jmp l
+    (
+        "sse",
+        &[
+            0x0f, 0x58, 0xc1, 0x0f, 0x59, 0xd3, 0x41, 0x0f, 0x28, 0x21, 0x66, 0x0f, 0xfe, 0xec, 0x41, 0x0f,
+            0x29, 0x69, 0x10, 0xeb, 0xeb,
+        ],
+    ),
+    // l: addsd xmm0, xmm1; mulsd xmm2, xmm0; cvtsi2sd xmm3, rax; jmp l
+    ("float", &[0xf2, 0x0f, 0x58, 0xc1, 0xf2, 0x0f, 0x59, 0xd0, 0xf2, 0x48, 0x0f, 0x2a, 0xd8, 0xeb, 0xf1]),
 ];
 
 /// Processor time of this thread, which other programs have no part in.
@@ -90,7 +100,7 @@ fn processor(code: &[u8]) -> Result<Cpu, Box<dyn std::error::Error>> {
         ss: flat,
         cr0: 0x8000_0011,
         cr3: 0x1000,
-        cr4: 0x20,
+        cr4: 0x620,
         efer: 0x500,
         ..cpu.special_regs()
     });
@@ -106,7 +116,7 @@ fn processor(code: &[u8]) -> Result<Cpu, Box<dyn std::error::Error>> {
     Ok(cpu)
 }
 
-#[allow(clippy::print_stdout, reason = "the purpose of the program")]
+#[allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "prints figures")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     for (name, code) in LOOPS.iter().filter(|(name, _)| name.contains(&wanted)) {

@@ -119,6 +119,8 @@ pub(crate) struct Events {
     pub(crate) debug: u64,
     /// The next instruction is executed alone.
     pub(crate) alone: bool,
+    /// The instruction entered the system, and cleared TF on its way: no trap follows it.
+    pub(crate) no_trap: bool,
 }
 
 /// All that an instruction can reach.
@@ -131,6 +133,8 @@ pub(crate) struct Core {
     pub(crate) link: usize,
     /// Instructions completed before the current block.
     pub(crate) retired: u64,
+    /// [`Core::retired`] at the end of the budget.
+    pub(crate) end: u64,
     pub(crate) mode: Mode,
     pub(crate) cpl: u8,
     pub(crate) tlb: Tlb,

@@ -100,6 +100,7 @@ impl Cpu {
             rip: 0,
             link: 0,
             retired: 0,
+            end: 0,
             mode: Mode::Bits16,
             cpl: 0,
             tlb: Tlb::default(),

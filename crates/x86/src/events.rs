@@ -80,7 +80,7 @@ impl Core {
     }
 
     /// Takes note of what a single instruction, which is complete, or a part of it, leaves behind.
-    pub(crate) fn settle(&mut self, step: Step) {
+    pub(crate) fn settle(&mut self, step: Step, has_trap: bool) {
         self.is_alone = false;
         self.accesses.clear();
         // A shadow covers one instruction, and a second one in a row none.
@@ -90,7 +90,8 @@ impl Core {
         if step.had_ss_shadow || !self.events.shadow {
             self.events.ss_shadow = false;
         }
-        if step.is_traced {
+        let is_entry = std::mem::take(&mut self.events.no_trap);
+        if step.is_traced && has_trap && !is_entry {
             self.events.debug |= SINGLE_STEP;
         }
         self.attention = true;

@@ -73,7 +73,7 @@ pub enum Exit {
     },
     /// Another thread called [`crate::Kicker::kick`].
     Kicked,
-    /// The instructions that [`crate::Cpu::run`] was allowed are complete.
+    /// The budget of [`crate::Cpu::run`] is used up.
     Budget,
 }
 

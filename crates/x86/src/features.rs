@@ -2,8 +2,8 @@
 
 use nerite_arch::CpuidEntry;
 
-/// Family 15, model 107: a processor for which kernels know no errata of this one.
-const SIGNATURE: u32 = 0x0006_0fb1;
+/// Family 15, model 47: a processor for which kernels know no errata that matter.
+const SIGNATURE: u32 = 0x0002_0ff1;
 
 /// Sizes of an XSAVE area without and with AVX.
 const XSAVE_SSE: u32 = 576;

@@ -11,7 +11,9 @@ use crate::op::{Op, STACK};
 impl Cpu {
     /// Executes up to `budget` instructions, or until something needs the caller. `entry` answers the last exit.
     ///
-    /// A repeated string instruction counts as one. An instruction that faults does not count.
+    /// A repeated string instruction counts as one, and one that faults not at all. But parts of a long repeated instruction and
+    /// faults use the budget up, so that a guest of nothing else comes to its end: [`Exit::Budget`] may come early, and
+    /// [`Cpu::instructions`] tells how many were completed.
     pub fn run(&mut self, entry: Entry, budget: u64) -> Exit {
         let core = &mut *self.core;
         if core.is_shut_down {
@@ -20,9 +22,9 @@ impl Cpu {
         if core.accesses.answer(entry) {
             core.attention = true;
         }
-        let end = core.retired.saturating_add(budget);
+        core.end = core.retired.saturating_add(budget);
         loop {
-            let exit = match self.blocks(end) {
+            let exit = match self.blocks() {
                 Ok(()) => continue,
                 Err(Stop::Shutdown) => Some(Exit::Shutdown),
                 Err(_) => self.core.exit.take(),
@@ -34,7 +36,7 @@ impl Cpu {
     }
 
     /// Executes blocks as long as each leads to the next one. An error is an exit.
-    fn blocks(&mut self, end: u64) -> Run {
+    fn blocks(&mut self) -> Run {
         let core = &mut *self.core;
         if self.kick.load(Ordering::Relaxed)
             && core.accesses.is_empty()
@@ -43,8 +45,8 @@ impl Cpu {
             core.exit = Some(Exit::Kicked);
             return Err(Stop::Exit);
         }
-        if core.attention || core.retired >= end {
-            if core.retired >= end {
+        if core.attention || core.retired >= core.end {
+            if core.retired >= core.end {
                 core.exit = Some(Exit::Budget);
                 return Err(Stop::Exit);
             }
@@ -60,10 +62,12 @@ impl Cpu {
                 if outcome.is_none() {
                     core.next(&block.ops, 1);
                 }
+                // An instruction that faults is followed by no trap.
+                let has_trap = !matches!(outcome, Some((Stop::Fault, _)));
                 let result = core.outcome(outcome);
                 let is_complete = !matches!(result, Err(Stop::Exit | Stop::Shutdown));
                 if is_complete && !core.events.alone {
-                    core.settle(step);
+                    core.settle(step, has_trap);
                 }
                 return result;
             }
@@ -75,7 +79,7 @@ impl Cpu {
         loop {
             let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
             core.set_r(RIP, core.rip);
-            let room = end.wrapping_sub(core.retired);
+            let room = core.end.wrapping_sub(core.retired);
             if room < block.count as u64 {
                 let count = usize::try_from(room).unwrap_or(0);
                 let outcome = execute(core, block.ops.get(..count).unwrap_or_default());
@@ -89,7 +93,7 @@ impl Cpu {
                 return core.outcome(outcome);
             }
             core.retired = core.retired.wrapping_add(block.count as u64);
-            if core.attention || core.retired >= end || self.kick.load(Ordering::Relaxed) {
+            if core.attention || core.retired >= core.end || self.kick.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let link = block.links.get(core.link & 1).copied().unwrap_or_default();
@@ -146,14 +150,24 @@ impl Core {
         self.stopped(stop)
     }
 
+    /// Takes one from the budget for what is no complete instruction.
+    fn use_budget(&mut self) {
+        self.end = self.end.saturating_sub(1).max(self.retired);
+    }
+
     /// Handles a stop at RIP. An error is an exit.
     fn stopped(&mut self, stop: Stop) -> Run {
         match stop {
             Stop::Fault => {
                 self.accesses.clear();
+                self.use_budget();
                 self.deliver_fault()
             }
-            Stop::Jump | Stop::Again => Ok(()),
+            Stop::Again => {
+                self.use_budget();
+                Ok(())
+            }
+            Stop::Jump => Ok(()),
             Stop::Alone => {
                 self.events.alone = true;
                 self.attention = true;

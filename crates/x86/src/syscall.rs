@@ -4,7 +4,7 @@ use nerite_arch::Segment;
 
 use crate::access::is_canonical;
 use crate::core::{Core, EFER_SCE, Mode, RCX, RDX, RSP, Run, SS};
-use crate::flags::{ALL, IF, RF, VM};
+use crate::flags::{ALL, IF, RF, TF, VM};
 use crate::op::Op;
 
 /// A flat code segment.
@@ -37,6 +37,7 @@ pub(crate) fn syscall(core: &mut Core, op: &Op) -> Run {
     let next = core.next_rip(op);
     let selector = (core.msrs.star >> 32) as u16;
     let flags = core.flags.get();
+    core.events.no_trap = core.msrs.sfmask & TF != 0;
     if core.is_long() {
         core.set_r(RCX, next);
         core.set_r(11, flags & !RF);

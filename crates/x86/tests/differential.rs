@@ -16,7 +16,7 @@ use std::fmt::Write;
 
 use forms::{Form, codes};
 use iced_x86::{Code, Mnemonic, RflagsBits};
-use machine::{HANDLERS, Level, Machine, PT};
+use machine::{Level, Machine, PT};
 use nerite_arch::Regs;
 use nerite_native_oracle::{Case, MEMORY_ADDRESS, MEMORY_SIZE, Random, execute};
 use nerite_x86::Exit;
@@ -198,10 +198,12 @@ fn difference(machine: &mut Machine, form: &Form, before: &Case, after: &Case) -
     let mut text = String::new();
     let regs = machine.cpu.regs();
     let mut ours = registers(&regs);
-    let fault = (exit == Exit::Halt).then(|| ((regs.rip - HANDLERS) / 16) as u32);
+    // A fault uses the budget up, and no instruction of its handler is executed.
+    assert_eq!(exit, Exit::Budget);
+    let fault = machine.handler().map(u32::from);
     let native = after.exception();
     if fault != native.map(|(vector, _)| vector) {
-        let _ = writeln!(text, "  exception {fault:?}, natively {native:?}, {exit:?} at {:#x}", regs.rip);
+        let _ = writeln!(text, "  exception {fault:?}, natively {native:?}, at {:#x}", regs.rip);
     }
     let mut flags = regs.rflags;
     if let Some(vector) = fault {

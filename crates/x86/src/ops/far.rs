@@ -110,6 +110,7 @@ pub(crate) fn iret<T: Int>(core: &mut Core, _: &Op) -> Run {
 fn software(core: &mut Core, op: &Op, vector: u8) -> Run {
     let rip = core.rip_of(op);
     core.rip = core.next_rip(op);
+    core.events.no_trap = true;
     match core.interrupt(vector, None, Source::Software) {
         Ok(()) => Err(Stop::Jump),
         Err(stop) => {

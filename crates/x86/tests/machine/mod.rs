@@ -194,7 +194,7 @@ impl Machine {
 
     /// The vector of the handler that the processor is in.
     pub(crate) fn handler(&self) -> Option<u8> {
-        let at = self.cpu.regs().rip.checked_sub(HANDLERS)? / 16;
+        let at = self.cpu.regs().rip.checked_sub(HANDLERS).filter(|offset| *offset < 0x1000)? / 16;
         u8::try_from(at).ok()
     }
 }

@@ -162,3 +162,26 @@ fn states_between_instructions_are_saved_and_restored() {
     assert_eq!(machine.run_to_halt(), Some(0x55));
     assert_eq!(interrupted(&machine), CODE + 2);
 }
+
+#[test]
+fn no_trap_follows_a_fault_or_an_entry_to_the_system() {
+    // ud2; int 0x21
+    for (code, vector) in [([0x0f, 0x0b, HLT], 6), ([0xcd, 0x21, HLT], 0x21)] {
+        let mut machine = Machine::at(Level::Kernel, &code);
+        machine.set(|regs| regs.rflags |= TF);
+        assert_eq!(machine.run_to_halt(), Some(vector));
+        assert_eq!(machine.cpu.events().debug, 0);
+    }
+}
+
+#[test]
+fn a_guest_of_nothing_but_faults_uses_its_budget_up() {
+    let mut machine = Machine::at(Level::Kernel, &[0x0f, 0x0b]);
+    // The handler of #UD is undefined, too, and has a stack of its own.
+    machine.put(crate::machine::HANDLERS + 6 * 16, &[0x0f, 0x0b]);
+    let gate = machine.get(crate::machine::IDT + 6 * 16);
+    machine.put(crate::machine::IDT + 6 * 16, &(gate | 1 << 32).to_le_bytes());
+    machine.put(crate::machine::TSS + 36, &crate::machine::STACK.to_le_bytes());
+    assert_eq!(machine.run(1000), Exit::Budget);
+    assert_eq!(machine.cpu.instructions(), 0);
+}
