@@ -17,7 +17,7 @@ pub struct Case {
     pub flags: u64,
     /// Bytes of the instruction.
     pub code: [u8; 15],
-    /// How many there are.
+    /// Number of these bytes.
     pub length: u8,
     /// Number of the exception that ended it, and its error code.
     pub(crate) trap: [u32; 2],

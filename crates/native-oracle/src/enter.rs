@@ -9,9 +9,9 @@ use crate::case::Case;
 unsafe extern "C" {
     /// Executes `native_code` with the state of a case, and puts the state after it there.
     pub(crate) fn native_enter(case: *mut Case);
-    /// Where the code of an instruction jumps to when it is done.
+    /// Target of the jump after an instruction.
     fn native_exit();
-    /// Where a signal handler returns to, after it has put the state into the case.
+    /// Return address for a signal handler that has put the state into the case.
     fn native_abort();
     /// Components of the vector state.
     safe static native_components: AtomicU32;

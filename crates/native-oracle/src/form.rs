@@ -9,7 +9,7 @@ use crate::random::Random;
 pub struct Form {
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What they are decoded to.
+    /// The same, decoded.
     pub instruction: Instruction,
 }
 

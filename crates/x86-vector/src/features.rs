@@ -7,7 +7,7 @@ use iced_x86::{Code, CpuidFeature};
 /// Instruction sets that [`lookup`](crate::lookup) has handlers for on this host, for CPUID to show
 /// exactly these. x87, MMX, SSE, SSE2, FXSR and XSAVE with XSAVEOPT and XSAVEC are always there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[allow(clippy::struct_excessive_bools)]
+#[non_exhaustive]
 pub struct Features {
     /// SSE3 (CPUID.1:ECX bit 0), with FISTTP.
     pub sse3: bool,

@@ -1,4 +1,4 @@
-//! Which instructions of the sets that this crate is for have no handler.
+//! Instructions of the sets that this crate is for, and which of them have no handler.
 
 #![allow(clippy::print_stdout, reason = "what is skipped is for people to read")]
 

@@ -25,7 +25,7 @@ pub(super) enum Quick {
     BinaryPop,
 }
 
-/// What an instruction has done, before it is made known.
+/// Outcome of an instruction, before it is made known.
 pub(super) struct Done {
     /// The x87 registers afterwards.
     pub(super) x87: X87,

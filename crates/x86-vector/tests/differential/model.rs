@@ -4,7 +4,7 @@ use iced_x86::{Instruction, Register};
 use nerite_native_oracle::{Case, MEMORY_ADDRESS, MEMORY_SIZE};
 use nerite_x86_vector::{Operands, VectorException, VectorState, XSTATE_ALL};
 
-/// How an instruction ends early.
+/// Early end of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Page,
