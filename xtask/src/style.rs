@@ -9,6 +9,7 @@ mod files;
 mod imports;
 mod prose;
 mod ratchet;
+mod wrap;
 
 use std::path::Path;
 
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Write the numbers that have fallen to xtask/style.toml
     #[arg(long)]
     lower: bool,
+    /// Wrap the comments that are too wide, in crates with this text in their folder
+    #[arg(long, value_name = "CRATE", conflicts_with = "list")]
+    wrap: Option<String>,
     /// Print every fault that is counted, of crates with this text in their folder
     #[arg(long, value_name = "CRATE", num_args = 0..=1, default_missing_value = "")]
     list: Option<String>,
@@ -38,6 +42,9 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         wanted.for_each(|fault| progress::print(&fault.to_string()));
         return Ok(0);
     }
+    if let Some(filter) = &args.wrap {
+        wrap_comments(filter)?;
+    }
     if args.lower {
         let mut ratchet = Ratchet::load()?;
         let faults = faults(&ratchet.words()?)?;
@@ -46,6 +53,23 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     check()?;
     Ok(0)
+}
+
+/// Wraps the comments of crates with this text in their folder.
+fn wrap_comments(filter: &str) -> Result<()> {
+    let root = paths::root();
+    for file in files::all(&root)? {
+        let name = relative(&root, &file);
+        if name.ends_with(".rs") && package(&name).contains(filter) {
+            let text = std::fs::read_to_string(&file)?;
+            let wrapped = wrap::wrap(&text);
+            if wrapped != text {
+                std::fs::write(&file, wrapped)?;
+                progress::print(&format!("wrapped comments of {name}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Looks at every source file, and names those that break a rule.
@@ -69,10 +93,7 @@ pub(crate) fn check() -> Result<()> {
 fn faults(words: &Words) -> Result<Vec<Fault>> {
     let root = paths::root();
     let mut faults = Vec::new();
-    let mut files = Vec::new();
-    for folder in files::FOLDERS.map(|name| root.join(name)).iter().filter(|folder| folder.is_dir()) {
-        collect(folder, &mut files)?;
-    }
+    let mut files = files::all(&root)?;
     files.extend(["README.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name)));
     for file in files.iter().filter(|file| file.is_file()) {
         let name = relative(&root, file);

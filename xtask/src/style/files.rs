@@ -10,17 +10,12 @@ use crate::paths;
 /// Lines a source file may have.
 const MAX_LINES: usize = 400;
 /// Folders of our own sources.
-pub(super) const FOLDERS: [&str; 6] = ["crates", "vmm", "xtask", "tests", "fuzz", "docs"];
+const FOLDERS: [&str; 6] = ["crates", "vmm", "xtask", "tests", "fuzz", "docs"];
 
 /// Looks at every source file and names those that break a rule.
 pub(crate) fn check() -> Result<()> {
     let root = paths::root();
-    let mut files = Vec::new();
-    for folder in FOLDERS.map(|name| root.join(name)) {
-        if folder.is_dir() {
-            collect(&folder, &mut files)?;
-        }
-    }
+    let files = all(&root)?;
     let mut wrong = Vec::new();
     for file in &files {
         let name = file.strip_prefix(&root).unwrap_or(file).display();
@@ -31,6 +26,17 @@ pub(crate) fn check() -> Result<()> {
         bail!("{}", wrong.join("\n"));
     }
     Ok(())
+}
+
+/// All text files of our own.
+pub(super) fn all(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for folder in FOLDERS.map(|name| root.join(name)) {
+        if folder.is_dir() {
+            collect(&folder, &mut files)?;
+        }
+    }
+    Ok(files)
 }
 
 fn faults(text: &str, path: &Path) -> Vec<String> {

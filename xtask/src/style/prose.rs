@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 /// Columns that a line of comment may have.
-const COLUMNS: usize = 100;
+pub(super) const COLUMNS: usize = 100;
 /// Words between the parts of a phrase with a gap, at most.
 const GAP: usize = 3;
 /// Sign of the gap.
