@@ -168,31 +168,43 @@ impl Shared {
         let mut bytes = [0; CHUNK];
         let Some(length) = self.take(&mut bytes) else { return false };
         self.write(bytes.get(..length).unwrap_or_default());
-        true
+        self.with_live(|live| live.finish_output()).is_some()
     }
 
     /// Gives the guest what was typed, and takes a piece of its output. Returns its length, or
     /// `None` if there is nothing to do.
     fn take(&self, bytes: &mut [u8; CHUNK]) -> Option<usize> {
+        let moved = self.with_live(|live| {
+            let has_more = self.receive(live)?;
+            let length = live.transmit(bytes)?;
+            Ok(if has_more { length.or(Some(0)) } else { length })
+        });
+        moved.flatten()
+    }
+
+    /// Works on the queues, if the device may. Returns `None` if not, or if the driver has broken a
+    /// rule.
+    fn with_live<T>(&self, work: impl FnOnce(&mut Live) -> Result<T, QueueError>) -> Option<T> {
         let mut port = lock(&self.port);
         let Port { live: Some(live), is_paused: false } = &mut *port else { return None };
         if live.notifier.has_failed() {
             return None;
         }
-        let moved = self.receive(live).and_then(|has_more| {
-            let length = live.transmit(bytes)?;
-            Ok(if has_more { length.or(Some(0)) } else { length })
-        });
-        moved.unwrap_or_else(|error| {
-            live.log.warn(format_args!("the guest's console driver: {error}; the console needs a reset"));
-            live.notifier.fail();
-            None
-        })
+        work(live)
+            .inspect_err(|error| {
+                let log = &live.log;
+                log.warn(format_args!("the guest's console driver: {error}; the console needs a reset"));
+                live.notifier.fail();
+            })
+            .ok()
     }
 
     fn write(&self, bytes: &[u8]) {
         let Sink { output, has_failed } = &mut *lock(&self.sink);
-        if !*has_failed && let Err(error) = output(bytes) {
+        if !bytes.is_empty()
+            && !*has_failed
+            && let Err(error) = output(bytes)
+        {
             log::error!("the guest's console output cannot be written: {error}");
             *has_failed = true;
         }
@@ -232,8 +244,7 @@ impl Shared {
 }
 
 impl Live {
-    /// Takes a piece of output, and gives back the buffer before it when all of that is out.
-    /// Returns its length, or `None` if there is none.
+    /// Takes a piece of output. Returns its length, or `None` if there is none.
     fn transmit(&mut self, bytes: &mut [u8; CHUNK]) -> Result<Option<usize>, QueueError> {
         let Some(queue) = &mut self.transmit else { return Ok(None) };
         if !self.is_sending {
@@ -245,14 +256,22 @@ impl Live {
         let length = self.output.copy_out(queue.ram(), self.taken, bytes);
         self.taken = self.taken.saturating_add(length as u64);
         self.has_spoken |= length > 0;
-        if length == 0 {
-            self.is_sending = false;
-            queue.push(self.output.head(), 0)?;
-            if queue.wants_interrupt()? {
-                self.notifier.queue(TRANSMIT);
-            }
-        }
         Ok(Some(length))
+    }
+
+    /// Gives back the buffer of output if all of it is out. A driver that has come meanwhile has
+    /// none there.
+    fn finish_output(&mut self) -> Result<(), QueueError> {
+        let Some(queue) = self.transmit.as_mut().filter(|_| self.is_sending) else { return Ok(()) };
+        if self.taken < self.output.readable_bytes() {
+            return Ok(());
+        }
+        self.is_sending = false;
+        queue.push(self.output.head(), 0)?;
+        if queue.wants_interrupt()? {
+            self.notifier.queue(TRANSMIT);
+        }
+        Ok(())
     }
 }
 
