@@ -3,7 +3,6 @@
 //!
 //! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can
 //!   interrupt.
-//! * [`apic`]: a local APIC, for machines whose interrupt controller is not the host kernel's.
 //! * [`pc`]: a serial port, clock, power management and what else a PC has.
 //! * [`RawMode`], [`Escape`]: a terminal whose every key but one goes to the guest.
 
@@ -19,7 +18,6 @@
     )
 )]
 
-pub mod apic;
 mod console;
 pub mod pc;
 mod terminal;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_arch::{Regs, SpecialRegs};
-use nerite_devices::apic::Message;
 use nerite_hypervisor::InterruptController;
+use nerite_irqchip::Message;
 use nerite_memory::GuestRam;
 use nerite_platform::End;
 use nerite_sandbox::ThreadKind;
@@ -244,9 +244,7 @@ impl Handle {
         }
         let is_taken = match (&self.interrupts, &self.chips) {
             (Some(interrupts), _) => interrupts.send_message(address, data)?,
-            (None, Some(chips)) => {
-                Message::from_device(address, data).is_some_and(|it| chips.deliver(it, u32::MAX))
-            }
+            (None, Some(chips)) => Message::from_device(address, data).is_some_and(|it| chips.deliver(&it)),
             (None, None) => false,
         };
         if is_taken { Ok(()) } else { Err(HandleError::NotTaken) }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nerite_arch::reset;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
-use nerite_devices::apic::{LocalApic, X2APIC_MSRS};
 use nerite_hypervisor::GuestCounter;
+use nerite_irqchip::{Deadline, Delivery, Effect, LocalApic, LocalApics as _, X2APIC_MSRS};
 use nerite_vcpu::{
     DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, HaltWait, KickTimer, Kicker,
     Statistics, Vcpu,
@@ -16,11 +16,8 @@ use nerite_vcpu::{
 mod local_apics;
 
 pub(crate) use local_apics::LocalApics;
-use local_apics::Waiting;
 
-/// `IA32_APIC_BASE`: the address of the xAPIC's registers, and x2APIC mode.
-const BASE_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-const X2APIC_MODE: u64 = 1 << 10;
+/// Size of the page of a local APIC's registers.
 const PAGE: u64 = 4096;
 
 /// What a vCPU does.
@@ -30,6 +27,15 @@ enum Activity {
     Halted,
     /// After INIT (Intel SDM vol. 3, 10.4.4.1).
     WaitsForStartup,
+}
+
+/// The time at which a timer expires, in nanoseconds.
+fn timer(apic: &LocalApic) -> Option<u64> {
+    match apic.next_event()? {
+        Deadline::Nanoseconds(at) => Some(at),
+        // There is no such mode here.
+        Deadline::Tsc(_) => None,
+    }
 }
 
 /// A vCPU whose interrupts come from [`LocalApics`].
@@ -64,41 +70,38 @@ impl UserInterrupts {
         }
     }
 
-    /// Does something with what waits for this vCPU.
-    fn with<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> Option<T> {
-        let index = usize::try_from(self.inner.index()).ok()?;
-        self.chips.processors.get(index).map(|processor| act(&mut processor.waiting.lock()))
+    /// Calls `act` with the local APIC of this vCPU.
+    fn with<T>(&self, act: impl FnOnce(&mut LocalApic) -> T) -> Option<T> {
+        (&*self.chips).with(self.inner.index(), act)
     }
 
     /// Takes what has come: the timer's time, a reset, a start, an NMI.
     fn take_events(&mut self) -> Result<(), Error> {
         let now = self.chips.now();
-        let taken = self.with(|waiting| {
-            waiting.apic.advance(now);
-            let init = std::mem::take(&mut waiting.init);
-            if init {
-                waiting.apic = LocalApic::new(waiting.apic.id());
-            }
-            (init, waiting.startup.take(), std::mem::take(&mut waiting.nmi))
+        let taken = self.with(|apic| {
+            apic.advance(now);
+            apic.take_events()
         });
-        let (init, startup, nmi) = taken.unwrap_or_default();
-        if init {
+        let events = taken.unwrap_or_default();
+        if events.init {
             let base = self.direct()?.interrupt_state().apic_base;
             self.inner.set_regs(&reset::regs())?;
             self.inner.set_special_regs(&reset::special_regs(base))?;
             self.activity = Activity::WaitsForStartup;
         }
-        if let (Some(page), Activity::WaitsForStartup) = (startup, self.activity) {
+        if let (Some(page), Activity::WaitsForStartup) = (events.startup, self.activity) {
             let mut special = self.inner.special_regs()?;
             reset::start_at(&mut special, page);
             self.inner.set_special_regs(&special)?;
             self.inner.set_regs(&Regs { rip: 0, ..reset::regs() })?;
             self.activity = Activity::Running;
         }
-        if nmi && self.activity != Activity::WaitsForStartup {
-            self.inner.inject_nmi()?;
-            self.nmis = self.nmis.wrapping_add(1);
-            self.activity = Activity::Running;
+        if self.activity != Activity::WaitsForStartup {
+            for _ in 0..events.nmis {
+                self.inner.inject_nmi()?;
+                self.nmis = self.nmis.wrapping_add(1);
+                self.activity = Activity::Running;
+            }
         }
         Ok(())
     }
@@ -113,18 +116,17 @@ impl UserInterrupts {
                 Activity::Halted => true,
                 Activity::WaitsForStartup => false,
             };
-            if halted && enabled && self.with(|waiting| waiting.apic.pending()).flatten().is_some() {
+            if halted && enabled && self.with(|apic| apic.pending()).flatten().is_some() {
                 self.activity = Activity::Running;
                 return Ok(true);
             }
-            let index = usize::try_from(self.inner.index()).unwrap_or(usize::MAX);
-            let Some(processor) = self.chips.processors.get(index) else { return Ok(true) };
-            let timer = processor.waiting.lock().apic.deadline().filter(|_| halted);
+            let Some(processor) = self.chips.processor(self.inner.index()) else { return Ok(true) };
+            let timer = timer(&processor.apic.lock()).filter(|_| halted);
             let until = timer.and_then(|at| self.chips.start.checked_add(Duration::from_nanos(at)));
             let rested = processor.control.wait_for_interrupt(until, || {
-                let waiting = processor.waiting.lock();
-                let interrupt = halted && enabled && waiting.apic.pending().is_some();
-                waiting.init || waiting.nmi && halted || waiting.startup.is_some() && !halted || interrupt
+                let apic = processor.apic.lock();
+                let (events, interrupt) = (apic.events(), halted && enabled && apic.pending().is_some());
+                events.init || events.nmis > 0 && halted || events.startup.is_some() && !halted || interrupt
             });
             if rested == HaltWait::Request {
                 return Ok(false);
@@ -135,20 +137,12 @@ impl UserInterrupts {
     /// Injects the next interrupt, or asks to be told when that can be.
     fn inject(&mut self) -> Result<(), Error> {
         let state = self.direct()?.interrupt_state();
-        let wanted = self.with(|waiting| {
-            let pending = waiting.apic.pending();
-            if let Some(vector) = pending.filter(|_| state.accepts) {
-                waiting.apic.begin(vector);
-            }
-            (
-                pending,
-                waiting.apic.pending().is_some(),
-                waiting.apic.priority_class(),
-                waiting.apic.deadline(),
-            )
+        let wanted = self.with(|apic| {
+            let vector = state.accepts.then(|| apic.acknowledge()).flatten();
+            (vector, apic.pending().is_some(), apic.priority_class(), timer(apic))
         });
-        let (pending, more, class, timer) = wanted.unwrap_or_default();
-        if let Some(vector) = pending.filter(|_| state.accepts) {
+        let (vector, more, class, timer) = wanted.unwrap_or_default();
+        if let Some(vector) = vector {
             self.direct()?.inject_interrupt(vector)?;
             self.interrupts = self.interrupts.wrapping_add(1);
         }
@@ -157,7 +151,7 @@ impl UserInterrupts {
             self.direct()?.set_priority_class(class);
         }
         if timer != self.timer {
-            let delay = timer.map(|at| Duration::from_nanos(at.saturating_sub(self.chips.now())));
+            let delay = timer.map(|at| Duration::from_nanos(at.saturating_sub(self.chips.now().nanoseconds)));
             self.set_timer(delay)?;
             self.timer = timer;
         }
@@ -183,44 +177,50 @@ impl UserInterrupts {
         set.map_err(|source| Error::Vcpu { index, operation: "setting a timer", source })
     }
 
-    /// Takes over what the guest did to CR8.
-    fn note_priority(&mut self) -> Result<(), Error> {
-        let class = self.direct()?.interrupt_state().priority_class;
-        self.with(|waiting| waiting.apic.set_priority_class(class));
+    /// Takes over what the guest did to CR8 and, after the hypervisor's check, to `IA32_APIC_BASE`.
+    fn note_state(&mut self) -> Result<(), Error> {
+        let state = self.direct()?.interrupt_state();
+        self.with(|apic| {
+            if apic.base() != state.apic_base && apic.set_base(state.apic_base).is_err() {
+                log::debug!("the APIC base {:#x} is not one", state.apic_base);
+            }
+            apic.set_priority_class(state.priority_class);
+        });
         Ok(())
     }
 
     /// The answer to an access of the APIC; `None` if the exit is another.
     fn answer(&mut self, exit: &Exit) -> Option<Entry> {
-        let (now, id) = (self.chips.now(), self.inner.index());
-        let base = self.inner.direct_interrupts()?.interrupt_state().apic_base;
-        let offset = |address: u64| address.checked_sub(base & BASE_ADDRESS).filter(|offset| *offset < PAGE);
-        let (entry, message) = match *exit {
+        let now = self.chips.now();
+        let offset = |apic: &LocalApic, address: u64| {
+            address.checked_sub(apic.mmio_base()?).filter(|offset| *offset < PAGE)
+        };
+        let (entry, effect) = match *exit {
             Exit::MsrRead { index } if X2APIC_MSRS.contains(&index) => {
-                let read = (base & X2APIC_MODE != 0).then(|| self.with(|w| w.apic.read_msr(index, now)));
-                (read.flatten().map_or(Entry::Fault, |read| read.map_or(Entry::Fault, Entry::Data)), None)
+                let read = self.with(|apic| apic.read_msr(index, now).ok()).flatten();
+                (read.map_or(Entry::Fault, Entry::Data), None)
             }
             Exit::MsrWrite { index, value } if X2APIC_MSRS.contains(&index) => {
-                let written =
-                    (base & X2APIC_MODE != 0).then(|| self.with(|w| w.apic.write_msr(index, value, now)));
-                match written.flatten() {
-                    Some(Ok(message)) => (Entry::Resume, message),
+                match self.with(|apic| apic.write_msr(index, value, now)) {
+                    Some(Ok(effect)) => (Entry::Resume, effect),
                     _ => (Entry::Fault, None),
                 }
             }
-            Exit::MmioRead { address, .. } => {
-                let read = self.with(|w| offset(address).map(|at| w.apic.read_page(at, now)))?;
-                (Entry::Data(read?.into()), None)
+            Exit::MmioRead { address, width } => {
+                let read = |apic: &mut LocalApic| Some(apic.read_mmio(offset(apic, address)?, width, now));
+                (Entry::Data(self.with(read)??.into()), None)
             }
-            Exit::MmioWrite { address, value, .. } => {
-                let offset = offset(address)?;
+            Exit::MmioWrite { address, width, value } => {
                 let value = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
-                (Entry::Resume, self.with(|w| w.apic.write_page(offset, value, now))?)
+                let write =
+                    |apic: &mut LocalApic| Some(apic.write_mmio(offset(apic, address)?, width, value, now));
+                (Entry::Resume, self.with(write)??)
             }
             _ => return None,
         };
-        if let Some(message) = message {
-            self.chips.deliver(message, id);
+        // No I/O APIC waits for the ends of interrupts.
+        if let Some(Effect::Send(message)) = effect {
+            self.chips.deliver(&message);
         }
         Some(entry)
     }
@@ -254,7 +254,7 @@ impl Vcpu for UserInterrupts {
             }
             self.inject()?;
             let exit = self.inner.run(std::mem::take(&mut entry))?;
-            self.note_priority()?;
+            self.note_state()?;
             match exit {
                 Exit::InterruptWindow | Exit::TprBelowThreshold => {}
                 Exit::Halt => {
@@ -294,7 +294,7 @@ impl Vcpu for UserInterrupts {
 
     fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
         self.inner.set_special_regs(regs)?;
-        self.note_priority()?;
+        self.note_state()?;
         Ok(())
     }
 
@@ -307,7 +307,7 @@ impl Vcpu for UserInterrupts {
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {
-        self.with(|waiting| waiting.nmi = true);
+        self.with(|apic| apic.accept(Delivery::Nmi, false));
         Ok(())
     }
 

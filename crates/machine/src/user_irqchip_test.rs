@@ -1,11 +1,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use nerite_devices::apic::Target;
 use nerite_hypervisor::scripted::Scripted;
+use nerite_irqchip::{Message, Target, Time};
 use nerite_vcpu::InterruptState;
 
-use nerite_devices::apic::{Delivery, Message};
 use nerite_vcpu::Control;
 use parking_lot::Mutex;
 
@@ -134,26 +133,28 @@ fn setting(
     let fake = Box::new(Fake { inner: Scripted::new(exits), log: log.clone() });
     let vcpu = UserInterrupts::new(fake, Arc::new(LocalApics::new(&controls)));
     for processor in &vcpu.chips.processors {
-        processor.waiting.lock().apic.write_msr(0x80f, 0x1ff, 0).unwrap();
+        let mut apic = processor.apic.lock();
+        apic.set_base(BASE).unwrap();
+        apic.write_msr(0x80f, 0x1ff, Time::default()).unwrap();
     }
     (vcpu, log)
 }
 
 fn to(id: u32, delivery: Delivery) -> Message {
-    Message { target: Target::One(id), delivery }
+    Message::new(Target::Physical(id), delivery)
 }
 
 #[test]
 fn interrupts_are_injected_when_they_are_accepted() {
     let closed = InterruptState { accepts: false, ..READY };
     let (mut vcpu, log) = setting([Exit::InterruptWindow, Exit::InterruptWindow], [closed, READY, READY]);
-    vcpu.chips.deliver(to(0, Delivery::Fixed(0x41)), 1);
-    vcpu.chips.deliver(to(0, Delivery::Fixed(0x61)), 1);
+    vcpu.chips.deliver(&to(0, Delivery::Fixed(0x41)));
+    vcpu.chips.deliver(&to(0, Delivery::Fixed(0x61)));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     // The other one waits until the first has ended: it is of a lower class.
     assert_eq!(log.lock().injected, [0x61]);
     assert_eq!(log.lock().windows, [true, false, false]);
-    vcpu.with(|waiting| waiting.apic.write_msr(0x80b, 0, 0).unwrap());
+    vcpu.with(|apic| apic.write_msr(0x80b, 0, Time::default()).unwrap());
     log.lock().states[0].accepts = true;
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     assert_eq!(log.lock().injected, [0x61, 0x41]);
@@ -163,8 +164,8 @@ fn interrupts_are_injected_when_they_are_accepted() {
 fn cr8_holds_interrupts_back_until_it_is_lowered() {
     let high = InterruptState { priority_class: 7, ..READY };
     let (mut vcpu, log) = setting([Exit::Kicked, Exit::TprBelowThreshold], [high, high, READY]);
-    vcpu.note_priority().unwrap();
-    vcpu.chips.deliver(to(0, Delivery::Fixed(0x71)), 1);
+    vcpu.note_state().unwrap();
+    vcpu.chips.deliver(&to(0, Delivery::Fixed(0x71)));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Kicked);
     assert_eq!(
         {
@@ -181,7 +182,7 @@ fn cr8_holds_interrupts_back_until_it_is_lowered() {
 fn a_halted_vcpu_is_woken_by_what_it_would_take() {
     let off = InterruptState { enabled: false, accepts: false, ..READY };
     let (mut vcpu, log) = setting([Exit::Halt], [off]);
-    vcpu.chips.deliver(to(0, Delivery::Fixed(0x71)), 1);
+    vcpu.chips.deliver(&to(0, Delivery::Fixed(0x71)));
     let (chips, control) = (vcpu.chips.clone(), vcpu.chips.processors[0].control.clone());
     let other = std::thread::spawn(move || {
         while control.state() != nerite_vcpu::RunState::Halted {
@@ -189,7 +190,7 @@ fn a_halted_vcpu_is_woken_by_what_it_would_take() {
         }
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(control.state(), nerite_vcpu::RunState::Halted, "the interrupt is held back");
-        chips.deliver(to(0, Delivery::Nmi), 1);
+        chips.deliver(&to(0, Delivery::Nmi));
     });
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     other.join().unwrap();
@@ -210,7 +211,7 @@ fn a_halt_ends_for_whoever_wants_something_and_goes_on_after_it() {
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Kicked);
     assert!(vcpu.is_halted().unwrap());
     control.release();
-    vcpu.chips.deliver(to(0, Delivery::Fixed(0x71)), 1);
+    vcpu.chips.deliver(&to(0, Delivery::Fixed(0x71)));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     assert_eq!(log.lock().injected, [0x71]);
 }
@@ -234,7 +235,7 @@ fn the_apic_is_answered_in_the_mode_it_is_in() {
     let (mut vcpu, log) = setting(reads, [READY]);
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     assert_eq!(log.lock().entries[1..], [Entry::Data(0), Entry::Fault, Entry::Resume]);
-    assert_eq!(vcpu.chips.processors[1].waiting.lock().apic.pending(), Some(0x55));
+    assert_eq!(vcpu.chips.processors[1].apic.lock().pending(), Some(0x55));
 
     let older = InterruptState { apic_base: 0xfee0_0900, ..READY };
     let exits = [
@@ -252,11 +253,11 @@ fn the_apic_is_answered_in_the_mode_it_is_in() {
 #[test]
 fn init_and_a_start_make_a_processor_begin_anew() {
     let (mut vcpu, _) = setting([], [READY]);
-    vcpu.chips.deliver(to(0, Delivery::Startup(8)), 1);
+    vcpu.chips.deliver(&to(0, Delivery::Startup(8)));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     assert_eq!(vcpu.regs().unwrap(), Regs::default(), "a start without INIT does nothing");
-    vcpu.chips.deliver(to(0, Delivery::Init), 1);
-    vcpu.chips.deliver(to(0, Delivery::Startup(9)), 1);
+    vcpu.chips.deliver(&to(0, Delivery::Init));
+    vcpu.chips.deliver(&to(0, Delivery::Startup(9)));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
     let special = vcpu.special_regs().unwrap();
     assert_eq!((special.cs.base, special.cr0 & 1, special.apic_base), (0x9000, 0, BASE));

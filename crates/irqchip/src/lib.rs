@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
+mod apic;
+mod delivery;
+mod message;
+mod saved;
+mod time;
+
+pub use apic::{
+    APIC_VERSION, ApicConfig, ApicMode, BASE_ADDRESS, BASE_RESET, Effect, Events, LocalApic, LocalSource,
+    MIN_PERIOD, Pin, Refused, SavedLocalApic, X2APIC_MSRS,
+};
+pub use delivery::{LocalApics, deliver};
+pub use message::{Delivery, Message, Target};
+pub use saved::RestoreError;
+pub use time::{Deadline, Time};
