@@ -14,6 +14,7 @@
 
 mod apic;
 mod delivery;
+mod ioapic;
 mod message;
 mod saved;
 mod time;
@@ -23,6 +24,9 @@ pub use apic::{
     MIN_PERIOD, Pin, Refused, SavedLocalApic, X2APIC_MSRS,
 };
 pub use delivery::{LocalApics, deliver};
+pub use ioapic::{
+    IOAPIC_ADDRESS, IOAPIC_PINS, IOAPIC_SIZE, IOAPIC_VERSION, IoApic, IoApicVersion, Pins, SavedIoApic,
+};
 pub use message::{Delivery, Message, Target};
 pub use saved::RestoreError;
 pub use time::{Deadline, Time};

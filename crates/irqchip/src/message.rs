@@ -125,6 +125,14 @@ impl Message {
         Some(Self { target, delivery, is_level: data & DATA_LEVEL != 0, sender: None })
     }
 
+    /// The message of an I/O APIC pin: destination of 8 bits, the redirection entry's low half.
+    pub(crate) fn from_pin(destination: u8, low: u32) -> Option<Self> {
+        let [vector, mode, ..] = low.to_le_bytes();
+        let delivery = device_delivery(mode, vector)?;
+        let target = Self::target(destination.into(), 0xff, u64::from(low) & LOGICAL != 0);
+        Some(Self { target, delivery, is_level: u64::from(low) & LEVEL != 0, sender: None })
+    }
+
     /// The vector of an interrupt; `None` for other deliveries.
     #[must_use]
     pub const fn vector(&self) -> Option<u8> {
