@@ -16,6 +16,7 @@ mod apic;
 mod delivery;
 mod ioapic;
 mod message;
+mod pic;
 mod saved;
 mod time;
 
@@ -28,5 +29,6 @@ pub use ioapic::{
     IOAPIC_ADDRESS, IOAPIC_PINS, IOAPIC_SIZE, IOAPIC_VERSION, IoApic, IoApicVersion, Pins, SavedIoApic,
 };
 pub use message::{Delivery, Message, Target};
+pub use pic::{NextWord, PIC_PINS, PIC_PORTS, PIC_VERSION, PicPair, SavedPic, SavedPicPair};
 pub use saved::RestoreError;
 pub use time::{Deadline, Time};
