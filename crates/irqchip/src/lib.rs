@@ -17,6 +17,7 @@ mod delivery;
 mod ioapic;
 mod message;
 mod pic;
+mod pit;
 mod saved;
 mod time;
 
@@ -30,5 +31,8 @@ pub use ioapic::{
 };
 pub use message::{Delivery, Message, Target};
 pub use pic::{NextWord, PIC_PINS, PIC_PORTS, PIC_VERSION, PicPair, SavedPic, SavedPicPair};
+pub use pit::{
+    Access, Mode, PIT_HZ, PIT_MIN_PERIOD, PIT_PORTS, PIT_VERSION, Pit, SavedChannel, SavedPit, SavedRun,
+};
 pub use saved::RestoreError;
 pub use time::{Deadline, Time};
