@@ -203,6 +203,12 @@ impl LocalApic {
         self.deliver_entry(pin.entry()) || pin == Pin::Lint0 && self.has_external_interrupt()
     }
 
+    /// Sets the level of LINT0 without an edge.
+    pub(crate) const fn set_lint0_level(&mut self, is_asserted: bool) {
+        let [lint0, _] = &mut self.pins;
+        *lint0 = is_asserted;
+    }
+
     /// Returns `true` if the processor takes interrupts of the 8259 pair: LINT0 says so, or the
     /// APIC is disabled and the pin is the processor's own (SDM vol. 3, 12.4.3).
     #[must_use]

@@ -1,0 +1,61 @@
+//! The saved state of the shared chips.
+
+use super::Board;
+use super::lines::{GSIS, Lines, Routes};
+use crate::ioapic::{IoApic, SavedIoApic};
+use crate::pic::{PicPair, SavedPicPair};
+use crate::pit::{Pit, SavedPit};
+use crate::saved::{RestoreError, check_version};
+
+/// Version of [`SavedBoard`].
+pub const BOARD_VERSION: u32 = 1;
+
+/// State of I/O APIC, 8259 pair, 8254 and lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SavedBoard {
+    /// [`BOARD_VERSION`].
+    pub version: u32,
+    /// The I/O APIC.
+    pub ioapic: SavedIoApic,
+    /// The 8259 pair.
+    pub pics: SavedPicPair,
+    /// The 8254.
+    pub pit: SavedPit,
+    /// The wiring of lines to pins.
+    pub routes: Routes,
+    /// For each line, one bit for each source that asserts it.
+    pub lines: [u64; GSIS as usize],
+}
+
+impl Board {
+    /// The state at `now`, in nanoseconds.
+    #[must_use]
+    pub fn save(&self, now: u64) -> SavedBoard {
+        SavedBoard {
+            version: BOARD_VERSION,
+            ioapic: self.ioapic.save(),
+            pics: self.pics.save(),
+            pit: self.pit.save(now),
+            routes: self.lines.routes,
+            lines: self.lines.sources,
+        }
+    }
+
+    /// The chips with a saved state, which go on at `now`, in nanoseconds.
+    ///
+    /// # Errors
+    /// If a chip's state is of another version, or not one that it can have.
+    pub fn restore(saved: &SavedBoard, now: u64) -> Result<Self, RestoreError> {
+        check_version("board", saved.version, BOARD_VERSION)?;
+        let pics = PicPair::restore(&saved.pics)?;
+        let output = pics.has_interrupt();
+        Ok(Self {
+            ioapic: IoApic::restore(&saved.ioapic)?,
+            pics,
+            pit: Pit::restore(&saved.pit, now)?,
+            lines: Lines { routes: saved.routes, sources: saved.lines },
+            output,
+        })
+    }
+}
