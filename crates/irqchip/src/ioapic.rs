@@ -34,7 +34,7 @@ const MASKED: u64 = 1 << 16;
 /// Vector, delivery mode, destination mode, polarity, trigger mode, mask, destination.
 const WRITABLE: u64 = 0xff00_0000_0001_afff;
 
-/// What the version register says.
+/// Version of an I/O APIC.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum IoApicVersion {
@@ -85,10 +85,10 @@ fn bit(pin: u8) -> u32 {
 
 /// An I/O APIC.
 ///
-/// What changes its state returns the [`Pins`] whose interrupts are due. For each of them the
-/// caller asks for the [`message`](Self::message), delivers it to the local APICs, and notes with
-/// [`accepted`](Self::accepted) if one of them took it. Lines are asserted or not; the polarity bit
-/// of an entry is kept for the guest and changes nothing.
+/// Each call that changes its state returns the [`Pins`] whose interrupts are due. For each of them
+/// the caller asks for the [`message`](Self::message), delivers it to the local APICs, and notes
+/// with [`accepted`](Self::accepted) if one of them took it. Lines are asserted or not; the
+/// polarity bit of an entry is kept for the guest and changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IoApic {
     version: IoApicVersion,

@@ -78,7 +78,7 @@ fn the_second_chip_interrupts_through_the_first() {
 /// 8259A, "special fully nested mode": more urgent requests of the second chip come while it is in
 /// service.
 #[test]
-fn special_fully_nested_mode_lets_the_second_chip_interrupt_itself() {
+fn special_fully_nested_mode_nests_within_the_second_chip() {
     let mut pair = PicPair::new();
     pair.write_port(0x20, 0x11);
     [0x30, 4, 0x11].into_iter().for_each(|value| assert!(pair.write_port(0x21, value)));

@@ -40,7 +40,7 @@ impl Slow {
         self.output = output;
     }
 
-    /// What is loaded: in mode 3 an odd count less one.
+    /// Loads the count, in mode 3 an odd one less one.
     fn load(&mut self) {
         self.is_odd = self.mode == 3 && self.initial & 1 == 1;
         self.value = Some(self.initial - u32::from(self.is_odd));

@@ -24,7 +24,7 @@ impl Time {
 pub enum Deadline {
     /// On the clock of [`Time::nanoseconds`].
     Nanoseconds(u64),
-    /// When the guest's time-stamp counter has this value.
+    /// On the guest's time-stamp counter.
     Tsc(u64),
 }
 

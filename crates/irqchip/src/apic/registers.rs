@@ -36,7 +36,7 @@ mod register {
 const VERSION: u32 = 0x14 | 5 << 16;
 /// The version register: EOI broadcasts can be suppressed.
 const DIRECTED_EOI: u32 = 1 << 24;
-/// What can be written of the spurious-interrupt vector register: vector, enable bit and focus
+/// Writable bits of the spurious-interrupt vector register: vector, enable bit and focus
 /// processor checking.
 const SPURIOUS_BITS: u32 = 0x3ff;
 /// Delivery status of a command, which is always idle.

@@ -17,7 +17,7 @@ const READ_REGISTER: u8 = 1 << 1;
 const SPECIAL_MASK: u8 = 1 << 6;
 /// A poll has found an interrupt.
 const POLLED: u8 = 1 << 7;
-/// What a poll without an interrupt reads as.
+/// Value of a poll without an interrupt.
 const NOT_POLLED: u8 = 7;
 
 /// The initialization command word that comes next.

@@ -58,7 +58,7 @@ pub(super) struct Channel {
     pub(super) initial: Option<u32>,
     /// The count register is not in the counter yet.
     pub(super) is_null: bool,
-    /// What the counter shows while it does not run.
+    /// Value of the counter while it does not run.
     pub(super) idle: u16,
     pub(super) run: Option<Run>,
     pub(super) next: Option<Next>,
@@ -153,7 +153,7 @@ impl Channel {
         super::PIT_HZ.checked_div(run.period())
     }
 
-    /// What the counter shows.
+    /// Value of the counter.
     fn count(&self, tick: u64) -> u16 {
         let Some(run) = self.run else { return self.idle };
         let shown = run.shown(self.mode, self.modulus(), tick);

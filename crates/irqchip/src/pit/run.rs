@@ -82,7 +82,7 @@ impl Run {
         }
     }
 
-    /// What the counter shows, modulo the number of its counts.
+    /// Value of the counter, modulo the number of its counts.
     pub(super) fn shown(&self, mode: Mode, modulus: u32, tick: u64) -> u32 {
         let modulus = u64::from(modulus);
         let shown = match mode {
