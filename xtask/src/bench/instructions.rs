@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::data::{Kind, Measure};
+use crate::progress;
 
 /// Name of the bench.
 pub(super) const NAME: &str = "instructions";
 
 /// Counts, or says why not. The peer's are missing where it does not run under callgrind.
 pub(super) fn measure(vmm: &Path, peer: Option<&Path>, empty: &Path) -> Result<Measure, String> {
+    let _step = progress::step("counting instructions");
     // Containment would keep callgrind from writing down what it counted.
     let ours = count(Command::new("valgrind"), vmm, &["run", "--sandbox", "off"], empty)?;
     let peer = peer.and_then(|peer| count(Command::new("valgrind"), peer, &[], empty).ok());

@@ -144,7 +144,9 @@ fn run(name: &str, seconds: u64) -> Result<Summary> {
     command.arg("--").arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
     command.arg(format!("-timeout={SLOW}")).arg("-print_final_stats=1").arg("-max_len=65536");
     command.arg(format!("-artifact_prefix={}/", folders.artifacts.display()));
+    let step = progress::step(&format!("running the fuzz target {name}"));
     let output = command.output().context("cannot run cargo")?;
+    drop(step);
     let text = String::from_utf8_lossy(&output.stderr);
     let took = start.elapsed().as_secs();
     if output.status.success() {
@@ -166,7 +168,9 @@ fn keep(name: &str) -> Result<()> {
     let merged = tempfile::tempdir().context("cannot make a folder")?;
     let mut command = fuzz("run", name);
     command.arg(merged.path()).args([&folders.kept, &folders.corpus]).args(["--", "-merge=1"]);
+    let step = progress::step(&format!("choosing inputs of {name}"));
     let output = command.output().context("cannot run cargo")?;
+    step.done();
     ensure!(output.status.success(), "merging: {}", String::from_utf8_lossy(&output.stderr));
     let count = corpus::keep(name, merged.path())?;
     progress::say(&format!("{name}: kept {count} inputs in {}", corpus::file(name).display()));
