@@ -1,8 +1,9 @@
-//! Networking without privileges: the guest's connections become connections of a process of the user, passt.
+//! Networking without privileges: the guest's connections become connections of a process of the
+//! user, passt.
 //!
-//! Passt speaks Ethernet frames on a stream socket, each after its length (four bytes, big-endian), as QEMU's `-netdev stream` does. It is
-//! DHCP server, ARP responder and name server's relay for the guest, confines itself, and ends when the socket is
-//! closed.
+//! Passt speaks Ethernet frames on a stream socket, each after its length (four bytes, big-endian),
+//! as QEMU's `-netdev stream` does. It is DHCP server, ARP responder and name server's relay for
+//! the guest, confines itself, and ends when the socket is closed.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -46,11 +47,13 @@ const LONGEST: usize = SHORTEST + MTU as usize;
 const INPUT: usize = 2 << 20;
 /// Bytes that are read at once, if there is room.
 const READ: usize = 512 << 10;
-/// Unread bytes of a socket whose last message is just being taken away: its buffer counts for one until it is freed.
+/// Unread bytes of a socket whose last message is just being taken away: its buffer counts for one
+/// until it is freed.
 const NOTHING: u32 = 1;
 /// Bytes of the length before each frame.
 const LENGTH: usize = 4;
-/// Header flag: the checksum is right (5.1.6). Frames come from a process of this host, which has made it itself.
+/// Header flag: the checksum is right (5.1.6). Frames come from a process of this host, which has
+/// made it itself.
 const DATA_VALID: u8 = 2;
 /// The socket to passt, and the process.
 #[derive(Debug)]
@@ -63,7 +66,8 @@ pub struct User {
     /// What could not be written yet. Nothing else is sent before it.
     output: VecDeque<u8>,
     checksums: bool,
-    /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all, which some stacks do not take.
+    /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all,
+    /// which some stacks do not take.
     introduction: Option<Vec<u8>>,
     acknowledgements: Acknowledgements,
     /// A segment that begins a connection was sent, and nothing is until passt has read it.
@@ -147,7 +151,8 @@ impl User {
         Ok(Some(first..first.saturating_add(length)))
     }
 
-    /// Reads what is there. `WouldBlock` if nothing is, and `OutOfMemory` if there is no room for anything.
+    /// Reads what is there. `WouldBlock` if nothing is, and `OutOfMemory` if there is no room for
+    /// anything.
     fn fill(&mut self) -> io::Result<()> {
         // Many bytes move only where that gains as much.
         let is_short = self.input.len().saturating_sub(self.end) < READ;
@@ -294,11 +299,14 @@ impl User {
         Ok(())
     }
 
-    /// Sends a segment that begins a connection, so that passt reads nothing else of that connection together with it.
+    /// Sends a segment that begins a connection, so that passt reads nothing else of that
+    /// connection together with it.
     ///
-    /// The passt of Debian 12 (March 2023) goes round in a loop without end when it reads the guest's answer to a new connection and
-    /// another segment of that connection at once: the answer once more, or the first data of a guest that speaks first. What is
-    /// sent after this waits until it is read, and reading stops after the message that a descriptor comes with (unix(7)).
+    /// The passt of Debian 12 (March 2023) goes round in a loop without end when it reads the
+    /// guest's answer to a new connection and another segment of that connection at once: the
+    /// answer once more, or the first data of a guest that speaks first. What is sent after this
+    /// waits until it is read, and reading stops after the message that a descriptor comes with
+    /// (unix(7)).
     fn send_opening(&mut self, prefix: &[u8], frame: &[u8]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut along = SendAncillaryBuffer::new(&mut space);

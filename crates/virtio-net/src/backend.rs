@@ -51,8 +51,9 @@ pub trait Backend: Send {
     /// is more.
     fn receive(&mut self, ram: &GuestRam, room: &[Segment], spill: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes frames over from the other side and keeps them, as many as there is room for. Called when there are frames and the driver has no
-    /// buffer for them: for a backend whose other side does not bear to wait.
+    /// Takes frames over from the other side and keeps them, as many as there is room for. Called
+    /// when there are frames and the driver has no buffer for them: for a backend whose other side
+    /// does not bear to wait.
     fn gather(&mut self) {}
 
     /// Gets out what was sent and kept back. Called after a batch of frames.

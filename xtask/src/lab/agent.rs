@@ -16,9 +16,10 @@ use crate::job::{Job, Stream};
 /// Where the initramfs keeps the jobs.
 pub(crate) const JOBS: &str = "/lab/jobs.toml";
 
-/// Busybox words that run the command after them in a network of its own, which has a loopback interface and nothing else. What a job
-/// leaves there, taps, links, addresses, neighbours and connections, goes with the last process that is in it. The mounts are
-/// its own, too, because `/sys` shows the network of the process that mounted it.
+/// Busybox words that run the command after them in a network of its own, which has a loopback
+/// interface and nothing else. What a job leaves there, taps, links, addresses, neighbours and
+/// connections, goes with the last process that is in it. The mounts are its own, too, because
+/// `/sys` shows the network of the process that mounted it.
 const ISOLATED: [&str; 7] = ["/bin/busybox", "unshare", "-n", "-m", "/bin/busybox", "sh", "-c"];
 const ENTER: &str = r#"mount -t sysfs sysfs /sys && ip link set lo up && exec "$@""#;
 

@@ -5,18 +5,20 @@ use std::time::{Duration, Instant};
 
 use super::tcp::{ACK, Acknowledgement, Connection, Header};
 
-/// Minimum time between two repetitions of an acknowledgement. What the first one brought may be behind much else, and the second one
-/// would bring all of it again; passt repeats it by itself after two seconds.
+/// Minimum time between two repetitions of an acknowledgement. What the first one brought may be
+/// behind much else, and the second one would bring all of it again; passt repeats it by itself
+/// after two seconds.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of connections that are known.
 const CONNECTIONS: usize = 1024;
 
 /// Filter for acknowledgements that repeat the one before them (RFC 5681, 3.2).
 ///
-/// Passt sends again all that is not acknowledged, up to the whole window, for *each* of them. A guest answers each segment that it
-/// already has, or that comes after a gap, with one. So one lost frame makes a window of repetitions, each of these another window, and
-/// so on: both sides are busy with nothing else until buffers overflow, which loses more. The first repetition says all that there is
-/// to say, and goes through at once.
+/// Passt sends again all that is not acknowledged, up to the whole window, for *each* of them. A
+/// guest answers each segment that it already has, or that comes after a gap, with one. So one lost
+/// frame makes a window of repetitions, each of these another window, and so on: both sides are
+/// busy with nothing else until buffers overflow, which loses more. The first repetition says all
+/// that there is to say, and goes through at once.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
     /// The last acknowledgement, and when it was last repeated.

@@ -54,7 +54,8 @@ impl Process {
     }
 }
 
-/// Waits until passt is ready or has ended. It gives no sign when it is ready, but what it forwards is listening then.
+/// Waits until passt is ready or has ended. It gives no sign when it is ready, but what it forwards
+/// is listening then.
 fn settle(mut process: Process, stderr: Option<ChildStderr>, forwards: &[Forward]) -> Result<Process, Error> {
     let Some(mut stderr) = stderr else { return Ok(process) };
     rustix::io::ioctl_fionbio(&stderr, true).map_err(Error::host("reading what passt says"))?;
@@ -128,7 +129,8 @@ fn last_words(said: &[u8], status: &str) -> String {
     }
 }
 
-/// How passt is called: in the foreground, with fixed addresses for the guest, so that they are known beforehand.
+/// How passt is called: in the foreground, with fixed addresses for the guest, so that they are
+/// known beforehand.
 fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> {
     let mut arguments: Vec<String> = vec!["--foreground".into(), "--quiet".into(), "--fd".into(), "0".into()];
     let pairs = [

@@ -4,7 +4,8 @@
 pub(super) const SYN: u8 = 0x02;
 pub(super) const ACK: u8 = 0x10;
 
-/// Bytes at the beginning of a frame that hold all headers: Ethernet, IPv4 and TCP, with all their options.
+/// Bytes at the beginning of a frame that hold all headers: Ethernet, IPv4 and TCP, with all their
+/// options.
 pub(super) const HEADERS: usize = 14 + 60 + 60;
 
 /// What a segment says of its connection.

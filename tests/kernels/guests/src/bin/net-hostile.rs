@@ -1,8 +1,9 @@
-//! A network card whose driver does all that the specification forbids, on rings, descriptors and registers: the card needs a reset where
-//! it should, and works after it; a frame that goes out and an answer that comes in show that.
+//! A network card whose driver does all that the specification forbids, on rings, descriptors and
+//! registers: the card needs a reset where it should, and works after it; a frame that goes out and
+//! an answer that comes in show that.
 //!
-//! Arguments: `vhost` where the host's kernel works on the queues, which judges some mistakes in another way; `resets=N` for so many
-//! resets while the card is busy, and nothing else.
+//! Arguments: `vhost` where the host's kernel works on the queues, which judges some mistakes in
+//! another way; `resets=N` for so many resets while the card is busy, and nothing else.
 
 #![no_std]
 #![no_main]

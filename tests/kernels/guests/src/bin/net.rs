@@ -1,7 +1,9 @@
-//! A server on a network card: echo (port 7, TCP and UDP), discard (9) and a source of bytes (19), with a driver and a stack that
-//! nobody here wrote. A datagram to port 99 ends it: `quit`, or `reset N`, upon which it resets the card and goes on, once for each N.
+//! A server on a network card: echo (port 7, TCP and UDP), discard (9) and a source of bytes (19),
+//! with a driver and a stack that nobody here wrote. A datagram to port 99 ends it: `quit`, or
+//! `reset N`, upon which it resets the card and goes on, once for each N.
 //!
-//! Arguments: `ip=10.0.5.3` or `dhcp`, `mtu=1500`, `poll` (no interrupts), `exit-after=BYTES` (in the middle of traffic).
+//! Arguments: `ip=10.0.5.3` or `dhcp`, `mtu=1500`, `poll` (no interrupts), `exit-after=BYTES` (in
+//! the middle of traffic).
 
 #![no_std]
 #![no_main]

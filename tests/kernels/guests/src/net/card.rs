@@ -41,7 +41,8 @@ fn spare_page() -> Option<NonNull<u8>> {
     Some(page)
 }
 
-// SAFETY: memory comes from the heap, is page-aligned and zeroed, and has one owner at a time; virtual addresses are physical ones.
+// SAFETY: memory comes from the heap, is page-aligned and zeroed, and has one owner at a time;
+// virtual addresses are physical ones.
 unsafe impl Hal for Identity {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         if pages == 1

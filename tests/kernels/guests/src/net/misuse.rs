@@ -269,7 +269,8 @@ fn play_commands(bench: &mut Bench) {
     bench.judge("a command that ends in itself", 1, Broken);
 }
 
-/// Resets while the card is busy: once that is read, it writes nothing any more, and each time it works afterwards.
+/// Resets while the card is busy: once that is read, it writes nothing any more, and each time it
+/// works afterwards.
 pub(crate) fn play_resets(bench: &mut Bench, rounds: u64) {
     let old = (bench.rx.parts[2], bench.tx.parts[2]);
     for round in 0..rounds {

@@ -34,7 +34,8 @@ pub(crate) struct Services {
     control: SocketHandle,
     bytes: u64,
     wrong: u64,
-    /// What the last reset was asked for with. The same words once more are the same wish, whose answer was lost or late.
+    /// What the last reset was asked for with. The same words once more are the same wish, whose
+    /// answer was lost or late.
     last_reset: Vec<u8>,
 }
 
