@@ -56,7 +56,7 @@ pub trait InterruptController: fmt::Debug + Send + Sync {
     /// changes its message; its event must be the same.
     ///
     /// # Errors
-    /// Fails if the hypervisor refuses; the event then stays unconnected.
+    /// Fails if the hypervisor refuses; what was connected before then stays.
     fn connect_message(&self, id: MessageId, event: &Event, address: u64, data: u32) -> Result<(), Error>;
 
     /// Disconnects the event of a slot: signals stay in the event.

@@ -34,7 +34,7 @@ pub trait MessageRoutes: Send + Sync {
     /// signals stay in the event. `vector` tells the events of a function apart.
     ///
     /// # Errors
-    /// If the hypervisor refuses; the event then stays unconnected.
+    /// If the hypervisor refuses; what was connected before then stays.
     fn connect(&self, vector: u16, event: &Event, message: Option<Message>) -> io::Result<()>;
 }
 
