@@ -1,5 +1,8 @@
 //! Guest RAM: mappings of host memory with checked, copying access.
 
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
 use vm_memory::volatile_memory::VolatileSlice;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollection};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -43,6 +46,25 @@ pub struct Mapping {
 pub struct GuestRam {
     memory: Memory,
     regions: Vec<Region>,
+    observer: Observer,
+}
+
+/// An observer of the writes that the VMM itself makes to guest RAM.
+///
+/// A processor in software keeps decoded instructions, which such a write may change.
+pub trait WriteObserver: Send + Sync {
+    /// Takes note that the `len` bytes at the guest-physical `addr` have changed.
+    fn written(&self, addr: u64, len: u64);
+}
+
+/// The observer, if there is one.
+#[derive(Clone, Default)]
+struct Observer(Arc<OnceLock<Arc<dyn WriteObserver>>>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observer").field(&self.0.get().is_some()).finish()
+    }
 }
 
 impl GuestRam {
@@ -61,7 +83,21 @@ impl GuestRam {
             mapped.push(MappedRegion::new(*region, backing)?);
         }
         let memory = Memory::from_regions(mapped).map_err(|_| Error::NoRegions)?;
-        Ok(Self { memory, regions })
+        Ok(Self { memory, regions, observer: Observer::default() })
+    }
+
+    /// Sets the observer of writes; the first one counts. Clones share it.
+    pub fn observe(&self, observer: Arc<dyn WriteObserver>) {
+        // A second observer would be for the same guest.
+        let _ = self.observer.0.set(observer);
+    }
+
+    /// Reports that the `len` bytes at `addr` were written through [`GuestRam::slices`] or
+    /// [`GuestRam::inner`]. Other methods that write do so themselves.
+    pub fn written(&self, addr: u64, len: u64) {
+        if let Some(observer) = self.observer.0.get() {
+            observer.written(addr, len);
+        }
     }
 
     /// Asks the host not to back the large page at `addr`, the start of a region, with a huge page:
@@ -151,7 +187,9 @@ impl GuestRam {
         if data.is_empty() {
             return Ok(());
         }
-        self.memory.write_slice(data, GuestAddress(addr)).map_err(|_| error)
+        self.memory.write_slice(data, GuestAddress(addr)).map_err(|_| error)?;
+        self.written(addr, error.len);
+        Ok(())
     }
 
     /// Sets the `len` bytes at `addr` to zero.
@@ -170,6 +208,7 @@ impl GuestRam {
                 offset = offset.saturating_add(ZEROES.len());
             }
         }
+        self.written(addr, len);
         Ok(())
     }
 

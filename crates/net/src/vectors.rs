@@ -91,7 +91,17 @@ pub(crate) fn read(
     let count = vectors.count()?;
     // SAFETY: `pieces` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the whole call and to which there are no
     // Rust references, or `spill`, which the caller lends exclusively.
-    result(unsafe { libc::readv(fd.as_fd().as_raw_fd(), vectors.pieces.as_ptr(), count) })
+    let read = result(unsafe { libc::readv(fd.as_fd().as_raw_fd(), vectors.pieces.as_ptr(), count) })?;
+    let mut rest = read;
+    for segment in segments {
+        let length = usize::try_from(segment.length).unwrap_or(usize::MAX).min(rest);
+        if length == 0 {
+            break;
+        }
+        ram.written(segment.address, u64::try_from(length).unwrap_or(u64::MAX));
+        rest = rest.saturating_sub(length);
+    }
+    Ok(read)
 }
 
 #[cfg(test)]

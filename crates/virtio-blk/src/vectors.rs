@@ -44,7 +44,11 @@ pub(crate) fn read_at(file: impl AsFd, ram: &GuestRam, to: &[Segment], offset: u
     let (count, offset) = arguments(&vectors, offset)?;
     // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the whole call and to which there are no
     // Rust references.
-    result(unsafe { libc::preadv(file.as_fd().as_raw_fd(), vectors.as_ptr(), count, offset) })
+    let read = result(unsafe { libc::preadv(file.as_fd().as_raw_fd(), vectors.as_ptr(), count, offset) });
+    for segment in to {
+        ram.written(segment.address, segment.length.into());
+    }
+    read
 }
 
 /// Writes guest memory from byte `offset` of `file` on, in one call. Returns how many bytes.

@@ -113,6 +113,15 @@ impl Buffer {
         ranges.map_while(|(address, length)| ram.slices(address, length).ok()).flatten()
     }
 
+    /// Reports that the host memory of [`Self::pieces`] was written.
+    pub(crate) fn written(&self, ram: &GuestRam) {
+        // Where the page tables lead out of RAM by now, nothing was written.
+        let _ = self.for_each_piece(ram, |address, length| {
+            ram.written(address, length);
+            Ok(())
+        });
+    }
+
     /// Calls `visit` with each contiguous guest-physical piece: address and length.
     fn for_each_piece(
         &self,

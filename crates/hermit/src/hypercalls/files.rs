@@ -29,9 +29,12 @@ impl Hypercalls {
     pub(super) fn file_read(&self, fd: i32, buffer: Buffer, scratch: &mut Scratch) -> Answer<u64> {
         match fd {
             STDIN => self.read_console(buffer, scratch),
-            _ => self.transferred(
-                buffer.check(&self.ram).and_then(|()| self.files.read(fd, buffer.pieces(&self.ram))),
-            ),
+            _ => {
+                let read = |()| self.files.read(fd, buffer.pieces(&self.ram));
+                let read = buffer.check(&self.ram).and_then(read);
+                buffer.written(&self.ram);
+                self.transferred(read)
+            }
         }
     }
 
