@@ -135,6 +135,7 @@ impl Options {
             self.observe.config(self.guest.on_crash(&image), self.debugger().map(|(_, start)| start));
         let (output, output_limits) = self.guest.output();
         Config {
+            accelerator: self.cpu.accel.unwrap_or_default(),
             boot: self.boot.config(),
             memory: self.memory.config(),
             cpus: self.cpu.config(),

@@ -3,6 +3,7 @@
 //! Capabilities and CPU flags claim more than works: there are hosts whose `/dev/kvm` opens, creates VMs and
 //! interprets simple integer code, but stops at the first SSE instruction. So a guest of a dozen bytes runs one.
 
+use std::arch::x86_64::__cpuid;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -84,6 +85,16 @@ pub fn host() -> HostKvm {
         Ok(system) => try_guest(&system),
         Err(reason) => HostKvm::None { reason: reason.into() },
     }
+}
+
+/// Returns `true` if the processor reports that it can run guests (CPUID: VMX in leaf 1, Intel SDM vol. 3, 24.6; SVM in
+/// leaf 0x80000001, AMD APM vol. 2, 15.4). Without it, KVM can only interpret them. With it, that can still be so: see
+/// [`host`].
+pub fn processor_virtualizes() -> bool {
+    const VMX: u32 = 1 << 5;
+    const SVM: u32 = 1 << 2;
+    __cpuid(1).ecx & VMX != 0
+        || (__cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).ecx & SVM != 0)
 }
 
 /// The same for a KVM that is open already, so that nothing has to be opened.

@@ -31,6 +31,8 @@ pub struct Config {
     pub image: PathBuf,
     /// How it is started.
     pub boot: BootConfig,
+    /// The hypervisor.
+    pub accelerator: Accelerator,
     /// Guest memory.
     pub memory: MemoryConfig,
     /// Virtual CPUs.
@@ -51,6 +53,18 @@ pub struct Config {
     pub output_limits: OutputLimits,
     /// What is watched, and for how long the guest may run.
     pub observe: Observe,
+}
+
+/// Hypervisor that runs a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accelerator {
+    /// KVM where it runs ordinary guests, and the processor in software elsewhere.
+    #[default]
+    Auto,
+    /// KVM of the host's kernel.
+    Kvm,
+    /// A processor in software.
+    Software,
 }
 
 /// How a guest is started, and what kernels other than Hermit are handed.

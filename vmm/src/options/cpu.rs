@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use merge::Merge;
-use nerite_machine::config::{CpuConfig, Irqchip, MAX_CPUS, MsrPolicy};
+use nerite_machine::config::{Accelerator, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy};
 use serde::{Deserialize, Deserializer, de};
 
 use super::value;
@@ -20,6 +20,14 @@ pub struct CpuOptions {
     #[arg(id = "cpus", short = 'c', long = "cpus", alias = "cpu-count", value_name = "N")]
     #[serde(alias = "cpu_count", deserialize_with = "count")]
     pub count: Option<CpuCount>,
+
+    /// What runs the guest: auto, kvm or software [default: auto]
+    ///
+    /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred times slower than on KVM.
+    /// `auto` takes KVM where it can run ordinary guests, and software elsewhere, which a warning reports.
+    #[arg(long, value_name = "auto|kvm|software", value_parser = parse_accelerator)]
+    #[serde(deserialize_with = "accelerator")]
+    pub accel: Option<Accelerator>,
 
     /// Run each vCPU on a host CPU of its own, such as 0-1,4 or "0 1 4": one for each vCPU, in order
     #[arg(short, long, value_name = "CPUS")]
@@ -131,6 +139,19 @@ fn msr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MsrPolicy>, 
 
 fn irqchip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Irqchip>, D::Error> {
     value::parsed_by(deserializer, parse_irqchip)
+}
+
+fn accelerator<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Accelerator>, D::Error> {
+    value::parsed_by(deserializer, parse_accelerator)
+}
+
+fn parse_accelerator(text: &str) -> Result<Accelerator, &'static str> {
+    match text {
+        "auto" => Ok(Accelerator::Auto),
+        "kvm" => Ok(Accelerator::Kvm),
+        "software" => Ok(Accelerator::Software),
+        _ => Err("write `auto`, `kvm` or `software`"),
+    }
 }
 
 fn parse_irqchip(text: &str) -> Result<Irqchip, &'static str> {

@@ -1,0 +1,58 @@
+//! Time and chance of a VM.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nerite_x86::Platform;
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng as _, SeedableRng as _};
+
+/// Rate of the time-stamp counter in kHz: a tick is a nanosecond.
+pub(crate) const TSC_KHZ: u32 = 1_000_000;
+
+/// The clock that all vCPUs and timers of a VM share: nanoseconds since the VM was created.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock(Arc<Instant>);
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self(Arc::new(Instant::now()))
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment at which [`Self::now`] is `time`; `None` if that is too far away.
+    pub(crate) fn moment(&self, time: u64) -> Option<Instant> {
+        self.0.checked_add(Duration::from_nanos(time))
+    }
+}
+
+/// Time and chance of one vCPU.
+pub(crate) struct Source {
+    clock: Clock,
+    random: StdRng,
+}
+
+impl Source {
+    /// Seeds the random numbers by the host's kernel, once: a vCPU's thread makes no such call.
+    ///
+    /// # Errors
+    /// Fails if the kernel has no random numbers.
+    pub(crate) fn new(clock: Clock) -> io::Result<Self> {
+        let random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
+        Ok(Self { clock, random })
+    }
+}
+
+impl Platform for Source {
+    fn tsc(&mut self, _instructions: u64) -> u64 {
+        self.clock.now()
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random.next_u64()
+    }
+}

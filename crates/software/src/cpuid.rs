@@ -1,0 +1,21 @@
+//! CPUID leaves about the virtual machine.
+
+use nerite_arch::CpuidEntry;
+
+use crate::clock::TSC_KHZ;
+
+/// The leaves of the processor, with those about its clock.
+pub(crate) fn supported() -> Vec<CpuidEntry> {
+    let mut leaves = nerite_x86::supported_cpuid();
+    // The hypervisor's leaves, of which 0x40000010 is the rate of the TSC in kHz, as VMware and KVM
+    // have it.
+    let signature = *b"NeriteNerite";
+    let word = |at: usize| {
+        let bytes = signature.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
+        u32::from_le_bytes(bytes)
+    };
+    let entry = |function, eax, ebx, ecx, edx| CpuidEntry { function, index: None, eax, ebx, ecx, edx };
+    leaves.push(entry(0x4000_0000, 0x4000_0010, word(0), word(4), word(8)));
+    leaves.push(entry(0x4000_0010, TSC_KHZ, 0, 0, 0));
+    leaves
+}

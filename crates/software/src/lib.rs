@@ -1,0 +1,26 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod clock;
+mod coalesced;
+mod controller;
+mod cpuid;
+mod doorbells;
+mod hypervisor;
+mod msr;
+mod signal;
+mod timers;
+mod vcpu;
+mod vm;
+
+pub use hypervisor::Software;

@@ -1,0 +1,362 @@
+//! A vCPU.
+
+mod access;
+mod debug;
+mod direct;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nerite_arch::{CpuidEntry, Fpu, Msr, Regs, SpecialRegs};
+use nerite_hypervisor::{
+    DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, KickTimer, Kicker, Vcpu,
+    VcpuStart,
+};
+use nerite_irqchip::{Deadline, LocalApic, SharedChips, Time};
+use nerite_memory::Pages;
+use nerite_x86 as x86;
+
+use crate::clock::{Source, TSC_KHZ};
+use crate::msr::{APIC_BASE, MachineMsrs};
+use crate::signal::{Signal, Signals};
+use crate::vm::Shared;
+
+/// Instructions between two looks at the clock, some 100 us: so late can a timer's interrupt be.
+const SLICE: u64 = 16_384;
+
+/// A vCPU whose processor is software.
+pub(crate) struct SoftwareVcpu {
+    index: u32,
+    shared: Arc<Shared>,
+    signal: Arc<Signal>,
+    cpu: x86::Cpu,
+    /// CR8 as the local APIC has it.
+    priority: u64,
+    /// The guest executed HLT and waits.
+    halted: bool,
+    /// The processor waits for a start message.
+    waits_for_sipi: bool,
+    msrs: MachineMsrs,
+    debug: GuestDebug,
+    /// The guest's own debug registers, while the debugger's are in their place.
+    guest_debug: Option<x86::DebugRegs>,
+}
+
+/// What follows from an exit of the processor.
+enum Next {
+    /// The processor goes on with this answer.
+    Go(x86::Entry),
+    /// The caller has to handle it.
+    Leave(Exit),
+}
+
+/// A processor that waits, or is wanted elsewhere.
+enum Ready {
+    Run,
+    Wait(Option<Instant>),
+}
+
+impl SoftwareVcpu {
+    pub(crate) fn new(
+        index: u32,
+        shared: Arc<Shared>,
+        signal: Arc<Signal>,
+        start: VcpuStart<'_>,
+        cpuid: &[CpuidEntry],
+    ) -> Result<Self, Error> {
+        let source = Source::new(shared.clock.clone());
+        let source =
+            source.map_err(|source| Error::Vcpu { index, operation: "seeding random numbers", source })?;
+        let cpu = x86::Cpu::new(x86::Config {
+            memory: Box::new(Pages::new(&shared.ram)),
+            platform: Box::new(source),
+            code: shared.code.clone(),
+            cpuid: cpuid.to_vec(),
+        });
+        signal.set_cpu(cpu.kicker());
+        let mut vcpu = Self {
+            index,
+            shared,
+            signal,
+            cpu,
+            priority: 0,
+            halted: false,
+            waits_for_sipi: false,
+            msrs: MachineMsrs::default(),
+            debug: GuestDebug::default(),
+            guest_debug: None,
+        };
+        match start {
+            VcpuStart::At(state) => {
+                vcpu.set_msrs(&state.msrs)?;
+                vcpu.set_special_regs(&state.special)?;
+                vcpu.set_regs(&state.regs)?;
+            }
+            VcpuStart::WaitForSipi(msrs) => {
+                vcpu.set_msrs(msrs)?;
+                vcpu.waits_for_sipi = true;
+            }
+        }
+        Ok(vcpu)
+    }
+
+    fn set_msrs(&mut self, msrs: &[Msr]) -> Result<(), Error> {
+        for (taken, msr) in msrs.iter().enumerate() {
+            if !self.set_msr(msr) {
+                return Err(Error::Partial {
+                    index: self.index,
+                    operation: "setting MSRs",
+                    taken,
+                    given: msrs.len(),
+                    refused: format!("MSR {:#x}", msr.index),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn set_msr(&mut self, msr: &Msr) -> bool {
+        if msr.index == APIC_BASE {
+            self.cpu.set_apic_base(msr.value);
+            return self.with_apic(|apic| apic.set_base(msr.value)).is_none_or(|set| set.is_ok());
+        }
+        self.cpu.set_msr(*msr) || self.msrs.write(msr.index, msr.value)
+    }
+
+    fn chips(&self) -> Option<&Arc<SharedChips<Signals>>> {
+        self.shared.chips.as_ref().map(|chips| &chips.shared)
+    }
+
+    fn time(&mut self) -> Time {
+        Time { nanoseconds: self.shared.clock.now(), tsc: self.cpu.tsc() }
+    }
+
+    /// Calls `act` with this vCPU's local APIC, if it has one here.
+    fn with_apic<T>(&self, act: impl FnOnce(&mut LocalApic) -> T) -> Option<T> {
+        self.chips()?.with_apic(self.index, act)
+    }
+
+    /// Brings timer, messages and interrupts to the processor.
+    fn prepare(&mut self) -> Ready {
+        self.signal.looked();
+        let Some(chips) = self.chips().cloned() else { return Ready::Run };
+        let time = self.time();
+        let priority = self.cpu.cr8();
+        let written = (priority != self.priority).then_some(u8::try_from(priority).unwrap_or(0));
+        self.priority = priority;
+        let looked = chips.with_apic(self.index, |apic| {
+            if let Some(class) = written {
+                apic.set_priority_class(class);
+            }
+            apic.advance(time);
+            (apic.has_events().then(|| apic.take_events()), apic.next_event())
+        });
+        let Some((events, next)) = looked else { return Ready::Run };
+        if let Some(events) = events {
+            self.take(events);
+        }
+        if !self.waits_for_sipi && !self.debug.block_interrupts && chips.has_interrupt(self.index) {
+            if self.cpu.can_interrupt() {
+                if let Some(vector) = chips.acknowledge(self.index) {
+                    self.halted = false;
+                    self.cpu.inject_interrupt(vector);
+                }
+            } else if !self.halted {
+                self.cpu.request_interrupt_window(true);
+            }
+        }
+        if self.halted || self.waits_for_sipi { Ready::Wait(self.moment(next, time)) } else { Ready::Run }
+    }
+
+    fn take(&mut self, events: nerite_irqchip::Events) {
+        if events.init {
+            self.cpu.init();
+            self.halted = false;
+            self.waits_for_sipi = true;
+        }
+        if let Some(page) = events.startup.filter(|_| self.waits_for_sipi) {
+            self.cpu.start(page);
+            self.waits_for_sipi = false;
+        }
+        if events.nmis > 0 && !self.waits_for_sipi {
+            self.halted = false;
+            self.cpu.inject_nmi();
+        }
+    }
+
+    /// The host's time of the local APIC's next event.
+    fn moment(&self, next: Option<Deadline>, now: Time) -> Option<Instant> {
+        let time = match next? {
+            Deadline::Nanoseconds(time) => time,
+            // A tick is a nanosecond.
+            Deadline::Tsc(tsc) => now.nanoseconds.saturating_add(tsc.saturating_sub(now.tsc)),
+        };
+        self.shared.clock.moment(time)
+    }
+
+    /// Handles an exit of the processor.
+    fn handle(&mut self, exit: x86::Exit) -> Next {
+        use x86::Entry::Resume;
+        match exit {
+            x86::Exit::PortIn { port, width } => self.port_in(port, width),
+            x86::Exit::PortOut { port, width, value } => self.port_out(port, width, value),
+            x86::Exit::MmioRead { address, width } => self.mmio_read(address, width),
+            x86::Exit::MmioWrite { address, width, value } => self.mmio_write(address, width, value),
+            x86::Exit::MsrRead { index } => self.read_msr(index),
+            x86::Exit::MsrWrite { index, value } => self.write_msr(index, value),
+            x86::Exit::Halt if self.shared.chips.is_none() => Next::Leave(Exit::Halt),
+            x86::Exit::Halt => {
+                self.halted = true;
+                Next::Go(Resume)
+            }
+            x86::Exit::Shutdown => Next::Leave(Exit::Shutdown),
+            x86::Exit::InterruptWindow if self.shared.chips.is_none() => Next::Leave(Exit::InterruptWindow),
+            x86::Exit::InterruptWindow => {
+                self.cpu.request_interrupt_window(false);
+                Next::Go(Resume)
+            }
+            x86::Exit::PriorityLowered if self.shared.chips.is_none() => Next::Leave(Exit::TprBelowThreshold),
+            x86::Exit::Debug { rip, vector, dr6 } => {
+                Next::Leave(Exit::Debug { rip, cause: debug::cause(vector, dr6) })
+            }
+            _ => Next::Go(Resume),
+        }
+    }
+
+    /// The end of a step of one instruction, if that is what was asked for.
+    fn stepped(&self) -> Option<Exit> {
+        let is_whole = self.debug.single_step && !self.cpu.has_pending_access();
+        is_whole.then(|| Exit::Debug { rip: self.cpu.regs().rip, cause: DebugCause::STEP })
+    }
+}
+
+fn answer(entry: Entry) -> x86::Entry {
+    match entry {
+        Entry::Data(value) => x86::Entry::Data(value),
+        Entry::Fault => x86::Entry::Fault,
+        _ => x86::Entry::Resume,
+    }
+}
+
+impl Vcpu for SoftwareVcpu {
+    fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn run(&mut self, entry: Entry) -> Result<Exit, Error> {
+        let mut entry = answer(entry);
+        loop {
+            // An instruction that is half done is finished first: nothing else may come before.
+            let was_pending = self.cpu.has_pending_access();
+            if !was_pending {
+                if self.signal.take_kick() {
+                    return Ok(Exit::Kicked);
+                }
+                if let Ready::Wait(until) = self.prepare() {
+                    if !self.signal.is_kicked() {
+                        self.signal.wait(until);
+                    }
+                    continue;
+                }
+            }
+            let budget = if was_pending || self.debug.single_step { 1 } else { SLICE };
+            let exit = self.cpu.run(std::mem::take(&mut entry), budget);
+            if exit == x86::Exit::Budget
+                && let Some(stepped) = self.stepped()
+            {
+                return Ok(stepped);
+            }
+            match self.handle(exit) {
+                Next::Go(next) => entry = next,
+                Next::Leave(exit) => return Ok(exit),
+            }
+        }
+    }
+
+    fn complete(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
+        let mut entry = answer(entry);
+        while self.cpu.has_pending_access() {
+            let exit = self.cpu.run(std::mem::take(&mut entry), 1);
+            match self.handle(exit) {
+                Next::Go(next) => entry = next,
+                Next::Leave(exit) => return Ok(Some(exit)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn regs(&mut self) -> Result<Regs, Error> {
+        Ok(self.cpu.regs())
+    }
+
+    fn set_regs(&mut self, regs: &Regs) -> Result<(), Error> {
+        self.cpu.set_regs(regs);
+        Ok(())
+    }
+
+    fn special_regs(&mut self) -> Result<SpecialRegs, Error> {
+        Ok(self.cpu.special_regs())
+    }
+
+    fn set_special_regs(&mut self, regs: &SpecialRegs) -> Result<(), Error> {
+        self.cpu.set_special_regs(regs);
+        // A base that the local APIC cannot have stays out of it.
+        let _ = self.with_apic(|apic| apic.set_base(regs.apic_base));
+        Ok(())
+    }
+
+    fn fpu(&mut self) -> Result<Fpu, Error> {
+        Ok(self.cpu.fpu())
+    }
+
+    fn set_fpu(&mut self, fpu: &Fpu) -> Result<(), Error> {
+        self.cpu.set_fpu(fpu);
+        Ok(())
+    }
+
+    fn kicker(&self) -> Kicker {
+        Kicker::new(self.signal.clone())
+    }
+
+    fn take_kick(&mut self) -> bool {
+        self.signal.take_kick()
+    }
+
+    fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
+        Ok(self.shared.timers.kick_timer(self.signal.clone()))
+    }
+
+    fn inject_nmi(&mut self) -> Result<(), Error> {
+        if !self.waits_for_sipi {
+            self.halted = false;
+            self.cpu.inject_nmi();
+        }
+        Ok(())
+    }
+
+    fn is_halted(&mut self) -> Result<bool, Error> {
+        Ok(self.halted)
+    }
+
+    fn tsc_khz(&self) -> Option<u32> {
+        Some(TSC_KHZ)
+    }
+
+    fn debug(&mut self) -> Option<&mut dyn DebugControl> {
+        Some(self)
+    }
+
+    fn direct_interrupts(&mut self) -> Option<&mut dyn DirectInterrupts> {
+        if self.shared.chips.is_none() { Some(self) } else { None }
+    }
+}
+
+impl fmt::Debug for SoftwareVcpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftwareVcpu")
+            .field("index", &self.index)
+            .field("cpu", &self.cpu)
+            .finish_non_exhaustive()
+    }
+}

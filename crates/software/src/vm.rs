@@ -1,0 +1,138 @@
+//! A VM.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use nerite_arch::CpuidEntry;
+use nerite_hypervisor::{
+    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, Vcpu, VcpuStart, Vm, VmOptions,
+};
+use nerite_irqchip::{ChipsConfig, SharedChips};
+use nerite_memory::{GuestRam, WriteObserver};
+use nerite_x86::CodePages;
+
+use crate::clock::Clock;
+use crate::coalesced::Ring;
+use crate::controller::Controller;
+use crate::doorbells::Bells;
+use crate::signal::Signals;
+use crate::timers::Timers;
+use crate::vcpu::SoftwareVcpu;
+
+/// Maximum number of vCPUs.
+pub(crate) const MAX_VCPUS: usize = 32;
+
+/// Interrupt controllers and their thread.
+#[derive(Debug)]
+pub(crate) struct Chips {
+    pub(crate) shared: Arc<SharedChips<Signals>>,
+    pub(crate) controller: Arc<Controller>,
+    /// `true` if the guest has an i8254.
+    pub(crate) pit: bool,
+}
+
+/// All that the vCPUs of a VM share.
+pub(crate) struct Shared {
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) signals: Signals,
+    pub(crate) clock: Clock,
+    pub(crate) code: Arc<CodePages>,
+    /// `None` with [`Irqchip::User`].
+    pub(crate) chips: Option<Chips>,
+    pub(crate) bells: Arc<Bells>,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) timers: Timers,
+    pub(crate) msr_exits: bool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ram", &self.ram).finish_non_exhaustive()
+    }
+}
+
+/// A VM whose processors are software.
+#[derive(Debug)]
+pub(crate) struct SoftwareVm {
+    shared: Arc<Shared>,
+}
+
+/// Drops decoded instructions that the VMM overwrites.
+struct Decoded(Arc<CodePages>);
+
+impl WriteObserver for Decoded {
+    fn written(&self, addr: u64, len: u64) {
+        self.0.written(addr, len);
+    }
+}
+
+impl SoftwareVm {
+    pub(crate) fn new(ram: Arc<GuestRam>, options: &VmOptions) -> Result<Self, Error> {
+        let (signals, clock, code) = (Signals::new(), Clock::start(), CodePages::new());
+        ram.observe(Arc::new(Decoded(code.clone())));
+        let config = ChipsConfig::of(u32::try_from(MAX_VCPUS).unwrap_or(u32::MAX));
+        let chips = (options.irqchip == Irqchip::Hypervisor).then(|| {
+            let shared = Arc::new(SharedChips::new(&config, signals.clone()));
+            let controller = Arc::new(Controller::new(shared.clone()));
+            Chips { shared, controller, pit: options.pit }
+        });
+        let board = chips.as_ref().map(|chips| chips.shared.clone());
+        let time = clock.clone();
+        let timers = Timers::start(move || {
+            let board = board.as_ref()?;
+            board.advance_board(time.now());
+            time.moment(board.next_board_event()?)
+        });
+        let timers =
+            timers.map_err(|source| Error::Call { operation: "starting the timers' thread", source })?;
+        let shared = Shared {
+            ram,
+            signals,
+            clock,
+            code,
+            chips,
+            bells: Arc::default(),
+            ring: Arc::default(),
+            timers,
+            msr_exits: options.msr_exits || options.irqchip == Irqchip::User,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Vm for SoftwareVm {
+    fn ram(&self) -> &Arc<GuestRam> {
+        &self.shared.ram
+    }
+
+    fn create_vcpu(
+        &self,
+        index: u32,
+        start: VcpuStart<'_>,
+        cpuid: &[CpuidEntry],
+    ) -> Result<Box<dyn Vcpu>, Error> {
+        let Some(signal) = self.shared.signals.of(index).cloned() else {
+            let source = io::ErrorKind::InvalidInput.into();
+            return Err(Error::Vcpu { index, operation: "creating a vCPU", source });
+        };
+        Ok(Box::new(SoftwareVcpu::new(index, self.shared.clone(), signal, start, cpuid)?))
+    }
+
+    fn interrupt_controller(&self) -> Option<Arc<dyn InterruptController>> {
+        self.shared.chips.as_ref().map(|chips| chips.controller.clone() as Arc<dyn InterruptController>)
+    }
+
+    fn doorbells(&self) -> Arc<dyn Doorbells> {
+        self.shared.bells.clone()
+    }
+
+    fn coalesce_port_writes(&self, first: u16, size: u16) -> Result<(), Error> {
+        self.shared.ring.add_ports(first, size);
+        Ok(())
+    }
+
+    fn coalesced_writes(&self) -> Option<Arc<dyn CoalescedWrites>> {
+        Some(self.shared.ring.clone())
+    }
+}
