@@ -5,9 +5,9 @@ use crate::core::{CR0_PG, Core, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, FS, GS, 
 use crate::exit::{Entry, Exit};
 use crate::op::Op;
 
-const TSC: u32 = 0x10;
+pub(crate) const TSC: u32 = 0x10;
 const APIC_BASE: u32 = 0x1b;
-const TSC_ADJUST: u32 = 0x3b;
+pub(crate) const TSC_ADJUST: u32 = 0x3b;
 const SYSENTER_CS: u32 = 0x174;
 const SYSENTER_ESP: u32 = 0x175;
 const SYSENTER_EIP: u32 = 0x176;

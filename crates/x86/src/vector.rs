@@ -1,5 +1,7 @@
 //! x87, MMX, SSE and AVX instructions, which [`nerite_x86_vector`] executes, and the conditions that they have in common.
 
+mod moves;
+
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use nerite_x86_vector::{Handler, Operands, VectorException, VectorState, lookup};
 
@@ -40,6 +42,9 @@ pub(crate) struct Operand {
 /// Chooses the function for a vector instruction.
 pub(crate) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<op::Handler> {
     let execute = lookup::<Core>(instruction)?;
+    if let Some(handler) = moves::handler(instruction) {
+        return Some(handler);
+    }
     op.vector = Some(Box::new(Vector { instruction: *instruction, execute }));
     let has_di = (0..instruction.op_count()).any(|operand| {
         matches!(

@@ -123,3 +123,21 @@ fn an_unmasked_exception_is_one_of_the_next_instruction() {
     assert_eq!(machine.run_to_halt(), Some(16));
     assert_eq!(machine.get(machine.cpu.regs().rsp), CODE + code.len() as u64);
 }
+
+#[test]
+fn moves_of_whole_registers_check_their_alignment() {
+    // movaps xmm2, xmm1; movaps [rbx], xmm2; movdqu xmm3, [rbx+1]; movaps xmm4, [rbx+1]
+    let code: &[u8] =
+        &[0x0f, 0x28, 0xd1, 0x0f, 0x29, 0x13, 0xf3, 0x0f, 0x6f, 0x5b, 0x01, 0x0f, 0x28, 0x63, 0x01];
+    let mut machine = machine(&[code, HLT]);
+    let mut fpu = Fpu::default();
+    let bytes: [u8; 16] = std::array::from_fn(|index| index as u8 + 1);
+    fpu.set_xmm(1, bytes);
+    fpu.set_ymm_high(2, [9; 16]);
+    machine.cpu.set_fpu(&fpu);
+    assert_eq!(machine.run_to_halt(), Some(13));
+    let fpu = machine.cpu.fpu();
+    assert_eq!((fpu.xmm(2), fpu.ymm_high(2)), (bytes, [9; 16]));
+    assert_eq!(fpu.xmm(3)[..15], bytes[1..]);
+    assert_eq!(machine.get(DATA), 0x0807_0605_0403_0201);
+}

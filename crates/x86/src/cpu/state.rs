@@ -5,7 +5,7 @@ use nerite_arch::{Fpu, Msr, Regs, SpecialRegs};
 use super::{Cpu, DebugRegs, Events, events_default};
 use crate::core::{CS, DS, ES, FS, GS, SS};
 use crate::flags::VM;
-use crate::msr::INDICES;
+use crate::msr::{INDICES, TSC, TSC_ADJUST};
 
 impl Cpu {
     /// General registers, RIP and RFLAGS.
@@ -124,9 +124,18 @@ impl Cpu {
     }
 
     /// Sets a model-specific register. `false` if the processor does not have it, or it must not have the value.
+    ///
+    /// Unlike a write by the guest, one to `IA32_TSC` leaves `IA32_TSC_ADJUST` as it is, and the other way round, so that both
+    /// can be restored.
     pub fn set_msr(&mut self, msr: Msr) -> bool {
         let tsc = self.tsc();
-        self.core.set_msr(msr.index, msr.value, tsc) == Some(true)
+        let msrs = &mut self.core.msrs;
+        match msr.index {
+            TSC => msrs.tsc_offset = msrs.tsc_offset.wrapping_add(msr.value.wrapping_sub(tsc)),
+            TSC_ADJUST => msrs.tsc_adjust = msr.value,
+            _ => return self.core.set_msr(msr.index, msr.value, tsc) == Some(true),
+        }
+        true
     }
 
     /// The time-stamp counter as the guest sees it.

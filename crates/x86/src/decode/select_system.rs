@@ -51,6 +51,9 @@ fn programs(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         Mnemonic::Iretd => far::iret::<u32>,
         Mnemonic::Iretq => far::iret::<u64>,
         Mnemonic::Nop
+        | Mnemonic::Cldemote
+        | Mnemonic::Rdsspd
+        | Mnemonic::Rdsspq
         | Mnemonic::Endbr32
         | Mnemonic::Endbr64
         | Mnemonic::Prefetch

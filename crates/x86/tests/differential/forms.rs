@@ -14,6 +14,14 @@ pub(crate) struct Form {
     pub(crate) name: String,
 }
 
+impl Form {
+    /// The instruction of these bytes.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let instruction = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
+        Self { bytes: bytes.to_vec(), instruction, name: format!("{:?}", instruction.code()) }
+    }
+}
+
 /// Instructions that can be executed alone: they leave stack, RIP and privilege alone, and depend on nothing else.
 fn is_wanted(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;

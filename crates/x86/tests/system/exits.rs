@@ -161,3 +161,19 @@ fn cpuid_shows_what_can_be_enabled() {
     machine.set(|regs| regs.rax = 0x20 | 1 << 12);
     assert_eq!(machine.run_to_halt(), Some(13), "there are no tables of five levels");
 }
+
+#[test]
+fn the_time_stamp_counter_is_restored_with_its_adjustment() {
+    // wrmsr; rdtsc; hlt
+    let mut machine = machine(&[0x0f, 0x30, 0x0f, 0x31, 0xf4]);
+    machine.set(|regs| (regs.rcx, regs.rax, regs.rdx) = (0x10, 1000, 0));
+    assert_eq!(machine.run_to_halt(), None);
+    assert_eq!(machine.cpu.regs().rax, 1001, "an instruction is a cycle");
+    assert_eq!(machine.cpu.msr(0x3b), Some(1000));
+    let (tsc, msrs) = (machine.cpu.tsc(), machine.cpu.msrs());
+    let mut other = Machine::processor(&machine.ram, &machine.code);
+    for msr in msrs {
+        assert!(other.set_msr(msr), "{msr:x?}");
+    }
+    assert_eq!((other.tsc(), other.msr(0x3b)), (tsc, Some(1000)));
+}
