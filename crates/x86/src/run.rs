@@ -64,8 +64,10 @@ impl Cpu {
                 }
                 // An instruction that faults is followed by no trap.
                 let has_trap = !matches!(outcome, Some((Stop::Fault, _)));
+                // HLT is an exit and complete.
+                let is_halt = matches!(outcome, Some((Stop::JumpExit, _)));
                 let result = core.outcome(outcome);
-                let is_complete = !matches!(result, Err(Stop::Exit | Stop::Shutdown));
+                let is_complete = is_halt || !matches!(result, Err(Stop::Exit | Stop::Shutdown));
                 if is_complete && !core.events.alone {
                     core.settle(step, has_trap);
                 }

@@ -27,6 +27,16 @@ fn an_interrupt_waits_for_the_instruction_after_sti() {
 }
 
 #[test]
+fn the_shadow_of_sti_ends_with_a_halt() {
+    let mut machine = Machine::at(Level::Kernel, &[NOP, STI, HLT, NOP]);
+    assert_eq!(machine.run(10), Exit::Halt);
+    assert!(machine.cpu.can_interrupt(), "an interrupt ends the halt");
+    machine.cpu.inject_interrupt(0x30);
+    assert_eq!(machine.run_to_halt(), Some(0x30));
+    assert_eq!(interrupted(&machine), CODE + 3);
+}
+
+#[test]
 fn a_load_of_ss_delays_interrupts_and_nmis() {
     // mov ss, ax; nop
     let mut machine = Machine::at(Level::Kernel, &[0x8e, 0xd0, NOP, NOP, HLT]);
