@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -322,14 +322,14 @@ impl Peer {
 
     fn cable(&self) -> Result<Option<Figure>> {
         for card in ["0", self.link.name()] {
-            self.ctl(&["link", card, "down"])?;
+            self.ctl(&["link", card, "down"], Stdio::null())?;
             self.wait_for("link down")?;
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect(self.link.address(ECHO))?;
             socket.set_read_timeout(Some(Duration::from_millis(300)))?;
             socket.send(b"anybody there?")?;
             ensure!(socket.recv(&mut [0; 100]).is_err(), "a frame came through a cable that is not there");
-            self.ctl(&["link", card, "up"])?;
+            self.ctl(&["link", card, "up"], Stdio::null())?;
             self.wait_for("link up")?;
             self.link.tcp_echo(10 << 10, true)?;
         }

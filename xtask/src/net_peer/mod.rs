@@ -249,10 +249,10 @@ impl Peer {
         Ok(())
     }
 
-    /// Has `vmm ctl` do something with the machine.
-    fn ctl(&self, words: &[&str]) -> Result<()> {
+    /// Has `vmm ctl` do something with the machine, and print what there is to print to `output`.
+    fn ctl(&self, words: &[&str], output: Stdio) -> Result<()> {
         let socket = self.control.as_ref().context("the guest has no --api-socket")?;
-        let status = Command::new(&self.vmm).args(["ctl", socket]).args(words).stdout(Stdio::null()).status();
+        let status = Command::new(&self.vmm).args(["ctl", socket]).args(words).stdout(output).status();
         ensure!(status.context("cannot run vmm ctl")?.success(), "vmm ctl {} failed", words.join(" "));
         Ok(())
     }
@@ -276,6 +276,10 @@ impl Peer {
 
     /// After a failure: tells what tells a guest that has stopped from a connection that has, and from a frame that was lost.
     fn look_around(&self) {
+        // Where the guest is, and whether it takes interrupts.
+        if let Err(error) = self.ctl(&["regs"], Stdio::inherit()) {
+            say(&format!("host: the guest's registers: {error:#}"));
+        }
         let port = self.link.address(TCP_PORTS[0]);
         let again = TcpStream::connect_timeout(&port, Duration::from_secs(2));
         say(&format!("host: another connection: {:?}", again.map(drop)));
