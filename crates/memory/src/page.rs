@@ -1,8 +1,9 @@
 //! Single pages of guest RAM for a processor in software.
 //!
-//! A processor in software keeps the pages that it used last, and reaches them without looking up a region. The accesses
-//! are machine instructions of the host, so they have its guarantees: an aligned one is never torn, stores of one thread
-//! are seen in order, and a locked one is atomic for all threads (Intel SDM vol. 3, 9.1 and 9.2).
+//! A processor in software keeps the pages that it used last, and reaches them without looking up a
+//! region. The accesses are machine instructions of the host, so they have its guarantees: an
+//! aligned one is never torn, stores of one thread are seen in order, and a locked one is atomic
+//! for all threads (Intel SDM vol. 3, 9.1 and 9.2).
 
 use std::arch::asm;
 use std::fmt;
@@ -56,8 +57,9 @@ pub struct Page {
     ram: Arc<GuestRam>,
 }
 
-// SAFETY: `start` points into the mapping that `ram` keeps, which belongs to no thread. It is accessed only by single
-// instructions of the host, which tolerate others doing so at the same time.
+// SAFETY: `start` points into the mapping that `ram` keeps, which belongs to no thread. It is
+// accessed only by single instructions of the host, which tolerate others doing so at the same
+// time.
 unsafe impl Send for Page {}
 // SAFETY: As above: shared use is what the accesses are for.
 unsafe impl Sync for Page {}
@@ -101,14 +103,16 @@ macro_rules! word {
             #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "loaded zero-extended")]
             unsafe fn load(at: *const u8) -> Self {
                 let value: $loaded;
-                // SAFETY: The caller vouches for the bytes; the instruction does nothing but load them.
+                // SAFETY: The caller vouches for the bytes; the instruction does nothing but load
+                // them.
                 unsafe { asm!($load, out(reg) value, in(reg) at, options(nostack, preserves_flags, readonly)) };
                 value as Self
             }
 
             #[inline(always)]
             unsafe fn store(at: *mut u8, value: Self) {
-                // SAFETY: The caller vouches for the bytes; the instruction does nothing but store them.
+                // SAFETY: The caller vouches for the bytes; the instruction does nothing but store
+                // them.
                 unsafe { asm!($store, in(reg) at, in($class) value, options(nostack, preserves_flags)) };
             }
 
@@ -184,24 +188,25 @@ impl Page {
     #[must_use]
     pub fn store<W: Word>(&self, offset: usize, value: W) -> Option<()> {
         let at = self.at(offset, size_of::<W>())?;
-        // SAFETY: The bytes are in the page, which `ram` keeps mapped for reading and writing. No reference to guest RAM
-        // is ever made.
+        // SAFETY: The bytes are in the page, which `ram` keeps mapped for reading and writing. No
+        // reference to guest RAM is ever made.
         unsafe { W::store(at, value) };
         Some(())
     }
 
-    /// Replaces `old` by `new` atomically, and returns what was there; `None` if the word is not all in the page.
+    /// Replaces `old` by `new` atomically, and returns what was there; `None` if the word is not
+    /// all in the page.
     #[inline(always)]
     #[must_use]
     pub fn compare_exchange<W: Word>(&self, offset: usize, old: W, new: W) -> Option<W> {
         let at = self.at(offset, size_of::<W>())?;
-        // SAFETY: The bytes are in the page, which `ram` keeps mapped for reading and writing. No reference to guest RAM
-        // is ever made.
+        // SAFETY: The bytes are in the page, which `ram` keeps mapped for reading and writing. No
+        // reference to guest RAM is ever made.
         Some(unsafe { W::compare_exchange(at, old, new) })
     }
 
-    /// Replaces the 16 bytes `old` by `new` atomically, and returns what was there; `None` if `offset` is not a multiple
-    /// of 16 in the page, or the host has no CMPXCHG16B.
+    /// Replaces the 16 bytes `old` by `new` atomically, and returns what was there; `None` if
+    /// `offset` is not a multiple of 16 in the page, or the host has no CMPXCHG16B.
     #[must_use]
     pub fn compare_exchange_16(&self, offset: usize, old: u128, new: u128) -> Option<u128> {
         let at = self.at(offset, size_of::<u128>()).filter(|_| offset.is_multiple_of(16))?;
@@ -211,8 +216,9 @@ impl Page {
         let [old_low, old_high] = halves(old);
         let [new_low, new_high] = halves(new);
         let (low, high): (u64, u64);
-        // SAFETY: The 16 bytes are in the page, which `ram` keeps mapped for reading and writing, and are aligned; the host
-        // has the instruction. RBX, which the compiler reserves, is put back.
+        // SAFETY: The 16 bytes are in the page, which `ram` keeps mapped for reading and writing,
+        // and are aligned; the host has the instruction. RBX, which the compiler reserves, is put
+        // back.
         unsafe {
             asm!(
                 "xchg rbx, rsi",
@@ -233,8 +239,9 @@ impl Page {
     #[must_use]
     pub fn read(&self, offset: usize, data: &mut [u8]) -> Option<()> {
         let at = self.at(offset, data.len())?;
-        // SAFETY: Both ranges are mapped: one is in the page, the other is a borrowed slice. They do not overlap, because
-        // no slice of guest RAM exists. The direction flag is clear in Rust code.
+        // SAFETY: Both ranges are mapped: one is in the page, the other is a borrowed slice. They
+        // do not overlap, because no slice of guest RAM exists. The direction flag is clear in Rust
+        // code.
         unsafe {
             asm!(
                 "rep movsb",
@@ -247,7 +254,8 @@ impl Page {
         Some(())
     }
 
-    /// Copies bytes into the page; `None`, and the page unchanged, if there is no room for all of them.
+    /// Copies bytes into the page; `None`, and the page unchanged, if there is no room for all of
+    /// them.
     #[must_use]
     pub fn write(&self, offset: usize, data: &[u8]) -> Option<()> {
         let at = self.at(offset, data.len())?;
@@ -264,14 +272,15 @@ impl Page {
         Some(())
     }
 
-    /// Copies `len` bytes from another page (or this one), lowest first, one after the other: as REP MOVSB does where they
-    /// overlap. `None`, and nothing copied, if they are not all in the pages.
+    /// Copies `len` bytes from another page (or this one), lowest first, one after the other: as
+    /// REP MOVSB does where they overlap. `None`, and nothing copied, if they are not all in the
+    /// pages.
     #[must_use]
     pub fn copy_from(&self, offset: usize, source: &Self, source_offset: usize, len: usize) -> Option<()> {
         let to = self.at(offset, len)?;
         let from = source.at(source_offset, len)?;
-        // SAFETY: Both ranges are in pages that are kept mapped for reading and writing. The instruction allows an overlap.
-        // The direction flag is clear in Rust code.
+        // SAFETY: Both ranges are in pages that are kept mapped for reading and writing. The
+        // instruction allows an overlap. The direction flag is clear in Rust code.
         unsafe {
             asm!(
                 "rep movsb",
@@ -296,7 +305,8 @@ impl Page {
     #[must_use]
     pub fn fill_bytes(&self, offset: usize, value: u8, len: usize) -> Option<()> {
         let at = self.at(offset, len)?;
-        // SAFETY: The bytes are in the page, which `ram` keeps mapped for writing. The direction flag is clear in Rust code.
+        // SAFETY: The bytes are in the page, which `ram` keeps mapped for writing. The direction
+        // flag is clear in Rust code.
         unsafe {
             asm!(
                 "rep stosb",

@@ -15,7 +15,8 @@ const CODE: u64 = 0x1_0000;
 
 /// Loops, as machine code.
 const LOOPS: &[(&str, &[u8])] = &[
-    // l: add rax, rbx; xor rcx, rax; shl rdx, 3; sub rsi, rdx; lea rdi, [rdi+rax*2+5]; and rdx, 0xffff; dec r8; jnz l
+    // l: add rax, rbx; xor rcx, rax; shl rdx, 3; sub rsi, rdx; lea rdi, [rdi+rax*2+5]; and rdx,
+    // 0xffff; dec r8; jnz l
     (
         "integer",
         &[
@@ -23,7 +24,8 @@ const LOOPS: &[(&str, &[u8])] = &[
             0x47, 0x05, 0x81, 0xe2, 0xff, 0xff, 0x00, 0x00, 0x49, 0xff, 0xc8, 0x75, 0xe3,
         ],
     ),
-    // l: mov rax, [r9+rcx*8]; add rax, 3; mov [r9+rcx*8], rax; add [r9+8], rax; inc rcx; and ecx, 0xfff; jmp l
+    // l: mov rax, [r9+rcx*8]; add rax, 3; mov [r9+rcx*8], rax; add [r9+8], rax; inc rcx; and ecx,
+    // 0xfff; jmp l
     (
         "memory",
         &[
@@ -63,7 +65,8 @@ const LOOPS: &[(&str, &[u8])] = &[
             0xeb, 0xee,
         ],
     ),
-    // l: addps xmm0, xmm1; mulps xmm2, xmm3; movaps xmm4, [r9]; paddd xmm5, xmm4; movaps [r9+16], xmm5; jmp l
+    // l: addps xmm0, xmm1; mulps xmm2, xmm3; movaps xmm4, [r9]; paddd xmm5, xmm4; movaps [r9+16],
+    // xmm5; jmp l
     (
         "sse",
         &[

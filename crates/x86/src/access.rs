@@ -57,7 +57,8 @@ impl Core {
         self.store_slow(linear, value.zx(), T::BYTES)
     }
 
-    /// Replaces an operand by a function of it; returns the old and the new value. Atomic if `lock`.
+    /// Replaces an operand by a function of it; returns the old and the new value. Atomic if
+    /// `lock`.
     #[inline(always)]
     pub(crate) fn update<T: Int>(
         &mut self,

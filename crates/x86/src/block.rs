@@ -231,8 +231,9 @@ impl Cache {
     }
 }
 
-/// Compares a block with memory where it is in doubt: when it is used the second time (another processor may have been writing
-/// the code while it was decoded), and each time if it is in two pages.
+/// Compares a block with memory where it is in doubt: when it is used the second time (another
+/// processor may have been writing the code while it was decoded), and each time if it is in two
+/// pages.
 fn is_current(block: &mut Block, core: &mut Core, linear: u64) -> Run<bool> {
     if let Some(second) = &block.second {
         let next = core.fetch_address(core.wrap((linear & !0xfff).wrapping_add(0x1000)))?;

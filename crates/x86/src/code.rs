@@ -10,8 +10,9 @@ const PAGES: usize = 512;
 
 /// The record of which guest RAM holds code that some processor has decoded.
 ///
-/// All processors of one guest share it. They take note of each other's writes by it, and whatever else writes to guest RAM
-/// (a device, a debugger, a loader) calls [`CodePages::written`] afterwards.
+/// All processors of one guest share it. They take note of each other's writes by it, and whatever
+/// else writes to guest RAM (a device, a debugger, a loader) calls [`CodePages::written`]
+/// afterwards.
 #[derive(Default)]
 pub struct CodePages {
     chunks: RwLock<HashMap<u64, Arc<Chunk>>>,
@@ -32,8 +33,8 @@ impl CodePages {
         Arc::new(Self::default())
     }
 
-    /// Makes all processors decode anew what lies in the `len` bytes at a guest-physical address. To be called after the
-    /// bytes have changed.
+    /// Makes all processors decode anew what lies in the `len` bytes at a guest-physical address.
+    /// To be called after the bytes have changed.
     pub fn written(&self, address: u64, len: u64) {
         let Some(last) = len.checked_sub(1).map(|len| address.saturating_add(len)) else { return };
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
@@ -135,8 +136,8 @@ impl Chunk {
         }
     }
 
-    /// Records that code is about to be decoded from these bytes. Returns the generation, and `true` if the page had no code
-    /// before.
+    /// Records that code is about to be decoded from these bytes. Returns the generation, and
+    /// `true` if the page had no code before.
     pub(crate) fn mark(&self, address: u64, first: u64, last: u64) -> (u32, bool) {
         let _held = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self

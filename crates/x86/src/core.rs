@@ -172,7 +172,8 @@ pub(crate) struct Core {
     pub(crate) protected: HashSet<u64>,
     /// An instruction translation: linear page and guest-physical page.
     pub(crate) fetch: crate::fetch::Fetch,
-    /// x87, MMX, SSE and AVX registers, which are elsewhere while an instruction on them is executed.
+    /// x87, MMX, SSE and AVX registers, which are elsewhere while an instruction on them is
+    /// executed.
     pub(crate) vector: Option<Box<VectorState>>,
     /// The memory operand of a vector instruction.
     pub(crate) operand: crate::vector::Operand,
@@ -301,8 +302,8 @@ impl Core {
         !self.is_protected() || self.is_v86()
     }
 
-    /// Derives from the state what depends on several parts of it. To be called after each change of a segment, a control
-    /// register, EFER, or the flags AC and VM.
+    /// Derives from the state what depends on several parts of it. To be called after each change
+    /// of a segment, a control register, EFER, or the flags AC and VM.
     pub(crate) fn update_mode(&mut self) {
         let cs = *self.segment(CS);
         self.mode = match (self.is_long() && cs.l, cs.db) {

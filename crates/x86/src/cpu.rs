@@ -31,8 +31,8 @@ pub struct Config {
     pub platform: Box<dyn Platform>,
     /// The record that all processors of the guest share.
     pub code: Arc<CodePages>,
-    /// CPUID leaves, as a rule those of [`crate::supported_cpuid`] and some about the machine. A feature that they do not show
-    /// cannot be enabled by control registers.
+    /// CPUID leaves, as a rule those of [`crate::supported_cpuid`] and some about the machine. A
+    /// feature that they do not show cannot be enabled by control registers.
     pub cpuid: Vec<CpuidEntry>,
 }
 
@@ -49,8 +49,8 @@ pub struct Kicker {
 }
 
 impl Kicker {
-    /// Makes [`Cpu::run`] return [`crate::Exit::Kicked`] after the present block of instructions. A kick is never lost, and
-    /// ends one run.
+    /// Makes [`Cpu::run`] return [`crate::Exit::Kicked`] after the present block of instructions. A
+    /// kick is never lost, and ends one run.
     pub fn kick(&self) {
         self.kick.store(true, Ordering::Release);
     }
@@ -65,7 +65,8 @@ pub struct Events {
     pub nmi: bool,
     /// `true` if non-maskable interrupts wait for an IRET.
     pub nmi_blocked: bool,
-    /// `true` if the next instruction is executed before any interrupt, because the last one was STI or loaded SS.
+    /// `true` if the next instruction is executed before any interrupt, because the last one was
+    /// STI or loaded SS.
     pub shadow: bool,
     /// Debug conditions that wait for delivery, as bits of DR6.
     pub debug: u64,
@@ -149,8 +150,8 @@ impl Cpu {
         cpu
     }
 
-    /// Puts the processor into the state after INIT (Intel SDM vol. 3, table 10-1). The time-stamp counter and
-    /// model-specific registers stay.
+    /// Puts the processor into the state after INIT (Intel SDM vol. 3, table 10-1). The time-stamp
+    /// counter and model-specific registers stay.
     pub fn init(&mut self) {
         self.set_regs(&reset::regs());
         self.set_special_regs(&reset::special_regs(self.core.apic_base));
@@ -160,8 +161,8 @@ impl Cpu {
         self.core.is_shut_down = false;
     }
 
-    /// Starts the processor at the beginning of this page of 4 KiB, as a start-up message to a processor after INIT does
-    /// (Intel SDM vol. 3, 10.4.4.1).
+    /// Starts the processor at the beginning of this page of 4 KiB, as a start-up message to a
+    /// processor after INIT does (Intel SDM vol. 3, 10.4.4.1).
     pub fn start(&mut self, page: u8) {
         self.init();
         let mut special = self.special_regs();
@@ -177,8 +178,8 @@ impl Cpu {
         self.core.can_interrupt()
     }
 
-    /// Makes an external interrupt pending, in the place of one that still is. It is delivered as soon as the guest can take
-    /// it: RFLAGS.IF is set, and its priority is above CR8.
+    /// Makes an external interrupt pending, in the place of one that still is. It is delivered as
+    /// soon as the guest can take it: RFLAGS.IF is set, and its priority is above CR8.
     pub fn inject_interrupt(&mut self, vector: u8) {
         self.core.events.interrupt = Some(vector);
         self.core.attention = true;
@@ -214,8 +215,8 @@ impl Cpu {
         Kicker { kick: Arc::clone(&self.kick) }
     }
 
-    /// `true` if the last exit was an access that is not complete: a state read now is the one before its instruction, and
-    /// setting registers gives the access up.
+    /// `true` if the last exit was an access that is not complete: a state read now is the one
+    /// before its instruction, and setting registers gives the access up.
     #[must_use]
     pub fn has_pending_access(&self) -> bool {
         !self.core.accesses.is_empty()

@@ -43,7 +43,8 @@ fn mark(core: &mut Core, address: u64, len: usize) -> Source {
     Source { chunk, address, generation }
 }
 
-/// Decodes the block at a linear and guest-physical address. No more than `room` bytes belong to it.
+/// Decodes the block at a linear and guest-physical address. No more than `room` bytes belong to
+/// it.
 pub(crate) fn block(core: &mut Core, linear: u64, address: u64, room: u64) -> Run<Block> {
     let mut buffer = [0; LONGEST * LONGEST_INSTRUCTION];
     let in_page = 0x1000_usize.wrapping_sub(page_offset(address));
@@ -134,8 +135,8 @@ fn instructions(core: &mut Core, bytes: &[u8]) -> Vec<Op> {
     ops
 }
 
-/// `true` if the instruction is the last one of a block: it jumps, or the next one may be another one than it was when the
-/// block was decoded.
+/// `true` if the instruction is the last one of a block: it jumps, or the next one may be another
+/// one than it was when the block was decoded.
 fn ends_block(instruction: &Instruction) -> bool {
     instruction.flow_control() != FlowControl::Next
 }

@@ -16,7 +16,8 @@ pub(crate) struct Step {
 }
 
 impl Core {
-    /// Delivers what is due before the next instruction. `None` if nothing needs a look at single instructions any more.
+    /// Delivers what is due before the next instruction. `None` if nothing needs a look at single
+    /// instructions any more.
     pub(crate) fn attend(&mut self) -> Run<Option<Step>> {
         self.is_alone = std::mem::take(&mut self.events.alone);
         if !self.accesses.is_empty() {

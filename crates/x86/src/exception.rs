@@ -68,8 +68,8 @@ impl Core {
         self.raise_with(SS, u32::from(error))
     }
 
-    /// An address whose bits 63:47 differ. The caller that knows the instruction makes #SS of it where it is one of the
-    /// stack.
+    /// An address whose bits 63:47 differ. The caller that knows the instruction makes #SS of it
+    /// where it is one of the stack.
     pub(crate) fn non_canonical<T>(&mut self) -> Run<T> {
         self.fault = Exception { vector: GP, error: Some(0), is_non_canonical: true };
         Err(Stop::Fault)

@@ -2,8 +2,8 @@
 
 /// Reason why [`crate::Cpu::run`] returned.
 ///
-/// An access to a device is reported before the instruction that makes it is complete. The next [`crate::Cpu::run`] takes
-/// the answer and finishes the instruction.
+/// An access to a device is reported before the instruction that makes it is complete. The next
+/// [`crate::Cpu::run`] takes the answer and finishes the instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exit {
@@ -39,14 +39,14 @@ pub enum Exit {
         /// The value, little-endian, zero-extended.
         value: u64,
     },
-    /// The guest reads a model-specific register that the processor does not have. Answer with [`Entry::Data`], or with
-    /// [`Entry::Fault`] to raise #GP.
+    /// The guest reads a model-specific register that the processor does not have. Answer with
+    /// [`Entry::Data`], or with [`Entry::Fault`] to raise #GP.
     MsrRead {
         /// The register's index (ECX).
         index: u32,
     },
-    /// The guest writes a model-specific register that the processor does not have. Answer with [`Entry::Resume`], or with
-    /// [`Entry::Fault`] to raise #GP.
+    /// The guest writes a model-specific register that the processor does not have. Answer with
+    /// [`Entry::Resume`], or with [`Entry::Fault`] to raise #GP.
     MsrWrite {
         /// The register's index (ECX).
         index: u32,
@@ -55,14 +55,16 @@ pub enum Exit {
     },
     /// The guest executed HLT, which is complete. Enter again once an interrupt is pending.
     Halt,
-    /// A triple fault: the processor has shut down (Intel SDM vol. 3, 6.15, interrupt 8). Only [`crate::Cpu::init`] or a
-    /// new state starts it again.
+    /// A triple fault: the processor has shut down (Intel SDM vol. 3, 6.15, interrupt 8). Only
+    /// [`crate::Cpu::init`] or a new state starts it again.
     Shutdown,
-    /// The guest can take an external interrupt now. Only after [`crate::Cpu::request_interrupt_window`].
+    /// The guest can take an external interrupt now. Only after
+    /// [`crate::Cpu::request_interrupt_window`].
     InterruptWindow,
     /// The guest lowered CR8: interrupts of a lower priority may be due now.
     PriorityLowered,
-    /// A breakpoint or debug exception that [`crate::Cpu::intercept_debug`] asked for. It is not delivered.
+    /// A breakpoint or debug exception that [`crate::Cpu::intercept_debug`] asked for. It is not
+    /// delivered.
     Debug {
         /// RIP of the instruction (#BP), or of the next one for a trap.
         rip: u64,
@@ -85,16 +87,19 @@ pub enum Entry {
     Resume,
     /// The value of a read; only the bytes that the access is wide are used.
     Data(u64),
-    /// An access to a model-specific register raises #GP. After other exits the same as [`Entry::Resume`].
+    /// An access to a model-specific register raises #GP. After other exits the same as
+    /// [`Entry::Resume`].
     Fault,
 }
 
-/// Longest record of device accesses of one instruction. XSAVE to a device is the longest: 832 bytes.
+/// Longest record of device accesses of one instruction. XSAVE to a device is the longest: 832
+/// bytes.
 const ACCESSES: usize = 512;
 
 /// The device accesses of an instruction that is not complete.
 ///
-/// The instruction is executed from its start after each answer. An access that was answered before is answered from here.
+/// The instruction is executed from its start after each answer. An access that was answered before
+/// is answered from here.
 #[derive(Debug, Default)]
 pub(crate) struct Accesses {
     answers: Vec<Entry>,

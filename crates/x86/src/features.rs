@@ -9,11 +9,12 @@ const SIGNATURE: u32 = 0x0002_0ff1;
 const XSAVE_SSE: u32 = 576;
 const XSAVE_AVX: u32 = 832;
 
-/// CPUID leaves that show exactly the instructions and modes that [`crate::Cpu`] implements (Intel SDM vol. 2, CPUID; AMD APM
-/// vol. 3, appendix E).
+/// CPUID leaves that show exactly the instructions and modes that [`crate::Cpu`] implements (Intel
+/// SDM vol. 2, CPUID; AMD APM vol. 3, appendix E).
 ///
-/// Leaves about the machine are the caller's: the APIC id, the local APIC and its timer, topology, the rate of the time-stamp
-/// counter, hypervisor leaves. [`nerite_arch::cpuid::for_guest`] fills in the first ones.
+/// Leaves about the machine are the caller's: the APIC id, the local APIC and its timer, topology,
+/// the rate of the time-stamp counter, hypervisor leaves. [`nerite_arch::cpuid::for_guest`] fills
+/// in the first ones.
 #[must_use]
 pub fn supported_cpuid() -> Vec<CpuidEntry> {
     let bits =
@@ -30,7 +31,8 @@ pub fn supported_cpuid() -> Vec<CpuidEntry> {
     };
     let word = |text: &[u8; 4]| u32::from_le_bytes(*text);
     let (auth, enti, camd) = (word(b"Auth"), word(b"enti"), word(b"cAMD"));
-    // FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, PGE, CMOV, PAT, CLFSH, MMX, FXSR, SSE, SSE2.
+    // FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, PGE, CMOV, PAT, CLFSH, MMX, FXSR, SSE,
+    // SSE2.
     let basic_edx = bits(&[0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 16, 19, 23, 24, 25, 26]);
     let vector = nerite_x86_vector::supported();
     let optional = |features: &[(bool, u32)]| {

@@ -8,7 +8,8 @@ use crate::walk::Access;
 /// Translations at hand.
 const ENTRIES: usize = 128;
 
-/// Translations of pages of code: linear page (and bit 1 for unprivileged code) and guest-physical page.
+/// Translations of pages of code: linear page (and bit 1 for unprivileged code) and guest-physical
+/// page.
 #[derive(Debug)]
 pub(crate) struct Fetch {
     entries: [(u64, u64); ENTRIES],

@@ -31,7 +31,8 @@ const PARITY_DELTA: u64 = 1 << 2;
 /// In `aux`: OF differs from CF. It is the carry into the most significant bit.
 const TOP: u64 = 1 << 63;
 
-/// RFLAGS. An arithmetic instruction writes three words, and each status flag is computed from them when it is read.
+/// RFLAGS. An arithmetic instruction writes three words, and each status flag is computed from them
+/// when it is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Flags {
     /// The last result, sign-extended: ZF, SF and PF.
@@ -162,7 +163,8 @@ impl Flags {
         self.aux & AF != 0
     }
 
-    /// The condition of this number, as in the low bits of the opcode (Intel SDM vol. 1, appendix B).
+    /// The condition of this number, as in the low bits of the opcode (Intel SDM vol. 1, appendix
+    /// B).
     #[inline(always)]
     pub(crate) fn condition(&self, number: u8) -> bool {
         let base = match number >> 1 & 7 {

@@ -64,7 +64,8 @@ impl Default for Msrs {
     }
 }
 
-/// The indices of all registers that the processor has itself, in the order in which they are to be restored.
+/// The indices of all registers that the processor has itself, in the order in which they are to be
+/// restored.
 pub(crate) const INDICES: [u32; 16] = [
     EFER,
     STAR,
@@ -108,7 +109,8 @@ impl Core {
         })
     }
 
-    /// Sets a register that the processor has itself. `None` if it has not, `Some(false)` if it must not have the value.
+    /// Sets a register that the processor has itself. `None` if it has not, `Some(false)` if it
+    /// must not have the value.
     pub(crate) fn set_msr(&mut self, index: u32, value: u64, tsc: u64) -> Option<bool> {
         let needs_canonical =
             matches!(index, SYSENTER_ESP | SYSENTER_EIP | LSTAR | CSTAR | FS_BASE | GS_BASE | KERNEL_GS_BASE);
@@ -194,7 +196,8 @@ pub(crate) fn rdmsr(core: &mut Core, op: &Op) -> Run {
     Ok(())
 }
 
-/// WRMSR. A write of `IA32_APIC_BASE` is always an exit: the local APIC is not a part of the processor.
+/// WRMSR. A write of `IA32_APIC_BASE` is always an exit: the local APIC is not a part of the
+/// processor.
 pub(crate) fn wrmsr(core: &mut Core, op: &Op) -> Run {
     if core.cpl != 0 {
         return core.protection_fault(0);

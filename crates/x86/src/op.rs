@@ -28,7 +28,8 @@ pub(crate) const MEMORY: u8 = 1 << 6;
 /// An instruction, decoded.
 pub(crate) struct Op {
     pub(crate) run: Handler,
-    /// The immediate operand, sign-extended as the instruction does, or the target of a branch relative to the block.
+    /// The immediate operand, sign-extended as the instruction does, or the target of a branch
+    /// relative to the block.
     pub(crate) imm: u64,
     /// Displacement of the memory operand.
     pub(crate) disp: u64,
@@ -128,7 +129,8 @@ impl Core {
         self.segment_address(op.segment_number(), offset, size, write)
     }
 
-    /// The linear address of `size` bytes at an offset of a segment, checked against it (Intel SDM vol. 3, 5.3 to 5.5).
+    /// The linear address of `size` bytes at an offset of a segment, checked against it (Intel SDM
+    /// vol. 3, 5.3 to 5.5).
     pub(crate) fn segment_address(&mut self, number: u8, offset: u64, size: u64, write: bool) -> Run<u64> {
         let linear = offset.wrapping_add(self.r(SEGMENT.wrapping_add(number)));
         if self.is_64() {

@@ -4,8 +4,9 @@ use nerite_memory::{Page, Pages};
 
 /// Guest-physical memory.
 pub trait Memory: Send {
-    /// Returns the page of RAM that holds the guest-physical address; `None` where there is no RAM, so that an access is an
-    /// exit. The answer for an address does not change while the processor runs.
+    /// Returns the page of RAM that holds the guest-physical address; `None` where there is no RAM,
+    /// so that an access is an exit. The answer for an address does not change while the processor
+    /// runs.
     fn page(&self, address: u64) -> Option<Page>;
 }
 
@@ -17,15 +18,16 @@ impl Memory for Pages {
 
 /// Sources of time and chance.
 pub trait Platform: Send {
-    /// The time-stamp counter after so many instructions of this processor, before the guest's own offset. It must not go
-    /// backwards. A virtual clock computes it from the instructions alone.
+    /// The time-stamp counter after so many instructions of this processor, before the guest's own
+    /// offset. It must not go backwards. A virtual clock computes it from the instructions alone.
     fn tsc(&mut self, instructions: u64) -> u64;
 
     /// Random bits for RDRAND and RDSEED.
     fn random(&mut self) -> u64;
 }
 
-/// A platform of which each run is the same: a cycle for each instruction, and a fixed sequence of numbers.
+/// A platform of which each run is the same: a cycle for each instruction, and a fixed sequence of
+/// numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Deterministic {
     state: u64,

@@ -9,11 +9,13 @@ use crate::exit::{Entry, Exit};
 use crate::op::{Op, STACK};
 
 impl Cpu {
-    /// Executes up to `budget` instructions, or until something needs the caller. `entry` answers the last exit.
+    /// Executes up to `budget` instructions, or until something needs the caller. `entry` answers
+    /// the last exit.
     ///
-    /// A repeated string instruction counts as one, and one that faults not at all. But parts of a long repeated instruction and
-    /// faults use the budget up, so that a guest of nothing else comes to its end: [`Exit::Budget`] may come early, and
-    /// [`Cpu::instructions`] tells how many were completed.
+    /// A repeated string instruction counts as one, and one that faults not at all. But parts of a
+    /// long repeated instruction and faults use the budget up, so that a guest of nothing else
+    /// comes to its end: [`Exit::Budget`] may come early, and [`Cpu::instructions`] tells how many
+    /// were completed.
     pub fn run(&mut self, entry: Entry, budget: u64) -> Exit {
         let core = &mut *self.core;
         if core.is_shut_down {
@@ -128,7 +130,8 @@ fn execute<'a>(core: &mut Core, ops: &'a [Op]) -> Option<(Stop, &'a Op)> {
 }
 
 impl Core {
-    /// Goes on after the first `count` instructions of a block, none of which was a branch, unless it was all of them.
+    /// Goes on after the first `count` instructions of a block, none of which was a branch, unless
+    /// it was all of them.
     fn next(&mut self, ops: &[Op], count: usize) {
         self.retired = self.retired.wrapping_add(count as u64);
         if let Some(op) = ops.get(count) {

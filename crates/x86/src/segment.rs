@@ -104,8 +104,8 @@ pub(crate) fn v86_segment(selector: u16) -> Segment {
 }
 
 impl Core {
-    /// Reads the 8 bytes of the descriptor of a selector that is not null; #GP (or another exception) with the selector if
-    /// it is outside of its table.
+    /// Reads the 8 bytes of the descriptor of a selector that is not null; #GP (or another
+    /// exception) with the selector if it is outside of its table.
     pub(crate) fn descriptor(&mut self, selector: u16, vector: u8) -> Run<Descriptor> {
         let offset = u64::from(selector & !7);
         let last = offset.wrapping_add(7);
@@ -214,7 +214,8 @@ impl Core {
         self.update_mode();
     }
 
-    /// Makes data segment registers null that a less privileged level must not use (Intel SDM vol. 2, RET).
+    /// Makes data segment registers null that a less privileged level must not use (Intel SDM vol.
+    /// 2, RET).
     pub(crate) fn drop_segments(&mut self) {
         let cpl = self.cpl;
         for number in [ES, DS, FS, GS] {
@@ -227,7 +228,8 @@ impl Core {
         self.update_mode();
     }
 
-    /// The stack for a more privileged level: SS and RSP, from the task state (Intel SDM vol. 3, 7.2 and 7.7).
+    /// The stack for a more privileged level: SS and RSP, from the task state (Intel SDM vol. 3,
+    /// 7.2 and 7.7).
     pub(crate) fn task_stack(&mut self, level: u8) -> Run<(u16, u64)> {
         let is_32 = self.tr.kind & 8 != 0;
         let level = u64::from(level);

@@ -19,7 +19,8 @@ pub(crate) const PAGE: u64 = !0xfff;
 pub(crate) const SUPERVISOR: usize = 0;
 /// Set of accesses by unprivileged code.
 pub(crate) const USER: usize = ENTRIES;
-/// Set of accesses by privileged code that may use pages of unprivileged code although CR4.SMAP is set.
+/// Set of accesses by privileged code that may use pages of unprivileged code although CR4.SMAP is
+/// set.
 pub(crate) const SUPERVISOR_AC: usize = 2 * ENTRIES;
 /// A set that stays empty: each access is looked at.
 pub(crate) const CHECKED: usize = 3 * ENTRIES;

@@ -1,4 +1,5 @@
-//! x87, MMX, SSE and AVX instructions, which [`nerite_x86_vector`] executes, and the conditions that they have in common.
+//! x87, MMX, SSE and AVX instructions, which [`nerite_x86_vector`] executes, and the conditions
+//! that they have in common.
 
 mod moves;
 
@@ -17,7 +18,8 @@ pub(crate) struct Vector {
     execute: Handler<Core>,
 }
 
-/// What control registers say about an instruction (Intel SDM vol. 3, 2.5, table 14-1; vol. 2, 2.4).
+/// What control registers say about an instruction (Intel SDM vol. 3, 2.5, table 14-1; vol. 2,
+/// 2.4).
 const X87: u8 = 0;
 const WAIT: u8 = 1;
 const MMX: u8 = 2;

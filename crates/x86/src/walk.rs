@@ -95,7 +95,8 @@ impl Core {
         }
     }
 
-    /// Reads an entry. Where there is no RAM, it has all bits set, as from a bus where nothing answers.
+    /// Reads an entry. Where there is no RAM, it has all bits set, as from a bus where nothing
+    /// answers.
     fn table_entry(&mut self, format: Format, address: u64) -> u64 {
         let offset = usize::try_from(address & 0xfff).unwrap_or(0);
         let Some(page) = self.physical.page(address) else { return u64::MAX };
@@ -143,7 +144,8 @@ impl Core {
         }
     }
 
-    /// One pass through the tables. `None` if an entry changed on the way, an error code if there is no such access.
+    /// One pass through the tables. `None` if an entry changed on the way, an error code if there
+    /// is no such access.
     fn walk(&mut self, linear: u64, access: Access, user: bool) -> Result<Option<Found>, u32> {
         let format = self.table_format();
         let entry_size: u64 = if format == Format::Bits32 { 4 } else { 8 };

@@ -1,7 +1,7 @@
 //! Integer instructions against the same instructions on the host's processor.
 //!
-//! `NERITE_CASES` is the number of cases of the long run (10 million if it is not set), `NERITE_ONLY` a part of the names of the
-//! instructions to compare.
+//! `NERITE_CASES` is the number of cases of the long run (10 million if it is not set),
+//! `NERITE_ONLY` a part of the names of the instructions to compare.
 
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
 #![allow(clippy::print_stdout, reason = "what differs is for people to read")]

@@ -1,4 +1,5 @@
-//! Vector instructions through the whole processor: conditions of control registers, memory operands, saved states.
+//! Vector instructions through the whole processor: conditions of control registers, memory
+//! operands, saved states.
 
 #![allow(clippy::cast_possible_truncation, reason = "bytes of patterns")]
 

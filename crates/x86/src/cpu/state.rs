@@ -74,7 +74,8 @@ impl Cpu {
         }
     }
 
-    /// Sets segments and control registers. The privilege level is that of SS, or of virtual-8086 mode.
+    /// Sets segments and control registers. The privilege level is that of SS, or of virtual-8086
+    /// mode.
     pub fn set_special_regs(&mut self, special: &SpecialRegs) {
         let core = &mut *self.core;
         for (number, segment) in [
@@ -109,7 +110,8 @@ impl Cpu {
         core.attention = true;
     }
 
-    /// The model-specific registers that the processor has itself, in the order in which they are to be set.
+    /// The model-specific registers that the processor has itself, in the order in which they are
+    /// to be set.
     pub fn msrs(&mut self) -> Vec<Msr> {
         INDICES
             .iter()
@@ -123,10 +125,11 @@ impl Cpu {
         self.core.msr(index, tsc)
     }
 
-    /// Sets a model-specific register. `false` if the processor does not have it, or it must not have the value.
+    /// Sets a model-specific register. `false` if the processor does not have it, or it must not
+    /// have the value.
     ///
-    /// Unlike a write by the guest, one to `IA32_TSC` leaves `IA32_TSC_ADJUST` as it is, and the other way round, so that both
-    /// can be restored.
+    /// Unlike a write by the guest, one to `IA32_TSC` leaves `IA32_TSC_ADJUST` as it is, and the
+    /// other way round, so that both can be restored.
     pub fn set_msr(&mut self, msr: Msr) -> bool {
         let tsc = self.tsc();
         let msrs = &mut self.core.msrs;

@@ -5,7 +5,8 @@ use iced_x86::{Instruction, OpKind, Register};
 use crate::core::{Core, HIGH, Mode, RIP, SEGMENT, SS, ZERO};
 use crate::op::{ADDRESS_16, ADDRESS_32, FLAT, LOCK, MEMORY, Op, STACK};
 
-/// The number of a general register, as in [`Core::reg`]; of another register, its number among its kind.
+/// The number of a general register, as in [`Core::reg`]; of another register, its number among its
+/// kind.
 pub(crate) fn register(register: Register) -> u8 {
     let number = |register: Register| u8::try_from(register.number()).unwrap_or(ZERO);
     match register {
@@ -45,7 +46,8 @@ pub(crate) fn address_size(core: &Core, instruction: &Instruction) -> u64 {
     }
 }
 
-/// Takes over registers, immediate and memory operand. What kind the operands are is the handler's business.
+/// Takes over registers, immediate and memory operand. What kind the operands are is the handler's
+/// business.
 pub(crate) fn fill(core: &Core, instruction: &Instruction, op: &mut Op) {
     for index in 0..instruction.op_count() {
         match instruction.op_kind(index) {

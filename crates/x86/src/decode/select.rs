@@ -7,8 +7,8 @@ use crate::core::Core;
 use crate::op::{Handler, LOCK, Op};
 use crate::ops::{alu, bits, data, muldiv, shift, system};
 
-/// The instance of a function for an operand size: `sized!(size, f)` is `f::<T>`, `sized!(size, f, A; )` is `f::<A, T>`,
-/// `sized!(size, f; B)` is `f::<T, B>`.
+/// The instance of a function for an operand size: `sized!(size, f)` is `f::<T>`, `sized!(size, f,
+/// A; )` is `f::<A, T>`, `sized!(size, f; B)` is `f::<T, B>`.
 macro_rules! sized {
     ($size:expr, $($f:ident)::+ $(, $before:ty)* ;  $($after:tt),*) => {
         match $size {

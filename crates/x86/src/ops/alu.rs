@@ -122,7 +122,8 @@ pub(crate) fn mi<O: Alu, T: Int>(core: &mut Core, op: &Op) -> Run {
 }
 
 impl Core {
-    /// Replaces the first operand, a register or memory, by a function of it. Returns the old and the new value.
+    /// Replaces the first operand, a register or memory, by a function of it. Returns the old and
+    /// the new value.
     #[inline(always)]
     pub(crate) fn update_first<T: Int>(&mut self, op: &Op, mut change: impl FnMut(T) -> T) -> Run<(T, T)> {
         if op.flags & MEMORY != 0 {

@@ -5,7 +5,8 @@ use crate::flags::{AF, CF, OF, PF, SF, STATUS, ZF};
 use crate::int::Int;
 use crate::op::{MEMORY, Op};
 
-/// BT (`KIND` 0), BTS (1), BTR (2) and BTC (3), with the number of the bit in a register: it reaches beyond a memory operand.
+/// BT (`KIND` 0), BTS (1), BTR (2) and BTC (3), with the number of the bit in a register: it
+/// reaches beyond a memory operand.
 pub(crate) fn test_reg<T: Int, const KIND: u8>(core: &mut Core, op: &Op) -> Run {
     let number = core.reg::<T>(op.src);
     if op.flags & MEMORY == 0 {
@@ -66,8 +67,8 @@ fn memory<T: Int, const KIND: u8>(core: &mut Core, op: &Op, linear: u64, number:
     Ok(())
 }
 
-/// BSF and BSR (`REVERSE`). With a source of 0 the destination stays. CF, OF, SF, AF and PF, which are undefined, are those of
-/// the source as if it had been tested.
+/// BSF and BSR (`REVERSE`). With a source of 0 the destination stays. CF, OF, SF, AF and PF, which
+/// are undefined, are those of the source as if it had been tested.
 pub(crate) fn scan<T: Int, const REVERSE: bool>(core: &mut Core, op: &Op) -> Run {
     let value = core.second::<T>(op)?;
     core.flags.logic(value);

@@ -5,7 +5,8 @@ use crate::core::{CS, Core, RCX, RIP, RSP, Run};
 use crate::int::Int;
 use crate::op::{ADDRESS_16, ADDRESS_32, Op};
 
-/// Goes on at `offset` from the block's start, with the bits that RIP has at this operand size (in the displacement).
+/// Goes on at `offset` from the block's start, with the bits that RIP has at this operand size (in
+/// the displacement).
 #[inline(always)]
 fn go(core: &mut Core, op: &Op, offset: u64) {
     core.rip = core.r(RIP).wrapping_add(offset) & op.disp;

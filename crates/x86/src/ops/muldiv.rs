@@ -10,7 +10,8 @@ const fn upper<T: Int>() -> u8 {
     if T::BYTES == 1 { HIGH } else { RDX }
 }
 
-/// Sets CF and OF if the product needs its upper half. ZF, SF, PF and AF, which are undefined, are those of the lower half.
+/// Sets CF and OF if the product needs its upper half. ZF, SF, PF and AF, which are undefined, are
+/// those of the lower half.
 fn set_flags<T: Int>(core: &mut Core, low: T, overflow: bool) {
     core.flags.shifted(low, overflow, overflow);
 }

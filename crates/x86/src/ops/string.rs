@@ -53,8 +53,8 @@ impl Core {
         self.set_sized(register, width, new);
     }
 
-    /// Executes an instruction once, or as often as its prefix says. `step` handles at most so many elements; it returns how
-    /// many it did, and `true` if the next one is to follow.
+    /// Executes an instruction once, or as often as its prefix says. `step` handles at most so many
+    /// elements; it returns how many it did, and `true` if the next one is to follow.
     pub(crate) fn repeat(
         &mut self,
         op: &Op,

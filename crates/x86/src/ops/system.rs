@@ -11,7 +11,8 @@ use crate::int::{Int, mask};
 use crate::op::{MEMORY, Op};
 use crate::segment::{BUSY, LDT, SELECTOR, TSS, TSS_16};
 
-/// An instruction that does nothing here: hints, prefetches, cache control that any program may use.
+/// An instruction that does nothing here: hints, prefetches, cache control that any program may
+/// use.
 pub(crate) fn nothing(_: &mut Core, _: &Op) -> Run {
     Ok(())
 }

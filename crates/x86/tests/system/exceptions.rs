@@ -111,7 +111,8 @@ fn addresses_that_are_not_canonical_fault_by_segment() {
 #[test]
 fn a_fault_during_a_fault_is_a_double_fault() {
     let mut machine = Machine::at(Level::Kernel, &[0x0f, 0x0b]);
-    // The gate of #UD is not present: #NP during #UD is delivered as it is; #NP during #GP is a double fault.
+    // The gate of #UD is not present: #NP during #UD is delivered as it is; #NP during #GP is a
+    // double fault.
     let low = machine.get(IDT + 6 * 16);
     machine.put(IDT + 6 * 16, &(low & !(1 << 47)).to_le_bytes());
     assert_eq!(machine.run_to_halt(), Some(11));

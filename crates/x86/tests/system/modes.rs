@@ -87,7 +87,8 @@ fn code_ends_with_its_segment() {
 
 #[test]
 fn start_code_reaches_long_mode() {
-    // Real mode: lgdt, cr0.pe, far jump; protected mode: cr4.pae, cr3, efer.lme, cr0.pg, far jump; long mode.
+    // Real mode: lgdt, cr0.pe, far jump; protected mode: cr4.pae, cr3, efer.lme, cr0.pg, far jump;
+    // long mode.
     let pointer = 0x600_u16;
     let mut code = vec![0x0f, 0x01, 0x16];
     code.extend(pointer.to_le_bytes());

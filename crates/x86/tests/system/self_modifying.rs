@@ -6,7 +6,8 @@ use crate::machine::{CODE, DATA, Level, Machine, RSP};
 
 #[test]
 fn an_instruction_changes_the_next_one() {
-    // mov byte [rip+2], 0x90 over the second byte of: jmp $ ; becomes jmp +0x90... here: mov word [rip], 0x9090; jmp $; hlt
+    // mov byte [rip+2], 0x90 over the second byte of: jmp $ ; becomes jmp +0x90... here: mov word
+    // [rip], 0x9090; jmp $; hlt
     let mut machine =
         Machine::at(Level::Kernel, &[0x66, 0xc7, 0x05, 0, 0, 0, 0, 0x90, 0x90, 0xeb, 0xfe, 0xf4]);
     assert_eq!(machine.run_to_halt(), None);
@@ -107,7 +108,8 @@ fn another_processor_changes_code() {
 
 #[test]
 fn locked_instructions_of_two_processors_are_atomic() {
-    // l: lock inc qword [rbx]; lock xadd [rbx+8], rax; mov eax, 1; loop l; hlt, with words that are not aligned
+    // l: lock inc qword [rbx]; lock xadd [rbx+8], rax; mov eax, 1; loop l; hlt, with words that are
+    // not aligned
     let code =
         [0xf0, 0x48, 0xff, 0x03, 0xf0, 0x48, 0x0f, 0xc1, 0x43, 0x08, 0xb8, 1, 0, 0, 0, 0xe2, 0xef, 0xf4];
     let mut machine = Machine::at(Level::Kernel, &code);

@@ -123,7 +123,8 @@ fn returns_to_less_privilege_drop_segments() {
 
 #[test]
 fn a_far_jump_enters_compatibility_mode_and_leaves_it() {
-    // jmp far [rbx]; at DATA, 32 bits: mov eax, 1; jmp 8:CODE+0x100; at CODE+0x100, 64 bits: dec rax is 48 ff c8
+    // jmp far [rbx]; at DATA, 32 bits: mov eax, 1; jmp 8:CODE+0x100; at CODE+0x100, 64 bits: dec
+    // rax is 48 ff c8
     let mut machine = machine(Level::Kernel, &[0xff, 0x2b]);
     machine.put(DATA + 0x100, &[&(DATA as u32).to_le_bytes()[..], &KERNEL_CS_32.to_le_bytes()].concat());
     machine.put(DATA, &[0xb8, 1, 0, 0, 0, 0x48, 0xea, 0, 1, 1, 0, 8, 0]);
