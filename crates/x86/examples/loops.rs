@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nerite_arch::{Regs, Segment, SpecialRegs};
+use nerite_arch::{Fpu, Regs, Segment, SpecialRegs};
 use nerite_memory::{Backing, GuestRam, Pages, Region};
 use nerite_x86::{CodePages, Config, Cpu, Deterministic, Entry, Exit, supported_cpuid};
 use rustix::time::{ClockId, clock_gettime};
@@ -116,6 +116,12 @@ fn processor(code: &[u8]) -> Result<Cpu, Box<dyn std::error::Error>> {
         rbx: 3,
         ..Regs::default()
     });
+    let mut fpu = Fpu::default();
+    for (number, value) in [(0, 1.5_f32), (1, 0.001), (2, 1.5), (3, 1.000_000_1)] {
+        let [a, b, c, d] = value.to_le_bytes();
+        fpu.set_xmm(number, [a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d]);
+    }
+    cpu.set_fpu(&fpu);
     Ok(cpu)
 }
 

@@ -125,7 +125,7 @@ impl Core {
         if self.tlb.set != tlb::CHECKED {
             let has_code = target.chunk.lines(address) != 0;
             self.tlb.has_large |= found.is_large;
-            let entry = self.tlb.entry_mut(linear);
+            let entry = self.tlb.occupy(linear);
             entry.read = page;
             entry.write = if found.is_writable && !has_code { page } else { tlb::NONE };
             entry.code = if found.is_writable && has_code { page } else { tlb::NONE };

@@ -60,6 +60,8 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Tlb {
     entries: Box<[Entry; ENTRIES * SETS]>,
+    /// A bit for each entry in use.
+    live: [u64; ENTRIES * SETS / 64],
     /// Offset of the set in use.
     pub(crate) set: usize,
     /// A large page was cached in pieces.
@@ -68,7 +70,12 @@ pub(crate) struct Tlb {
 
 impl Default for Tlb {
     fn default() -> Self {
-        Self { entries: Box::new([const { EMPTY }; ENTRIES * SETS]), set: SUPERVISOR, has_large: false }
+        Self {
+            entries: Box::new([const { EMPTY }; ENTRIES * SETS]),
+            live: [0; ENTRIES * SETS / 64],
+            set: SUPERVISOR,
+            has_large: false,
+        }
     }
 }
 
@@ -93,13 +100,35 @@ impl Tlb {
         &mut self.entries[index]
     }
 
+    /// The entry for a new translation of a linear address.
+    pub(crate) fn occupy(&mut self, linear: u64) -> &mut Entry {
+        let index = self.index(linear);
+        if let Some(live) = self.live.get_mut(index >> 6) {
+            *live |= bit(index);
+        }
+        self.entry_mut(linear)
+    }
+
+    /// Calls a function for each entry in use, and takes those out of use for which it returns `false`.
+    fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
+        for (live, first) in self.live.iter_mut().zip((0_usize..).step_by(64)) {
+            let mut left = *live;
+            while left != 0 {
+                let index = first | left.trailing_zeros() as usize;
+                left &= left.wrapping_sub(1);
+                if let Some(entry) = self.entries.get_mut(index)
+                    && !keep(entry)
+                {
+                    entry.clear();
+                    *live &= !bit(index);
+                }
+            }
+        }
+    }
+
     /// Drops all translations, or all but global ones.
     pub(crate) fn flush(&mut self, global: bool) {
-        for entry in
-            self.entries.iter_mut().filter(|entry| entry.target.is_some() && (global || !entry.global))
-        {
-            entry.clear();
-        }
+        self.retain(|entry| entry.global && !global);
         self.has_large &= !global;
     }
 
@@ -121,9 +150,17 @@ impl Tlb {
 
     /// Makes stores to the page at a guest-physical address look for code.
     pub(crate) fn protect(&mut self, address: u64) {
-        for entry in self.entries.iter_mut().filter(|entry| entry.address == address && entry.write != NONE) {
-            entry.code = entry.write;
-            entry.write = NONE;
-        }
+        self.retain(|entry| {
+            if entry.address == address && entry.write != NONE {
+                entry.code = entry.write;
+                entry.write = NONE;
+            }
+            true
+        });
     }
+}
+
+/// The bit of an entry in its word.
+const fn bit(index: usize) -> u64 {
+    1_u64.wrapping_shl((index & 63) as u32)
 }
