@@ -22,7 +22,9 @@ libfuzzer_sys::fuzz_target!(|input: (&str, Vec<(String, String)>)| {
     file.rewind().unwrap();
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Action::Run(run) =
-        Cli::try_parse_from(["vmm", "run", "--config", &path, "-e", "host", "-m", "32M", "image"]).unwrap().action
+        Cli::try_parse_from(["vmm", "run", "--config", &path, "-e", "host", "-m", "32M", "image"])
+            .unwrap()
+            .action
     else {
         panic!("it is `run`")
     };

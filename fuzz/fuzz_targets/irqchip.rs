@@ -1,4 +1,5 @@
-//! Any accesses of a machine's interrupt chips, by ports, memory, MSRs, lines and messages, at any times.
+//! Any accesses of a machine's interrupt chips, by ports, memory, MSRs, lines and messages, at any
+//! times.
 #![no_main]
 
 use nerite_irqchip::IoApicVersion;

@@ -5,7 +5,8 @@ use nerite_loader::{Limits, testing};
 
 const BLOCK: usize = 512;
 
-/// Sets the checksum of a header (POSIX.1-2017, pax, "ustar Interchange Format"): without it no input comes far.
+/// Sets the checksum of a header (POSIX.1-2017, pax, "ustar Interchange Format"): without it no
+/// input comes far.
 fn set_checksum(block: &mut [u8]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();

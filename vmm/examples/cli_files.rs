@@ -1,4 +1,5 @@
-//! Writes what a package of `vmm` has beside the program, all made from its command line: shell completions and man pages.
+//! Writes what a package of `vmm` has beside the program, all made from its command line: shell
+//! completions and man pages.
 //!
 //!     cargo run -p nerite-vmm --example cli_files -- FOLDER
 //!

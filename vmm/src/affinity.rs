@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use nerite_machine::config::MAX_CPUS;
 
-/// The largest CPU number Linux knows (`CONFIG_NR_CPUS` goes up to 8192), so that a typing mistake such as `0-99999999`
-/// is an error rather than a long list.
+/// The largest CPU number Linux knows (`CONFIG_NR_CPUS` goes up to 8192), so that a typing mistake
+/// such as `0-99999999` is an error rather than a long list.
 const MAX_HOST_CPU: usize = 8191;
 
 /// The host CPU of each vCPU, in order.
@@ -17,7 +17,8 @@ impl Affinity {
     ///
     /// # Errors
     ///
-    /// If it is empty, longer than the largest number of vCPUs, or names a CPU that Linux cannot have.
+    /// If it is empty, longer than the largest number of vCPUs, or names a CPU that Linux cannot
+    /// have.
     pub fn new(cpus: Vec<usize>) -> Result<Self, AffinityError> {
         if cpus.is_empty() {
             return Err(AffinityError::Empty);

@@ -1,6 +1,7 @@
 //! The command line: what `vmm` understands, as clap sees it.
 //!
-//! [`command`] is the whole parser, for shell completions and the man page; [`Cli`] is what comes out of it.
+//! [`command`] is the whole parser, for shell completions and the man page; [`Cli`] is what comes
+//! out of it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,8 +24,8 @@ pub struct Cli {
 
     /// Say more on standard error: -v progress, -vv details, -vvv everything
     ///
-    /// Without it, the environment variable RUST_LOG decides (for example `nerite_machine=debug`), and if that is not
-    /// set either, warnings and errors are shown.
+    /// Without it, the environment variable RUST_LOG decides (for example `nerite_machine=debug`),
+    /// and if that is not set either, warnings and errors are shown.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
@@ -61,18 +62,21 @@ pub struct InspectArgs {
 #[command(override_usage = "vmm run [OPTIONS] <IMAGE> [--] [ARGS]...")]
 #[command(after_long_help = exit_code::HELP, args_override_self = true)]
 pub struct RunArgs {
-    /// The image (a Hermit ELF file, or a gzip'd tar with a hermit.toml in it), then the application's arguments
+    /// The image (a Hermit ELF file, or a gzip'd tar with a hermit.toml in it), then the
+    /// application's arguments
     ///
-    /// Every word after the image goes to the application as it is, options too. One `--` straight after the image is
-    /// taken away, so that both `vmm run image a b` and `vmm run image -- a b` pass `a` and `b`.
+    /// Every word after the image goes to the application as it is, options too. One `--` straight
+    /// after the image is taken away, so that both `vmm run image a b` and `vmm run image -- a b`
+    /// pass `a` and `b`.
     #[arg(value_names = ["IMAGE", "ARGS"], num_args = 1.., required = true, trailing_var_arg = true)]
     #[arg(allow_hyphen_values = false, value_hint = ValueHint::FilePath)]
     pub image_and_args: Vec<OsString>,
 
     /// Read settings from this TOML file [env: HERMIT_CONFIG]
     ///
-    /// Without it, the first of these that exists is read: ./nerite.toml, $XDG_CONFIG_HOME/nerite/nerite.toml
-    /// (~/.config/nerite/nerite.toml if XDG_CONFIG_HOME is not set). The command line wins over the environment, the environment over the file, and the
+    /// Without it, the first of these that exists is read: ./nerite.toml,
+    /// $XDG_CONFIG_HOME/nerite/nerite.toml (~/.config/nerite/nerite.toml if XDG_CONFIG_HOME is not
+    /// set). The command line wins over the environment, the environment over the file, and the
     /// file over what the image itself asks for. A uhyve.toml is understood, too.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,

@@ -58,7 +58,8 @@ pub enum ConfigFileError {
         /// The fault, with the line.
         reason: String,
     },
-    /// The file was found by itself in the current folder, and says what only one that is named may say.
+    /// The file was found by itself in the current folder, and says what only one that is named may
+    /// say.
     #[error(
         "{}: {key} would widen what the guest may touch, and this file was found by itself: it may have come with the \
          image; pass --config {} if it is yours", .path.display(), .path.display()
@@ -81,8 +82,8 @@ pub enum ConfigFileError {
 
 /// Paths of configuration files that are read when none is named, in order of precedence.
 ///
-/// The second is in the folder of the XDG Base Directory Specification: `$XDG_CONFIG_HOME`, unless it is unset, empty or
-/// relative, and `~/.config` otherwise.
+/// The second is in the folder of the XDG Base Directory Specification: `$XDG_CONFIG_HOME`, unless
+/// it is unset, empty or relative, and `~/.config` otherwise.
 #[must_use]
 pub fn search_path(xdg_config_home: Option<&OsStr>, home: Option<&OsStr>) -> Vec<PathBuf> {
     let absolute = |path: Option<&OsStr>| path.map(PathBuf::from).filter(|path| path.is_absolute());

@@ -1,10 +1,12 @@
-//! Descriptors that the parent process left open: a guest's `vmm` has no use for them, and whoever takes it over has.
+//! Descriptors that the parent process left open: a guest's `vmm` has no use for them, and whoever
+//! takes it over has.
 
 use std::io;
 
 use libc::{c_int, c_uint};
 
-/// Closes all descriptors but the standard ones and `keep`. To be called before anything else is opened that is to stay open.
+/// Closes all descriptors but the standard ones and `keep`. To be called before anything else is
+/// opened that is to stay open.
 ///
 /// # Errors
 ///
@@ -23,7 +25,8 @@ pub fn close_inherited(keep: &[c_int]) -> io::Result<()> {
 }
 
 fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
-    // SAFETY: the callers own none of these descriptors; what has come from the parent nothing here refers to.
+    // SAFETY: the callers own none of these descriptors; what has come from the parent nothing here
+    // refers to.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());
     }
@@ -31,13 +34,15 @@ fn close_range(first: c_uint, last: c_uint) -> io::Result<()> {
     if error.raw_os_error() != Some(libc::ENOSYS) {
         return Err(error);
     }
-    // Linux before 5.9. The list is complete before the first is closed, and so is not open itself any more.
+    // Linux before 5.9. The list is complete before the first is closed, and so is not open itself
+    // any more.
     let listed: Vec<c_int> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     for fd in listed {
         if c_uint::try_from(fd).is_ok_and(|number| (first..=last).contains(&number)) {
-            // SAFETY: as above. One that is closed already, as that of the list, is an error without consequences.
+            // SAFETY: as above. One that is closed already, as that of the list, is an error
+            // without consequences.
             unsafe { libc::close(fd) };
         }
     }

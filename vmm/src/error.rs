@@ -113,8 +113,9 @@ fn hint(error: &nerite_machine::Error) -> &'static str {
     }
 }
 
-/// The image's path and a colon, if the image is part of what is wrong and the error does not name it: another image
-/// might fit into the memory, while no image runs without KVM, or makes a tap of a descriptor.
+/// The image's path and a colon, if the image is part of what is wrong and the error does not name
+/// it: another image might fit into the memory, while no image runs without KVM, or makes a tap of
+/// a descriptor.
 fn about(image: &Path, error: &nerite_machine::Error) -> String {
     let path = image.display().to_string();
     let is_host = error.kind() == ErrorKind::Host || matches!(error, nerite_machine::Error::Net(_));
@@ -123,8 +124,8 @@ fn about(image: &Path, error: &nerite_machine::Error) -> String {
 
 /// An error and its causes in one line of plain text.
 ///
-/// A cause that the line already tells is left out. Control characters are escaped, because paths, images and guests
-/// may bring some.
+/// A cause that the line already tells is left out. Control characters are escaped, because paths,
+/// images and guests may bring some.
 #[must_use]
 pub fn one_line(error: &dyn StdError) -> String {
     let mut line = error.to_string();

@@ -45,7 +45,8 @@ Exit codes of `vmm run`:
 
 /// The exit code for what a guest ended with, and whether it is that number exactly.
 ///
-/// 0 to 255 are themselves, -1 to -128 their low eight bits (-1 is 255, as a shell shows it), and everything else is 255.
+/// 0 to 255 are themselves, -1 to -128 their low eight bits (-1 is 255, as a shell shows it), and
+/// everything else is 255.
 #[must_use]
 pub fn from_guest(code: i32) -> (u8, bool) {
     match (u8::try_from(code), i8::try_from(code)) {

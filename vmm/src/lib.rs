@@ -1,8 +1,9 @@
 //! The command line of Nerite, as a library so that its parser can be documented and tested.
 //!
-//! The one idea: the program is thin. [`cli`] says what the command line looks like, [`config_file`] what a
-//! configuration file looks like; [`resolve`] makes one [`nerite_machine::config::Config`] of them and the environment,
-//! and [`exit_code`] says how the program ends. Everything in between is `nerite-machine`.
+//! The one idea: the program is thin. [`cli`] says what the command line looks like,
+//! [`config_file`] what a configuration file looks like; [`resolve`] makes one
+//! [`nerite_machine::config::Config`] of them and the environment, and [`exit_code`] says how the
+//! program ends. Everything in between is `nerite-machine`.
 //!
 //! ```
 //! use clap::Parser;

@@ -1,5 +1,6 @@
-//! The log, on standard error: one line for each message, in the shape of the program's own messages. It never blocks and has an
-//! end, because guests and images cause lines: see [`crate::stderr`].
+//! The log, on standard error: one line for each message, in the shape of the program's own
+//! messages. It never blocks and has an end, because guests and images cause lines: see
+//! [`crate::stderr`].
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -13,7 +14,8 @@ use crate::stderr;
 /// Bytes of a message. With what comes before it, the line is written whole or not at all.
 const MAX_MESSAGE: usize = 3500;
 
-/// Starts the log. `verbose` counts `-v`; with none, `RUST_LOG` decides, and without that, warnings are shown.
+/// Starts the log. `verbose` counts `-v`; with none, `RUST_LOG` decides, and without that, warnings
+/// are shown.
 pub fn init(verbose: u8) {
     stderr::open();
     let variable = std::env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
@@ -38,11 +40,13 @@ pub fn init(verbose: u8) {
             Level::Debug | Level::Trace => writeln!(out, "vmm: {}: {text}", record.target()),
         }
     });
-    // It fails if there is a logger already, as for a program that uses this as a library; then that one is used.
+    // It fails if there is a logger already, as for a program that uses this as a library; then
+    // that one is used.
     let _ = builder.try_init();
 }
 
-/// The text of a message as one line, of which not more than [`MAX_MESSAGE`] bytes are made, however long it would be.
+/// The text of a message as one line, of which not more than [`MAX_MESSAGE`] bytes are made,
+/// however long it would be.
 #[derive(Default)]
 struct Message(String);
 

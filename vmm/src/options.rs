@@ -92,8 +92,8 @@ impl Options {
         std::mem::take(&mut self.uhyve).fold_into(self)
     }
 
-    /// The first key of a configuration file that gives a guest more of the host than it has without
-    /// a file, or `vmm` less protection from it.
+    /// The first key of a configuration file that gives a guest more of the host than it has
+    /// without a file, or `vmm` less protection from it.
     ///
     /// A file that is found in the current folder may have come with the image, and has no say in
     /// these.
@@ -116,8 +116,8 @@ impl Options {
         .find_map(|(is_given, key)| is_given.then_some(key))
     }
 
-    /// Checks options that constrain each other. `host_cpus` returns the host CPUs that this process
-    /// may use, empty if unknown.
+    /// Checks options that constrain each other. `host_cpus` returns the host CPUs that this
+    /// process may use, empty if unknown.
     ///
     /// # Errors
     /// If they contradict each other or the host.

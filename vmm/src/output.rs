@@ -16,7 +16,8 @@ pub fn print(text: impl Display) -> Result<(), Error> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(Error::Stdout)
 }
 
-/// Writes the one line that says why the program failed to standard error, unless there is nobody to tell.
+/// Writes the one line that says why the program failed to standard error, unless there is nobody
+/// to tell.
 pub fn report(error: &Error) {
     if !error.is_silent() {
         say(&format!("vmm: error: {}", one_line(error)));
@@ -26,8 +27,9 @@ pub fn report(error: &Error) {
 /// Largest text for standard error in bytes; a guest or an image can decide about its length.
 const MAX_TEXT: usize = 256 << 10;
 
-/// Writes lines to standard error. Control characters other than newlines and tabs are escaped: the text may come from
-/// a guest or an image. A reader that takes nothing is not waited for (see [`crate::stderr`]).
+/// Writes lines to standard error. Control characters other than newlines and tabs are escaped: the
+/// text may come from a guest or an image. A reader that takes nothing is not waited for (see
+/// [`crate::stderr`]).
 pub fn say(text: &str) {
     let text = text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text);
     let mut text = printable(text, true);

@@ -13,7 +13,8 @@ use crate::{ctl, exit_code, inspect, logging, output, run, stderr};
 
 /// Does what the words of the command line say, the first of which is the program's name.
 ///
-/// Everything that goes wrong is told on standard error. The exit code is for `main` to return; see [`exit_code`].
+/// Everything that goes wrong is told on standard error. The exit code is for `main` to return; see
+/// [`exit_code`].
 #[must_use]
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match Cli::try_parse_from(words) {

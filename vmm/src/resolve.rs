@@ -20,7 +20,8 @@ use crate::options::{EnvSetting, Options};
 pub struct Environment {
     /// The environment variables.
     pub variables: Vec<(OsString, OsString)>,
-    /// The host CPUs this process may run on; `None` to ask only if someone wants to be bound to one.
+    /// The host CPUs this process may run on; `None` to ask only if someone wants to be bound to
+    /// one.
     pub cpus: Option<Vec<usize>>,
 }
 
@@ -135,7 +136,8 @@ fn find_file(
             }
             Err(ConfigFileError::Read { source, .. })
                 if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            // A home that belongs to someone else (as after a change of user that keeps HOME) is no reason not to run.
+            // A home that belongs to someone else (as after a change of user that keeps HOME) is no
+            // reason not to run.
             Err(error @ ConfigFileError::Read { .. })
                 if path.is_absolute() && is_permission_denied(&error) =>
             {
@@ -154,7 +156,8 @@ fn is_permission_denied(error: &ConfigFileError) -> bool {
     matches!(error, ConfigFileError::Read { source, .. } if source.kind() == ErrorKind::PermissionDenied)
 }
 
-/// The variables for the guest: the host's if that is asked for, then those that are set. Each name comes once.
+/// The variables for the guest: the host's if that is asked for, then those that are set. Each name
+/// comes once.
 fn guest_environment(
     settings: &[EnvSetting],
     environment: &Environment,

@@ -20,14 +20,16 @@ use crate::{descriptors, exit_code, output, stderr};
 const FEW_MOUNTS: usize = 100;
 /// Time from a signal to the end, if something is in the way of an end in good order.
 const END_WITHIN: Duration = Duration::from_millis(900);
-/// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console, mounts.
+/// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console,
+/// mounts.
 const OWN_DESCRIPTORS: usize = 256;
 
 /// Runs an image to its end, and says with which exit code the program should end.
 ///
 /// # Errors
 ///
-/// If the run does not come about, or the host fails while it lasts. What the guest does, crashes included, is no error.
+/// If the run does not come about, or the host fails while it lasts. What the guest does, crashes
+/// included, is no error.
 pub fn run(args: RunArgs) -> Result<u8, Error> {
     let resolved = resolve::resolve(args, &Environment::of_this_process())?;
     close_inherited(&resolved.config)?;
@@ -48,8 +50,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
         resolved.options.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
     let server = resolved.options.observe.api_socket.as_deref().map(Server::bind).transpose()?;
     let mut opened = Opened::open(&resolved.config).map_err(failed)?;
-    // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until here, where opening can
-    // take any time, the system's default, to end at once, is right.
+    // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until
+    // here, where opening can take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
     signals.end_within(END_WITHIN).map_err(Error::Signals)?;
     let policy = resolved.options.sandbox.policy(descriptors);
@@ -73,8 +75,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let debugging = debugging.transpose()?;
     let serving = server.map(|server| server.start(running.handle())).transpose()?;
     let (outcome, report, remains) = running.wait_and_leave(stop);
-    // The process ends in a moment, which gives everything back. With debug assertions it is given back here, so that what is
-    // left for a leak checker to find is a leak.
+    // The process ends in a moment, which gives everything back. With debug assertions it is given
+    // back here, so that what is left for a leak checker to find is a leak.
     if cfg!(debug_assertions) {
         drop(remains);
     } else {
@@ -123,14 +125,15 @@ fn failed(config: &Config, source: nerite_machine::Error) -> Error {
     }
 }
 
-/// Room for the guest's files, so that they do not take the descriptors that the program itself needs.
+/// Room for the guest's files, so that they do not take the descriptors that the program itself
+/// needs.
 fn wanted_descriptors(limits: &FileLimits) -> u64 {
     let files = limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
     u64::try_from(files).unwrap_or(u64::MAX)
 }
 
-/// Makes room for so many files. Where the host allows fewer, the guest gets an error when they are used up. Gives how many there
-/// are to be.
+/// Makes room for so many files. Where the host allows fewer, the guest gets an error when they are
+/// used up. Gives how many there are to be.
 fn raise_descriptor_limit(wanted: u64) -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {

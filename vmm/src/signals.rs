@@ -1,4 +1,5 @@
-//! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, a second one is not, nor a while without an end.
+//! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, a second one is not,
+//! nor a while without an end.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -22,16 +23,18 @@ static EVENT: AtomicI32 = AtomicI32::new(-1);
 /// The end after the first signal, for as long as the process lives.
 static DEADLINE: OnceLock<Deadline> = OnceLock::new();
 
-/// Signals that have been taken over from the system's default, which is to end the process at once.
+/// Signals that have been taken over from the system's default, which is to end the process at
+/// once.
 ///
 /// The first one makes a descriptor readable. Another one after that ends the process from within
-/// the signal handler, so that a user can get away even if something hangs. They stay taken over for as long as the process lives.
+/// the signal handler, so that a user can get away even if something hangs. They stay taken over
+/// for as long as the process lives.
 #[derive(Debug)]
 pub struct Signals(());
 
 impl Signals {
-    /// Takes the signals over, except those that are ignored (as `nohup` arranges for SIGHUP, and a shell for the SIGINT
-    /// of a background job). Once a process.
+    /// Takes the signals over, except those that are ignored (as `nohup` arranges for SIGHUP, and a
+    /// shell for the SIGINT of a background job). Once a process.
     ///
     /// # Errors
     ///
@@ -41,7 +44,8 @@ impl Signals {
         Ok(Self(()))
     }
 
-    /// A descriptor that becomes readable with the first signal, or is if it came. Made when it is asked for first.
+    /// A descriptor that becomes readable with the first signal, or is if it came. Made when it is
+    /// asked for first.
     ///
     /// # Errors
     ///
@@ -59,8 +63,9 @@ impl Signals {
         Ok(event)
     }
 
-    /// Ends the process from within a signal handler if it still runs this long after the first signal, whatever its threads wait
-    /// for: a reader of its output, a disk, a long request of the guest. Once a process.
+    /// Ends the process from within a signal handler if it still runs this long after the first
+    /// signal, whatever its threads wait for: a reader of its output, a disk, a long request of the
+    /// guest. Once a process.
     ///
     /// # Errors
     ///
@@ -99,7 +104,8 @@ struct Deadline {
     time: Duration,
 }
 
-// SAFETY: it is a number of the kernel's, or of the C library's for the process; all threads may use it.
+// SAFETY: it is a number of the kernel's, or of the C library's for the process; all threads may
+// use it.
 unsafe impl Send for Deadline {}
 // SAFETY: as above; setting it is one system call (signal-safety(7) lists timer_settime).
 unsafe impl Sync for Deadline {}
@@ -112,8 +118,8 @@ impl Deadline {
         };
         let once =
             libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        // SAFETY: the timer is never deleted, and the pointer is to a live structure; the old value is not asked for.
-        // It fails only for times that are none.
+        // SAFETY: the timer is never deleted, and the pointer is to a live structure; the old value
+        // is not asked for. It fails only for times that are none.
         unsafe { libc::timer_settime(self.timer, 0, &raw const once, std::ptr::null_mut()) };
     }
 }
@@ -133,7 +139,8 @@ fn leak(fd: OwnedFd) -> BorrowedFd<'static> {
 
 /// Installs a handler, which does only what a signal handler may. Returns what was there before.
 fn install(signal: c_int, handler: extern "C" fn(c_int)) -> io::Result<libc::sigaction> {
-    // SAFETY: for this structure of integers and a pointer all zeros are a valid value: no flags, an empty mask.
+    // SAFETY: for this structure of integers and a pointer all zeros are a valid value: no flags,
+    // an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_RESTART;

@@ -1,7 +1,8 @@
 //! Memory sizes as people write them: `64M`, `64MiB`, `1.5G`, `536870912`.
 //!
-//! `K`, `M`, `G`, `T` and `KiB`, `MiB`, `GiB`, `TiB` are powers of 1024; `KB`, `MB`, `GB`, `TB` are powers of 1000;
-//! a number alone is in bytes. Letters may be in either case, and a size is always in bytes, never in bits.
+//! `K`, `M`, `G`, `T` and `KiB`, `MiB`, `GiB`, `TiB` are powers of 1024; `KB`, `MB`, `GB`, `TB` are
+//! powers of 1000; a number alone is in bytes. Letters may be in either case, and a size is always
+//! in bytes, never in bits.
 
 use std::str::FromStr;
 

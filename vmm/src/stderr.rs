@@ -1,8 +1,9 @@
 //! Standard error that never blocks: what it does not take is dropped and counted.
 //!
-//! Its reader may be gone, stopped or slow, and a guest can cause lines: a thread that waited for the reader could be neither
-//! kicked nor ended. The descriptor is shared with the parent process, so its own mode is left alone; pipes and terminals are opened
-//! once more, without blocking, and sockets and the rest are asked before each write.
+//! Its reader may be gone, stopped or slow, and a guest can cause lines: a thread that waited for
+//! the reader could be neither kicked nor ended. The descriptor is shared with the parent process,
+//! so its own mode is left alone; pipes and terminals are opened once more, without blocking, and
+//! sockets and the rest are asked before each write.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -40,8 +41,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Prepares standard error, while files can still be opened by path. Without it the descriptor is asked before each write, which
-/// another writer to the same pipe can make wrong.
+/// Prepares standard error, while files can still be opened by path. Without it the descriptor is
+/// asked before each write, which another writer to the same pipe can make wrong.
 pub fn open() {
     let kind = fstat(stderr()).map(|stat| FileType::from_raw_mode(stat.st_mode));
     if !matches!(kind, Ok(FileType::Fifo | FileType::CharacterDevice)) {
@@ -89,7 +90,8 @@ pub fn finish() {
 }
 
 impl State {
-    /// Writes a text after what there is to say about earlier ones. Returns `false` if it was dropped.
+    /// Writes a text after what there is to say about earlier ones. Returns `false` if it was
+    /// dropped.
     fn write(&mut self, text: &[u8], patience: Duration) -> bool {
         let mut whole = Vec::new();
         if self.is_cut {
@@ -137,7 +139,8 @@ impl State {
     }
 }
 
-/// Waits until standard error takes something, or for this time. Returns `true` if it does, or if an error can be had from it.
+/// Waits until standard error takes something, or for this time. Returns `true` if it does, or if
+/// an error can be had from it.
 fn wait(time: Timespec) -> bool {
     poll(&mut [PollFd::from_borrowed_fd(stderr(), PollFlags::OUT)], Some(&time)).is_ok_and(|ready| ready > 0)
 }

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 /// Standard input as a terminal that the guest has, if it is one.
 ///
-/// The old mode comes back when this is dropped, at a panic, and as soon as a signal arrives that ends the run - before another
-/// one can end the process on the spot.
+/// The old mode comes back when this is dropped, at a panic, and as soon as a signal arrives that
+/// ends the run - before another one can end the process on the spot.
 #[derive(Debug)]
 pub struct Terminal {
     _raw: Option<RawMode>,

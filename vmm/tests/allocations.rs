@@ -32,7 +32,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static HEAP: Counting = Counting;
 
-/// Makes `rounds` rounds of three accesses, two of which leave the guest: PCI address, PCI data, a port where nothing is.
+/// Makes `rounds` rounds of three accesses, two of which leave the guest: PCI address, PCI data, a
+/// port where nothing is.
 #[rustfmt::skip]
 fn guest(rounds: u32) -> Vec<u8> {
     let mut code = vec![0xb9]; //              mov ecx, rounds
@@ -70,7 +71,8 @@ fn an_exit_allocates_nothing() {
     let least = |rounds| (0..3).map(|_| run(&folder, rounds)).min().unwrap();
     let (few, many) = (least(100), least(2100));
     assert!(many.1 >= few.1 + 4000, "the guest left {} and {} times", few.1, many.1);
-    // Where 4000 exits take more than a second, whoever waits for the end wakes up in between, which does allocate.
+    // Where 4000 exits take more than a second, whoever waits for the end wakes up in between,
+    // which does allocate.
     let more = many.0.abs_diff(few.0);
     assert!(more < 10, "{} and {} allocations in runs of {} and {} exits", few.0, many.0, few.1, many.1);
 }

@@ -1,4 +1,5 @@
-//! Every kind of bad input ends with the exit code of its band and one line that names the path and the reason.
+//! Every kind of bad input ends with the exit code of its band and one line that names the path and
+//! the reason.
 
 mod common;
 

@@ -11,7 +11,8 @@ use std::process::Stdio;
 use common::image::{self, Elf};
 use common::{Done, Folder, code, finish, wait};
 
-/// The sample configuration of the peer, with the values it ships and its commented-out keys turned on.
+/// The sample configuration of the peer, with the values it ships and its commented-out keys turned
+/// on.
 const UHYVE_TOML: &str = "\
 [uhyve]
 output = 'test.txt'
@@ -139,8 +140,8 @@ fn mistakes_in_the_environment_are_named() {
     done.is_error(241, &["no.toml", "No such file"]);
 }
 
-/// A kernel that takes 480 MiB, and an observer of the memory size that works without KVM: the error that says it is
-/// too little.
+/// A kernel that takes 480 MiB, and an observer of the memory size that works without KVM: the
+/// error that says it is too little.
 struct Sized {
     folder: Folder,
     image: String,
@@ -296,7 +297,8 @@ fn probe_says_one_word() {
     assert!(done.stderr.contains("KVM"), "{done:?}");
 }
 
-/// A file that lies beside the image may be its author's: it gives the guest nothing of the host, and takes no protection away.
+/// A file that lies beside the image may be its author's: it gives the guest nothing of the host,
+/// and takes no protection away.
 #[test]
 fn a_file_found_by_itself_does_not_widen_a_guests_reach() {
     let folder = Folder::new();

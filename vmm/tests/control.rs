@@ -49,7 +49,8 @@ impl Guest {
     }
 }
 
-/// `mov ecx, count`, then as often: `mov edi, 'x'`, `mov dx, 0x1020`, `out dx, eax`, `dec ecx`, `jnz`.
+/// `mov ecx, count`, then as often: `mov edi, 'x'`, `mov dx, 0x1020`, `out dx, eax`, `dec ecx`,
+/// `jnz`.
 fn flood(count: u32) -> Vec<u8> {
     let mut code = vec![0xb9];
     code.extend(count.to_le_bytes());

@@ -1,5 +1,6 @@
-//! A thousand pauses in the middle of a flood of output and file calls, through the control socket, and the guest's own
-//! checksums after that. `cargo xtask test-host` names the kernel in the environment.
+//! A thousand pauses in the middle of a flood of output and file calls, through the control socket,
+//! and the guest's own checksums after that. `cargo xtask test-host` names the kernel in the
+//! environment.
 
 mod common;
 
@@ -14,8 +15,8 @@ use serde_json::{Value, json};
 const KERNEL: &str = "NERITE_TEST_FLOOD_SUMS";
 /// How often the guest of two vCPUs is paused, looked at and let go.
 const CYCLES: usize = 1000;
-/// Every so often memory is read, too, and the registers once more; and every so often `vmm ctl` does it, a process for each
-/// command.
+/// Every so often memory is read, too, and the registers once more; and every so often `vmm ctl`
+/// does it, a process for each command.
 const THOROUGH: usize = 10;
 const BY_PROGRAM: usize = 250;
 
@@ -53,7 +54,8 @@ impl Asker<'_> {
         answers.collect()
     }
 
-    /// So many times a pause, a look at one vCPU and the way on, without waiting for answers in between.
+    /// So many times a pause, a look at one vCPU and the way on, without waiting for answers in
+    /// between.
     fn quick_cycles(&mut self, count: usize) {
         let command = |command: &str| json!({ "version": 1, "command": command });
         let cycle = |number: usize| {
@@ -129,7 +131,8 @@ fn pauses(cpus: usize, cycles: usize) {
     let (lines, told) = text.split_at(text.find("console: ").unwrap_or_else(|| panic!("{said}")));
     assert_eq!(code(ended.status), 0, "{told}{said}");
     assert!(told.ends_with("flood-sums: ok\n"), "{told}");
-    // All that was written has arrived once, in order; and the file is what the last chunks make it.
+    // All that was written has arrived once, in order; and the file is what the last chunks make
+    // it.
     let total = sum(FIRST_SUM, lines.as_bytes());
     assert!(told.contains(&format!("console: {} lines, sum {total:016x}\n", lines.len() / 64)), "{told}");
     let file = std::fs::read(folder.path("data/flood")).unwrap();

@@ -1,4 +1,5 @@
-//! Descriptors that `vmm` starts with: those of the parent process are closed, the standard ones are open.
+//! Descriptors that `vmm` starts with: those of the parent process are closed, the standard ones
+//! are open.
 
 mod common;
 
@@ -8,11 +9,13 @@ use std::process::{Command, Stdio};
 use common::{Folder, code, hear_signals, image, wait, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Has the child of a command start with these descriptors closed, and with one more open at this number.
+/// Has the child of a command start with these descriptors closed, and with one more open at this
+/// number.
 fn with_descriptors(command: &mut Command, closed: &'static [i32], open: Option<i32>) {
     let change = move || {
         for fd in closed {
-            // SAFETY: it is the child's own, and close is safe between fork and exec (signal-safety(7)).
+            // SAFETY: it is the child's own, and close is safe between fork and exec
+            // (signal-safety(7)).
             unsafe { libc::close(*fd) };
         }
         if let Some(open) = open {

@@ -26,7 +26,8 @@ fn start(mut command: Command, stderr: &PipeWriter) -> Child {
     hear_signals(&mut command).spawn().unwrap()
 }
 
-/// Code that makes wrong hypercalls without end, and says so on its output after the first thousand.
+/// Code that makes wrong hypercalls without end, and says so on its output after the first
+/// thousand.
 fn wrong_calls() -> Vec<u8> {
     // mov rdi, -1; mov dx, 0x1030 (SerialWriteBuffer); out dx, eax
     let call = [0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, 0x66, 0xba, 0x30, 0x10, 0xef];

@@ -180,8 +180,8 @@ fn a_crash_waits_for_a_debugger() {
         let mut command = folder.vmm(&["run", "--on-crash", "gdb:unix:socket", "-c", cpus, &image]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until("the socket", || folder.path("socket").exists());
-        // It has crashed long before, or will in a moment: either way GDB is told when it goes on, and the machine ends after
-        // the crash of each vCPU was told.
+        // It has crashed long before, or will in a moment: either way GDB is told when it goes on,
+        // and the machine ends after the crash of each vCPU was told.
         let mut gdb = Command::new(gdb_program());
         gdb.args(["-nx", "-batch", "-ex", "set architecture i386:x86-64"]);
         gdb.args(["-ex", &format!("target remote {}", folder.path("socket").display())]);
@@ -226,7 +226,8 @@ fn four_vcpus_are_four_threads() {
     ]);
 }
 
-/// By the two ways to name a port. The sandbox is on, as always: a socket of its kind has to work there, too.
+/// By the two ways to name a port. The sandbox is on, as always: a socket of its kind has to work
+/// there, too.
 #[test]
 #[ignore = "needs a KVM"]
 fn a_debugger_over_tcp() {

@@ -1,8 +1,10 @@
-//! What GDB can do with a guest, one by one and with values: the same list on one vCPU and on four. The real GDB against the
-//! test kernel `debugged`, which `cargo xtask test-host` names in the environment.
+//! What GDB can do with a guest, one by one and with values: the same list on one vCPU and on four.
+//! The real GDB against the test kernel `debugged`, which `cargo xtask test-host` names in the
+//! environment.
 //!
-//! Where breakpoints are kept by stepping, time is what the guest executes meanwhile: so the first vCPU runs alone for most of
-//! the list, and the guest comes to what is looked at in few instructions.
+//! Where breakpoints are kept by stepping, time is what the guest executes meanwhile: so the first
+//! vCPU runs alone for most of the list, and the guest comes to what is looked at in few
+//! instructions.
 
 mod common;
 
@@ -11,7 +13,8 @@ use common::features::{BREAKPOINTS, STATE};
 use common::{Folder, code, wait, wait_until};
 use rustix::process::{Signal, kill_process};
 
-/// Stopped before the first instruction and then by Ctrl-C; the image has been moved by address space randomisation.
+/// Stopped before the first instruction and then by Ctrl-C; the image has been moved by address
+/// space randomisation.
 fn beginning<'a>(last: &'a str) -> [Feature<'a>; 5] {
     [
         (

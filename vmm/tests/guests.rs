@@ -1,7 +1,8 @@
-//! Whole runs of guests that are a few instructions long, so that they run on an emulating KVM, too.
+//! Whole runs of guests that are a few instructions long, so that they run on an emulating KVM,
+//! too.
 //!
-//! They show how a run ends: exit codes, signals, output that nobody takes. What guests are told and can do is tested
-//! with the guests in `tests/kernels`.
+//! They show how a run ends: exit codes, signals, output that nobody takes. What guests are told
+//! and can do is tested with the guests in `tests/kernels`.
 
 mod common;
 
@@ -22,7 +23,8 @@ fn run(code: &[u8]) -> common::Done {
     folder.run(&["run", &image])
 }
 
-/// Starts a guest that prints a line and then goes on as `rest`; gives the process once the line has come.
+/// Starts a guest that prints a line and then goes on as `rest`; gives the process once the line
+/// has come.
 fn start(folder: &Folder, change: impl FnOnce(&mut Command), rest: &[u8]) -> Child {
     let image = folder.file("image", image::elf(&[&image::print("up\n")[..], rest].concat()));
     let mut command = folder.vmm(&["run"]);
@@ -92,7 +94,8 @@ fn memory_and_vcpus_of_many_sizes() {
     fixed.loads[0].0 = 0x20_0000;
     fixed.entry += 0x20_0000;
     let fixed = folder.file("fixed", fixed.build());
-    // Exit of interface v1 is port 0x540; EAX is the address of the code, which is in the image itself.
+    // Exit of interface v1 is port 0x540; EAX is the address of the code, which is in the image
+    // itself.
     let mut v1 = Elf::new(&[0x8d, 0x05, 0x06, 0, 0, 0, 0x66, 0xba, 0x40, 0x05, 0xef, 0xf4, 3, 0, 0, 0]);
     v1.interface = None;
     let v1 = folder.file("v1", v1.build());
@@ -200,8 +203,9 @@ fn an_ignored_signal_stays_ignored() {
     assert_eq!(code(wait(child).status), 143);
 }
 
-/// A guest that prints `line` for ever, and its process once nobody has taken the output for so long that a vCPU sleeps
-/// in a write, or the machine holds a partial line that it cannot get rid of.
+/// A guest that prints `line` for ever, and its process once nobody has taken the output for so
+/// long that a vCPU sleeps in a write, or the machine holds a partial line that it cannot get rid
+/// of.
 fn start_and_fill_the_pipe(folder: &Folder, line: &str) -> Child {
     let mut guest = image::print(line);
     let back = -i8::try_from(guest.len() + 2).unwrap();

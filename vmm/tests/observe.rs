@@ -158,7 +158,8 @@ fn a_trace_has_every_exit_in_order() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .enumerate()
         .inspect(|(number, line)| assert_eq!(line["n"], number + 1))
-        // On a slow host it takes so long to print a line that the guest is looked after in between.
+        // On a slow host it takes so long to print a line that the guest is looked after in
+        // between.
         .filter(|(_, line)| line["exit"] != "kicked")
         .map(|(_, line)| line["port"].as_u64().unwrap())
         .collect();
@@ -175,8 +176,8 @@ fn a_trace_that_cannot_be_written_is_an_error() {
 #[test]
 #[ignore = "needs a KVM"]
 fn the_instruction_limit_stops_at_the_same_instruction_every_time() {
-    // 2 instructions, then 1000 rounds of 3; the string instruction between counts once.
-    // mov ecx, 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $
+    // 2 instructions, then 1000 rounds of 3; the string instruction between counts once. mov ecx,
+    // 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $
     let code = [
         0xb9, 0xe8, 3, 0, 0, 0x90, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xfa, 0x48, 0x89, 0xe7, 0xb9, 100, 0, 0, 0,
         0xf3, 0xaa, 0x90, 0xeb, 0xfe,

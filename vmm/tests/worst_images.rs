@@ -1,5 +1,6 @@
-//! The worst image of each kind: none takes more than 64 MiB beyond the guest's memory and its own bytes, packed and unpacked, nor
-//! has more than 1 MiB written to the log, nor keeps `vmm` from ending.
+//! The worst image of each kind: none takes more than 64 MiB beyond the guest's memory and its own
+//! bytes, packed and unpacked, nor has more than 1 MiB written to the log, nor keeps `vmm` from
+//! ending.
 //!
 //! They need no KVM: what is measured comes before the first instruction.
 
@@ -32,8 +33,8 @@ struct Cost {
 /// Set in the process that measures: the words for `vmm`, one a line.
 const WORDS: &str = "NERITE_TEST_WORDS";
 
-/// Runs `vmm` on an image and measures it: in a process between, because the peak of a process counts that of the one that
-/// started it, and this one holds images.
+/// Runs `vmm` on an image and measures it: in a process between, because the peak of a process
+/// counts that of the one that started it, and this one holds images.
 fn cost(folder: &Folder, words: &[&str]) -> Cost {
     let log = folder.path("stderr");
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -61,7 +62,8 @@ fn measure() {
     let mut status = 0;
     // SAFETY: zeros are a value of this structure of integers.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live variables of the call's types; nothing else waits for this child.
+    // SAFETY: both pointers are to live variables of the call's types; nothing else waits for this
+    // child.
     assert_eq!(unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) }, pid);
     let code = common::code(std::process::ExitStatus::from_raw(status));
     println!(
@@ -71,7 +73,8 @@ fn measure() {
     );
 }
 
-/// Checks that this archive costs no more than it may, also when it is inspected. Gives what `vmm run` said.
+/// Checks that this archive costs no more than it may, also when it is inspected. Gives what `vmm
+/// run` said.
 #[track_caller]
 fn check(name: &str, archive: &[u8]) -> String {
     let folder = Folder::new();

@@ -86,7 +86,8 @@ impl Client {
         self.ask(Request { command, vcpu, ..Request::default() })
     }
 
-    /// Copies guest-physical memory to `output`, piece by piece: pause the machine before, if it should be of one moment.
+    /// Copies guest-physical memory to `output`, piece by piece: pause the machine before, if it
+    /// should be of one moment.
     ///
     /// # Errors
     /// As [`Client::ask`], or if `output` cannot be written.

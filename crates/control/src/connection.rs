@@ -1,4 +1,5 @@
-//! A client's connection as a state machine: bytes in, one request at a time, bytes out, each answer with a deadline.
+//! A client's connection as a state machine: bytes in, one request at a time, bytes out, each
+//! answer with a deadline.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use crate::protocol::{Answer, Code, Failure, MAX_REQUEST, Request, parse};
 /// Time for a client to take a whole answer.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// What has come from a client and what goes to it, at most one answer at a time. It does no I/O by itself.
+/// What has come from a client and what goes to it, at most one answer at a time. It does no I/O by
+/// itself.
 #[derive(Debug, Default)]
 pub struct Connection {
     /// Requests that are not answered yet, and the beginning of one.
@@ -23,7 +25,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// `true` if bytes from the client can be [received](Self::receive): everything before is answered, and taken.
+    /// `true` if bytes from the client can be [received](Self::receive): everything before is
+    /// answered, and taken.
     #[must_use]
     pub fn wants_input(&self) -> bool {
         !self.has_output() && !self.has_request() && !self.is_closing
@@ -83,7 +86,8 @@ impl Connection {
     /// Writes as much of the answer as the client takes.
     ///
     /// # Errors
-    /// If the client is gone, or has not taken the answer in time. An `output` that would block is no error.
+    /// If the client is gone, or has not taken the answer in time. An `output` that would block is
+    /// no error.
     pub fn send(&mut self, now: Instant, mut output: impl Write) -> io::Result<()> {
         while let Some(rest) = self.output.get(self.taken..).filter(|rest| !rest.is_empty()) {
             if self.deadline.is_some_and(|deadline| now >= deadline) {

@@ -1,8 +1,10 @@
-//! Pausing, asking and ending a running machine through a socket: **lines of JSON, a request and its answer.**
+//! Pausing, asking and ending a running machine through a socket: **lines of JSON, a request and
+//! its answer.**
 //!
-//! [`Server`] is the machine's side: one thread that answers all who connect. [`Client`] is the operator's. What travels between
-//! them is [`protocol`]; its schema is in `docs/control.md`. Whatever a client sends, the guest runs on: what is no request gets an
-//! error, what is too long ends the connection, and who does not take its answer is dropped.
+//! [`Server`] is the machine's side: one thread that answers all who connect. [`Client`] is the
+//! operator's. What travels between them is [`protocol`]; its schema is in `docs/control.md`.
+//! Whatever a client sends, the guest runs on: what is no request gets an error, what is too long
+//! ends the connection, and who does not take its answer is dropped.
 //!
 //! ```no_run
 //! use nerite_control::{Client, protocol::Command};

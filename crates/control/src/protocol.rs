@@ -1,4 +1,5 @@
-//! What travels over the socket: lines of JSON, a request and its answer. The schema is in `docs/control.md`.
+//! What travels over the socket: lines of JSON, a request and its answer. The schema is in
+//! `docs/control.md`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,4 +1,5 @@
-//! Registers as JSON: every value a hexadecimal text, because JSON's numbers do not hold 64 bits everywhere.
+//! Registers as JSON: every value a hexadecimal text, because JSON's numbers do not hold 64 bits
+//! everywhere.
 
 use nerite_arch::{DescriptorTable, Regs, Segment, SpecialRegs};
 use serde_json::{Value, json};

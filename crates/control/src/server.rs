@@ -21,7 +21,8 @@ use crate::connection::Connection;
 
 /// How many can be connected at a time; more wait.
 const MAX_CLIENTS: usize = 16;
-/// Time without new connections after one could not be accepted, as when the process has no descriptor left.
+/// Time without new connections after one could not be accepted, as when the process has no
+/// descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why there is no control socket.
@@ -54,8 +55,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the socket, accessible to this user only. To be called while the process has one thread: the file mode
-    /// creation mask is changed for a moment.
+    /// Makes the socket, accessible to this user only. To be called while the process has one
+    /// thread: the file mode creation mask is changed for a moment.
     ///
     /// A socket that nobody listens on any more is replaced.
     ///
@@ -141,7 +142,8 @@ impl Server {
             }
             let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
             let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
-            // Before each request: those of a client may take long, and more of them may be waiting.
+            // Before each request: those of a client may take long, and more of them may be
+            // waiting.
             if is_ready(0) {
                 return;
             }
@@ -202,7 +204,8 @@ impl Client {
         }
     }
 
-    /// Goes on with the connection: reads once, answers once, writes what the client takes. Returns `false` if it ends.
+    /// Goes on with the connection: reads once, answers once, writes what the client takes. Returns
+    /// `false` if it ends.
     fn serve(&mut self, is_ready: bool, now: Instant, desk: &mut Desk) -> bool {
         if is_ready && self.connection.wants_input() {
             let mut bytes = [0; 4096];

@@ -70,7 +70,8 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens. To be called while the process has one thread: the file mode creation mask is changed for a moment.
+    /// Listens. To be called while the process has one thread: the file mode creation mask is
+    /// changed for a moment.
     pub(crate) fn bind(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {

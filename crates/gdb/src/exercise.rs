@@ -1,4 +1,5 @@
-//! A session with any packets, for the fuzz target and the test that look for some that the server does not stand.
+//! A session with any packets, for the fuzz target and the test that look for some that the server
+//! does not stand.
 
 #![allow(
     clippy::expect_used,
@@ -237,8 +238,9 @@ fn quiet() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd")
 }
 
-/// What goes over the connection: a packet for each part of `bytes` between bytes 255, with the checksum that it should have.
-/// A part that begins with a 0 goes as it is; one that begins with a 3 is Ctrl-C.
+/// What goes over the connection: a packet for each part of `bytes` between bytes 255, with the
+/// checksum that it should have. A part that begins with a 0 goes as it is; one that begins with a
+/// 3 is Ctrl-C.
 fn wire(bytes: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     for part in bytes.split(|&byte| byte == 0xff) {
@@ -260,7 +262,8 @@ fn wire(bytes: &[u8]) -> Vec<u8> {
 /// Serves a debugger that says this, and then one that says it again.
 ///
 /// # Panics
-/// If a vCPU is released that is not held, and if one is held, or told to stop somewhere, when the debugger has gone.
+/// If a vCPU is released that is not held, and if one is held, or told to stop somewhere, when the
+/// debugger has gone.
 pub fn exercise(bytes: &[u8]) {
     let machine = MadeUp::new();
     machine.serve(bytes);

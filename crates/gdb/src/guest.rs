@@ -171,7 +171,8 @@ impl Guest {
         }
     }
 
-    /// Wakes vCPUs that are stepped, so that one which has got away is stepped again: an interrupt clears the trap flag.
+    /// Wakes vCPUs that are stepped, so that one which has got away is stepped again: an interrupt
+    /// clears the trap flag.
     pub(crate) fn nudge(&self) {
         for index in 0..self.count() {
             self.machine.post(index, Box::new(|_, _| {}));

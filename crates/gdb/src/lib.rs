@@ -1,8 +1,10 @@
-//! A GDB server for machines: **the debugger sees vCPUs as threads, and the run loop does not know that there is one.**
+//! A GDB server for machines: **the debugger sees vCPUs as threads, and the run loop does not know
+//! that there is one.**
 //!
-//! [`Server`] listens; its thread takes one debugger at a time. It stops, looks and steps through the machine's
-//! [`Handle`], as the control socket does. What to stop at is kept by a layer around each vCPU
-//! ([`nerite_vcpu::Debugged`]), by the host's debug registers where a probe found that they work, and by single steps elsewhere.
+//! [`Server`] listens; its thread takes one debugger at a time. It stops, looks and steps through
+//! the machine's [`Handle`], as the control socket does. What to stop at is kept by a layer around
+//! each vCPU ([`nerite_vcpu::Debugged`]), by the host's debug registers where a probe found that
+//! they work, and by single steps elsewhere.
 //!
 //! ```no_run
 //! use nerite_gdb::{Address, Server};
@@ -86,8 +88,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens for a debugger. To be called while the process has one thread: the file mode creation mask is changed for
-    /// a moment.
+    /// Listens for a debugger. To be called while the process has one thread: the file mode
+    /// creation mask is changed for a moment.
     ///
     /// # Errors
     /// If the address cannot be listened on.

@@ -1,4 +1,5 @@
-//! What a session needs of a machine: a running one has it, and so has one that is made up, without threads or a hypervisor.
+//! What a session needs of a machine: a running one has it, and so has one that is made up, without
+//! threads or a hypervisor.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;

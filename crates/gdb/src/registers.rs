@@ -1,4 +1,5 @@
-//! The registers of a vCPU as GDB sees them: a description for it, and their values in the same order.
+//! The registers of a vCPU as GDB sees them: a description for it, and their values in the same
+//! order.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -32,7 +33,8 @@ pub struct State {
     pub fpu: Fpu,
 }
 
-/// Features of GDB's own (GDB manual, "i386 Features") and one of ours. The order is that of [`State::visit`].
+/// Features of GDB's own (GDB manual, "i386 Features") and one of ours. The order is that of
+/// [`State::visit`].
 static DESCRIPTION: LazyLock<String> = LazyLock::new(description);
 
 fn description() -> String {
@@ -145,7 +147,8 @@ trait Visitor {
     fn long<const N: usize>(&mut self, value: [u8; N]) -> [u8; N];
 }
 
-/// The full tag word, two bits a register, from the abridged one: what is not empty counts as valid.
+/// The full tag word, two bits a register, from the abridged one: what is not empty counts as
+/// valid.
 fn full_tags(abridged: u8) -> u16 {
     (0_u32..8).fold(0, |tags, register| {
         let is_empty = abridged & 1_u8.wrapping_shl(register) == 0;
@@ -170,7 +173,8 @@ const fn low16(value: u64) -> u16 {
 }
 
 impl State {
-    /// Shows every register to `visitor`, in the order of the description, and takes over what it makes of it.
+    /// Shows every register to `visitor`, in the order of the description, and takes over what it
+    /// makes of it.
     fn visit(&mut self, visitor: &mut impl Visitor) {
         let regs = &mut self.regs;
         for register in [

@@ -31,7 +31,8 @@ pub(crate) enum Ended {
     Over,
 }
 
-/// Serves a debugger until it goes, or the guest ends. The guest goes on after it, with nothing to stop at.
+/// Serves a debugger until it goes, or the guest ends. The guest goes on after it, with nothing to
+/// stop at.
 pub(crate) fn serve(guest: &mut Guest, connection: Connection) -> Ended {
     guest.machine.set_attached(true);
     guest.hold_all();

@@ -187,7 +187,8 @@ impl Guest {
         points.saturating_add(self.watchpoints.len()) >= MAX_POINTS
     }
 
-    /// Whether there is memory to break at: a breakpoint elsewhere would never be hit, and GDB is told so.
+    /// Whether there is memory to break at: a breakpoint elsewhere would never be hit, and GDB is
+    /// told so.
     fn can_break(&mut self, address: u64) -> bool {
         self.read(0, address, &mut [0]) == 1
     }

@@ -18,8 +18,8 @@ use crate::plan::Plan;
 const FIRST_WITH_VERSION: (u32, u32, u32) = (0, 10, 0);
 /// The first version that takes the interrupt controllers' addresses for granted.
 const FIRST_WITHOUT_MP_SEARCH: (u32, u32, u32) = (0, 13, 2);
-/// Where older kernels look for a MultiProcessor Specification table (MP 1.4, 4): the end of the first 640 KiB and the BIOS
-/// area.
+/// Where older kernels look for a MultiProcessor Specification table (MP 1.4, 4): the end of the
+/// first 640 KiB and the BIOS area.
 const MP_SEARCH: [Region; 2] =
     [Region { start: 0x9_f000, size: 0x1000 }, Region { start: 0xf_0000, size: 0x1_0000 }];
 /// The number of physical address bits of a processor that does not say (Intel SDM vol. 3, 4.1.4).
@@ -29,13 +29,14 @@ fn is_before(version: Option<KernelVersion>, first: (u32, u32, u32)) -> bool {
     version.is_none_or(|version| (version.major, version.minor, version.patch) < first)
 }
 
-/// `true` if this is a kernel before 0.10, which expects the whole GiB around it to be mapped at boot.
+/// `true` if this is a kernel before 0.10, which expects the whole GiB around it to be mapped at
+/// boot.
 pub(crate) fn is_before_0_10(version: Option<KernelVersion>) -> bool {
     is_before(version, FIRST_WITH_VERSION)
 }
 
-/// What memory the machine needs: RAM, and, for kernels that would search there, zeros where an MP table would be. Without
-/// them each of the 17 408 words they read is an exit.
+/// What memory the machine needs: RAM, and, for kernels that would search there, zeros where an MP
+/// table would be. Without them each of the 17 408 words they read is an exit.
 ///
 /// Huge pages are too large for that: with them, such kernels only boot more slowly.
 pub(crate) fn regions(layout: &Layout, version: Option<KernelVersion>, hugepages: bool) -> Vec<Region> {
@@ -48,10 +49,12 @@ pub(crate) fn regions(layout: &Layout, version: Option<KernelVersion>, hugepages
     regions
 }
 
-/// Kernels up to this size, in bytes, do not fill enough of the first large page to pay for clearing it.
+/// Kernels up to this size, in bytes, do not fill enough of the first large page to pay for
+/// clearing it.
 const SMALL_KERNEL: u64 = 512 << 10;
 
-/// The start of RAM, if the kernel is so small that a huge page there would be for little, and none is asked for.
+/// The start of RAM, if the kernel is so small that a huge page there would be for little, and none
+/// is asked for.
 pub(crate) fn small_head(kernel: &Kernel, layout: &Layout, backing: &Backing) -> Option<u64> {
     let is_small = kernel.mem_size() <= SMALL_KERNEL && !backing.thp && !backing.hugepages;
     is_small.then_some(layout.base)
@@ -132,7 +135,8 @@ pub(crate) fn describe(
     has_pci: bool,
 ) -> Result<(), Error> {
     let interface = kernel.interface();
-    // A v1 guest's hypercalls carry 32-bit addresses: it must not put their parameters above the gap.
+    // A v1 guest's hypercalls carry 32-bit addresses: it must not put their parameters above the
+    // gap.
     let usable = match (interface, layout.regions.as_slice()) {
         (Interface::V1, [low, ..]) => std::slice::from_ref(low),
         (_, regions) => regions,

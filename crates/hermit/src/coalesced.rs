@@ -1,8 +1,9 @@
 //! Port writes that KVM collects while the guest goes on, and what becomes of them.
 //!
-//! Such a write reaches its device at the next exit of any vCPU, before that exit is answered, or when [`OutputClock`] says that it is
-//! time to look, or when all vCPUs have stopped. Three things follow: nothing is reordered, nothing waits for long, and
-//! nothing gets lost when the guest crashes or hangs.
+//! Such a write reaches its device at the next exit of any vCPU, before that exit is answered, or
+//! when [`OutputClock`] says that it is time to look, or when all vCPUs have stopped. Three things
+//! follow: nothing is reordered, nothing waits for long, and nothing gets lost when the guest
+//! crashes or hangs.
 
 use std::ops::ControlFlow;
 
@@ -15,11 +16,12 @@ use nerite_vcpu::CoalescedWrite;
 use crate::dispatch::Shared;
 use crate::hypercalls::Next;
 
-/// The PCI address register (PCI 3.0, 3.2.2.3.2): it only matters to the access to the data register that follows.
-/// KVM collects narrow writes in this range, too: not for machines with a reset register at 0xCF9, which must act at once.
+/// The PCI address register (PCI 3.0, 3.2.2.3.2): it only matters to the access to the data
+/// register that follows. KVM collects narrow writes in this range, too: not for machines with a
+/// reset register at 0xCF9, which must act at once.
 const PCI_ADDRESS: (u16, u16) = (0xcf8, 4);
-/// The serial port of hypercall interface v1, in every width. The one of v2 is not among these: its data is in RDI, which
-/// is not part of the write.
+/// The serial port of hypercall interface v1, in every width. The one of v2 is not among these: its
+/// data is in RDI, which is not part of the write.
 const SERIAL_V1: (u16, u16) = (nerite_hypercall::SERIAL_PORT_V1, 4);
 
 /// The ports, first and how many, whose writes a guest with this interface need not wait for.
@@ -37,8 +39,8 @@ pub(crate) fn clock(interface: Interface) -> Option<OutputClock> {
 }
 
 impl Shared {
-    /// Lets all posted writes take effect, as the exits that they did not cause would have: on a vCPU's thread, which may
-    /// be made to wait.
+    /// Lets all posted writes take effect, as the exits that they did not cause would have: on a
+    /// vCPU's thread, which may be made to wait.
     pub(crate) fn settle_coalesced(&self) -> Result<(), Next> {
         let Some(writes) = self.coalesced.as_ref().filter(|writes| !writes.is_empty()) else { return Ok(()) };
         let mut result = Ok(());
@@ -57,9 +59,10 @@ impl Shared {
         self.coalesced.as_ref().is_some_and(|writes| !writes.is_empty())
     }
 
-    /// Moves posted output to where the console's [`flush`](nerite_devices::Console::flush) finds it, and lets other posted
-    /// writes take effect. Never waits: what does not fit stays where it is, as does what would exceed the guest's rate,
-    /// unless this is `final_call`. Returns whether there was anything.
+    /// Moves posted output to where the console's [`flush`](nerite_devices::Console::flush) finds
+    /// it, and lets other posted writes take effect. Never waits: what does not fit stays where it
+    /// is, as does what would exceed the guest's rate, unless this is `final_call`. Returns whether
+    /// there was anything.
     pub(crate) fn collect_coalesced(&self, final_call: bool) -> bool {
         let Some(writes) = self.coalesced.as_ref().filter(|writes| !writes.is_empty()) else { return false };
         let may_hold = |byte| (final_call || self.calls.has_rate_left()) && self.calls.console.hold(byte);

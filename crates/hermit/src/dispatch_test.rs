@@ -16,8 +16,8 @@ const fn port_out(port: u16, width: u8, value: u32) -> Exit {
     Exit::PortOut { port, width, value }
 }
 
-/// Plays back these exits, which must not end the machine before the triple fault at the end of every script. Gives
-/// what the guest was told after each.
+/// Plays back these exits, which must not end the machine before the triple fault at the end of
+/// every script. Gives what the guest was told after each.
 fn answers(guest: &mut Guest, exits: &[Exit]) -> Vec<Entry> {
     guest.vcpu.exits = exits.iter().copied().collect();
     guest.vcpu.entries.clear();

@@ -1,4 +1,5 @@
-//! Hypercalls from any bytes, for the fuzz target and the property test that look for one that is not answered.
+//! Hypercalls from any bytes, for the fuzz target and the property test that look for one that is
+//! not answered.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ const RECORD: usize = 9;
 /// The most calls.
 const CALLS: usize = 64;
 
-/// Makes the calls that the beginning of `bytes` stands for, in memory that begins with the rest of it.
+/// Makes the calls that the beginning of `bytes` stands for, in memory that begins with the rest of
+/// it.
 ///
 /// The guest has temporary files and page tables wherever its memory says; nothing of the host.
 ///

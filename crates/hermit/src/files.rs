@@ -22,7 +22,8 @@ impl AsRef<[u8]> for InArchive {
     }
 }
 
-/// Where kernels with hypercall interface v1 look for files, unless this environment variable says otherwise.
+/// Where kernels with hypercall interface v1 look for files, unless this environment variable says
+/// otherwise.
 const V1_FOLDER: (&str, &str) = ("UHYVE_MOUNT", "/root");
 
 /// Takes the mounts and the files of the image.
@@ -56,8 +57,8 @@ pub(crate) fn take(
     Ok(files)
 }
 
-/// Regular files, and hard links to them. A symbolic link in an image is not followed by anyone: the names of those and of what
-/// else the guest does not see go to `hidden`.
+/// Regular files, and hard links to them. A symbolic link in an image is not followed by anyone:
+/// the names of those and of what else the guest does not see go to `hidden`.
 fn image_files<'a, 'b>(
     archive: &'a Archive,
     hidden: &'b mut Vec<&'a [u8]>,
@@ -93,7 +94,8 @@ fn relative(target: &[u8]) -> &[u8] {
     target.strip_prefix(b"/").unwrap_or(target)
 }
 
-/// The directories that the kernel is told to mount. It can name only what is UTF-8, and cannot mount on its root.
+/// The directories that the kernel is told to mount. It can name only what is UTF-8, and cannot
+/// mount on its root.
 pub(crate) fn mount_points(files: &HostFs) -> Vec<String> {
     let mut points = Vec::new();
     let mut others = Vec::new();

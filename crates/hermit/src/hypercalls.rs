@@ -1,8 +1,8 @@
 //! What the machine answers to Hermit's hypercalls.
 //!
-//! A parameter structure is read once into a local copy, and only its result field is written back: another vCPU may change
-//! it at any time. A pointer that does not lie in RAM is answered with `EFAULT` where the call has a result, and
-//! logged where it has none.
+//! A parameter structure is read once into a local copy, and only its result field is written back:
+//! another vCPU may change it at any time. A pointer that does not lie in RAM is answered with
+//! `EFAULT` where the call has a result, and logged where it has none.
 
 mod buffers;
 mod command_line;
@@ -35,7 +35,8 @@ pub(crate) enum Next {
     Host(io::Error),
     /// Not: the machine is being stopped.
     Stopped,
-    /// Not yet: somebody wants something of this vCPU while it waits for the host. Nothing of the call is done; make it again.
+    /// Not yet: somebody wants something of this vCPU while it waits for the host. Nothing of the
+    /// call is done; make it again.
     Again,
 }
 
@@ -117,7 +118,8 @@ impl Hypercalls {
         }
     }
 
-    /// Waits for input and reads it. A signal ends the wait: with [`Next::Again`], or [`Next::Stopped`].
+    /// Waits for input and reads it. A signal ends the wait: with [`Next::Again`], or
+    /// [`Next::Stopped`].
     fn read_input(&self, buffer: &mut [u8]) -> Result<usize, Next> {
         // A prompt must be seen before its answer is waited for.
         if let Err(error) = self.console.flush() {

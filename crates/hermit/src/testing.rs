@@ -26,8 +26,8 @@ pub(crate) const HIGH: u64 = 5 << 30;
 /// Where parameters are put.
 pub(crate) const PARAMS: u64 = 0x5000;
 
-/// A machine as the hypercalls and the dispatcher see it: RAM at 0 to 4 MiB and 5 GiB to 5 GiB + 2 MiB, a console whose
-/// other end is here, and a vCPU that does as it is told.
+/// A machine as the hypercalls and the dispatcher see it: RAM at 0 to 4 MiB and 5 GiB to 5 GiB + 2
+/// MiB, a console whose other end is here, and a vCPU that does as it is told.
 pub(crate) struct Guest {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) shared: Arc<Shared>,
@@ -119,7 +119,8 @@ impl Guest {
         self.shared.calls.v1(call, eax, &mut self.vcpu, &mut self.scratch)
     }
 
-    /// A call of interface v1 that must come back, with these parameters; gives what they are afterwards.
+    /// A call of interface v1 that must come back, with these parameters; gives what they are
+    /// afterwards.
     pub(crate) fn v1<T: FromBytes + IntoBytes + Immutable>(&mut self, call: v1::Call, params: T) -> T {
         self.ram.write_obj(PARAMS, &params).unwrap();
         let next = self.v1_at(call, PARAMS);
@@ -132,8 +133,8 @@ impl Guest {
         self.shared.calls.v2(call, rdi, &mut self.scratch)
     }
 
-    /// A call of interface v2 that must come back, with these parameters, which lie beyond 4 GiB; gives what they are
-    /// afterwards.
+    /// A call of interface v2 that must come back, with these parameters, which lie beyond 4 GiB;
+    /// gives what they are afterwards.
     pub(crate) fn v2<T: FromBytes + IntoBytes + Immutable>(&mut self, call: v2::Call, params: T) -> T {
         let address = HIGH + PARAMS;
         self.ram.write_obj(address, &params).unwrap();

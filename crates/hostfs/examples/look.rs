@@ -1,4 +1,5 @@
-//! Lists what a guest with the given mounts would see: `cargo run -p nerite-hostfs --example look -- /usr/share:/share`.
+//! Lists what a guest with the given mounts would see: `cargo run -p nerite-hostfs --example look
+//! -- /usr/share:/share`.
 
 use std::io::Write as _;
 

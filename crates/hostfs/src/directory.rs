@@ -13,7 +13,8 @@ use crate::errno::to_guest;
 
 /// The most bytes of entries that one call gives, so that a guest's length decides nothing.
 pub(crate) const MAX_LISTING: usize = 64 << 10;
-/// Buffer in bytes for entries of the host while a call lasts: about what the guest has room for, and at least one entry.
+/// Buffer in bytes for entries of the host while a call lasts: about what the guest has room for,
+/// and at least one entry.
 const MIN_BUFFER: usize = 512;
 const MAX_BUFFER: usize = 32 << 10;
 
@@ -49,13 +50,14 @@ fn append(listing: &mut Vec<u8>, limit: usize, inode: u64, kind: u8, name: &[u8]
     Some(())
 }
 
-/// Position of a reader in a host directory. It is kept by the host's kernel with the descriptor, so that an open directory takes
-/// no memory here.
+/// Position of a reader in a host directory. It is kept by the host's kernel with the descriptor,
+/// so that an open directory takes no memory here.
 #[derive(Debug, Default)]
 pub(crate) struct HostListing(Mutex<()>);
 
 impl HostListing {
-    /// Readers of one descriptor take turns: a position is read, moved on and, if the guest's buffer is full, moved back.
+    /// Readers of one descriptor take turns: a position is read, moved on and, if the guest's
+    /// buffer is full, moved back.
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,7 +95,8 @@ impl HostListing {
     }
 }
 
-/// Name of the last entry that a reader of a directory in memory was given; `None` at the beginning.
+/// Name of the last entry that a reader of a directory in memory was given; `None` at the
+/// beginning.
 pub(crate) type Cursor = Option<Vec<u8>>;
 
 /// Position of a reader in a directory in memory.
@@ -105,7 +108,8 @@ impl Listing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next entries, at most `limit` bytes of them; none at the end. `page` gives some entries after a name.
+    /// The next entries, at most `limit` bytes of them; none at the end. `page` gives some entries
+    /// after a name.
     ///
     /// Only a name is kept, because a descriptor must not cost as much as its directory is large.
     pub(crate) fn next(

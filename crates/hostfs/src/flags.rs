@@ -53,7 +53,8 @@ impl Flags {
         self.writes() || self.truncate
     }
 
-    /// The host's flags for a file that exists. Never waits for a pipe's other end, never takes a terminal.
+    /// The host's flags for a file that exists. Never waits for a pipe's other end, never takes a
+    /// terminal.
     pub(crate) fn existing(self) -> OFlags {
         let mut flags = self.access | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         flags.set(OFlags::TRUNC, self.truncate);

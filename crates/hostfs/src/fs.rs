@@ -25,8 +25,9 @@ const NEW_DIRECTORY_MODE: u32 = 0o777;
 
 /// The files of one guest.
 ///
-/// Shared by all vCPUs; each call stands alone. Errors are positive numbers of [`nerite_hypercall::errno`]. A file on a
-/// slow disk or a pipe nobody writes to delays the vCPU that asked, and no other: no lock is held meanwhile.
+/// Shared by all vCPUs; each call stands alone. Errors are positive numbers of
+/// [`nerite_hypercall::errno`]. A file on a slow disk or a pipe nobody writes to delays the vCPU
+/// that asked, and no other: no lock is held meanwhile.
 #[derive(Debug)]
 pub struct HostFs {
     /// The longest guest path first.
@@ -48,8 +49,8 @@ impl HostFs {
         Self::with_mounts(Mounts::open(mounts)?, image_files.iter().cloned(), limits)
     }
 
-    /// Takes what has been opened, and the files of an image, which need not have been known then: one at a time, so that they
-    /// need not all be in memory.
+    /// Takes what has been opened, and the files of an image, which need not have been known then:
+    /// one at a time, so that they need not all be in memory.
     ///
     /// Where a mount and an image file have the same path, the mount is seen.
     ///
@@ -90,15 +91,17 @@ impl HostFs {
         })
     }
 
-    /// Lets reads and writes that wait for a pipe or device end with `EINTR` as soon as `event` is readable.
+    /// Lets reads and writes that wait for a pipe or device end with `EINTR` as soon as `event` is
+    /// readable.
     #[must_use]
     pub fn interrupted_by(mut self, event: Arc<OwnedFd>) -> Self {
         self.stop = Some(event);
         self
     }
 
-    /// The guest's directories in which there is something, the outermost ones: what a kernel has to mount. The root is
-    /// not among them. At most 64 KiB of paths, more than a kernel can be given.
+    /// The guest's directories in which there is something, the outermost ones: what a kernel has
+    /// to mount. The root is not among them. At most 64 KiB of paths, more than a kernel can be
+    /// given.
     #[must_use]
     pub fn guest_directories(&self) -> Vec<Vec<u8>> {
         self.names().outermost()
@@ -117,14 +120,15 @@ impl HostFs {
         self.mounts.iter().find_map(|point| Some((point, path.below(&point.guest)?)))
     }
 
-    /// Opens a file or directory, and creates it if the flags ([`nerite_hypercall::file`]) say so, with the permission
-    /// bits of `mode`. Gives a descriptor, 3 or more.
+    /// Opens a file or directory, and creates it if the flags ([`nerite_hypercall::file`]) say so,
+    /// with the permission bits of `mode`. Gives a descriptor, 3 or more.
     ///
-    /// A file that no mount covers is created as a temporary one, and the directories above it with it.
+    /// A file that no mount covers is created as a temporary one, and the directories above it with
+    /// it.
     ///
     /// # Errors
-    /// Those of `open` on Linux. `EACCES` for pipes, sockets and devices that are not mounted themselves, `EXDEV` for a
-    /// link that leads out of its mount.
+    /// Those of `open` on Linux. `EACCES` for pipes, sockets and devices that are not mounted
+    /// themselves, `EXDEV` for a link that leads out of its mount.
     pub fn open(&self, path: &[u8], flags: i32, mode: u32) -> Result<i32, i32> {
         let flags = Flags::new(flags)?;
         let path = GuestPath::parse(path)?;
@@ -203,8 +207,8 @@ impl HostFs {
         self.table.remove(fd).map(drop)
     }
 
-    /// Reads into pieces of guest memory, one after the other, each with one system call, until one is not filled.
-    /// Gives the number of bytes, 0 at the end.
+    /// Reads into pieces of guest memory, one after the other, each with one system call, until one
+    /// is not filled. Gives the number of bytes, 0 at the end.
     ///
     /// # Errors
     /// `EBADF`, `EISDIR`, or what the host says, if nothing was read at all.
@@ -213,8 +217,8 @@ impl HostFs {
         transfer(&open, pieces, |mut piece| open.read(&mut piece, self.stop()))
     }
 
-    /// Writes pieces of guest memory, one after the other, each with one system call, until one is not written
-    /// wholly. Gives the number of bytes.
+    /// Writes pieces of guest memory, one after the other, each with one system call, until one is
+    /// not written wholly. Gives the number of bytes.
     ///
     /// # Errors
     /// `EBADF`, `ENOSPC` at a limit, or what the host says, if nothing was written at all.
@@ -238,7 +242,8 @@ impl HostFs {
         })
     }
 
-    /// Moves the position of a descriptor. Gives the new one. A directory can only be set to its beginning.
+    /// Moves the position of a descriptor. Gives the new one. A directory can only be set to its
+    /// beginning.
     ///
     /// # Errors
     /// `EBADF`, `ESPIPE`, or `EINVAL` for a position that cannot be.
@@ -275,7 +280,8 @@ impl HostFs {
     /// Removes a file.
     ///
     /// # Errors
-    /// `EISDIR` for a directory, `EBUSY` for a mount point, `EROFS` where nothing can be changed, and those of Linux.
+    /// `EISDIR` for a directory, `EBUSY` for a mount point, `EROFS` where nothing can be changed,
+    /// and those of Linux.
     pub fn unlink(&self, path: &[u8]) -> Result<(), i32> {
         let path = GuestPath::parse(path)?;
         let directory = path.must_be_directory();
@@ -304,8 +310,8 @@ impl HostFs {
         }
     }
 
-    /// The next entries of a directory, as Linux's `getdents64` writes them: at most `limit` bytes and at most 64 KiB.
-    /// None at the end.
+    /// The next entries of a directory, as Linux's `getdents64` writes them: at most `limit` bytes
+    /// and at most 64 KiB. None at the end.
     ///
     /// # Errors
     /// `EBADF`, `ENOTDIR`, or `EINVAL` if not even one entry has room.

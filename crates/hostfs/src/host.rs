@@ -1,8 +1,8 @@
 //! Files of the host, opened beneath a mount and nowhere else.
 //!
-//! A directory is held as an `O_PATH` descriptor, and the host's kernel walks each path from there with
-//! `RESOLVE_BENEATH`: `..`, links and renames meanwhile cannot lead out, whatever they are and whenever they happen. A
-//! single file is held as a descriptor of that very file.
+//! A directory is held as an `O_PATH` descriptor, and the host's kernel walks each path from there
+//! with `RESOLVE_BENEATH`: `..`, links and renames meanwhile cannot lead out, whatever they are and
+//! whenever they happen. A single file is held as a descriptor of that very file.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,7 +22,8 @@ use crate::{Error, Mount};
 /// How often a walk is tried again that a rename elsewhere on the host disturbed.
 const WALK_ATTEMPTS: u32 = 128;
 
-/// `/proc/self/fd`, held open: what turns a descriptor of a file into another one with its own position and rights.
+/// `/proc/self/fd`, held open: what turns a descriptor of a file into another one with its own
+/// position and rights.
 #[derive(Debug)]
 pub(crate) struct Reopener(OwnedFd);
 
@@ -40,8 +41,8 @@ impl Reopener {
 
 /// Everything that is mounted, opened.
 ///
-/// What is done with it later opens nothing outside of it, so a process can give up its rights to all other files in
-/// between; [`Mounts::paths`] says which it has to keep.
+/// What is done with it later opens nothing outside of it, so a process can give up its rights to
+/// all other files in between; [`Mounts::paths`] says which it has to keep.
 #[derive(Debug, Default)]
 pub struct Mounts {
     pub(crate) points: Vec<MountPoint>,
@@ -64,8 +65,8 @@ impl Mounts {
     /// Opens the host side of each mount.
     ///
     /// # Errors
-    /// If a mount's host side cannot be opened or its guest side is no path, two have the same, or the host lacks
-    /// `openat2` or `/proc`.
+    /// If a mount's host side cannot be opened or its guest side is no path, two have the same, or
+    /// the host lacks `openat2` or `/proc`.
     pub fn open(mounts: &[Mount]) -> Result<Self, Error> {
         let mut opened = Self::default();
         for mount in mounts {
@@ -228,8 +229,8 @@ impl MountPoint {
         }
     }
 
-    /// The opened directory that `rest` is in, and the name there. A single name cannot lead out of a directory.
-    /// `own` is the answer for the mount point itself.
+    /// The opened directory that `rest` is in, and the name there. A single name cannot lead out of
+    /// a directory. `own` is the answer for the mount point itself.
     fn parent<'a>(&self, rest: &'a [u8], directory: bool, own: i32) -> Result<(OwnedFd, &'a [u8]), i32> {
         if !self.is_directory() {
             self.must_be_file(rest, directory)?;
@@ -277,7 +278,8 @@ fn beneath(directory: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) ->
     }
 }
 
-/// A path below a mount as the host takes it: relative, with a slash at the end if it must be a directory.
+/// A path below a mount as the host takes it: relative, with a slash at the end if it must be a
+/// directory.
 fn relative(rest: &[u8], directory: bool) -> Vec<u8> {
     let mut path = rest.strip_prefix(b"/").unwrap_or(rest).to_vec();
     if path.is_empty() {

@@ -1,13 +1,15 @@
 //! The files a virtual machine's guest may touch.
 //!
-//! The one idea: **a guest has names of its own, and only what was mounted has a way to the host**. A path is normalised,
-//! the mount it is below is found, and the host's kernel walks the rest from the mount's directory without ever
-//! leaving it (`openat2` with `RESOLVE_BENEATH`). So it does not matter what links and `..` say, nor what somebody
-//! renames meanwhile. Everything else is in memory: the directories above the mount points, the files of a Hermit image
-//! (read-only, never copied), and temporary files, which have no name on the host and vanish with the process.
+//! The one idea: **a guest has names of its own, and only what was mounted has a way to the host**.
+//! A path is normalised, the mount it is below is found, and the host's kernel walks the rest from
+//! the mount's directory without ever leaving it (`openat2` with `RESOLVE_BENEATH`). So it does not
+//! matter what links and `..` say, nor what somebody renames meanwhile. Everything else is in
+//! memory: the directories above the mount points, the files of a Hermit image (read-only, never
+//! copied), and temporary files, which have no name on the host and vanish with the process.
 //!
-//! Bytes go between files and guest memory without a copy; a descriptor is a shared reference, so no lock is held while
-//! the host reads or writes, and closing a file that another vCPU reads is safe.
+//! Bytes go between files and guest memory without a copy; a descriptor is a shared reference, so
+//! no lock is held while the host reads or writes, and closing a file that another vCPU reads is
+//! safe.
 //!
 //! ```
 //! use nerite_hostfs::{Access, HostFs, Limits, Mount};

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a guest may use of the host's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Descriptors open at the same time, without the standard streams. 1024 by default; one more is `EMFILE`.
+    /// Descriptors open at the same time, without the standard streams. 1024 by default; one more
+    /// is `EMFILE`.
     pub open_files: usize,
     /// Bytes written to files over the whole run. No limit by default; one more is `ENOSPC`.
     pub bytes_written: u64,
-    /// Bytes in temporary files at the same time, holes included. 256 MiB by default; one more is `ENOSPC`.
+    /// Bytes in temporary files at the same time, holes included. 256 MiB by default; one more is
+    /// `ENOSPC`.
     pub temporary_bytes: u64,
     /// Temporary files and directories at the same time. 1024 by default; one more is `ENOSPC`.
     pub temporary_entries: usize,

@@ -26,7 +26,8 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Reads `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. The host path may have colons, the guest path not.
+    /// Reads `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. The host path may have colons, the
+    /// guest path not.
     ///
     /// ```
     /// use nerite_hostfs::{Access, Mount};

@@ -1,5 +1,5 @@
-//! The names that are not below a directory mount: mount points and the directories above them, the image's files, and
-//! what the guest creates.
+//! The names that are not below a directory mount: mount points and the directories above them, the
+//! image's files, and what the guest creates.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Iter;
@@ -18,9 +18,11 @@ use crate::temporary::TempFile;
 /// Mode of directories that were not created by the guest.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Memory in bytes for the names that mounts and an image bring along. An image with 65 536 files in ordinary folders fits.
+/// Memory in bytes for the names that mounts and an image bring along. An image with 65 536 files
+/// in ordinary folders fits.
 const FIXED_BYTES: usize = 24 << 20;
-/// Memory in bytes that a name takes besides its own bytes: more for a directory with one file, less for a file.
+/// Memory in bytes that a name takes besides its own bytes: more for a directory with one file,
+/// less for a file.
 const NAME_OVERHEAD: usize = 320;
 
 /// Number of entries of a directory that are looked up at a time.
@@ -134,7 +136,8 @@ impl Names {
         number
     }
 
-    /// Adds the names of `rest` below a directory: the last one is `node`, the others are directories.
+    /// Adds the names of `rest` below a directory: the last one is `node`, the others are
+    /// directories.
     fn put_all(&mut self, mut parent: u64, mut rest: &[u8], node: Node) -> u64 {
         while let Some((name, below)) = path::first(rest) {
             if below.is_empty() {
@@ -194,8 +197,8 @@ impl Names {
         self.get(path, true).ok().filter(|found| matches!(found.node, Node::Directory { .. }))
     }
 
-    /// Creates a name, and the directories above it that are missing: the Hermit kernel has directories of its own, such
-    /// as the points where it mounts, and does not tell of them.
+    /// Creates a name, and the directories above it that are missing: the Hermit kernel has
+    /// directories of its own, such as the points where it mounts, and does not tell of them.
     pub(crate) fn create(&mut self, path: &[u8], node: Node) -> Result<Found, i32> {
         match self.walk(path) {
             Walk::Whole(_) => Err(EEXIST),
@@ -246,15 +249,16 @@ impl Names {
         dots.into_iter().skip(given).chain(children.take(PAGE)).collect()
     }
 
-    /// The directories with something in them besides directories, without the root, and none below another one: at
-    /// most 64 KiB of paths, the shortest first.
+    /// The directories with something in them besides directories, without the root, and none below
+    /// another one: at most 64 KiB of paths, the shortest first.
     ///
     /// One walk over the tree that stops where there is enough.
     pub(crate) fn outermost(&self) -> Vec<Vec<u8>> {
         let mut found: Vec<Vec<u8>> = Vec::new();
         let mut room = MAX_OUTERMOST;
         let mut path = Vec::new();
-        // Children that are still to be visited, and the length of their directory's path, from the root down.
+        // Children that are still to be visited, and the length of their directory's path, from the
+        // root down.
         let mut levels: Vec<(Children<'_>, usize)> = Vec::new();
         levels.extend(self.inodes.get(&ROOT).map(|root| (root.children.iter(), 0)));
         while let Some((children, length)) = levels.last_mut() {

@@ -75,8 +75,8 @@ fn an_image_of_deep_names_is_refused() {
     assert!((30..50).contains(&added), "{added}");
 }
 
-/// Steps of walks are bounded by the lengths of paths, so that an image with many directories or deep ones takes no longer to
-/// look at than its names are long.
+/// Steps of walks are bounded by the lengths of paths, so that an image with many directories or
+/// deep ones takes no longer to look at than its names are long.
 #[test]
 fn directories_are_found_in_one_walk() {
     let mut names = Names::new(0);

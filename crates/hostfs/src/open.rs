@@ -18,7 +18,8 @@ use crate::image::Image;
 use crate::temporary::OpenTemp;
 use crate::transfer::{patiently, read, write};
 
-/// An open file or directory. Shared by the vCPUs that use it at the moment; closed with the last of them.
+/// An open file or directory. Shared by the vCPUs that use it at the moment; closed with the last
+/// of them.
 #[derive(Debug)]
 pub(crate) enum Open {
     Regular(OwnedFd),
@@ -114,7 +115,8 @@ impl Open {
         }
     }
 
-    /// The next directory entries, at most `limit` bytes. `page` gives those of a directory in memory after a name.
+    /// The next directory entries, at most `limit` bytes. `page` gives those of a directory in
+    /// memory after a name.
     pub(crate) fn entries(
         &self,
         limit: usize,

@@ -9,9 +9,10 @@ pub const NAME_MAX: usize = 255;
 
 /// A guest path without `.`, `..` and doubled slashes, seen from the guest's root.
 ///
-/// `..` is taken away together with the name before it, as `cd` in a shell does it, without looking whether that
-/// name is a symbolic link; at the root it stays at the root. A path that does not start with a slash starts at the
-/// root as well: the guest's working directory is known only to the guest.
+/// `..` is taken away together with the name before it, as `cd` in a shell does it, without looking
+/// whether that name is a symbolic link; at the root it stays at the root. A path that does not
+/// start with a slash starts at the root as well: the guest's working directory is known only to
+/// the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestPath {
     /// Each name with a slash before it, so the root is empty.
@@ -23,7 +24,8 @@ impl GuestPath {
     /// Takes a path as the guest gave it.
     ///
     /// # Errors
-    /// `ENOENT` if it is empty, `ENAMETOOLONG` if it or one of its names is too long, `EINVAL` if it has a zero byte.
+    /// `ENOENT` if it is empty, `ENAMETOOLONG` if it or one of its names is too long, `EINVAL` if
+    /// it has a zero byte.
     pub fn parse(raw: &[u8]) -> Result<Self, i32> {
         if raw.is_empty() {
             return Err(ENOENT);
@@ -63,7 +65,8 @@ impl GuestPath {
         self.directory
     }
 
-    /// What follows `base`, with its leading slash, or nothing if it is `base`; `None` if this path is not below.
+    /// What follows `base`, with its leading slash, or nothing if it is `base`; `None` if this path
+    /// is not below.
     #[must_use]
     pub fn below<'a>(&'a self, base: &[u8]) -> Option<&'a [u8]> {
         let rest = self.bytes.strip_prefix(base)?;

@@ -1,8 +1,9 @@
 //! Files that the guest creates where nothing is mounted.
 //!
-//! They are memory of the host's kernel (`memfd_create`) without a name: each exists only as long as this process has a
-//! descriptor of it, so nothing is left behind however the process ends. Nothing has to be opened by path to make or to open
-//! one, so a process that is not allowed to open anything any more can still have them.
+//! They are memory of the host's kernel (`memfd_create`) without a name: each exists only as long
+//! as this process has a descriptor of it, so nothing is left behind however the process ends.
+//! Nothing has to be opened by path to make or to open one, so a process that is not allowed to
+//! open anything any more can still have them.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,8 +44,9 @@ pub(crate) struct TempFile {
     file: OwnedFd,
     mode: u32,
     room: Arc<Budget>,
-    /// Held while the file is accessed, because only then is known which byte a write starts at. The host's kernel has a
-    /// lock of its own for that; and an access to memory waits for nobody else.
+    /// Held while the file is accessed, because only then is known which byte a write starts at.
+    /// The host's kernel has a lock of its own for that; and an access to memory waits for nobody
+    /// else.
     state: Mutex<State>,
 }
 
@@ -202,12 +204,14 @@ mod tests {
         file.open(Flags::new(flags).unwrap()).unwrap()
     }
 
-    /// The host's kernel frees an inode without a name with its last descriptor, also of a process that is killed.
+    /// The host's kernel frees an inode without a name with its last descriptor, also of a process
+    /// that is killed.
     #[test]
     fn files_have_no_name_on_the_host() {
         let store = TempStore::new(100);
         let file = Arc::new(store.create(0o4640).unwrap());
-        // A memory file has a link count of 0 or 1 (depending on the kernel), and no directory that it is in.
+        // A memory file has a link count of 0 or 1 (depending on the kernel), and no directory that
+        // it is in.
         let name =
             std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file.file)));
         assert_eq!(name.unwrap().to_str(), Some("/memfd:nerite-guest (deleted)"));

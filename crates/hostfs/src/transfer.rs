@@ -1,4 +1,5 @@
-//! Bytes between files and guest memory, without a copy in between: one system call for each contiguous piece.
+//! Bytes between files and guest memory, without a copy in between: one system call for each
+//! contiguous piece.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

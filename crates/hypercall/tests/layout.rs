@@ -5,7 +5,8 @@ use std::mem::{align_of, offset_of, size_of};
 use nerite_hypercall::{errno, file, v1, v2};
 use uhyve_interface::{v1 as u1, v2 as u2};
 
-/// Asserts equal size and alignment of `ours` and `theirs`, and the same offset and size of every field.
+/// Asserts equal size and alignment of `ours` and `theirs`, and the same offset and size of every
+/// field.
 macro_rules! same_layout {
     ($ours:ty, $theirs:ty, { $($our:ident = $their:ident),* $(,)? }) => {{
         assert_eq!(size_of::<$ours>(), size_of::<$theirs>(), "size of {}", stringify!($ours));
@@ -89,8 +90,8 @@ fn directory_entry_header_ends_where_the_name_starts() {
 /// Hands the bytes of one of our results to `uhyve-interface`, as memory shared with a guest does.
 fn as_theirs<Ours: zerocopy::IntoBytes + Copy, Theirs: Copy>(ours: Ours) -> Theirs {
     assert_eq!((size_of::<Ours>(), align_of::<Ours>()), (size_of::<Theirs>(), align_of::<Theirs>()));
-    // SAFETY: the sizes are equal, every byte of `ours` is initialised (`IntoBytes`), and the callers below
-    // pass only tags that the other enum has.
+    // SAFETY: the sizes are equal, every byte of `ours` is initialised (`IntoBytes`), and the
+    // callers below pass only tags that the other enum has.
     unsafe { std::mem::transmute_copy(&ours) }
 }
 

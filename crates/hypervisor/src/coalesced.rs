@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-/// A port write that the guest went on after at once. It carries no vCPU state: only ports whose writes need none
-/// can be treated so.
+/// A port write that the guest went on after at once. It carries no vCPU state: only ports whose
+/// writes need none can be treated so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoalescedWrite {
     /// The port.
@@ -15,17 +15,21 @@ pub struct CoalescedWrite {
     pub value: u32,
 }
 
-/// The writes of all vCPUs of a machine that a hypervisor collects, in the order in which they were made.
+/// The writes of all vCPUs of a machine that a hypervisor collects, in the order in which they were
+/// made.
 ///
-/// Whoever answers exits takes the collected writes *before* each exit, because the guest made them before.
-/// Nothing tells of a write as such: a guest that leaves for no other reason is found out by looking now and then.
+/// Whoever answers exits takes the collected writes *before* each exit, because the guest made them
+/// before. Nothing tells of a write as such: a guest that leaves for no other reason is found out
+/// by looking now and then.
 pub trait CoalescedWrites: fmt::Debug + Send + Sync {
     /// Returns `true` if there are none. Takes no lock: it is called at every exit.
     ///
-    /// A write counts until [`CoalescedWrites::take`] is through with it, so that `true` means that all are done.
+    /// A write counts until [`CoalescedWrites::take`] is through with it, so that `true` means that
+    /// all are done.
     fn is_empty(&self) -> bool;
 
-    /// Hands over the writes that are there now, oldest first, until `each` ends that. The one it ended at stays.
+    /// Hands over the writes that are there now, oldest first, until `each` ends that. The one it
+    /// ended at stays.
     ///
     /// Waits while another thread takes writes, so that none overtakes another.
     fn take(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>);

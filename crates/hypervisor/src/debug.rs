@@ -180,8 +180,8 @@ pub trait OperandDecoder: Send + fmt::Debug {
     fn accesses(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>)
     -> Result<(), Error>;
 
-    /// Returns `true` if the instruction at `regs.rip` is a string instruction with a repeat prefix, of which a step
-    /// executes one element.
+    /// Returns `true` if the instruction at `regs.rip` is a string instruction with a repeat
+    /// prefix, of which a step executes one element.
     ///
     /// # Errors
     /// Fails if the hypervisor does.

@@ -1,4 +1,5 @@
-//! Injecting interrupts into a vCPU directly: for machines whose interrupt controllers are not the hypervisor's.
+//! Injecting interrupts into a vCPU directly: for machines whose interrupt controllers are not the
+//! hypervisor's.
 
 use crate::Error;
 
@@ -9,8 +10,8 @@ pub struct InterruptState {
     pub accepts: bool,
     /// RFLAGS.IF.
     pub enabled: bool,
-    /// CR8: interrupts of this class and those below are not to be injected (Intel SDM vol. 3, 12.8.6). Whoever injects
-    /// keeps that; the processor does not look.
+    /// CR8: interrupts of this class and those below are not to be injected (Intel SDM vol. 3,
+    /// 12.8.6). Whoever injects keeps that; the processor does not look.
     pub priority_class: u8,
     /// `IA32_APIC_BASE`, which the hypervisor keeps.
     pub apic_base: u64,
@@ -18,9 +19,10 @@ pub struct InterruptState {
 
 /// A vCPU whose interrupts come from the caller.
 ///
-/// Between two runs, ask for its state, inject at most one interrupt if it is accepted, and otherwise ask for a window: then
-/// a run ends with [`crate::Exit::InterruptWindow`] as soon as one is accepted. A non-maskable interrupt needs no window of
-/// the caller's: the hypervisor keeps it until it can be taken.
+/// Between two runs, ask for its state, inject at most one interrupt if it is accepted, and
+/// otherwise ask for a window: then a run ends with [`crate::Exit::InterruptWindow`] as soon as one
+/// is accepted. A non-maskable interrupt needs no window of the caller's: the hypervisor keeps it
+/// until it can be taken.
 pub trait DirectInterrupts {
     /// Returns the state that decides if it can take an interrupt.
     fn interrupt_state(&mut self) -> InterruptState;

@@ -6,8 +6,8 @@ use crate::DebugCause;
 
 /// Reason of a vCPU to stop running guest code: a VM exit.
 ///
-/// One exit is one access of one element: a hypervisor that is handed a whole string instruction at once (`rep insb`)
-/// reports its elements one after the other.
+/// One exit is one access of one element: a hypervisor that is handed a whole string instruction at
+/// once (`rep insb`) reports its elements one after the other.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -43,29 +43,30 @@ pub enum Exit {
         /// Value written, little-endian, zero-extended.
         value: u64,
     },
-    /// The guest executed `vmcall`/`vmmcall`, and the hypervisor passes such calls on. Answer with [`Entry::Data`], the
-    /// call's result.
+    /// The guest executed `vmcall`/`vmmcall`, and the hypervisor passes such calls on. Answer with
+    /// [`Entry::Data`], the call's result.
     Hypercall {
         /// The call's number.
         number: u64,
         /// Its arguments.
         arguments: [u64; 6],
     },
-    /// The guest reads a model-specific register that the hypervisor does not handle. Answer with [`Entry::Data`], or
-    /// with [`Entry::Fault`] to raise #GP.
+    /// The guest reads a model-specific register that the hypervisor does not handle. Answer with
+    /// [`Entry::Data`], or with [`Entry::Fault`] to raise #GP.
     MsrRead {
         /// The register's index (ECX).
         index: u32,
     },
-    /// The guest writes a model-specific register that the hypervisor does not handle. Go on with [`Entry::Resume`], or
-    /// with [`Entry::Fault`] to raise #GP.
+    /// The guest writes a model-specific register that the hypervisor does not handle. Go on with
+    /// [`Entry::Resume`], or with [`Entry::Fault`] to raise #GP.
     MsrWrite {
         /// The register's index (ECX).
         index: u32,
         /// The value (EDX:EAX).
         value: u64,
     },
-    /// The guest executed HLT and the hypervisor leaves waiting to the caller. Enter again once an interrupt is pending.
+    /// The guest executed HLT and the hypervisor leaves waiting to the caller. Enter again once an
+    /// interrupt is pending.
     Halt,
     /// The guest cannot go on: a triple fault, or a shutdown state (Intel SDM vol. 3, 7.15, "#DF").
     Shutdown,
@@ -73,7 +74,8 @@ pub enum Exit {
     System(SystemEvent),
     /// The guest can take an external interrupt now (RFLAGS.IF set, no shadow). Only if asked for.
     InterruptWindow,
-    /// The guest lowered CR8, so that interrupts may be due now. Only with [`crate::DirectInterrupts`].
+    /// The guest lowered CR8, so that interrupts may be due now. Only with
+    /// [`crate::DirectInterrupts`].
     TprBelowThreshold,
     /// A breakpoint, watchpoint or single step was hit. Only if asked for.
     Debug {
@@ -87,9 +89,11 @@ pub enum Exit {
         /// The hardware's reason (Intel SDM vol. 3, 28.8; AMD APM vol. 2, appendix C).
         hardware_reason: u64,
     },
-    /// The hypervisor gave up on the guest, for example on an instruction it cannot emulate. End the guest.
+    /// The hypervisor gave up on the guest, for example on an instruction it cannot emulate. End
+    /// the guest.
     InternalError(InternalError),
-    /// Another thread asked for attention through [`crate::Kicker::kick`], or a signal arrived. No guest access is pending.
+    /// Another thread asked for attention through [`crate::Kicker::kick`], or a signal arrived. No
+    /// guest access is pending.
     Kicked,
     /// An exit this vocabulary has no word for. End the guest.
     Unknown {
@@ -115,8 +119,8 @@ pub enum SystemEvent {
 /// Failure of a hypervisor to go on with a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InternalError {
-    /// The hypervisor's suberror; KVM: 1 emulation failed, 2 simultaneous exceptions, 3 delivery of an event,
-    /// 4 unexpected exit reason.
+    /// The hypervisor's suberror; KVM: 1 emulation failed, 2 simultaneous exceptions, 3 delivery of
+    /// an event, 4 unexpected exit reason.
     pub suberror: u32,
     /// The bytes at RIP, where the hypervisor gives them.
     pub instruction: InstructionBytes,
@@ -173,7 +177,8 @@ impl fmt::Display for InstructionBytes {
 /// Answer to an exit, with which a vCPU is entered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Entry {
-    /// Nothing. If the last exit was a read, the guest gets all ones, as from a bus where nothing answers.
+    /// Nothing. If the last exit was a read, the guest gets all ones, as from a bus where nothing
+    /// answers.
     #[default]
     Resume,
     /// The answer to a read; only the bytes that the access is wide are used.

@@ -26,8 +26,9 @@ pub enum Irqchip {
     /// In the hypervisor: PIC, I/O APIC and local APICs.
     #[default]
     Hypervisor,
-    /// In the VMM, which injects interrupts ([`Vcpu::direct_interrupts`]), waits where the guest halts, and handles accesses of
-    /// the x2APIC's registers ([`crate::Exit::MsrRead`]) and of the xAPIC's (as MMIO).
+    /// In the VMM, which injects interrupts ([`Vcpu::direct_interrupts`]), waits where the guest
+    /// halts, and handles accesses of the x2APIC's registers ([`crate::Exit::MsrRead`]) and of the
+    /// xAPIC's (as MMIO).
     User,
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 pub trait Kick: Send + Sync {
     /// Makes the running step, or else the next one, end with [`crate::Exit::Kicked`].
     ///
-    /// Never blocks on the guest. Kicks that arrive before the vCPU has seen the first one count as one.
+    /// Never blocks on the guest. Kicks that arrive before the vCPU has seen the first one count as
+    /// one.
     fn kick(&self);
 }
 

@@ -47,7 +47,8 @@ impl Histogram {
         Duration::from_nanos(self.sum.checked_div(self.count()).unwrap_or(0))
     }
 
-    /// A time that this share of them, in thousandths, did not exceed, to a power of two: the end of its bucket.
+    /// A time that this share of them, in thousandths, did not exceed, to a power of two: the end
+    /// of its bucket.
     pub fn quantile(&self, thousandths: u64) -> Duration {
         let count = u128::from(self.count());
         let wanted = count.saturating_mul(thousandths.into()).div_ceil(1000).max(1);
@@ -61,8 +62,8 @@ impl Histogram {
         Duration::ZERO
     }
 
-    /// The buckets that are not empty: from how many nanoseconds on (to less than twice as many; the first one from 0), and
-    /// how many.
+    /// The buckets that are not empty: from how many nanoseconds on (to less than twice as many;
+    /// the first one from 0), and how many.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let starts = std::iter::successors(Some(1_u64), |start| start.checked_mul(2));
         starts.zip(self.buckets).filter(|(_, count)| *count > 0)

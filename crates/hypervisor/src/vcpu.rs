@@ -10,8 +10,9 @@ use crate::{
 
 /// A virtual CPU: **one step, plain data in, plain data out.**
 ///
-/// [`Vcpu::run`] enters the guest and returns an [`Exit`]; the answer travels in with the next [`Entry`]. Neither
-/// borrows from the vCPU. A vCPU belongs to one thread; other threads reach it only through its [`Kicker`].
+/// [`Vcpu::run`] enters the guest and returns an [`Exit`]; the answer travels in with the next
+/// [`Entry`]. Neither borrows from the vCPU. A vCPU belongs to one thread; other threads reach it
+/// only through its [`Kicker`].
 pub trait Vcpu: fmt::Debug + Send {
     /// Index of this vCPU in its VM, from 0; also its APIC id.
     fn index(&self) -> u32;
@@ -24,9 +25,10 @@ pub trait Vcpu: fmt::Debug + Send {
 
     /// Passes the answer to the last exit *without executing a further guest instruction*.
     ///
-    /// After a port or MMIO exit the instruction that caused it is half done. Registers may be read, saved or changed
-    /// only once it is complete. Returns `None` when the vCPU is drained, and an exit if the same instruction needs
-    /// another answer first (a string input, an access that is split): answer that one, and call again.
+    /// After a port or MMIO exit the instruction that caused it is half done. Registers may be
+    /// read, saved or changed only once it is complete. Returns `None` when the vCPU is drained,
+    /// and an exit if the same instruction needs another answer first (a string input, an access
+    /// that is split): answer that one, and call again.
     ///
     /// # Errors
     /// As [`Vcpu::run`].

@@ -1,8 +1,9 @@
 //! A crashed guest as an ELF core file, which GDB opens together with the image.
 //!
-//! Each vCPU is a thread, the one that crashed is the first. Memory is where the guest saw it: there is a segment for each
-//! range of guest-virtual addresses, through the page tables of all vCPUs, and all of them refer to one copy of RAM. What the
-//! guest never touched is a hole in the file. Formats: System V gABI, chapters 4 and 5; `struct elf_prstatus` of Linux.
+//! Each vCPU is a thread, the one that crashed is the first. Memory is where the guest saw it:
+//! there is a segment for each range of guest-virtual addresses, through the page tables of all
+//! vCPUs, and all of them refer to one copy of RAM. What the guest never touched is a hole in the
+//! file. Formats: System V gABI, chapters 4 and 5; `struct elf_prstatus` of Linux.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,9 +20,11 @@ use crate::crash::VcpuState;
 const HEADER: u64 = 64;
 const PROGRAM_HEADER: u64 = 56;
 const PAGE: u64 = 4096;
-/// The most ranges of memory: program headers are counted with 16 bits, and `0xffff` means something else.
+/// The most ranges of memory: program headers are counted with 16 bits, and `0xffff` means
+/// something else.
 const MAX_SEGMENTS: usize = 0xff00;
-/// The most pages (and holes between them) that are looked at, whatever a guest's page tables say: 64 GiB of small pages.
+/// The most pages (and holes between them) that are looked at, whatever a guest's page tables say:
+/// 64 GiB of small pages.
 const MAX_STEPS: usize = if cfg!(test) { 1 << 17 } else { 1 << 24 };
 
 const PT_LOAD: u32 = 1;
@@ -34,7 +37,8 @@ const NT_PRSTATUS: u32 = 1;
 const NT_FPREGSET: u32 = 2;
 const NT_AUXV: u32 = 6;
 const NT_X86_XSTATE: u32 = 0x202;
-/// Entries from which GDB finds out how far the image was moved, and how large a page is (`<elf.h>`).
+/// Entries from which GDB finds out how far the image was moved, and how large a page is
+/// (`<elf.h>`).
 const AT_PAGESZ: u64 = 6;
 const AT_ENTRY: u64 = 9;
 const SIGSEGV: u16 = 11;
@@ -167,7 +171,8 @@ impl Core<'_> {
                     }
                 }
             }
-            // To the next multiple: a page may have been entered in its middle, and a hole ends where its entry does.
+            // To the next multiple: a page may have been entered in its middle, and a hole ends
+            // where its entry does.
             next = match address.checked_next_multiple_of(size) {
                 Some(same) if same == address => address.checked_add(size),
                 other => other,
@@ -253,9 +258,11 @@ fn note(bytes: &mut Vec<u8>, owner: &[u8], kind: u32, content: &[u8]) {
     bytes.extend(content);
 }
 
-/// Size of the legacy region of an XSAVE area, which is what FXSAVE writes (Intel SDM vol. 1, 10.5.1).
+/// Size of the legacy region of an XSAVE area, which is what FXSAVE writes (Intel SDM vol. 1,
+/// 10.5.1).
 const FXSAVE: usize = 512;
-/// Where Linux says in a core file which parts an XSAVE area has (`<asm/sigcontext.h>`): it is software's there.
+/// Where Linux says in a core file which parts an XSAVE area has (`<asm/sigcontext.h>`): it is
+/// software's there.
 const XCR0: usize = 464;
 
 /// An XSAVE area with x87, SSE and AVX state.
@@ -267,7 +274,8 @@ fn vector_state(fpu: &Fpu) -> Vec<u8> {
     area
 }
 
-/// `struct elf_prstatus` (`<linux/elfcore.h>`), 336 bytes: of it, the signal, the thread's number and the registers.
+/// `struct elf_prstatus` (`<linux/elfcore.h>`), 336 bytes: of it, the signal, the thread's number
+/// and the registers.
 fn status(vcpu: &VcpuState, crashed: bool) -> Vec<u8> {
     const REGISTERS: usize = 112;
     let (regs, special) = (&vcpu.regs, &vcpu.special_regs);

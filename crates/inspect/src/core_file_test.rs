@@ -45,7 +45,8 @@ fn memory_is_where_the_guest_saw_it() {
     for table in map.tables().unwrap() {
         ram.write(table.addr, table.bytes.as_slice()).unwrap();
     }
-    // Entry 5 of the root leads to a table of which entry 3 is a page of 1 GiB, over the end of RAM but for 2 MiB.
+    // Entry 5 of the root leads to a table of which entry 3 is a page of 1 GiB, over the end of RAM
+    // but for 2 MiB.
     ram.write_obj(0x1000 + 8 * 5, &(0x9000_u64 | 3)).unwrap();
     ram.write_obj(0x9000 + 8 * 3, &((1_u64 << 32) | 0x83)).unwrap();
     ram.write_obj((1 << 32) + 0x5000, &0x1122_3344_5566_7788_u64).unwrap();

@@ -10,7 +10,8 @@ use nerite_memory::GuestRam;
 
 /// Maximum number of frames of a backtrace.
 const MAX_FRAMES: usize = 32;
-/// Maximum number of words of a stack that are searched for return addresses when there are no frame pointers.
+/// Maximum number of words of a stack that are searched for return addresses when there are no
+/// frame pointers.
 const MAX_STACK_WORDS: u64 = 512;
 
 /// Reset state of a processor: the instruction pointer and the base of CS, and real mode.
@@ -34,9 +35,9 @@ pub struct VcpuState {
 }
 
 impl VcpuState {
-    /// Returns `true` if its registers are those after INIT (Intel SDM vol. 3, 10.1.1): real mode, at the reset vector. KVM puts a
-    /// vCPU into that state after a triple fault on AMD, where the hardware leaves its state undefined (AMD APM vol. 2,
-    /// 15.14.3).
+    /// Returns `true` if its registers are those after INIT (Intel SDM vol. 3, 10.1.1): real mode,
+    /// at the reset vector. KVM puts a vCPU into that state after a triple fault on AMD, where the
+    /// hardware leaves its state undefined (AMD APM vol. 2, 15.14.3).
     pub fn is_reset(&self) -> bool {
         self.regs.rip == RESET_RIP
             && self.special_regs.cs.base == RESET_CS
@@ -151,8 +152,8 @@ pub struct Unwinder<'a> {
 }
 
 impl Unwinder<'_> {
-    /// Returns the frame of the vCPU, then its callers: by frame pointers, or, where there are none, whatever on the stack looks
-    /// like a return address.
+    /// Returns the frame of the vCPU, then its callers: by frame pointers, or, where there are
+    /// none, whatever on the stack looks like a return address.
     pub fn backtrace(&self, regs: &Regs, special: &SpecialRegs) -> Vec<Frame> {
         let mut frames = vec![self.frame(regs.rip)];
         // Outside of 64-bit mode it is not the kernel that runs.
@@ -174,7 +175,8 @@ impl Unwinder<'_> {
                 return;
             }
             frames.push(self.caller(return_address, true));
-            // Stacks grow down: a caller's frame lies higher. A guest cannot make this run in circles.
+            // Stacks grow down: a caller's frame lies higher. A guest cannot make this run in
+            // circles.
             if caller <= pointer {
                 return;
             }
@@ -213,8 +215,8 @@ impl Unwinder<'_> {
         self.located(address, address, true)
     }
 
-    /// A frame that a call returns to. The call is before that address, which may be another function's already if the
-    /// call never returns.
+    /// A frame that a call returns to. The call is before that address, which may be another
+    /// function's already if the call never returns.
     fn caller(&self, address: u64, certain: bool) -> Frame {
         self.located(address, address.saturating_sub(1), certain)
     }

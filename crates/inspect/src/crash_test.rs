@@ -233,7 +233,8 @@ fn reasons_are_told_with_what_is_known() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is on the stack: an end, no more frames than are shown, and return addresses only into code.
+    /// Whatever is on the stack: an end, no more frames than are shown, and return addresses only
+    /// into code.
     #[test]
     fn any_stack_is_survived(
         words in proptest::collection::vec(

@@ -23,14 +23,16 @@ pub fn read_virtual(ram: &GuestRam, special: &SpecialRegs, address: u64, data: &
     })
 }
 
-/// Writes guest-virtual memory, whatever its pages allow the guest. Returns the number of bytes that could be written.
+/// Writes guest-virtual memory, whatever its pages allow the guest. Returns the number of bytes
+/// that could be written.
 pub fn write_virtual(ram: &GuestRam, special: &SpecialRegs, address: u64, data: &[u8]) -> usize {
     pieces(ram, special, address, data.len(), |physical, range| {
         data.get(range).is_some_and(|piece| ram.write(physical, piece).is_ok())
     })
 }
 
-/// Splits guest-virtual memory at the borders of small pages, and hands each piece over with its physical address.
+/// Splits guest-virtual memory at the borders of small pages, and hands each piece over with its
+/// physical address.
 fn pieces(
     ram: &GuestRam,
     special: &SpecialRegs,

@@ -1,4 +1,5 @@
-//! Runs a guest of a few instructions on KVM and prints each exit: `cargo run -p nerite-kvm --example guest`.
+//! Runs a guest of a few instructions on KVM and prints each exit: `cargo run -p nerite-kvm
+//! --example guest`.
 
 #![allow(clippy::print_stdout, reason = "an example prints")]
 

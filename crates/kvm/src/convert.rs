@@ -8,7 +8,8 @@ use kvm_bindings::{
 use nerite_arch::{CpuidEntry, DescriptorTable, Regs, Segment, SpecialRegs};
 use nerite_hypervisor::{DebugCause, GuestDebug, PointKind};
 
-/// The general registers of `$from` in the structure `$to`: both have the same fields, and no others.
+/// The general registers of `$from` in the structure `$to`: both have the same fields, and no
+/// others.
 macro_rules! same_registers {
     ($from:expr => $to:ident) => {
         same_registers!($from => $to: rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags)

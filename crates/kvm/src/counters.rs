@@ -106,7 +106,8 @@ mod tests {
             bytes.extend(vec![0; NAME - name.len()]);
         }
         counters.iter().for_each(|(_, value)| bytes.extend(value.to_le_bytes()));
-        // SAFETY: the name is a string that ends; the descriptor that comes back, if any, is nobody else's.
+        // SAFETY: the name is a string that ends; the descriptor that comes back, if any, is nobody
+        // else's.
         let fd = unsafe { libc::memfd_create(c"counters".as_ptr(), libc::MFD_CLOEXEC) };
         assert!(fd >= 0);
         // SAFETY: as above.

@@ -11,7 +11,8 @@ use nerite_hypervisor::{Entry, Exit, InstructionBytes, InternalError, SystemEven
 
 use crate::convert;
 
-/// `kvm_run.emulation_failure.flags`: the instruction bytes are there (KVM API, 5, `KVM_EXIT_INTERNAL_ERROR`).
+/// `kvm_run.emulation_failure.flags`: the instruction bytes are there (KVM API, 5,
+/// `KVM_EXIT_INTERNAL_ERROR`).
 const INSTRUCTION_BYTES_GIVEN: u64 = 1;
 
 /// Those of an x2APIC (Intel SDM table 12-6), which KVM refuses when it has no local APICs.
@@ -39,7 +40,8 @@ pub(crate) enum Raw {
     Exit(Exit, Pending),
     /// A port access of that many bytes in all; the width of an element is in `kvm_run`.
     Port { port: u16, is_read: bool, bytes: usize },
-    /// An access of a model-specific register that KVM knows, and refuses: the guest gets its fault without anybody else.
+    /// An access of a model-specific register that KVM knows, and refuses: the guest gets its fault
+    /// without anybody else.
     Invalid,
     /// Details of an internal error are in `kvm_run`.
     InternalError,
@@ -131,7 +133,8 @@ impl Pending {
         let length = usize::from(width).min(4);
         let element = port_element(fd, usize::from(width), done)?;
         let mut bytes = [0_u8; 4];
-        // SAFETY: `element` points to `width` bytes in the `kvm_run` mapping, `bytes` has 4, and `length` is the smaller of both.
+        // SAFETY: `element` points to `width` bytes in the `kvm_run` mapping, `bytes` has 4, and
+        // `length` is the smaller of both.
         unsafe { element.copy_to_nonoverlapping(NonNull::from(&mut bytes).cast(), length) };
         Some(Exit::PortOut { port, width, value: u32::from_le_bytes(bytes) })
     }
@@ -145,8 +148,8 @@ impl Pending {
                     let value = entry.data().to_le_bytes();
                     let length = usize::from(*width).min(value.len());
                     let element = port_element(fd, usize::from(*width), *done)?;
-                    // SAFETY: `element` points to `width` bytes in the `kvm_run` mapping, `value` has 8, and `length` is
-                    // the smaller of both.
+                    // SAFETY: `element` points to `width` bytes in the `kvm_run` mapping, `value`
+                    // has 8, and `length` is the smaller of both.
                     unsafe { element.copy_from_nonoverlapping(NonNull::from(&value).cast(), length) };
                 }
                 *done = done.saturating_add(1);
@@ -173,11 +176,12 @@ impl Pending {
 /// Where element number `index` of the pending port access lies.
 fn port_element(fd: &mut VcpuFd, width: usize, index: usize) -> Option<NonNull<u8>> {
     let run = fd.get_kvm_run();
-    // SAFETY: a pending port access means that the exit reason was KVM_EXIT_IO and `io` is the member KVM filled in.
+    // SAFETY: a pending port access means that the exit reason was KVM_EXIT_IO and `io` is the
+    // member KVM filled in.
     let offset = unsafe { run.__bindgen_anon_1.io.data_offset };
     let offset = usize::try_from(offset).ok()?.checked_add(width.checked_mul(index)?)?;
-    // SAFETY: KVM put `count` elements at `data_offset` within the mapping that `run` starts (KVM API, 5, KVM_EXIT_IO), and
-    // every caller has checked `index` against `count`.
+    // SAFETY: KVM put `count` elements at `data_offset` within the mapping that `run` starts (KVM
+    // API, 5, KVM_EXIT_IO), and every caller has checked `index` against `count`.
     Some(unsafe { NonNull::from(run).cast::<u8>().add(offset) })
 }
 
@@ -196,7 +200,8 @@ fn little_endian(data: &[u8]) -> u64 {
 /// Reads the details of a `KVM_EXIT_INTERNAL_ERROR`.
 fn internal_error(run: &kvm_run) -> InternalError {
     debug_assert_eq!(run.exit_reason, KVM_EXIT_INTERNAL_ERROR);
-    // SAFETY: the exit reason says that `internal` is the member KVM filled in; it is integers only.
+    // SAFETY: the exit reason says that `internal` is the member KVM filled in; it is integers
+    // only.
     let internal = unsafe { run.__bindgen_anon_1.internal };
     let given = usize::try_from(internal.ndata).unwrap_or(usize::MAX);
     let mut error = InternalError { suberror: internal.suberror, ..InternalError::default() };
@@ -204,7 +209,8 @@ fn internal_error(run: &kvm_run) -> InternalError {
         *to = *from;
     }
     if internal.suberror == KVM_INTERNAL_ERROR_EMULATION && given > 0 {
-        // SAFETY: for this suberror `emulation_failure` describes the same words; it is integers only.
+        // SAFETY: for this suberror `emulation_failure` describes the same words; it is integers
+        // only.
         let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
         if failure.flags & INSTRUCTION_BYTES_GIVEN != 0 {
             // SAFETY: the flag says that the inner union holds size and bytes; they are integers.

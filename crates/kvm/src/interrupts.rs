@@ -149,7 +149,8 @@ fn gsi(id: MessageId) -> u32 {
     id.0.saturating_add(LINES)
 }
 
-/// Interrupt number `gsi` is the pin of that number of the I/O APIC, and, below 16, of the 8259 pair.
+/// Interrupt number `gsi` is the pin of that number of the I/O APIC, and, below 16, of the 8259
+/// pair.
 fn pin_routes(gsi: u32) -> impl Iterator<Item = kvm_irq_routing_entry> {
     let pic = match gsi / PIC_PINS {
         0 => Some(KVM_IRQCHIP_PIC_MASTER),
@@ -183,6 +184,7 @@ fn eventfd(event: &Event) -> Result<EventFd, Error> {
         .as_fd()
         .try_clone_to_owned()
         .map_err(|source| Error::Call { operation: "duplicating an eventfd", source })?;
-    // SAFETY: the descriptor was just made, is open, and nothing else owns it. Should it be no eventfd, KVM refuses it.
+    // SAFETY: the descriptor was just made, is open, and nothing else owns it. Should it be no
+    // eventfd, KVM refuses it.
     Ok(unsafe { EventFd::from_raw_fd(copy.into_raw_fd()) })
 }

@@ -1,10 +1,11 @@
 //! Kicking a vCPU out of the guest without a race.
 //!
-//! KVM checks `kvm_run.immediate_exit` after it has blocked the way back into the guest, so a flag that is set there before
-//! a signal is sent cannot be missed: either the signal finds the thread in `KVM_RUN` and ends it, or the thread is
-//! elsewhere and the flag ends the next `KVM_RUN` at once. The flag is the whole state. It lies in a page that KVM shares
-//! with user space; each vCPU's kicker maps that page a second time and keeps the mapping for as long as a handle
-//! lives, so a handle may outlive its vCPU.
+//! KVM checks `kvm_run.immediate_exit` after it has blocked the way back into the guest, so a flag
+//! that is set there before a signal is sent cannot be missed: either the signal finds the thread
+//! in `KVM_RUN` and ends it, or the thread is elsewhere and the flag ends the next `KVM_RUN` at
+//! once. The flag is the whole state. It lies in a page that KVM shares with user space; each
+//! vCPU's kicker maps that page a second time and keeps the mapping for as long as a handle lives,
+//! so a handle may outlive its vCPU.
 
 use std::cell::Cell;
 use std::io;
@@ -29,16 +30,18 @@ pub fn kick_signal() -> i32 {
 }
 
 extern "C" fn on_kick(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // Of a kick from another thread it is enough that it was delivered: system calls that wait end with EINTR. A timer or counter
-    // cannot have set the flag. What else the signal brings is ignored, because every process of this user can make it up.
-    // SAFETY: the kernel hands a valid structure to a handler that was installed with SA_SIGINFO.
+    // Of a kick from another thread it is enough that it was delivered: system calls that wait end
+    // with EINTR. A timer or counter cannot have set the flag. What else the signal brings is
+    // ignored, because every process of this user can make it up. SAFETY: the kernel hands a valid
+    // structure to a handler that was installed with SA_SIGINFO.
     let code = unsafe { &*info }.si_code;
     if !matches!(code, libc::SI_TIMER | POLL_IN) {
         return;
     }
     let flag = OWN_FLAG.with(Cell::get);
     if !flag.is_null() {
-        // SAFETY: what is stored there stays valid as long as the process and is accessed through atomics only.
+        // SAFETY: what is stored there stays valid as long as the process and is accessed through
+        // atomics only.
         unsafe { AtomicU8::from_ptr(flag) }.fetch_or(KICK, Ordering::SeqCst);
     }
 }
@@ -51,12 +54,13 @@ fn install_handler() -> io::Result<()> {
         .map_err(io::Error::from_raw_os_error)
 }
 
-/// `si_code` of a signal that comes from a descriptor: a counter has overflowed (`<asm-generic/siginfo.h>`).
+/// `si_code` of a signal that comes from a descriptor: a counter has overflowed
+/// (`<asm-generic/siginfo.h>`).
 const POLL_IN: i32 = 1;
 
 thread_local! {
-    /// The flag of the vCPU that this thread runs, if it is kicked by timers or counters. Without a destructor and without anything to
-    /// make first, so that the handler can look at it.
+    /// The flag of the vCPU that this thread runs, if it is kicked by timers or counters. Without a
+    /// destructor and without anything to make first, so that the handler can look at it.
     static OWN_FLAG: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };
     static THREAD_ID: Cell<i32> = const { Cell::new(0) };
 }
@@ -88,21 +92,25 @@ impl KickFlag {
 
     /// Where the flag lies, for as long as `self`.
     pub(crate) fn address(&self) -> *mut u8 {
-        // SAFETY: the offset lies in the first page, which `pages` maps readable and writable until `self` is dropped.
+        // SAFETY: the offset lies in the first page, which `pages` maps readable and writable until
+        // `self` is dropped.
         unsafe { self.pages.start().add(offset_of!(kvm_run, immediate_exit)) }.as_ptr()
     }
 
     fn flag(&self) -> &AtomicU8 {
         let byte = self.address();
-        // SAFETY: the byte is valid for as long as `self`, and user space accesses it through atomics only: nothing in
-        // this crate touches the field in the vCPU's own mapping. The kernel only reads it.
+        // SAFETY: the byte is valid for as long as `self`, and user space accesses it through
+        // atomics only: nothing in this crate touches the field in the vCPU's own mapping. The
+        // kernel only reads it.
         unsafe { AtomicU8::from_ptr(byte) }
     }
 
-    /// Timers that expire and counters that overflow on the calling thread kick this vCPU from now on.
+    /// Timers that expire and counters that overflow on the calling thread kick this vCPU from now
+    /// on.
     pub(crate) fn kick_by_itself(self: &Arc<Self>) {
         if OWN_FLAG.with(Cell::get) != self.address() {
-            // A signal may be on its way even when the vCPU is gone: its page stays mapped as long as the process.
+            // A signal may be on its way even when the vCPU is gone: its page stays mapped as long
+            // as the process.
             std::mem::forget(self.clone());
             OWN_FLAG.with(|flag| flag.set(self.address()));
         }
@@ -138,8 +146,8 @@ impl Kick for KickFlag {
         self.flag().fetch_or(KICK, Ordering::SeqCst);
         let thread = self.thread.load(Ordering::SeqCst);
         if thread != 0 {
-            // SAFETY: tgkill touches no memory of ours; should the thread be gone and its id belong to
-            // another thread of this process, that one runs an empty handler.
+            // SAFETY: tgkill touches no memory of ours; should the thread be gone and its id belong
+            // to another thread of this process, that one runs an empty handler.
             unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, kick_signal()) };
         }
     }
@@ -155,7 +163,8 @@ mod tests {
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         info.si_signo = kick_signal();
         info.si_code = code;
-        // SAFETY: `si_value` lies 24 bytes from the start (`<asm-generic/siginfo.h>`), well inside of the structure's 128 bytes.
+        // SAFETY: `si_value` lies 24 bytes from the start (`<asm-generic/siginfo.h>`), well inside
+        // of the structure's 128 bytes.
         unsafe { (&raw mut info).cast::<u8>().wrapping_add(24).cast::<*mut u8>().write_unaligned(value) };
         // SAFETY: the pointer is to a live structure, which the kernel only reads.
         let sent = unsafe {

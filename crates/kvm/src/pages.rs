@@ -1,4 +1,5 @@
-//! The pages that KVM shares with user space for a vCPU: `kvm_run`, its port data, and the VM's ring of coalesced writes.
+//! The pages that KVM shares with user space for a vCPU: `kvm_run`, its port data, and the VM's
+//! ring of coalesced writes.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -6,15 +7,17 @@ use std::ptr::{NonNull, null_mut};
 
 /// The size of a page.
 pub(crate) const PAGE: usize = 4096;
-/// `kvm_run`, port data (`KVM_PIO_PAGE_OFFSET`), ring (`KVM_COALESCED_MMIO_PAGE_OFFSET`): on x86 always these three.
+/// `kvm_run`, port data (`KVM_PIO_PAGE_OFFSET`), ring (`KVM_COALESCED_MMIO_PAGE_OFFSET`): on x86
+/// always these three.
 const PAGES: usize = 3;
 
-/// A mapping of our own of a vCPU's shared pages, beside the one of `kvm_ioctls`. It may outlive the vCPU.
+/// A mapping of our own of a vCPU's shared pages, beside the one of `kvm_ioctls`. It may outlive
+/// the vCPU.
 #[derive(Debug)]
 pub(crate) struct SharedPages(NonNull<u8>);
 
-// SAFETY: the mapping stays where it is until the value is dropped. What lies in it is accessed by others through
-// atomics, or under the lock of the ring's only reader.
+// SAFETY: the mapping stays where it is until the value is dropped. What lies in it is accessed by
+// others through atomics, or under the lock of the ring's only reader.
 unsafe impl Send for SharedPages {}
 // SAFETY: as for Send.
 unsafe impl Sync for SharedPages {}
@@ -22,8 +25,8 @@ unsafe impl Sync for SharedPages {}
 impl SharedPages {
     /// Maps the pages of the vCPU behind `vcpu`.
     pub(crate) fn new(vcpu: &impl AsRawFd) -> io::Result<Self> {
-        // SAFETY: a new shared mapping at an address of the kernel's choice replaces nothing. `vcpu` is an open vCPU
-        // whose file holds these pages at offset 0 (KVM API, 4.5 and 5).
+        // SAFETY: a new shared mapping at an address of the kernel's choice replaces nothing.
+        // `vcpu` is an open vCPU whose file holds these pages at offset 0 (KVM API, 4.5 and 5).
         let pages = unsafe {
             libc::mmap(
                 null_mut(),

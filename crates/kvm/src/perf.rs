@@ -1,7 +1,7 @@
 //! What the processor counts while it executes guests (perf_event_open(2), with the host excluded).
 //!
-//! A counter is opened by the thread that sets everything up, while it still has the right to, and is inherited by the threads it
-//! starts: what it says is of all vCPUs of the process together.
+//! A counter is opened by the thread that sets everything up, while it still has the right to, and
+//! is inherited by the threads it starts: what it says is of all vCPUs of the process together.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -12,7 +12,8 @@ use nerite_hypervisor::CounterKind;
 
 use crate::kick::{kick_signal, thread_id};
 
-/// `struct perf_event_attr` of `<linux/perf_event.h>` in its first version, of 64 bytes, which every kernel takes.
+/// `struct perf_event_attr` of `<linux/perf_event.h>` in its first version, of 64 bytes, which
+/// every kernel takes.
 #[repr(C)]
 struct Attributes {
     kind: u32,
@@ -44,12 +45,13 @@ pub struct GuestCounter {
 }
 
 impl GuestCounter {
-    /// Counts from now on in the guests of this thread, and of those that it will start. With `period`, each thread that has
-    /// counted so much since the last time is signalled, if it asks for it (see [`Vcpu::kick_at_overflow`](nerite_hypervisor::Vcpu::kick_at_overflow)).
+    /// Counts from now on in the guests of this thread, and of those that it will start. With
+    /// `period`, each thread that has counted so much since the last time is signalled, if it asks
+    /// for it (see [`Vcpu::kick_at_overflow`](nerite_hypervisor::Vcpu::kick_at_overflow)).
     ///
     /// # Errors
-    /// If the processor has no such counter, as in most virtual machines, or this user may not count (Linux's
-    /// `perf_event_paranoid`).
+    /// If the processor has no such counter, as in most virtual machines, or this user may not
+    /// count (Linux's `perf_event_paranoid`).
     pub fn open(kind: CounterKind, period: Option<u64>) -> io::Result<Self> {
         let config = match kind {
             CounterKind::Instructions => PERF_COUNT_HW_INSTRUCTIONS,
@@ -72,8 +74,9 @@ impl GuestCounter {
             breakpoint_kind: 0,
             breakpoint_address: 0,
         };
-        // SAFETY: the structure is live, of the kernel's layout, and says its size; the kernel may write the size it knows into it
-        // when it refuses, which `addr_of!` of a local allows. This thread, any processor, no group.
+        // SAFETY: the structure is live, of the kernel's layout, and says its size; the kernel may
+        // write the size it knows into it when it refuses, which `addr_of!` of a local allows. This
+        // thread, any processor, no group.
         let fd = unsafe {
             libc::syscall(
                 libc::SYS_perf_event_open,

@@ -1,7 +1,8 @@
 //! What the host's KVM is good for, found out by running a guest.
 //!
-//! Capabilities and CPU flags claim more than works: there are hosts whose `/dev/kvm` opens, creates VMs and
-//! interprets simple integer code, but stops at the first SSE instruction. So a guest of a dozen bytes runs one.
+//! Capabilities and CPU flags claim more than works: there are hosts whose `/dev/kvm` opens,
+//! creates VMs and interprets simple integer code, but stops at the first SSE instruction. So a
+//! guest of a dozen bytes runs one.
 
 use std::arch::x86_64::__cpuid;
 use std::fmt;
@@ -87,9 +88,9 @@ pub fn host() -> HostKvm {
     }
 }
 
-/// Returns `true` if the processor reports that it can run guests (CPUID: VMX in leaf 1, Intel SDM vol. 3, 24.6; SVM in
-/// leaf 0x80000001, AMD APM vol. 2, 15.4). Without it, KVM can only interpret them. With it, that can still be so: see
-/// [`host`].
+/// Returns `true` if the processor reports that it can run guests (CPUID: VMX in leaf 1, Intel SDM
+/// vol. 3, 24.6; SVM in leaf 0x80000001, AMD APM vol. 2, 15.4). Without it, KVM can only interpret
+/// them. With it, that can still be so: see [`host`].
 pub fn processor_virtualizes() -> bool {
     const VMX: u32 = 1 << 5;
     const SVM: u32 = 1 << 2;
@@ -137,7 +138,8 @@ const STOPS: [u8; 6] = [
 /// The same without `int3`.
 const WATCHED: [u8; 6] = [0x89, 0x06, 0x90, 0xe6, 0x80, 0xf4];
 
-/// Finds out what the host's KVM can do for a debugger, by running guests. What fails cannot be done.
+/// Finds out what the host's KVM can do for a debugger, by running guests. What fails cannot be
+/// done.
 pub fn debugging(system: &System) -> DebugCaps {
     let first_exit = |program: &[u8], debug: GuestDebug| {
         let mut vcpu = set_up(system, program).ok()?;
@@ -167,10 +169,12 @@ const ROUNDS: [u8; 12] = [
     0xe6, 0x80, //                   out 0x80, al
     0xf4, //                         hlt
 ];
-/// How many instructions the processor completes of that. The last may be counted or not, and so may entries and exits.
+/// How many instructions the processor completes of that. The last may be counted or not, and so
+/// may entries and exits.
 const EXECUTED: std::ops::RangeInclusive<u64> = 10_000..=10_100;
 
-/// `true` if a counter of instructions, opened by this thread, counts those of guests: it runs one of a known number.
+/// `true` if a counter of instructions, opened by this thread, counts those of guests: it runs one
+/// of a known number.
 pub fn counts_instructions(system: &System, counter: &dyn GuestCounter) -> bool {
     let count = || {
         let mut vcpu = set_up(system, &ROUNDS).ok()?;

@@ -1,11 +1,13 @@
 //! A vCPU's registers, read and written as rarely as can be.
 //!
-//! What was read or written since the guest ran last is *valid* here; what was written and KVM has not seen yet is *dirty*. Where
-//! KVM synchronises registers through the shared page (`KVM_CAP_SYNC_REGS`), the general ones are valid after every exit, and
-//! dirty ones go in with the next `KVM_RUN`: neither takes a system call. Segments and control registers are read at most once
-//! between two runs; an exit does not make them valid, because KVM would have to collect them at each, and most exits need none.
-//! They are written at once, so that whoever sets a combination that KVM refuses is told, and not whoever runs the vCPU next. Only
-//! those that a vCPU starts with, which are known to be good, go in with the first `KVM_RUN`.
+//! What was read or written since the guest ran last is *valid* here; what was written and KVM has
+//! not seen yet is *dirty*. Where KVM synchronises registers through the shared page
+//! (`KVM_CAP_SYNC_REGS`), the general ones are valid after every exit, and dirty ones go in with
+//! the next `KVM_RUN`: neither takes a system call. Segments and control registers are read at most
+//! once between two runs; an exit does not make them valid, because KVM would have to collect them
+//! at each, and most exits need none. They are written at once, so that whoever sets a combination
+//! that KVM refuses is told, and not whoever runs the vCPU next. Only those that a vCPU starts
+//! with, which are known to be good, go in with the first `KVM_RUN`.
 
 use kvm_bindings::{KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_sregs};
 use kvm_ioctls::{SyncReg, VcpuFd};
@@ -100,7 +102,8 @@ impl Registers {
         self.special_dirty = false;
         self.called();
         fd.set_sregs(&special).map_err(|error| ("KVM_SET_SREGS", error))?;
-        // Without an interrupt controller in the kernel it takes the priority from here at every entry.
+        // Without an interrupt controller in the kernel it takes the priority from here at every
+        // entry.
         fd.get_kvm_run().cr8 = special.cr8;
         Ok(())
     }
@@ -117,7 +120,8 @@ impl Registers {
         fd.set_sregs(&special).map_err(|error| ("KVM_SET_SREGS", error))
     }
 
-    /// Tells KVM everything now, for a call that looks at registers or changes them. Nothing is known after it.
+    /// Tells KVM everything now, for a call that looks at registers or changes them. Nothing is
+    /// known after it.
     pub(crate) fn flush(&mut self, fd: &mut VcpuFd) -> Result<(), Failed> {
         if std::mem::take(&mut self.dirty) {
             self.called();
@@ -149,7 +153,8 @@ impl Registers {
         Ok(())
     }
 
-    /// After `KVM_RUN`, also one that a signal ended: KVM leaves the general registers in the page on every way out.
+    /// After `KVM_RUN`, also one that a signal ended: KVM leaves the general registers in the page
+    /// on every way out.
     pub(crate) const fn after_run(&mut self) {
         self.valid = self.syncs;
         self.special = None;

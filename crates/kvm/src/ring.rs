@@ -1,4 +1,5 @@
-//! KVM's ring of coalesced writes (KVM API, 4.116, `KVM_REGISTER_COALESCED_MMIO`) as [`CoalescedWrites`].
+//! KVM's ring of coalesced writes (KVM API, 4.116, `KVM_REGISTER_COALESCED_MMIO`) as
+//! [`CoalescedWrites`].
 
 use std::fmt;
 use std::mem::offset_of;
@@ -13,11 +14,13 @@ use parking_lot::Mutex;
 
 use crate::pages::{PAGE, SharedPages};
 
-/// How many entries the page has room for (`KVM_COALESCED_MMIO_MAX`). The ring is full with one less.
+/// How many entries the page has room for (`KVM_COALESCED_MMIO_MAX`). The ring is full with one
+/// less.
 #[allow(clippy::cast_possible_truncation, reason = "a page holds fewer than 4096 of them")]
 const ENTRIES: u32 = ((PAGE - size_of::<kvm_coalesced_mmio_ring>()) / size_of::<kvm_coalesced_mmio>()) as u32;
 
-/// The ring of a VM. KVM writes entries and `last`; the one reader there is at a time writes `first`.
+/// The ring of a VM. KVM writes entries and `last`; the one reader there is at a time writes
+/// `first`.
 pub(crate) struct Ring {
     pages: Arc<SharedPages>,
     /// Held by the reader.
@@ -27,7 +30,8 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// The ring of the VM that the vCPU of these pages belongs to. There must be no second one for the same VM.
+    /// The ring of the VM that the vCPU of these pages belongs to. There must be no second one for
+    /// the same VM.
     pub(crate) fn new(pages: Arc<SharedPages>) -> Self {
         Self { pages, reader: Mutex::new(()), taken: AtomicU64::new(0) }
     }
@@ -35,7 +39,8 @@ impl Ring {
     fn index(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: both indices lie in the ring's page.
         let at = unsafe { self.pages.ring().add(offset) };
-        // SAFETY: it is aligned, mapped for as long as `self`, and accessed from here through atomics only.
+        // SAFETY: it is aligned, mapped for as long as `self`, and accessed from here through
+        // atomics only.
         unsafe { AtomicU32::from_ptr(at.as_ptr().cast()) }
     }
 
@@ -62,7 +67,8 @@ impl Ring {
         Some(unsafe { entry.read_volatile() })
     }
 
-    /// Reads on up to where `last` was at the beginning, so that a guest that goes on writing keeps no reader for ever.
+    /// Reads on up to where `last` was at the beginning, so that a guest that goes on writing keeps
+    /// no reader for ever.
     fn read(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
         let last = self.last();
         let mut at = self.first().load(Ordering::Relaxed);

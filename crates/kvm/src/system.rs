@@ -18,15 +18,17 @@ use crate::{GuestCounter, KvmVm, OpenError, convert, probe};
 /// The only version of the KVM API there has been since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 
-/// The newest of what no guest can do without (Linux 4.13): where it is, there are KVM_CAP_USER_MEMORY, _IRQCHIP,
-/// _EXT_CPUID, _MP_STATE and _SET_TSS_ADDR, which all are from before 2010.
+/// The newest of what no guest can do without (Linux 4.13): where it is, there are
+/// KVM_CAP_USER_MEMORY, _IRQCHIP, _EXT_CPUID, _MP_STATE and _SET_TSS_ADDR, which all are from
+/// before 2010.
 const REQUIRED: (Cap, &str) = (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT");
 
 /// An open `/dev/kvm` that has what Nerite needs.
 #[derive(Debug)]
 pub struct System {
     pub(crate) kvm: Kvm,
-    /// What KVM hands over in a shared page (KVM_CAP_SYNC_REGS, Linux 4.18). With that it has all that is older, too.
+    /// What KVM hands over in a shared page (KVM_CAP_SYNC_REGS, Linux 4.18). With that it has all
+    /// that is older, too.
     pub(crate) sync_capability: i32,
 }
 

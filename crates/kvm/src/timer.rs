@@ -1,8 +1,8 @@
 //! A kick that comes by itself after a time.
 //!
-//! The kernel's timer signals the vCPU's own thread (`SIGEV_THREAD_ID`, timer_create(2)), so no other thread has to run in
-//! time. The handler sets the kick flag of the thread's vCPU before it returns: a signal that comes just before `KVM_RUN` is not
-//! lost either.
+//! The kernel's timer signals the vCPU's own thread (`SIGEV_THREAD_ID`, timer_create(2)), so no
+//! other thread has to run in time. The handler sets the kick flag of the thread's vCPU before it
+//! returns: a signal that comes just before `KVM_RUN` is not lost either.
 
 use std::io;
 use std::mem::zeroed;

@@ -24,7 +24,8 @@ use crate::timer::KickTimer;
 
 /// A vCPU of KVM.
 ///
-/// It may be created on one thread and run on another; the thread that runs it is the one that kicks reach.
+/// It may be created on one thread and run on another; the thread that runs it is the one that
+/// kicks reach.
 pub struct KvmVcpu {
     index: u32,
     pub(crate) fd: VcpuFd,
@@ -122,7 +123,8 @@ impl KvmVcpu {
                 Err(error) => {
                     let error = io::Error::from(error);
                     match error.kind() {
-                        // A signal: by now KVM has completed the pending access. Without a kick it was meant for others.
+                        // A signal: by now KVM has completed the pending access. Without a kick it
+                        // was meant for others.
                         io::ErrorKind::Interrupted => {
                             self.signals = self.signals.wrapping_add(1);
                             if mode == Mode::Drain || self.kick.take() {
@@ -211,8 +213,8 @@ impl Vcpu for KvmVcpu {
         for (to, from) in xsave.region.iter_mut().zip(bytes.as_chunks::<4>().0) {
             *to = u32::from_le_bytes(*from);
         }
-        // SAFETY: KVM reads as much as KVM_GET_XSAVE wrote, 4096 bytes, unless the process has asked for features with larger
-        // state (arch_prctl), which nothing here does.
+        // SAFETY: KVM reads as much as KVM_GET_XSAVE wrote, 4096 bytes, unless the process has
+        // asked for features with larger state (arch_prctl), which nothing here does.
         unsafe { self.fd.set_xsave(&xsave) }.map_err(self.call_error("KVM_SET_XSAVE"))
     }
 
@@ -289,7 +291,8 @@ impl DirectInterrupts for KvmVcpu {
 
     fn inject_interrupt(&mut self, vector: u8) -> Result<(), Error> {
         let interrupt = kvm_interrupt { irq: vector.into() };
-        // SAFETY: the descriptor is that of an open vCPU, and KVM reads a structure of this type at this address.
+        // SAFETY: the descriptor is that of an open vCPU, and KVM reads a structure of this type at
+        // this address.
         let injected = unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_INTERRUPT, &raw const interrupt) };
         if injected < 0 {
             let (operation, source) = ("KVM_INTERRUPT", io::Error::last_os_error());

@@ -21,8 +21,8 @@ use crate::error::failed;
 use crate::ring::Ring;
 use crate::{KvmInterrupts, KvmVcpu, System, convert};
 
-/// Three pages for the task state segment that Intel processors without "unrestricted guest" need, in the hole
-/// between 3 and 4 GiB that RAM never covers, below KVM's identity map page.
+/// Three pages for the task state segment that Intel processors without "unrestricted guest" need,
+/// in the hole between 3 and 4 GiB that RAM never covers, below KVM's identity map page.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// The most bytes a memory slot can have: 2^31 - 1 pages (`KVM_MEM_MAX_NR_PAGES` of Linux).
@@ -84,8 +84,9 @@ impl KvmVm {
     fn add_ram(&self) -> Result<(), Error> {
         for (slot, mapping) in (0_u32..).zip(self.ram.mappings()) {
             let region = memory_region(slot, &mapping)?;
-            // SAFETY: the mapping belongs to `self.ram`, which is kept until the VM is closed, is never moved or shrunk, and is
-            // accessed from here only in ways that allow others (the guest) to change it at any time.
+            // SAFETY: the mapping belongs to `self.ram`, which is kept until the VM is closed, is
+            // never moved or shrunk, and is accessed from here only in ways that allow others (the
+            // guest) to change it at any time.
             unsafe { self.fd.set_user_memory_region(region) }.map_err(|error| Error::Ram {
                 start: mapping.guest,
                 size: mapping.size,
@@ -148,7 +149,8 @@ impl KvmVm {
         convert::special_regs_to_kvm(&state.special, &mut sregs);
         vcpu.start_special(sregs)?;
         vcpu.set_regs(&state.regs)?;
-        // It starts at the entry point and does not wait for INIT and SIPI. The first one never does.
+        // It starts at the entry point and does not wait for INIT and SIPI. The first one never
+        // does.
         if index != 0 && self.irqchip == Irqchip::Hypervisor {
             vcpu.fd
                 .set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })
@@ -208,7 +210,8 @@ impl nerite_hypervisor::Vm for KvmVm {
     }
 }
 
-/// A memory slot for one piece of RAM. What is too large for one is refused here: KVM would only say `EINVAL`.
+/// A memory slot for one piece of RAM. What is too large for one is refused here: KVM would only
+/// say `EINVAL`.
 fn memory_region(slot: u32, mapping: &Mapping) -> Result<kvm_userspace_memory_region, Error> {
     if mapping.size > MAX_SLOT {
         return Err(Error::TooMuchRam { start: mapping.guest, size: mapping.size, limit: MAX_SLOT });

@@ -1,7 +1,7 @@
 //! Steps, kicks and drains against a real KVM, with guests of a few integer instructions.
 //!
-//! They are ignored by default because a build machine may have no `/dev/kvm`: `cargo xtask test` runs them where there is
-//! one, or in the lab.
+//! They are ignored by default because a build machine may have no `/dev/kvm`: `cargo xtask test`
+//! runs them where there is one, or in the lab.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +44,8 @@ fn guest(code: &[u8]) -> Guest {
     Guest { vcpu: vm.vcpu(0, VcpuStart::At(&state), &cpuid).unwrap(), ram }
 }
 
-/// The ports of these tests are none that KVM answers itself for its interrupt controllers and timer.
+/// The ports of these tests are none that KVM answers itself for its interrupt controllers and
+/// timer.
 fn out(port: u16, width: u8, value: u32) -> Exit {
     Exit::PortOut { port, width, value }
 }

@@ -1,6 +1,7 @@
 //! Shows what an image is: `cargo run -p nerite-loader --example inspect -- IMAGE`.
 //!
-//! Without an image it looks at itself, which is an ordinary Linux program, and says why that is no Hermit image.
+//! Without an image it looks at itself, which is an ordinary Linux program, and says why that is no
+//! Hermit image.
 
 use std::env;
 use std::path::PathBuf;

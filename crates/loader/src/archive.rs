@@ -76,7 +76,8 @@ impl Entry {
         self.name.split(|&byte| byte == b'/').any(|component| component == b"..")
     }
 
-    /// The name relative to the root of the archive: without leading `/` and `./`, and without a trailing `/`.
+    /// The name relative to the root of the archive: without leading `/` and `./`, and without a
+    /// trailing `/`.
     #[must_use]
     pub fn relative_name(&self) -> &[u8] {
         relative(&self.name)

@@ -55,7 +55,8 @@ impl ImageConfig {
         Ok(config)
     }
 
-    /// The environment variables as names and values, in order; what is not `NAME=value` is left out.
+    /// The environment variables as names and values, in order; what is not `NAME=value` is left
+    /// out.
     pub fn env(&self) -> impl Iterator<Item = (&str, &str)> {
         self.env_vars.iter().filter_map(|text| assignment(text))
     }
@@ -81,7 +82,8 @@ fn explain(text: &str, error: &toml::de::Error) -> Error {
     if let Some(span) = error.span().filter(|span| !span.is_empty() || span.start > 0) {
         return problem(bytes, Some(span.start), error.message());
     }
-    // A type chosen by a tag, as hermit-entry's is, loses the places of its fields. So look at them one by one.
+    // A type chosen by a tag, as hermit-entry's is, loses the places of its fields. So look at them
+    // one by one.
     match locate(text) {
         Some((offset, what)) => problem(bytes, Some(offset), &what),
         None => problem(bytes, None, error.message()),
@@ -200,7 +202,8 @@ mod tests {
         assert!(error(&" ".repeat(MAX_SIZE + 1)).contains("larger than"));
         let deep = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(error(&deep).starts_with("hermit.toml, line 1: "));
-        // Whatever else can be nested, up to the size that is let through: no stack overflow, no long wait.
+        // Whatever else can be nested, up to the size that is let through: no stack overflow, no
+        // long wait.
         let count = MAX_SIZE / 4;
         for text in [
             format!("{}a = 1", "a.".repeat(count)),

@@ -10,8 +10,8 @@ const HINT: &str = "is this a Hermit image? build it with --target x86_64-unknow
 
 /// Why an image could not be read, parsed or loaded.
 ///
-/// Each message is one line, safe to print whatever the image holds, and says what to do where that is not plain.
-/// The path is part of it only in [`Error::InFile`].
+/// Each message is one line, safe to print whatever the image holds, and says what to do where that
+/// is not plain. The path is part of it only in [`Error::InFile`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -213,7 +213,8 @@ pub enum Error {
     WrongStart {
         /// The address asked for.
         start: u64,
-        /// The address the kernel is linked at, or the nearest one that is a multiple of the page size.
+        /// The address the kernel is linked at, or the nearest one that is a multiple of the page
+        /// size.
         wanted: u64,
     },
     /// Guest memory does not hold the whole range of the kernel.

@@ -40,7 +40,8 @@ impl Protocol {
 
     /// Which one these bytes are for: what they say, and Hermit's if they say nothing.
     ///
-    /// An ELF file can have several entries: Hermit's note comes first, then PVH's, then multiboot's header.
+    /// An ELF file can have several entries: Hermit's note comes first, then PVH's, then
+    /// multiboot's header.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         if bytes.starts_with(elf::MAGIC) {

@@ -11,10 +11,11 @@ use crate::config::{self, ImageConfig};
 use crate::source::{ImageFile, Source};
 use crate::{Error, GuestImage, Inspection, Kernel, Protocol, elf, pc, text};
 
-/// Files of up to this many bytes are read at once. Of longer ones with a Hermit kernel in them only what is needed is read, and the
-/// segments straight into guest memory.
+/// Files of up to this many bytes are read at once. Of longer ones with a Hermit kernel in them
+/// only what is needed is read, and the segments straight into guest memory.
 const SMALL: u64 = 64 << 10;
-/// So much of a longer file is looked at to find out what it is: linkers put headers and notes there.
+/// So much of a longer file is looked at to find out what it is: linkers put headers and notes
+/// there.
 const HEAD: usize = 4096;
 
 /// How much an image may cost before it is refused.
@@ -294,7 +295,8 @@ fn check_size(size: u64, limits: &Limits) -> Result<usize, Error> {
     length.ok_or(Error::TooLarge { size, limit })
 }
 
-/// Reads what comes after `head`, so that there are `size` bytes, or as many as the file has. What is added meanwhile is not part of it.
+/// Reads what comes after `head`, so that there are `size` bytes, or as many as the file has. What
+/// is added meanwhile is not part of it.
 fn read_from(mut file: &File, head: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     // Large ones are fresh memory, which nobody zeroes.
     let mut bytes = vec![0; size];

@@ -1,14 +1,15 @@
-//! Parses Hermit images (ELF files and gzip'd tars) and loads them into guest memory, without a panic whatever
-//! the bytes.
+//! Parses Hermit images (ELF files and gzip'd tars) and loads them into guest memory, without a
+//! panic whatever the bytes.
 //!
-//! The one idea: **an image is checked whole when it is parsed.** [`Image::parse`] looks at every number of the
-//! image that loading will use - segments, entry point, TLS, each relocation - so that afterwards
-//! [`Kernel::load`] can only fail because of the memory it is given. The bytes are kept once at most; segments are copied
-//! straight from them into guest memory.
+//! The one idea: **an image is checked whole when it is parsed.** [`Image::parse`] looks at every
+//! number of the image that loading will use - segments, entry point, TLS, each relocation - so
+//! that afterwards [`Kernel::load`] can only fail because of the memory it is given. The bytes are
+//! kept once at most; segments are copied straight from them into guest memory.
 //!
-//! A kernel in a file of its own of more than 64 KiB stays there: headers, notes and tables are read when they are looked at, and
-//! segments straight from the file into guest memory. So loading it can also fail because the file changed or was cut short
-//! meanwhile, which is an [`Error`] as all others are (nothing is mapped), and its relocations are checked as they are applied.
+//! A kernel in a file of its own of more than 64 KiB stays there: headers, notes and tables are
+//! read when they are looked at, and segments straight from the file into guest memory. So loading
+//! it can also fail because the file changed or was cut short meanwhile, which is an [`Error`] as
+//! all others are (nothing is mapped), and its relocations are checked as they are applied.
 //!
 //! ```no_run
 //! use nerite_loader::{Image, Limits};
@@ -25,20 +26,22 @@
 //!
 //! # Other kernels
 //!
-//! [`GuestImage`] recognises and parses, by the same rule, what is no Hermit image: Linux' bzImage, ELF files with a PVH note,
-//! multiboot kernels.
+//! [`GuestImage`] recognises and parses, by the same rule, what is no Hermit image: Linux' bzImage,
+//! ELF files with a PVH note, multiboot kernels.
 //!
 //! # Compared with `hermit-entry`
 //!
 //! Every well-formed image gives the same bytes in memory, entry point and TLS data as
-//! `hermit_entry::elf::KernelObject` (a test compares them). That parser panics on malformed input and is meant
-//! for trusted files; this one answers with an [`Error`]. Where they differ on purpose:
+//! `hermit_entry::elf::KernelObject` (a test compares them). That parser panics on malformed input
+//! and is meant for trusted files; this one answers with an [`Error`]. Where they differ on
+//! purpose:
 //!
-//! * refused here, loaded wrongly there: `PT_LOAD` segments that overlap or do not ascend, an entry point outside
-//!   of them, a relocatable image not linked at address 0, relocations against undefined symbols that are not
-//!   weak, `DT_REL` and `DT_JMPREL` tables, `DT_NEEDED` is looked for up to `DT_NULL`;
-//! * accepted here: `DT_RELR` relocations (ignored there), `R_X86_64_NONE`, images without section headers, tables
-//!   that are not aligned in the file;
+//! * refused here, loaded wrongly there: `PT_LOAD` segments that overlap or do not ascend, an entry
+//!   point outside of them, a relocatable image not linked at address 0, relocations against
+//!   undefined symbols that are not weak, `DT_REL` and `DT_JMPREL` tables, `DT_NEEDED` is looked
+//!   for up to `DT_NULL`;
+//! * accepted here: `DT_RELR` relocations (ignored there), `R_X86_64_NONE`, images without section
+//!   headers, tables that are not aligned in the file;
 //! * an unknown `UHYVEIF` version is an error here and taken for the newest there.
 
 #![forbid(unsafe_code)]

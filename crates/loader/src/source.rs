@@ -28,8 +28,8 @@ pub(crate) enum Source {
     File(ImageFile),
 }
 
-/// A file that others may write to or cut short at any time: what has been looked at once may be something else when it is read
-/// again.
+/// A file that others may write to or cut short at any time: what has been looked at once may be
+/// something else when it is read again.
 #[derive(Debug)]
 pub(crate) struct ImageFile {
     /// The lock is for its position.
@@ -93,8 +93,8 @@ impl Source {
         }
     }
 
-    /// Calls `visit` for the bytes of a part, piece by piece, each a multiple of `entry` bytes long as the part is. What is not
-    /// inside is left out.
+    /// Calls `visit` for the bytes of a part, piece by piece, each a multiple of `entry` bytes long
+    /// as the part is. What is not inside is left out.
     ///
     /// # Errors
     ///
@@ -119,7 +119,8 @@ impl Source {
         Ok(())
     }
 
-    /// The name at a place with `room` bytes from there on, safe to print; `None` if it cannot be read.
+    /// The name at a place with `room` bytes from there on, safe to print; `None` if it cannot be
+    /// read.
     pub(crate) fn name(&self, offset: u64, room: u64) -> Option<String> {
         let bytes = self.part(offset, room.min(MAX_NAME)).ok()??;
         bytes.split(|&byte| byte == 0).next().map(text::printable)

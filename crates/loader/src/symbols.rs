@@ -90,7 +90,8 @@ impl Symbols {
         self.symbols.is_empty()
     }
 
-    /// The function that `address` is in, as linked: subtract the start address of a relocatable kernel.
+    /// The function that `address` is in, as linked: subtract the start address of a relocatable
+    /// kernel.
     ///
     /// A symbol without a size reaches to the next one.
     #[must_use]

@@ -1,8 +1,9 @@
-//! Lists a tar archive in memory (POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar
-//! manual, "GNU tar and POSIX tar").
+//! Lists a tar archive in memory (POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended
+//! Header"; GNU tar manual, "GNU tar and POSIX tar").
 //!
-//! The `tar` crate finds the headers and checks them. Headers that only describe the next entry are read here and
-//! not there, because it would copy them, however large, out of what may be a well-compressed gigabyte.
+//! The `tar` crate finds the headers and checks them. Headers that only describe the next entry are
+//! read here and not there, because it would copy them, however large, out of what may be a
+//! well-compressed gigabyte.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -12,7 +13,8 @@ use tar::{EntryType, Header, PaxExtensions};
 
 use crate::{Entry, EntryKind, Error, Limits, bytes, text};
 
-/// Largest header that describes the next entry, in bytes. A pax header can hold attributes besides a name.
+/// Largest header that describes the next entry, in bytes. A pax header can hold attributes besides
+/// a name.
 const MAX_EXTENSION: usize = 64 << 10;
 /// Longest name and link target in bytes (Linux `PATH_MAX` without its zero byte).
 const MAX_NAME: usize = 4095;
@@ -120,7 +122,8 @@ impl Pending {
             EntryType::GNUSparse => return Err(SPARSE.into()),
             _ => EntryKind::Special,
         };
-        // A size that needs more than the header has room for is beyond all limits, so the two must agree.
+        // A size that needs more than the header has room for is beyond all limits, so the two must
+        // agree.
         if self.size.is_some_and(|size| header.entry_size().ok() != Some(size)) {
             return Err("its pax size is not that of its header".into());
         }
@@ -178,7 +181,8 @@ mod tests {
         entries(&blocks.concat(), &limits).map_err(|error| error.to_string())
     }
 
-    /// Names and link targets of both kinds of headers, longer than any path or many together, are refused while they are listed.
+    /// Names and link targets of both kinds of headers, longer than any path or many together, are
+    /// refused while they are listed.
     #[test]
     fn long_names_are_refused() {
         let entry = || block(b'2', "link", b"");

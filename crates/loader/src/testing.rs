@@ -1,7 +1,8 @@
 //! Writes small, well-formed Hermit ELF files for tests: to be loaded or to be damaged.
 //!
-//! The file: header, program headers, notes, dynamic section, relocations, dynamic symbols (all of that is the first
-//! loadable segment), then the segments' bytes, then symbol table, strings and section headers (not loaded).
+//! The file: header, program headers, notes, dynamic section, relocations, dynamic symbols (all of
+//! that is the first loadable segment), then the segments' bytes, then symbol table, strings and
+//! section headers (not loaded).
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -155,7 +156,8 @@ pub fn abi_tag(words: [u32; 4]) -> Note {
 }
 
 impl Elf {
-    /// A relocatable kernel with code, data with .bss, TLS, relocations of all kinds, notes and symbols.
+    /// A relocatable kernel with code, data with .bss, TLS, relocations of all kinds, notes and
+    /// symbols.
     pub fn hermit() -> Self {
         let mut elf = Self {
             segments: vec![
@@ -250,7 +252,8 @@ impl Elf {
         file.0
     }
 
-    /// Relocations, dynamic symbols, their names, and the dynamic section, which is empty if all else is.
+    /// Relocations, dynamic symbols, their names, and the dynamic section, which is empty if all
+    /// else is.
     fn add_dynamic(&self, file: &mut File) -> ((u64, u64), (u64, u64), (u64, u64)) {
         let rela: Vec<u8> = self.relas.iter().flat_map(Rela::bytes).collect();
         let relr: Vec<u8> = self.relr.iter().flat_map(|entry| entry.to_le_bytes()).collect();

@@ -5,8 +5,8 @@ use std::fmt::{self, Write};
 /// The most characters of an image's text that are shown.
 const MAX_CHARS: usize = 256;
 
-/// Bytes of an image as text that is safe to print: control characters escaped, invalid UTF-8 replaced, at most
-/// 256 characters.
+/// Bytes of an image as text that is safe to print: control characters escaped, invalid UTF-8
+/// replaced, at most 256 characters.
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     // A character has at most 4 bytes; what is cut off here is not shown anyway.
@@ -18,7 +18,8 @@ pub fn printable(bytes: &[u8]) -> String {
     writer.finish()
 }
 
-/// Appends a character to a text, escaped (`\u{1b}`) if a terminal would obey it, or a reader not see it.
+/// Appends a character to a text, escaped (`\u{1b}`) if a terminal would obey it, or a reader not
+/// see it.
 pub fn escape(c: char, text: &mut String) {
     if c.is_control() || is_hidden(c) {
         text.extend(c.escape_default());
@@ -27,8 +28,9 @@ pub fn escape(c: char, text: &mut String) {
     }
 }
 
-/// `true` for characters besides control characters that reorder, hide or join text: bidirectional formatting, line and paragraph
-/// separators, and what is invisible by default (Unicode 16, UAX #9 and `Default_Ignorable_Code_Point`, without variation selectors).
+/// `true` for characters besides control characters that reorder, hide or join text: bidirectional
+/// formatting, line and paragraph separators, and what is invisible by default (Unicode 16, UAX #9
+/// and `Default_Ignorable_Code_Point`, without variation selectors).
 const fn is_hidden(c: char) -> bool {
     matches!(
         c,

@@ -1,4 +1,5 @@
-//! Boots a Hermit image and says how it ended: `cargo run -p nerite-machine --example run -- IMAGE [ARGUMENTS]`.
+//! Boots a Hermit image and says how it ended: `cargo run -p nerite-machine --example run -- IMAGE
+//! [ARGUMENTS]`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 

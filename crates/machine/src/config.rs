@@ -14,7 +14,8 @@ pub use nerite_platform::{MAX_CPUS, MIN_MEMORY};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 pub use nerite_virtio_blk::{Spec as DiskSpec, SpecError as DiskSpecError};
 
-/// Guest memory sizes are multiples of this many bytes: 2 MiB, the page size of the boot page tables.
+/// Guest memory sizes are multiples of this many bytes: 2 MiB, the page size of the boot page
+/// tables.
 pub const MEMORY_GRANULARITY: u64 = 2 << 20;
 /// The largest number of network cards: each has an interrupt line of its own.
 pub const MAX_CARDS: usize = 4;
@@ -23,11 +24,13 @@ pub const MAX_DISKS: usize = 4;
 
 /// Everything that decides how a virtual machine is built and run.
 ///
-/// It comes from the trusted side (command line, configuration file, embedding program). What the image itself
-/// asks for (`hermit.toml`) is merged in by [`crate::Machine::new`], and never wins over what is set here.
+/// It comes from the trusted side (command line, configuration file, embedding program). What the
+/// image itself asks for (`hermit.toml`) is merged in by [`crate::Machine::new`], and never wins
+/// over what is set here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
-    /// Path of the image: a Hermit image (an ELF file or a gzip'd tar), or a Linux, PVH or multiboot kernel.
+    /// Path of the image: a Hermit image (an ELF file or a gzip'd tar), or a Linux, PVH or
+    /// multiboot kernel.
     pub image: PathBuf,
     /// How it is started.
     pub boot: BootConfig,
@@ -39,7 +42,8 @@ pub struct Config {
     pub cpus: CpuConfig,
     /// What the guest is told: arguments and environment.
     pub guest: GuestConfig,
-    /// Files and directories of the host that the guest sees. Nothing else of the host is visible to it.
+    /// Files and directories of the host that the guest sees. Nothing else of the host is visible
+    /// to it.
     pub mounts: Vec<Mount>,
     /// How much of the host's files the guest may use.
     pub file_limits: FileLimits,
@@ -76,8 +80,8 @@ pub struct BootConfig {
     pub initrd: Vec<PathBuf>,
     /// The kernel's command line. The guest's `app_args` follow it.
     pub command_line: Option<String>,
-    /// The first of four ports by which a guest ends itself with an exit code, or `None` for no such device, but
-    /// [`DebugExit::DEFAULT_PORT`] with multiboot.
+    /// The first of four ports by which a guest ends itself with an exit code, or `None` for no
+    /// such device, but [`DebugExit::DEFAULT_PORT`] with multiboot.
     pub debug_exit: Option<u16>,
 }
 
@@ -111,14 +115,15 @@ pub struct Observe {
     pub trace: Option<PathBuf>,
     /// End the machine after this time, counted from its start.
     pub time_limit: Option<Duration>,
-    /// End the machine after its vCPUs have executed this many instructions together. They are executed one at a time then.
+    /// End the machine after its vCPUs have executed this many instructions together. They are
+    /// executed one at a time then.
     pub instruction_limit: Option<u64>,
     /// Let a debugger attach: to a machine that is held before its first instruction, or later.
     pub debug: Option<Debug>,
     /// What is done with a guest that has crashed.
     pub on_crash: OnCrash,
-    /// Leave a guest alone that has halted all its processors with interrupts off: somebody can still wake it by an NMI,
-    /// or wants to look at it. Otherwise that is reported like a crash.
+    /// Leave a guest alone that has halted all its processors with interrupts off: somebody can
+    /// still wake it by an NMI, or wants to look at it. Otherwise that is reported like a crash.
     pub keep_halted: bool,
 }
 
@@ -128,7 +133,8 @@ pub enum OnCrash {
     /// It is ended and reported.
     #[default]
     Report,
-    /// The same, and the file becomes an ELF core. It is made when the machine is, and stays empty without a crash.
+    /// The same, and the file becomes an ELF core. It is made when the machine is, and stays empty
+    /// without a crash.
     Dump(PathBuf),
     /// It is held until a debugger has come and let it go; [`Observe::debug`] says that one can.
     Hold,
@@ -152,7 +158,8 @@ pub enum Irqchip {
     /// In the host's kernel.
     #[default]
     Kernel,
-    /// Here: local APICs without the TSC deadline mode, and nothing else. For Hermit guests without network cards.
+    /// Here: local APICs without the TSC deadline mode, and nothing else. For Hermit guests without
+    /// network cards.
     User,
 }
 
@@ -168,7 +175,8 @@ pub enum Debug {
 /// Guest memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// Size in bytes, or `None` for what the image asks for, and [`DEFAULT_MEMORY`] if it asks for nothing.
+    /// Size in bytes, or `None` for what the image asks for, and [`DEFAULT_MEMORY`] if it asks for
+    /// nothing.
     pub size: Option<u64>,
     /// Place the guest at a random guest-physical address, if its image can be relocated.
     pub aslr: bool,
@@ -189,11 +197,13 @@ impl Default for MemoryConfig {
 /// Virtual CPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CpuConfig {
-    /// How many, 1 to [`MAX_CPUS`], or `None` for what the image asks for, and 1 if it asks for nothing.
+    /// How many, 1 to [`MAX_CPUS`], or `None` for what the image asks for, and 1 if it asks for
+    /// nothing.
     pub count: Option<u32>,
     /// Host CPU of each vCPU, in order; empty for no pinning.
     pub affinity: Vec<usize>,
-    /// Let the guest manage the host CPU's power states: HLT, MWAIT and PAUSE no longer leave the guest.
+    /// Let the guest manage the host CPU's power states: HLT, MWAIT and PAUSE no longer leave the
+    /// guest.
     pub power_management: bool,
     /// Create an in-kernel i8254 interval timer.
     pub pit: bool,
@@ -217,8 +227,8 @@ pub struct GuestConfig {
 /// How much a guest may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimits {
-    /// Bytes a second on the console, or `None` for as fast as the host takes them. After a silence, a second's worth may
-    /// come at once. A vCPU that writes more is made to wait.
+    /// Bytes a second on the console, or `None` for as fast as the host takes them. After a
+    /// silence, a second's worth may come at once. A vCPU that writes more is made to wait.
     pub bytes_per_second: Option<NonZeroU64>,
     /// Lines in the log about hypercalls the guest gets wrong, in the life of the machine.
     pub log_lines: u32,

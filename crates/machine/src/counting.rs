@@ -12,13 +12,15 @@ use crate::config::Observe;
 /// What the processor has counted of a guest, all vCPUs together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessorCounts {
-    /// Instructions that it has completed. Those that KVM carries out for the guest are not among them.
+    /// Instructions that it has completed. Those that KVM carries out for the guest are not among
+    /// them.
     pub instructions: u64,
     /// Cycles.
     pub cycles: u64,
 }
 
-/// The counters of a machine: opened before the process gives up the right to, used once there are vCPUs.
+/// The counters of a machine: opened before the process gives up the right to, used once there are
+/// vCPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     statistics: Option<io::Result<[Box<dyn GuestCounter>; 2]>>,

@@ -22,7 +22,8 @@ use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
 use crate::network::Wires;
 use crate::vcpu_thread::Shared;
 
-/// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has. Each device has its own.
+/// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has.
+/// Each device has its own.
 pub(crate) const LINES: [u8; MAX_DISKS + 2] = [16, 17, 18, 19, 20, 21];
 
 /// Resources for new PCI devices.
@@ -70,7 +71,8 @@ impl fmt::Display for DiskReport {
 }
 
 impl Place<'_> {
-    /// Makes `device` the PCI function in the next free slot. `index` counts the devices that are not network cards.
+    /// Makes `device` the PCI function in the next free slot. `index` counts the devices that are
+    /// not network cards.
     fn add<D: Device + 'static>(&mut self, device: D, index: usize) -> Result<Arc<VirtioPci<D>>, Error> {
         let failed = || Error::host("making a virtio device")(io::Error::from(io::ErrorKind::StorageFull));
         let before = u32::try_from(self.first.saturating_add(index)).map_err(|_| failed())?;
@@ -185,7 +187,8 @@ impl InputLine for VirtioLine {
     }
 }
 
-/// What the virtio console's output goes to: as the serial port's, except that it is the device's thread that waits.
+/// What the virtio console's output goes to: as the serial port's, except that it is the device's
+/// thread that waits.
 fn output(environment: Environment, shared: Arc<Shared>) -> Output {
     Box::new(move |bytes| {
         write(&environment, bytes).inspect_err(|error| {

@@ -1,5 +1,5 @@
-//! Parts of a machine by themselves: hypercalls from any bytes, and the run loop with and without what it can be controlled by,
-//! for the bench that compares the two.
+//! Parts of a machine by themselves: hypercalls from any bytes, and the run loop with and without
+//! what it can be controlled by, for the bench that compares the two.
 
 use std::sync::Arc;
 
@@ -16,12 +16,13 @@ use crate::{Config, Error, Machine};
 pub enum Loop {
     /// Enter, answer, enter again, and nothing else.
     Bare,
-    /// As in a machine in which nothing is watched: exits are counted, and it can be held, asked, stopped and debugged if
-    /// somebody wants to.
+    /// As in a machine in which nothing is watched: exits are counted, and it can be held, asked,
+    /// stopped and debugged if somebody wants to.
     Full,
 }
 
-/// Runs a machine of one vCPU on the calling thread until its guest ends itself, and gives its exit code.
+/// Runs a machine of one vCPU on the calling thread until its guest ends itself, and gives its exit
+/// code.
 ///
 /// # Errors
 /// If the machine cannot be built, or the guest ends in another way.

@@ -1,9 +1,9 @@
 //! Finding out that a guest has halted for ever.
 //!
-//! A processor that halts with interrupts off is woken by an NMI, an INIT or a reset only. When all do, nobody is left to
-//! send one. KVM keeps halted processors to itself, so they have to be asked, which takes each out of its halt for a
-//! moment. A machine is asked only when its process has used next to no processor time, and ever less often while the answer
-//! is that it just waits.
+//! A processor that halts with interrupts off is woken by an NMI, an INIT or a reset only. When all
+//! do, nobody is left to send one. KVM keeps halted processors to itself, so they have to be asked,
+//! which takes each out of its halt for a moment. A machine is asked only when its process has used
+//! next to no processor time, and ever less often while the answer is that it just waits.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ const IDLE_PART: u32 = 50;
 pub(crate) struct HaltWatch {
     interval: Duration,
     next: Instant,
-    /// Processor time of this process when the interval began; not asked for until there was one, as many machines are gone by then.
+    /// Processor time of this process when the interval began; not asked for until there was one,
+    /// as many machines are gone by then.
     used: Option<Duration>,
 }
 
@@ -41,7 +42,8 @@ impl HaltWatch {
         self.next
     }
 
-    /// Looks, if it is time to, which may mean to ask whether all vCPUs have halted. Returns whether the guest has for ever.
+    /// Looks, if it is time to, which may mean to ask whether all vCPUs have halted. Returns
+    /// whether the guest has for ever.
     pub(crate) fn look(&mut self, all_halted: impl FnOnce() -> bool) -> bool {
         if Instant::now() < self.next {
             return false;

@@ -27,7 +27,8 @@ const MESSAGES: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 /// How long a vCPU may take to answer before it counts as waiting for the host.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A running machine, for those who hold, ask or end it. It can be cloned, and may outlive the machine.
+/// A running machine, for those who hold, ask or end it. It can be cloned, and may outlive the
+/// machine.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
@@ -218,7 +219,8 @@ impl Handle {
         self.coalesced.as_ref().map_or(0, |writes| writes.taken())
     }
 
-    /// What the processor has counted of all vCPUs together; `None` where nobody asked for it, or it does not.
+    /// What the processor has counted of all vCPUs together; `None` where nobody asked for it, or
+    /// it does not.
     pub fn processor_counts(&self) -> Option<ProcessorCounts> {
         self.totals.as_ref().and_then(|totals| totals.read())
     }
@@ -234,7 +236,8 @@ impl Handle {
         }
     }
 
-    /// Sends an interrupt message, as a device does by writing `data` to `address` (Intel SDM vol. 3, 12.11).
+    /// Sends an interrupt message, as a device does by writing `data` to `address` (Intel SDM vol.
+    /// 3, 12.11).
     ///
     /// # Errors
     /// If KVM refuses it, or no processor takes it.

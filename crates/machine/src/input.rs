@@ -13,7 +13,8 @@ use rustix::termios::isatty;
 
 /// How much is read at once.
 const CHUNK: usize = 256;
-/// How long a guest that takes no input, and may do so without telling, is left alone before it is tried again.
+/// How long a guest that takes no input, and may do so without telling, is left alone before it is
+/// tried again.
 const TRY_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Source and destination of the guest's input.

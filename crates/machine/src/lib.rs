@@ -1,7 +1,7 @@
 //! A runnable virtual machine from one [`Config`]: **the embedding API of Nerite.**
 //!
-//! [`Machine::new`] reads the image and builds everything, [`Machine::start`] lets the vCPUs run, and [`Running::wait`] gives
-//! the [`Outcome`]. The crates below are composed here, and only here.
+//! [`Machine::new`] reads the image and builds everything, [`Machine::start`] lets the vCPUs run,
+//! and [`Running::wait`] gives the [`Outcome`]. The crates below are composed here, and only here.
 //!
 //! ```no_run
 //! use nerite_machine::{Config, Machine, Outcome};

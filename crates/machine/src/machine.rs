@@ -31,7 +31,8 @@ pub struct Machine {
     pub(crate) platform: Arc<dyn Platform>,
     pub(crate) environment: Environment,
     pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
-    /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it alive.
+    /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it
+    /// alive.
     pub(crate) vm: Box<dyn Vm>,
     pub(crate) affinity: Vec<usize>,
     pub(crate) keyboard: Option<Keyboard>,
@@ -52,8 +53,8 @@ impl Machine {
     /// To confine the process in between, take [`Opened`].
     ///
     /// # Errors
-    /// Fails if the image is not one that can run, the configuration cannot be met, or the host fails; [`Error::kind`]
-    /// tells which.
+    /// Fails if the image is not one that can run, the configuration cannot be met, or the host
+    /// fails; [`Error::kind`] tells which.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Opened::open(config)?.build()
     }
@@ -127,8 +128,8 @@ impl Machine {
         })
     }
 
-    /// Returns `true` if the guest has a line for input, and standard input is a terminal that should be in raw mode while it
-    /// runs.
+    /// Returns `true` if the guest has a line for input, and standard input is a terminal that
+    /// should be in raw mode while it runs.
     pub fn wants_terminal(&self) -> bool {
         self.keyboard.as_ref().is_some_and(Keyboard::is_terminal)
     }

@@ -1,4 +1,5 @@
-//! The machine's network cards: PCI functions whose queues, notifications and interrupts go past the vCPUs.
+//! The machine's network cards: PCI functions whose queues, notifications and interrupts go past
+//! the vCPUs.
 
 use std::fmt;
 use std::io;
@@ -13,8 +14,8 @@ use nerite_virtio_net::{Mac, Net, Totals};
 use crate::Error;
 use crate::config::MAX_CARDS;
 
-/// Interrupt lines of the cards' pins, in order: those below 16 that PC hardware leaves to PCI. Each card has its own, so that
-/// ending one's interrupt says nothing about another's.
+/// Interrupt lines of the cards' pins, in order: those below 16 that PC hardware leaves to PCI.
+/// Each card has its own, so that ending one's interrupt says nothing about another's.
 pub(crate) const LINES: [u8; MAX_CARDS] = [11, 10, 9, 5];
 
 /// Opens what the cards are connected to.
@@ -46,7 +47,8 @@ pub struct CardReport {
 }
 
 impl Network {
-    /// Makes a card for each of `links`, in the next free slots of `bridge`, and starts their threads.
+    /// Makes a card for each of `links`, in the next free slots of `bridge`, and starts their
+    /// threads.
     pub(crate) fn new(bridge: Bridge, links: Vec<Connection>, vm: &dyn Vm, cpus: u32) -> Result<Self, Error> {
         let mut network = Self { bridge, ..Self::default() };
         let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
@@ -93,7 +95,8 @@ impl Network {
         self.cards.is_empty()
     }
 
-    /// The number of the card that `text` means: its number, or the name of the only one that is connected to such.
+    /// The number of the card that `text` means: its number, or the name of the only one that is
+    /// connected to such.
     pub fn find(&self, text: &str) -> Option<usize> {
         let is_number = |number: &usize| *number < self.cards.len();
         let mut named = self.names.iter().enumerate().filter(|(_, name)| *name == text);
@@ -103,7 +106,8 @@ impl Network {
         }
     }
 
-    /// Says that the link of card number `card` is up or down, and tells the guest's driver. Returns false if there is no such card.
+    /// Says that the link of card number `card` is up or down, and tells the guest's driver.
+    /// Returns false if there is no such card.
     pub fn set_link(&self, card: usize, up: bool) -> bool {
         let Some(card) = self.cards.get(card) else { return false };
         if card.device().set_link(up) {

@@ -23,8 +23,9 @@ use crate::{Error, Machine, Timeline, accelerator, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
-/// From here on nothing is opened by path any more, except below what is mounted. So this is the place to give up all
-/// rights that are left: before the first byte of the image, which is hostile, is parsed.
+/// From here on nothing is opened by path any more, except below what is mounted. So this is the
+/// place to give up all rights that are left: before the first byte of the image, which is hostile,
+/// is parsed.
 #[derive(Debug)]
 pub struct Opened {
     pub(crate) image: ImageSource,
@@ -52,7 +53,8 @@ pub(crate) struct HostResources {
 }
 
 impl Opened {
-    /// Opens what `config` names: the image, KVM, the mounts, the disks, the output and the network.
+    /// Opens what `config` names: the image, KVM, the mounts, the disks, the output and the
+    /// network.
     ///
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
@@ -104,10 +106,11 @@ impl Opened {
         Ok(Self { image, resources })
     }
 
-    /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks for it.
+    /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks
+    /// for it.
     ///
-    /// It should have no other threads than this one, and everything else it wants open. `sockets` are the folders of
-    /// sockets for others to connect to: they are removed from there in the end.
+    /// It should have no other threads than this one, and everything else it wants open. `sockets`
+    /// are the folders of sockets for others to connect to: they are removed from there in the end.
     ///
     /// # Errors
     /// If the host refuses what the policy demands.
@@ -158,8 +161,8 @@ fn trace_file(path: &Path) -> Result<Tracer, Error> {
     Ok(Tracer::new(file))
 }
 
-/// Makes the file that a crash will be written to. A guest's memory holds its secrets: the file is this user's alone, and one that
-/// is there already is taken only if it was before.
+/// Makes the file that a crash will be written to. A guest's memory holds its secrets: the file is
+/// this user's alone, and one that is there already is taken only if it was before.
 fn core_file(on_crash: &OnCrash) -> Result<Option<File>, Error> {
     let OnCrash::Dump(path) = on_crash else { return Ok(None) };
     let failed = |source| Error::CoreFile { path: path.clone(), source };

@@ -24,7 +24,8 @@ pub enum Outcome {
     Stopped,
     /// The time it was given was up.
     TimeLimit,
-    /// All instructions it was given are executed: the next would have been that of this vCPU at this address.
+    /// All instructions it was given are executed: the next would have been that of this vCPU at
+    /// this address.
     InstructionLimit {
         /// The vCPU.
         vcpu: u32,

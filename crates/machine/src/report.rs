@@ -11,7 +11,8 @@ use crate::{ProcessorCounts, Timeline};
 /// How many ports that are no hypercall's are listed.
 const MAX_PORTS: usize = 16;
 
-/// What was measured of a run. Without [`crate::config::Observe::statistics`], exits are counted and not timed.
+/// What was measured of a run. Without [`crate::config::Observe::statistics`], exits are counted
+/// and not timed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Each vCPU's, in order of their index.
@@ -50,7 +51,8 @@ pub fn hypercall_name(port: u16) -> Option<&'static str> {
     v2::Call::from_port(port).map(v2::Call::name).or_else(|| v1::Call::from_port(port).map(v1::Call::name))
 }
 
-/// Accesses of ports that make hypercalls, by name, and of all others, by port; the most frequent first.
+/// Accesses of ports that make hypercalls, by name, and of all others, by port; the most frequent
+/// first.
 pub type ByName = (Vec<(&'static str, u64)>, Vec<(u16, u64)>);
 
 /// Splits accesses of ports into hypercalls and others.

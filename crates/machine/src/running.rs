@@ -75,7 +75,8 @@ impl fmt::Debug for Running {
     }
 }
 
-/// The memory, descriptors and threads of a machine that has ended. They are given back when it is dropped.
+/// The memory, descriptors and threads of a machine that has ended. They are given back when it is
+/// dropped.
 #[derive(Debug)]
 #[must_use = "dropping it takes time; a program that ends forgets it"]
 pub struct Teardown {
@@ -115,8 +116,9 @@ impl Running {
         (outcome, report)
     }
 
-    /// As [`Running::wait_and_report`], and leaves what is left of the machine to the caller. A program that ends now
-    /// [forgets](std::mem::forget) it: the host takes everything back anyway, and at once.
+    /// As [`Running::wait_and_report`], and leaves what is left of the machine to the caller. A
+    /// program that ends now [forgets](std::mem::forget) it: the host takes everything back anyway,
+    /// and at once.
     pub fn wait_and_leave(
         mut self,
         stop: Option<BorrowedFd<'_>>,
@@ -129,7 +131,8 @@ impl Running {
         (outcome, report, Teardown { running: self })
     }
 
-    /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became readable before.
+    /// Gets the last partial line out when no vCPU runs any more. Returns false if `stop` became
+    /// readable before.
     fn drain(&self, stop: Option<BorrowedFd<'_>>) -> Result<bool, Error> {
         loop {
             self.platform.collect_coalesced(true);

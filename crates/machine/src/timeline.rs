@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 /// The steps of a start in order, each with the time from the beginning to its end.
 ///
-/// The beginning is where the machine's files are opened; what the program did before is not part of it.
+/// The beginning is where the machine's files are opened; what the program did before is not part
+/// of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeline {
     beginning: Instant,

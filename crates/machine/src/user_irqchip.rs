@@ -1,5 +1,6 @@
-//! Interrupts without the host kernel's controllers: a local APIC for each vCPU, and a layer around the vCPU that injects what it
-//! has, lets the guest's HLT rest, and answers the guest's accesses of the APIC.
+//! Interrupts without the host kernel's controllers: a local APIC for each vCPU, and a layer around
+//! the vCPU that injects what it has, lets the guest's HLT rest, and answers the guest's accesses
+//! of the APIC.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -45,7 +45,8 @@ pub(crate) struct Shared {
     pub(crate) exit_code: OnceLock<i32>,
     /// What the process is confined to, if it is.
     pub(crate) confinement: Option<Confinement>,
-    /// What the vCPUs that have left give back, and the vCPUs themselves, so that none takes the time to close its own.
+    /// What the vCPUs that have left give back, and the vCPUs themselves, so that none takes the
+    /// time to close its own.
     pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Vcpu>)>>,
 }
 

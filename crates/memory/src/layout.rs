@@ -12,8 +12,8 @@
 //! | kernel - 0x8000 | boot stack, 32 KiB |
 //! | 0x40000 | kernel, or where it is linked to; after it the Hermit image's files, if any |
 //!
-//! A larger device tree moves everything after it up. RAM never covers 3-4 GiB ([`GAP_START`] to [`GAP_END`]), where
-//! the interrupt controllers and PCI devices are.
+//! A larger device tree moves everything after it up. RAM never covers 3-4 GiB ([`GAP_START`] to
+//! [`GAP_END`]), where the interrupt controllers and PCI devices are.
 
 use std::fmt;
 
@@ -41,7 +41,8 @@ const MIN_MIB: u64 = 16;
 /// How wide the addresses are that the guest's hypercalls carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressLimit {
-    /// 32 bits (hypercall interface v1): RAM begins below 3 GiB, and only what does not fit there lies above 4 GiB.
+    /// 32 bits (hypercall interface v1): RAM begins below 3 GiB, and only what does not fit there
+    /// lies above 4 GiB.
     Bits32,
     /// 64 bits (hypercall interface v2): RAM lies above 4 GiB, in one piece.
     Bits64,
@@ -58,15 +59,17 @@ pub struct Request {
     pub fixed_start: Option<u64>,
     /// How far the guest's hypercalls reach.
     pub address_limit: AddressLimit,
-    /// Choose the base at random, if the kernel can be relocated: any multiple of 2 MiB but those with which the kernel's last 2 MiB would
-    /// end at a multiple of 1 GiB, where Hermit kernels up to 0.11 do not start.
+    /// Choose the base at random, if the kernel can be relocated: any multiple of 2 MiB but those
+    /// with which the kernel's last 2 MiB would end at a multiple of 1 GiB, where Hermit kernels up
+    /// to 0.11 do not start.
     pub aslr: bool,
     /// What the device tree takes, in bytes.
     pub fdt_size: u64,
-    /// What the files of a Hermit image take, in bytes; 0 for none. They are placed after the kernel.
+    /// What the files of a Hermit image take, in bytes; 0 for none. They are placed after the
+    /// kernel.
     pub initrd_size: u64,
-    /// Map the whole GiB around the kernel at boot and not just RAM up to the kernel's end: what Hermit kernels before
-    /// 0.10 expect.
+    /// Map the whole GiB around the kernel at boot and not just RAM up to the kernel's end: what
+    /// Hermit kernels before 0.10 expect.
     pub legacy_identity_map: bool,
 }
 
@@ -93,18 +96,20 @@ pub struct Layout {
     pub kernel: Region,
     /// The files of a Hermit image.
     pub initrd: Option<Region>,
-    /// What the boot page tables must map, in multiples of 2 MiB. It can exceed RAM only for a legacy map.
+    /// What the boot page tables must map, in multiples of 2 MiB. It can exceed RAM only for a
+    /// legacy map.
     pub identity_map: Region,
 }
 
 impl Layout {
-    /// Places a guest. A pure function: `random` decides the base if randomisation is asked for, and is uniformly
-    /// used, so the caller should draw all of its bits at random. `phys_bits` is the number of physical address
-    /// bits of the host's CPU (CPUID 0x80000008, EAX bits 7:0).
+    /// Places a guest. A pure function: `random` decides the base if randomisation is asked for,
+    /// and is uniformly used, so the caller should draw all of its bits at random. `phys_bits` is
+    /// the number of physical address bits of the host's CPU (CPUID 0x80000008, EAX bits 7:0).
     ///
     /// # Errors
     ///
-    /// If the memory is too small for the kernel, too large for the host, or no memory could hold this kernel.
+    /// If the memory is too small for the kernel, too large for the host, or no memory could hold
+    /// this kernel.
     pub fn place(request: &Request, random: u64, phys_bits: u8) -> Result<Self, Error> {
         let size = request.memory_size;
         if size == 0 || !size.is_multiple_of(LARGE_PAGE) {
@@ -154,7 +159,8 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
     if !request.aslr {
         return low;
     }
-    // Bases 0, 2 MiB, ... `room` above `low`: at least one, and few enough that the remainder's bias is nothing.
+    // Bases 0, 2 MiB, ... `room` above `low`: at least one, and few enough that the remainder's
+    // bias is nothing.
     let choices = (room / LARGE_PAGE).saturating_add(1);
     let choice = random.checked_rem(choices).unwrap_or(0);
     let choice = match choice {
@@ -165,10 +171,12 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
     low.saturating_add(choice.saturating_mul(LARGE_PAGE))
 }
 
-/// Whether the page of 2 MiB in which the kernel ends is the last one of its page directory, and with it all that is mapped at boot.
+/// Whether the page of 2 MiB in which the kernel ends is the last one of its page directory, and
+/// with it all that is mapped at boot.
 ///
-/// Hermit kernels up to 0.11 do not start there. They map the rest of RAM page by page from the kernel's end upwards, and take the
-/// memory for a new directory from the lowest that is free: here from the very page that this directory is to map.
+/// Hermit kernels up to 0.11 do not start there. They map the rest of RAM page by page from the
+/// kernel's end upwards, and take the memory for a new directory from the lowest that is free: here
+/// from the very page that this directory is to map.
 fn ends_at_directory(request: &Request, base: u64) -> bool {
     let end = shift(request)
         .and_then(|shift| base.checked_add(KERNEL)?.checked_add(shift)?.checked_add(request.kernel_mem_size));
@@ -276,10 +284,11 @@ impl Extent {
     }
 }
 
-/// The lowest address that a kernel which found too little room below itself could be linked to, if there is one below
-/// the gap. `below` is what must lie below it, and `start` a first guess.
+/// The lowest address that a kernel which found too little room below itself could be linked to, if
+/// there is one below the gap. `below` is what must lie below it, and `start` a first guess.
 fn lowest_start(request: &Request, base: u64, mut start: u64, below: impl Fn(&Region) -> u64) -> Option<u64> {
-    // A kernel that is moved up can need more page tables, so that it must be moved further. Each round is a page or more.
+    // A kernel that is moved up can need more page tables, so that it must be moved further. Each
+    // round is a page or more.
     while start < GAP_START {
         let map_end = Extent::new(request, start).ok()?.map_end;
         let needed = below(&Region::from_bounds(base, map_end));

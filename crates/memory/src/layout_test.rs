@@ -158,7 +158,8 @@ fn what_does_not_fit_says_what_would() {
 
 #[test]
 fn the_advised_start_has_room_for_the_tables_it_needs() {
-    // Moved to where its tables would fit, this kernel reaches into a ninth GiB, and moved again into a tenth.
+    // Moved to where its tables would fit, this kernel reaches into a ninth GiB, and moved again
+    // into a tenth.
     let mut request = Request {
         memory_size: 2 * MIB,
         kernel_mem_size: 6_599_225_345,

@@ -1,5 +1,5 @@
-//! Prints the frames that the host sends into a tap: `cargo run -p nerite-net --example tap NAME [COUNT]`. It needs the right to make or
-//! use the tap.
+//! Prints the frames that the host sends into a tap: `cargo run -p nerite-net --example tap NAME
+//! [COUNT]`. It needs the right to make or use the tap.
 
 #![allow(clippy::print_stdout)]
 

@@ -15,8 +15,8 @@ pub enum Protocol {
     Udp,
 }
 
-/// A port of the host that leads to one of the guest: `tcp:8080:80`, or `tcp:0.0.0.0/8080:80` for an address other than the
-/// loopback interface's.
+/// A port of the host that leads to one of the guest: `tcp:8080:80`, or `tcp:0.0.0.0/8080:80` for
+/// an address other than the loopback interface's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
     /// What is forwarded.

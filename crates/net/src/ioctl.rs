@@ -1,4 +1,5 @@
-//! The ioctls of taps and of network interfaces (`linux/if_tun.h`, `linux/sockios.h`, tuntap.rst). All `unsafe` of taps is here.
+//! The ioctls of taps and of network interfaces (`linux/if_tun.h`, `linux/sockios.h`, tuntap.rst).
+//! All `unsafe` of taps is here.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -30,7 +31,8 @@ fn check(result: c_int) -> io::Result<()> {
 
 /// A request about the interface `name`.
 fn request(name: &str) -> io::Result<ifreq> {
-    // SAFETY: an ifreq is integers, byte arrays and pointers that the kernel sets; all zeros is a value of it.
+    // SAFETY: an ifreq is integers, byte arrays and pointers that the kernel sets; all zeros is a
+    // value of it.
     let mut request: ifreq = unsafe { std::mem::zeroed() };
     if name.len() >= request.ifr_name.len() || name.contains('\0') {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -42,11 +44,13 @@ fn request(name: &str) -> io::Result<ifreq> {
 }
 
 fn with_request(fd: impl AsFd, operation: c_ulong, request: &mut ifreq) -> io::Result<()> {
-    // SAFETY: the operations used here take an ifreq, which lives for the whole call; an unsuitable descriptor is an error.
+    // SAFETY: the operations used here take an ifreq, which lives for the whole call; an unsuitable
+    // descriptor is an error.
     check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), operation, std::ptr::from_mut(request)) })
 }
 
-/// Makes `fd`, an open `/dev/net/tun`, a queue of the interface `name`, creating that if it is not there.
+/// Makes `fd`, an open `/dev/net/tun`, a queue of the interface `name`, creating that if it is not
+/// there.
 pub(crate) fn attach(fd: impl AsFd, name: &str, flags: i16) -> io::Result<()> {
     let mut request = request(name)?;
     request.ifr_ifru.ifru_flags = flags;

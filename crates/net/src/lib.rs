@@ -1,9 +1,12 @@
-//! What a virtual network card is connected to: **one line of text says it, [`open`] opens it, and the card knows none of it.**
+//! What a virtual network card is connected to: **one line of text says it, [`open`] opens it, and
+//! the card knows none of it.**
 //!
-//! * A [`Tap`] of the host, created if that is allowed, with segmentation and checksums left to the host's kernel and one queue for
-//!   each queue pair. Frames go between it and guest memory without a copy.
+//! * A [`Tap`] of the host, created if that is allowed, with segmentation and checksums left to the
+//!   host's kernel and one queue for each queue pair. Frames go between it and guest memory without
+//!   a copy.
 //! * The same with [`Vhost`]: the host's kernel works on the queues.
-//! * [`User`] mode, for those who may not make a tap: connections of the guest become connections of a process, passt.
+//! * [`User`] mode, for those who may not make a tap: connections of the guest become connections
+//!   of a process, passt.
 //! * A descriptor of a tap that whoever started this process has opened.
 //!
 //! ```
@@ -16,8 +19,8 @@
 //! # Ok::<(), nerite_net::SpecError>(())
 //! ```
 //!
-//! The `unsafe` here is in three places: the ioctls of taps, vectored reads and writes that go to guest memory, and a thread's
-//! scheduling.
+//! The `unsafe` here is in three places: the ioctls of taps, vectored reads and writes that go to
+//! guest memory, and a thread's scheduling.
 
 #![cfg_attr(
     not(test),

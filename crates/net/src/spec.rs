@@ -11,7 +11,8 @@ use crate::Forward;
 const MAX_NAME: usize = 15;
 /// The largest number of queue pairs.
 const MAX_QUEUES: u16 = 16;
-/// The smallest and largest packet: what IPv4 asks for at least, and what fits an Ethernet frame of 64 KiB.
+/// The smallest and largest packet: what IPv4 asks for at least, and what fits an Ethernet frame of
+/// 64 KiB.
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 
 /// What a card is connected to.

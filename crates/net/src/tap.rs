@@ -35,8 +35,8 @@ pub(crate) struct Opened {
 }
 
 impl Tap {
-    /// Opens `queues` queues of the tap `name`, which is created if it is not there and this process may, and then turned on. With `mtu`, that is
-    /// set if it is another.
+    /// Opens `queues` queues of the tap `name`, which is created if it is not there and this
+    /// process may, and then turned on. With `mtu`, that is set if it is another.
     pub(crate) fn open(name: &str, queues: u16, mtu: Option<u16>) -> Result<Opened, Error> {
         let is_new = !Path::new("/sys/class/net").join(name).exists();
         let mut opened = Vec::new();
@@ -58,8 +58,8 @@ impl Tap {
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
             return Err(error("it is not open".to_owned()));
         }
-        // SAFETY: it is open, and whoever started this process has passed it on for this card, so nothing else in the
-        // process owns it.
+        // SAFETY: it is open, and whoever started this process has passed it on for this card, so
+        // nothing else in the process owns it.
         let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
         let (name, flags) =
             ioctl::interface(&fd_owned).map_err(|source| error(format!("it is no tap ({source})")))?;
@@ -110,7 +110,8 @@ impl Tap {
         ioctl::set_queue(fd, on)
     }
 
-    /// Drops the frames that wait in a queue of a tap, at most as many as one holds (`txqueuelen`, 500 or 1000).
+    /// Drops the frames that wait in a queue of a tap, at most as many as one holds (`txqueuelen`,
+    /// 500 or 1000).
     pub(crate) fn drain(fd: impl AsFd) {
         const MOST: u32 = 1024;
         for _ in 0..MOST {

@@ -19,12 +19,13 @@ enum Manners {
     Chosen,
 }
 
-/// Whether this thread lets others be, or pushes them off their processor when it wakes up, as threads do. While the driver sends a stream,
-/// it lets them be (`SCHED_BATCH`, sched(7)).
+/// Whether this thread lets others be, or pushes them off their processor when it wakes up, as
+/// threads do. While the driver sends a stream, it lets them be (`SCHED_BATCH`, sched(7)).
 ///
-/// With a processor to spare this changes nothing. Where there is none, it is mostly the guest that would be stopped: right after the
-/// first of many frames, which then go one by one, with a notification, a system call and an acknowledgement each. But what is
-/// no stream is sent at once, or whoever waits for an answer waits for the guest's time on the processor to run out.
+/// With a processor to spare this changes nothing. Where there is none, it is mostly the guest that
+/// would be stopped: right after the first of many frames, which then go one by one, with a
+/// notification, a system call and an acknowledgement each. But what is no stream is sent at once,
+/// or whoever waits for an answer waits for the guest's time on the processor to run out.
 ///
 /// Only a thread with the ordinary policy changes it. What is so already costs nothing.
 pub(crate) fn let_others_be(on: bool) {
@@ -51,10 +52,11 @@ fn policy() -> libc::c_int {
     unsafe { libc::sched_getscheduler(0) }
 }
 
-/// Does something that has the host's kernel start a thread for this process, a vhost worker, and has that thread always let others be: nobody
-/// tells it of streams.
+/// Does something that has the host's kernel start a thread for this process, a vhost worker, and
+/// has that thread always let others be: nobody tells it of streams.
 pub(crate) fn do_not_preempt_in<T>(start: impl FnOnce() -> T) -> T {
-    // Since Linux 6.4 the worker is a thread of this process, and gets what the thread has that starts it.
+    // Since Linux 6.4 the worker is a thread of this process, and gets what the thread has that
+    // starts it.
     let_others_be(true);
     let result = start();
     let_others_be(false);

@@ -50,8 +50,8 @@ fn result(done: isize) -> io::Result<usize> {
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
 
-/// Writes `prefix`, then the guest memory in `segments` without its first `skip` bytes, to `fd`, in one call. Returns how many bytes
-/// went out.
+/// Writes `prefix`, then the guest memory in `segments` without its first `skip` bytes, to `fd`, in
+/// one call. Returns how many bytes went out.
 ///
 /// # Errors
 /// As writev(2); `InvalidInput` if memory is not RAM.
@@ -69,13 +69,14 @@ pub(crate) fn write(
     }
     vectors.add_guest(ram, segments, skip)?;
     let count = vectors.count()?;
-    // SAFETY: `pieces` holds `count` entries. Each is `prefix`, which the caller lends, or guest RAM, which `ram` keeps mapped for
-    // the whole call. The kernel only reads them, and it copes with a guest that changes its memory meanwhile.
+    // SAFETY: `pieces` holds `count` entries. Each is `prefix`, which the caller lends, or guest
+    // RAM, which `ram` keeps mapped for the whole call. The kernel only reads them, and it copes
+    // with a guest that changes its memory meanwhile.
     result(unsafe { libc::writev(fd.as_fd().as_raw_fd(), vectors.pieces.as_ptr(), count) })
 }
 
-/// Reads from `fd` into the guest memory in `segments`, and what does not fit there into `spill`, in one call. Returns how many bytes
-/// came in.
+/// Reads from `fd` into the guest memory in `segments`, and what does not fit there into `spill`,
+/// in one call. Returns how many bytes came in.
 ///
 /// # Errors
 /// As readv(2); `InvalidInput` if memory is not RAM.
@@ -89,8 +90,9 @@ pub(crate) fn read(
     vectors.add_guest(ram, segments, 0)?;
     vectors.pieces.push(libc::iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() });
     let count = vectors.count()?;
-    // SAFETY: `pieces` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the whole call and to which there are no
-    // Rust references, or `spill`, which the caller lends exclusively.
+    // SAFETY: `pieces` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the
+    // whole call and to which there are no Rust references, or `spill`, which the caller lends
+    // exclusively.
     let read = result(unsafe { libc::readv(fd.as_fd().as_raw_fd(), vectors.pieces.as_ptr(), count) })?;
     let mut rest = read;
     for segment in segments {

@@ -17,12 +17,13 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::{Error, Tap, thread};
 
-/// A backend of vhost-net: it expects virtio headers of the size that modern drivers use (`VHOST_NET_F_VIRTIO_NET_HDR` is not set,
-/// as the tap brings them).
+/// A backend of vhost-net: it expects virtio headers of the size that modern drivers use
+/// (`VHOST_NET_F_VIRTIO_NET_HDR` is not set, as the tap brings them).
 const KNOWN: u64 =
     transport::VERSION_1 | transport::INDIRECT_DESC | transport::EVENT_IDX | feature::MRG_RXBUF;
 
-/// Guest memory that becomes known when the driver is ready, and is kept for as long as the kernel knows it.
+/// Guest memory that becomes known when the driver is ready, and is kept for as long as the kernel
+/// knows it.
 #[derive(Debug, Clone, Default)]
 struct LateMemory(Arc<Mutex<Arc<Memory>>>);
 

@@ -12,7 +12,8 @@ pub(crate) struct PcPlan {
     pub(crate) memory: u64,
     pub(crate) cpus: u32,
     pub(crate) command_line: String,
-    /// The interrupt lines of the PCI slots after the host bridge: of network cards, then of other devices.
+    /// The interrupt lines of the PCI slots after the host bridge: of network cards, then of other
+    /// devices.
     pub(crate) lines: Vec<u8>,
 }
 
@@ -25,8 +26,8 @@ impl PcPlan {
     }
 }
 
-/// What was given with `--cmdline`, then the words after the image. A multiboot kernel's begins with its own name. Linux is told to talk
-/// where its input comes from, if nobody says anything.
+/// What was given with `--cmdline`, then the words after the image. A multiboot kernel's begins
+/// with its own name. Linux is told to talk where its input comes from, if nobody says anything.
 fn command_line(settings: &Settings, protocol: Protocol) -> String {
     let mut words: Vec<String> = Vec::new();
     if protocol == Protocol::Multiboot {

@@ -44,7 +44,8 @@ pub(crate) struct Parts {
     pub(crate) serial_interrupt: Event,
     pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) stop: StopToken,
-    /// Where the debug-exit port is, if there is one. The rest of what test kernels expect is there then, too.
+    /// Where the debug-exit port is, if there is one. The rest of what test kernels expect is there
+    /// then, too.
     pub(crate) debug_exit: Option<u16>,
     /// Raises and lowers lines of the interrupt controllers.
     pub(crate) interrupts: Box<dyn Fn(u32, bool) + Send + Sync>,

@@ -1,4 +1,5 @@
-//! Walks a bus through the configuration ports, as a guest's kernel does: who is there, and how large are its regions?
+//! Walks a bus through the configuration ports, as a guest's kernel does: who is there, and how
+//! large are its regions?
 
 #![allow(clippy::print_stdout)]
 

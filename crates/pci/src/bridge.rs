@@ -13,8 +13,8 @@ pub const FIRST_PORT: u16 = 0xcf8;
 pub const LAST_PORT: u16 = 0xcff;
 /// How many functions there is room for: one in each slot of bus 0.
 pub const SLOTS: usize = 32;
-/// The memory addresses that base addresses can be placed at: from the end of low RAM at 3 GiB to the first
-/// interrupt controller.
+/// The memory addresses that base addresses can be placed at: from the end of low RAM at 3 GiB to
+/// the first interrupt controller.
 pub const WINDOW: RangeInclusive<u64> = 0xc000_0000..=0xfebf_ffff;
 
 /// Bits of the address register that can be set: enable, bus, device, function, register.
@@ -31,11 +31,12 @@ pub trait Function: Send + Sync {
     /// Writes 1, 2 or 4 bytes of configuration space; they do not cross a multiple of four.
     fn write_config(&self, offset: u8, width: u8, value: u32);
 
-    /// Reads `width` bytes (1 to 8) at a memory address, if all of them are behind one of the function's base addresses.
+    /// Reads `width` bytes (1 to 8) at a memory address, if all of them are behind one of the
+    /// function's base addresses.
     fn read_memory(&self, address: u64, width: u8) -> Option<u64>;
 
-    /// Writes `width` bytes (1 to 8) at a memory address. Returns whether all of them are behind one of the function's
-    /// base addresses.
+    /// Writes `width` bytes (1 to 8) at a memory address. Returns whether all of them are behind
+    /// one of the function's base addresses.
     fn write_memory(&self, address: u64, width: u8, value: u64) -> bool;
 }
 
@@ -133,7 +134,8 @@ impl fmt::Debug for ConfigPorts {
     }
 }
 
-/// The memory addresses behind all base addresses. An access that no function claims reads all ones.
+/// The memory addresses behind all base addresses. An access that no function claims reads all
+/// ones.
 pub struct Window {
     slots: Vec<Arc<dyn Function>>,
 }

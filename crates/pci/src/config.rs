@@ -1,5 +1,5 @@
-//! The configuration space of one function: a type 0 header (PCI 3.0, 6.1 and 6.2) as registers and a mask of the bits
-//! that software can change.
+//! The configuration space of one function: a type 0 header (PCI 3.0, 6.1 and 6.2) as registers and
+//! a mask of the bits that software can change.
 
 /// Offset of the command register.
 pub const COMMAND: u8 = 0x04;
@@ -14,7 +14,8 @@ const FIRST_CAPABILITY: usize = 0x40;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// How many base addresses there are.
 const BAR_COUNT: usize = 6;
-/// The bits of a memory base address that say what it is: 32 bits wide, prefetchable or not (6.2.5.1).
+/// The bits of a memory base address that say what it is: 32 bits wide, prefetchable or not
+/// (6.2.5.1).
 const BAR_FLAGS: u32 = 0xf;
 const PREFETCHABLE: u32 = 1 << 3;
 
@@ -30,7 +31,8 @@ pub mod command {
     pub(crate) const WRITABLE: u16 = MEMORY | BUS_MASTER | INTX_DISABLE;
 }
 
-/// A function that cannot be described like this. All of these are mistakes of whoever builds a device.
+/// A function that cannot be described like this. All of these are mistakes of whoever builds a
+/// device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -62,7 +64,8 @@ pub struct Identity {
     pub subsystem: u16,
 }
 
-/// A region of memory addresses that software can place with a base address register. Registers are 32 bits wide.
+/// A region of memory addresses that software can place with a base address register. Registers are
+/// 32 bits wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
     /// Its size in bytes: a power of two, at least 16.
@@ -84,7 +87,8 @@ pub struct Capability<'a> {
 
 /// The registers of one function.
 ///
-/// Accesses that run over the end read all ones and change nothing; reserved and read-only bits stay as they are.
+/// Accesses that run over the end read all ones and change nothing; reserved and read-only bits
+/// stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigSpace {
     registers: [u8; 256],
@@ -112,13 +116,15 @@ impl ConfigSpace {
         config.put(0x2c, &identity.subsystem_vendor.to_le_bytes());
         config.put(0x2e, &identity.subsystem.to_le_bytes());
         config.allow(usize::from(COMMAND), &command::WRITABLE.to_le_bytes());
-        // Cache line size and latency timer mean nothing here, but a driver may keep a value in them.
+        // Cache line size and latency timer mean nothing here, but a driver may keep a value in
+        // them.
         config.allow(0x0c, &[0xff, 0xff]);
         config.allow(INTERRUPT_LINE, &[0xff]);
         config
     }
 
-    /// Gives the function a region of memory addresses, at address 0 until [`Self::place`] or software puts it elsewhere.
+    /// Gives the function a region of memory addresses, at address 0 until [`Self::place`] or
+    /// software puts it elsewhere.
     ///
     /// # Errors
     /// If register `index` does not exist or is taken, or cannot describe such a region.
@@ -135,7 +141,8 @@ impl ConfigSpace {
         Ok(())
     }
 
-    /// Puts the region behind base address `index` at `address`, as firmware would, and turns the decoding of memory addresses on.
+    /// Puts the region behind base address `index` at `address`, as firmware would, and turns the
+    /// decoding of memory addresses on.
     pub fn place(&mut self, index: usize, address: u32) {
         self.write_masked(bar_register(index), &address.to_le_bytes());
         let command = self.command() | command::MEMORY;
@@ -164,7 +171,8 @@ impl ConfigSpace {
         Ok(offset)
     }
 
-    /// Gives the function an interrupt pin (1 is INTA#), and says which line of the interrupt controller it is wired to.
+    /// Gives the function an interrupt pin (1 is INTA#), and says which line of the interrupt
+    /// controller it is wired to.
     pub fn set_interrupt(&mut self, pin: u8, line: u8) {
         self.put(INTERRUPT_PIN, &[pin]);
         self.put(INTERRUPT_LINE, &[line]);

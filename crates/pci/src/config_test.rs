@@ -111,7 +111,8 @@ fn what_cannot_be_described_is_refused() {
 }
 
 proptest! {
-    /// Whatever is written, only the bits that can change do, and accesses of all widths agree with each other.
+    /// Whatever is written, only the bits that can change do, and accesses of all widths agree with
+    /// each other.
     #[test]
     fn software_changes_only_what_it_may(
         writes in prop::collection::vec((any::<u8>(), prop::sample::select(vec![0_u8, 1, 2, 3, 4, 9]), any::<u32>()), 0..40),

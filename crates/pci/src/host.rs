@@ -1,4 +1,5 @@
-//! The host bridge as a function of its own, by which kernels that distrust configuration mechanism #1 know that it is there.
+//! The host bridge as a function of its own, by which kernels that distrust configuration mechanism
+//! #1 know that it is there.
 
 use crate::{ConfigSpace, Function, Identity};
 
@@ -11,7 +12,8 @@ pub struct HostBridge {
 impl HostBridge {
     /// A bridge from the host's bus to PCI (PCI 3.0, appendix D.7).
     const CLASS: u32 = 0x06_0000;
-    /// Red Hat's number for virtual devices, and the one that it gave to a host bridge without registers.
+    /// Red Hat's number for virtual devices, and the one that it gave to a host bridge without
+    /// registers.
     const VENDOR: u16 = 0x1b36;
     const DEVICE: u16 = 0x0008;
 

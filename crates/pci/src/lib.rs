@@ -1,13 +1,16 @@
-//! PCI for virtual machines: **configuration space, what lies behind base addresses, and interrupts are three separate
-//! things**, and a device brings only the second.
+//! PCI for virtual machines: **configuration space, what lies behind base addresses, and interrupts
+//! are three separate things**, and a device brings only the second.
 //!
-//! * [`ConfigSpace`] is a type 0 header as data: registers and which of their bits software can change, base addresses that
-//!   can be sized and moved, a list of capabilities.
-//! * [`Function`] is one device function: its configuration space, and reads and writes behind its base addresses.
-//! * [`Bridge`] holds the functions of bus 0. It answers the configuration ports 0xCF8 and 0xCFC through [`Bridge::ports`] and
-//!   accesses behind base addresses through [`Bridge::window`]. What is absent reads all ones.
-//! * [`Msix`] is an MSI-X capability with its table: it connects an [`Event`] per vector to the message that software chose,
-//!   through [`MessageRoutes`], so that interrupts need nobody in between.
+//! * [`ConfigSpace`] is a type 0 header as data: registers and which of their bits software can
+//!   change, base addresses that can be sized and moved, a list of capabilities.
+//! * [`Function`] is one device function: its configuration space, and reads and writes behind its
+//!   base addresses.
+//! * [`Bridge`] holds the functions of bus 0. It answers the configuration ports 0xCF8 and 0xCFC
+//!   through [`Bridge::ports`] and accesses behind base addresses through [`Bridge::window`]. What
+//!   is absent reads all ones.
+//! * [`Msix`] is an MSI-X capability with its table: it connects an [`Event`] per vector to the
+//!   message that software chose, through [`MessageRoutes`], so that interrupts need nobody in
+//!   between.
 //!
 //! There is no hypervisor in it.
 //!

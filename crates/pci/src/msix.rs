@@ -1,4 +1,5 @@
-//! MSI-X (PCI 3.0, 6.8.2): an interrupt is a message whose address and data software writes into a table.
+//! MSI-X (PCI 3.0, 6.8.2): an interrupt is a message whose address and data software writes into a
+//! table.
 
 use std::fmt;
 use std::io;
@@ -30,8 +31,9 @@ pub struct Message {
 
 /// Carries messages: whoever delivers interrupts to the guest.
 pub trait MessageRoutes: Send + Sync {
-    /// From now on, each signal of `event` is an interrupt by `message`, also one that is there already. With `None`
-    /// signals stay in the event. `vector` tells the events of a function apart.
+    /// From now on, each signal of `event` is an interrupt by `message`, also one that is there
+    /// already. With `None` signals stay in the event. `vector` tells the events of a function
+    /// apart.
     ///
     /// # Errors
     /// If the hypervisor refuses; what was connected before then stays.
@@ -57,8 +59,8 @@ struct Entry {
 
 /// The table and the pending bits of one function.
 ///
-/// A vector's pending bit is its event: a signal that cannot be delivered now stays there, and is delivered when the
-/// vector is connected.
+/// A vector's pending bit is its event: a signal that cannot be delivered now stays there, and is
+/// delivered when the vector is connected.
 pub struct Msix {
     entries: Vec<Entry>,
     events: Arc<[Event]>,
@@ -82,8 +84,8 @@ impl Msix {
         Self { entries: vec![entry; count], events, control: 0, is_bus_master: false, routes, log }
     }
 
-    /// The body of the capability (6.8.2.3 to 6.8.2.5), for a table at `table` and pending bits at `pending`
-    /// behind base address `bar`; both are multiples of 8.
+    /// The body of the capability (6.8.2.3 to 6.8.2.5), for a table at `table` and pending bits at
+    /// `pending` behind base address `bar`; both are multiples of 8.
     pub fn capability(&self, bar: u8, table: u32, pending: u32) -> [u8; 10] {
         let last = u16::try_from(self.entries.len().saturating_sub(1)).unwrap_or(MAX_VECTORS);
         let mut body = [0; 10];
@@ -124,7 +126,8 @@ impl Msix {
         }
     }
 
-    /// Reads the table. Software reads aligned double or quad words (6.8.2); anything else reads all ones.
+    /// Reads the table. Software reads aligned double or quad words (6.8.2); anything else reads
+    /// all ones.
     pub fn read_table(&self, offset: u64, width: u8) -> u64 {
         let word = |at| u64::from(self.word(at));
         match width {

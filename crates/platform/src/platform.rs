@@ -113,8 +113,9 @@ pub trait Platform: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Moves coalesced output to where the console's [`flush`](Console::flush) finds it. Never waits: what exceeds the
-    /// guest's rate stays, unless this is `final_call`. Returns `true` if there was anything.
+    /// Moves coalesced output to where the console's [`flush`](Console::flush) finds it. Never
+    /// waits: what exceeds the guest's rate stays, unless this is `final_call`. Returns `true` if
+    /// there was anything.
     fn collect_coalesced(&self, _final_call: bool) -> bool {
         false
     }

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use crate::StopToken;
 
-/// Amount that may be written at once after a time of silence, as a time at the full rate in nanoseconds.
+/// Amount that may be written at once after a time of silence, as a time at the full rate in
+/// nanoseconds.
 const BURST: u64 = SECOND;
 const SECOND: u64 = 1_000_000_000;
 
@@ -20,7 +21,8 @@ const SECOND: u64 = 1_000_000_000;
 pub struct Rate {
     per_second: NonZeroU64,
     start: Instant,
-    /// When all that was written so far would be through at the full rate, in nanoseconds since `start`.
+    /// When all that was written so far would be through at the full rate, in nanoseconds since
+    /// `start`.
     through: AtomicU64,
 }
 
@@ -41,8 +43,8 @@ impl Rate {
         self.delay(0).is_zero() && self.delay(1).is_zero()
     }
 
-    /// Waits until so many bytes may be written, with no lock held, and lets the console write what is ready meanwhile.
-    /// Returns false if `stop` became readable first.
+    /// Waits until so many bytes may be written, with no lock held, and lets the console write what
+    /// is ready meanwhile. Returns false if `stop` became readable first.
     ///
     /// # Errors
     /// Fails if the host cannot wait.

@@ -1,4 +1,5 @@
-//! Enters the sandbox and tries something: `cargo run -p nerite-sandbox --example try -- read /etc/passwd`.
+//! Enters the sandbox and tries something: `cargo run -p nerite-sandbox --example try -- read
+//! /etc/passwd`.
 
 use std::os::fd::AsFd as _;
 use std::time::Instant;

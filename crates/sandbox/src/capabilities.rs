@@ -6,12 +6,12 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use crate::{Error, Level, Missing};
 
-/// `SECBIT_*` of `<linux/securebits.h>`: being user 0 gives nothing, changing users changes nothing, no ambient capability can
-/// be raised; each with its lock.
+/// `SECBIT_*` of `<linux/securebits.h>`: being user 0 gives nothing, changing users changes
+/// nothing, no ambient capability can be raised; each with its lock.
 const SECURE_BITS: libc::c_ulong = 0b1110_1111;
 
-/// Whether something failed because the process has not the privilege to do it. That is asked only then: with the privilege
-/// nothing else is to be known.
+/// Whether something failed because the process has not the privilege to do it. That is asked only
+/// then: with the privilege nothing else is to be known.
 pub(crate) fn is_missing(error: &io::Error, capability: CapabilitySet) -> Result<bool, Error> {
     if error.raw_os_error() != Some(libc::EPERM) {
         return Ok(false);
@@ -20,11 +20,13 @@ pub(crate) fn is_missing(error: &io::Error, capability: CapabilitySet) -> Result
     Ok(!held.contains(capability))
 }
 
-/// Sees to it that starting a program brings nothing back. Has to come while there still are capabilities.
+/// Sees to it that starting a program brings nothing back. Has to come while there still are
+/// capabilities.
 ///
-/// The bounding set, which decides what starting a program can bring, is emptied only at [`Level::Strict`]: a system call for each
-/// of the 41 capabilities. At [`Level::Normal`] the secure bits, no new privileges and the filters, which know no
-/// `execve`, see to it that it has nothing to decide.
+/// The bounding set, which decides what starting a program can bring, is emptied only at
+/// [`Level::Strict`]: a system call for each of the 41 capabilities. At [`Level::Normal`] the
+/// secure bits, no new privileges and the filters, which know no `execve`, see to it that it has
+/// nothing to decide.
 pub(crate) fn renounce(level: Level, missing: &mut Vec<Missing>) -> Result<(), Error> {
     let emptied = if level == Level::Strict { empty_bounding_set() } else { Ok(()) };
     if let Err(error) = emptied.and_then(|()| secure_bits())
@@ -63,7 +65,8 @@ fn empty_bounding_set() -> io::Result<()> {
 
 fn prctl(operation: libc::c_int, argument: libc::c_ulong) -> io::Result<()> {
     let zero: libc::c_ulong = 0;
-    // SAFETY: both operations used here take a number, and neither reads or writes memory of this process.
+    // SAFETY: both operations used here take a number, and neither reads or writes memory of this
+    // process.
     let result = unsafe { libc::prctl(operation, argument, zero, zero, zero) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,5 +1,6 @@
-//! Compiles tables of system calls to BPF programs. The build script uses it for this crate's tables, so that a start has only to
-//! load them; programs with tables of their own use it at their start, or in build scripts of theirs.
+//! Compiles tables of system calls to BPF programs. The build script uses it for this crate's
+//! tables, so that a start has only to load them; programs with tables of their own use it at their
+//! start, or in build scripts of theirs.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ const X86_64: u32 = 0xc000_003e;
 /// A number above that of every system call there is; those of the x32 interface are far above.
 const LAST_CALL: i64 = 1023;
 
-/// Codes of `<linux/bpf_common.h>`: `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP` with `BPF_JEQ`, `BPF_JGE` and `BPF_JA`, `BPF_RET`.
+/// Codes of `<linux/bpf_common.h>`: `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP` with `BPF_JEQ`, `BPF_JGE`
+/// and `BPF_JA`, `BPF_RET`.
 const LOAD: u16 = 0x20;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_NOT_LESS: u16 = 0x35;
@@ -44,8 +46,9 @@ enum Verdict {
     Trap,
 }
 
-/// First a tree over the numbers, which takes seven steps where a list takes hundreds: when a filter is loaded, the kernel runs
-/// it for every number there is. Then what `seccompiler` makes of the calls whose arguments count.
+/// First a tree over the numbers, which takes seven steps where a list takes hundreds: when a
+/// filter is loaded, the kernel runs it for every number there is. Then what `seccompiler` makes of
+/// the calls whose arguments count.
 pub(crate) fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Vec<Instruction>, Error> {
     let looked_at: Vec<&Rule> = rules.iter().filter(|rule| !rule.conditions.is_empty()).collect();
     let verdict = |call: i64| {
@@ -112,7 +115,8 @@ fn tree(stretches: &[(u32, Verdict)]) -> Result<Vec<Instruction>, Error> {
     Ok(program)
 }
 
-/// A rule as a list of alternatives, each a list of conditions that must all be met. None at all: always allowed.
+/// A rule as a list of alternatives, each a list of conditions that must all be met. None at all:
+/// always allowed.
 fn alternatives(rule: &Rule) -> Result<Vec<Vec<SeccompCondition>>, Error> {
     let word = SeccompCmpArgLen::Dword;
     let mut lists: Vec<Vec<SeccompCondition>> = Vec::new();

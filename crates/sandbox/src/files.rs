@@ -1,4 +1,5 @@
-//! Landlock: which files the kernel lets this process open, whatever path leads there (landlock(7)).
+//! Landlock: which files the kernel lets this process open, whatever path leads there
+//! (landlock(7)).
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
@@ -10,7 +11,8 @@ use crate::{Error, Missing, Reachable, Rights};
 /// The newest rights that this list was made for.
 const KNOWN: ABI = ABI::V6;
 
-/// What a guest may do with the file or below the directory: what its file calls do, and nothing else.
+/// What a guest may do with the file or below the directory: what its file calls do, and nothing
+/// else.
 fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
     if path.rights == Rights::Remove {
         return AccessFs::RemoveFile.into();
@@ -28,7 +30,8 @@ fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
     rights
 }
 
-/// Leaves nothing but `reachable`, no TCP port to take or reach, and no process outside to send a signal to.
+/// Leaves nothing but `reachable`, no TCP port to take or reach, and no process outside to send a
+/// signal to.
 pub(crate) fn confine(reachable: &[Reachable<'_>], missing: &mut Vec<Missing>) -> Result<(), Error> {
     let status = restrict(reachable).map_err(|error| Error::Host {
         what: "confining this process with Landlock",

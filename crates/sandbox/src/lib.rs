@@ -1,9 +1,11 @@
-//! Confines a process before it looks at hostile bytes. The one idea: **open first, then give up everything else.**
+//! Confines a process before it looks at hostile bytes. The one idea: **open first, then give up
+//! everything else.**
 //!
-//! A virtual machine monitor opens `/dev/kvm`, the image, what is mounted and its output, calls [`enter`], and only then
-//! parses the image and runs the guest. Whoever takes over the process from there has the open descriptors, the mounted
-//! files with exactly the rights the guest has, and the few system calls in `src/rules.rs`; each thread that runs a vCPU
-//! gives up more with [`Confinement::enter_thread`].
+//! A virtual machine monitor opens `/dev/kvm`, the image, what is mounted and its output, calls
+//! [`enter`], and only then parses the image and runs the guest. Whoever takes over the process
+//! from there has the open descriptors, the mounted files with exactly the rights the guest has,
+//! and the few system calls in `src/rules.rs`; each thread that runs a vCPU gives up more with
+//! [`Confinement::enter_thread`].
 //!
 //! ```
 //! use nerite_sandbox::{Policy, enter};
@@ -72,8 +74,8 @@ pub enum Rights {
     Read,
     /// Reading, writing, creating and removing.
     Write,
-    /// Removing alone, and nothing is opened there: for the socket of a process that others connect to. It may accept
-    /// connections then.
+    /// Removing alone, and nothing is opened there: for the socket of a process that others connect
+    /// to. It may accept connections then.
     Remove,
 }
 
@@ -91,7 +93,8 @@ impl Confinement {
         &self.missing
     }
 
-    /// Gives up everything but the calls of a program of the caller's, for good, on the calling thread.
+    /// Gives up everything but the calls of a program of the caller's, for good, on the calling
+    /// thread.
     ///
     /// # Errors
     /// If the host refuses the filter.
@@ -99,7 +102,8 @@ impl Confinement {
         self.filters.as_ref().map_or(Ok(()), |filters| filters.load_program(program))
     }
 
-    /// Gives up what only the main thread needs, for good, on the calling thread: by this crate's tables.
+    /// Gives up what only the main thread needs, for good, on the calling thread: by this crate's
+    /// tables.
     ///
     /// # Errors
     /// If the host refuses the filter.
@@ -110,12 +114,13 @@ impl Confinement {
 
 /// Confines the calling process, for good.
 ///
-/// Call it before there are other threads, and after everything that has to be opened is. The system calls are limited for
-/// all threads, the rest (Landlock, capabilities, user, namespaces) only for this one and those it starts.
+/// Call it before there are other threads, and after everything that has to be opened is. The
+/// system calls are limited for all threads, the rest (Landlock, capabilities, user, namespaces)
+/// only for this one and those it starts.
 ///
 /// # Errors
-/// If the host refuses something that was asked for by name (a user, a directory), and with [`Level::Strict`] if it
-/// lacks anything.
+/// If the host refuses something that was asked for by name (a user, a directory), and with
+/// [`Level::Strict`] if it lacks anything.
 pub fn enter<'a>(
     policy: &Policy,
     reachable: impl IntoIterator<Item = Reachable<'a>>,
@@ -165,7 +170,8 @@ pub fn enter<'a>(
     Ok(Confinement { filters, missing })
 }
 
-/// Without it a filter or Landlock needs a privilege, and a program that is started could get some back (prctl(2)).
+/// Without it a filter or Landlock needs a privilege, and a program that is started could get some
+/// back (prctl(2)).
 fn no_new_privileges() -> Result<(), Error> {
     rustix::thread::set_no_new_privs(true).map_err(Error::host("giving up new privileges"))
 }

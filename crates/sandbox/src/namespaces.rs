@@ -1,4 +1,5 @@
-//! A file system with nothing in it, and no view of the host's other resources, for those who may have them.
+//! A file system with nothing in it, and no view of the host's other resources, for those who may
+//! have them.
 
 use std::io;
 use std::path::Path;
@@ -12,12 +13,14 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 use crate::capabilities::is_missing;
 use crate::{Error, Level, Missing, Policy};
 
-/// A directory that every system has. An empty file system is put there for a moment, in a mount namespace of our own.
+/// A directory that every system has. An empty file system is put there for a moment, in a mount
+/// namespace of our own.
 const PLACE: &str = "/proc";
 
 /// Leaves the host's namespaces and root directory, if the process may.
 ///
-/// Descriptors that are open stay what they are: a mounted directory is still reached through its own.
+/// Descriptors that are open stay what they are: a mounted directory is still reached through its
+/// own.
 pub(crate) fn enter(policy: &Policy, missing: &mut Vec<Missing>) -> Result<(), Error> {
     let mut own = policy.level != Level::Off;
     let mut separated = if own { leave_host(policy.level).map_err(io::Error::from) } else { Ok(()) };
@@ -39,8 +42,8 @@ pub(crate) fn enter(policy: &Policy, missing: &mut Vec<Missing>) -> Result<(), E
     Ok(())
 }
 
-/// Mounts; and at [`Level::Strict`] System V IPC and the host's name, which no system call that is left could reach anyway.
-/// (The same goes for sockets and processes, in all levels.)
+/// Mounts; and at [`Level::Strict`] System V IPC and the host's name, which no system call that is
+/// left could reach anyway. (The same goes for sockets and processes, in all levels.)
 fn leave_host(level: Level) -> Result<(), Errno> {
     let mut flags = UnshareFlags::NEWNS;
     flags.set(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS, level == Level::Strict);
@@ -55,7 +58,8 @@ fn change_root(directory: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Puts an empty, read-only file system in the place of the root directory, and lets go of the old one (pivot_root(2)).
+/// Puts an empty, read-only file system in the place of the root directory, and lets go of the old
+/// one (pivot_root(2)).
 fn empty_root() -> Result<(), Errno> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
     mount("none", PLACE, "tmpfs", flags, None)?;
@@ -63,7 +67,8 @@ fn empty_root() -> Result<(), Errno> {
     match rustix::process::pivot_root(".", ".") {
         // The old root then lies over the new one, at the same place.
         Ok(()) => unmount(".", UnmountFlags::DETACH)?,
-        // The first root of a system, in its memory, cannot be let go of: it is covered (switch_root(8)).
+        // The first root of a system, in its memory, cannot be let go of: it is covered
+        // (switch_root(8)).
         Err(Errno::INVAL) => {
             mount_move(".", "/")?;
             rustix::process::chroot(".")?;

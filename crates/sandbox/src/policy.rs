@@ -103,13 +103,15 @@ pub struct Policy {
     pub devices: bool,
     /// Let a debugger work on it.
     pub debug: bool,
-    /// System calls of the main thread; `None` for this crate's tables for a virtual machine monitor.
+    /// System calls of the main thread; `None` for this crate's tables for a virtual machine
+    /// monitor.
     pub calls: Option<Program>,
     /// Numbers of processes started before, which may be ended; of more than four, the first four.
     pub children: Vec<u32>,
     /// The end of a process that makes a forbidden system call.
     pub violation: Violation,
-    /// The largest number of open files from now on, or what the host allows if that is less; `None` for what it is now.
+    /// The largest number of open files from now on, or what the host allows if that is less;
+    /// `None` for what it is now.
     pub open_files: Option<u64>,
 }
 

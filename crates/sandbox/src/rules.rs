@@ -1,8 +1,10 @@
-//! Which system calls each kind of thread may make: **the list to extend when a thread does something new.**
+//! Which system calls each kind of thread may make: **the list to extend when a thread does
+//! something new.**
 //!
-//! This file is compiled twice: by the build script, which turns the tables to BPF, and into the library, whose tests look
-//! at them. A call that no table has ends the process with a message that names it, or with `--seccomp log` goes on and
-//! is written to the kernel's log. Arguments are compared as 32-bit numbers.
+//! This file is compiled twice: by the build script, which turns the tables to BPF, and into the
+//! library, whose tests look at them. A call that no table has ends the process with a message that
+//! names it, or with `--seccomp log` goes on and is written to the kernel's log. Arguments are
+//! compared as 32-bit numbers.
 
 use libc::{
     CLONE_THREAD, CLONE_VM, EACCES, ENOSYS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, PROT_EXEC,
@@ -12,8 +14,8 @@ use libc::{
 #[allow(unreachable_pub, reason = "the build script keeps it for itself")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The thread that builds the machine, starts the others and waits for their end. The others inherit its filter, so
-    /// it has to have all that they have.
+    /// The thread that builds the machine, starts the others and waits for their end. The others
+    /// inherit its filter, so it has to have all that they have.
     Main,
     /// A thread that runs a vCPU and answers its exits.
     Vcpu,
@@ -67,7 +69,7 @@ pub enum Condition {
 
 use Condition::{Bits, Child, Null, OneOf, OwnProcess};
 
-/// Stands for this process's number, which the build script cannot know, until a filter is loaded. No process has it.
+/// Placeholder of this process's number until a filter is loaded. No process has it.
 pub(crate) const OWN_PROCESS: u32 = 0x7e57_9a1d;
 /// Stand for the numbers of children in the same way; those of which there are fewer stay.
 pub(crate) const CHILDREN: [u32; 4] = [0x7e57_9a20, 0x7e57_9a21, 0x7e57_9a22, 0x7e57_9a23];
@@ -80,8 +82,8 @@ const fn when(call: i64, conditions: &'static [Condition]) -> Rule {
     Rule { call, conditions }
 }
 
-/// Calls that fail with an error number instead of ending the process where no table has them: the C library and Rust's
-/// standard library try them, for example to print a backtrace, and get on without.
+/// Calls that fail with an error number instead of ending the process where no table has them: the
+/// C library and Rust's standard library try them, and get on without.
 pub(crate) const REFUSED: &[(i64, i32)] = &[
     // The flags are in memory, where no filter can look: the C library then takes `clone`.
     (libc::SYS_clone3, ENOSYS),
@@ -238,7 +240,7 @@ const COMMON: &[Rule] = &[
     any(libc::SYS_exit_group),
 ];
 
-/// Files below mounts. The paths are the host's kernel's to judge: `RESOLVE_BENEATH`, Landlock, a mount namespace.
+/// Files below mounts. The host's kernel confines the paths: `RESOLVE_BENEATH`, Landlock, mounts.
 const FILES: &[Rule] = &[
     any(libc::SYS_openat2),
     // Through /proc/self/fd, for a single mounted file.
@@ -281,10 +283,10 @@ const F_SETOWN_EX: u32 = 15;
 
 const EVENT: Rule = any(libc::SYS_eventfd2);
 
-/// Queues and interrupts of devices are connected when the guest's driver says so, on the thread of its vCPU.
+/// Queues and interrupts of devices are connected by the vCPU thread of the guest's driver.
 const WIRES: Rule = when(libc::SYS_ioctl, &[OneOf(1, &[kvm::IRQFD, kvm::IOEVENTFD, kvm::SET_GSI_ROUTING])]);
 
-/// Disks: between a place in a file and guest memory, making it stay, and taking room or giving it back.
+/// Disks: transfers between files and guest memory, flushes, and allocation or discard of room.
 const DISKS: &[Rule] =
     &[any(libc::SYS_preadv), any(libc::SYS_pwritev), any(libc::SYS_fdatasync), any(libc::SYS_fallocate)];
 
@@ -299,8 +301,9 @@ const NETWORK: &[Rule] = &[
                 0x4004_54d0,
                 0x4004_54d8,
                 0x4004_54d9,
-                // VHOST_GET_FEATURES, _SET_FEATURES, _SET_MEM_TABLE, _SET_VRING_NUM, _ADDR, _BASE, _GET_VRING_BASE, _SET_VRING_KICK,
-                // _CALL, _ERR and VHOST_NET_SET_BACKEND of `<linux/vhost.h>`.
+                // VHOST_GET_FEATURES, _SET_FEATURES, _SET_MEM_TABLE, _SET_VRING_NUM, _ADDR, _BASE,
+                // _GET_VRING_BASE, _SET_VRING_KICK, _CALL, _ERR and VHOST_NET_SET_BACKEND of
+                // `<linux/vhost.h>`.
                 0x8008_af00,
                 0x4008_af00,
                 0x4008_af03,
@@ -357,7 +360,8 @@ const MAIN: &[Rule] = &[
                 kvm::ENABLE_CAP,
                 kvm::GET_STATS_FD,
                 kvm::IRQFD,
-                // A terminal's mode: TIOCGWINSZ, TCGETS, TCSETS, TCGETS2, TCSETS2 of `<asm-generic/ioctls.h>`.
+                // A terminal's mode: TIOCGWINSZ, TCGETS, TCSETS, TCGETS2, TCSETS2 of
+                // `<asm-generic/ioctls.h>`.
                 0x5413,
                 0x5401,
                 0x5402,

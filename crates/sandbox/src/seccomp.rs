@@ -35,10 +35,12 @@ const RETURN: u16 = 0x06;
 pub struct Program(Vec<Instruction>);
 
 impl Program {
-    /// Compiles a table: `rules` are allowed, `refused` fail with an error number, all others are violations.
+    /// Compiles a table: `rules` are allowed, `refused` fail with an error number, all others are
+    /// violations.
     ///
     /// # Errors
-    /// [`Error::Table`] if an argument does not exist or the program would be larger than the kernel takes.
+    /// [`Error::Table`] if an argument does not exist or the program would be larger than the
+    /// kernel takes.
     pub fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Self, Error> {
         let instructions =
             compile::compile(rules, refused).map_err(|error| Error::Table(error.to_string()))?;
@@ -118,7 +120,8 @@ impl Filters {
         program
     }
 
-    /// Loads the main thread's filter for all threads there are, and says what will happen to forbidden calls.
+    /// Loads the main thread's filter for all threads there are, and says what will happen to
+    /// forbidden calls.
     pub(crate) fn load_for_process(&self) -> Result<(), Error> {
         if !self.log {
             // Only the first sandbox of a process decides; there is no more than one.
@@ -145,7 +148,8 @@ fn load(instructions: &[Instruction], flags: libc::c_ulong) -> Result<(), Error>
     let length = u16::try_from(instructions.len())
         .map_err(|_| Error::Seccomp(io::Error::from(io::ErrorKind::InvalidInput)))?;
     let program = RawProgram { length, instructions: instructions.as_ptr() };
-    // SAFETY: the program's pointer and length are those of a slice that outlives the call, and the kernel only reads it.
+    // SAFETY: the program's pointer and length are those of a slice that outlives the call, and the
+    // kernel only reads it.
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
     };
@@ -164,7 +168,8 @@ extern "C" fn on_forbidden(_: libc::c_int, _: *mut libc::siginfo_t, context: *mu
     let violation = VIOLATION.get().copied().unwrap_or_default();
     let mut message = Message::default();
     if !context.is_null() {
-        // SAFETY: the kernel passes a handler with SA_SIGINFO the context of the interrupted thread, which nobody else changes.
+        // SAFETY: the kernel passes a handler with SA_SIGINFO the context of the interrupted
+        // thread, which nobody else changes.
         let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let register = |index: libc::c_int| {
             usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(-1)

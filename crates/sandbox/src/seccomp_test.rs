@@ -1,7 +1,8 @@
 use super::*;
 use crate::rules;
 
-/// Runs a filter as the kernel would (`<linux/bpf_common.h>`), on a call of the given number and arguments.
+/// Runs a filter as the kernel would (`<linux/bpf_common.h>`), on a call of the given number and
+/// arguments.
 fn verdict(program: &[Instruction], call: i64, arguments: [u64; 6]) -> u32 {
     // struct seccomp_data: number, architecture, instruction pointer, arguments.
     let mut data = Vec::new();
@@ -141,7 +142,8 @@ fn arguments_are_looked_at() {
     let disks = Features { devices: true, ..NONE };
     assert_eq!(judge(Kind::Vcpu, disks, libc::SYS_ioctl, ioctl(rules::kvm::IOEVENTFD)), ALLOW);
     assert_eq!(judge(Kind::Vcpu, disks, libc::SYS_recvfrom, [0; 6]), TRAP);
-    // Of processes, only the children that are named, and this one where the control socket can ask for it.
+    // Of processes, only the children that are named, and this one where the control socket can ask
+    // for it.
     let network = Features { network: true, ..NONE };
     for (features, number, expected) in [
         (network, 4321, ALLOW),

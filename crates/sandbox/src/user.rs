@@ -4,7 +4,8 @@ use std::io;
 
 use crate::{Error, User};
 
-/// Leaves all groups, then the group, then the user: each step needs the privilege that the last one gives up.
+/// Leaves all groups, then the group, then the user: each step needs the privilege that the last
+/// one gives up.
 pub(crate) fn become_user(user: User) -> Result<(), Error> {
     let User { uid, gid } = user;
     let check = |result: libc::c_int| {

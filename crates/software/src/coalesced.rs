@@ -28,7 +28,8 @@ impl Ring {
         self.ports.lock().push(first..=first.saturating_add(size.saturating_sub(1)));
     }
 
-    /// Collects a write. Returns `false` if it must be an exit: of another port, or when there is no room.
+    /// Collects a write. Returns `false` if it must be an exit: of another port, or when there is
+    /// no room.
     pub(crate) fn push(&self, write: CoalescedWrite) -> bool {
         let last = write.port.saturating_add(u16::from(write.width).saturating_sub(1));
         let is_inside = |range: &RangeInclusive<u16>| range.contains(&write.port) && range.contains(&last);

@@ -39,8 +39,8 @@ impl Controller {
         Self { chips, messages: AtomicU32::new(0), levels: RwLock::default() }
     }
 
-    /// Lowers the lines that devices hold, and asks these whether they still want the interrupt: the
-    /// guest has ended one. A line of which it was not is raised again by its device.
+    /// Lowers the lines that devices hold, and asks these whether they still want the interrupt:
+    /// the guest has ended one. A line of which it was not is raised again by its device.
     pub(crate) fn ended(&self) {
         let raised: Vec<_> = {
             let levels = self.levels.read();

@@ -7,7 +7,8 @@ use nerite_hypervisor::{Capabilities, DebugCaps, Error, Hypervisor, Vm, VmOption
 use nerite_memory::GuestRam;
 
 use crate::cpuid;
-use crate::vm::{MAX_VCPUS, SoftwareVm};
+use crate::signal::MAX_VCPUS;
+use crate::vm::SoftwareVm;
 
 /// A hypervisor whose processors are software.
 #[derive(Debug, Clone, Copy, Default)]

@@ -18,6 +18,7 @@ mod cpuid;
 mod doorbells;
 mod hypervisor;
 mod msr;
+mod shared;
 mod signal;
 mod timers;
 mod vcpu;

@@ -9,7 +9,8 @@ use nerite_irqchip::Wake;
 use nerite_x86::Kicker;
 use parking_lot::{Condvar, Mutex};
 
-use crate::vm::MAX_VCPUS;
+/// Maximum number of vCPUs of a VM.
+pub(crate) const MAX_VCPUS: usize = 32;
 
 /// The ways to get one vCPU's attention.
 #[derive(Debug, Default)]

@@ -19,8 +19,8 @@ use nerite_x86 as x86;
 
 use crate::clock::{Source, TSC_KHZ};
 use crate::msr::{APIC_BASE, MachineMsrs};
+use crate::shared::Shared;
 use crate::signal::{Signal, Signals};
-use crate::vm::Shared;
 
 /// Instructions between two looks at the clock, some 100 us: so late can a timer's interrupt be.
 const SLICE: u64 = 16_384;

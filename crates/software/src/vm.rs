@@ -1,6 +1,5 @@
 //! A VM.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -13,44 +12,11 @@ use nerite_memory::{GuestRam, WriteObserver};
 use nerite_x86::CodePages;
 
 use crate::clock::Clock;
-use crate::coalesced::Ring;
 use crate::controller::Controller;
-use crate::doorbells::Bells;
-use crate::signal::Signals;
+use crate::shared::{Chips, Shared};
+use crate::signal::{MAX_VCPUS, Signals};
 use crate::timers::Timers;
 use crate::vcpu::SoftwareVcpu;
-
-/// Maximum number of vCPUs.
-pub(crate) const MAX_VCPUS: usize = 32;
-
-/// Interrupt controllers and their thread.
-#[derive(Debug)]
-pub(crate) struct Chips {
-    pub(crate) shared: Arc<SharedChips<Signals>>,
-    pub(crate) controller: Arc<Controller>,
-    /// `true` if the guest has an i8254.
-    pub(crate) pit: bool,
-}
-
-/// All that the vCPUs of a VM share.
-pub(crate) struct Shared {
-    pub(crate) ram: Arc<GuestRam>,
-    pub(crate) signals: Signals,
-    pub(crate) clock: Clock,
-    pub(crate) code: Arc<CodePages>,
-    /// `None` with [`Irqchip::User`].
-    pub(crate) chips: Option<Chips>,
-    pub(crate) bells: Arc<Bells>,
-    pub(crate) ring: Arc<Ring>,
-    pub(crate) timers: Timers,
-    pub(crate) msr_exits: bool,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("ram", &self.ram).finish_non_exhaustive()
-    }
-}
 
 /// A VM whose processors are software.
 #[derive(Debug)]

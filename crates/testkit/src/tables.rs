@@ -11,8 +11,8 @@ const CR0: u64 = 0x8000_0031;
 const CR4: u64 = 0x20;
 const EFER: u64 = 0xd00;
 
-/// Maps pages below 2 MiB: the virtual page of the first number to the physical address of the second. Gives the
-/// registers of a vCPU that uses these tables.
+/// Maps pages below 2 MiB: the virtual page of the first number to the physical address of the
+/// second. Gives the registers of a vCPU that uses these tables.
 pub fn map(ram: &GuestRam, pages: &[(u64, u64)]) -> SpecialRegs {
     for table in [ROOT, ROOT + 0x1000, ROOT + 0x2000] {
         ram.write_obj(table, &((table + 0x1000) | PRESENT_WRITABLE)).unwrap();

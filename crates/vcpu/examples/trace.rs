@@ -33,7 +33,8 @@ impl Layer for Printed {
     }
 }
 
-/// Answers reads with the number of the port or address; a kick is where others would look what is wanted of them.
+/// Answers reads with the number of the port or address; a kick is where others would look what is
+/// wanted of them.
 struct Echo;
 
 impl Handler for Echo {

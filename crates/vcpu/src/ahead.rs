@@ -1,10 +1,10 @@
-//! Counting instructions without looking at each: the guest runs freely while a counter of the processor counts, is stopped a little
-//! before the last one, and steps the rest.
+//! Counting instructions without looking at each: the guest runs freely while a counter of the
+//! processor counts, is stopped a little before the last one, and steps the rest.
 
 use std::fmt;
 
-/// Number of instructions before the last one at which the counter stops the guest. It does so late, by some hundred instructions, and what
-/// is left is stepped.
+/// Number of instructions before the last one at which the counter stops the guest. It does so
+/// late, by some hundred instructions, and what is left is stepped.
 pub const MARGIN: u64 = 8192;
 
 /// A counter of the instructions that one vCPU has completed.
@@ -13,7 +13,8 @@ pub trait InstructionCount: Send + fmt::Debug {
     fn count(&self) -> Option<u64>;
 }
 
-/// After how many instructions a counter has to kick the vCPU, for a budget of `limit`; `None` if so few are stepped.
+/// After how many instructions a counter has to kick the vCPU, for a budget of `limit`; `None` if
+/// so few are stepped.
 #[must_use]
 pub const fn period(limit: u64) -> Option<u64> {
     match limit.checked_sub(MARGIN) {
@@ -33,8 +34,8 @@ pub enum Progress {
     Over(u64),
 }
 
-/// Progress of a vCPU with a budget of `limit` is, of which a counter said `first` in the beginning and says `now` now. The counter may
-/// have passed its highest value meanwhile.
+/// Progress of a vCPU with a budget of `limit` is, of which a counter said `first` in the beginning
+/// and says `now` now. The counter may have passed its highest value meanwhile.
 #[must_use]
 pub const fn progress(limit: u64, first: u64, now: u64) -> Progress {
     let executed = now.wrapping_sub(first);

@@ -1,11 +1,12 @@
 //! Holding a vCPU, looking into it and letting it go on, from any thread.
 //!
-//! The vCPU's own thread looks into its inbox only after a kick, so an exit that nobody else cares about costs three plain
-//! stores. Two rules make kicks exact:
+//! The vCPU's own thread looks into its inbox only after a kick, so an exit that nobody else cares
+//! about costs three plain stores. Two rules make kicks exact:
 //!
-//! * a wish is put into the inbox *before* the kick, under the inbox's lock: whoever sees the kick sees the wish;
-//! * a kick is sent only while the vCPU does not look into its inbox, and taken back when it begins to: so none is left
-//!   over for the next run.
+//! * a wish is put into the inbox *before* the kick, under the inbox's lock: whoever sees the kick
+//!   sees the wish;
+//! * a kick is sent only while the vCPU does not look into its inbox, and taken back when it begins
+//!   to: so none is left over for the next run.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,7 +25,8 @@ const KICK_AGAIN: Duration = Duration::from_millis(10);
 /// The longest that a vCPU rests without looking around.
 const LONG_REST: Duration = Duration::from_secs(60);
 
-/// Something to do on a vCPU's thread, with the vCPU held. The state says whether it may be changed.
+/// Something to do on a vCPU's thread, with the vCPU held. The state says whether it may be
+/// changed.
 pub type Job = Box<dyn FnOnce(&mut dyn Vcpu, RunState) + Send>;
 
 /// Requests to a vCPU.
@@ -70,7 +72,8 @@ pub enum Held {
     Paused,
     /// With an access unanswered: jobs run, and may read its state.
     InService,
-    /// Its thread waits for the host in a service and cannot be asked. It executes no instruction before it is released.
+    /// Its thread waits for the host in a service and cannot be asked. It executes no instruction
+    /// before it is released.
     Busy,
     /// It is gone.
     Stopped,
@@ -144,7 +147,8 @@ impl Control {
         self.notify(&inbox);
     }
 
-    /// Waits until a vCPU that is wanted to be held is, and says how. `patience` is for one that waits for the host.
+    /// Waits until a vCPU that is wanted to be held is, and says how. `patience` is for one that
+    /// waits for the host.
     pub fn wait_held(&self, patience: Duration) -> Held {
         let deadline = Instant::now().checked_add(patience);
         let mut inbox = self.lock();
@@ -203,8 +207,9 @@ impl Control {
         }
     }
 
-    /// Has a job done on the vCPU's thread at the next moment at which nothing is half done, or while the vCPU waits for
-    /// the host. Does not wait for it. A vCPU that has stopped drops the job.
+    /// Has a job done on the vCPU's thread at the next moment at which nothing is half done, or
+    /// while the vCPU waits for the host. Does not wait for it. A vCPU that has stopped drops the
+    /// job.
     pub fn post(&self, job: Job) {
         let mut inbox = self.lock();
         if !inbox.gone {
@@ -216,7 +221,8 @@ impl Control {
     /// Has `question` answered on the vCPU's thread and waits for the answer.
     ///
     /// # Errors
-    /// If the vCPU has stopped, or waits for the host for longer than `patience`; then the question is not asked any more.
+    /// If the vCPU has stopped, or waits for the host for longer than `patience`; then the question
+    /// is not asked any more.
     #[cfg(not(loom))]
     pub fn ask<T: Send + 'static>(
         &self,
@@ -269,15 +275,18 @@ impl Control {
         self.state.store(RunState::ServiceToComplete as u8, Ordering::Release);
     }
 
-    /// The vCPU's thread: wants itself to be held, as at a breakpoint. Somebody has to [`Control::release`] it.
+    /// The vCPU's thread: wants itself to be held, as at a breakpoint. Somebody has to
+    /// [`Control::release`] it.
     pub fn hold_self(&self) {
         let mut inbox = self.lock();
         inbox.holds = inbox.holds.saturating_add(1);
     }
 
-    /// The vCPU's thread, after a kick: does what is in the inbox, and stays here while the vCPU is to be held.
+    /// The vCPU's thread, after a kick: does what is in the inbox, and stays here while the vCPU is
+    /// to be held.
     ///
-    /// `state` is [`RunState::Paused`] if nothing is half done, and [`RunState::InService`] if an exit waits for its answer.
+    /// `state` is [`RunState::Paused`] if nothing is half done, and [`RunState::InService`] if an
+    /// exit waits for its answer.
     pub fn service_requests(&self, vcpu: &mut dyn Vcpu, state: RunState) -> ControlFlow<()> {
         let mut inbox = self.lock();
         // Whoever kicked until now has its wish in the inbox.
@@ -306,7 +315,8 @@ impl Control {
         attended
     }
 
-    /// Gets the vCPU's thread to look whether there is an interrupt, wherever it is. Whatever it is to find must be there before.
+    /// Gets the vCPU's thread to look whether there is an interrupt, wherever it is. Whatever it is
+    /// to find must be there before.
     pub fn wake(&self) {
         let inbox = self.lock();
         if inbox.attending {
@@ -316,8 +326,8 @@ impl Control {
         self.call(&inbox);
     }
 
-    /// The vCPU's thread: the guest has halted. Waits until `is_woken`, which [`Control::wake`] has it ask anew, or until a time, or
-    /// until there is something in the inbox.
+    /// The vCPU's thread: the guest has halted. Waits until `is_woken`, which [`Control::wake`] has
+    /// it ask anew, or until a time, or until there is something in the inbox.
     pub fn wait_for_interrupt(&self, until: Option<Instant>, mut is_woken: impl FnMut() -> bool) -> HaltWait {
         let mut inbox = self.lock();
         inbox.resting = true;

@@ -1,8 +1,9 @@
 //! Breakpoints, watchpoints and single steps, as a layer around a vCPU.
 //!
-//! Where the hypervisor can stop at addresses by itself ([`DebugCaps`]) it is asked to. Elsewhere the guest is executed one instruction at a
-//! time and looked at before each: exact, and thousands of times slower. Either way the guest cannot tell, except by its clock
-//! and by RFLAGS.TF in flags that it pushes while it is stepped.
+//! Where the hypervisor can stop at addresses by itself ([`DebugCaps`]) it is asked to. Elsewhere
+//! the guest is executed one instruction at a time and looked at before each: exact, and thousands
+//! of times slower. Either way the guest cannot tell, except by its clock and by RFLAGS.TF in flags
+//! that it pushes while it is stepped.
 
 use nerite_arch::Regs;
 use nerite_hypervisor::{
@@ -104,7 +105,8 @@ impl Debugged {
             if let Some(stop) = self.reason(cause) {
                 return Ok(self.stopped(stop, rip));
             }
-            // Left over from when the guest was stepped: flags that it pushed then have the trap flag.
+            // Left over from when the guest was stepped: flags that it pushed then have the trap
+            // flag.
             let mut regs = self.inner.regs()?;
             regs.rflags &= !Regs::RFLAGS_TF;
             self.inner.set_regs(&regs)?;
@@ -191,7 +193,8 @@ fn hits(point: &Watchpoint, access: &Access) -> bool {
             || starts_before_end(point.address, access.address, access.length))
 }
 
-/// Returns `true` if a debug register can watch this: 1, 2, 4 or 8 bytes, aligned, and not reads alone (there is no such kind).
+/// Returns `true` if a debug register can watch this: 1, 2, 4 or 8 bytes, aligned, and not reads
+/// alone (there is no such kind).
 fn has_register_shape(point: &Watchpoint) -> bool {
     matches!(point.length, 1 | 2 | 4 | 8)
         && point.address.is_multiple_of(point.length)

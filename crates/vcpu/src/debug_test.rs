@@ -7,7 +7,8 @@ use nerite_hypervisor::{DebugControl, KickTimer, Kicker};
 
 use super::*;
 
-/// A processor on which every instruction is one byte long: from `out_at` on one writes a port, all others do nothing.
+/// A processor on which every instruction is one byte long: from `out_at` on one writes a port, all
+/// others do nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Toy {
     regs: Regs,

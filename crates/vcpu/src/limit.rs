@@ -1,8 +1,8 @@
 //! A guest that may execute so many instructions and no more.
 //!
-//! Instructions are counted by executing them one at a time, so the count is exact and the guest slow. A repeated string
-//! instruction counts once, as the processor's own counters have it. Where there is such a counter, the guest runs freely until
-//! little is left; see [`crate::ahead`].
+//! Instructions are counted by executing them one at a time, so the count is exact and the guest
+//! slow. A repeated string instruction counts once, as the processor's own counters have it. Where
+//! there is such a counter, the guest runs freely until little is left; see [`crate::ahead`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,8 +62,8 @@ impl Limited {
         Self { inner, budget, operands, pending: false, is_paid: false, stop: None, ahead: None }
     }
 
-    /// Lets the guest run freely while `counter` counts, which kicks this vCPU after [`ahead::period`] of the budget. Only for
-    /// a vCPU that has the budget for itself.
+    /// Lets the guest run freely while `counter` counts, which kicks this vCPU after
+    /// [`ahead::period`] of the budget. Only for a vCPU that has the budget for itself.
     pub fn count_by(&mut self, counter: Box<dyn InstructionCount>) {
         if ahead::period(self.budget.left()).is_some() {
             self.ahead = counter.count().map(|first| (counter, first));

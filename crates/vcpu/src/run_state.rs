@@ -20,9 +20,10 @@ use std::fmt;
 ///  Halted: as Running, but the vCPU waits for an interrupt.   Every state leads to Stopped on `stop`.
 /// ```
 ///
-/// Guest instructions are executed in [`RunState::Running`] only. State may be *changed* or saved in [`RunState::Paused`] only:
-/// there no access is half done. It may be *read* also while a vCPU is held in [`RunState::InService`]; then it is the state
-/// before the instruction whose access is being answered.
+/// Guest instructions are executed in [`RunState::Running`] only. State may be *changed* or saved
+/// in [`RunState::Paused`] only: there no access is half done. It may be *read* also while a vCPU
+/// is held in [`RunState::InService`]; then it is the state before the instruction whose access is
+/// being answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

@@ -1,5 +1,5 @@
-//! The primitives that [`crate::Control`] is made of: those of the standard library, or, when it is checked, those of
-//! `loom`, which tries every order in which threads can come.
+//! The primitives that [`crate::Control`] is made of: those of the standard library, or, when it is
+//! checked, those of `loom`, which tries every order in which threads can come.
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{

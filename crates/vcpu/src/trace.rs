@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use nerite_hypervisor::{DebugCause, Entry, Error, Exit, Layer, Vcpu};
 
-/// Recorder of the exits of all vCPUs of a machine, as lines of JSON in the order in which they came.
+/// Recorder of the exits of all vCPUs of a machine, as lines of JSON in the order in which they
+/// came.
 #[derive(Clone)]
 pub struct Tracer {
     shared: Arc<Mutex<Shared>>,

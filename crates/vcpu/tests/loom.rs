@@ -1,4 +1,5 @@
-//! Every order in which a vCPU's thread and those that hold, ask and stop it can come. Not in a plain `cargo test`:
+//! Every order in which a vCPU's thread and those that hold, ask and stop it can come. Not in a
+//! plain `cargo test`:
 //!
 //!     RUSTFLAGS="--cfg loom" cargo test -p nerite-vcpu --test loom --release
 #![cfg(loom)]
@@ -15,7 +16,8 @@ use nerite_vcpu::{
 };
 use std::time::Duration;
 
-/// The `immediate_exit` flag and the kernel that looks at it: a guest that loops until it is kicked.
+/// The `immediate_exit` flag and the kernel that looks at it: a guest that loops until it is
+/// kicked.
 #[derive(Debug, Default)]
 struct Flag {
     kicked: Mutex<bool>,
@@ -186,7 +188,8 @@ fn no_kick_is_left_over_for_the_next_run() {
         let model = start(0);
         hold_and_look(&model.control, &model.executed);
         model.control.stop();
-        // One kick at most for the hold and one for the stop, which ends the loop before it is seen.
+        // One kick at most for the hold and one for the stop, which ends the loop before it is
+        // seen.
         assert!(model.thread.join().unwrap() <= 1);
     });
 }

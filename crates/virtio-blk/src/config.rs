@@ -28,7 +28,8 @@ const MAX_SEGMENT: u32 = 1 << 20;
 pub const MAX_REQUEST: u64 = 128 << 20;
 /// The most sectors that are given back at once: 2 GiB.
 pub const MAX_DISCARD_SECTORS: u32 = 4 << 20;
-/// The most sectors that are zeroed at once, 16 MiB: some file systems cannot do it without writing zeroes.
+/// The most sectors that are zeroed at once, 16 MiB: some file systems cannot do it without writing
+/// zeroes.
 pub const MAX_ZERO_SECTORS: u32 = 32 << 10;
 /// The size of a logical block in bytes.
 const BLOCK: u32 = 512;

@@ -100,7 +100,8 @@ impl Blk {
         Ok(Self { shared: Arc::new(shared), features, config, worker: Worker::new("disk")? })
     }
 
-    /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
+    /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of
+    /// its transport.
     ///
     /// # Errors
     /// If the host has no thread left, or `enter` fails.

@@ -18,7 +18,8 @@ pub struct Range {
 }
 
 impl Range {
-    /// `count` sectors from `first` on, of a disk of `sectors` sectors. `None` if one of them is not there.
+    /// `count` sectors from `first` on, of a disk of `sectors` sectors. `None` if one of them is
+    /// not there.
     #[must_use]
     pub fn of_sectors(first: u64, count: u64, sectors: u64) -> Option<Self> {
         let end = first.checked_add(count)?;
@@ -35,7 +36,8 @@ pub trait Disk: Send {
     /// Whether it can only be read.
     fn is_read_only(&self) -> bool;
 
-    /// Reads from byte `offset` on into guest memory. Returns how many bytes, which may be fewer; none if there are none.
+    /// Reads from byte `offset` on into guest memory. Returns how many bytes, which may be fewer;
+    /// none if there are none.
     ///
     /// # Errors
     /// If the host cannot.

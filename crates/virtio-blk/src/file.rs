@@ -56,9 +56,11 @@ pub enum OpenError {
     InUse(PathBuf),
 }
 
-/// A file or block device as a disk: byte for byte, up to the last whole sector. Its size is taken once.
+/// A file or block device as a disk: byte for byte, up to the last whole sector. Its size is taken
+/// once.
 ///
-/// The file is locked (flock(2)) for as long as it is open: for itself alone to be written, with others to be read.
+/// The file is locked (flock(2)) for as long as it is open: for itself alone to be written, with
+/// others to be read.
 #[derive(Debug)]
 pub struct RawFile {
     file: File,
@@ -70,7 +72,8 @@ impl RawFile {
     /// Opens `path`.
     ///
     /// # Errors
-    /// If it cannot be opened, is no file or block device, holds no sector, or somebody else has locked it.
+    /// If it cannot be opened, is no file or block device, holds no sector, or somebody else has
+    /// locked it.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         // Something that is no file, such as a pipe, does not make us wait.
         let mut options = OpenOptions::new();

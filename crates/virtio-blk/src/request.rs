@@ -267,7 +267,8 @@ impl Terms {
     }
 }
 
-/// Moves the whole of `range` between the disk and the guest's memory in `segments`, without its first `skip` bytes.
+/// Moves the whole of `range` between the disk and the guest's memory in `segments`, without its
+/// first `skip` bytes.
 fn transfer(
     segments: &[Segment],
     skip: u64,

@@ -1,4 +1,5 @@
-//! Vectored reads and writes between a place in a file and guest memory. All `unsafe` of this crate is here.
+//! Vectored reads and writes between a place in a file and guest memory. All `unsafe` of this crate
+//! is here.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -42,8 +43,8 @@ fn result(done: isize) -> io::Result<u64> {
 pub(crate) fn read_at(file: impl AsFd, ram: &GuestRam, to: &[Segment], offset: u64) -> io::Result<u64> {
     let vectors = vectors(ram, to)?;
     let (count, offset) = arguments(&vectors, offset)?;
-    // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the whole call and to which there are no
-    // Rust references.
+    // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the
+    // whole call and to which there are no Rust references.
     let read = result(unsafe { libc::preadv(file.as_fd().as_raw_fd(), vectors.as_ptr(), count, offset) });
     for segment in to {
         ram.written(segment.address, segment.length.into());
@@ -58,7 +59,8 @@ pub(crate) fn read_at(file: impl AsFd, ram: &GuestRam, to: &[Segment], offset: u
 pub(crate) fn write_at(file: impl AsFd, ram: &GuestRam, from: &[Segment], offset: u64) -> io::Result<u64> {
     let vectors = vectors(ram, from)?;
     let (count, offset) = arguments(&vectors, offset)?;
-    // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the whole call. The kernel only reads it, and
-    // copes with a guest that changes its memory meanwhile.
+    // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the
+    // whole call. The kernel only reads it, and copes with a guest that changes its memory
+    // meanwhile.
     result(unsafe { libc::pwritev(file.as_fd().as_raw_fd(), vectors.as_ptr(), count, offset) })
 }

@@ -1,10 +1,13 @@
-//! The virtio console (virtio 1.2, 5.3): **bytes go between a guest's console and whatever the host has for one, whole buffers at a
-//! time.** Linux calls it hvc0.
+//! The virtio console (virtio 1.2, 5.3): **bytes go between a guest's console and whatever the host
+//! has for one, whole buffers at a time.** Linux calls it hvc0.
 //!
-//! * [`Console`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one port, and works on a thread of its own.
-//! * Output goes to a function, [`Output`], which may wait: the guest is then held up at its next full queue, and no vCPU waits.
-//! * Input is handed in with [`Console::enqueue`], which takes what there is room for and no more. It waits until the guest has written
-//!   something: drivers such as Linux' throw away what comes while they set themselves up.
+//! * [`Console`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one port, and works
+//!   on a thread of its own.
+//! * Output goes to a function, [`Output`], which may wait: the guest is then held up at its next
+//!   full queue, and no vCPU waits.
+//! * Input is handed in with [`Console::enqueue`], which takes what there is room for and no more.
+//!   It waits until the guest has written something: drivers such as Linux' throw away what comes
+//!   while they set themselves up.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -52,7 +55,8 @@ const CHUNK: usize = 4096;
 
 /// Takes a guest's output. It may wait, for which [`Console::halt`] waits, too.
 ///
-/// An error is final: the guest's output then goes nowhere. Whoever made the function sees to the machine's end.
+/// An error is final: the guest's output then goes nowhere. Whoever made the function sees to the
+/// machine's end.
 pub type Output = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
 struct Live {
@@ -115,8 +119,8 @@ impl Console {
         Ok(Self { shared: Arc::new(shared), worker: Worker::new("console")? })
     }
 
-    /// Starts the device's thread, which calls `enter` first and then hands output to `output`. `notifier` and `kicks` are those
-    /// of its transport.
+    /// Starts the device's thread, which calls `enter` first and then hands output to `output`.
+    /// `notifier` and `kicks` are those of its transport.
     ///
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
@@ -139,7 +143,8 @@ impl Console {
         self.worker.halt();
     }
 
-    /// Hands input to the guest and says how much of it was taken: at most [`INPUT`] bytes wait for a guest that reads none.
+    /// Hands input to the guest and says how much of it was taken: at most [`INPUT`] bytes wait for
+    /// a guest that reads none.
     pub fn enqueue(&self, bytes: &[u8]) -> usize {
         let mut input = lock(&self.shared.input);
         let taken = INPUT.saturating_sub(input.len()).min(bytes.len());

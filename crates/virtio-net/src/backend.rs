@@ -8,34 +8,40 @@ use nerite_virtio::{Event, Segment, Session};
 
 /// Bytes of the header before each frame (5.1.6): `struct virtio_net_hdr_v1`, little-endian.
 pub const HEADER: usize = 12;
-/// The largest frame with its header: 64 KiB of segments to be cut (5.1.6.3.1 has 65562 for a frame), and some room for tags.
+/// The largest frame with its header: 64 KiB of segments to be cut (5.1.6.3.1 has 65562 for a
+/// frame), and some room for tags.
 pub const MAX_FRAME: usize = 12 + 65_600;
 
-/// Sends and receives the frames of one queue pair. It never waits: where it would have to, it returns
-/// [`io::ErrorKind::WouldBlock`], and [`Backend::fd`] becomes ready later.
+/// Sends and receives the frames of one queue pair. It never waits: where it would have to, it
+/// returns [`io::ErrorKind::WouldBlock`], and [`Backend::fd`] becomes ready later.
 ///
-/// Frames come with their header. A backend that was not offered checksums and segmentation finds zeros there.
+/// Frames come with their header. A backend that was not offered checksums and segmentation finds
+/// zeros there.
 pub trait Backend: Send {
     /// Readable when there is a frame, writable when there is room again. Watched edge-triggered.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Sends the frame in `pieces`, header first: [`HEADER`] to [`MAX_FRAME`] bytes, all of them in RAM.
+    /// Sends the frame in `pieces`, header first: [`HEADER`] to [`MAX_FRAME`] bytes, all of them in
+    /// RAM.
     ///
     /// # Errors
     /// `WouldBlock` if it must come again later. With any other error the frame is dropped.
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()>;
 
-    /// Called on the thread that drives it each time that frames were sent: whether they were part of a stream (full segments, of which more
-    /// are likely to follow at once). For how that thread is to be scheduled, so it should cost nothing if it was so before.
+    /// Called on the thread that drives it each time that frames were sent: whether they were part
+    /// of a stream (full segments, of which more are likely to follow at once). For how that thread
+    /// is to be scheduled, so it should cost nothing if it was so before.
     fn set_stream(&mut self, _is_stream: bool) {}
 
-    /// Whether it takes TCP segments that are still to be cut (5.1.6.2) from this side, whatever the driver does. Then frames
-    /// of one connection that follow each other come as one, through [`Self::send_built`].
+    /// Whether it takes TCP segments that are still to be cut (5.1.6.2) from this side, whatever
+    /// the driver does. Then frames of one connection that follow each other come as one, through
+    /// [`Self::send_built`].
     fn merges(&self) -> bool {
         false
     }
 
-    /// Sends a frame that begins with `headers`, virtio's first, and goes on with `pieces`. Only called if [`Self::merges`].
+    /// Sends a frame that begins with `headers`, virtio's first, and goes on with `pieces`. Only
+    /// called if [`Self::merges`].
     ///
     /// # Errors
     /// As of [`Self::send`].
@@ -43,12 +49,13 @@ pub trait Backend: Send {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Receives a frame into `room`, header first, and what does not fit there into `spill`; `num_buffers` is left to the
-    /// caller. Returns its length with header. What fits nowhere is lost, and the length is then more than both together, or as much.
+    /// Receives a frame into `room`, header first, and what does not fit there into `spill`;
+    /// `num_buffers` is left to the caller. Returns its length with header. What fits nowhere is
+    /// lost, and the length is then more than both together, or as much.
     ///
     /// # Errors
-    /// `WouldBlock` if there is no frame. With any other error nothing was received, and it is tried again when there
-    /// is more.
+    /// `WouldBlock` if there is no frame. With any other error nothing was received, and it is
+    /// tried again when there is more.
     fn receive(&mut self, ram: &GuestRam, room: &[Segment], spill: &mut [u8]) -> io::Result<usize>;
 
     /// Takes frames over from the other side and keeps them, as many as there is room for. Called
@@ -64,8 +71,9 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Drops the frames that came before anybody drove the card. Without a driver a card of metal receives nothing, and drivers
-    /// exist that stumble over frames before they are through with their start (Hermit 0.13.2).
+    /// Drops the frames that came before anybody drove the card. Without a driver a card of metal
+    /// receives nothing, and drivers exist that stumble over frames before they are through with
+    /// their start (Hermit 0.13.2).
     fn discard(&mut self) {}
 
     /// The features the driver accepted, before the first frame.
@@ -87,9 +95,10 @@ pub trait Backend: Send {
 
 /// Works on the queues by itself: the host's kernel, for example.
 ///
-/// Interrupts of the queues go through [`nerite_virtio::Notifier::queue_event`] where that is there, and otherwise through the
-/// events in `calls`, by queue, which the card's thread passes on. Where the driver breaks a rule, the engine signals `broken`: the card
-/// then takes the queues back, and needs a reset.
+/// Interrupts of the queues go through [`nerite_virtio::Notifier::queue_event`] where that is
+/// there, and otherwise through the events in `calls`, by queue, which the card's thread passes on.
+/// Where the driver breaks a rule, the engine signals `broken`: the card then takes the queues
+/// back, and needs a reset.
 pub trait Engine: Send {
     /// Takes over the queue pairs of `session`.
     ///
@@ -108,7 +117,8 @@ pub trait Engine: Send {
     /// If the host cannot do it.
     fn set_paused(&mut self, paused: bool) -> io::Result<()>;
 
-    /// Whether the link is up; it is at first. While it is not, no frame goes through. Also called while the queues are not the engine's.
+    /// Whether the link is up; it is at first. While it is not, no frame goes through. Also called
+    /// while the queues are not the engine's.
     ///
     /// # Errors
     /// If the host cannot do it.
@@ -125,7 +135,8 @@ pub trait Engine: Send {
     }
 }
 
-/// Writes `bytes` at `offset` into the room that `pieces` make together. What does not fit is left out.
+/// Writes `bytes` at `offset` into the room that `pieces` make together. What does not fit is left
+/// out.
 ///
 /// # Errors
 /// If a piece is not in RAM.

@@ -82,7 +82,8 @@ impl fmt::Display for Mac {
 pub struct NetConfig {
     /// Its address.
     pub mac: Mac,
-    /// The largest packet it carries, in bytes without the Ethernet header; the driver is told if there is one.
+    /// The largest packet it carries, in bytes without the Ethernet header; the driver is told if
+    /// there is one.
     pub mtu: Option<u16>,
     /// How many queue pairs it has, 1 to 32.
     pub pairs: u16,

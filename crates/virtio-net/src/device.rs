@@ -22,8 +22,8 @@ mod unplugged;
 
 use tasks::{EngineTask, PairTask};
 
-/// Entries of a queue, at most. Drivers fill receive queues with buffers of 64 KiB, so that more would cost small guests
-/// much memory.
+/// Entries of a queue, at most. Drivers fill receive queues with buffers of 64 KiB, so that more
+/// would cost small guests much memory.
 pub const QUEUE_SIZE: u16 = 256;
 /// The smallest size that a largest packet can have.
 const MIN_MTU: u16 = 68;
@@ -172,7 +172,8 @@ impl Net {
         Ok(Self { shared: Arc::new(shared), queue_sizes, workers: Mutex::new(Vec::new()) })
     }
 
-    /// Starts the card's threads: one for each queue pair. `notifier` and `kicks` are those of the card's transport.
+    /// Starts the card's threads: one for each queue pair. `notifier` and `kicks` are those of the
+    /// card's transport.
     ///
     /// # Errors
     /// If the host has no thread left.
@@ -215,8 +216,9 @@ impl Net {
         &self.shared.config
     }
 
-    /// Says whether the link is up; the driver sees that. While it is not, frames of both sides are dropped; an [`Engine`] may keep those of the
-    /// driver. Returns whether that is new, for [`Notifier::config_changed`].
+    /// Says whether the link is up; the driver sees that. While it is not, frames of both sides are
+    /// dropped; an [`Engine`] may keep those of the driver. Returns whether that is new, for
+    /// [`Notifier::config_changed`].
     pub fn set_link(&self, up: bool) -> bool {
         let is_new = self.shared.link_up.swap(up, Ordering::AcqRel) != up;
         if is_new {

@@ -1,4 +1,5 @@
-//! A queue pair with any descriptors, for the fuzz target and the property test that look for some that it does not stand.
+//! A queue pair with any descriptors, for the fuzz target and the property test that look for some
+//! that it does not stand.
 
 #![allow(
     clippy::expect_used,
@@ -32,7 +33,8 @@ const FRAMES: u64 = RAM + 0x4000;
 /// The most steps, and the most frames that wait.
 const STEPS: usize = 128;
 const WAITING: usize = 8;
-/// Frames in a batch, and so calls of a backend: one for each, and a last one that says there is no more.
+/// Frames in a batch, and so calls of a backend: one for each, and a last one that says there is no
+/// more.
 const BATCH: u32 = 130;
 
 /// One step: what to do, where, and with what.
@@ -174,8 +176,8 @@ impl Bench {
     }
 }
 
-/// Has a driver do these steps, on queues with these features, until it makes a mistake; then on fresh ones, as after a reset. At the
-/// end a frame goes out and comes back.
+/// Has a driver do these steps, on queues with these features, until it makes a mistake; then on
+/// fresh ones, as after a reset. At the end a frame goes out and comes back.
 ///
 /// # Panics
 /// If something is not as it has to be.

@@ -1,13 +1,15 @@
-//! The virtio network card (virtio 1.2, 5.1): **frames go between guest memory and a [`Backend`] on one thread a queue pair,
-//! and no vCPU takes part.**
+//! The virtio network card (virtio 1.2, 5.1): **frames go between guest memory and a [`Backend`] on
+//! one thread a queue pair, and no vCPU takes part.**
 //!
 //! * [`Net`] is the device: give it to [`nerite_virtio::VirtioPci`].
-//! * A [`Backend`] sends and receives frames of one queue pair right from and into guest memory. It does not know what a
-//!   queue is. Tap devices and others are in the crate nerite-net.
-//! * An [`Engine`] is for somebody else who works on queues by itself, such as the host's kernel with vhost.
+//! * A [`Backend`] sends and receives frames of one queue pair right from and into guest memory. It
+//!   does not know what a queue is. Tap devices and others are in the crate nerite-net.
+//! * An [`Engine`] is for somebody else who works on queues by itself, such as the host's kernel
+//!   with vhost.
 //! * [`Counters`] count packets, bytes, notifications, interrupts and drops of each queue.
 //!
-//! What a driver does wrong in a queue sets DEVICE_NEEDS_RESET; a frame that cannot be sent is dropped and counted.
+//! What a driver does wrong in a queue sets DEVICE_NEEDS_RESET; a frame that cannot be sent is
+//! dropped and counted.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -1,8 +1,10 @@
-//! Frames of one TCP connection that follow each other, as one frame that the other side cuts again if it has to.
+//! Frames of one TCP connection that follow each other, as one frame that the other side cuts again
+//! if it has to.
 //!
-//! A driver that does not hand over large segments itself (`HOST_TSO4`) gives a frame for each 1500 bytes. What lies in the queue
-//! together goes to the host's network stack as one: that stack's work, its acknowledgements, and the interrupts these make
-//! are per frame. The payload stays where it is in guest memory; only headers are copied, and only once.
+//! A driver that does not hand over large segments itself (`HOST_TSO4`) gives a frame for each 1500
+//! bytes. What lies in the queue together goes to the host's network stack as one: that stack's
+//! work, its acknowledgements, and the interrupts these make are per frame. The payload stays where
+//! it is in guest memory; only headers are copied, and only once.
 
 use nerite_memory::GuestRam;
 use nerite_virtio::Segment;
@@ -36,8 +38,9 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// The headers of the frame in `pieces`, if it is a TCP segment that can be merged: IPv4 without options or fragments, no
-    /// flags but ACK and PUSH, and a checksum that is left to this side.
+    /// The headers of the frame in `pieces`, if it is a TCP segment that can be merged: IPv4
+    /// without options or fragments, no flags but ACK and PUSH, and a checksum that is left to this
+    /// side.
     pub(crate) fn read(ram: &GuestRam, pieces: &[Segment], bytes: u64) -> Option<Self> {
         let frame = usize::try_from(bytes).ok()?;
         let mut headers = [0; LONGEST];
@@ -101,7 +104,8 @@ impl Headers {
         }
     }
 
-    /// Whether all that merging does not change is the same: addresses, ports, acknowledgement, window, options.
+    /// Whether all that merging does not change is the same: addresses, ports, acknowledgement,
+    /// window, options.
     fn is_alike(&self, other: &Self) -> bool {
         // Length, identification and checksum of IPv4; sequence number, flags and checksum of TCP.
         let differs = |at: usize| matches!(at, 16..=19 | 24..=25 | 38..=41 | 47 | 50..=51);
@@ -165,7 +169,8 @@ impl Group {
         &self.pieces
     }
 
-    /// The headers of all as one frame, virtio's first, and how many bytes they have. Of one frame, they are its own.
+    /// The headers of all as one frame, virtio's first, and how many bytes they have. Of one frame,
+    /// they are its own.
     pub(crate) fn headers(&self) -> Option<([u8; LONGEST], usize)> {
         let mut headers = self.first?;
         if self.frames == 1 {
@@ -204,7 +209,8 @@ impl Group {
     }
 }
 
-/// The ones' complement sum of 16-bit words, and of `sum` (RFC 1071), not inverted. At most a header's bytes.
+/// The ones' complement sum of 16-bit words, and of `sum` (RFC 1071), not inverted. At most a
+/// header's bytes.
 fn checksum(bytes: &[u8], sum: u32) -> u16 {
     let words =
         bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes(pair.try_into().unwrap_or_default())));

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A frame as Hermit's driver makes it: header and TCP over IPv4, without a checksum but that of the pseudo-header.
+/// A frame as Hermit's driver makes it: header and TCP over IPv4, without a checksum but that of
+/// the pseudo-header.
 pub(crate) fn segment(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let tcp = u16::try_from(20 + payload.len()).unwrap();
     let mut frame = vec![NEEDS_CSUM, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];

@@ -31,7 +31,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// The queues of a pair, for a driver that accepted `features`; `mtu` is the largest packet, if that is known.
+    /// The queues of a pair, for a driver that accepted `features`; `mtu` is the largest packet, if
+    /// that is known.
     #[must_use]
     pub fn new(rx: Option<Queue>, tx: Option<Queue>, features: u64, mtu: Option<u16>) -> Self {
         Self {
@@ -40,7 +41,8 @@ impl Pair {
         }
     }
 
-    /// Receives a batch of frames. Returns whether the driver is to be interrupted, and how it ended.
+    /// Receives a batch of frames. Returns whether the driver is to be interrupted, and how it
+    /// ended.
     pub(crate) fn receive(
         &mut self,
         backend: &mut dyn Backend,

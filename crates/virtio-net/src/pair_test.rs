@@ -14,7 +14,8 @@ use crate::feature;
 
 pub(super) const FRAMES: u64 = RAM + 0x10000;
 
-/// Frames in memory. Sending blocks when `room` is used up; a frame that begins with 0xee is refused.
+/// Frames in memory. Sending blocks when `room` is used up; a frame that begins with 0xee is
+/// refused.
 pub(super) struct Memory {
     event: Event,
     pub(super) incoming: VecDeque<Vec<u8>>,
@@ -335,7 +336,8 @@ fn indirect_frames_are_sent() {
 }
 
 proptest! {
-    /// Whatever buffers a driver offers and whatever frames come: those that are not dropped arrive whole, in order.
+    /// Whatever buffers a driver offers and whatever frames come: those that are not dropped arrive
+    /// whole, in order.
     #[test]
     fn received_frames_arrive_whole_and_in_order(
         steps in prop::collection::vec((prop::collection::vec(1_u32..900, 1..4), 0_usize..2000, any::<bool>()), 1..60),

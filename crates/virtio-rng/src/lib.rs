@@ -1,7 +1,8 @@
-//! The virtio entropy device (virtio 1.2, 5.4): **random bytes of the host's kernel, as many as the guest has room for.**
+//! The virtio entropy device (virtio 1.2, 5.4): **random bytes of the host's kernel, as many as the
+//! guest has room for.**
 //!
-//! [`Rng`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one queue, no features and no configuration, and works on
-//! a thread of its own.
+//! [`Rng`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one queue, no features
+//! and no configuration, and works on a thread of its own.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -36,7 +37,8 @@ struct Readme;
 const KIND: Kind = Kind { id: 4, class: 0xff_00_00 };
 /// Entries of the queue.
 const QUEUE_SIZE: u16 = 64;
-/// The most bytes for one request. A device may give fewer than there is room for (5.4.6.2), and Linux asks for 64.
+/// The most bytes for one request. A device may give fewer than there is room for (5.4.6.2), and
+/// Linux asks for 64.
 pub const MOST: usize = 4096;
 
 /// State that the driver has set up.
@@ -69,7 +71,8 @@ impl Rng {
         Ok(Self { state: Arc::default(), worker: Worker::new("rng")? })
     }
 
-    /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of its transport.
+    /// Starts the device's thread, which calls `enter` first. `notifier` and `kicks` are those of
+    /// its transport.
     ///
     /// # Errors
     /// If the host has no thread left, or `enter` fails.

@@ -1,4 +1,5 @@
-//! A device that says how many bytes it was given, and a driver that asks it. Needs the feature `fake`.
+//! A device that says how many bytes it was given, and a driver that asks it. Needs the feature
+//! `fake`.
 
 #![allow(clippy::print_stdout)]
 

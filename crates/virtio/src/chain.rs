@@ -47,7 +47,8 @@ pub enum ChainError {
     /// A buffer for the device to read follows one for it to write (2.7.4.2).
     #[error("a buffer to read follows one to write")]
     Order,
-    /// An indirect table although that was not negotiated, in an indirect table, or with a successor (2.7.5.3.1).
+    /// An indirect table although that was not negotiated, in an indirect table, or with a
+    /// successor (2.7.5.3.1).
     #[error("an indirect table where none may be")]
     Indirect,
     /// An indirect table that is empty or does not hold whole descriptors (2.7.5.3.2).
@@ -57,7 +58,8 @@ pub enum ChainError {
 
 /// One request of the driver: buffers to read, then buffers to write.
 ///
-/// The pieces lie in a vector that is used again for the next chain. Buffers of no bytes are left out.
+/// The pieces lie in a vector that is used again for the next chain. Buffers of no bytes are left
+/// out.
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
     segments: Vec<Segment>,
@@ -125,7 +127,8 @@ impl Chain {
         self.head
     }
 
-    /// Copies what the device can read, from byte `offset` on, to `to`. Returns how many bytes there were.
+    /// Copies what the device can read, from byte `offset` on, to `to`. Returns how many bytes
+    /// there were.
     pub fn copy_out(&self, ram: &GuestRam, offset: u64, to: &mut [u8]) -> usize {
         let mut rest = &mut *to;
         let mut done = 0_usize;
@@ -141,7 +144,8 @@ impl Chain {
         done
     }
 
-    /// Copies `from` to where the device can write, from byte `offset` on. Returns how many bytes had room.
+    /// Copies `from` to where the device can write, from byte `offset` on. Returns how many bytes
+    /// had room.
     pub fn copy_in(&self, ram: &GuestRam, offset: u64, from: &[u8]) -> usize {
         let mut rest = from;
         for piece in pieces(self.writable(), offset, rest.len() as u64) {
@@ -228,7 +232,8 @@ impl Chain {
     }
 }
 
-/// What `length` bytes of `segments` from byte `offset` on are, in order; fewer if there are no more.
+/// What `length` bytes of `segments` from byte `offset` on are, in order; fewer if there are no
+/// more.
 pub fn pieces(segments: &[Segment], offset: u64, length: u64) -> impl Iterator<Item = Segment> + '_ {
     let (mut skip, mut left) = (offset, length);
     segments.iter().filter_map(move |segment| {
@@ -243,7 +248,8 @@ pub fn pieces(segments: &[Segment], offset: u64, length: u64) -> impl Iterator<I
 }
 
 impl Table {
-    /// The table that `descriptor` points to. The flag that says whether the device writes it is ignored (2.7.5.3.2).
+    /// The table that `descriptor` points to. The flag that says whether the device writes it is
+    /// ignored (2.7.5.3.2).
     fn indirect(descriptor: &Descriptor) -> Result<Self, ChainError> {
         let Descriptor { address, length, .. } = *descriptor;
         let size = u64::from(length) / DESCRIPTOR;

@@ -101,8 +101,8 @@ pub enum Action {
     },
 }
 
-/// The registers of the common configuration. Writes to registers that are read-only, or frozen, or not there are ignored, as are
-/// accesses of a wrong width, which read all ones.
+/// The registers of the common configuration. Writes to registers that are read-only, or frozen, or
+/// not there are ignored, as are accesses of a wrong width, which read all ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Common {
     offered: u64,
@@ -119,7 +119,8 @@ pub struct Common {
 }
 
 impl Common {
-    /// The registers of a device that offers `features`, has queues of at most these sizes and `vectors` MSI-X vectors.
+    /// The registers of a device that offers `features`, has queues of at most these sizes and
+    /// `vectors` MSI-X vectors.
     pub fn new(features: u64, queue_sizes: &[u16], vectors: u16) -> Self {
         Self {
             offered: features | feature::VERSION_1,
@@ -269,7 +270,8 @@ impl Common {
 
     fn set_queue_vector(&mut self, vector: u16) -> Action {
         let (index, vector) = (self.queue_select, self.vector(vector));
-        // Drivers choose vectors for queues that they have enabled already; until they are ready, that is fine.
+        // Drivers choose vectors for queues that they have enabled already; until they are ready,
+        // that is fine.
         let queue = match &mut self.queues {
             Queues::Setup(queues) => queues.get_mut(usize::from(index)),
             Queues::Frozen(_) => None,
@@ -289,7 +291,8 @@ impl Common {
         };
     }
 
-    /// A vector that is not there becomes none, which the driver sees when it reads it back (4.1.5.1.2.1).
+    /// A vector that is not there becomes none, which the driver sees when it reads it back
+    /// (4.1.5.1.2.1).
     fn vector(&self, vector: u16) -> u16 {
         if vector < self.vectors { vector } else { NO_VECTOR }
     }

@@ -251,8 +251,8 @@ fn wrong_widths_read_all_ones_and_write_nothing() {
 }
 
 proptest! {
-    /// Whatever a driver writes: offered features stay, agreed ones are offered, frozen queues stay frozen and as
-    /// they were until a reset.
+    /// Whatever a driver writes: offered features stay, agreed ones are offered, frozen queues stay
+    /// frozen and as they were until a reset.
     #[test]
     fn no_sequence_of_writes_breaks_the_rules(
         writes in prop::collection::vec((0_u64..60, prop::sample::select(vec![1_u8, 2, 4, 8]),

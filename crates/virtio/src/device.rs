@@ -105,7 +105,8 @@ pub trait Device: Send + Sync {
     /// What it is.
     fn kind(&self) -> Kind;
 
-    /// The features it offers, its own and those of [`crate::feature`]; [`crate::feature::VERSION_1`] is always offered.
+    /// The features it offers, its own and those of [`crate::feature`];
+    /// [`crate::feature::VERSION_1`] is always offered.
     fn features(&self) -> u64;
 
     /// Whether the device works with these features, a part of those it offers. The default is yes.
@@ -116,7 +117,8 @@ pub trait Device: Send + Sync {
     /// The largest size of each queue, powers of two.
     fn queue_sizes(&self) -> &[u16];
 
-    /// Reads `width` bytes (1 to 8) of the device's configuration, little-endian. What is not there reads zero.
+    /// Reads `width` bytes (1 to 8) of the device's configuration, little-endian. What is not there
+    /// reads zero.
     fn read_config(&self, offset: u64, width: u8) -> u64;
 
     /// Writes the device's configuration. The default ignores it: everything is read-only.

@@ -1,5 +1,5 @@
-//! A guest's side of virtio, to test devices with: a driver that talks to a [`Function`] as a kernel would, and queues in guest
-//! memory that can also be filled with what no driver may write.
+//! A guest's side of virtio, to test devices with: a driver that talks to a [`Function`] as a
+//! kernel would, and queues in guest memory that can also be filled with what no driver may write.
 //!
 //! It is for tests: it panics where a guest would be at its end.
 
@@ -223,8 +223,8 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// Rings of `size` entries one after the other from `address` on, which is a multiple of 4096. They take
-    /// [`Rings::bytes`].
+    /// Rings of `size` entries one after the other from `address` on, which is a multiple of 4096.
+    /// They take [`Rings::bytes`].
     #[must_use]
     pub fn at(address: u64, size: u16) -> Self {
         let available = address + 16 * u64::from(size);
@@ -272,8 +272,8 @@ impl FakeQueue {
         );
     }
 
-    /// Writes a chain and makes it available. Descriptors are taken in turn, so that there must not be more in use than
-    /// there are. Returns the first one's number.
+    /// Writes a chain and makes it available. Descriptors are taken in turn, so that there must not
+    /// be more in use than there are. Returns the first one's number.
     pub fn add(&mut self, buffers: &[Buffer]) -> u16 {
         let size = self.rings.size;
         let head = self.next_descriptor % size;

@@ -15,8 +15,9 @@ const ISR_CONFIG: u8 = 2;
 
 /// Raises a device's interrupts, from any thread and without a lock.
 ///
-/// With MSI-X on, each interrupt is the signal of one event, and whoever connected the event delivers it. Otherwise there is the
-/// interrupt pin: its event is signalled while ISR status is not zero.
+/// With MSI-X on, each interrupt is the signal of one event, and whoever connected the event
+/// delivers it. Otherwise there is the interrupt pin: its event is signalled while ISR status is
+/// not zero.
 #[derive(Debug)]
 pub struct Notifier {
     isr: AtomicU8,
@@ -56,7 +57,8 @@ impl Notifier {
         })
     }
 
-    /// Queue `index` has given something back (2.7.7): interrupts the driver. Returns whether it could.
+    /// Queue `index` has given something back (2.7.7): interrupts the driver. Returns whether it
+    /// could.
     pub fn queue(&self, index: u16) -> bool {
         let vector = self
             .queue_vectors
@@ -65,7 +67,8 @@ impl Notifier {
         self.raise(vector, ISR_QUEUE)
     }
 
-    /// The device's configuration has changed (2.5): drivers that read it at this moment read it again.
+    /// The device's configuration has changed (2.5): drivers that read it at this moment read it
+    /// again.
     pub fn config_changed(&self) {
         self.has_changed.store(true, Ordering::Release);
         if self.is_live.load(Ordering::Acquire) {
@@ -86,8 +89,8 @@ impl Notifier {
         self.needs_reset.load(Ordering::Acquire)
     }
 
-    /// The event whose signal is the interrupt of queue `index`, if MSI-X is on: for whoever works on a queue without this
-    /// process, such as the host's kernel.
+    /// The event whose signal is the interrupt of queue `index`, if MSI-X is on: for whoever works
+    /// on a queue without this process, such as the host's kernel.
     pub fn queue_event(&self, index: u16) -> Option<&Event> {
         if !self.msix.load(Ordering::Acquire) {
             return None;
@@ -101,8 +104,8 @@ impl Notifier {
         &self.pin
     }
 
-    /// Signalled by the hypervisor when the guest has ended an interrupt by pin and the line was lowered. Whoever has a thread
-    /// calls [`Self::resample`] then.
+    /// Signalled by the hypervisor when the guest has ended an interrupt by pin and the line was
+    /// lowered. Whoever has a thread calls [`Self::resample`] then.
     pub fn lowered(&self) -> &Event {
         &self.lowered
     }

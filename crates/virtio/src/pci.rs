@@ -38,7 +38,8 @@ pub mod region {
 pub const BAR_SIZE: u32 = 0x8000;
 /// Bytes between the notification addresses of two queues.
 const NOTIFY_MULTIPLIER: u32 = 4;
-/// The largest number of queues: their notification addresses and vectors fill less than a page each.
+/// The largest number of queues: their notification addresses and vectors fill less than a page
+/// each.
 const MAX_QUEUES: usize = 128;
 
 /// Log lines that a device's driver can cause.
@@ -72,8 +73,8 @@ impl fmt::Debug for Wiring {
 
 /// A PCI function that is a virtio device.
 ///
-/// vCPUs come here for configuration only. Queues are worked on elsewhere: requests come by the events of
-/// [`crate::Session::kicks`], and interrupts go through [`Notifier`].
+/// vCPUs come here for configuration only. Queues are worked on elsewhere: requests come by the
+/// events of [`crate::Session::kicks`], and interrupts go through [`Notifier`].
 pub struct VirtioPci<D: Device> {
     device: Arc<D>,
     ram: Arc<GuestRam>,
@@ -243,7 +244,8 @@ impl<D: Device> VirtioPci<D> {
         self.place_doorbells(state);
     }
 
-    /// The window that configuration space has on what is behind base addresses (4.1.4.9): which offset it shows, and how many bytes.
+    /// The window that configuration space has on what is behind base addresses (4.1.4.9): which
+    /// offset it shows, and how many bytes.
     fn pci_cfg_target(state: &State) -> Option<(u64, u8)> {
         let at = state.pci_cfg;
         let bar = state.config.read(at.checked_add(4)?, 1);

@@ -145,7 +145,8 @@ impl Queue {
         Ok(u16::from_le_bytes(flags) & NO_INTERRUPT == 0)
     }
 
-    /// Asks the driver to notify the device of new requests. Returns whether some have come before it could know.
+    /// Asks the driver to notify the device of new requests. Returns whether some have come before
+    /// it could know.
     ///
     /// # Errors
     /// If the ring is no longer there.
@@ -165,9 +166,9 @@ impl Queue {
         if !self.rings.event_idx_enabled() {
             return self.rings.disable_notification(self.ram.inner()).map_err(ring);
         }
-        // To leave the field behind would do (2.7.10), but some drivers notify of everything after the request it names. So it
-        // names one that the driver cannot come to before it is moved on: there is half a queue to be taken until then, and it may
-        // have a whole one ahead.
+        // To leave the field behind would do (2.7.10), but some drivers notify of everything after
+        // the request it names. So it names one that the driver cannot come to before it is moved
+        // on: there is half a queue to be taken until then, and it may have a whole one ahead.
         let (next, size) = (self.rings.next_avail(), self.rings.size());
         self.silent_from = Some(next);
         let event = next.wrapping_add(size).wrapping_add(size / 2).wrapping_add(1);

@@ -15,10 +15,11 @@ use crate::{Event, Notifier};
 /// What a thread does before anything else, such as giving up rights.
 pub type Enter = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
-/// The thread of a device: it works whenever there may be something to do. It ends when this is dropped.
+/// The thread of a device: it works whenever there may be something to do. It ends when this is
+/// dropped.
 ///
-/// Three things wake it: the driver's notifications, its interrupt line, which may have to be raised again when the guest has lowered
-/// it, and the device itself, by [`Worker::wake`].
+/// Three things wake it: the driver's notifications, its interrupt line, which may have to be
+/// raised again when the guest has lowered it, and the device itself, by [`Worker::wake`].
 pub struct Worker {
     name: &'static str,
     wake: Arc<Event>,
@@ -75,7 +76,8 @@ impl Worker {
         self.wake.signal();
     }
 
-    /// Ends the thread, after the turn it is at. What there is to do waits until [`Self::run`] is called again.
+    /// Ends the thread, after the turn it is at. What there is to do waits until [`Self::run`] is
+    /// called again.
     pub fn halt(&self) {
         let thread = lock(&self.thread).take();
         drop(thread);
@@ -152,7 +154,8 @@ impl fmt::Debug for Worker {
     }
 }
 
-/// A lock that a panic elsewhere does not take from us: what is behind it is whole between any two requests.
+/// A lock that a panic elsewhere does not take from us: what is behind it is whole between any two
+/// requests.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

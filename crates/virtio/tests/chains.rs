@@ -115,7 +115,7 @@ fn indirect_tables_are_followed_once() {
     write_descriptor(&ram, table, BUFFERS, 5, NEXT, 2);
     write_descriptor(&ram, table + 32, BUFFERS + 64, 6, WRITE, 0);
     let mut chain = Chain::new();
-    // Direct descriptors first; whether the table's own descriptor is marked as written does not matter.
+    // Direct descriptors first; the mark of the table's own descriptor does not matter.
     guest.add(&[(BUFFERS + 9, 3, 0), (table, 48, INDIRECT | WRITE)]);
     assert!(queue.pop(&mut chain).unwrap());
     assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (8, 6));

@@ -109,7 +109,8 @@ impl Tlb {
         self.entry_mut(linear)
     }
 
-    /// Calls a function for each entry in use, and takes those out of use for which it returns `false`.
+    /// Calls a function for each entry in use, and takes those out of use for which it returns
+    /// `false`.
     fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
         for (live, first) in self.live.iter_mut().zip((0_usize..).step_by(64)) {
             let mut left = *live;

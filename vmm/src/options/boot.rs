@@ -16,12 +16,14 @@ use super::value;
 #[serde(default, deny_unknown_fields)]
 #[merge(strategy = merge::option::overwrite_none)]
 pub struct BootOptions {
-    /// Start the image as this kind of kernel: hermit, linux, pvh or multiboot [default: what the image is recognised as]
+    /// Start the image as this kind of kernel: hermit, linux, pvh or multiboot [default: what the
+    /// image is recognised as]
     #[arg(id = "boot", long, value_name = "KIND")]
     #[serde(deserialize_with = "value::parsed")]
     pub protocol: Option<Protocol>,
 
-    /// The initial file system of a Linux or PVH kernel, or a module of a multiboot kernel (then repeatable)
+    /// The initial file system of a Linux or PVH kernel, or a module of a multiboot kernel (then
+    /// repeatable)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, action = clap::ArgAction::Append)]
     #[merge(strategy = merge::vec::overwrite_empty)]
     pub initrd: Vec<PathBuf>,
@@ -33,7 +35,8 @@ pub struct BootOptions {
     #[serde(deserialize_with = "value::text")]
     pub cmdline: Option<String>,
 
-    /// The port by which the guest ends vmm: a write of N ends it with the code 2N+1 [default: 0xf4 with multiboot]
+    /// The port by which the guest ends vmm: a write of N ends it with the code 2N+1 [default: 0xf4
+    /// with multiboot]
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub debug_exit: Option<u16>,
 }

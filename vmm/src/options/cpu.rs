@@ -23,21 +23,23 @@ pub struct CpuOptions {
 
     /// What runs the guest: auto, kvm or software [default: auto]
     ///
-    /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred times slower than on KVM.
-    /// `auto` takes KVM where it can run ordinary guests, and software elsewhere, which a warning reports.
+    /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred
+    /// times slower than on KVM. `auto` takes KVM where it can run ordinary guests, and software
+    /// elsewhere, which a warning reports.
     #[arg(long, value_name = "auto|kvm|software", value_parser = parse_accelerator)]
     #[serde(deserialize_with = "accelerator")]
     pub accel: Option<Accelerator>,
 
-    /// Run each vCPU on a host CPU of its own, such as 0-1,4 or "0 1 4": one for each vCPU, in order
+    /// Run each vCPU on a host CPU of its own, such as 0-1,4 or "0 1 4": one for each vCPU, in
+    /// order
     #[arg(short, long, value_name = "CPUS")]
     #[serde(deserialize_with = "affinity")]
     pub affinity: Option<Affinity>,
 
     /// Let the guest manage the power states of the host's CPUs
     ///
-    /// Waking up gets faster for the guest and slower for everything else on these CPUs, and the host counts them as busy
-    /// all the time.
+    /// Waking up gets faster for the guest and slower for everything else on these CPUs, and the
+    /// host counts them as busy all the time.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub cpu_pm: Option<bool>,
@@ -47,18 +49,20 @@ pub struct CpuOptions {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub pit: Option<bool>,
 
-    /// What the guest gets from a model-specific register that KVM does not know: fault, ignore or report [default: fault]
+    /// What the guest gets from a model-specific register that KVM does not know: fault, ignore or
+    /// report [default: fault]
     ///
-    /// `fault` is a general protection fault, as from a processor. `ignore` makes it read zero and discards what it writes.
-    /// `report` is a fault, and a line in the log.
+    /// `fault` is a general protection fault, as from a processor. `ignore` makes it read zero and
+    /// discards what it writes. `report` is a fault, and a line in the log.
     #[arg(long, value_name = "fault|ignore|report", value_parser = parse_msr)]
     #[serde(deserialize_with = "msr")]
     pub msr: Option<MsrPolicy>,
 
     /// Where the interrupt controllers are: kernel or user [default: kernel]
     ///
-    /// `user` is for those who work on them: local APICs in vmm, which injects every interrupt itself, and no other
-    /// controllers. The guest is slower, and has no TSC deadline timer. For Hermit guests without network cards.
+    /// `user` is for those who work on them: local APICs in vmm, which injects every interrupt
+    /// itself, and no other controllers. The guest is slower, and has no TSC deadline timer. For
+    /// Hermit guests without network cards.
     #[arg(long, value_name = "kernel|user", value_parser = parse_irqchip)]
     #[serde(deserialize_with = "irqchip")]
     pub irqchip: Option<Irqchip>,

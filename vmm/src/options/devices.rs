@@ -13,11 +13,13 @@ use super::value;
 #[serde(default, deny_unknown_fields)]
 #[merge(strategy = merge::option::overwrite_none)]
 pub struct DeviceOptions {
-    /// Give a guest that is not Hermit a disk (repeatable): a raw file or block device, such as disk.img or disk.img,ro
+    /// Give a guest that is not Hermit a disk (repeatable): a raw file or block device, such as
+    /// disk.img or disk.img,ro
     ///
-    /// `ro` is for reading only; `serial=TEXT` is the serial number that the guest sees, by default the file's name. The
-    /// guest reads and writes the file itself: byte for byte, up to its last whole sector of 512 bytes. It is locked
-    /// meanwhile. Flushes of the guest go through to the file's own storage.
+    /// `ro` is for reading only; `serial=TEXT` is the serial number that the guest sees, by default
+    /// the file's name. The guest reads and writes the file itself: byte for byte, up to its last
+    /// whole sector of 512 bytes. It is locked meanwhile. Flushes of the guest go through to the
+    /// file's own storage.
     #[arg(id = "disk", long = "disk", value_name = "PATH[,ro][,serial=TEXT]")]
     #[arg(action = clap::ArgAction::Append)]
     #[serde(deserialize_with = "value::list")]
@@ -29,10 +31,11 @@ pub struct DeviceOptions {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub rng: Option<bool>,
 
-    /// Where input goes for a guest that is not Hermit: `serial`, the serial port, or `virtio`, a virtio console (hvc0)
-    /// [default: serial]
+    /// Where input goes for a guest that is not Hermit: `serial`, the serial port, or `virtio`, a
+    /// virtio console (hvc0) [default: serial]
     ///
-    /// Output comes from both. Without a command line, a Linux kernel gets one that names this console.
+    /// Output comes from both. Without a command line, a Linux kernel gets one that names this
+    /// console.
     #[arg(long, value_name = "KIND", value_parser = parse_console)]
     #[serde(deserialize_with = "console")]
     pub console: Option<ConsoleKind>,

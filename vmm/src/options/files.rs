@@ -17,9 +17,9 @@ use super::value::{self, Bytes};
 pub struct FileOptions {
     /// Let the guest see a file or directory of the host (repeatable), such as ./site:/www:ro
     ///
-    /// `ro` is for reading only and the default, `rw` for changing it, too. The guest path is absolute. Nothing else of
-    /// the host is visible; what a guest creates elsewhere is gone when it ends. Links are followed only inside of the
-    /// directory.
+    /// `ro` is for reading only and the default, `rw` for changing it, too. The guest path is
+    /// absolute. Nothing else of the host is visible; what a guest creates elsewhere is gone when
+    /// it ends. Links are followed only inside of the directory.
     #[arg(id = "mount", long = "mount", value_name = "HOST:GUEST[:ro|rw]")]
     #[arg(action = clap::ArgAction::Append, value_parser = read_only_mount)]
     #[serde(deserialize_with = "mounts")]
@@ -45,8 +45,8 @@ pub struct FileOptions {
 
     /// How large the guest's temporary files may be together [default: 256M]
     ///
-    /// They are what it creates where nothing is mounted, in memory and without names on the host, at most 1024 of them. 0
-    /// allows only empty ones.
+    /// They are what it creates where nothing is mounted, in memory and without names on the host,
+    /// at most 1024 of them. 0 allows only empty ones.
     #[arg(long, value_name = "SIZE")]
     #[serde(deserialize_with = "value::parsed")]
     pub max_temporary: Option<Bytes>,

@@ -42,7 +42,8 @@ pub struct GuestOptions {
     #[merge(strategy = merge::vec::overwrite_empty)]
     pub args: Vec<String>,
 
-    /// Write the guest's output to this file; `none` discards it, `-` is standard output [default: -]
+    /// Write the guest's output to this file; `none` discards it, `-` is standard output [default:
+    /// -]
     #[arg(short, long, value_name = "FILE|none|-", value_hint = ValueHint::FilePath)]
     #[arg(value_parser = OsStringValueParser::new().try_map(OutputSetting::try_from))]
     #[serde(deserialize_with = "output")]
@@ -59,11 +60,13 @@ pub struct GuestOptions {
     #[arg(long, value_name = "N")]
     pub max_log_lines: Option<u32>,
 
-    /// What is done when the guest crashes: `report`, `dump[:FILE]` or `gdb[:ADDRESS]` [default: report]
+    /// What is done when the guest crashes: `report`, `dump[:FILE]` or `gdb[:ADDRESS]` [default:
+    /// report]
     ///
-    /// `report` ends it with exit code 244 and a report on standard error. `dump` also writes an ELF core for `gdb IMAGE FILE`;
-    /// without FILE that is IMAGE.core in the current directory. The file is made at the start. `gdb` keeps the guest until GDB
-    /// has come to look at it; its addresses are those of --gdb.
+    /// `report` ends it with exit code 244 and a report on standard error. `dump` also writes an
+    /// ELF core for `gdb IMAGE FILE`; without FILE that is IMAGE.core in the current directory. The
+    /// file is made at the start. `gdb` keeps the guest until GDB has come to look at it; its
+    /// addresses are those of --gdb.
     #[arg(long, value_name = "ACTION")]
     #[serde(deserialize_with = "value::parsed")]
     pub on_crash: Option<CrashAction>,

@@ -14,10 +14,11 @@ use crate::size::MemorySize;
 #[serde(default, deny_unknown_fields)]
 #[merge(strategy = merge::option::overwrite_none)]
 pub struct MemoryOptions {
-    /// Guest memory, such as 64M or 1.5GiB [env: HERMIT_MEMORY_SIZE] [default: what the image asks for, or 64M]
+    /// Guest memory, such as 64M or 1.5GiB [env: HERMIT_MEMORY_SIZE] [default: what the image asks
+    /// for, or 64M]
     ///
-    /// K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB are powers of 1000; a number alone is in
-    /// bytes. At least 16M, and a multiple of 2M.
+    /// K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB are powers of 1000; a
+    /// number alone is in bytes. At least 16M, and a multiple of 2M.
     #[arg(id = "memory", short, long, alias = "memory-size", value_name = "SIZE")]
     #[serde(alias = "memory_size", deserialize_with = "value::parsed")]
     pub size: Option<MemorySize>,

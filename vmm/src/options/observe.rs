@@ -23,8 +23,8 @@ use crate::output;
 pub struct ObserveOptions {
     /// Print what the run was like on standard error: `table`, `json`, or `json:FILE` for a file
     ///
-    /// Exits by reason and vCPU and how long they took to answer, time in the guest, hypercalls by name, memory touched.
-    /// Without this option, none of it is measured.
+    /// Exits by reason and vCPU and how long they took to answer, time in the guest, hypercalls by
+    /// name, memory touched. Without this option, none of it is measured.
     #[arg(long, value_name = "table|json[:FILE]", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "table")]
     pub stats: Option<StatsSetting>,
@@ -37,10 +37,12 @@ pub struct ObserveOptions {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub time_limit: Option<Duration>,
 
-    /// End the guest after its vCPUs have executed this many instructions together, with exit code 248
+    /// End the guest after its vCPUs have executed this many instructions together, with exit code
+    /// 248
     ///
-    /// A guest with one vCPU is counted by the processor, if that can, and otherwise executed one instruction at a time, which is
-    /// slow. The number is exact. Handlers of interrupts run uncounted between single steps.
+    /// A guest with one vCPU is counted by the processor, if that can, and otherwise executed one
+    /// instruction at a time, which is slow. The number is exact. Handlers of interrupts run
+    /// uncounted between single steps.
     #[arg(long, value_name = "N", conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 
@@ -52,8 +54,9 @@ pub struct ObserveOptions {
 
     /// Hold the guest before its first instruction and wait for GDB [env: HERMIT_GDB_PORT]
     ///
-    /// In GDB: `file IMAGE`, then `target remote :6677`. A port, tcp:ADDRESS:PORT or unix:PATH; without one, port 6677 of this
-    /// host. The TCP port is unauthenticated: anyone who can connect controls the guest.
+    /// In GDB: `file IMAGE`, then `target remote :6677`. A port, tcp:ADDRESS:PORT or unix:PATH;
+    /// without one, port 6677 of this host. The TCP port is unauthenticated: anyone who can connect
+    /// controls the guest.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "6677", alias = "gdb-port")]
     pub gdb: Option<Address>,
@@ -171,7 +174,8 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 #[error("not a time; write a number and a unit, such as 500ms, 5s, 2m or 1h, from 1us to a year")]
 pub struct TimeError;
 
-/// The time that `text` stands for: a number, which may have a fraction, and one of the units us, ms, s, m, h.
+/// The time that `text` stands for: a number, which may have a fraction, and one of the units us,
+/// ms, s, m, h.
 ///
 /// # Errors
 ///

@@ -25,9 +25,11 @@ const VIOLATION: Violation = Violation {
 #[serde(default, deny_unknown_fields)]
 #[merge(strategy = merge::option::overwrite_none)]
 pub struct SandboxOptions {
-    /// How vmm confines itself before it looks at the image: strict, normal or off [default: normal]
+    /// How vmm confines itself before it looks at the image: strict, normal or off [default:
+    /// normal]
     ///
-    /// `normal` takes what the host has and warns about what it lacks, `strict` refuses to run with less than everything.
+    /// `normal` takes what the host has and warns about what it lacks, `strict` refuses to run with
+    /// less than everything.
     #[arg(id = "sandbox", long = "sandbox", value_name = "LEVEL")]
     #[serde(deserialize_with = "value::parsed")]
     pub level: Option<SandboxLevel>,

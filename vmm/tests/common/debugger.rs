@@ -12,7 +12,8 @@ const KERNEL: &str = "NERITE_TEST_DEBUGGED";
 /// Where a GDB is that runs here.
 const GDB: &str = "NERITE_TEST_GDB";
 
-/// Something that GDB can do: what it is, how GDB is asked for it, and parts of what it has to say, in this order.
+/// Something that GDB can do: what it is, how GDB is asked for it, and parts of what it has to say,
+/// in this order.
 pub type Feature<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
 
 /// Paths of the kernel and of GDB.
@@ -21,8 +22,8 @@ pub fn programs() -> (String, String) {
     (path(KERNEL), path(GDB))
 }
 
-/// `vmm run` with these options, and the kernel with these arguments. There is a socket for GDB when it comes back, and the
-/// guest's output is in the file `told`.
+/// `vmm run` with these options, and the kernel with these arguments. There is a socket for GDB
+/// when it comes back, and the guest's output is in the file `told`.
 pub fn start(folder: &Folder, options: &[&str], kernel: &str, args: &[&str]) -> Child {
     let words = [&["run", "--output", "told"][..], options, &[kernel], args].concat();
     let child = folder.vmm(&words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -43,7 +44,8 @@ pub fn gdb(folder: &Folder, program: &str, kernel: &str) -> Command {
     gdb
 }
 
-/// Tries the features one after the other, and checks what GDB says to each. `meanwhile` is called once GDB runs.
+/// Tries the features one after the other, and checks what GDB says to each. `meanwhile` is called
+/// once GDB runs.
 #[track_caller]
 pub fn try_out(mut gdb: Command, features: &[Feature<'_>], meanwhile: impl FnOnce(Pid)) {
     for (name, commands, _) in features {

@@ -165,7 +165,8 @@ pub const STATE: [Feature<'_>; 7] = [
     ),
     (
         "pages of 1 GiB",
-        // Entry 1 of the root leads to PAGE, whose entry 2 is the page of 1 GiB in which PAGE itself lies.
+        // Entry 1 of the root leads to PAGE, whose entry 2 is the page of 1 GiB in which PAGE
+        // itself lies.
         &[
             "set $page = (long)&PAGE",
             "set var ((long*)($cr3 & ~0xfff))[1] = $page | 7",

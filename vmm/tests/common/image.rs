@@ -113,7 +113,8 @@ pub fn elf(code: &[u8]) -> Vec<u8> {
     Elf::new(code).build()
 }
 
-/// Code that ends the guest with a number (hypercall interface v2: Exit is port 0x1010, the number is in EDI).
+/// Code that ends the guest with a number (hypercall interface v2: Exit is port 0x1010, the number
+/// is in EDI).
 pub fn exit(code: i32) -> Vec<u8> {
     [&[0xbf][..], &code.to_le_bytes(), &[0x66, 0xba, 0x10, 0x10, 0xef, 0xf4]].concat()
 }

@@ -51,13 +51,14 @@ impl Folder {
     }
 }
 
-/// Has what `command` starts hear the signals that end a program. `vmm` leaves a signal ignored that was ignored when it started, and
-/// shells start what runs in the background in that way, tests too.
+/// Has what `command` starts hear the signals that end a program. `vmm` leaves a signal ignored
+/// that was ignored when it started, and shells start what runs in the background in that way,
+/// tests too.
 pub fn hear_signals(command: &mut Command) -> &mut Command {
     let listen = || {
         for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: it takes no lock and no memory, as what runs between fork and exec must (signal-safety(7) lists it), and
-            // installs no code of ours.
+            // SAFETY: it takes no lock and no memory, as what runs between fork and exec must
+            // (signal-safety(7) lists it), and installs no code of ours.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         Ok(())
@@ -75,7 +76,8 @@ pub struct Done {
 }
 
 impl Done {
-    /// Checks that it ended with this code and one line on standard error that has all of these parts.
+    /// Checks that it ended with this code and one line on standard error that has all of these
+    /// parts.
     #[track_caller]
     pub fn is_error(&self, code: u8, parts: &[&str]) {
         assert_eq!(self.code, i32::from(code), "{self:?}");
@@ -98,7 +100,8 @@ impl Done {
     }
 }
 
-/// What `vmm` said, besides what this host's kernel cannot do: with read-only mounts, Linux before 6.2 is warned about.
+/// What `vmm` said, besides what this host's kernel cannot do: with read-only mounts, Linux before
+/// 6.2 is warned about.
 pub fn without_host_warnings(stderr: &str) -> String {
     stderr
         .split_inclusive('\n')
@@ -162,8 +165,8 @@ pub fn skip(reason: &str) {
 
 /// Copies the program to `to`, where every user may run it.
 ///
-/// Another process writes the copy: a child that a thread of this one starts meanwhile would inherit a file that is open for
-/// writing, and while it is, nobody can execute it (ETXTBSY).
+/// Another process writes the copy: a child that a thread of this one starts meanwhile would
+/// inherit a file that is open for writing, and while it is, nobody can execute it (ETXTBSY).
 pub fn copy_program(to: &Path) {
     let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_vmm")).arg(to).status().unwrap();
     assert!(status.success(), "cp: {status}");

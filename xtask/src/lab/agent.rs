@@ -1,4 +1,5 @@
-//! The part of xtask that runs inside the lab: it executes the jobs that it is told, and reports on the second serial port.
+//! The part of xtask that runs inside the lab: it executes the jobs that it is sent, and reports on
+//! the second serial port.
 
 use std::io::Stdout;
 use std::path::Path;
@@ -39,7 +40,7 @@ struct Line(Arc<Mutex<Stdout>>);
 impl Line {
     fn send(&self, kind: Kind, job: usize, payload: &[u8]) {
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody is left to be told when the line itself fails; the host notices the silence.
+        // A failure of the line itself cannot be reported; the host notices the silence.
         let _ = wire::write(&mut *line, kind, job, payload);
     }
 }

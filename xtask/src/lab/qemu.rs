@@ -25,9 +25,9 @@ impl Default for Machine {
 /// A machine's second serial port: what is written there, and what comes from it.
 pub(crate) type Port = (ChildStdin, ChildStdout);
 
-/// What the lab's kernel is told. An emulated machine that waits for its host's processor fails the
-/// kernel's tests of its timer, which ends the boot, and of its time stamp counter, which KVM then
-/// corrects each time that a vCPU is scheduled; both are sound.
+/// Command line of the lab's kernel. An emulated machine that waits for its host's processor fails
+/// the kernel's tests of its timer, which ends the boot, and of its time stamp counter, which KVM
+/// then corrects each time that a vCPU is scheduled; both are sound.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on \
      no_timer_check tsc=reliable";
 

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Error, Result};
 use super::Link;
 use super::exercises::PATIENCE;
 
-/// In user mode it is not the guest that takes a connection at first, and one that it refuses ends later. So it gets the time that its
-/// sockets need after another connection.
+/// In user mode it is not the guest that takes a connection at first, and one that it refuses ends
+/// later. So it gets the time that its sockets need after another connection.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Link {
@@ -42,7 +42,8 @@ impl Link {
     }
 }
 
-/// Makes the attempt again while the guest refuses, which these kinds of error mean, and patience lasts.
+/// Makes the attempt again while the guest refuses, which these kinds of error mean, and patience
+/// lasts.
 pub(super) fn insist<T>(refusals: &[ErrorKind], mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let is_refusal = |error: &Error| {

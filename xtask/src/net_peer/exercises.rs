@@ -1,4 +1,4 @@
-//! What is done with a guest's network card from the host.
+//! Exercises of a guest's network card from the host.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ const DISCARD: u16 = 9;
 const SOURCE: u16 = 19;
 /// Bytes of a stream repeat after this many.
 const PATTERN: usize = 251;
-/// How long anything may take that is not a long transfer.
+/// Time limit of everything that is not a long transfer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One thing to do; `to-guest=16M` and the like have a number.
@@ -119,7 +119,7 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 impl Exercise {
-    /// Whether the guest has ended after it.
+    /// `true` if the guest has ended after it.
     pub(crate) fn ends_guest(&self) -> bool {
         matches!(self, Self::ExitDuringTraffic | Self::End(_))
     }
@@ -157,7 +157,7 @@ fn ping(size: usize) -> Result<Option<Figure>> {
 }
 
 impl Link {
-    /// With `half_close` the guest is told the end before it has answered.
+    /// With `half_close` the end is sent before the guest has answered.
     fn tcp_echo(self, bytes: usize, half_close: bool) -> Result<Option<Figure>> {
         let stream = self.connect(ECHO)?;
         let mut sender = stream.try_clone()?;

@@ -1,6 +1,8 @@
-//! The other end of a guest's network card: starts `vmm` with a card, and talks to the guest `net` from the host.
+//! The other end of a guest's network card: starts `vmm` with a card, and talks to the guest `net`
+//! from the host.
 //!
-//! It runs where guests run, so in the lab as a job like any other: `suite.toml` says what a test is to do.
+//! It runs where guests run, so in the lab as a job like any other: `suite.toml` says what a test
+//! is to do.
 
 mod connect;
 mod exercises;
@@ -64,8 +66,8 @@ pub(crate) struct Args {
     /// What to do, in order
     #[arg(long = "exercise")]
     exercises: Vec<Exercise>,
-    /// The guest is not ours: it serves echo, discard and characters (RFC 862 to 864), says nothing of itself, and goes on
-    /// until it is killed
+    /// The guest is not ours: it serves echo, discard and characters (RFC 862 to 864), says nothing
+    /// of itself, and goes on until it is killed
     #[arg(long)]
     foreign: bool,
     /// The whole `vmm run` command but for its card, of which `NET` is the place
@@ -77,7 +79,7 @@ pub(crate) struct Args {
 pub(crate) const PLACE: &str = "NET";
 
 impl Link {
-    /// What `--net` is given. `passed` is the descriptor that is passed on, if one is.
+    /// Value of `--net`. `passed` is the descriptor that is passed on, if one is.
     fn spec(self, options: &str, passed: Option<&OwnedFd>) -> String {
         let mut spec = match self {
             Self::Fd => format!("fd={}", passed.map_or(-1, AsRawFd::as_raw_fd)),
@@ -96,7 +98,7 @@ impl Link {
         spec
     }
 
-    /// What `vmm ctl` calls the card.
+    /// Name of the card for `vmm ctl`.
     fn name(self) -> &'static str {
         match self {
             Self::Tap | Self::Vhost | Self::Fd => TAP,
@@ -104,7 +106,7 @@ impl Link {
         }
     }
 
-    /// Where the guest's port is reached.
+    /// Address at which the guest's port is reached.
     fn address(self, port: u16) -> SocketAddr {
         match self {
             Self::Tap | Self::Vhost | Self::Fd => (IpAddr::V4(GUEST), port).into(),
@@ -160,7 +162,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let done = peer.run(&args.exercises);
     if done.is_err() {
         peer.look_around();
-        // The report is of the failure; what the guest said is above. Ended in this way, `vmm --stats` still says what it counted.
+        // The report is of the failure; what the guest said is above. Ended in this way, `vmm
+        // --stats` still says what it counted.
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&peer.child), Signal::TERM);
     }
     let status = peer.end();
@@ -171,7 +174,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
 /// One line, on standard output, at once.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // Nobody is left to tell that there is nobody left.
+    // The reader has gone, and so has the reason to report it.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
@@ -217,8 +220,9 @@ impl Peer {
         }
     }
 
-    /// Waits until the guest has said that it is ready, or something and then nothing more for a long while: Hermit 0.13.2 takes frames only
-    /// when its network stack is ready, and with 64 KiB of room in each buffer that takes long.
+    /// Waits until the guest has said that it is ready, or something and then nothing more for a
+    /// long while: Hermit 0.13.2 takes frames only when its network stack is ready, and with 64 KiB
+    /// of room in each buffer that takes long.
     fn wait_for_silence(&self) {
         let quiet = Duration::from_secs(15);
         let mut patience = PATIENCE;
@@ -274,7 +278,8 @@ impl Peer {
         bail!("the guest does not answer {what:?}")
     }
 
-    /// After a failure: tells what tells a guest that has stopped from a connection that has, and from a frame that was lost.
+    /// After a failure: tells what tells a guest that has stopped from a connection that has, and
+    /// from a frame that was lost.
     fn look_around(&self) {
         // Where the guest is, and whether it takes interrupts.
         if let Err(error) = self.ctl(&["regs"], Stdio::inherit()) {
@@ -350,7 +355,8 @@ fn be_silent() -> Result<()> {
     Ok(())
 }
 
-/// In the lab, an ordinary user may open `/dev/kvm`, and there is a route to elsewhere, without which passt has nothing to do.
+/// In the lab, an ordinary user may open `/dev/kvm`, and there is a route to elsewhere, without
+/// which passt has nothing to do.
 fn prepare_user_mode() -> Result<()> {
     if !Path::new("/lab/xtask").exists() || Path::new("/sys/class/net/uplink").exists() {
         return Ok(());

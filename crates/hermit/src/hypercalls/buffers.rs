@@ -8,7 +8,8 @@ use vm_memory::VolatileSlice;
 /// How much is moved between guest memory and the host at a time, in bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
 
-/// A vCPU's buffer on the way between guest memory and the host. It grows a few times at most, as most guests write lines.
+/// A vCPU's buffer on the way between guest memory and the host. It grows a few times at most, as
+/// most guests write lines.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch(Vec<u8>);
 
@@ -56,7 +57,8 @@ impl Buffer {
         })
     }
 
-    /// `true` if all of it lies in RAM. What is checked is limited to the size of RAM: no longer buffer can be right.
+    /// `true` if all of it lies in RAM. What is checked is limited to the size of RAM: no longer
+    /// buffer can be right.
     pub(crate) fn check(&self, ram: &GuestRam) -> Result<(), i32> {
         if self.length() > ram.size() {
             return Err(EFAULT);
@@ -89,9 +91,11 @@ impl Buffer {
         })
     }
 
-    /// The host memory behind the buffer, in order, one piece for each stretch that is contiguous for the guest.
+    /// The host memory behind the buffer, in order, one piece for each stretch that is contiguous
+    /// for the guest.
     ///
-    /// The pieces end early where page tables, which can change at any time, lead out of RAM: check first.
+    /// The pieces end early where page tables, which can change at any time, lead out of RAM: check
+    /// first.
     pub(crate) fn pieces<'a>(&self, ram: &'a GuestRam) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
         let (physical, pages) = match *self {
             Self::Physical { address, length } => (Some((address, length)), None),
@@ -156,7 +160,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const WRITABLE_PRESENT: u64 = 3;
 
-    /// Four MiB at 0 and two more at 5 GiB, with page tables from 0x1000 on that map pages as `pages` says.
+    /// Four MiB at 0 and two more at 5 GiB, with page tables from 0x1000 on that map pages as
+    /// `pages` says.
     fn guest(pages: &[(u64, u64)]) -> GuestRam {
         let regions = [Region { start: 0, size: 4 * MIB }, Region { start: 5 << 30, size: 2 * MIB }];
         let ram = GuestRam::new(&regions, &Backing::default()).unwrap();

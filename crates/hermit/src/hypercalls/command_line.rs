@@ -4,8 +4,9 @@ use nerite_hypercall::v1::{CmdsizeParams, MAX_ARGC_ENVC};
 
 use crate::Error;
 
-/// How many environment strings a kernel is given that forgets the null pointer after the last one. Its table then is large
-/// enough to come from memory that was never used, and is zero, instead of the remains of a smaller allocation.
+/// How many environment strings a kernel is given that forgets the null pointer after the last one.
+/// Its table then is large enough to come from memory that was never used, and is zero, instead of
+/// the remains of a smaller allocation.
 const UNTERMINATED_MINIMUM: usize = 16;
 
 /// The application's arguments and environment, ready to be copied into the guest.
@@ -20,8 +21,9 @@ pub(crate) struct CommandLine {
 impl CommandLine {
     /// Takes the path of the image, the application's arguments and the environment.
     ///
-    /// Hermit kernels before 0.10 do not put a null pointer after the last environment string. For those
-    /// (`terminates_environment` is `false`) the list is filled up with empty strings, which are no variables.
+    /// Hermit kernels before 0.10 do not put a null pointer after the last environment string. For
+    /// those (`terminates_environment` is `false`) the list is filled up with empty strings, which
+    /// are no variables.
     ///
     /// # Errors
     /// If there are more than interface v1 can carry: 128 each, the path included.

@@ -1,4 +1,5 @@
-//! The file calls, the same for both interface versions. Descriptors 0 to 2 are the standard streams.
+//! The file calls, the same for both interface versions. Descriptors 0 to 2 are the standard
+//! streams.
 
 use nerite_hypercall::errno::{EFAULT, EINTR, EINVAL, ENAMETOOLONG, ENOTDIR, ESPIPE};
 use nerite_hypercall::v2::{FileAttr, STAT_FOLLOW, STAT_NO_FOLLOW};
@@ -88,7 +89,8 @@ impl Hypercalls {
         Ok(FileAttr { st_mode: STREAM_MODE, st_nlink: 1, st_blksize: 4096, ..FileAttr::default() })
     }
 
-    /// Writes the next directory entries to the buffer, which must be in RAM wholly. Gives their size, 0 at the end.
+    /// Writes the next directory entries to the buffer, which must be in RAM wholly. Gives their
+    /// size, 0 at the end.
     pub(super) fn directory_entries(&self, fd: i32, buffer: Buffer) -> Result<u64, i32> {
         if is_standard(fd) {
             return Err(ENOTDIR);

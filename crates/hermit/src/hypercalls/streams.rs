@@ -9,7 +9,8 @@ use super::{Hypercalls, Next};
 pub(super) type Answer<T> = Result<Result<T, i32>, Next>;
 
 impl Hypercalls {
-    /// Writes a buffer to the console, piece by piece. Nothing of a buffer that is not all in RAM is written.
+    /// Writes a buffer to the console, piece by piece. Nothing of a buffer that is not all in RAM
+    /// is written.
     pub(super) fn write_console(&self, buffer: Buffer, scratch: &mut Scratch) -> Answer<u64> {
         if let Err(errno) = buffer.check(&self.ram) {
             return Ok(Err(errno));

@@ -131,8 +131,8 @@ impl Hypercalls {
     }
 }
 
-/// A buffer at a guest-virtual address, seen through the calling vCPU's page tables. Outside of 64-bit mode no
-/// such call can be right.
+/// A buffer at a guest-virtual address, seen through the calling vCPU's page tables. Outside of
+/// 64-bit mode no such call can be right.
 fn virtual_buffer(vcpu: &mut dyn Vcpu, address: u64, length: u64) -> Result<Buffer, nerite_vcpu::Error> {
     Ok(Buffer::Virtual { root: Root::of(&vcpu.special_regs()?), address, length })
 }

@@ -1,4 +1,5 @@
-//! Hypercall interface v2: RDI is the guest-physical address of a structure, or the argument itself.
+//! Hypercall interface v2: RDI is the guest-physical address of a structure, or the argument
+//! itself.
 
 use std::mem::offset_of;
 

@@ -59,7 +59,8 @@ fn sixty_four_at_once() {
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
-/// Opening, reading and closing the same numbers from several threads: each call has an answer, none mixes up files.
+/// Opening, reading and closing the same numbers from several threads: each call has an answer,
+/// none mixes up files.
 #[test]
 fn descriptors_reused_under_load() {
     let (folder, files) = data(Access::ReadWrite);
@@ -127,7 +128,8 @@ fn call() -> impl Strategy<Value = Call> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever a guest calls, every answer is one Hermit knows, limits hold, and nothing outside changes.
+    /// Whatever a guest calls, every answer is one Hermit knows, limits hold, and nothing outside
+    /// changes.
     #[test]
     fn any_calls(calls in proptest::collection::vec(call(), 0..200)) {
         let folder = tempfile::tempdir().unwrap();

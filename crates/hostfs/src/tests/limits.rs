@@ -104,7 +104,8 @@ fn concurrent_writers_do_not_exceed_the_temporary_room() {
     assert!(total > limit - 1000, "{total}");
 }
 
-/// After a part of a directory was read, the rest comes in the same order, also with a buffer for a single entry.
+/// After a part of a directory was read, the rest comes in the same order, also with a buffer for a
+/// single entry.
 #[test]
 fn directories_go_on_where_they_stopped() {
     let (folder, files) = limited(Limits::default());

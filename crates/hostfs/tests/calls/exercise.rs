@@ -1,5 +1,6 @@
-//! Makes the calls that hostile bytes stand for. Used by the property tests and, with more patience, by the targets in
-//! `fuzz/`: whatever the bytes, each call has an answer that Hermit knows, limits hold, and nothing outside changes.
+//! Makes the calls that hostile bytes stand for. Used by the property tests and, with more
+//! patience, by the targets in `fuzz/`: whatever the bytes, each call has an answer that Hermit
+//! knows, limits hold, and nothing outside changes.
 
 use std::collections::BTreeSet;
 use std::path::Path;

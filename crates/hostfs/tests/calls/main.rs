@@ -1,4 +1,5 @@
-//! Any calls a guest can make, from bytes: the same that the targets in `fuzz/` do with more patience.
+//! Any calls a guest can make, from bytes: the same that the targets in `fuzz/` do with more
+//! patience.
 
 #![allow(clippy::cast_possible_truncation, reason = "numbers for calls are cut from random ones")]
 
@@ -8,7 +9,8 @@ use proptest::prelude::*;
 
 #[test]
 fn calls_that_were_thought_of() {
-    // Opens /data/a, writes, seeks far, writes, asks for its size, closes and removes it; opens /data and lists it.
+    // Opens /data/a, writes, seeks far, writes, asks for its size, closes and removes it; opens
+    // /data and lists it.
     let bytes = [
         &[0, 1, 3, 7, 0, 0, 0o102][..],
         &[3, 100, 3],

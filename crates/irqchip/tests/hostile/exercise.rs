@@ -102,7 +102,8 @@ fn shared_step(chips: &SharedChips<Sleepless>, (kind, place, value): Step, time:
     }
 }
 
-/// Makes the accesses of an input: nothing panics, both forms do the same, and every state can be saved and restored.
+/// Makes the accesses of an input: nothing panics, both forms do the same, and every state can be
+/// saved and restored.
 pub(crate) fn run(version: IoApicVersion, steps: impl IntoIterator<Item = Step>) {
     let config = ChipsConfig { ioapic: version, ..ChipsConfig::of(CPUS) };
     let mut chips = InterruptChips::new(&config);

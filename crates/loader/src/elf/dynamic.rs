@@ -1,4 +1,5 @@
-//! The dynamic section (gABI, "Dynamic Section"): where the relocations are, and which libraries are missing.
+//! The dynamic section (gABI, "Dynamic Section"): where the relocations are, and which libraries
+//! are missing.
 
 use std::ops::Range;
 
@@ -71,7 +72,8 @@ impl Dynamic {
         Ok(dynamic)
     }
 
-    /// Refuses a program that needs shared libraries. Segments may still be unchecked: the name is a courtesy.
+    /// Refuses a program that needs shared libraries. Segments may still be unchecked: the name is
+    /// a courtesy.
     pub(super) fn check_static(&self, headers: &[ProgramHeader], source: &Source) -> Result<(), Error> {
         let Some(needed) = self.needed else { return Ok(()) };
         let name = self.strings.and_then(|strings| {

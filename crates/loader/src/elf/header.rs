@@ -14,7 +14,8 @@ use crate::source::Source;
 pub(crate) const MAGIC: &[u8] = &elf::ELFMAG;
 /// More program headers than this are refused; linkers make about a dozen.
 const MAX_PROGRAM_HEADERS: u32 = 128;
-/// A segment with notes or the dynamic section has no more bytes than this; in a kernel they are some hundred.
+/// A segment with notes or the dynamic section has no more bytes than this; in a kernel they are
+/// some hundred.
 const MAX_SMALL_SEGMENT: u64 = 1 << 20;
 /// Size of the file header.
 const HEADER_SIZE: u64 = size_of::<Header>() as u64;
@@ -36,7 +37,8 @@ pub(super) fn parse(source: &Source) -> Result<Header, Error> {
     }
 }
 
-/// Checks class and byte order (gABI, "ELF Identification"), naming the machine where they are wrong.
+/// Checks class and byte order (gABI, "ELF Identification"), naming the machine where they are
+/// wrong.
 ///
 /// The machine is at the same place for both classes, so it is looked for by hand here.
 fn check_ident(bytes: &[u8], short: impl Fn() -> Error) -> Result<(), Error> {

@@ -84,7 +84,8 @@ impl Kernel {
         self.entry
     }
 
-    /// Whether the kernel runs at any address (`ET_DYN`) or only at [`Self::fixed_start`] (`ET_EXEC`).
+    /// Whether the kernel runs at any address (`ET_DYN`) or only at [`Self::fixed_start`]
+    /// (`ET_EXEC`).
     #[must_use]
     pub fn is_relocatable(&self) -> bool {
         self.relocatable
@@ -102,7 +103,8 @@ impl Kernel {
         self.segments.first().map_or(0, |first| first.address)
     }
 
-    /// How many bytes of guest memory it needs, from the first byte of the first segment to the last of the last.
+    /// How many bytes of guest memory it needs, from the first byte of the first segment to the
+    /// last of the last.
     #[must_use]
     pub fn mem_size(&self) -> u64 {
         span(&self.segments)
@@ -126,7 +128,8 @@ impl Kernel {
         self.notes.interface_version
     }
 
-    /// Whether the OS/ABI byte of the file is that of Hermit (255, standalone). Others load as well.
+    /// Whether the OS/ABI byte of the file is that of Hermit (255, standalone). Others load as
+    /// well.
     #[must_use]
     pub fn is_standalone(&self) -> bool {
         self.standalone
@@ -144,16 +147,16 @@ impl Kernel {
         self.tls
     }
 
-    /// How many relocations are applied when it is loaded. None for a kernel whose file has been left where it is and which
-    /// [`Self::load`] would refuse for them.
+    /// How many relocations are applied when it is loaded. None for a kernel whose file has been
+    /// left where it is and which [`Self::load`] would refuse for them.
     #[must_use]
     pub fn relocations(&self) -> RelocationCounts {
         let count = || Relocations::new(&self.tables, &self.source, self.mem_size()).check();
         *self.relocations.get_or_init(|| count().unwrap_or_default())
     }
 
-    /// Its symbol table, read on first use. Stripped and malformed ones are empty, and so is that of a file which cannot be read any
-    /// more.
+    /// Its symbol table, read on first use. Stripped and malformed ones are empty, and so is that
+    /// of a file which cannot be read any more.
     pub fn symbols(&self) -> &Symbols {
         self.symbols.get_or_init(|| {
             let start = self.link_start();

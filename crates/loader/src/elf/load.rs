@@ -31,15 +31,17 @@ pub struct LoadedKernel {
 impl Kernel {
     /// Loads the kernel at `start_address` of **fresh memory**, and relocates it.
     ///
-    /// `start_address` is a multiple of 4096 for a relocatable kernel, and [`Self::fixed_start`] for others. Only
-    /// the bytes that the file has are written: memory that the kernel expects to be zero (`.bss`) must be so, as
-    /// freshly mapped memory is. Call [`Self::clear`] before, to load into used memory.
+    /// `start_address` is a multiple of 4096 for a relocatable kernel, and [`Self::fixed_start`]
+    /// for others. Only the bytes that the file has are written: memory that the kernel expects to
+    /// be zero (`.bss`) must be so, as freshly mapped memory is. Call [`Self::clear`] before, to
+    /// load into used memory.
     ///
     /// # Errors
     ///
-    /// [`Error::WrongStart`]; [`Error::OutsideMemory`] if the memory has not the whole range, in which case none
-    /// of it is touched; [`Error::Memory`]. If the kernel is in a file: [`Error::Read`], [`Error::Shrunk`], and any error of its
-    /// relocations, should the file have changed since.
+    /// [`Error::WrongStart`]; [`Error::OutsideMemory`] if the memory has not the whole range, in
+    /// which case none of it is touched; [`Error::Memory`]. If the kernel is in a file:
+    /// [`Error::Read`], [`Error::Shrunk`], and any error of its relocations, should the file have
+    /// changed since.
     pub fn load<M: GuestMemory + ?Sized>(
         &self,
         memory: &M,
@@ -57,8 +59,9 @@ impl Kernel {
         Ok(LoadedKernel { entry: self.entry().wrapping_add(bias), start, end, tls })
     }
 
-    /// Applies the relocations. Kernels have tens of thousands of them, so that looking up the memory region for each would take
-    /// most of the time of loading: where the kernel lies in one piece of host memory, that is done once.
+    /// Applies the relocations. Kernels have tens of thousands of them, so that looking up the
+    /// memory region for each would take most of the time of loading: where the kernel lies in one
+    /// piece of host memory, that is done once.
     fn relocate<M: GuestMemory + ?Sized>(&self, memory: &M, start: u64, bias: u64) -> Result<(), Error> {
         let size = usize::try_from(self.mem_size()).unwrap_or(usize::MAX);
         let mut pieces =
@@ -125,8 +128,8 @@ impl Kernel {
     }
 }
 
-/// Calls `visit` for the pieces of the relocation table, which is in memory by now: to read it there costs less than to read it from
-/// the file again.
+/// Calls `visit` for the pieces of the relocation table, which is in memory by now: to read it
+/// there costs less than to read it from the file again.
 fn table_pieces<M: GuestMemory + ?Sized>(
     memory: &M,
     table: Range<u64>,

@@ -1,8 +1,8 @@
 //! The kernel: a Hermit ELF file, checked whole and ready to be loaded.
 //!
-//! Parsed with the raw structures of the `object` crate (gABI, "Object Files"; System V ABI AMD64 supplement,
-//! chapter 4), which checks bounds and never panics. Its `unaligned` feature is on, so that a kernel inside an
-//! archive can be used where it lies.
+//! Parsed with the raw structures of the `object` crate (gABI, "Object Files"; System V ABI AMD64
+//! supplement, chapter 4), which checks bounds and never panics. Its `unaligned` feature is on, so
+//! that a kernel inside an archive can be used where it lies.
 
 mod dynamic;
 mod header;

@@ -50,9 +50,11 @@ impl fmt::Display for KernelVersion {
 /// The hypercall interface that a kernel speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Interface {
-    /// Version 1: 32-bit addresses in EAX, guest-virtual buffers. Kernels without a `UHYVEIF` note speak it.
+    /// Version 1: 32-bit addresses in EAX, guest-virtual buffers. Kernels without a `UHYVEIF` note
+    /// speak it.
     V1,
-    /// Version 2 (and 3, which is the same on x86-64): 64-bit addresses in RDI, guest-physical buffers.
+    /// Version 2 (and 3, which is the same on x86-64): 64-bit addresses in RDI, guest-physical
+    /// buffers.
     V2,
 }
 

@@ -73,7 +73,8 @@ pub(super) struct Relocations<'a> {
     memory_size: u64,
     /// Where the table with addends is once the kernel is loaded, relative to its start.
     table: Range<u64>,
-    /// The first bytes of the symbol table, as many as were needed so far: the number of symbols is said nowhere.
+    /// The first bytes of the symbol table, as many as were needed so far: the number of symbols is
+    /// said nowhere.
     symbols: Vec<u8>,
 }
 
@@ -121,7 +122,8 @@ impl<'a> Relocations<'a> {
         Ok(counts)
     }
 
-    /// Calls `visit` for each entry of the table with addends, the pieces of which come from `pieces`.
+    /// Calls `visit` for each entry of the table with addends, the pieces of which come from
+    /// `pieces`.
     fn each_rela(
         &mut self,
         pieces: impl FnOnce(&mut Visit<'_>) -> Result<(), Error>,
@@ -130,13 +132,15 @@ impl<'a> Relocations<'a> {
         pieces(&mut |piece| array(piece).iter().try_for_each(|rela| visit(self, rela)))
     }
 
-    /// Calls `apply` for each relocation in order. `pieces` gives the table with addends as it is where the kernel is loaded.
+    /// Calls `apply` for each relocation in order. `pieces` gives the table with addends as it is
+    /// where the kernel is loaded.
     pub(super) fn each(
         &mut self,
         pieces: impl FnOnce(&mut Visit<'_>) -> Result<(), Error>,
         mut apply: impl FnMut(Relocation) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        // In the order of the tables' introduction: compact ones read what is there, so they come first.
+        // In the order of the tables' introduction: compact ones read what is there, so they come
+        // first.
         self.each_compact(&mut apply)?;
         self.each_rela(pieces, |relocations, rela| {
             if let Some((place, addend)) = relocations.plain(rela) {
@@ -149,8 +153,8 @@ impl<'a> Relocations<'a> {
         })
     }
 
-    /// Place and addend of what nearly all relocations are, in as few steps as there can be: a kernel has tens of thousands. `None`
-    /// for others, and for what is wrong.
+    /// Place and addend of what nearly all relocations are, in as few steps as there can be: a
+    /// kernel has tens of thousands. `None` for others, and for what is wrong.
     #[inline]
     fn plain(&self, rela: &Rela) -> Option<(u64, u64)> {
         let place = rela.r_offset.get(LE);
@@ -159,7 +163,8 @@ impl<'a> Relocations<'a> {
         (is_plain && self.fits(place)).then(|| (place, rela.r_addend.get(LE).cast_unsigned()))
     }
 
-    /// One relocation and whether it is against an undefined weak symbol; `None` if there is nothing to do.
+    /// One relocation and whether it is against an undefined weak symbol; `None` if there is
+    /// nothing to do.
     fn resolve(&mut self, rela: &Rela) -> Result<Option<(Relocation, bool)>, Error> {
         let place = rela.r_offset.get(LE);
         let addend = rela.r_addend.get(LE).cast_unsigned();
@@ -198,7 +203,8 @@ impl<'a> Relocations<'a> {
         }
         let known = self.symbols.len() as u64;
         if end > known {
-            // Twice as many at least, so that there are few reads whatever the order they are asked for in.
+            // Twice as many at least, so that there are few reads whatever the order they are asked
+            // for in.
             let size = end.max(known.saturating_mul(2)).max(SYMBOLS_AT_ONCE).min(room);
             let Some(bytes) = self.source.part(table.start, size)? else { return Ok(None) };
             self.symbols = bytes.into_owned();
@@ -217,8 +223,8 @@ impl<'a> Relocations<'a> {
 
     /// Calls `apply` for each compact relocation (gABI, "Relative Relocation Table").
     ///
-    /// Places have to ascend, as linkers make them, so that there are no more of them than the memory has room
-    /// for, however the table looks.
+    /// Places have to ascend, as linkers make them, so that there are no more of them than the
+    /// memory has room for, however the table looks.
     fn each_compact(&self, mut apply: impl FnMut(Relocation) -> Result<(), Error>) -> Result<(), Error> {
         let mut next = 0;
         let mut relocate = |place: u64, next: &mut u64| {
@@ -255,7 +261,8 @@ impl<'a> Relocations<'a> {
         if self.fits(place) { Ok(()) } else { Err(Error::RelocationPlace { place }) }
     }
 
-    /// Whether the 8 bytes at `place` are the kernel's, and no entry of the table that is gone through.
+    /// Whether the 8 bytes at `place` are the kernel's, and no entry of the table that is gone
+    /// through.
     #[inline]
     fn fits(&self, place: u64) -> bool {
         place.checked_add(8).is_some_and(|end| {

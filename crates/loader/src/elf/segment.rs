@@ -55,7 +55,8 @@ impl fmt::Display for SegmentFlags {
     }
 }
 
-/// The thread-local storage template, which the kernel sets up itself (ELF Handling for Thread-Local Storage).
+/// The thread-local storage template, which the kernel sets up itself (ELF Handling for
+/// Thread-Local Storage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tls {
     /// First address of the initial bytes: as linked in [`crate::Kernel::tls`], as loaded in
@@ -156,7 +157,8 @@ pub(super) fn tls(headers: &[ProgramHeader], segments: &[Segment]) -> Result<Opt
     if tls.start.checked_add(tls.memsz).is_none() {
         return Err(Error::Tls("the address range is beyond 64 bits"));
     }
-    // The rest of the template (.tbss) takes no room in memory, so only the initial bytes have to be there.
+    // The rest of the template (.tbss) takes no room in memory, so only the initial bytes have to
+    // be there.
     if tls.filesz > 0 && !contains(segments, tls.start, tls.filesz) {
         return Err(Error::Tls("the initial bytes are outside of all loadable segments"));
     }

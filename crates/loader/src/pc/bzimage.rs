@@ -109,11 +109,13 @@ impl BzImage {
         })
     }
 
-    /// The setup header as it lies in the image, for the zero page: from `setup_sects` at 0x1f1 to where it says it ends.
+    /// The setup header as it lies in the image, for the zero page: from `setup_sects` at 0x1f1 to
+    /// where it says it ends.
     #[must_use]
     pub fn setup_header(&self) -> &[u8] {
         let file = self.bytes.as_slice();
-        // The byte after the short jump's opcode is how far the jump goes: to the header's end (boot.rst, "jump").
+        // The byte after the short jump's opcode is how far the jump goes: to the header's end
+        // (boot.rst, "jump").
         let end = MAGIC.saturating_add(usize::from(file.get(0x201).copied().unwrap_or(0)));
         file.get(HEADER..end).unwrap_or_default()
     }
@@ -124,7 +126,8 @@ impl BzImage {
         self.protocol
     }
 
-    /// What the kernel says it is, such as `6.1.0-56-cloud-amd64 (...)`; at most 128 bytes, printable.
+    /// What the kernel says it is, such as `6.1.0-56-cloud-amd64 (...)`; at most 128 bytes,
+    /// printable.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
@@ -191,8 +194,8 @@ impl BzImage {
     /// Copies the code to [`Self::preferred_address`] and returns that address.
     ///
     /// # Errors
-    /// [`Error::OutsideMemory`] if the memory has not the whole range that the kernel needs, in which case none of it is
-    /// touched; [`Error::Memory`].
+    /// [`Error::OutsideMemory`] if the memory has not the whole range that the kernel needs, in
+    /// which case none of it is touched; [`Error::Memory`].
     pub fn load<M: GuestMemory + ?Sized>(&self, memory: &M) -> Result<u64, Error> {
         let start = self.preferred;
         let end = start.saturating_add(u64::from(self.init_size));

@@ -1,4 +1,5 @@
-//! What PVH and multiboot need of an ELF file, of either class: segments at physical addresses, entry point, notes.
+//! What PVH and multiboot need of an ELF file, of either class: segments at physical addresses,
+//! entry point, notes.
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader32, FileHeader64};
@@ -135,7 +136,8 @@ fn read<H: FileHeader<Endian = LittleEndian>>(file: &[u8], protocol: Protocol) -
         }
         segments.push(segment);
     }
-    // One that lies in no virtual range is physical already, or in no segment, which is found later.
+    // One that lies in no virtual range is physical already, or in no segment, which is found
+    // later.
     entry = moved.unwrap_or(entry);
     let mut pvh = None;
     notes::<H>(file, &mut |note| pvh = pvh.or(pvh_entry(note)))?;

@@ -1,7 +1,8 @@
 //! Kernels that know nothing of Hermit: Linux' bzImage, PVH, multiboot 1.
 //!
-//! As a Hermit kernel they are checked whole when they are parsed. They are loaded at the guest-physical addresses they
-//! name, and enter with what the `nerite-arch` crate's `pc` module describes.
+//! As a Hermit kernel they are checked whole when they are parsed. They are loaded at the
+//! guest-physical addresses they name, and enter with what the `nerite-arch` crate's `pc` module
+//! describes.
 
 mod bzimage;
 mod elf;

@@ -1,5 +1,5 @@
-//! Multiboot 1 kernels (Multiboot Specification 0.6.96, 3.1): ELF files, and others that say themselves where they are
-//! loaded (the "a.out kludge").
+//! Multiboot 1 kernels (Multiboot Specification 0.6.96, 3.1): ELF files, and others that say
+//! themselves where they are loaded (the "a.out kludge").
 
 use super::segments::PhysicalSegment;
 use super::{SegmentedKernel, elf, u32_at, wrong};

@@ -1,4 +1,5 @@
-//! Kernels with a PVH entry point (Xen, docs/misc/pvh.pandoc): an uncompressed Linux, and many others.
+//! Kernels with a PVH entry point (Xen, docs/misc/pvh.pandoc): an uncompressed Linux, and many
+//! others.
 
 use super::{SegmentedKernel, elf};
 use crate::bytes::Bytes;

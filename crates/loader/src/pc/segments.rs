@@ -104,8 +104,8 @@ impl SegmentedKernel {
     /// Copies the kernel into **fresh memory**: what the file does not have must be zero already.
     ///
     /// # Errors
-    /// [`Error::OutsideMemory`] if the memory has not all segments, in which case none of it is touched;
-    /// [`Error::Memory`].
+    /// [`Error::OutsideMemory`] if the memory has not all segments, in which case none of it is
+    /// touched; [`Error::Memory`].
     pub fn load<M: GuestMemory + ?Sized>(&self, memory: &M) -> Result<(), Error> {
         for segment in &self.segments {
             let size = usize::try_from(segment.memory_size).unwrap_or(usize::MAX);

@@ -37,7 +37,8 @@ pub(crate) const LINK: u64 = 0x8010_0000;
 /// Where they are loaded.
 pub(crate) const LOAD: u64 = 0x10_0000;
 
-/// An ELF file of either class with one segment, and a note segment with `note`: name, type, contents.
+/// An ELF file of either class with one segment, and a note segment with `note`: name, type,
+/// contents.
 pub(crate) fn elf(wide: bool, note: Option<(&[u8], u32, &[u8])>, code: &[u8]) -> Vec<u8> {
     let (header, entry) = if wide { (64, 56) } else { (52, 32) };
     let mut file = vec![0; 0x200];

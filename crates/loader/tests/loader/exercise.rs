@@ -1,5 +1,6 @@
-//! Does with hostile bytes all that a monitor would do with an image. Used by the property tests and, with more
-//! patience, by the targets in `fuzz/`: whatever the bytes, nothing here may panic, hang or take much memory.
+//! Does with hostile bytes all that a monitor would do with an image. Used by the property tests
+//! and, with more patience, by the targets in `fuzz/`: whatever the bytes, nothing here may panic,
+//! hang or take much memory.
 
 use nerite_loader::{Error, Image, ImageConfig, Kernel, Limits};
 use vm_memory::{GuestAddress, GuestMemoryMmap};

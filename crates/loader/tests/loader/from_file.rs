@@ -1,4 +1,5 @@
-//! A large kernel is read from its file where it is needed, and nothing but that differs from one in memory.
+//! A large kernel is read from its file where it is needed, and nothing but that differs from one
+//! in memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -131,7 +132,8 @@ fn relocations_are_checked_again_when_they_are_applied() {
     let bytes = large();
     let file = OnDisk::new(&bytes);
     let image = file.read().unwrap();
-    // The table's entries are the only words of this value: kind R_X86_64_RELATIVE, no symbol, with the place before.
+    // The table's entries are the only words of this value: kind R_X86_64_RELATIVE, no symbol, with
+    // the place before.
     let place = (DATA + 8 * 5999).to_le_bytes();
     let at = bytes.windows(8).position(|word| word == place).unwrap() as u64;
     file.writer().write_all_at(&u64::MAX.to_le_bytes(), at).unwrap();

@@ -235,8 +235,8 @@ proptest! {
     }
 }
 
-/// What the tests here begin with is well-formed; with `NERITE_SEEDS` set to a folder, it is written there for the
-/// targets in `fuzz/`.
+/// What the tests here begin with is well-formed; with `NERITE_SEEDS` set to a folder, it is
+/// written there for the targets in `fuzz/`.
 #[test]
 fn seeds() {
     let config = "version = '1'\nkernel = 'app'\n[input]\nkernel_args = ['-ip']\napp_args = []\nenv_vars = ['A=1']\n\

@@ -18,7 +18,8 @@ fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
 }
 
 impl Running {
-    /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have waited long enough.
+    /// Ends the machine when `stop` or the time says so; meanwhile writes partial lines that have
+    /// waited long enough.
     pub(super) fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let mut partial_line = PartialLine::None;
         let mut clock = self.platform.output_clock();

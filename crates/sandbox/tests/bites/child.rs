@@ -141,8 +141,8 @@ fn call(target: &str, confinement: &Confinement) -> io::Result<()> {
     }
     let numbers: Vec<i64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
     let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
-    // SAFETY: the callers pass calls that the sandbox forbids, and arguments that would do nothing if it did not: null
-    // pointers and descriptors that are not open.
+    // SAFETY: the callers pass calls that the sandbox forbids, and arguments that would do nothing
+    // if it did not: null pointers and descriptors that are not open.
     let result = unsafe {
         libc::syscall(
             argument(0),

@@ -1,4 +1,5 @@
-//! Files: with no other guard than Landlock, so as the thread that asks would be if it could ask anything.
+//! Files: with no other guard than Landlock, so as the thread that asks would be if it could ask
+//! anything.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -37,7 +38,8 @@ fn alone(attempt: Attempt) -> Attempt {
 
 /// Whether this kernel has Landlock in at least this version; says so if not.
 fn landlock(version: i64) -> bool {
-    // SAFETY: with this flag and no attributes the call gives a number and touches nothing (landlock_create_ruleset(2)).
+    // SAFETY: with this flag and no attributes the call gives a number and touches nothing
+    // (landlock_create_ruleset(2)).
     let found = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
     if found < version {
         let _ = writeln!(

@@ -1,7 +1,7 @@
 //! Each rule bites: a process enters the sandbox, tries the forbidden thing, and fails.
 //!
-//! The process is this test program, started again with the name of what to try; [`child`] is what runs in it. What it cannot
-//! say itself any more its parent reads from `/proc`.
+//! The process is this test program, started again with the name of what to try; [`child`] is what
+//! runs in it. What it cannot say itself any more its parent reads from `/proc`.
 
 #![allow(
     clippy::print_stdout,

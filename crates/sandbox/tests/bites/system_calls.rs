@@ -190,7 +190,8 @@ fn only_a_child_is_ended() {
     let (named, not_named) = (end(child.id()), end(other.id()));
     let ended = not_named.run();
     assert_eq!(ended.code, FORBIDDEN, "{ended:?}");
-    // A kernel with Landlock's scopes refuses signals to what this process has not started itself: not a violation.
+    // A kernel with Landlock's scopes refuses signals to what this process has not started itself:
+    // not a violation.
     let ended = named.run();
     assert!(ended.code == 0 && ["ok", "1"].contains(&ended.found.as_str()), "{ended:?}");
     for process in [&mut child, &mut other] {

@@ -6,9 +6,10 @@ use nerite_x86::Entry;
 
 use super::{Next, SoftwareVcpu};
 use crate::msr::{APIC_BASE, TSC_DEADLINE};
-use crate::vm::Chips;
+use crate::shared::Chips;
 
-/// Ports at which an end of interrupt is written to the 8259 pair, and the command's bits (8259A, OCW2).
+/// Ports at which an end of interrupt is written to the 8259 pair, and the command's bits (8259A,
+/// OCW2).
 const PIC_COMMANDS: [u16; 2] = [0x20, 0xa0];
 const PIC_EOI: u32 = 1 << 5;
 const PIC_COMMAND_MASK: u32 = 0x18;
@@ -100,7 +101,8 @@ impl SoftwareVcpu {
         Next::Leave(Exit::MmioWrite { address, width, value })
     }
 
-    /// Carries out the consequence of an access of the local APIC, and takes its task priority over.
+    /// Carries out the consequence of an access of the local APIC, and takes its task priority
+    /// over.
     fn carry_out(&mut self, effect: Option<Effect>) {
         if let (Some(effect), Some(chips)) = (effect, &self.shared.chips) {
             chips.shared.carry_out(effect);

@@ -120,7 +120,8 @@ impl Bench {
         self.queue = FakeQueue::new(self.ram.clone(), Rings::at(RAM, 64));
     }
 
-    /// Makes a request of `buffers` and returns how many bytes are said to be written, and the answer.
+    /// Makes a request of `buffers` and returns how many bytes are said to be written, and the
+    /// answer.
     pub(crate) fn request(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> (u32, u8) {
         self.ram.write_obj(HEADER, &u64::from(kind)).unwrap();
         self.ram.write_obj(HEADER + 8, &sector).unwrap();

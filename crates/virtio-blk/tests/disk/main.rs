@@ -1,4 +1,5 @@
-//! A whole device with its thread, a driver in guest memory, and a file or a disk in memory that fails as it is told.
+//! A whole device with its thread, a driver in guest memory, and a file or a disk in memory that
+//! fails as it is told.
 
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
@@ -310,7 +311,8 @@ fn a_disk_that_is_written_has_one_user() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever a driver offers, it gets one answer or the device needs a reset; and the disk stays within its bounds.
+    /// Whatever a driver offers, it gets one answer or the device needs a reset; and the disk stays
+    /// within its bounds.
     #[test]
     fn any_chain_is_answered_or_needs_a_reset(
         kind in prop_oneof![0_u32..16, any::<u32>()],

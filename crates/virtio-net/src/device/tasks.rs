@@ -81,7 +81,8 @@ impl Task for PairTask {
             if number == BACKEND {
                 backend.gather();
             }
-            // Without MQ, the control queue has the number that the second pair's first queue has otherwise (5.1.2).
+            // Without MQ, the control queue has the number that the second pair's first queue has
+            // otherwise (5.1.2).
             if (self.index, number) == (1, RX_KICK) {
                 self.shared.wakes.first().into_iter().for_each(Event::signal);
             }
@@ -224,7 +225,8 @@ impl Shared {
     }
 }
 
-/// The thread of a card whose queues somebody else works on: passes interrupts on, and answers commands.
+/// The thread of a card whose queues somebody else works on: passes interrupts on, and answers
+/// commands.
 pub(super) struct EngineTask {
     pub(super) shared: Arc<Shared>,
     pub(super) notifier: Arc<Notifier>,

@@ -67,7 +67,8 @@ impl Transmitter {
                     progress = Progress::Idle;
                     break;
                 }
-                // Where the driver runs on this very processor, it makes more frames of a stream when it is let, and needs not say so.
+                // Where the driver runs on this very processor, it makes more frames of a stream
+                // when it is let, and needs not say so.
                 if self.streams && !has_yielded && self.queue.given_back() != given_back {
                     has_yielded = true;
                     std::thread::yield_now();
@@ -107,7 +108,8 @@ impl Transmitter {
         Ok((done && self.queue.wants_interrupt()?, progress))
     }
 
-    /// Puts the frame in `chain` into the group, or sends first the one and then the other. Returns whether all went.
+    /// Puts the frame in `chain` into the group, or sends first the one and then the other. Returns
+    /// whether all went.
     fn take_chain(
         &mut self,
         backend: &mut dyn Backend,
@@ -135,7 +137,8 @@ impl Transmitter {
         }
     }
 
-    /// Sends the frame in `chain`. Returns whether it went, or was dropped, rather than having to wait.
+    /// Sends the frame in `chain`. Returns whether it went, or was dropped, rather than having to
+    /// wait.
     fn send_chain(
         &mut self,
         backend: &mut dyn Backend,
@@ -156,7 +159,8 @@ impl Transmitter {
         Ok(!self.is_waiting)
     }
 
-    /// Sends the frames of the group as one. Returns whether they went, or were dropped, rather than having to wait.
+    /// Sends the frames of the group as one. Returns whether they went, or were dropped, rather
+    /// than having to wait.
     fn send_group(
         &mut self,
         backend: &mut dyn Backend,

@@ -18,8 +18,8 @@ const CFG_ISR: u8 = 3;
 const CFG_DEVICE: u8 = 4;
 const CFG_PCI: u8 = 5;
 
-/// Builds the configuration space. Returns it with the offsets of MSI-X's message control and of the capability for access
-/// through configuration space.
+/// Builds the configuration space. Returns it with the offsets of MSI-X's message control and of
+/// the capability for access through configuration space.
 pub(super) fn config_space<D: Device>(
     device: &D,
     msix: &Msix,
@@ -36,7 +36,8 @@ pub(super) fn config_space<D: Device>(
         subsystem_vendor: VENDOR,
         subsystem: DEVICE_BASE.saturating_add(kind.id),
     });
-    // Reading ISR status has a side effect, yet drivers map it uncached, and some only take prefetchable regions.
+    // Reading ISR status has a side effect, yet drivers map it uncached, and some only take
+    // prefetchable regions.
     config.add_bar(0, Bar { size: BAR_SIZE, prefetchable: true })?;
     config.place(0, address);
     config.set_interrupt(1, line);
@@ -55,7 +56,8 @@ pub(super) fn config_space<D: Device>(
         config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &[] })?;
     }
     let body = virtio_capability(CFG_PCI, 0, 0, Some(0));
-    // Base address, offset and length can be written (4.1.4.9.1); the data that follows is looked up.
+    // Base address, offset and length can be written (4.1.4.9.1); the data that follows is looked
+    // up.
     let writable = [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     let pci_cfg =
         config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &writable })?;

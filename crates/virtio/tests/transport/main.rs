@@ -352,7 +352,8 @@ fn a_change_of_configuration_is_announced() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Any accesses at all, with the device's thread in between: no panic, and after a reset the device works.
+    /// Any accesses at all, with the device's thread in between: no panic, and after a reset the
+    /// device works.
     #[test]
     fn any_accesses_are_survived(
         accesses in prop::collection::vec(

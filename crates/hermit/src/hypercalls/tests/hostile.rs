@@ -1,4 +1,5 @@
-//! Whatever a guest says: no panic, no hang, and nothing but its own memory and the console is touched.
+//! Whatever a guest says: no panic, no hang, and nothing but its own memory and the console is
+//! touched.
 
 use std::sync::Arc;
 

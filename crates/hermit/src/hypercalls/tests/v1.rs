@@ -14,7 +14,8 @@ use crate::testing::{Guest, HIGH, PARAMS, RAM_END, Setup};
 use nerite_testkit::log::{line_of, lines_of};
 use nerite_testkit::tables;
 
-/// A guest whose pages 16 and 17 are scattered: the first comes after the second in memory. Page 18 leads out of RAM.
+/// A guest whose pages 16 and 17 are scattered: the first comes after the second in memory. Page 18
+/// leads out of RAM.
 fn paged() -> Guest {
     let mut guest = Guest::new();
     guest.vcpu.special_regs = tables::map(&guest.ram, &[(16, 0x9000), (17, 0x8000), (18, RAM_END)]);
@@ -285,7 +286,8 @@ fn tables_and_buffers_of_strings_are_checked() {
     for n in 0..2 {
         guest.ram.write_obj(good + 8 * n, &0x10_0000_u64).unwrap();
     }
-    // The second entry of the table at the end of RAM is outside; the table at 0x7000 points outside.
+    // The second entry of the table at the end of RAM is outside; the table at 0x7000 points
+    // outside.
     guest.ram.write_obj(RAM_END - 8, &0x10_0000_u64).unwrap();
     guest.ram.write_obj(0x7000, &(RAM_END - 2)).unwrap();
     for argv in [RAM_END - 8, RAM_END, u64::MAX, u64::MAX - 7, 0x7000] {

@@ -15,7 +15,8 @@ use nerite_testkit::log::line_of;
 
 /// The end of all RAM.
 const HIGH_END: u64 = HIGH + 2 * MIB;
-/// Ranges that are not all in RAM: over an end, behind one, across the gap, over the end of all addresses, endless.
+/// Ranges that are not all in RAM: over an end, behind one, across the gap, over the end of all
+/// addresses, endless.
 const OUTSIDE: [(u64, u64); 6] = [
     (RAM_END - 1, 2),
     (RAM_END, 1),

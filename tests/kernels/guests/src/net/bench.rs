@@ -1,5 +1,5 @@
-//! What each hostile case begins with and is judged by: a card that is set up, a question whose answer shows that frames go out and come in,
-//! and memory that must stay as it is.
+//! What each hostile case begins with and is judged by: a card that is set up, a question whose
+//! answer shows that frames go out and come in, and memory that must stay as it is.
 
 use runtime::mmio;
 use runtime::paging::PAGE;
@@ -116,7 +116,8 @@ impl Bench {
         self.buffers + 2048 * u64::from(descriptor - FIRST_BUFFER)
     }
 
-    /// Whether the question is answered within so many tenths of a second, on queues that are in use.
+    /// Whether the question is answered within so many tenths of a second, on queues that are in
+    /// use.
     pub(crate) fn exchange(&mut self, tries: u32) -> bool {
         self.offer();
         for _ in 0..tries {

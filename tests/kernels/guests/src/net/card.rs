@@ -247,8 +247,8 @@ impl Device for Card {
         let (buffer, frame) = self.receive()?;
         // Smoltcp may answer a frame while it looks at it, so each token has what it needs.
         let card = core::ptr::from_mut(self);
-        // SAFETY: the first token uses `receiving` and the receive queue, the second one the rest, and smoltcp
-        // uses them one after the other on this processor.
+        // SAFETY: the first token uses `receiving` and the receive queue, the second one the rest,
+        // and smoltcp uses them one after the other on this processor.
         let (one, two) = unsafe { (&mut *card, &mut *card) };
         Some((Received { card: one, buffer, frame }, Sending(two)))
     }

@@ -17,8 +17,8 @@ const TOO_MANY: u16 = 257;
 /// What the driver writes.
 type Act = fn(&mut Bench);
 
-/// A mistake on a queue: its name, what has to come of it, and what comes of it where the host's kernel works on the queues, which judges
-/// some of them in another way.
+/// A mistake on a queue: its name, what has to come of it, and what comes of it where the host's
+/// kernel works on the queues, which judges some of them in another way.
 struct Case(&'static str, Outcome, Outcome, Act);
 
 fn send(bench: &mut Bench, chain: &[(u64, u32, u16, u16)]) {

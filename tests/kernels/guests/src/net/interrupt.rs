@@ -1,4 +1,5 @@
-//! The card's interrupt: a line of the I/O APIC, level-triggered, and the local timer so that no wait is for ever.
+//! The card's interrupt: a line of the I/O APIC, level-triggered, and the local timer so that no
+//! wait is for ever.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,7 +38,8 @@ pub(crate) fn set_isr(address: u64) {
     ISR.store(address, Ordering::Release);
 }
 
-/// Takes the interrupt back. Reading ISR status clears it for everybody, so all that it says is kept here (virtio 1.2, 4.1.4.5).
+/// Takes the interrupt back. Reading ISR status clears it for everybody, so all that it says is
+/// kept here (virtio 1.2, 4.1.4.5).
 pub(crate) fn acknowledge() {
     let isr = ISR.load(Ordering::Acquire);
     if isr != 0 && mmio::read8(isr) & 2 != 0 {
@@ -47,7 +49,8 @@ pub(crate) fn acknowledge() {
 
 /// Has the card's interrupts, and the timer's, delivered to this processor.
 pub(crate) fn connect(line: u8) {
-    // The line also goes to the 8259 pair, which starts out open and would deliver it as an exception.
+    // The line also goes to the 8259 pair, which starts out open and would deliver it as an
+    // exception.
     cpu::out8(0x21, 0xff);
     cpu::out8(0xa1, 0xff);
     apic::enable();

@@ -1,4 +1,5 @@
-//! Registers and rings as no driver may use them (virtio 1.2, 3.1 and 4.1.4), and resets at bad moments.
+//! Registers and rings as no driver may use them (virtio 1.2, 3.1 and 4.1.4), and resets at bad
+//! moments.
 
 use runtime::mmio;
 use runtime::paging::PAGE;
@@ -126,7 +127,8 @@ fn play_widths(bench: &mut Bench) {
     bench.judge("registers in all widths", 1, Goes(0));
 }
 
-/// Configuration space: what is read-only stays, and the card comes back from where it was moved to.
+/// Configuration space: what is read-only stays, and the card comes back from where it was moved
+/// to.
 fn play_config(bench: &mut Bench) {
     let card = bench.card;
     bench.start(INDIRECT_DESC);
@@ -136,7 +138,8 @@ fn play_config(bench: &mut Bench) {
     let writable: Vec<_> = fixed()
         .zip(&before)
         .filter(|(at, value)| {
-            // The window at the end of the capabilities, and message control, are meant to be written.
+            // The window at the end of the capabilities, and message control, are meant to be
+            // written.
             card.set_config(*at, 4, !**value);
             card.config(*at, 4) != **value
         })

@@ -1,4 +1,5 @@
-//! A network card driven by hand: each register by itself, and rings that hold whatever is put there.
+//! A network card driven by hand: each register by itself, and rings that hold whatever is put
+//! there.
 
 use alloc::alloc::{Layout, alloc_zeroed};
 

@@ -1,0 +1,44 @@
+//! The part of a VM that its vCPUs share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use nerite_irqchip::SharedChips;
+use nerite_memory::GuestRam;
+use nerite_x86::CodePages;
+
+use crate::clock::Clock;
+use crate::coalesced::Ring;
+use crate::controller::Controller;
+use crate::doorbells::Bells;
+use crate::signal::Signals;
+use crate::timers::Timers;
+
+/// Interrupt controllers.
+#[derive(Debug)]
+pub(crate) struct Chips {
+    pub(crate) shared: Arc<SharedChips<Signals>>,
+    pub(crate) controller: Arc<Controller>,
+    /// `true` if the guest has an i8254.
+    pub(crate) pit: bool,
+}
+
+/// All that the vCPUs of a VM share.
+pub(crate) struct Shared {
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) signals: Signals,
+    pub(crate) clock: Clock,
+    pub(crate) code: Arc<CodePages>,
+    /// `None` if the VMM has the interrupt controllers.
+    pub(crate) chips: Option<Chips>,
+    pub(crate) bells: Arc<Bells>,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) timers: Timers,
+    pub(crate) msr_exits: bool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ram", &self.ram).finish_non_exhaustive()
+    }
+}
