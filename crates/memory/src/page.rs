@@ -235,6 +235,45 @@ impl Page {
         Some(u128::from(low) | u128::from(high) << 64)
     }
 
+    /// Copies 16 bytes out of the page at once; `None`, and `data` unchanged, if they are not all in it.
+    #[inline(always)]
+    #[must_use]
+    pub fn read_16(&self, offset: usize, data: &mut [u8; 16]) -> Option<()> {
+        let at = self.at(offset, 16)?;
+        // SAFETY: The 16 bytes at `at` are in the page, which `ram` keeps mapped; those of `data` are
+        // borrowed for writing. Both instructions allow any alignment.
+        unsafe {
+            asm!(
+                "movups {0}, xmmword ptr [{1}]",
+                "movups xmmword ptr [{2}], {0}",
+                out(xmm_reg) _,
+                in(reg) at,
+                in(reg) data.as_mut_ptr(),
+                options(nostack, preserves_flags),
+            );
+        }
+        Some(())
+    }
+
+    /// Copies 16 bytes into the page at once; `None`, and the page unchanged, if there is no room.
+    #[inline(always)]
+    #[must_use]
+    pub fn write_16(&self, offset: usize, data: &[u8; 16]) -> Option<()> {
+        let at = self.at(offset, 16)?;
+        // SAFETY: As for `read_16`, in the other direction. No reference to guest RAM is ever made.
+        unsafe {
+            asm!(
+                "movups {0}, xmmword ptr [{1}]",
+                "movups xmmword ptr [{2}], {0}",
+                out(xmm_reg) _,
+                in(reg) data.as_ptr(),
+                in(reg) at,
+                options(nostack, preserves_flags),
+            );
+        }
+        Some(())
+    }
+
     /// Copies bytes out of the page; `None`, and `data` unchanged, if they are not all in it.
     #[must_use]
     pub fn read(&self, offset: usize, data: &mut [u8]) -> Option<()> {

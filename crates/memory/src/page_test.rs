@@ -97,3 +97,15 @@ fn exchanges_of_two_threads_are_atomic() {
     });
     assert_eq!(pages.page(0x2000).unwrap().load::<u32>(61), Some(20_000));
 }
+
+#[test]
+fn sixteen_bytes_are_copied_at_any_alignment() {
+    let page = pages().page(0x1000).unwrap();
+    let bytes = *b"0123456789abcdef";
+    assert_eq!(page.write_16(4081, &bytes), None);
+    assert_eq!(page.write_16(4080, &bytes), Some(()));
+    let mut found = [0; 16];
+    assert_eq!(page.read_16(4081, &mut found), None);
+    assert_eq!((page.read_16(4079, &mut found), found[0]), (Some(()), 0));
+    assert_eq!(found[1..], bytes[..15]);
+}

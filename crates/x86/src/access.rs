@@ -90,7 +90,7 @@ impl Core {
     /// Makes code stale that a store with a hit in the TLB has changed.
     #[cold]
     #[inline(never)]
-    fn stored(&mut self, linear: u64, size: u64) {
+    pub(crate) fn stored(&mut self, linear: u64, size: u64) {
         let entry = self.tlb.entry(linear);
         if let Some(target) = &entry.target {
             let first = linear & 0xfff;

@@ -6,11 +6,13 @@ mod moves;
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
 use nerite_x86_vector::{Handler, Operands, VectorException, VectorState, lookup};
 
+use crate::access::{crosses, page_offset};
 use crate::core::{
     CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, Core, RDI, Run, SEGMENT, Stop,
 };
 use crate::exception::{GP, MF, NM, UD, XM};
 use crate::op::{self, FLAT, MEMORY, Op};
+use crate::tlb::PAGE;
 
 /// A vector instruction in full.
 pub(crate) struct Vector {
@@ -163,35 +165,69 @@ impl Core {
         self.segment_address(operand.segment, at, size as u64, write)
     }
 
+    /// Reads 16 bytes: at once where they are in a page of RAM that is at hand.
+    #[inline(always)]
+    fn read_16(&mut self, linear: u64, bytes: &mut [u8; 16]) -> Run {
+        let entry = self.tlb.entry(linear);
+        if entry.read == linear & PAGE
+            && let Some(target) = &entry.target
+            && target.page.read_16(page_offset(linear), bytes).is_some()
+        {
+            return Ok(());
+        }
+        self.read_bytes(linear, bytes)
+    }
+
+    /// Writes 16 bytes: at once where they are in a page of RAM that is at hand.
+    #[inline(always)]
+    fn write_16(&mut self, linear: u64, bytes: &[u8; 16]) -> Run {
+        let entry = self.tlb.entry(linear);
+        if entry.write == linear & PAGE
+            && let Some(target) = &entry.target
+            && target.page.write_16(page_offset(linear), bytes).is_some()
+        {
+            if target.chunk.lines(entry.address) != 0 {
+                self.stored(linear, 16);
+            }
+            return Ok(());
+        }
+        self.write_bytes(linear, bytes)
+    }
+
     /// Reads a part of a vector operand.
     #[inline(always)]
     fn read_vector(&mut self, linear: u64, bytes: &mut [u8]) -> Run {
-        match bytes.len() {
-            4 => bytes.copy_from_slice(&self.load::<u32>(linear)?.to_le_bytes()),
-            8 => bytes.copy_from_slice(&self.load::<u64>(linear)?.to_le_bytes()),
-            16 | 32 => {
-                for (part, at) in bytes.chunks_exact_mut(8).zip((0_u64..).step_by(8)) {
-                    part.copy_from_slice(&self.load::<u64>(linear.wrapping_add(at))?.to_le_bytes());
-                }
+        match bytes.as_chunks_mut::<16>() {
+            ([whole], []) => self.read_16(linear, whole),
+            ([low, high], []) => {
+                self.read_16(linear, low)?;
+                self.read_16(linear.wrapping_add(16), high)
             }
-            _ => return self.read_bytes(linear, bytes),
+            ([], part @ [_, _, _, _]) => {
+                part.copy_from_slice(&self.load::<u32>(linear)?.to_le_bytes());
+                Ok(())
+            }
+            ([], part @ [_, _, _, _, _, _, _, _]) => {
+                part.copy_from_slice(&self.load::<u64>(linear)?.to_le_bytes());
+                Ok(())
+            }
+            _ => self.read_bytes(linear, bytes),
         }
-        Ok(())
     }
 
     /// Writes a part of a vector operand.
     #[inline(always)]
     fn write_vector(&mut self, linear: u64, bytes: &[u8]) -> Run {
-        let crosses = crate::access::crosses(linear, bytes.len() as u64);
-        let (words, rest) = bytes.as_chunks::<8>();
-        match (words, rest) {
-            (words @ ([_] | [_, _] | [_, _, _, _]), []) if !crosses => {
-                for (word, at) in words.iter().zip((0_u64..).step_by(8)) {
-                    self.store(linear.wrapping_add(at), u64::from_le_bytes(*word))?;
-                }
-                Ok(())
+        match bytes.as_chunks::<16>() {
+            ([whole], []) => self.write_16(linear, whole),
+            ([low, high], []) if !crosses(linear, 32) => {
+                self.write_16(linear, low)?;
+                self.write_16(linear.wrapping_add(16), high)
             }
             ([], [a, b, c, d]) => self.store(linear, u32::from_le_bytes([*a, *b, *c, *d])),
+            ([], [a, b, c, d, e, f, g, h]) => {
+                self.store(linear, u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
+            }
             _ => self.write_bytes(linear, bytes),
         }
     }
