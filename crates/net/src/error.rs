@@ -44,7 +44,7 @@ pub enum Error {
         "cannot use vhost-net: {source}; load the module vhost_net and allow this user /dev/vhost-net, or leave vhost=on away"
     )]
     Vhost {
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// There is no passt.
@@ -58,9 +58,9 @@ pub enum Error {
     /// Something else of the host failed.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: io::Error,
     },
 }

@@ -93,7 +93,7 @@ mod tests {
         let write = |port, value| CoalescedWrite { port, width: 1, value };
         assert!(!ring.push(write(0x7ff, 0)));
         assert!(!ring.push(CoalescedWrite { port: 0x802, width: 4, value: 0 }), "only a part is inside");
-        for value in 0..CAPACITY as u32 {
+        for value in 0..u32::try_from(CAPACITY).unwrap() {
             assert!(ring.push(write(0x800, value)));
         }
         assert!(!ring.push(write(0x800, 0)), "it is full");

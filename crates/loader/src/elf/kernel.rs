@@ -84,8 +84,8 @@ impl Kernel {
         self.entry
     }
 
-    /// Whether the kernel runs at any address (`ET_DYN`) or only at [`Self::fixed_start`]
-    /// (`ET_EXEC`).
+    /// `true` if the kernel runs at any address (`ET_DYN`), `false` if only at
+    /// [`Self::fixed_start`] (`ET_EXEC`).
     #[must_use]
     pub fn is_relocatable(&self) -> bool {
         self.relocatable
