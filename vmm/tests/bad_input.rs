@@ -299,7 +299,7 @@ fn no_permission_for_kvm() {
     open_to_all(&folder.path(""));
     // Becoming another user from root drops all groups, too.
     let mut command = Command::new(&vmm);
-    command.args(["run", &image]).uid(65534).gid(65534);
+    command.args(["run", "--accel", "kvm", &image]).uid(65534).gid(65534);
     let done = finish(command.env("HOME", "/nonexistent").current_dir("/"));
     let way = if mode & 0o060 == 0o060 { "group" } else { "run as root" };
     done.is_error(HOST, &["no permission to open /dev/kvm", way]);
@@ -311,13 +311,20 @@ fn no_kvm() {
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(0)));
     let hide = "mount -t tmpfs none /dev 2>/dev/null || exit 99; exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", hide, "sh", env!("CARGO_BIN_EXE_vmm"), "run", &image]);
-    let done = finish(command.current_dir("/").env("HOME", "/nonexistent"));
+    let run = |options: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", hide, "sh", env!("CARGO_BIN_EXE_vmm"), "run"]);
+        finish(command.args(options).arg(&image).current_dir("/").env("HOME", "/nonexistent"))
+    };
+    let done = run(&["--accel", "kvm"]);
     if done.code == 99 || done.stderr.starts_with("unshare:") {
         return skip("hiding /dev takes root");
     }
     done.is_error(HOST, &["/dev/kvm does not exist", "kvm_intel or kvm_amd"]);
+    // Without the option, the guest runs all the same, and the reason is reported.
+    let done = run(&[]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.contains("a processor in software: /dev/kvm does not exist"), "{done:?}");
 }
 
 /// On a host whose KVM only emulates, ordinary guests cannot run; that is told as it is.
@@ -329,5 +336,8 @@ fn emulating_kvm() {
     }
     let code = [&image::SSE[..], &image::exit(0)].concat();
     let image = folder.file("image", image::elf(&code));
-    folder.run(&["run", &image]).is_error(HOST, &["only emulates", "0f 57 c0"]);
+    folder.run(&["run", "--accel", "kvm", &image]).is_error(HOST, &["only emulates", "0f 57 c0"]);
+    let done = folder.run(&["run", &image]);
+    assert_eq!((done.code, done.stderr.lines().count()), (0, 1), "{done:?}");
+    assert!(done.stderr.contains("a processor in software: a KVM that only emulates"), "{done:?}");
 }

@@ -1,6 +1,8 @@
 //! Guests that are tests: which there are, what they need, and how they are run.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -52,6 +54,39 @@ pub(crate) fn labs() -> usize {
 /// Builds what the tests need and runs them.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
     run_with(tests, runner, &build::vmm()?)
+}
+
+/// Builds what the tests need and runs them on this host, on the processor in software. Tests that
+/// cannot run there are counted as skipped.
+pub(crate) fn run_in_software(tests: &[Test], workers: usize, repeat: Repeat) -> Result<Results> {
+    let vmm = software_vmm(&build::vmm()?)?;
+    let mut results = Results::default();
+    let mut chosen = Vec::new();
+    for test in tests {
+        match test.kvm_only() {
+            Some(reason) => {
+                progress::print(&format!("SKIP {}: not on the processor in software: {reason}", test.name));
+                results.summary.skipped += 1;
+            }
+            None => chosen.push(test.clone()),
+        }
+    }
+    let runner = Runner { repeat, ..runner(Platform::Hardware, workers) };
+    results += run_with(&chosen, &runner, &vmm)?;
+    Ok(results)
+}
+
+/// A program that runs `vmm` with `--accel software`, for tests that know only its path.
+fn software_vmm(vmm: &Path) -> Result<PathBuf> {
+    let path = paths::target().join("vmm-software");
+    let vmm = shlex::try_quote(vmm.to_str().context("the path of vmm is not UTF-8")?)?.into_owned();
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in\nrun) shift; exec {vmm} run --accel software \"$@\" ;;\n\
+         *) exec {vmm} \"$@\" ;;\nesac\n"
+    );
+    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// Builds what the tests need besides `vmm`, and runs them.

@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Kill the guest after this many seconds; stands before the words of `vmm run`
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     timeout: u64,
+    /// Run the guest in the lab, on real KVM, also where the processor in software would do
+    #[arg(long)]
+    lab: bool,
     /// The words of `vmm run`: options, an image and its arguments. Without an image, a demo guest
     /// that is built from source
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
@@ -23,7 +26,7 @@ pub(crate) struct Args {
 
 /// Runs the guest; its exit code is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
-    let platform = Platform::choose();
+    let platform = if args.lab { Platform::Lab } else { Platform::Hardware };
     let vmm = build::vmm()?;
     let image = match guest_words::check(&vmm, &args.words)? {
         Words::Wrong(code) => return Ok(code),

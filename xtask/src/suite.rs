@@ -80,6 +80,8 @@ pub(crate) struct Test {
     max_stderr_lines: Option<usize>,
     /// Reason for which the test runs on hardware KVM only.
     pub(crate) hardware_only: Option<String>,
+    /// Reason why the test cannot run on the processor in software.
+    pub(crate) kvm_only: Option<String>,
     /// `true` if it boots the real Hermit kernel, which takes minutes to build.
     #[serde(skip)]
     pub(crate) hermit: bool,
@@ -221,6 +223,14 @@ impl Test {
             kill: self.kill.clone(),
             env: self.env.clone(),
         })
+    }
+
+    /// Reason why the test cannot run on the processor in software, if there is one.
+    pub(crate) fn kvm_only(&self) -> Option<&str> {
+        if self.net.is_some() {
+            return Some("its network card needs a tap");
+        }
+        self.kvm_only.as_deref()
     }
 
     /// Names what `vmm` must not do, whatever the guest does.

@@ -13,6 +13,7 @@ use crate::build::{self, cargo, quiet};
 use crate::job::Summary;
 use crate::libtest::cargo::Tests;
 use crate::platform::Platform;
+use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::{
     dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, smoke, style,
@@ -213,6 +214,9 @@ fn guests(run: &mut Run) {
         let mut tests = guest_tests::select("linux")?;
         tests.extend(guest_tests::select("")?);
         guest_tests::run(&tests, &runner)
+    });
+    run.group("test kernels on the processor in software", || {
+        guest_tests::run_in_software(&guest_tests::select("")?, workers, Repeat::default())
     });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
     run.group("hostile guests", || hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner));

@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Run so many at the same time; in the lab, that many labs, each with its own emulated CPU
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     jobs: usize,
+    /// Run the tests on this host, on the processor in software
+    #[arg(long)]
+    software: bool,
     #[command(flatten)]
     repeat: Repeat,
 }
@@ -30,6 +33,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     if args.list {
         tests.iter().for_each(|test| progress::print(&test.name));
         return Ok(0);
+    }
+    if args.software {
+        let _load = args.repeat.load();
+        return Ok(guest_tests::run_in_software(&tests, args.jobs, args.repeat)?.close());
     }
     let runner = Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), args.jobs) };
     let run = if filter.starts_with(guest_tests::HOSTILE) { hostile::run } else { guest_tests::run };

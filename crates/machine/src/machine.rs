@@ -14,6 +14,7 @@ use nerite_platform::{Builder, Environment, Platform, Rate, StopToken};
 use nerite_sandbox::Confinement;
 use nerite_vcpu::Tracer;
 
+use crate::accelerator::Choice;
 use crate::config::{Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe};
 use crate::counting::Counters;
 use crate::devices::{self, Devices, Place};
@@ -71,7 +72,10 @@ impl Machine {
         let mut builder = builder(image, &config, initrd, mounts, &stop)?;
         check_affinity(&config.cpus, builder.vcpus())?;
 
-        let hypervisor = hypervisor?;
+        let Choice { hypervisor, without_kvm } = hypervisor?;
+        if let Some(reason) = without_kvm {
+            log::warn!("the guest runs on a processor in software: {reason}");
+        }
         check_vcpus(&*hypervisor, builder.vcpus())?;
         let host_cpuid = hypervisor.supported_cpuid()?;
         timeline.done("plan");

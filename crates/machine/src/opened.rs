@@ -17,6 +17,7 @@ use nerite_vcpu::Tracer;
 use nerite_virtio_blk::RawFile;
 use rustix::fs::OFlags;
 
+use crate::accelerator::Choice;
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
 use crate::{Error, Machine, Timeline, accelerator, network};
@@ -37,7 +38,7 @@ pub struct Opened {
 pub(crate) struct HostResources {
     pub(crate) config: Config,
     /// Errors are reported only after the image has been validated.
-    pub(crate) hypervisor: Result<Arc<dyn Hypervisor>, nerite_hypervisor::Error>,
+    pub(crate) hypervisor: Result<Choice, nerite_hypervisor::Error>,
     pub(crate) mounts: Mounts,
     pub(crate) output: OpenOutput,
     pub(crate) tracer: Option<Tracer>,
@@ -67,12 +68,12 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub fn open_on(config: &Config, hypervisor: Arc<dyn Hypervisor>) -> Result<Self, Error> {
-        Self::open_with(config, || Ok(hypervisor))
+        Self::open_with(config, || Ok(hypervisor.into()))
     }
 
     fn open_with(
         config: &Config,
-        hypervisor: impl FnOnce() -> Result<Arc<dyn Hypervisor>, nerite_hypervisor::Error>,
+        hypervisor: impl FnOnce() -> Result<Choice, nerite_hypervisor::Error>,
     ) -> Result<Self, Error> {
         let mut timeline = Timeline::begin();
         let image = ImageSource::open(&config.image)?;
@@ -85,7 +86,7 @@ impl Opened {
         let disks = open_disks(config)?;
         let hypervisor = hypervisor();
         let counters = match &hypervisor {
-            Ok(hypervisor) => Counters::open(&**hypervisor, &config.observe),
+            Ok(choice) => Counters::open(&*choice.hypervisor, &config.observe),
             Err(_) => Counters::default(),
         };
         timeline.done("open files and KVM");

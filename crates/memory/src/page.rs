@@ -235,13 +235,14 @@ impl Page {
         Some(u128::from(low) | u128::from(high) << 64)
     }
 
-    /// Copies 16 bytes out of the page at once; `None`, and `data` unchanged, if they are not all in it.
+    /// Copies 16 bytes out of the page at once; `None`, and `data` unchanged, if they are not all
+    /// in it.
     #[inline(always)]
     #[must_use]
     pub fn read_16(&self, offset: usize, data: &mut [u8; 16]) -> Option<()> {
         let at = self.at(offset, 16)?;
-        // SAFETY: The 16 bytes at `at` are in the page, which `ram` keeps mapped; those of `data` are
-        // borrowed for writing. Both instructions allow any alignment.
+        // SAFETY: The 16 bytes at `at` are in the page, which `ram` keeps mapped; those of `data`
+        // are borrowed for writing. Both instructions allow any alignment.
         unsafe {
             asm!(
                 "movups {0}, xmmword ptr [{1}]",

@@ -1,12 +1,11 @@
 //! Time and chance of a VM.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_x86::Platform;
-use rand::rngs::{StdRng, SysRng};
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
+use rand::rngs::StdRng;
 
 /// Rate of the time-stamp counter in kHz: a tick is a nanosecond.
 pub(crate) const TSC_KHZ: u32 = 1_000_000;
@@ -37,13 +36,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Seeds the random numbers by the host's kernel, once: a vCPU's thread makes no such call.
-    ///
-    /// # Errors
-    /// Fails if the kernel has no random numbers.
-    pub(crate) fn new(clock: Clock) -> io::Result<Self> {
-        let random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
-        Ok(Self { clock, random })
+    pub(crate) fn new(clock: Clock, random: StdRng) -> Self {
+        Self { clock, random }
     }
 }
 

@@ -1,25 +1,44 @@
 //! The hypervisor.
 
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use nerite_arch::CpuidEntry;
 use nerite_hypervisor::{Capabilities, DebugCaps, Error, Hypervisor, Vm, VmOptions};
 use nerite_memory::GuestRam;
+use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::{StdRng, SysRng};
 
 use crate::cpuid;
 use crate::signal::MAX_VCPUS;
 use crate::vm::SoftwareVm;
 
 /// A hypervisor whose processors are software.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct Software {}
+pub struct Software {
+    /// Source of the seeds of vCPUs.
+    random: Mutex<StdRng>,
+}
 
 impl Software {
-    /// The hypervisor. It needs nothing of the host.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {}
+    /// Creates the hypervisor. It asks the host's kernel for random numbers once, here, so that the
+    /// process can give up the right to do so afterwards.
+    ///
+    /// # Errors
+    /// Fails if the kernel has no random numbers.
+    pub fn new() -> Result<Self, Error> {
+        let random = StdRng::try_from_rng(&mut SysRng).map_err(|error| Error::Call {
+            operation: "seeding random numbers",
+            source: io::Error::other(error),
+        })?;
+        Ok(Self { random: Mutex::new(random) })
+    }
+}
+
+impl fmt::Debug for Software {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Software")
     }
 }
 
@@ -41,7 +60,8 @@ impl Hypervisor for Software {
     }
 
     fn create_vm(&self, ram: Arc<GuestRam>, options: &VmOptions) -> Result<Box<dyn Vm>, Error> {
-        Ok(Box::new(SoftwareVm::new(ram, options)?))
+        let random = StdRng::from_rng(&mut *self.random.lock());
+        Ok(Box::new(SoftwareVm::new(ram, options, random)?))
     }
 
     fn debug_caps(&self) -> DebugCaps {

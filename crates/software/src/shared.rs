@@ -6,6 +6,8 @@ use std::sync::Arc;
 use nerite_irqchip::SharedChips;
 use nerite_memory::GuestRam;
 use nerite_x86::CodePages;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
 
 use crate::clock::Clock;
 use crate::coalesced::Ring;
@@ -35,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) ring: Arc<Ring>,
     pub(crate) timers: Timers,
     pub(crate) msr_exits: bool,
+    /// Source of the seeds of vCPUs.
+    pub(crate) random: Mutex<StdRng>,
 }
 
 impl fmt::Debug for Shared {

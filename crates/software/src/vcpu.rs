@@ -16,6 +16,8 @@ use nerite_hypervisor::{
 use nerite_irqchip::{Deadline, LocalApic, SharedChips, Time};
 use nerite_memory::Pages;
 use nerite_x86 as x86;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
 use crate::clock::{Source, TSC_KHZ};
 use crate::msr::{APIC_BASE, MachineMsrs};
@@ -65,12 +67,10 @@ impl SoftwareVcpu {
         start: VcpuStart<'_>,
         cpuid: &[CpuidEntry],
     ) -> Result<Self, Error> {
-        let source = Source::new(shared.clock.clone());
-        let source =
-            source.map_err(|source| Error::Vcpu { index, operation: "seeding random numbers", source })?;
+        let random = StdRng::from_rng(&mut *shared.random.lock());
         let cpu = x86::Cpu::new(x86::Config {
             memory: Box::new(Pages::new(&shared.ram)),
-            platform: Box::new(source),
+            platform: Box::new(Source::new(shared.clock.clone(), random)),
             code: shared.code.clone(),
             cpuid: cpuid.to_vec(),
         });

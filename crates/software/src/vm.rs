@@ -10,6 +10,8 @@ use nerite_hypervisor::{
 use nerite_irqchip::{ChipsConfig, SharedChips};
 use nerite_memory::{GuestRam, WriteObserver};
 use nerite_x86::CodePages;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
 
 use crate::clock::Clock;
 use crate::controller::Controller;
@@ -34,7 +36,7 @@ impl WriteObserver for Decoded {
 }
 
 impl SoftwareVm {
-    pub(crate) fn new(ram: Arc<GuestRam>, options: &VmOptions) -> Result<Self, Error> {
+    pub(crate) fn new(ram: Arc<GuestRam>, options: &VmOptions, random: StdRng) -> Result<Self, Error> {
         let (signals, clock, code) = (Signals::new(), Clock::start(), CodePages::new());
         ram.observe(Arc::new(Decoded(code.clone())));
         let config = ChipsConfig::of(u32::try_from(MAX_VCPUS).unwrap_or(u32::MAX));
@@ -61,6 +63,7 @@ impl SoftwareVm {
             bells: Arc::default(),
             ring: Arc::default(),
             timers,
+            random: Mutex::new(random),
             msr_exits: options.msr_exits || options.irqchip == Irqchip::User,
         };
         Ok(Self { shared: Arc::new(shared) })
