@@ -11,7 +11,8 @@
 //! ```
 //! use nerite_memory::{Backing, GuestRam, Region};
 //!
-//! let ram = GuestRam::new(&[Region { start: 0x1_0000_0000, size: 2 << 20 }], &Backing::default())?;
+//! let region = Region { start: 0x1_0000_0000, size: 2 << 20 };
+//! let ram = GuestRam::new(&[region], &Backing::default())?;
 //! ram.write(0x1_0000_1000, b"hello\0")?;
 //! assert_eq!(ram.read_cstr(0x1_0000_1000, 64)?, b"hello");
 //! assert!(ram.write(0x1_001f_ffff, b"ab").is_err());

@@ -63,6 +63,9 @@ fn programs(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         | Mnemonic::Prefetcht2
         | Mnemonic::Prefetchw
         | Mnemonic::Prefetchwt1
+        // Not shown by CPUID, and used all the same; KVM ignores them, too.
+        | Mnemonic::Monitor
+        | Mnemonic::Mwait
         | Mnemonic::Reservednop
         | Mnemonic::Lfence
         | Mnemonic::Sfence => system::nothing,
