@@ -1,6 +1,6 @@
 //! Speed of the processor on small loops, in millions of instructions a second.
 //!
-//! `cargo run --release -p nerite-x86 --example loops [NAME]`
+//! `cargo run --release -p nerite-x86 --example x86_loops [NAME]`
 
 use std::time::Duration;
 
