@@ -73,9 +73,6 @@ impl Machine {
         check_affinity(&config.cpus, builder.vcpus())?;
 
         let Choice { hypervisor, without_kvm } = hypervisor?;
-        if let Some(reason) = without_kvm {
-            log::warn!("the guest runs on a processor in software: {reason}");
-        }
         check_vcpus(&*hypervisor, builder.vcpus())?;
         let host_cpuid = hypervisor.supported_cpuid()?;
         timeline.done("plan");
@@ -108,6 +105,10 @@ impl Machine {
         };
         let platform = builder.finish(&*vm, &vcpus, &bridge, &environment)?;
         let keyboard = devices.console().or_else(|| platform.input()).and_then(Keyboard::stdin);
+        // Last, so that a machine that cannot be built has one message.
+        if let Some(reason) = without_kvm {
+            log::warn!("the guest runs on a processor in software: {reason}");
+        }
         timeline.done("describe the machine");
         let msrs = Arc::new(Msrs::new(config.cpus.msr, config.output_limits.log_lines));
         let (affinity, observe) = (config.cpus.affinity, config.observe);
