@@ -10,17 +10,16 @@ use nerite_hypervisor::Vm;
 use nerite_pci::{Bridge, WINDOW};
 use nerite_platform::{Environment, InputLine};
 use nerite_sandbox::ThreadKind;
-use nerite_virtio::{BAR_SIZE, Device, Enter, VirtioPci, Wiring};
+use nerite_virtio::{BAR_SIZE, Device, Enter, VirtioPci};
 use nerite_virtio_blk::{Blk, Disk as _, RawFile, Totals};
 use nerite_virtio_console::{Console, Output};
 use nerite_virtio_rng::Rng;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::Error;
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
-use crate::network::Wires;
 use crate::vcpu_thread::Shared;
+use crate::{Error, wires};
 
 /// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has.
 /// Each device has its own.
@@ -79,16 +78,7 @@ impl Place<'_> {
         let start = u32::try_from(*WINDOW.start()).map_err(|_| failed())?;
         let address = start.saturating_add(BAR_SIZE.saturating_mul(before));
         let line = *LINES.get(index).ok_or_else(failed)?;
-        // One for each queue, and one for the configuration.
-        let vectors = u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
-        let interrupts = self.vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
-        let host = Arc::new(Wires::new(interrupts.clone(), self.vm.doorbells(), vectors));
-        let wiring =
-            Wiring { ram: self.vm.ram().clone(), doorbells: host.clone(), messages: host, address, line };
-        let function = VirtioPci::new(Arc::new(device), wiring).map_err(Error::host("making a device"))?;
-        let function = Arc::new(function);
-        let notifier = function.notifier();
-        interrupts.connect_level(line.into(), notifier.pin(), notifier.lowered())?;
+        let function = wires::attach(Arc::new(device), self.vm, address, line)?;
         self.bridge.add(function.clone()).ok_or_else(failed)?;
         Ok(function)
     }

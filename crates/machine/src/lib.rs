@@ -48,6 +48,7 @@ mod running;
 mod timeline;
 mod user_irqchip;
 mod vcpu_thread;
+mod wires;
 
 pub use config::Config;
 pub use counting::ProcessorCounts;

@@ -2,17 +2,16 @@
 //! the vCPUs.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
-use nerite_hypervisor::{InterruptController, MessageId, Vm};
+use nerite_hypervisor::Vm;
 use nerite_net::{Connection, Spec};
-use nerite_pci::{Bridge, Event, Message, MessageRoutes, WINDOW};
-use nerite_virtio::{BAR_SIZE, DoorbellError, Doorbells, VirtioPci, Wiring};
+use nerite_pci::{Bridge, WINDOW};
+use nerite_virtio::{BAR_SIZE, VirtioPci};
 use nerite_virtio_net::{Mac, Net, Totals};
 
-use crate::Error;
 use crate::config::MAX_CARDS;
+use crate::{Error, wires};
 
 /// Interrupt lines of the cards' pins, in order: those below 16 that PC hardware leaves to PCI.
 /// Each card has its own, so that ending one's interrupt says nothing about another's.
@@ -58,20 +57,8 @@ impl Network {
                 return Err(Error::CardQueues { queues, cpus });
             }
             let card = Arc::new(Net::new(link.config, link.side)?);
-            let interrupts = vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
-            let host = Wires::new(
-                interrupts.clone(),
-                vm.doorbells(),
-                u32::from(queues).saturating_mul(2).saturating_add(2),
-            );
-            let host = Arc::new(host);
-            let wiring =
-                Wiring { ram: vm.ram().clone(), doorbells: host.clone(), messages: host, address, line };
-            let function =
-                Arc::new(VirtioPci::new(card, wiring).map_err(Error::host("making a network card"))?);
-            let notifier = function.notifier();
-            interrupts.connect_level(line.into(), notifier.pin(), notifier.lowered())?;
-            function.device().run(notifier, function.kicks())?;
+            let function = wires::attach(card, vm, address, line)?;
+            function.device().run(function.notifier(), function.kicks())?;
             network.bridge.add(function.clone());
             network.cards.push(function);
             network.names.push(link.name);
@@ -149,49 +136,5 @@ impl fmt::Display for CardReport {
             )?;
         }
         Ok(())
-    }
-}
-
-/// Connects one device to the VM.
-pub(crate) struct Wires {
-    interrupts: Arc<dyn InterruptController>,
-    doorbells: Arc<dyn nerite_hypervisor::Doorbells>,
-    messages: Vec<MessageId>,
-}
-
-impl Wires {
-    /// For a device with so many message vectors.
-    pub(crate) fn new(
-        interrupts: Arc<dyn InterruptController>,
-        doorbells: Arc<dyn nerite_hypervisor::Doorbells>,
-        vectors: u32,
-    ) -> Self {
-        let messages = (0..vectors).map_while(|_| interrupts.reserve_message()).collect();
-        Self { interrupts, doorbells, messages }
-    }
-}
-
-impl MessageRoutes for Wires {
-    fn connect(&self, vector: u16, event: &Event, message: Option<Message>) -> io::Result<()> {
-        let Some(id) = self.messages.get(usize::from(vector)).copied() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let done = match message {
-            Some(Message { address, data }) => self.interrupts.connect_message(id, event, address, data),
-            None => self.interrupts.disconnect_message(id, event),
-        };
-        done.map_err(io::Error::other)
-    }
-}
-
-impl Doorbells for Wires {
-    fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError> {
-        self.doorbells.attach(address, event).map_err(|error| DoorbellError(error.to_string()))
-    }
-
-    fn detach(&self, address: u64, event: &Event) {
-        if let Err(error) = self.doorbells.detach(address, event) {
-            log::warn!("taking a doorbell back: {error}");
-        }
     }
 }
