@@ -6,12 +6,12 @@ use toml::de::{DeTable, ValueDeserializer};
 
 use crate::{Error, text};
 
-/// Where the configuration is in the archive.
+/// Path of the configuration in the archive.
 pub(crate) const NAME: &str = Config::DEFAULT_PATH;
 /// Largest configuration in bytes. A parsed one takes some 60 times as much memory.
 const MAX_SIZE: usize = 256 << 10;
 
-/// What an image asks for. Command line and environment win over it.
+/// Wishes of an image. Command line and environment override them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageConfig {
     /// Name of the kernel in the archive.
@@ -61,7 +61,8 @@ impl ImageConfig {
         self.env_vars.iter().filter_map(|text| assignment(text))
     }
 
-    /// What TOML can say but a guest cannot be told: its strings end at the first NUL.
+    /// Checks for text that TOML can express and a guest cannot receive: its strings end at the
+    /// first NUL.
     fn check(&self) -> Result<(), &'static str> {
         let texts = [&self.kernel_args, &self.app_args, &self.env_vars];
         if texts.into_iter().flatten().any(|text| text.contains('\0')) {

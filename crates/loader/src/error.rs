@@ -1,4 +1,4 @@
-//! What can be wrong with an image.
+//! Errors of reading, parsing and loading an image.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::{EntryKind, Protocol};
 /// Said where the file is probably something else than a Hermit image.
 const HINT: &str = "is this a Hermit image? build it with --target x86_64-unknown-hermit";
 
-/// Why an image could not be read, parsed or loaded.
+/// Reason that an image could not be read, parsed or loaded.
 ///
 /// Each message is one line, safe to print whatever the image holds, and says what to do where that
 /// is not plain. The path is part of it only in [`Error::InFile`].
@@ -20,7 +20,7 @@ pub enum Error {
     InFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         error: Box<Error>,
     },
     /// Another error, in the kernel inside of a Hermit image archive.
@@ -28,7 +28,7 @@ pub enum Error {
     InArchive {
         /// Name of the kernel in the archive.
         name: String,
-        /// What is wrong with it.
+        /// The error.
         error: Box<Error>,
     },
 
@@ -58,14 +58,14 @@ pub enum Error {
         HINT
     )]
     UnknownFormat {
-        /// What it seems to be.
+        /// Description of the first bytes.
         found: String,
     },
 
     /// The ELF file ends early.
     #[error("truncated ELF file: {what} needs {needed} bytes, the file has {size}; copy or build it again")]
     Truncated {
-        /// What lies outside of the file.
+        /// The part that lies outside of the file.
         what: &'static str,
         /// Size in bytes that the file would have to have.
         needed: u64,
@@ -93,7 +93,7 @@ pub enum Error {
     /// An ELF file that is no program, such as an object file or a core dump.
     #[error("{found}, not an executable; {}", HINT)]
     NotExecutable {
-        /// What it is.
+        /// Kind of file, with an article.
         found: String,
     },
     /// The program needs shared libraries.
@@ -130,7 +130,7 @@ pub enum Error {
     /// More program headers than any linker makes.
     #[error("{count} program headers, at most {limit} are supported")]
     TooManySegments {
-        /// How many there are.
+        /// Number of program headers.
         count: u32,
         /// The limit.
         limit: u32,
@@ -143,7 +143,7 @@ pub enum Error {
     Segment {
         /// Index among the program headers.
         index: usize,
-        /// What is wrong.
+        /// The rule that the segment breaks.
         problem: &'static str,
     },
     /// Two segments overlap or are out of order.
@@ -182,7 +182,7 @@ pub enum Error {
     RelocationKind {
         /// Name of the kind.
         kind: String,
-        /// Where it applies, as linked.
+        /// Address to relocate, as linked.
         place: u64,
     },
     /// A relocation that would write outside of the kernel, or to the relocations themselves.
@@ -190,13 +190,13 @@ pub enum Error {
         "relocation at {place:#x} is outside of the kernel's memory, in its relocation table, or out of order"
     )]
     RelocationPlace {
-        /// Where it applies, as linked.
+        /// Address to relocate, as linked.
         place: u64,
     },
     /// A relocation against a symbol that the table does not have.
     #[error("relocation at {place:#x} names symbol {symbol}, which the symbol table does not have")]
     RelocationSymbol {
-        /// Where it applies, as linked.
+        /// Address to relocate, as linked.
         place: u64,
         /// Index of the symbol.
         symbol: u32,
@@ -243,7 +243,7 @@ pub enum Error {
     Tar {
         /// Index of the entry.
         entry: usize,
-        /// What is wrong.
+        /// Description of the damage.
         problem: String,
     },
     /// The archive has more entries than [`crate::Limits::max_entries`].
@@ -266,7 +266,7 @@ pub enum Error {
     Config {
         /// Line, counted from 1; `None` if something is missing.
         line: Option<usize>,
-        /// What is wrong.
+        /// Description of the fault.
         problem: String,
     },
     /// The archive has no kernel by the name that the configuration gives.
@@ -280,7 +280,7 @@ pub enum Error {
     NotRegular {
         /// The name.
         name: String,
-        /// What it is.
+        /// Kind of the entry.
         kind: EntryKind,
     },
 
@@ -291,15 +291,15 @@ pub enum Error {
     NotOfProtocol {
         /// The way.
         protocol: Protocol,
-        /// What it would have to have.
+        /// Part of the protocol that the file lacks.
         lacks: &'static str,
     },
     /// A kernel that is not Hermit's says something impossible.
     #[error("{protocol} kernel: {problem}")]
     Kernel {
-        /// How it would be started.
+        /// Boot protocol of the kernel.
         protocol: Protocol,
-        /// What is wrong.
+        /// The rule of the protocol that the kernel breaks.
         problem: &'static str,
     },
     /// A Linux kernel from before 2009.

@@ -1,44 +1,12 @@
 //! [`GuestImage`]: an image of any kind.
 
-use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
-
 use crate::archive::GZIP_MAGIC;
 use crate::bytes::Bytes;
 use crate::pc::{self, BzImage, Multiboot, Pvh};
-use crate::{Error, Image, ImageSource, Limits, elf};
-
-/// How a kernel is started.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// As a Hermit kernel under the uhyve hypercall interface.
-    Hermit,
-    /// By Linux' boot protocol: a bzImage.
-    Linux,
-    /// By Xen's PVH protocol: an ELF file with a note.
-    Pvh,
-    /// By multiboot, version 1.
-    Multiboot,
-}
+use crate::{Error, Image, Limits, Protocol, elf};
 
 impl Protocol {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Hermit, Self::Linux, Self::Pvh, Self::Multiboot];
-
-    /// Its name: `hermit`, `linux`, `pvh`, `multiboot`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hermit => "hermit",
-            Self::Linux => "linux",
-            Self::Pvh => "pvh",
-            Self::Multiboot => "multiboot",
-        }
-    }
-
-    /// Which one these bytes are for: what they say, and Hermit's if they say nothing.
+    /// Boot protocol of the image with these first bytes; Hermit's if they name none.
     ///
     /// An ELF file can have several entries: Hermit's note comes first, then PVH's, then
     /// multiboot's header.
@@ -60,28 +28,6 @@ impl Protocol {
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A name that is no protocol's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a way to boot; there are hermit, linux, pvh and multiboot")]
-pub struct UnknownProtocol(String);
-
-impl FromStr for Protocol {
-    type Err = UnknownProtocol;
-
-    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
-        Self::ALL
-            .into_iter()
-            .find(|known| known.name() == text)
-            .ok_or_else(|| UnknownProtocol(text.to_owned()))
-    }
-}
-
 /// A parsed image of any kind.
 #[non_exhaustive]
 #[derive(Debug)]
@@ -97,15 +43,6 @@ pub enum GuestImage {
 }
 
 impl GuestImage {
-    /// Reads and parses an image file, as what it says it is or as what `protocol` says.
-    ///
-    /// # Errors
-    ///
-    /// Any [`Error`] but those of loading, in an [`Error::InFile`] with the path.
-    pub fn read(path: impl AsRef<Path>, protocol: Option<Protocol>, limits: &Limits) -> Result<Self, Error> {
-        ImageSource::open(path)?.read_guest(protocol, limits)
-    }
-
     /// Parses an image, as what it says it is or as what `protocol` says.
     ///
     /// # Errors
@@ -124,7 +61,7 @@ impl GuestImage {
         }
     }
 
-    /// How it is started.
+    /// Boot protocol of the image.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
         match self {

@@ -17,9 +17,9 @@ pub enum GuestInspection {
     Pvh(SegmentedKernel),
     /// A multiboot kernel.
     Multiboot {
-        /// What is loaded where.
+        /// Segments and entry point.
         kernel: SegmentedKernel,
-        /// Whether its header has the addresses, and not an ELF file's.
+        /// `true` if the multiboot header has the load addresses, `false` if an ELF file has.
         has_addresses: bool,
     },
 }

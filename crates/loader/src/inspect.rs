@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// How it is packed.
+    /// Packaging.
     pub format: Format,
     /// Size in bytes of the file.
     pub file_size: u64,
@@ -29,7 +29,7 @@ pub struct Inspection {
     pub interface: Interface,
     /// Number in the `UHYVEIF` note.
     pub interface_version: Option<u32>,
-    /// Whether the OS/ABI byte is Hermit's.
+    /// `true` if the OS/ABI byte is that of Hermit (255, standalone).
     pub standalone: bool,
     /// Loadable segments.
     pub segments: Vec<Segment>,
@@ -45,8 +45,16 @@ pub struct Inspection {
     pub entries: Arc<[Entry]>,
 }
 
+impl Image {
+    /// Everything a person may want to know about it.
+    #[must_use]
+    pub fn inspect(&self) -> Inspection {
+        Inspection::new(self)
+    }
+}
+
 impl Inspection {
-    pub(crate) fn new(image: &Image) -> Self {
+    fn new(image: &Image) -> Self {
         let kernel = image.kernel();
         Self {
             format: image.format(),

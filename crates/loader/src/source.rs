@@ -1,4 +1,4 @@
-//! Where a kernel's bytes are: in memory, or in a file that is read where it is needed.
+//! Source of a kernel's bytes: memory, or a file that is read on demand.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -34,7 +34,7 @@ pub(crate) enum Source {
 pub(crate) struct ImageFile {
     /// The lock is for its position.
     file: Mutex<File>,
-    /// How long it was when it was opened. What is added later is not part of it.
+    /// Size in bytes when the file was opened; bytes appended later are ignored.
     size: u64,
     /// Its first bytes.
     head: Vec<u8>,
@@ -54,7 +54,7 @@ impl ImageFile {
     }
 }
 
-/// What a failed read means.
+/// Error of a failed read.
 fn failed(error: io::Error) -> Error {
     match error.kind() {
         // Nothing is read that lies beyond the end the file had.
@@ -64,7 +64,7 @@ fn failed(error: io::Error) -> Error {
 }
 
 impl Source {
-    /// How many bytes there are.
+    /// Size in bytes.
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.as_slice().len() as u64,

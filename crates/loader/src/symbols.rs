@@ -31,7 +31,7 @@ struct Symbol {
     /// 0 if unknown, as for most that are written in assembly.
     size: u64,
     name: u32,
-    /// How much a person wants to see this one rather than another at the same address.
+    /// Preference among symbols at the same address; the highest is shown.
     rank: u8,
 }
 
@@ -78,13 +78,13 @@ impl Symbols {
         Some(Self { names: Some(names), symbols })
     }
 
-    /// How many functions there are.
+    /// Number of functions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.symbols.len()
     }
 
-    /// Whether there are none, as in a stripped image.
+    /// Returns `true` if there are no functions, as in a stripped image.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.symbols.is_empty()

@@ -19,7 +19,7 @@ const MAX_EXTENSION: usize = 64 << 10;
 /// Longest name and link target in bytes (Linux `PATH_MAX` without its zero byte).
 const MAX_NAME: usize = 4095;
 
-/// What headers before an entry say about it.
+/// Fields that extension headers set for the next entry.
 #[derive(Default)]
 struct Pending {
     name: Option<Vec<u8>>,

@@ -69,13 +69,13 @@ pub struct Note {
 /// A relocation with addend.
 #[derive(Debug, Clone, Copy)]
 pub struct Rela {
-    /// What it changes: an address as linked.
+    /// Address to relocate, as linked.
     pub place: u64,
     /// Its type.
     pub kind: u32,
     /// Index of a dynamic symbol.
     pub symbol: u32,
-    /// What is added.
+    /// Addend.
     pub addend: i64,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Dynamic {
     plt_size: u64,
 }
 
-/// Where the tables are in the file.
+/// File ranges of the tables that the dynamic section names.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Tables {
     /// Relocations with addend, 24 bytes each.

@@ -103,8 +103,8 @@ impl Kernel {
         self.segments.first().map_or(0, |first| first.address)
     }
 
-    /// How many bytes of guest memory it needs, from the first byte of the first segment to the
-    /// last of the last.
+    /// Size in bytes of the guest memory that the kernel takes, from the start of its first segment
+    /// to the end of its last.
     #[must_use]
     pub fn mem_size(&self) -> u64 {
         span(&self.segments)
@@ -128,8 +128,8 @@ impl Kernel {
         self.notes.interface_version
     }
 
-    /// Whether the OS/ABI byte of the file is that of Hermit (255, standalone). Others load as
-    /// well.
+    /// Returns `true` if the OS/ABI byte of the file is that of Hermit (255, standalone). Others
+    /// load as well.
     #[must_use]
     pub fn is_standalone(&self) -> bool {
         self.standalone
@@ -147,8 +147,8 @@ impl Kernel {
         self.tls
     }
 
-    /// How many relocations are applied when it is loaded. None for a kernel whose file has been
-    /// left where it is and which [`Self::load`] would refuse for them.
+    /// Number of relocations that [`Self::load`] applies, by kind. All are zero if a kernel that is
+    /// read from its file on demand has relocations that `load` refuses.
     #[must_use]
     pub fn relocations(&self) -> RelocationCounts {
         let count = || Relocations::new(&self.tables, &self.source, self.mem_size()).check();

@@ -18,7 +18,7 @@ const TABLE_CHUNK: usize = 1024 * size_of::<Rela>();
 /// A kernel in guest memory. All addresses are guest-physical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadedKernel {
-    /// Where the guest is entered.
+    /// Guest address of the entry point.
     pub entry: u64,
     /// First address of the kernel.
     pub start: u64,

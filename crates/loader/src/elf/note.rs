@@ -1,4 +1,4 @@
-//! What a kernel says about itself in its notes (gABI, "Note Section").
+//! The kernel's notes (gABI, "Note Section").
 //!
 //! As in `hermit-entry`, only the first `PT_NOTE` segment counts.
 
@@ -67,7 +67,7 @@ impl fmt::Display for Interface {
     }
 }
 
-/// What the notes say.
+/// Content of the notes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Notes {
     /// Kernel version; kernels before 0.10 have none.

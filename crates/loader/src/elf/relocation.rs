@@ -24,7 +24,7 @@ pub(super) type Visit<'a> = dyn FnMut(&[u8]) -> Result<(), Error> + 'a;
 /// At least so many bytes of the symbol table are read at a time.
 const SYMBOLS_AT_ONCE: u64 = 4096;
 
-/// How many relocations a kernel has, by kind.
+/// Number of relocations by kind.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct RelocationCounts {
     /// `R_X86_64_RELATIVE`.
@@ -71,7 +71,7 @@ pub(super) struct Relocations<'a> {
     tables: &'a Tables,
     source: &'a Source,
     memory_size: u64,
-    /// Where the table with addends is once the kernel is loaded, relative to its start.
+    /// Range of the table with addends in the loaded kernel, relative to its start.
     table: Range<u64>,
     /// The first bytes of the symbol table, as many as were needed so far: the number of symbols is
     /// said nowhere.
@@ -87,7 +87,7 @@ impl<'a> Relocations<'a> {
         Self { tables, source, memory_size, table, symbols: Vec::new() }
     }
 
-    /// Where the table with addends is in the kernel's memory, as linked.
+    /// Range of the table with addends in the kernel's memory, as linked.
     pub(super) fn table(&self) -> Range<u64> {
         self.table.clone()
     }
@@ -261,8 +261,8 @@ impl<'a> Relocations<'a> {
         if self.fits(place) { Ok(()) } else { Err(Error::RelocationPlace { place }) }
     }
 
-    /// Whether the 8 bytes at `place` are the kernel's, and no entry of the table that is gone
-    /// through.
+    /// Returns `true` if the 8 bytes at `place` are in the kernel and outside of the relocation
+    /// table itself.
     #[inline]
     fn fits(&self, place: u64) -> bool {
         place.checked_add(8).is_some_and(|end| {

@@ -1,4 +1,4 @@
-//! What of the file goes where in memory (gABI, "Program Header").
+//! Loadable segments and thread-local storage (gABI, "Program Header").
 
 use std::fmt;
 use std::ops::Range;
@@ -17,13 +17,13 @@ pub struct Segment {
     pub address: u64,
     /// Bytes in memory; those beyond the file's bytes are zero.
     pub memory_size: u64,
-    /// Where its bytes start in the ELF file.
+    /// Offset of the segment's bytes in the ELF file.
     pub file_offset: u64,
-    /// How many of its bytes are in the ELF file.
+    /// Number of bytes that come from the ELF file; the rest are zero.
     pub file_size: u64,
     /// Alignment asked for, in bytes; 0 and 1 mean none.
     pub align: u64,
-    /// What the kernel wants to do there. The boot page tables do not enforce it.
+    /// Access flags. The boot page tables do not enforce them.
     pub flags: SegmentFlags,
 }
 
@@ -165,7 +165,7 @@ pub(super) fn tls(headers: &[ProgramHeader], segments: &[Segment]) -> Result<Opt
     Ok(Some(tls))
 }
 
-/// Whether one of the segments has the whole range in memory.
+/// Returns `true` if one segment has the whole range in memory.
 pub(super) fn contains(segments: &[Segment], address: u64, size: u64) -> bool {
     segments.iter().any(|segment| {
         address >= segment.address && address.checked_add(size).is_some_and(|end| end <= segment.end())

@@ -8,7 +8,7 @@ use crate::{Error, Protocol, text};
 
 /// Offset of `boot_flag`, 0xaa55.
 const BOOT_FLAG: usize = 0x1fe;
-/// Where the setup header begins.
+/// Offset of the setup header.
 const HEADER: usize = 0x1f1;
 /// Offset of the magic number.
 const MAGIC: usize = 0x202;
@@ -43,7 +43,7 @@ pub struct BzImage {
     command_line: u32,
 }
 
-/// Whether these are the first bytes of a bzImage.
+/// Returns `true` if `bytes` begin like a bzImage.
 pub(crate) fn is_bzimage(bytes: &[u8]) -> bool {
     u16_at(bytes, BOOT_FLAG) == Some(0xaa55) && bytes.get(MAGIC..).is_some_and(|at| at.starts_with(b"HdrS"))
 }
@@ -126,38 +126,39 @@ impl BzImage {
         self.protocol
     }
 
-    /// What the kernel says it is, such as `6.1.0-56-cloud-amd64 (...)`; at most 128 bytes,
-    /// printable.
+    /// Version text of the kernel, such as `6.1.0-56-cloud-amd64 (...)`; at most 128 printable
+    /// bytes.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// Whether it can be entered in 64-bit mode.
+    /// Returns `true` if the kernel has an entry point for 64-bit mode.
     #[must_use]
     pub fn has_64_bit_entry(&self) -> bool {
         self.entry_64
     }
 
-    /// Whether it runs at other addresses than [`Self::preferred_address`].
+    /// Returns `true` if the kernel runs at other addresses than [`Self::preferred_address`].
     #[must_use]
     pub fn is_relocatable(&self) -> bool {
         self.relocatable
     }
 
-    /// What its address must be a multiple of, a power of two.
+    /// Alignment of the load address in bytes, a power of two.
     #[must_use]
     pub fn alignment(&self) -> u32 {
         self.alignment
     }
 
-    /// Where it wants to be; it moves itself there if it is loaded below.
+    /// Preferred guest-physical load address. A kernel that is loaded below it moves itself there.
     #[must_use]
     pub fn preferred_address(&self) -> u64 {
         self.preferred
     }
 
-    /// How many bytes of memory it needs from its address on until it knows the memory map.
+    /// Memory in bytes that the kernel needs from its load address on before it reads the memory
+    /// map.
     #[must_use]
     pub fn init_size(&self) -> u32 {
         self.init_size
@@ -169,7 +170,7 @@ impl BzImage {
         self.initrd_max
     }
 
-    /// How long the command line may be, without its NUL.
+    /// Longest command line in bytes, without its NUL.
     #[must_use]
     pub fn command_line_max(&self) -> u32 {
         self.command_line
@@ -181,7 +182,7 @@ impl BzImage {
         self.code().len() as u64
     }
 
-    /// Where it is entered if it is loaded at `address`.
+    /// Guest-physical entry point of a kernel loaded at `address`.
     #[must_use]
     pub fn entry(&self, address: u64) -> u64 {
         if self.entry_64 { address.saturating_add(ENTRY_64) } else { address }

@@ -1,5 +1,5 @@
-//! What PVH and multiboot need of an ELF file, of either class: segments at physical addresses,
-//! entry point, notes.
+//! The parts of an ELF file of either class that PVH and multiboot use: segments at physical
+//! addresses, entry point, notes.
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader32, FileHeader64};
@@ -14,7 +14,7 @@ const MAX_PROGRAM_HEADERS: usize = 128;
 /// More notes than this are not looked at.
 const MAX_NOTES: usize = 1024;
 
-/// What an ELF file says about loading it at physical addresses.
+/// Segments, entry point and notes of an ELF file that is loaded at physical addresses.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     /// Loadable segments that take memory.
@@ -36,15 +36,15 @@ pub(super) fn parse(file: &[u8], protocol: Protocol) -> Result<Program, Error> {
     }
 }
 
-/// Whether a note segment holds one of Hermit's notes.
+/// Returns `true` if a note segment has one of Hermit's notes.
 pub(crate) fn has_hermit_note(file: &[u8]) -> bool {
     let mut found = false;
-    // Whatever else is wrong with the file is told by who parses it.
+    // Other faults of the file are reported when it is parsed.
     let _ = each_note(file, &mut |(name, ..)| found |= name == b"HERMIT");
     found
 }
 
-/// Whether there is a note with a PVH entry point.
+/// Returns `true` if a note has a PVH entry point.
 pub(super) fn has_pvh_note(file: &[u8]) -> bool {
     let mut found = false;
     let _ = each_note(file, &mut |note| found |= pvh_entry(note).is_some());

@@ -29,7 +29,7 @@ pub struct Multiboot {
     has_addresses: bool,
 }
 
-/// Where the header is.
+/// Finds the header: its offset and flags.
 fn header(bytes: &[u8]) -> Option<(usize, u32)> {
     let end = bytes.len().min(SEARCH);
     (0..end).step_by(ALIGN).find_map(|offset| {
@@ -40,7 +40,7 @@ fn header(bytes: &[u8]) -> Option<(usize, u32)> {
     })
 }
 
-/// Whether a file has a multiboot header.
+/// Returns `true` if a file has a multiboot header.
 pub(crate) fn is_multiboot(bytes: &[u8]) -> bool {
     header(bytes).is_some()
 }
@@ -71,13 +71,13 @@ impl Multiboot {
         Ok(Self { kernel, has_addresses })
     }
 
-    /// What is loaded where.
+    /// Segments and entry point.
     #[must_use]
     pub fn kernel(&self) -> &SegmentedKernel {
         &self.kernel
     }
 
-    /// Whether the header itself says where the kernel is loaded, and not an ELF file's.
+    /// Returns `true` if the load addresses come from the header itself and not from an ELF file.
     #[must_use]
     pub fn has_addresses(&self) -> bool {
         self.has_addresses

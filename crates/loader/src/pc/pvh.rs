@@ -11,7 +11,7 @@ pub struct Pvh {
     kernel: SegmentedKernel,
 }
 
-/// Whether an ELF file has a PVH entry point.
+/// Returns `true` if an ELF file has a PVH entry point.
 pub(crate) fn is_pvh(bytes: &[u8]) -> bool {
     elf::has_pvh_note(bytes)
 }
@@ -27,7 +27,7 @@ impl Pvh {
         Ok(Self { kernel: SegmentedKernel::new(bytes, program.segments, entry, limits)? })
     }
 
-    /// What is loaded where.
+    /// Segments and entry point.
     #[must_use]
     pub fn kernel(&self) -> &SegmentedKernel {
         &self.kernel

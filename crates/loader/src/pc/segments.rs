@@ -1,4 +1,4 @@
-//! What of a file goes where in guest-physical memory.
+//! Segments of a kernel that is loaded at fixed guest-physical addresses.
 
 use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Permissions};
 
@@ -12,9 +12,9 @@ pub struct PhysicalSegment {
     pub address: u64,
     /// Bytes in memory; those beyond the file's bytes are zero.
     pub memory_size: u64,
-    /// Where its bytes start in the file.
+    /// Offset of the segment's bytes in the file.
     pub file_offset: u64,
-    /// How many of its bytes are in the file.
+    /// Number of bytes that come from the file; the rest are zero.
     pub file_size: u64,
 }
 
@@ -83,7 +83,7 @@ impl SegmentedKernel {
         &self.segments
     }
 
-    /// Where the kernel is entered: a guest-physical address in one of its segments.
+    /// Guest-physical entry point, which is in one of the segments.
     #[must_use]
     pub fn entry(&self) -> u64 {
         self.entry

@@ -7,7 +7,7 @@ pub(crate) fn put(file: &mut [u8], offset: usize, value: u64, size: usize) {
     }
 }
 
-/// Where the code of [`bzimage`] begins: four setup sectors and the boot sector.
+/// Offset of the code of [`bzimage`]: behind four setup sectors and the boot sector.
 pub(crate) const CODE: usize = 5 * 512;
 
 /// A bzImage of protocol 2.15 with a 64-bit entry.
@@ -34,7 +34,7 @@ pub(crate) fn bzimage() -> Vec<u8> {
 
 /// The virtual address that ELF files made here are linked to; they are loaded at [`LOAD`].
 pub(crate) const LINK: u64 = 0x8010_0000;
-/// Where they are loaded.
+/// Load address.
 pub(crate) const LOAD: u64 = 0x10_0000;
 
 /// An ELF file of either class with one segment, and a note segment with `note`: name, type,

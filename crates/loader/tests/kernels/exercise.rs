@@ -1,5 +1,5 @@
-//! What a monitor does with a kernel that is not Hermit's. Used by the property tests and, with
-//! more patience, by targets in `fuzz/`.
+//! Runs a kernel of another kind through all that a monitor does with it. Used by the property
+//! tests and, with more patience, by targets in `fuzz/`.
 
 use nerite_loader::{GuestImage, Limits, Protocol};
 use vm_memory::{GuestAddress, GuestMemoryMmap};

@@ -39,7 +39,7 @@ impl OnDisk {
     }
 }
 
-/// Where the code of [`large`] is: above its tables.
+/// Offset of the code of [`large`]: behind its tables.
 const START: u64 = 0x8_0000;
 const DATA: u64 = START + 0x1000;
 

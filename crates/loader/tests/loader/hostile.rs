@@ -40,7 +40,7 @@ pub(crate) enum Damage {
     Splice(Index, Index, u8),
 }
 
-/// Where a number is written.
+/// Place of a number that is overwritten.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Header(usize),
@@ -235,8 +235,8 @@ proptest! {
     }
 }
 
-/// What the tests here begin with is well-formed; with `NERITE_SEEDS` set to a folder, it is
-/// written there for the targets in `fuzz/`.
+/// Checks that the images which the tests here vary are well-formed; with `NERITE_SEEDS` set to a
+/// folder, writes them there as seeds for the targets in `fuzz/`.
 #[test]
 fn seeds() {
     let config = "version = '1'\nkernel = 'app'\n[input]\nkernel_args = ['-ip']\napp_args = []\nenv_vars = ['A=1']\n\
