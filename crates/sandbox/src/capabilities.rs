@@ -10,8 +10,8 @@ use crate::{Error, Level, Missing};
 /// nothing, no ambient capability can be raised; each with its lock.
 const SECURE_BITS: libc::c_ulong = 0b1110_1111;
 
-/// Whether something failed because the process has not the privilege to do it. That is asked only
-/// then: with the privilege nothing else is to be known.
+/// Returns `true` if an operation failed because the process lacks `capability`. Checked only after
+/// a failure: with the capability, another reason is the cause.
 pub(crate) fn is_missing(error: &io::Error, capability: CapabilitySet) -> Result<bool, Error> {
     if error.raw_os_error() != Some(libc::EPERM) {
         return Ok(false);

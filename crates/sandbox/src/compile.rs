@@ -32,10 +32,10 @@ const LOOK: Instruction = (JUMP, 0, 0, u32::MAX);
 /// Code, two distances to jump, and a number.
 pub(crate) type Instruction = (u16, u8, u8, u32);
 
-/// Why a table cannot be compiled.
+/// Error of a table that cannot be compiled.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What becomes of a system call, going by its number alone.
+/// Treatment of a system call as far as its number decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Allow,

@@ -1,4 +1,4 @@
-//! What the host refuses.
+//! Errors of confinement.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub enum Error {
         uid: u32,
         /// The group.
         gid: u32,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// Another root directory was asked for.
@@ -29,15 +29,15 @@ pub enum Error {
     Chroot {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The host refuses something that every Linux allows.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// A table of system calls cannot be compiled.
@@ -67,7 +67,7 @@ pub enum Missing {
         else { "it would only be a second line behind the limits on system calls" }
     )]
     Landlock {
-        /// Whether anything is mounted; if not, no file can be opened at all.
+        /// `true` if there are mounts; without them no file can be opened at all.
         mounts: bool,
     },
     /// Landlock before Linux 6.2.

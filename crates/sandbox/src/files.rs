@@ -11,8 +11,8 @@ use crate::{Error, Missing, Reachable, Rights};
 /// The newest rights that this list was made for.
 const KNOWN: ABI = ABI::V6;
 
-/// What a guest may do with the file or below the directory: what its file calls do, and nothing
-/// else.
+/// Landlock rights for a file or all below a directory: exactly those that a guest's file calls
+/// need.
 fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
     if path.rights == Rights::Remove {
         return AccessFs::RemoveFile.into();

@@ -1,26 +1,4 @@
-//! Confines a process before it looks at hostile bytes. The one idea: **open first, then give up
-//! everything else.**
-//!
-//! A virtual machine monitor opens `/dev/kvm`, the image, what is mounted and its output, calls
-//! [`enter`], and only then parses the image and runs the guest. Whoever takes over the process
-//! from there has the open descriptors, the mounted files with exactly the rights the guest has,
-//! and the few system calls in `src/rules.rs`; each thread that runs a vCPU gives up more with
-//! [`Confinement::enter_thread`].
-//!
-//! ```
-//! use nerite_sandbox::{Policy, enter};
-//!
-//! # std::thread::spawn(|| {
-//! let confinement = enter(&Policy::default(), []).unwrap();
-//! for missing in confinement.missing() {
-//!     eprintln!("warning: {missing}");
-//! }
-//! assert!(std::fs::read("/etc/passwd").is_err());
-//! # }).join().unwrap();
-//! ```
-//!
-//! Linux on x86-64 only. The crate has no features.
-
+#![doc = include_str!("../README.md")]
 #![cfg_attr(
     not(test),
     deny(
@@ -38,10 +16,12 @@ mod error;
 mod files;
 mod namespaces;
 mod policy;
+mod program;
 #[allow(dead_code, reason = "the tables are for the build script; tests look at them here")]
 mod rules;
 mod seccomp;
 mod user;
+mod violation;
 
 use std::os::fd::BorrowedFd;
 
@@ -50,8 +30,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use error::{Error, Missing};
 pub use policy::{Level, Policy, Seccomp, User, UserError, WordError};
+pub use program::Program;
 pub use rules::{Condition, Kind as ThreadKind, Rule};
-pub use seccomp::{Program, Violation};
+pub use violation::Violation;
 
 use rules::Features;
 use seccomp::Filters;
@@ -61,13 +42,13 @@ use seccomp::Filters;
 pub struct Reachable<'a> {
     /// A descriptor of it; `O_PATH` is enough.
     pub file: BorrowedFd<'a>,
-    /// What for.
+    /// Operations that stay possible.
     pub rights: Rights,
-    /// Whether it is a directory, and everything below it is meant, too.
+    /// `true` for a directory; the rights then hold for everything below it as well.
     pub is_directory: bool,
 }
 
-/// What may be done with a file, or with what is below a directory.
+/// Rights to a file, or to everything below a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
     /// Reading.
@@ -79,7 +60,7 @@ pub enum Rights {
     Remove,
 }
 
-/// What the process is confined to now. Threads started later are, too.
+/// The confinement of a process. Threads inherit it when they are started.
 #[derive(Debug)]
 pub struct Confinement {
     filters: Option<Filters>,
@@ -87,7 +68,7 @@ pub struct Confinement {
 }
 
 impl Confinement {
-    /// What the host lacks, where [`Level::Normal`] goes on with less.
+    /// Parts of the confinement that the host lacks and [`Level::Normal`] does without.
     #[must_use]
     pub fn missing(&self) -> &[Missing] {
         &self.missing
@@ -194,8 +175,3 @@ fn limit_resources(policy: &Policy) -> Result<(), Error> {
         other => other.map_err(Error::host(failed)),
     }
 }
-
-/// The README's example, kept true by running it.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

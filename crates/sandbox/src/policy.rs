@@ -1,23 +1,23 @@
-//! What is asked for.
+//! Policy of confinement.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::{Program, Violation};
 
-/// How much confinement there has to be.
+/// Required degree of confinement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Level {
     /// All of it; an error if the host lacks something.
     Strict,
-    /// What the host has.
+    /// As much as the host offers.
     #[default]
     Normal,
     /// None, except for what is asked for by name: a user, a directory, seccomp.
     Off,
 }
 
-/// What becomes of a system call that no thread should make.
+/// Treatment of a system call that no thread should make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seccomp {
     /// It ends the process.
@@ -86,10 +86,10 @@ impl FromStr for User {
     }
 }
 
-/// What is asked for.
+/// Policy of confinement, for [`enter`](crate::enter).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// How much confinement there has to be.
+    /// Required degree of confinement.
     pub level: Level,
     /// System call filters; `None` for those that go with the level.
     pub seccomp: Option<Seccomp>,
@@ -97,9 +97,9 @@ pub struct Policy {
     pub user: Option<User>,
     /// The directory to take for the root directory. Needs the privilege to do so.
     pub chroot: Option<PathBuf>,
-    /// Whether there are network cards.
+    /// `true` if the process works on the queues of network cards.
     pub network: bool,
-    /// Whether there are other devices with a thread of their own, such as disks.
+    /// `true` if there are other devices with a thread of their own, such as disks.
     pub devices: bool,
     /// Let a debugger work on it.
     pub debug: bool,
@@ -116,7 +116,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether system calls are filtered.
+    /// Treatment of forbidden system calls: that of `seccomp`, or else that of the level.
     #[must_use]
     pub fn effective_seccomp(&self) -> Seccomp {
         let usual = if self.level == Level::Off { Seccomp::Off } else { Seccomp::On };

@@ -94,7 +94,7 @@ pub(crate) const REFUSED: &[(i64, i32)] = &[
     (libc::SYS_getcwd, EACCES),
 ];
 
-/// What a thread of this kind may do.
+/// System calls that a thread of this kind may make.
 pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let mut rules = Vec::new();
     // It runs a vCPU, or has to have what those need that do.
@@ -172,7 +172,7 @@ const fn of_descriptor(argument: u8) -> Condition {
 
 const NOT_EXECUTABLE: Condition = Bits { argument: 2, mask: PROT_EXEC.cast_unsigned(), value: 0 };
 
-/// What every thread needs: its descriptors, memory, time, waiting, ending.
+/// Calls that every thread needs: descriptors, memory, time, waiting, ending.
 const COMMON: &[Rule] = &[
     any(libc::SYS_read),
     any(libc::SYS_write),
@@ -272,7 +272,7 @@ const DEBUGGER: Rule = when(
     libc::SYS_setsockopt,
     &[OneOf(1, &[libc::IPPROTO_TCP.cast_unsigned()]), OneOf(2, &[libc::TCP_NODELAY.cast_unsigned()])],
 );
-/// What a debugger wants of a vCPU, on its thread.
+/// Calls of a debugger on a vCPU, made by the vCPU's thread.
 const DEBUGGED: Rule =
     when(libc::SYS_ioctl, &[OneOf(1, &[kvm::SET_GUEST_DEBUG, kvm::GET_XSAVE, kvm::SET_XSAVE])]);
 

@@ -5,20 +5,11 @@ use std::sync::OnceLock;
 
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::rules::{CHILDREN, Features, Kind, OWN_PROCESS, Rule};
-use crate::{Error, Policy, compile};
+use crate::program::Instruction;
+use crate::rules::{CHILDREN, Features, Kind, OWN_PROCESS};
+use crate::{Error, Policy, Program, Violation};
 
 include!(concat!(env!("OUT_DIR"), "/filters.rs"));
-
-/// `struct sock_filter` of `<linux/filter.h>`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    code: u16,
-    jt: u8,
-    jf: u8,
-    k: u32,
-}
 
 /// `struct sock_fprog` of `<linux/filter.h>`.
 #[repr(C)]
@@ -30,41 +21,6 @@ struct RawProgram {
 /// `BPF_RET | BPF_K` of `<linux/bpf_common.h>`.
 const RETURN: u16 = 0x06;
 
-/// System calls that a thread may make, compiled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program(Vec<Instruction>);
-
-impl Program {
-    /// Compiles a table: `rules` are allowed, `refused` fail with an error number, all others are
-    /// violations.
-    ///
-    /// # Errors
-    /// [`Error::Table`] if an argument does not exist or the program would be larger than the
-    /// kernel takes.
-    pub fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Self, Error> {
-        let instructions =
-            compile::compile(rules, refused).map_err(|error| Error::Table(error.to_string()))?;
-        Ok(Self(instructions.into_iter().map(|(code, jt, jf, k)| Instruction { code, jt, jf, k }).collect()))
-    }
-}
-
-/// The end of a process that makes a forbidden system call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Violation {
-    /// Text before the number and the arguments of the call.
-    pub before: &'static str,
-    /// Text after them, with its newline.
-    pub after: &'static str,
-    /// Exit code of the process.
-    pub exit_code: u8,
-}
-
-impl Default for Violation {
-    fn default() -> Self {
-        Self { before: "", after: " is not allowed in this sandbox, and was not made\n", exit_code: 1 }
-    }
-}
-
 /// The [`Violation`] of this process, for the signal handler.
 static VIOLATION: OnceLock<Violation> = OnceLock::new();
 
@@ -74,7 +30,7 @@ pub(crate) struct Filters {
     features: Features,
     /// The caller's own program of the main thread.
     own: Option<Program>,
-    /// Whether forbidden calls are only written down.
+    /// `true` if forbidden calls are only logged.
     log: bool,
     /// The number of this process.
     process: u32,
@@ -129,7 +85,7 @@ impl Filters {
             register_signal_handler(libc::SIGSYS, on_forbidden)
                 .map_err(|error| Error::Seccomp(io::Error::from_raw_os_error(error.errno())))?;
         }
-        let main = self.own.as_ref().map_or(self.program(Kind::Main), |own| own.0.as_slice());
+        let main = self.own.as_ref().map_or(self.program(Kind::Main), |own| own.instructions());
         load(&self.adapted(main), libc::SECCOMP_FILTER_FLAG_TSYNC)
     }
 
@@ -140,7 +96,7 @@ impl Filters {
 
     /// Loads a program of the caller's for the calling thread, on top of those it has.
     pub(crate) fn load_program(&self, program: &Program) -> Result<(), Error> {
-        load(&self.adapted(&program.0), 0)
+        load(&self.adapted(program.instructions()), 0)
     }
 }
 
@@ -169,7 +125,7 @@ extern "C" fn on_forbidden(_: libc::c_int, _: *mut libc::siginfo_t, context: *mu
     let mut message = Message::default();
     if !context.is_null() {
         // SAFETY: the kernel passes a handler with SA_SIGINFO the context of the interrupted
-        // thread, which nobody else changes.
+        // thread, which nothing else changes while the handler runs.
         let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let register = |index: libc::c_int| {
             usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(-1)

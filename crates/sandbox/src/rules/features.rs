@@ -1,6 +1,6 @@
-//! What decides, besides the kind of a thread, which system calls it may make.
+//! Properties of a process that, besides the kind of a thread, select system calls.
 
-/// What a process does that not every one does.
+/// Optional activities of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Features {
     /// Opening files, because something is mounted.
@@ -15,7 +15,7 @@ pub(crate) struct Features {
     pub(crate) devices: bool,
 }
 
-/// How many combinations there are.
+/// Number of combinations.
 pub(crate) const COMBINATIONS: usize = 32;
 
 impl Features {

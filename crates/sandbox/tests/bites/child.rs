@@ -1,4 +1,4 @@
-//! What runs in the process that enters the sandbox.
+//! The process that enters the sandbox.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -38,7 +38,7 @@ fn policy() -> Policy {
     }
 }
 
-/// What a process needs that prints a line and ends.
+/// Calls of a process that prints a line and ends.
 fn own_calls() -> Program {
     let rules = [
         libc::SYS_write,

@@ -36,7 +36,7 @@ fn alone(attempt: Attempt) -> Attempt {
     if is_root() { attempt.with("CHROOT", "/") } else { attempt }
 }
 
-/// Whether this kernel has Landlock in at least this version; says so if not.
+/// Returns `true` if this kernel has Landlock in at least this version; prints a note if not.
 fn landlock(version: i64) -> bool {
     // SAFETY: with this flag and no attributes the call gives a number and touches nothing
     // (landlock_create_ruleset(2)).

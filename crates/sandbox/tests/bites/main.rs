@@ -19,7 +19,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// What a process ends with that makes a forbidden system call.
+/// Exit code of a process that makes a forbidden system call.
 const FORBIDDEN: i32 = 243;
 
 /// A process that enters the sandbox and tries something.
@@ -27,12 +27,12 @@ struct Attempt {
     command: Command,
 }
 
-/// How it ended.
+/// End of an attempt.
 #[derive(Debug)]
 struct Ended {
     /// Its exit code, or the negative number of the signal that ended it.
     code: i32,
-    /// What it found out: `ok`, or an error number.
+    /// Result of the attempt: `ok`, or an error number.
     found: String,
     stderr: String,
 }

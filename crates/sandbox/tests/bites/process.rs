@@ -1,4 +1,4 @@
-//! What the process has become, seen from outside.
+//! State of a confined process, seen from outside.
 
 use std::io::Write as _;
 

@@ -1,4 +1,4 @@
-//! What only root can give up.
+//! Confinement that only root can have.
 
 use std::fs;
 use std::io::Write as _;

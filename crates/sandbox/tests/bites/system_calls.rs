@@ -4,7 +4,7 @@ use crate::{Attempt, FORBIDDEN};
 
 const BAD_FD: i64 = -1;
 
-/// Calls that nobody makes, each with arguments that would do nothing.
+/// Calls that no table has, each with arguments that would do nothing.
 #[rustfmt::skip]
 const NEVER: &[(&str, i64, &[i64])] = &[
     ("execve", libc::SYS_execve, &[0, 0, 0]),
