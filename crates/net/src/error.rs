@@ -1,4 +1,4 @@
-//! What can go wrong when a card is connected.
+//! Errors of connecting a card.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub enum Error {
     Tap {
         /// The interface.
         name: String,
-        /// Why not.
+        /// Cause.
         source: io::Error,
         /// What to do.
         advice: &'static str,
@@ -24,7 +24,7 @@ pub enum Error {
     Descriptor {
         /// Its number.
         fd: i32,
-        /// Why not.
+        /// Requirement that it does not meet.
         reason: String,
     },
     /// The interface's largest packet cannot be set.
@@ -34,9 +34,9 @@ pub enum Error {
     Mtu {
         /// The interface.
         name: String,
-        /// What it was to be.
+        /// MTU that was to be set.
         mtu: u16,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// There is no vhost-net.
@@ -70,7 +70,7 @@ impl Error {
         move |source| Self::Host { what, source: source.into() }
     }
 
-    /// Whether another option would help, and not another host.
+    /// Returns `true` if the configuration is at fault, and not the host.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Descriptor { .. })

@@ -4,9 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::SpecError;
+/// Text that describes no forwarded port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} cannot be forwarded: write PROTOCOL:HOSTPORT:GUESTPORT such as tcp:8080:80, or tcp:0.0.0.0/8080:80 to listen elsewhere than at 127.0.0.1"
+)]
+pub struct ForwardError(String);
 
-/// What is forwarded.
+/// Transport protocol of a forwarded port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// Connections.
@@ -19,7 +24,7 @@ pub enum Protocol {
 /// an address other than the loopback interface's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forward {
-    /// What is forwarded.
+    /// Transport protocol.
     pub protocol: Protocol,
     /// The host's address to listen at; none is 127.0.0.1.
     pub address: Option<IpAddr>,
@@ -30,10 +35,10 @@ pub struct Forward {
 }
 
 impl FromStr for Forward {
-    type Err = SpecError;
+    type Err = ForwardError;
 
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        let error = || SpecError::Forward(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, ForwardError> {
+        let error = || ForwardError(text.to_owned());
         let (protocol, rest) = text.split_once(':').ok_or_else(error)?;
         let protocol = match protocol {
             "tcp" => Protocol::Tcp,

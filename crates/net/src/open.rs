@@ -11,9 +11,9 @@ use crate::{Error, Link, Spec, Tap, User, Vhost, tap, user};
 pub struct Connection {
     /// The name of the tap, or `user`.
     pub name: String,
-    /// What the card is.
+    /// Configuration of the card.
     pub config: NetConfig,
-    /// What it is connected to.
+    /// Backends of its queue pairs, or vhost.
     pub side: Side,
     /// Number of the process that was started for it, if there is one.
     pub process: Option<u32>,

@@ -1,11 +1,11 @@
-//! What a card is to be connected to, as text.
+//! Description of a network card as text.
 
 use std::fmt;
 use std::str::FromStr;
 
 use nerite_virtio_net::Mac;
 
-use crate::Forward;
+use crate::{Forward, ForwardError};
 
 /// The longest name of an interface, in bytes.
 const MAX_NAME: usize = 15;
@@ -15,28 +15,28 @@ const MAX_QUEUES: u16 = 16;
 /// 64 KiB.
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_521;
 
-/// What a card is connected to.
+/// Link of a card to the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
     /// A tap of the host.
     Tap {
         /// Its name.
         name: String,
-        /// Whether the host's kernel works on the queues.
+        /// `true` if the host's kernel works on the queues.
         vhost: bool,
     },
     /// A tap that is open already.
     Fd {
         /// The descriptor's number.
         fd: i32,
-        /// Whether the host's kernel works on the queues.
+        /// `true` if the host's kernel works on the queues.
         vhost: bool,
     },
     /// Connections of a process.
     User {
         /// Ports of the host that lead to the guest.
         forwards: Vec<Forward>,
-        /// Whether the guest reaches the host's loopback interface at its gateway's address.
+        /// `true` if the guest reaches the host's loopback interface at its gateway's address.
         host: bool,
     },
 }
@@ -44,11 +44,11 @@ pub enum Link {
 /// A card: `tap=NAME`, `fd=N` or `user`, then options, with commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
-    /// What it is connected to.
+    /// Link to the host.
     pub link: Link,
     /// Its address; none is one made from the link's name and the host.
     pub mac: Option<Mac>,
-    /// How many queue pairs it has, at most one for each vCPU; none is 1.
+    /// Number of queue pairs, at most one for each vCPU; 1 by default.
     pub queues: Option<u16>,
     /// The largest packet; none is what the link has.
     pub mtu: Option<u16>,
@@ -58,7 +58,7 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
-    /// What it is connected to is not said.
+    /// The link is missing or unknown.
     #[error("{0:?}: say what the network card is connected to: tap=NAME, fd=N or user")]
     Link(String),
     /// A name that no interface has.
@@ -73,7 +73,7 @@ pub enum SpecError {
         option: String,
         /// The kind of link.
         link: &'static str,
-        /// What there is.
+        /// Known options, with commas.
         known: &'static str,
     },
     /// An option twice.
@@ -86,14 +86,12 @@ pub enum SpecError {
         option: &'static str,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Description of valid values.
         expected: &'static str,
     },
     /// No port to forward.
-    #[error(
-        "{0:?} cannot be forwarded: write PROTOCOL:HOSTPORT:GUESTPORT such as tcp:8080:80, or tcp:0.0.0.0/8080:80 to listen elsewhere than at 127.0.0.1"
-    )]
-    Forward(String),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     /// No address of a card.
     #[error(transparent)]
     Mac(#[from] nerite_virtio_net::MacError),

@@ -66,7 +66,7 @@ fn what_makes_no_sense_is_refused_with_what_would() {
 }
 
 proptest! {
-    /// What is shown reads back as the same.
+    /// A spec that is displayed parses to the same spec.
     #[test]
     fn shown_and_read_again(text in "(tap=[a-z]{1,9}(,vhost=on)?(,queues=[1-9])?|user(,hostfwd=(tcp|udp):[1-9]{1,4}:[1-9]{1,4}){0,3}(,host=on)?|fd=[3-9])(,mtu=[1-9][0-9]{3})?") {
         let spec: Spec = text.parse().unwrap();

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::{Error, ioctl, thread, vectors};
 
-/// What the reader of a tap can do by itself (`TUN_F_*` of `linux/if_tun.h`).
+/// Offloads of the reader of a tap (`TUN_F_*` of `linux/if_tun.h`).
 const OFFLOAD_CSUM: u32 = 1;
 const OFFLOAD_TSO4: u32 = 2;
 const OFFLOAD_TSO6: u32 = 4;
@@ -58,8 +58,8 @@ impl Tap {
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
             return Err(error("it is not open".to_owned()));
         }
-        // SAFETY: it is open, and whoever started this process has passed it on for this card, so
-        // nothing else in the process owns it.
+        // SAFETY: it is open, and the parent process passed it on for this card, so nothing else in
+        // the process owns it.
         let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
         let (name, flags) =
             ioctl::interface(&fd_owned).map_err(|source| error(format!("it is no tap ({source})")))?;
@@ -85,7 +85,7 @@ impl Tap {
         ioctl::set_header_size(&self.fd, size).map_err(Error::host("setting the header of a tap"))
     }
 
-    /// The tap's own descriptor, for somebody who works on its frames instead.
+    /// Returns the descriptor of the tap, for another backend of the same queue.
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.fd
     }
@@ -127,7 +127,7 @@ impl Tap {
         Self { fd, multi_queue, enabled: true }
     }
 
-    /// Whether the tap has several queues.
+    /// Returns `true` if the tap has several queues.
     pub(crate) fn is_multi_queue(&self) -> bool {
         self.multi_queue
     }
@@ -188,7 +188,7 @@ impl Backend for Tap {
     }
 
     fn set_stream(&mut self, is_stream: bool) {
-        thread::let_others_be(is_stream);
+        thread::set_sched_batch(is_stream);
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {

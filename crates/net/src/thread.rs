@@ -1,48 +1,50 @@
-//! How the thread of a queue pair is scheduled.
+//! Scheduling policy of a queue pair's thread.
 
 use std::cell::Cell;
 use std::fs;
 use std::io;
 
 thread_local! {
-    static MANNERS: Cell<Manners> = const { Cell::new(Manners::Ordinary) };
+    static POLICY: Cell<SchedPolicy> = const { Cell::new(SchedPolicy::Ordinary) };
 }
 
-/// How this thread is scheduled.
+/// Scheduling policy of this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manners {
-    /// As any other.
+enum SchedPolicy {
+    /// `SCHED_OTHER`.
     Ordinary,
-    /// It lets others be, since it was asked to here.
-    LetsBe,
-    /// As somebody else chose.
-    Chosen,
+    /// `SCHED_BATCH`, set by [`set_sched_batch`].
+    Batch,
+    /// Set by another part of the system; never changed here.
+    Foreign,
 }
 
-/// Whether this thread lets others be, or pushes them off their processor when it wakes up, as
-/// threads do. While the driver sends a stream, it lets them be (`SCHED_BATCH`, sched(7)).
+/// Selects `SCHED_BATCH` (sched(7)) for the calling thread while the driver sends a stream, and the
+/// ordinary policy otherwise.
 ///
-/// With a processor to spare this changes nothing. Where there is none, it is mostly the guest that
-/// would be stopped: right after the first of many frames, which then go one by one, with a
-/// notification, a system call and an acknowledgement each. But what is no stream is sent at once,
-/// or whoever waits for an answer waits for the guest's time on the processor to run out.
+/// A batch thread does not preempt others when it wakes up. With an idle processor this changes
+/// nothing. Without one, the thread that is preempted is mostly the guest's: right after the first
+/// of many frames, which then go one by one, with a notification, a system call and an
+/// acknowledgement each. A frame that is no part of a stream is sent at once instead, because its
+/// reply may be waited for.
 ///
-/// Only a thread with the ordinary policy changes it. What is so already costs nothing.
-pub(crate) fn let_others_be(on: bool) {
-    let wanted = if on { Manners::LetsBe } else { Manners::Ordinary };
-    let now = MANNERS.get();
-    if now == wanted || now == Manners::Chosen {
+/// Only a thread with the ordinary policy changes it. A call that changes nothing makes no system
+/// call.
+pub(crate) fn set_sched_batch(on: bool) {
+    let wanted = if on { SchedPolicy::Batch } else { SchedPolicy::Ordinary };
+    let now = POLICY.get();
+    if now == wanted || now == SchedPolicy::Foreign {
         return;
     }
     if on && policy() != libc::SCHED_OTHER {
-        return MANNERS.set(Manners::Chosen);
+        return POLICY.set(SchedPolicy::Foreign);
     }
     // 0 is this thread.
     match set_policy(0, if on { libc::SCHED_BATCH } else { libc::SCHED_OTHER }) {
-        Ok(()) => MANNERS.set(wanted),
+        Ok(()) => POLICY.set(wanted),
         Err(error) => {
             log::debug!("a network card's thread is scheduled as before: {error}");
-            MANNERS.set(Manners::Chosen);
+            POLICY.set(SchedPolicy::Foreign);
         }
     }
 }
@@ -52,14 +54,14 @@ fn policy() -> libc::c_int {
     unsafe { libc::sched_getscheduler(0) }
 }
 
-/// Does something that has the host's kernel start a thread for this process, a vhost worker, and
-/// has that thread always let others be: nobody tells it of streams.
-pub(crate) fn do_not_preempt_in<T>(start: impl FnOnce() -> T) -> T {
+/// Calls `start`, which makes the host's kernel start a vhost worker for this process, and gives
+/// the worker `SCHED_BATCH` permanently: it knows no streams.
+pub(crate) fn start_worker_in_batch<T>(start: impl FnOnce() -> T) -> T {
     // Since Linux 6.4 the worker is a thread of this process, and gets what the thread has that
     // starts it.
-    let_others_be(true);
+    set_sched_batch(true);
     let result = start();
-    let_others_be(false);
+    set_sched_batch(false);
     // Until then it is a thread of the kernel, which has a name, and which only root may change.
     if let Err(error) = kernel_workers().try_for_each(|worker| set_policy(worker, libc::SCHED_BATCH)) {
         log::debug!("vhost's thread is scheduled as others: {error}");
@@ -96,7 +98,7 @@ mod tests {
         let before = policy();
         let other = std::thread::spawn(move || {
             let policies = [true, true, false, false].map(|on| {
-                let_others_be(on);
+                set_sched_batch(on);
                 policy()
             });
             let (batch, other) = (libc::SCHED_BATCH, libc::SCHED_OTHER);
@@ -110,7 +112,7 @@ mod tests {
     fn a_thread_that_takes_over_in_the_middle_of_a_stream_has_its_own_policy() {
         for _ in 0..2 {
             let one = std::thread::spawn(|| {
-                let_others_be(true);
+                set_sched_batch(true);
                 policy()
             });
             assert_eq!(one.join().unwrap(), libc::SCHED_BATCH);
@@ -122,7 +124,7 @@ mod tests {
         let chosen = std::thread::spawn(|| {
             set_policy(0, libc::SCHED_BATCH).unwrap();
             [true, false].map(|on| {
-                let_others_be(on);
+                set_sched_batch(on);
                 policy()
             })
         });
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn a_thread_that_is_started_inherits_the_policy_and_the_one_that_starts_it_keeps_its_own() {
         let before = policy();
-        let other = do_not_preempt_in(|| std::thread::spawn(policy).join().unwrap());
+        let other = start_worker_in_batch(|| std::thread::spawn(policy).join().unwrap());
         assert_eq!(other, libc::SCHED_BATCH);
         assert_eq!(policy(), before);
     }

@@ -59,11 +59,11 @@ const DATA_VALID: u8 = 2;
 #[derive(Debug)]
 pub struct User {
     socket: OwnedFd,
-    /// What came and is not yet a frame that was taken: the bytes from `start` to `end`.
+    /// Received bytes that are not yet a frame that was taken: those from `start` to `end`.
     input: Box<[u8]>,
     start: usize,
     end: usize,
-    /// What could not be written yet. Nothing else is sent before it.
+    /// Bytes that could not be written yet. Nothing else is sent before them.
     output: VecDeque<u8>,
     checksums: bool,
     /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all,
@@ -100,7 +100,7 @@ impl User {
         self.process.as_ref().map(Process::id)
     }
 
-    /// Speaks with whoever is at the other end of `socket`.
+    /// Connects to a backend at the other end of `socket`.
     ///
     /// # Errors
     /// If it cannot be made non-blocking.
@@ -318,7 +318,7 @@ impl User {
         Ok(())
     }
 
-    /// The number of the socket's descriptor, for whoever confines this process.
+    /// Number of the socket's descriptor, for a sandbox.
     #[must_use]
     pub fn descriptor(&self) -> i32 {
         self.socket.as_raw_fd()

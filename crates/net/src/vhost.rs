@@ -71,7 +71,7 @@ impl Vhost {
         for tap in taps {
             let unusable = |error| Error::Vhost { source: failed(error) };
             let kernel = Kernel::new(memory.clone()).map_err(unusable)?;
-            thread::do_not_preempt_in(|| kernel.set_owner()).map_err(unusable)?;
+            thread::start_worker_in_batch(|| kernel.set_owner()).map_err(unusable)?;
             let multi_queue = tap.is_multi_queue();
             let tap = tap.into_fd();
             pairs.push(Pair { tap, multi_queue, kernel, enabled: [false; 2], is_attached: false });

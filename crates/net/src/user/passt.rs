@@ -13,9 +13,9 @@ use nerite_virtio_net::Mac;
 use super::{GATEWAY, GUEST, PREFIX};
 use crate::{Error, Forward, Protocol};
 
-/// How long passt has to say that it does not work.
+/// Time in which passt may report an error; after it, passt is taken to be ready.
 const START_TIME: Duration = Duration::from_millis(2_000);
-/// How much of what passt says is kept.
+/// Maximum number of bytes kept of passt's messages.
 const SAYING: usize = 4096;
 
 /// A child that is waited for.
@@ -24,7 +24,7 @@ pub(super) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It ends by itself when the socket is closed; that may take a moment that nobody has.
+        // It ends by itself when the socket is closed, but that takes a moment.
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
             log::debug!("ending passt: {error}");
         }
@@ -87,7 +87,8 @@ fn settle(mut process: Process, stderr: Option<ChildStderr>, forwards: &[Forward
     }
 }
 
-/// Whether what is forwarded is being listened to: then passt is past everything that can fail.
+/// Returns `true` if all forwarded TCP ports are in the state LISTEN; passt has then passed every
+/// step that can fail.
 fn listens(forwards: &[Forward]) -> bool {
     forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp).all(|forward| {
         let address = forward.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -129,7 +130,7 @@ fn last_words(said: &[u8], status: &str) -> String {
     }
 }
 
-/// How passt is called: in the foreground, with fixed addresses for the guest, so that they are
+/// Arguments of passt: in the foreground, with fixed addresses for the guest, so that they are
 /// known beforehand.
 fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> {
     let mut arguments: Vec<String> = vec!["--foreground".into(), "--quiet".into(), "--fd".into(), "0".into()];

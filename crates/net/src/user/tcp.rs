@@ -8,7 +8,7 @@ pub(super) const ACK: u8 = 0x10;
 /// options.
 pub(super) const HEADERS: usize = 14 + 60 + 60;
 
-/// What a segment says of its connection.
+/// Fields of a segment's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) connection: Connection,
