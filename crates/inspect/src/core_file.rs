@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use nerite_arch::paging::{self, Root, WalkError};
@@ -23,9 +24,13 @@ const PAGE: u64 = 4096;
 /// The most ranges of memory: program headers are counted with 16 bits, and `0xffff` means
 /// something else.
 const MAX_SEGMENTS: usize = 0xff00;
-/// The most pages (and holes between them) that are looked at, whatever a guest's page tables say:
-/// 64 GiB of small pages.
+/// Maximum number of pages (and holes between them) that are walked for all vCPUs together,
+/// whatever their page tables say: 64 GiB of small pages.
 const MAX_STEPS: usize = if cfg!(test) { 1 << 17 } else { 1 << 24 };
+/// Steps of a walk after which to look if the writing is stopped.
+const STEPS_BETWEEN_LOOKS: usize = 1 << 12;
+/// The same for a copy of RAM: a look at each multiple of 1 MiB.
+const LOOK_MASK: u64 = (1 << 20) - 1;
 
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
@@ -65,12 +70,14 @@ struct Segment {
 }
 
 impl Core<'_> {
-    /// Writes the file, which is empty.
+    /// Writes the file, which is empty. `is_stopped` is called every now and then; if it returns
+    /// `true`, the file is left incomplete.
     ///
     /// # Errors
-    /// Fails if the file cannot be written.
-    pub fn write(&self, file: &File) -> io::Result<()> {
-        let segments = self.segments();
+    /// Fails if the file cannot be written, and with [`io::ErrorKind::Interrupted`] if it was
+    /// stopped.
+    pub fn write(&self, file: &File, is_stopped: &dyn Fn() -> bool) -> io::Result<()> {
+        let segments = self.segments(is_stopped)?;
         let notes = self.notes();
         let count = u64::try_from(segments.len()).unwrap_or(u64::MAX).saturating_add(1);
         let notes_at = HEADER.saturating_add(count.saturating_mul(PROGRAM_HEADER));
@@ -85,7 +92,7 @@ impl Core<'_> {
         }
         head.extend(notes);
         file.write_all_at(&head, 0)?;
-        self.write_ram(file, ram_at)
+        self.write_ram(file, ram_at, is_stopped)
     }
 
     /// Where a guest-physical address is in the copy of RAM: region follows region.
@@ -101,13 +108,16 @@ impl Core<'_> {
         None
     }
 
-    fn write_ram(&self, file: &File, start: u64) -> io::Result<()> {
+    fn write_ram(&self, file: &File, start: u64, is_stopped: &dyn Fn() -> bool) -> io::Result<()> {
         let mut at = start;
         let mut page = [0; 4096];
         for region in self.ram.regions() {
             let end = region.start.saturating_add(region.size);
             let mut address = region.start;
             while address < end {
+                if address & LOOK_MASK == 0 && is_stopped() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
                 self.ram.read(address, &mut page).map_err(io::Error::other)?;
                 if page.iter().any(|byte| *byte != 0) {
                     file.write_all_at(&page, at)?;
@@ -119,20 +129,22 @@ impl Core<'_> {
         file.set_len(at)
     }
 
-    /// What the guest's page tables map, of all vCPUs together. Without any, RAM is where it is.
-    fn segments(&self) -> Vec<Segment> {
+    /// Mappings of the page tables of all vCPUs together. Without any, RAM is where it is.
+    fn segments(&self, is_stopped: &dyn Fn() -> bool) -> io::Result<Vec<Segment>> {
         let mut roots: BTreeMap<u64, &SpecialRegs> = BTreeMap::new();
         for vcpu in self.vcpus {
             roots.entry(vcpu.special_regs.cr3).or_insert(&vcpu.special_regs);
         }
         // The first vCPU that maps an address says where it leads.
         let mut by_address: BTreeMap<u64, Segment> = BTreeMap::new();
+        let mut steps = 0..MAX_STEPS;
         for root in roots.values().filter_map(|special| Root::of(special)) {
-            self.mapped(root, &mut |segment| {
+            let mut add = |segment: Segment| {
                 if by_address.len() < MAX_SEGMENTS {
                     by_address.entry(segment.address).or_insert(segment);
                 }
-            });
+            };
+            self.mapped(root, &mut steps, is_stopped, &mut add)?;
         }
         if by_address.is_empty() {
             let whole = |region: &nerite_memory::Region| Segment {
@@ -140,17 +152,28 @@ impl Core<'_> {
                 physical: region.start,
                 size: region.size,
             };
-            return self.ram.regions().iter().map(whole).collect();
+            return Ok(self.ram.regions().iter().map(whole).collect());
         }
-        by_address.into_values().collect()
+        Ok(by_address.into_values().collect())
     }
 
-    /// Goes through all that `root` maps, in order of the address, with neighbours joined.
-    fn mapped(&self, root: Root, each: &mut dyn FnMut(Segment)) {
+    /// Calls `each` with the mappings of `root`, in order of the address, with neighbours joined,
+    /// until `steps` are used up.
+    fn mapped(
+        &self,
+        root: Root,
+        steps: &mut Range<usize>,
+        is_stopped: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(Segment),
+    ) -> io::Result<()> {
         let mut current: Option<Segment> = None;
         let mut next = Some(0_u64);
-        for _ in 0..MAX_STEPS {
-            let Some(address) = next else { break };
+        while let Some(address) = next
+            && let Some(step) = steps.next()
+        {
+            if step % STEPS_BETWEEN_LOOKS == 0 && is_stopped() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let (found, size) = match paging::walk(root, address, |at| self.ram.read_obj::<u64>(at).ok()) {
                 Ok(page) => {
                     // A large page may lie over the end of RAM.
@@ -179,6 +202,7 @@ impl Core<'_> {
             };
         }
         current.into_iter().for_each(each);
+        Ok(())
     }
 
     fn notes(&self) -> Vec<u8> {

@@ -27,7 +27,7 @@ fn vcpu(index: u32, cr3: Option<u64>) -> VcpuState {
 
 fn written(core: &Core<'_>) -> Vec<u8> {
     let file = tempfile::tempfile().unwrap();
-    core.write(&file).unwrap();
+    core.write(&file, &|| false).unwrap();
     let mut bytes = Vec::new();
     (&file).read_to_end(&mut bytes).unwrap();
     bytes
@@ -70,15 +70,47 @@ fn without_page_tables_memory_is_where_it_is() {
     assert_eq!(bytes.len() as u64 % PAGE, 0);
 }
 
+/// RAM with two roots, every entry of which leads to the root itself.
+fn circles() -> GuestRam {
+    let ram = ram();
+    for root in [0x1000, 0x2000] {
+        for entry in 0..512 {
+            ram.write_obj(root + 8 * entry, &(root | 7)).unwrap();
+        }
+    }
+    ram
+}
+
 #[test]
 fn tables_that_lead_in_circles_come_to_an_end() {
-    let ram = ram();
-    // Every entry of the root leads to the root.
-    for entry in 0..512 {
-        ram.write_obj(0x1000 + 8 * entry, &(0x1000_u64 | 7)).unwrap();
-    }
+    let ram = circles();
     let bytes = written(&Core { ram: &ram, vcpus: &[vcpu(0, Some(0x1000))], crashed: 0, entry: None });
     assert!(segments(&bytes).len() <= MAX_SEGMENTS);
+}
+
+#[test]
+fn the_page_tables_of_all_vcpus_share_one_budget() {
+    let looks = |vcpus: &[VcpuState]| {
+        let count = std::cell::Cell::new(0);
+        let look = || {
+            count.set(count.get() + 1);
+            false
+        };
+        Core { ram: &circles(), vcpus, crashed: 0, entry: None }.segments(&look).unwrap();
+        count.get()
+    };
+    let one = looks(&[vcpu(0, Some(0x1000))]);
+    assert_eq!(one, MAX_STEPS / STEPS_BETWEEN_LOOKS);
+    assert_eq!(looks(&[vcpu(0, Some(0x1000)), vcpu(1, Some(0x2000))]), one);
+}
+
+#[test]
+fn writing_ends_when_it_is_stopped() {
+    for vcpus in [[vcpu(0, None)], [vcpu(0, Some(0x1000))]] {
+        let core = Core { ram: &circles(), vcpus: &vcpus, crashed: 0, entry: None };
+        let error = core.write(&tempfile::tempfile().unwrap(), &|| true).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    }
 }
 
 #[test]

@@ -96,6 +96,14 @@ fn writable(sink: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(sink, PollFlags::OUT)
 }
 
+/// Returns `true` if there is a descriptor and it is readable now.
+fn is_readable(fd: Option<BorrowedFd<'_>>) -> bool {
+    fd.is_some_and(|fd| {
+        let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    })
+}
+
 impl Running {
     /// The machine, for other threads to hold, ask or end it.
     pub fn handle(&self) -> Handle {
@@ -289,10 +297,16 @@ impl Running {
         }
         if let Some((path, file)) = &self.core {
             let (ram, entry) = (&self.handle.ram, self.platform.kernel().entry);
-            let written = Core { ram, vcpus: &vcpus, crashed: vcpu, entry }.write(file);
+            let written =
+                Core { ram, vcpus: &vcpus, crashed: vcpu, entry }.write(file, &|| is_readable(stop));
             // The report is worth more than an error without it.
             match written {
                 Ok(()) => log::info!("the core file is {}", path.display()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+                    // Part of a core file would look like a whole one.
+                    file.set_len(0).map_err(Error::host("emptying an incomplete core file"))?;
+                    return Ok(Outcome::Stopped);
+                }
                 Err(error) => log::error!("cannot write the core file {}: {error}", path.display()),
             }
         }
