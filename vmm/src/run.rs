@@ -12,13 +12,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cli::RunArgs;
 use crate::error::Error;
 use crate::resolve::{self, Environment};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::terminal::Terminal;
 use crate::{descriptors, exit_code, output, stderr};
 
 /// So many mounts are opened without asking how many files may be open.
 const FEW_MOUNTS: usize = 100;
-/// Time from a signal to the end, if something is in the way of an end in good order.
+/// Time from a signal or the time limit to the end, if something is in the way of an end in good
+/// order.
 const END_WITHIN: Duration = Duration::from_millis(900);
 /// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console,
 /// mounts.
@@ -33,6 +34,9 @@ const OWN_DESCRIPTORS: usize = 256;
 pub fn run(args: RunArgs) -> Result<u8, Error> {
     let resolved = resolve::resolve(args, &Environment::of_this_process())?;
     close_inherited(&resolved.config)?;
+    if let Some(limit) = resolved.config.observe.time_limit {
+        signals::end_after(limit.saturating_add(END_WITHIN)).map_err(Error::Signals)?;
+    }
     if let Some(file) = &resolved.file {
         info!("settings are read from {}", file.display());
     }
@@ -68,6 +72,10 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     } else {
         None
     };
+    // A guest that was ended before its first instruction executes none.
+    if let Some(signal) = signals.received() {
+        return Ok(exit_code::from_signal(signal));
+    }
     let running = machine.start().map_err(failed)?;
     let stop = Some(signals.fd().map_err(Error::Signals)?);
     let debugging =
@@ -171,7 +179,7 @@ fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             exit_code::CRASH
         }
         Outcome::TimeLimit => {
-            output::say("vmm: the guest's time is up");
+            output::say(signals::TIME_IS_UP.trim_end());
             exit_code::TIME_LIMIT
         }
         limit @ Outcome::InstructionLimit { .. } => {

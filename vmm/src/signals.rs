@@ -1,5 +1,7 @@
-//! Ending on SIGINT, SIGTERM and SIGHUP: the first one is asked for politely, a second one is not,
-//! nor a while without an end.
+//! Ends of the process from outside: SIGINT, SIGTERM, SIGHUP, and the time limit.
+//!
+//! The first signal asks for an orderly end. A second one ends the process at once, as does a timer
+//! if the orderly end takes too long.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
@@ -8,9 +10,12 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::exit_code;
+
+/// Message of the time limit, a whole line.
+pub(crate) const TIME_IS_UP: &str = "vmm: the guest's time is up\n";
 
 /// The signals that end a run.
 const ENDING: [c_int; 3] = [SIGINT, SIGTERM, SIGHUP];
@@ -71,17 +76,7 @@ impl Signals {
     ///
     /// If the system refuses a timer or a signal handler.
     pub fn end_within(&self, time: Duration) -> io::Result<()> {
-        install(SIGALRM, on_deadline)?;
-        // SAFETY: for this structure of integers and pointers all zeros are a valid value.
-        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
-        event.sigev_notify = libc::SIGEV_SIGNAL;
-        event.sigev_signo = SIGALRM;
-        let mut timer: libc::timer_t = std::ptr::null_mut();
-        // SAFETY: both pointers are to live variables of the call's types.
-        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let timer = Deadline { timer, time };
+        let timer = Deadline::new(time)?;
         let timer = DEADLINE.get_or_init(|| timer);
         // One that came before it was there.
         if self.received().is_some() {
@@ -97,7 +92,19 @@ impl Signals {
     }
 }
 
-/// A timer that ends the process.
+/// Ends the process with [`exit_code::TIME_LIMIT`] from within a signal handler if it still runs
+/// after this time, whatever it does then: a large image can be read for longer than its guest may
+/// run. A machine with a time limit ends itself in good order before.
+///
+/// # Errors
+///
+/// If the system refuses a timer or a signal handler.
+pub fn end_after(time: Duration) -> io::Result<()> {
+    Deadline::new(time)?.begin();
+    Ok(())
+}
+
+/// A timer that ends the process. It is never deleted.
 #[derive(Debug)]
 struct Deadline {
     timer: libc::timer_t,
@@ -111,6 +118,20 @@ unsafe impl Send for Deadline {}
 unsafe impl Sync for Deadline {}
 
 impl Deadline {
+    fn new(time: Duration) -> io::Result<Self> {
+        install(SIGALRM, on_deadline)?;
+        // SAFETY: for this structure of integers and pointers all zeros are a valid value.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = SIGALRM;
+        let mut timer: libc::timer_t = std::ptr::null_mut();
+        // SAFETY: both pointers are to live variables of the call's types.
+        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { timer, time })
+    }
+
     fn begin(&self) {
         let value = libc::timespec {
             tv_sec: i64::try_from(self.time.as_secs()).unwrap_or(i64::MAX),
@@ -164,12 +185,27 @@ fn take_over(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// The first signal came a while ago.
+/// A timer has expired: the first signal came a while ago, or else the time limit has passed.
 extern "C" fn on_deadline(_: c_int) {
-    let first = FIRST.load(Ordering::SeqCst);
-    if first != 0 {
-        // SAFETY: it ends the process, from wherever it is.
-        unsafe { libc::_exit(exit_code::from_signal(first).into()) }
+    let code = match FIRST.load(Ordering::SeqCst) {
+        0 => {
+            say_time_is_up();
+            exit_code::TIME_LIMIT
+        }
+        first => exit_code::from_signal(first),
+    };
+    // SAFETY: it ends the process, from wherever it is.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// Writes the time limit's message to standard error if there is room for it.
+///
+/// Safe in a signal handler: two system calls, neither of which waits.
+fn say_time_is_up() {
+    let stderr = rustix::stdio::stderr();
+    let mut polled = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+    if poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(stderr, TIME_IS_UP.as_bytes());
     }
 }
 

@@ -113,7 +113,8 @@ pub struct Observe {
     pub statistics: bool,
     /// Record every exit in this file, as lines of JSON.
     pub trace: Option<PathBuf>,
-    /// End the machine after this time, counted from its start.
+    /// Time after which the machine ends, counted from when its files are opened
+    /// ([`crate::Opened::open`]): reading the image is part of it.
     pub time_limit: Option<Duration>,
     /// End the machine after its vCPUs have executed this many instructions together. They are
     /// executed one at a time then.

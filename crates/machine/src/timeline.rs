@@ -30,6 +30,11 @@ impl Timeline {
         Self { beginning: Instant::now(), steps: Vec::with_capacity(Self::STEPS) }
     }
 
+    /// Moment at which the machine's files began to be opened.
+    pub(crate) const fn beginning(&self) -> Instant {
+        self.beginning
+    }
+
     /// Notes that a step is done.
     pub(crate) fn done(&mut self, name: &'static str) {
         self.steps.push(Step { name, end: self.beginning.elapsed() });

@@ -37,7 +37,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     if observe.debug == Some(Debug::Held) {
         controls.iter().for_each(|control| control.hold());
     }
-    let deadline = observe.time_limit.and_then(|limit| started.checked_add(limit));
+    let deadline = observe.time_limit.and_then(|limit| timeline.beginning().checked_add(limit));
     let handle = Handle {
         shared,
         chips: (irqchip == Irqchip::User).then(|| Arc::new(LocalApics::new(&controls))),
