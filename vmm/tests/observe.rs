@@ -173,9 +173,7 @@ fn a_trace_that_cannot_be_written_is_an_error() {
     done.is_error(243, &["no/such/folder", "trace file"]);
 }
 
-#[test]
-#[ignore = "needs a KVM"]
-fn the_instruction_limit_stops_at_the_same_instruction_every_time() {
+fn stops_at_the_same_instruction_every_time(options: &[&str]) {
     // 2 instructions, then 1000 rounds of 3; the string instruction between counts once. mov ecx,
     // 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $
     let code = [
@@ -187,13 +185,30 @@ fn the_instruction_limit_stops_at_the_same_instruction_every_time() {
     {
         let runs = if limit == 3001 { 10 } else { 1 };
         for _ in 0..runs {
-            let (_folder, done) = run(&["--no-aslr", "--insn-limit", &limit.to_string()], &code);
+            let limit = limit.to_string();
+            let options = [options, &["--no-aslr", "--insn-limit", &limit]].concat();
+            let (_folder, done) = run(&options, &code);
             assert_eq!(done.code, 248, "{done:?}");
             let rip = format!("{:x}", 0x40400 + offset);
             let at = format!("{} (counted", &rip);
             assert!(done.stderr.contains(&at), "after {limit}: {offset} expected: {done:?}");
         }
     }
+}
+
+#[test]
+fn the_instruction_limit_is_exact_in_software() {
+    stops_at_the_same_instruction_every_time(&["--accel", "software"]);
+    let words = ["--accel", "software", "-c", "2", "--insn-limit", "50000000"];
+    let (_folder, done) = run(&words, &image::SPIN);
+    assert_eq!(done.code, 248, "{done:?}");
+    assert!(done.stderr.contains("(counted by the processor)"), "{done:?}");
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn the_instruction_limit_stops_at_the_same_instruction() {
+    stops_at_the_same_instruction_every_time(&[]);
     let (_folder, done) = run(&["--insn-limit", "1000000", "-v", "--stats=json"], &greeting());
     assert_eq!((done.code, &*done.stdout), (7, "hi\n"));
     // Where the processor does not count it is said once why, and there is no number.

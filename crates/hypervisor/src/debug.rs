@@ -142,8 +142,6 @@ pub enum DebugStop {
     Breakpoint,
     /// An instruction has accessed watched memory.
     Watch(Watchpoint),
-    /// The guest's budget of instructions is used up.
-    Limit,
 }
 
 /// The ability of a vCPU to follow a [`DebugPlan`], which a layer adds.

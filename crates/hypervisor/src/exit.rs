@@ -84,6 +84,11 @@ pub enum Exit {
         /// Cause of the stop.
         cause: DebugCause,
     },
+    /// All instructions of the [`crate::InstructionBudget`] are executed. Only if there is one.
+    InstructionLimit {
+        /// Guest-virtual address of the next instruction.
+        rip: u64,
+    },
     /// The processor refused to enter the guest: its state is invalid. End the guest.
     EntryFailed {
         /// The hardware's reason (Intel SDM vol. 3, 28.8; AMD APM vol. 2, appendix C).
@@ -215,6 +220,7 @@ pub enum ExitKind {
     InterruptWindow,
     TprBelowThreshold,
     Debug,
+    InstructionLimit,
     EntryFailed,
     InternalError,
     Kicked,
@@ -223,7 +229,7 @@ pub enum ExitKind {
 
 impl ExitKind {
     /// All kinds, in the order of their discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::PortIn,
         Self::PortOut,
         Self::MmioRead,
@@ -237,6 +243,7 @@ impl ExitKind {
         Self::InterruptWindow,
         Self::TprBelowThreshold,
         Self::Debug,
+        Self::InstructionLimit,
         Self::EntryFailed,
         Self::InternalError,
         Self::Kicked,
@@ -259,6 +266,7 @@ impl ExitKind {
             Self::InterruptWindow => "interrupt window",
             Self::TprBelowThreshold => "priority lowered",
             Self::Debug => "debug",
+            Self::InstructionLimit => "instruction limit",
             Self::EntryFailed => "entry failed",
             Self::InternalError => "internal error",
             Self::Kicked => "kicked",
@@ -284,6 +292,7 @@ impl Exit {
             Self::InterruptWindow => ExitKind::InterruptWindow,
             Self::TprBelowThreshold => ExitKind::TprBelowThreshold,
             Self::Debug { .. } => ExitKind::Debug,
+            Self::InstructionLimit { .. } => ExitKind::InstructionLimit,
             Self::EntryFailed { .. } => ExitKind::EntryFailed,
             Self::InternalError(_) => ExitKind::InternalError,
             Self::Kicked => ExitKind::Kicked,

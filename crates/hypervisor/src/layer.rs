@@ -3,8 +3,8 @@
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 
 use crate::{
-    DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, KickTimer, Kicker,
-    Statistics, Vcpu,
+    DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, InstructionCounter,
+    KickTimer, Kicker, Statistics, Vcpu,
 };
 
 /// A vCPU around another one: it takes part in the steps and passes everything else on.
@@ -117,6 +117,10 @@ impl<L: Layer> Vcpu for L {
 
     fn debugger(&mut self) -> Option<&mut dyn Debugger> {
         self.debugger_layer()
+    }
+
+    fn instruction_counter(&mut self) -> Option<&mut dyn InstructionCounter> {
+        self.inner_mut().instruction_counter()
     }
 
     fn direct_interrupts(&mut self) -> Option<&mut dyn DirectInterrupts> {

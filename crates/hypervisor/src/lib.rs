@@ -18,6 +18,7 @@ mod direct;
 mod error;
 mod exit;
 mod hypervisor;
+mod instructions;
 mod kick;
 mod layer;
 #[cfg(any(test, feature = "scripted"))]
@@ -37,6 +38,7 @@ pub use exit::{Entry, Exit, ExitKind, InstructionBytes, InternalError, SystemEve
 pub use hypervisor::{
     Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart, Vm, VmOptions,
 };
+pub use instructions::{InstructionBudget, InstructionCounter, Lease};
 pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
 pub use statistics::{ExitCounts, Histogram, KernelCounts, Statistics};

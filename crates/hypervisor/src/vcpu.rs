@@ -5,7 +5,8 @@ use std::fmt;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 
 use crate::{
-    DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, KickTimer, Kicker, Statistics,
+    DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, InstructionCounter,
+    KickTimer, Kicker, Statistics,
 };
 
 /// A virtual CPU: **one step, plain data in, plain data out.**
@@ -125,6 +126,11 @@ pub trait Vcpu: fmt::Debug + Send {
 
     /// The ability to follow a debugger's plan.
     fn debugger(&mut self) -> Option<&mut dyn Debugger> {
+        None
+    }
+
+    /// The ability to count instructions.
+    fn instruction_counter(&mut self) -> Option<&mut dyn InstructionCounter> {
         None
     }
 

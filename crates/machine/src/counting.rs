@@ -44,8 +44,9 @@ impl Counters {
         }
     }
 
-    /// Those of them that do count, from now on. Says why there are none.
-    pub(crate) fn begin(self, hypervisor: &dyn Hypervisor, vcpus: usize) -> Counting {
+    /// Those of them that do count, from now on. Says why there are none, unless the hypervisor
+    /// `counts_exactly` by itself.
+    pub(crate) fn begin(self, hypervisor: &dyn Hypervisor, vcpus: usize, counts_exactly: bool) -> Counting {
         let usable = |counter: &dyn GuestCounter| {
             let counts = hypervisor.counts_instructions(counter);
             if counts { Ok(()) } else { Err(io::Error::other(COUNTS_WRONG)) }
@@ -59,7 +60,7 @@ impl Counters {
             let because = |error| log::info!("the guest's instructions and cycles are not counted: {error}");
             checked.map_err(because).ok()
         });
-        let limit = self.limit.and_then(|opened| {
+        let limit = self.limit.filter(|_| !counts_exactly).and_then(|opened| {
             let checked = match opened {
                 Ok(_) if vcpus > 1 => Err(io::Error::other("several vCPUs share the number")),
                 Ok(counter) => usable(&*counter).map(|()| Arc::from(counter)),

@@ -91,8 +91,6 @@ pub(crate) struct Stopper {
     pub(crate) dispatcher: Box<dyn ExitHandler>,
     pub(crate) control: Arc<Control>,
     pub(crate) events: Option<Arc<DebugEvents>>,
-    /// `true` if the vCPU has a budget of instructions.
-    pub(crate) is_limited: bool,
     /// `true` if a crash is kept for a debugger that has yet to come.
     pub(crate) holds_crashes: bool,
     pub(crate) msrs: Arc<Msrs>,
@@ -111,12 +109,6 @@ impl Handler for Stopper {
     type End = Stop;
 
     fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
-        if let Exit::Debug { rip, .. } = exit
-            && self.is_limited
-            && take_stop(vcpu) == Some(DebugStop::Limit)
-        {
-            return ControlFlow::Break(Ok(End::InstructionLimit(rip)));
-        }
         if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
             return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
         }

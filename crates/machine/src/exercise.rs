@@ -36,14 +36,8 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
         Loop::Bare => drive(&mut *vcpu, &mut *dispatcher)?,
         Loop::Full => {
             control.set_kicker(vcpu.kicker());
-            let mut stopper = Stopper {
-                dispatcher,
-                control: control.clone(),
-                events: None,
-                is_limited: false,
-                holds_crashes: false,
-                msrs,
-            };
+            let mut stopper =
+                Stopper { dispatcher, control: control.clone(), events: None, holds_crashes: false, msrs };
             let mut vcpu = Counted::new(vcpu);
             drive_controlled(&mut vcpu, &mut stopper, &control)?.ok_or_else(|| failed("it was stopped"))?
         }

@@ -31,7 +31,7 @@ pub enum Outcome {
         vcpu: u32,
         /// The guest-virtual address of its next instruction.
         rip: u64,
-        /// `true` if each was executed on its own; if not, the processor counted all but the last.
+        /// `true` if each was executed on its own; if not, the processor counted.
         stepped: bool,
     },
 }
@@ -48,8 +48,7 @@ impl fmt::Display for Outcome {
             Self::Stopped => f.write_str("guest stopped"),
             Self::TimeLimit => f.write_str("the guest's time was up"),
             Self::InstructionLimit { vcpu, rip, stepped } => {
-                let counted =
-                    if *stepped { "executing one instruction at a time" } else { "the processor's counter" };
+                let counted = if *stepped { "executing one instruction at a time" } else { "the processor" };
                 write!(
                     f,
                     "all instructions of the guest are executed; vCPU {vcpu} is at {rip:#x} (counted by {counted})"

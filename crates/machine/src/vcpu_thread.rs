@@ -153,11 +153,15 @@ fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, ta
     if let Some(caps) = layers.debug {
         vcpu = Box::new(Debugged::new(vcpu, caps, operands()));
     } else if let Some(budget) = layers.budget.clone() {
-        let mut limited = Limited::new(vcpu, budget, operands());
-        if let Some(counter) = counter {
-            limited.count_by(counter);
+        if let Some(own) = vcpu.instruction_counter() {
+            own.set_instruction_budget(budget);
+        } else {
+            let mut limited = Limited::new(vcpu, budget, operands());
+            if let Some(counter) = counter {
+                limited.count_by(counter);
+            }
+            vcpu = Box::new(limited);
         }
-        vcpu = Box::new(limited);
     }
     vcpu = if layers.statistics { Box::new(Measured::new(vcpu)) } else { Box::new(Counted::new(vcpu)) };
     match layers.tracer.clone() {

@@ -47,6 +47,7 @@ pub fn handle_common(exit: Exit, stop: &StopToken, deadline: Option<Instant>) ->
         Exit::Kicked if stop.is_requested() => ControlFlow::Break(Ok(End::Stopped)),
         Exit::Kicked if is_over(deadline) => ControlFlow::Break(Ok(End::TimeLimit)),
         Exit::Kicked => ControlFlow::Continue(Entry::Resume),
+        Exit::InstructionLimit { rip } => ControlFlow::Break(Ok(End::InstructionLimit(rip))),
         Exit::System(event @ (SystemEvent::PowerOff | SystemEvent::Reset)) => {
             ControlFlow::Break(Ok(End::System(event)))
         }

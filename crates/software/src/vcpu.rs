@@ -1,6 +1,7 @@
 //! A vCPU.
 
 mod access;
+mod budget;
 mod debug;
 mod direct;
 
@@ -10,8 +11,8 @@ use std::time::Instant;
 
 use nerite_arch::{CpuidEntry, Fpu, Msr, Regs, SpecialRegs};
 use nerite_hypervisor::{
-    DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, KickTimer, Kicker, Vcpu,
-    VcpuStart,
+    DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, InstructionCounter,
+    KickTimer, Kicker, Vcpu, VcpuStart,
 };
 use nerite_irqchip::{Deadline, LocalApic, SharedChips, Time};
 use nerite_memory::Pages;
@@ -19,6 +20,7 @@ use nerite_x86 as x86;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use self::budget::Budget;
 use crate::clock::{Source, TSC_KHZ};
 use crate::msr::{APIC_BASE, MachineMsrs};
 use crate::shared::Shared;
@@ -40,6 +42,7 @@ pub(crate) struct SoftwareVcpu {
     /// The processor waits for a start message.
     waits_for_sipi: bool,
     msrs: MachineMsrs,
+    budget: Budget,
     debug: GuestDebug,
     /// The guest's own debug registers, while the debugger's are in their place.
     guest_debug: Option<x86::DebugRegs>,
@@ -84,6 +87,7 @@ impl SoftwareVcpu {
             halted: false,
             waits_for_sipi: false,
             msrs: MachineMsrs::default(),
+            budget: Budget::default(),
             debug: GuestDebug::default(),
             guest_debug: None,
         };
@@ -224,6 +228,17 @@ impl SoftwareVcpu {
         }
     }
 
+    /// Executes up to `most` instructions, as far as the budget has room. `None` if it has none for
+    /// the moment.
+    fn execute(&mut self, entry: &mut x86::Entry, most: u64) -> Option<x86::Exit> {
+        let most = self.budget.begin(most)?;
+        let before = self.cpu.instructions();
+        let exit = self.cpu.run(std::mem::take(entry), most);
+        let executed = self.cpu.instructions().wrapping_sub(before);
+        self.budget.end(most.saturating_sub(executed), self.cpu.has_pending_access());
+        Some(exit)
+    }
+
     /// The end of a step of one instruction, if that is what was asked for.
     fn stepped(&self) -> Option<Exit> {
         let is_whole = self.debug.single_step && !self.cpu.has_pending_access();
@@ -253,6 +268,9 @@ impl Vcpu for SoftwareVcpu {
                 if self.signal.take_kick() {
                     return Ok(Exit::Kicked);
                 }
+                if self.budget.is_spent() {
+                    return Ok(Exit::InstructionLimit { rip: self.cpu.regs().rip });
+                }
                 if let Ready::Wait(until) = self.prepare() {
                     if !self.signal.is_kicked() {
                         self.signal.wait(until);
@@ -260,8 +278,8 @@ impl Vcpu for SoftwareVcpu {
                     continue;
                 }
             }
-            let budget = if was_pending || self.debug.single_step { 1 } else { SLICE };
-            let exit = self.cpu.run(std::mem::take(&mut entry), budget);
+            let most = if was_pending || self.debug.single_step { 1 } else { SLICE };
+            let Some(exit) = self.execute(&mut entry, most) else { continue };
             if exit == x86::Exit::Budget
                 && let Some(stepped) = self.stepped()
             {
@@ -277,7 +295,7 @@ impl Vcpu for SoftwareVcpu {
     fn complete(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
         let mut entry = answer(entry);
         while self.cpu.has_pending_access() {
-            let exit = self.cpu.run(std::mem::take(&mut entry), 1);
+            let Some(exit) = self.execute(&mut entry, 1) else { continue };
             match self.handle(exit) {
                 Next::Go(next) => entry = next,
                 Next::Leave(exit) => return Ok(Some(exit)),
@@ -344,6 +362,10 @@ impl Vcpu for SoftwareVcpu {
     }
 
     fn debug(&mut self) -> Option<&mut dyn DebugControl> {
+        Some(self)
+    }
+
+    fn instruction_counter(&mut self) -> Option<&mut dyn InstructionCounter> {
         Some(self)
     }
 

@@ -26,14 +26,15 @@ use std::ops::ControlFlow;
 pub use nerite_hypervisor::{
     Access, CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan,
     DebugPoint, DebugStop, Debugger, DirectInterrupts, Entry, Error, Exit, ExitCounts, ExitKind, GuestDebug,
-    Histogram, InstructionBytes, InternalError, InterruptState, KernelCounts, Kick, KickTimer, Kicker, Layer,
-    OperandDecoder, PointKind, Statistics, SystemEvent, Vcpu, WatchKind, Watchpoint,
+    Histogram, InstructionBudget, InstructionBytes, InternalError, InterruptState, KernelCounts, Kick,
+    KickTimer, Kicker, Layer, OperandDecoder, PointKind, Statistics, SystemEvent, Vcpu, WatchKind,
+    Watchpoint,
 };
 
 pub use control::{AskError, Control, HaltWait, Held, Job};
 pub use counted::Counted;
 pub use debug::Debugged;
-pub use limit::{InstructionBudget, Limited};
+pub use limit::Limited;
 pub use measured::Measured;
 pub use run_state::RunState;
 pub use trace::{Traced, Tracer};

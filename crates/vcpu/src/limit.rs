@@ -1,47 +1,17 @@
 //! A guest that may execute so many instructions and no more.
 //!
-//! Instructions are counted by executing them one at a time, so the count is exact and the guest
-//! slow. A repeated string instruction counts once, as the processor's own counters have it. Where
-//! there is such a counter, the guest runs freely until little is left; see [`crate::ahead`].
+//! For a hypervisor that cannot end a step at a number of instructions by itself
+//! ([`nerite_hypervisor::InstructionCounter`]). Instructions are counted by executing them one at a
+//! time, so the count is exact and the guest slow. A repeated string instruction counts once, as
+//! the processor's own counters have it. Where there is such a counter, the guest runs freely until
+//! little is left; see [`crate::ahead`].
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use nerite_hypervisor::{
-    DebugCause, DebugPlan, DebugStop, Debugger, Entry, Error, Exit, GuestDebug, Layer, OperandDecoder, Vcpu,
-};
+use nerite_hypervisor::{Entry, Error, Exit, GuestDebug, InstructionBudget, Layer, OperandDecoder, Vcpu};
 
 use crate::ahead::{self, InstructionCount, Progress};
 use crate::debug::{is_access, set_guest_debug};
 
-/// Budget of instructions that all vCPUs of a machine share.
-#[derive(Debug, Clone)]
-pub struct InstructionBudget(Arc<AtomicU64>);
-
-impl InstructionBudget {
-    /// A budget of this many.
-    pub fn new(instructions: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(instructions)))
-    }
-
-    /// Number of instructions left.
-    pub fn left(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// So many are left.
-    fn set(&self, left: u64) {
-        self.0.store(left, Ordering::Relaxed);
-    }
-
-    /// Takes one. Returns false if none is left.
-    fn take(&self) -> bool {
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        taken.is_ok()
-    }
-}
-
-/// A vCPU that stops with [`DebugStop::Limit`] when the budget is used up.
+/// A vCPU that stops with [`Exit::InstructionLimit`] when the budget is used up.
 #[derive(Debug)]
 pub struct Limited {
     inner: Box<dyn Vcpu>,
@@ -51,7 +21,6 @@ pub struct Limited {
     pending: bool,
     /// `true` if the next step goes on with an instruction that is paid for.
     is_paid: bool,
-    stop: Option<DebugStop>,
     /// The counter, and what it said in the beginning, while the guest runs freely.
     ahead: Option<(Box<dyn InstructionCount>, u64)>,
 }
@@ -59,7 +28,7 @@ pub struct Limited {
 impl Limited {
     /// Lets `inner` execute what is left of `budget`.
     pub fn new(inner: Box<dyn Vcpu>, budget: InstructionBudget, operands: Box<dyn OperandDecoder>) -> Self {
-        Self { inner, budget, operands, pending: false, is_paid: false, stop: None, ahead: None }
+        Self { inner, budget, operands, pending: false, is_paid: false, ahead: None }
     }
 
     /// Lets the guest run freely while `counter` counts, which kicks this vCPU after
@@ -124,7 +93,6 @@ impl Layer for Limited {
     }
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
-        self.stop = None;
         if self.ahead.is_some() {
             return self.run_ahead(entry);
         }
@@ -138,9 +106,7 @@ impl Layer for Limited {
         }
         loop {
             if !std::mem::take(&mut self.is_paid) && !self.budget.take() {
-                let rip = self.inner.regs()?.rip;
-                self.stop = Some(DebugStop::Limit);
-                return Ok(Exit::Debug { rip, cause: DebugCause::TRAP });
+                return Ok(Exit::InstructionLimit { rip: self.inner.regs()?.rip });
             }
             if let Some(exit) = self.step()? {
                 return Ok(exit);
@@ -152,23 +118,6 @@ impl Layer for Limited {
         let exit = self.inner.complete(entry)?;
         self.pending = exit.as_ref().is_some_and(is_access);
         Ok(exit)
-    }
-
-    fn debugger_layer(&mut self) -> Option<&mut dyn Debugger> {
-        Some(self)
-    }
-}
-
-/// A plan belongs to the vCPU within; the limit is a stop of this layer.
-impl Debugger for Limited {
-    fn set_debug_plan(&mut self, plan: &DebugPlan) -> Result<(), Error> {
-        let index = self.inner.index();
-        let unsupported = Error::Unsupported { index, operation: "following a debugger's plan" };
-        self.inner.debugger().ok_or(unsupported)?.set_debug_plan(plan)
-    }
-
-    fn take_debug_stop(&mut self) -> Option<DebugStop> {
-        self.stop.take().or_else(|| self.inner.debugger()?.take_debug_stop())
     }
 }
 
@@ -202,9 +151,8 @@ mod tests {
         vcpu.count_by(says(&[7, 7 + limit - 20]));
         assert!(matches!(vcpu.run(Entry::Resume).unwrap(), Exit::PortOut { .. }));
         assert_eq!(budget.left(), 20);
-        let Exit::Debug { rip, .. } = vcpu.run(Entry::Resume).unwrap() else { panic!() };
         // 11 is the instruction after the access.
-        assert_eq!((rip, vcpu.take_debug_stop()), (11 + 20, Some(DebugStop::Limit)));
+        assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::InstructionLimit { rip: 11 + 20 });
     }
 
     #[test]
@@ -241,9 +189,8 @@ mod tests {
         let out = first.run(Entry::Resume).unwrap();
         assert!(matches!(out, Exit::PortOut { .. }));
         assert_eq!(budget.left(), 14);
-        assert!(matches!(first.run(Entry::Resume).unwrap(), Exit::Debug { rip: 25, .. }));
-        assert_eq!(first.take_debug_stop(), Some(DebugStop::Limit));
+        assert_eq!(first.run(Entry::Resume).unwrap(), Exit::InstructionLimit { rip: 25 });
         let mut second = Limited::new(Box::new(Toy::with_out_at(500)), budget, Box::new(Sees));
-        assert!(matches!(second.run(Entry::Resume).unwrap(), Exit::Debug { rip: 0, .. }));
+        assert_eq!(second.run(Entry::Resume).unwrap(), Exit::InstructionLimit { rip: 0 });
     }
 }

@@ -103,6 +103,7 @@ fn fields(exit: &Exit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, ",\"rip\":{rip},\"cause\":\"trap\",\"points\":{points},\"step\":{single_step}")
             }
         },
+        Exit::InstructionLimit { rip } => write!(f, ",\"rip\":{rip}"),
         Exit::EntryFailed { hardware_reason } => write!(f, ",\"reason\":{hardware_reason}"),
         Exit::InternalError(error) => write!(f, ",\"suberror\":{}", error.suberror),
         Exit::Unknown { reason } => write!(f, ",\"reason\":{reason}"),

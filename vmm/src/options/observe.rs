@@ -40,9 +40,9 @@ pub struct ObserveOptions {
     /// End the guest after its vCPUs have executed this many instructions together, with exit code
     /// 248
     ///
-    /// A guest with one vCPU is counted by the processor, if that can, and otherwise executed one
-    /// instruction at a time, which is slow. The number is exact. Handlers of interrupts run
-    /// uncounted between single steps.
+    /// The number is exact. The processor in software counts at full speed. On KVM a guest with one
+    /// vCPU is counted by the processor, if that can, and otherwise executed one instruction at a
+    /// time, which is slow; handlers of interrupts run uncounted between single steps.
     #[arg(long, value_name = "N", conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 

@@ -7,7 +7,8 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, .. } = machine;
     let Machine { counters, observe, tracer, network, devices, keyboard, confinement, vm, .. } = machine;
     let mut timeline = machine.timeline;
-    let counting = counters.begin(&*hypervisor, vcpus.len());
+    let counts_exactly = vcpus.iter_mut().all(|vcpu| vcpu.instruction_counter().is_some());
+    let counting = counters.begin(&*hypervisor, vcpus.len(), counts_exactly);
     let started = Instant::now();
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
@@ -72,7 +73,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         holds_crashes,
         msrs,
         timeline: Timeline::begin(),
-        counts: layers.counter.is_some(),
+        counts: counts_exactly || layers.counter.is_some(),
         statistics: observe.statistics,
         ended: Vec::new(),
         _vm: vm,
@@ -125,7 +126,6 @@ impl Running {
                 dispatcher: self.platform.handler(control.clone(), self.deadline),
                 control: control.clone(),
                 events: handle.debug.clone(),
-                is_limited: layers.budget.is_some(),
                 holds_crashes: self.holds_crashes,
                 msrs: self.msrs.clone(),
             },
