@@ -6,7 +6,7 @@ mod saved;
 pub use lines::{GSIS, LineSource, Routes};
 pub use saved::{BOARD_VERSION, SavedBoard};
 
-use lines::Lines;
+use lines::{Lines, Route};
 
 use crate::apic::{Effect, LocalApic, Pin};
 use crate::delivery::{LocalApics, deliver};
@@ -107,6 +107,29 @@ impl Board {
                 self.send(apics, due);
             }
         }
+    }
+
+    /// Lines, one bit for each, whose interrupts end with an [end of
+    /// interrupt](Effect::EndOfInterrupt) with this vector: those of the I/O APIC's level-triggered
+    /// pins that have it.
+    #[must_use]
+    pub fn lines_with(&self, vector: u8) -> u32 {
+        self.lines_where(|route| route.ioapic.is_some_and(|pin| self.ioapic.is_level_with(pin, vector)))
+    }
+
+    /// Lines, one bit for each, whose interrupts end with this write to a port of the 8259 pair:
+    /// they are in service before it and not after it.
+    #[must_use]
+    pub fn lines_ended_by(&self, port: u16, value: u8) -> u32 {
+        let mut after = self.pics.clone();
+        after.write_port(port, value);
+        let ends = |pin| self.pics.is_in_service(pin) && !after.is_in_service(pin);
+        self.lines_where(|route| route.pic.is_some_and(ends))
+    }
+
+    fn lines_where(&self, is_meant: impl Fn(Route) -> bool) -> u32 {
+        let bit = |gsi: u8| 1_u32.wrapping_shl(gsi.into());
+        (0..GSIS).filter(|gsi| is_meant(self.lines.route(*gsi))).fold(0, |lines, gsi| lines | bit(gsi))
     }
 
     /// The acknowledge cycle of a processor that has an [external

@@ -147,6 +147,18 @@ impl InterruptChips {
         self.board.carry_out(&mut self.apics, effect);
     }
 
+    /// Lines that an end of interrupt with this vector is about: as [`Board::lines_with`].
+    #[must_use]
+    pub fn lines_with(&self, vector: u8) -> u32 {
+        self.board.lines_with(vector)
+    }
+
+    /// Lines that a write to the 8259 pair is about: as [`Board::lines_ended_by`].
+    #[must_use]
+    pub fn lines_ended_by(&self, port: u16, value: u8) -> u32 {
+        self.board.lines_ended_by(port, value)
+    }
+
     /// Returns `true` if a vCPU has an interrupt to take, from its local APIC or the 8259 pair.
     #[must_use]
     pub fn has_interrupt(&self, vcpu: u32) -> bool {

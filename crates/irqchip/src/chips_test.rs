@@ -109,6 +109,32 @@ fn devices_share_a_line() {
     assert_eq!((LineSource::new(63), LineSource::new(255)), (None, None));
 }
 
+/// An end of interrupt is about the lines of level-triggered pins with its vector.
+#[test]
+fn ends_of_interrupts_name_their_lines() {
+    let mut chips = machine(1);
+    for (pin, entry) in [(5, 0x51), (9, 0x8052), (10, 0x8052), (11, 0x8053)] {
+        route(&mut chips, pin, entry);
+    }
+    assert_eq!([0x51, 0x52, 0x53, 0].map(|vector| chips.lines_with(vector)), [0, 3 << 9, 1 << 11, 0]);
+    let mut chips = set_up(&ChipsConfig { routes: Routes::TimerOnPin2, ..ChipsConfig::of(1) });
+    route(&mut chips, 2, 0x8052);
+    assert_eq!(chips.lines_with(0x52), 1, "the timer's line is 0");
+}
+
+/// A write to the 8259 pair ends the interrupts that it takes out of service.
+#[test]
+fn writes_to_the_pair_name_the_lines_that_they_end() {
+    let mut chips = machine(1);
+    set_up_pics(&mut chips, 1 << 2 | 1 << 10);
+    chips.set_line(10, FIRST, true);
+    assert_eq!(chips.lines_ended_by(0xa0, 0x20), 0, "none is in service");
+    assert_eq!(chips.acknowledge(0), Some(0x3a));
+    let ended = [(0xa0, 0x20), (0xa0, 0x62), (0xa0, 0x61), (0x20, 0x20), (0xa0, 0x0b), (0xa1, 0x20)];
+    let ended = ended.map(|(port, value)| chips.lines_ended_by(port, value));
+    assert_eq!(ended, [1 << 10, 1 << 10, 0, 1 << 2, 0, 0]);
+}
+
 /// A level-triggered interrupt that no processor accepted is sent when one does.
 #[test]
 fn a_level_waits_for_a_processor_that_accepts_it() {

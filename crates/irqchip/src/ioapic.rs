@@ -148,6 +148,12 @@ impl IoApic {
         }
     }
 
+    /// Returns `true` if the pin is level-triggered and has this vector.
+    pub(crate) fn is_level_with(&self, pin: u8, vector: u8) -> bool {
+        let entry = self.entry(pin);
+        entry & LEVEL != 0 && entry & 0xff == u64::from(vector)
+    }
+
     /// Interrupts with this vector have ended: by a local APIC's broadcast, or the EOI register.
     /// Pins that are still asserted are due again.
     pub fn end_of_interrupt(&mut self, vector: u8) -> Pins {

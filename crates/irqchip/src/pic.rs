@@ -71,6 +71,15 @@ impl PicPair {
         self.first.wanted().is_some()
     }
 
+    /// Returns `true` if the interrupt of this pin is in service.
+    pub(crate) fn is_in_service(&self, pin: u8) -> bool {
+        match pin {
+            0..=7 => self.first.is_in_service(pin),
+            8..PIC_PINS => self.second.is_in_service(pin & 7),
+            _ => false,
+        }
+    }
+
     /// The processor's interrupt acknowledge cycle: returns the vector. Without an interrupt that
     /// waits it is the spurious one, of pin 7 of the chip that was asked (8259A, "interrupt
     /// sequence").

@@ -87,6 +87,16 @@ impl<W: Wake> SharedChips<W> {
         }
     }
 
+    /// Lines that an end of interrupt with this vector is about: as [`Board::lines_with`].
+    pub fn lines_with(&self, vector: u8) -> u32 {
+        self.board.lock().lines_with(vector)
+    }
+
+    /// Lines that a write to the 8259 pair is about: as [`Board::lines_ended_by`].
+    pub fn lines_ended_by(&self, port: u16, value: u8) -> u32 {
+        self.board.lock().lines_ended_by(port, value)
+    }
+
     /// Returns `true` if a vCPU has an interrupt to take, from its local APIC or the 8259 pair.
     pub fn has_interrupt(&self, vcpu: u32) -> bool {
         let has = |apic: &mut LocalApic| apic.has_external_interrupt() || apic.pending().is_some();

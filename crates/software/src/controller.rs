@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nerite_event::Event;
 use nerite_hypervisor::{Error, InterruptController, LINES, MessageId};
-use nerite_irqchip::{LineSource, SharedChips};
+use nerite_irqchip::{Effect, LineSource, PIC_PORTS, SharedChips};
 use parking_lot::RwLock;
 
 use crate::signal::Signals;
@@ -39,17 +39,33 @@ impl Controller {
         Self { chips, messages: AtomicU32::new(0), levels: RwLock::default() }
     }
 
-    /// Lowers the lines that devices hold, and asks these whether they still want the interrupt:
-    /// the guest has ended one. A line of which it was not is raised again by its device.
-    pub(crate) fn ended(&self) {
-        let raised: Vec<_> = {
-            let levels = self.levels.read();
-            levels.iter().filter(|level| level.raised.swap(false, Ordering::AcqRel)).cloned().collect()
-        };
-        for level in raised {
-            self.chips.set_line(level.line, level.source, false);
-            level.lowered.signal();
-        }
+    /// Carries out the consequence of a guest's access of a local APIC.
+    pub(crate) fn carry_out(&self, effect: Effect) {
+        let Effect::EndOfInterrupt(vector) = effect else { return self.chips.carry_out(effect) };
+        // Lowered before the end, after which an asserted line interrupts again.
+        let lowered = self.lower(self.chips.lines_with(vector));
+        self.chips.carry_out(effect);
+        lowered.iter().for_each(|level| level.lowered.signal());
+    }
+
+    /// Writes a byte to a port of the 8259 pair or the 8254 at `now`, in nanoseconds.
+    pub(crate) fn write_port(&self, port: u16, value: u8, now: u64) {
+        let is_pic = PIC_PORTS.contains(&port);
+        let lowered = self.lower(if is_pic { self.chips.lines_ended_by(port, value) } else { 0 });
+        self.chips.write_port(port, value, now);
+        lowered.iter().for_each(|level| level.lowered.signal());
+    }
+
+    /// Lowers the lines among `lines`, one bit for each, that devices hold until the guest has
+    /// ended their interrupt. Returns these devices: each raises its line again if it still wants one.
+    fn lower(&self, lines: u32) -> Vec<Arc<Level>> {
+        let has = |level: &&Arc<Level>| lines.wrapping_shr(level.line.into()) & 1 != 0;
+        let levels = self.levels.read();
+        let raised = levels.iter().filter(has).filter(|level| level.raised.swap(false, Ordering::AcqRel));
+        let raised: Vec<_> = raised.cloned().collect();
+        drop(levels);
+        raised.iter().for_each(|level| self.chips.set_line(level.line, level.source, false));
+        raised
     }
 
     fn source(&self) -> Result<LineSource, Error> {
@@ -128,5 +144,82 @@ impl InterruptController for Controller {
 impl fmt::Debug for Controller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Controller").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nerite_irqchip::{ChipsConfig, Time};
+
+    use super::*;
+
+    const NOW: Time = Time::from_nanoseconds(0);
+
+    /// A write to a register of vCPU 0's local APIC.
+    fn store(controller: &Controller, offset: u64, value: u32) {
+        let write = |apic: &mut nerite_irqchip::LocalApic| apic.write_mmio(offset, 4, value, NOW);
+        let effect = controller.chips.with_apic(0, write).unwrap();
+        effect.into_iter().for_each(|effect| controller.carry_out(effect));
+    }
+
+    /// A machine whose lines 9 and 10 have a device each, with vectors 0x52 and 0x61, and these
+    /// devices' events: to raise the line, and that it was lowered.
+    fn machine() -> (Controller, [(Event, Event); 2]) {
+        let chips = Arc::new(SharedChips::new(&ChipsConfig::of(1), Signals::new(1)));
+        let controller = Controller::new(chips);
+        store(&controller, 0xf0, 0x1ff);
+        for port in [0x21, 0xa1] {
+            controller.write_port(port, 0xff, 0);
+        }
+        for (line, entry) in [(9, 0x8052), (10, 0x8061)] {
+            for (index, value) in [(0x11 + 2 * line, 0), (0x10 + 2 * line, entry)] {
+                controller.chips.write_ioapic(0, index);
+                controller.chips.write_ioapic(0x10, value);
+            }
+        }
+        let devices = [9, 10].map(|line| {
+            let (raise, lowered) = (Event::new().unwrap(), Event::new().unwrap());
+            controller.connect_level(line, &raise, &lowered).unwrap();
+            (raise, lowered)
+        });
+        (controller, devices)
+    }
+
+    #[test]
+    fn the_end_of_an_interrupt_lowers_its_own_line() {
+        let (controller, [(raise, lowered), (raise_other, lowered_other)]) = machine();
+        raise.signal();
+        raise_other.signal();
+        assert_eq!(controller.chips.acknowledge(0), Some(0x61));
+        store(&controller, 0xb0, 0);
+        assert_eq!((lowered.take(), lowered_other.take()), (false, true));
+        // The line was lowered before the end: the interrupt does not come again.
+        assert_eq!(controller.chips.acknowledge(0), Some(0x52));
+        store(&controller, 0xb0, 0);
+        assert_eq!((lowered.take(), lowered_other.take()), (true, false));
+        assert_eq!(controller.chips.acknowledge(0), None);
+        raise.signal();
+        assert_eq!(controller.chips.acknowledge(0), Some(0x52));
+    }
+
+    #[test]
+    fn the_8259_pair_ends_interrupts_as_well() {
+        let (controller, [_, (raise, lowered)]) = machine();
+        // ICW1 to ICW4, masks, and level-triggered lines.
+        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0xfb)] {
+            controller.write_port(port, value, 0);
+        }
+        for (port, value) in [(0xa0, 0x11), (0xa1, 0x38), (0xa1, 2), (0xa1, 1), (0xa1, 0xfb), (0x4d1, 4)] {
+            controller.write_port(port, value, 0);
+        }
+        controller.chips.write_ioapic(0, 0x24);
+        controller.chips.write_ioapic(0x10, 1 << 16);
+        raise.signal();
+        assert_eq!(controller.chips.acknowledge(0), Some(0x3a));
+        controller.write_port(0x20, 0x62, 0);
+        assert!(!lowered.take(), "only the cascade's interrupt has ended");
+        controller.write_port(0xa0, 0x20, 0);
+        assert!(lowered.take());
+        assert_eq!(controller.chips.acknowledge(0), None);
     }
 }

@@ -115,6 +115,10 @@ impl Pic {
         }
     }
 
+    pub(super) fn is_in_service(&self, pin: u8) -> bool {
+        self.in_service & bit(pin) != 0
+    }
+
     pub(super) const fn level(&self) -> u8 {
         self.level
     }

@@ -8,11 +8,6 @@ use super::{Next, SoftwareVcpu};
 use crate::msr::{APIC_BASE, TSC_DEADLINE};
 use crate::shared::Chips;
 
-/// Ports at which an end of interrupt is written to the 8259 pair, and the command's bits (8259A,
-/// OCW2).
-const PIC_COMMANDS: [u16; 2] = [0x20, 0xa0];
-const PIC_EOI: u32 = 1 << 5;
-const PIC_COMMAND_MASK: u32 = 0x18;
 /// Size of the local APIC's registers in memory.
 const APIC_SIZE: u64 = 0x1000;
 
@@ -53,14 +48,11 @@ impl SoftwareVcpu {
         let clock = &self.shared.clock;
         for (shift, port) in ports(port, width) {
             let [byte, ..] = value.wrapping_shr(shift).to_le_bytes();
-            chips.shared.write_port(port, byte, clock.now());
+            chips.controller.write_port(port, byte, clock.now());
         }
         if PIT_PORTS.contains(&port) {
             let next = chips.shared.next_board_event().and_then(|next| clock.moment(next));
             self.shared.timers.set_board(next);
-        }
-        if PIC_COMMANDS.contains(&port) && value & (PIC_EOI | PIC_COMMAND_MASK) == PIC_EOI {
-            chips.controller.ended();
         }
         RESUME
     }
@@ -105,10 +97,7 @@ impl SoftwareVcpu {
     /// over.
     fn carry_out(&mut self, effect: Option<Effect>) {
         if let (Some(effect), Some(chips)) = (effect, &self.shared.chips) {
-            chips.shared.carry_out(effect);
-            if matches!(effect, Effect::EndOfInterrupt(_)) {
-                chips.controller.ended();
-            }
+            chips.controller.carry_out(effect);
         }
         if let Some(class) = self.with_apic(|apic| apic.priority_class()) {
             self.priority = class.into();
