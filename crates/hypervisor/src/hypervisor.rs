@@ -32,9 +32,11 @@ pub enum Irqchip {
     User,
 }
 
-/// Options of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Options of a VM. The default has one vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmOptions {
+    /// Number of vCPUs: those with indices below it can be created.
+    pub vcpus: u32,
     /// Location of the interrupt controllers.
     pub irqchip: Irqchip,
     /// `true` adds an i8254 interval timer; only with [`Irqchip::Hypervisor`].
@@ -46,6 +48,19 @@ pub struct VmOptions {
     /// `true` if the guest uses real mode, as kernels do that start on a PC or start application
     /// processors. Old Intel processors need some memory for that.
     pub real_mode: bool,
+}
+
+impl Default for VmOptions {
+    fn default() -> Self {
+        Self {
+            vcpus: 1,
+            irqchip: Irqchip::default(),
+            pit: false,
+            msr_exits: false,
+            power_management: false,
+            real_mode: false,
+        }
+    }
 }
 
 /// State in which a vCPU begins.

@@ -208,6 +208,7 @@ fn check_affinity(cpus: &CpuConfig, vcpus: u32) -> Result<(), Error> {
 /// Options of the VM.
 fn options(cpus: &CpuConfig, builder: &dyn Builder) -> VmOptions {
     VmOptions {
+        vcpus: builder.vcpus(),
         irqchip: match cpus.irqchip {
             Irqchip::Kernel => nerite_hypervisor::Irqchip::Hypervisor,
             Irqchip::User => nerite_hypervisor::Irqchip::User,

@@ -60,6 +60,10 @@ impl Hypervisor for Software {
     }
 
     fn create_vm(&self, ram: Arc<GuestRam>, options: &VmOptions) -> Result<Box<dyn Vm>, Error> {
+        if usize::try_from(options.vcpus).is_ok_and(|vcpus| vcpus > MAX_VCPUS) {
+            let (asked, allowed, hypervisor) = (options.vcpus, MAX_VCPUS, self.name());
+            return Err(Error::TooManyVcpus { asked, allowed, hypervisor });
+        }
         let random = StdRng::from_rng(&mut *self.random.lock());
         Ok(Box::new(SoftwareVm::new(ram, options, random)?))
     }

@@ -1,6 +1,7 @@
 //! Model-specific registers that a machine has beside its processor and local APIC.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 /// `IA32_TSC_DEADLINE` (Intel SDM vol. 3, 12.5.4.1).
 pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
@@ -22,6 +23,14 @@ pub(crate) struct MachineMsrs {
     mtrrs: BTreeMap<u32, u64>,
 }
 
+/// AMD's performance event selectors and counters (AMD APM vol. 2, 13.2.3), which kernels take for
+/// granted: they count nothing, as in KVM without performance monitoring.
+const COUNTERS: RangeInclusive<u32> = 0xc001_0000..=0xc001_0007;
+
+fn is_ignored(index: u32) -> bool {
+    IGNORED.contains(&index) || COUNTERS.contains(&index)
+}
+
 const fn is_mtrr(index: u32) -> bool {
     matches!(index, 0x200..=0x20f | 0x250 | 0x258 | 0x259 | 0x268..=0x26f | 0x2ff)
 }
@@ -31,7 +40,7 @@ impl MachineMsrs {
     pub(crate) fn read(&self, index: u32) -> Option<u64> {
         match index {
             MTRR_CAP => Some(MTRR_CAP_VALUE),
-            _ if IGNORED.contains(&index) => Some(0),
+            _ if is_ignored(index) => Some(0),
             _ if is_mtrr(index) => Some(self.mtrrs.get(&index).copied().unwrap_or(0)),
             _ => None,
         }
@@ -43,7 +52,7 @@ impl MachineMsrs {
             self.mtrrs.insert(index, value);
             return true;
         }
-        IGNORED.contains(&index)
+        is_ignored(index)
     }
 }
 
@@ -57,6 +66,7 @@ mod tests {
         assert!(msrs.write(0x2ff, 0xc06));
         assert_eq!((msrs.read(0x2ff), msrs.read(0x200), msrs.read(0x8b)), (Some(0xc06), Some(0), Some(0)));
         assert_eq!((msrs.read(MTRR_CAP), msrs.write(MTRR_CAP, 1)), (Some(0x508), false));
+        assert_eq!((msrs.write(0xc001_0007, 1), msrs.read(0xc001_0007)), (true, Some(0)));
         assert_eq!((msrs.read(0x1234), msrs.write(0x1234, 1)), (None, false));
     }
 }

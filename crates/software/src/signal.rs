@@ -76,13 +76,13 @@ impl Kick for Signal {
     }
 }
 
-/// The signals of all vCPUs that a VM can have.
+/// The signals of all vCPUs of a VM.
 #[derive(Debug, Clone)]
 pub(crate) struct Signals(Arc<[Arc<Signal>]>);
 
 impl Signals {
-    pub(crate) fn new() -> Self {
-        Self((0..MAX_VCPUS).map(|_| Arc::default()).collect())
+    pub(crate) fn new(vcpus: u32) -> Self {
+        Self((0..vcpus).map(|_| Arc::default()).collect())
     }
 
     pub(crate) fn of(&self, vcpu: u32) -> Option<&Arc<Signal>> {

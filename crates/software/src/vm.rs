@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::shared::{Chips, Shared};
-use crate::signal::{MAX_VCPUS, Signals};
+use crate::signal::Signals;
 use crate::timers::Timers;
 use crate::vcpu::SoftwareVcpu;
 
@@ -37,9 +37,9 @@ impl WriteObserver for Decoded {
 
 impl SoftwareVm {
     pub(crate) fn new(ram: Arc<GuestRam>, options: &VmOptions, random: StdRng) -> Result<Self, Error> {
-        let (signals, clock, code) = (Signals::new(), Clock::start(), CodePages::new());
+        let (signals, clock, code) = (Signals::new(options.vcpus), Clock::start(), CodePages::new());
         ram.observe(Arc::new(Decoded(code.clone())));
-        let config = ChipsConfig::of(u32::try_from(MAX_VCPUS).unwrap_or(u32::MAX));
+        let config = ChipsConfig::of(options.vcpus);
         let chips = (options.irqchip == Irqchip::Hypervisor).then(|| {
             let shared = Arc::new(SharedChips::new(&config, signals.clone()));
             let controller = Arc::new(Controller::new(shared.clone()));
