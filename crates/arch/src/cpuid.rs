@@ -10,10 +10,14 @@
 //! APIC id of a vCPU is its index**, in every leaf that has one.
 
 mod amd;
+mod compare;
 mod topology;
+
+pub use compare::{common, missing_feature};
 
 /// One CPUID leaf or subleaf (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CpuidEntry {
     /// The leaf: EAX before the instruction.
     pub function: u32,

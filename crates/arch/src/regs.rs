@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The general-purpose registers, the instruction pointer and the flags (Intel SDM vol. 1, 3.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Regs {
     /// RAX.
     pub rax: u64,
@@ -52,6 +53,7 @@ impl Regs {
 
 /// A segment register with its hidden part (Intel SDM vol. 3, 3.4.3 and 3.4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Segment {
     /// Linear base address.
     pub base: u64,
@@ -81,6 +83,7 @@ pub struct Segment {
 
 /// GDTR or IDTR (Intel SDM vol. 3, 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct DescriptorTable {
     /// Linear address of the table.
     pub base: u64,
@@ -90,6 +93,7 @@ pub struct DescriptorTable {
 
 /// Segment, table and control registers (Intel SDM vol. 3, 2.4 and 2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SpecialRegs {
     /// CS.
     pub cs: Segment,
@@ -129,6 +133,7 @@ pub struct SpecialRegs {
 
 /// A model-specific register and its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Msr {
     /// The register's number.
     pub index: u32,

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::StateError;
+
 /// The hypervisor failed. Nothing a guest does is reported this way.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -83,6 +85,17 @@ pub enum Error {
     /// The hypervisor cannot be used on this host.
     #[error(transparent)]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// A saved state cannot be restored into a vCPU, or the vCPU is not one that can be saved.
+    #[error("vCPU {index}: {source}")]
+    State {
+        /// Index of the vCPU.
+        index: u32,
+        /// Cause.
+        source: StateError,
+    },
+    /// A saved state cannot be restored into the chips that vCPUs share.
+    #[error("saved VM: {0}")]
+    VmState(StateError),
     /// Another call failed.
     #[error("{operation} failed: {source}")]
     Call {

@@ -8,7 +8,7 @@ use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_event::Event;
 use nerite_memory::GuestRam;
 
-use crate::{CoalescedWrites, DebugCaps, Error, InterruptController, Vcpu};
+use crate::{CoalescedWrites, DebugCaps, Error, InterruptController, Vcpu, VmState};
 
 /// Properties of a hypervisor on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +184,23 @@ pub trait Vm: fmt::Debug + Send + Sync {
     /// Writes that are collected for all vCPUs; `None` before the first vCPU is created, or if
     /// the hypervisor collects none.
     fn coalesced_writes(&self) -> Option<Arc<dyn CoalescedWrites>>;
+
+    /// State of the interrupt chips and timers that all vCPUs share. All vCPUs are paused.
+    ///
+    /// # Errors
+    /// Fails if the hypervisor does, or it cannot save.
+    fn save(&self) -> Result<VmState, Error> {
+        Err(Error::Lacks { capability: "saving a VM's state" })
+    }
+
+    /// Sets the state of the shared chips, after all vCPUs are restored and before the first of
+    /// them runs. All lines are low then: devices assert theirs again.
+    ///
+    /// # Errors
+    /// Fails with [`Error::VmState`] if there can be no such state, and if the hypervisor fails.
+    fn restore(&self, _state: &VmState) -> Result<(), Error> {
+        Err(Error::Lacks { capability: "restoring a VM's state" })
+    }
 }
 
 /// Doorbells: writes of the guest that signal an event without a VM exit.

@@ -4,7 +4,7 @@ use nerite_arch::{Fpu, Regs, SpecialRegs};
 
 use crate::{
     DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, InstructionCounter,
-    KickTimer, Kicker, Statistics, Vcpu,
+    KickTimer, Kicker, Statistics, Vcpu, VcpuState,
 };
 
 /// A vCPU around another one: it takes part in the steps and passes everything else on.
@@ -97,6 +97,14 @@ impl<L: Layer> Vcpu for L {
 
     fn is_halted(&mut self) -> Result<bool, Error> {
         self.inner_mut().is_halted()
+    }
+
+    fn save(&mut self) -> Result<VcpuState, Error> {
+        self.inner_mut().save()
+    }
+
+    fn restore(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.inner_mut().restore(state)
     }
 
     fn tsc_khz(&self) -> Option<u32> {

@@ -23,6 +23,7 @@ mod kick;
 mod layer;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
+mod state;
 mod statistics;
 mod vcpu;
 
@@ -41,5 +42,9 @@ pub use hypervisor::{
 pub use instructions::{InstructionBudget, InstructionCounter, Lease};
 pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
+pub use state::{
+    DebugRegs, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState, VmState,
+    synchronise_tscs,
+};
 pub use statistics::{ExitCounts, Histogram, KernelCounts, Statistics};
 pub use vcpu::Vcpu;

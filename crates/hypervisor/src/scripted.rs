@@ -12,7 +12,10 @@ use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_memory::GuestRam;
 use parking_lot::{Condvar, Mutex};
 
-use crate::{DebugControl, Entry, Error, Exit, GuestDebug, Kick, KickTimer, Kicker, Vcpu};
+use crate::{
+    DebugControl, Entry, Error, Exit, GuestDebug, Kick, KickTimer, Kicker, RunState, STATE_VERSION, Vcpu,
+    VcpuState,
+};
 
 pub use vm::{Interrupt, ScriptedHypervisor, ScriptedInterrupts};
 
@@ -42,11 +45,17 @@ pub struct Scripted {
     pub nmis: u32,
     /// `true` if the vCPU reports itself as halted.
     pub halted: bool,
+    /// The state restored last, of which [`Scripted::regs`], [`Scripted::special_regs`] and
+    /// [`Scripted::fpu`] may have changed since.
+    pub state: VcpuState,
     /// RAM of the VM, if there is one.
     pub ram: Option<Arc<GuestRam>>,
     program: Option<Program>,
     kicked: Arc<Flag>,
 }
+
+/// Bit 1 of RFLAGS, which is always set.
+const RFLAGS_ONE: u64 = 2;
 
 #[derive(Debug, Default)]
 struct Flag {
@@ -184,6 +193,35 @@ impl Vcpu for Scripted {
 
     fn is_halted(&mut self) -> Result<bool, Error> {
         Ok(self.halted)
+    }
+
+    /// The state restored last, with the registers of now.
+    fn save(&mut self) -> Result<VcpuState, Error> {
+        let mut xsave = self.fpu.to_xsave().to_vec();
+        // The parts that a script does not know of.
+        xsave.extend(self.state.xsave.get(Fpu::SIZE..).unwrap_or_default());
+        Ok(VcpuState {
+            version: STATE_VERSION,
+            regs: Regs { rflags: self.regs.rflags | RFLAGS_ONE, ..self.regs },
+            special: self.special_regs,
+            xcr0: self.state.xcr0 | 1,
+            xsave,
+            run_state: if self.halted { RunState::Halted } else { self.state.run_state },
+            ..self.state.clone()
+        })
+    }
+
+    fn restore(&mut self, state: &VcpuState) -> Result<(), Error> {
+        state.check().map_err(|source| Error::State { index: self.index, source })?;
+        self.regs = state.regs;
+        self.special_regs = state.special;
+        self.fpu = Fpu::from_xsave(&state.xsave);
+        self.halted = state.run_state == RunState::Halted;
+        self.state = VcpuState { run_state: RunState::Runnable, ..state.clone() };
+        if state.run_state == RunState::WaitForSipi {
+            self.state.run_state = state.run_state;
+        }
+        Ok(())
     }
 
     fn debug(&mut self) -> Option<&mut dyn DebugControl> {

@@ -6,7 +6,7 @@ use nerite_arch::{Fpu, Regs, SpecialRegs};
 
 use crate::{
     DebugControl, Debugger, DirectInterrupts, Entry, Error, Exit, GuestCounter, InstructionCounter,
-    KickTimer, Kicker, Statistics,
+    KickTimer, Kicker, Statistics, VcpuState,
 };
 
 /// A virtual CPU: **one step, plain data in, plain data out.**
@@ -103,6 +103,27 @@ pub trait Vcpu: fmt::Debug + Send {
     /// # Errors
     /// Fails if the hypervisor does.
     fn is_halted(&mut self) -> Result<bool, Error>;
+
+    /// The whole state. The vCPU must be drained ([`Vcpu::complete`]).
+    ///
+    /// # Errors
+    /// Fails if an instruction is not complete, the hypervisor does, or it cannot save.
+    fn save(&mut self) -> Result<VcpuState, Error> {
+        Err(Error::Unsupported { index: self.index(), operation: "saving the state" })
+    }
+
+    /// Sets the whole state of a vCPU that was created with the state's CPUID leaves and has no
+    /// access pending.
+    ///
+    /// The state may come from anywhere: each field is checked. After an error the vCPU's state is
+    /// undefined, and it must not be run before another restore.
+    ///
+    /// # Errors
+    /// Fails with [`Error::State`], which names the field, if this hypervisor cannot have the
+    /// state, and if the hypervisor fails.
+    fn restore(&mut self, _state: &VcpuState) -> Result<(), Error> {
+        Err(Error::Unsupported { index: self.index(), operation: "restoring a state" })
+    }
 
     /// Rate of the guest's time stamp counter in kHz, if known.
     fn tsc_khz(&self) -> Option<u32> {

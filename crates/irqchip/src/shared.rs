@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 
 use crate::apic::{Effect, LocalApic};
-use crate::board::{Board, LineSource};
+use crate::board::{Board, LineSource, SavedBoard};
 use crate::chips::{ChipsConfig, SavedChips};
 use crate::delivery::{LocalApics, deliver};
 use crate::message::Message;
@@ -162,6 +162,27 @@ impl<W: Wake> SharedChips<W> {
             board: board.save(time.nanoseconds),
             apics: self.apics.iter().map(|apic| apic.lock().save(time)).collect(),
         }
+    }
+
+    /// The state of the chips that vCPUs share at `now`, in nanoseconds.
+    pub fn save_board(&self, now: u64) -> SavedBoard {
+        self.board.lock().save(now)
+    }
+
+    /// Takes over a saved state of the chips that vCPUs share, which go on at `now`, in
+    /// nanoseconds. The local APICs' pins follow the 8259 pair. The caller has paused vCPUs and
+    /// devices.
+    ///
+    /// # Errors
+    /// If the state is not one of chips with this configuration; nothing has changed then.
+    pub fn restore_board(&self, saved: &SavedBoard, now: u64) -> Result<(), RestoreError> {
+        let mut board = self.board.lock();
+        *board = board.restored(saved, now)?;
+        let output = board.output();
+        for apic in &self.apics {
+            apic.lock().set_lint0_level(output);
+        }
+        Ok(())
     }
 
     /// The controllers with a saved state, which go on at this moment.

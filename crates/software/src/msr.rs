@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use nerite_arch::Msr;
+
 /// `IA32_TSC_DEADLINE` (Intel SDM vol. 3, 12.5.4.1).
 pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
 /// `IA32_APIC_BASE`.
@@ -44,6 +46,11 @@ impl MachineMsrs {
             _ if is_mtrr(index) => Some(self.mtrrs.get(&index).copied().unwrap_or(0)),
             _ => None,
         }
+    }
+
+    /// The registers that have been written.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Msr> + '_ {
+        self.mtrrs.iter().map(|(index, value)| Msr { index: *index, value: *value })
     }
 
     /// Writes a register. Returns `false` if there is none.

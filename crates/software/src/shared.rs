@@ -39,6 +39,16 @@ pub(crate) struct Shared {
     pub(crate) msr_exits: bool,
     /// Source of the seeds of vCPUs.
     pub(crate) random: Mutex<StdRng>,
+    /// The moment at which the first of the vCPUs was restored, for the others: their time-stamp
+    /// counters go on together.
+    pub(crate) restored: Mutex<Option<u64>>,
+}
+
+impl Shared {
+    /// The moment at which a restored machine goes on, in nanoseconds of its clock.
+    pub(crate) fn restored_at(&self) -> u64 {
+        *self.restored.lock().get_or_insert_with(|| self.clock.now())
+    }
 }
 
 impl fmt::Debug for Shared {

@@ -4,6 +4,7 @@ mod access;
 mod budget;
 mod debug;
 mod direct;
+mod state;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use nerite_arch::{CpuidEntry, Fpu, Msr, Regs, SpecialRegs};
 use nerite_hypervisor::{
     DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, InstructionCounter,
-    KickTimer, Kicker, Vcpu, VcpuStart,
+    KickTimer, Kicker, Vcpu, VcpuStart, VcpuState,
 };
 use nerite_irqchip::{Deadline, LocalApic, SharedChips, Time};
 use nerite_memory::Pages;
@@ -35,6 +36,8 @@ pub(crate) struct SoftwareVcpu {
     shared: Arc<Shared>,
     signal: Arc<Signal>,
     cpu: x86::Cpu,
+    /// The CPUID leaves that the guest sees.
+    cpuid: Vec<CpuidEntry>,
     /// CR8 as the local APIC has it.
     priority: u64,
     /// The guest executed HLT and waits.
@@ -83,6 +86,7 @@ impl SoftwareVcpu {
             shared,
             signal,
             cpu,
+            cpuid: cpuid.to_vec(),
             priority: 0,
             halted: false,
             waits_for_sipi: false,
@@ -355,6 +359,14 @@ impl Vcpu for SoftwareVcpu {
 
     fn is_halted(&mut self) -> Result<bool, Error> {
         Ok(self.halted)
+    }
+
+    fn save(&mut self) -> Result<VcpuState, Error> {
+        self.save_state().map_err(state::failed(self.index))
+    }
+
+    fn restore(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.restore_state(state).map_err(state::failed(self.index))
     }
 
     fn tsc_khz(&self) -> Option<u32> {

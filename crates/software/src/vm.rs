@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use nerite_arch::CpuidEntry;
 use nerite_hypervisor::{
-    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, Vcpu, VcpuStart, Vm, VmOptions,
+    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, STATE_VERSION, StateError, Vcpu,
+    VcpuStart, Vm, VmOptions, VmState,
 };
 use nerite_irqchip::{ChipsConfig, SharedChips};
 use nerite_memory::{GuestRam, WriteObserver};
@@ -64,6 +65,7 @@ impl SoftwareVm {
             ring: Arc::default(),
             timers,
             random: Mutex::new(random),
+            restored: Mutex::default(),
             msr_exits: options.msr_exits || options.irqchip == Irqchip::User,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -103,5 +105,35 @@ impl Vm for SoftwareVm {
 
     fn coalesced_writes(&self) -> Option<Arc<dyn CoalescedWrites>> {
         Some(self.shared.ring.clone())
+    }
+
+    fn save(&self) -> Result<VmState, Error> {
+        let now = self.shared.clock.now();
+        let board = self.shared.chips.as_ref().map(|chips| chips.shared.save_board(now));
+        Ok(VmState { version: STATE_VERSION, board, clock: now })
+    }
+
+    /// The VM's clock is not one that a guest can read here: it stays.
+    fn restore(&self, state: &VmState) -> Result<(), Error> {
+        state.check().map_err(Error::VmState)?;
+        // RAM has been written or mapped anew.
+        self.shared.code.all_written();
+        let moment = self.shared.restored_at();
+        *self.shared.restored.lock() = None;
+        match (&self.shared.chips, state.board) {
+            (Some(chips), Some(mut board)) => {
+                board.lower_lines();
+                let restored = chips.shared.restore_board(&board, moment);
+                restored.map_err(|error| Error::VmState(error.into()))?;
+                let next = chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
+                self.shared.timers.set_board(next);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+            _ => {
+                let value = "not where the interrupt controllers are".to_owned();
+                Err(Error::VmState(StateError::Field { field: "board", value }))
+            }
+        }
     }
 }

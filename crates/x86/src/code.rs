@@ -52,6 +52,18 @@ impl CodePages {
         }
     }
 
+    /// Makes all processors decode everything anew: RAM as a whole may have changed.
+    pub fn all_written(&self) {
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
+        for (key, chunk) in chunks.iter() {
+            for page in (0..PAGES as u64).map(|page| key << 21 | page << 12) {
+                if chunk.lines(page) != 0 {
+                    chunk.invalidate(page);
+                }
+            }
+        }
+    }
+
     /// Keeps other processors from locked accesses across two pages.
     pub(crate) fn hold_split(&self) -> MutexGuard<'_, ()> {
         self.split.lock().unwrap_or_else(PoisonError::into_inner)

@@ -103,6 +103,8 @@ pub(crate) enum Mode {
 /// Conditions that are looked at before an instruction, other than its own.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Events {
+    /// An exception to deliver, which another hypervisor or the caller has raised.
+    pub(crate) exception: Option<Exception>,
     /// An external interrupt to deliver.
     pub(crate) interrupt: Option<u8>,
     /// A non-maskable interrupt to deliver.

@@ -59,6 +59,9 @@ impl Kicker {
 /// Interrupts and conditions between instructions (KVM API, `KVM_GET_VCPU_EVENTS`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Events {
+    /// Vector and error code of an exception that is delivered before the next instruction. CR2 or
+    /// DR6 are set for it already.
+    pub exception: Option<(u8, Option<u32>)>,
     /// External interrupt that waits for delivery.
     pub interrupt: Option<u8>,
     /// `true` if a non-maskable interrupt waits for delivery.

@@ -25,6 +25,10 @@ impl Core {
             self.is_alone = true;
             return Ok(Some(self.step()));
         }
+        if let Some(exception) = self.events.exception.take() {
+            self.fault = exception;
+            self.deliver_fault()?;
+        }
         if self.events.debug != 0 && !self.events.ss_shadow {
             self.deliver_trap()?;
         }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{Program, Scripted};
 use crate::{
     Capabilities, CoalescedWrites, Doorbells, Error, Hypervisor, InterruptController, Irqchip, LINES,
-    MessageId, Vcpu, VcpuStart, Vm, VmOptions,
+    MessageId, RunState, Vcpu, VcpuStart, Vm, VmOptions, VmState,
 };
 
 /// Makes the program of a vCPU, by index.
@@ -67,6 +67,7 @@ impl Hypervisor for ScriptedHypervisor {
             programs: self.programs.clone(),
             interrupts,
             doorbells: Arc::default(),
+            state: Mutex::default(),
         }))
     }
 }
@@ -76,6 +77,7 @@ struct ScriptedVm {
     programs: Arc<Programs>,
     interrupts: Option<Arc<ScriptedInterrupts>>,
     doorbells: Arc<ScriptedDoorbells>,
+    state: Mutex<VmState>,
 }
 
 impl fmt::Debug for ScriptedVm {
@@ -93,14 +95,22 @@ impl Vm for ScriptedVm {
         &self,
         index: u32,
         start: VcpuStart<'_>,
-        _cpuid: &[CpuidEntry],
+        cpuid: &[CpuidEntry],
     ) -> Result<Box<dyn Vcpu>, Error> {
         let mut vcpu = Scripted::with_program((self.programs)(index));
         vcpu.index = index;
         vcpu.ram = Some(self.ram.clone());
-        if let VcpuStart::At(state) = start {
-            vcpu.regs = state.regs;
-            vcpu.special_regs = state.special;
+        vcpu.state.cpuid = cpuid.to_vec();
+        match start {
+            VcpuStart::At(state) => {
+                vcpu.regs = state.regs;
+                vcpu.special_regs = state.special;
+                vcpu.state.msrs.clone_from(&state.msrs);
+            }
+            VcpuStart::WaitForSipi(msrs) => {
+                vcpu.state.run_state = RunState::WaitForSipi;
+                vcpu.state.msrs = msrs.to_vec();
+            }
         }
         Ok(Box::new(vcpu))
     }
@@ -119,6 +129,16 @@ impl Vm for ScriptedVm {
 
     fn coalesced_writes(&self) -> Option<Arc<dyn CoalescedWrites>> {
         None
+    }
+
+    fn save(&self) -> Result<VmState, Error> {
+        Ok(*self.state.lock())
+    }
+
+    fn restore(&self, state: &VmState) -> Result<(), Error> {
+        state.check().map_err(Error::VmState)?;
+        *self.state.lock() = *state;
+        Ok(())
     }
 }
 

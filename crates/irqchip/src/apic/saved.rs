@@ -66,6 +66,23 @@ pub struct SavedLocalApic {
     pub nmis: u8,
 }
 
+impl SavedLocalApic {
+    /// Takes back an interrupt that the processor has acknowledged and not delivered: it is
+    /// requested again. Returns `false` if it is not in service here, so that it came from another
+    /// chip.
+    pub fn withdraw(&mut self, vector: u8) -> bool {
+        let mut in_service = Vectors::from_words(self.in_service);
+        if in_service.highest() != Some(vector) {
+            return false;
+        }
+        in_service.remove(vector);
+        let mut requested = Vectors::from_words(self.requested);
+        requested.insert(vector);
+        (self.in_service, self.requested) = (in_service.words(), requested.words());
+        true
+    }
+}
+
 impl LocalApic {
     /// The state at this moment.
     #[must_use]
@@ -128,6 +145,16 @@ impl LocalApic {
         apic.pins = saved.pins;
         apic.events = Events { init: saved.init, startup: saved.startup, nmis: saved.nmis };
         Ok(apic)
+    }
+
+    /// Takes over a saved state of an APIC with this one's ID, and goes on at this moment.
+    ///
+    /// # Errors
+    /// As [`Self::restore`]; the APIC is unchanged then.
+    pub fn restore_in_place(&mut self, saved: &SavedLocalApic, time: Time) -> Result<(), RestoreError> {
+        refuse_field("local APIC", "id", saved.id != self.id)?;
+        *self = Self::restore(self.config, saved, time)?;
+        Ok(())
     }
 
     /// Checks a saved state against what the registers can hold.

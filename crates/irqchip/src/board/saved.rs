@@ -5,7 +5,7 @@ use super::lines::{GSIS, Lines, Routes};
 use crate::ioapic::{IoApic, SavedIoApic};
 use crate::pic::{PicPair, SavedPicPair};
 use crate::pit::{Pit, SavedPit};
-use crate::saved::{RestoreError, check_version};
+use crate::saved::{RestoreError, check_version, refuse};
 
 /// Version of [`SavedBoard`].
 pub const BOARD_VERSION: u32 = 1;
@@ -28,6 +28,19 @@ pub struct SavedBoard {
     pub lines: [u64; GSIS as usize],
 }
 
+impl SavedBoard {
+    /// Lowers all lines, as they are before devices have asserted theirs. What is in service, or
+    /// latched by an edge, stays.
+    pub fn lower_lines(&mut self) {
+        self.lines = [0; GSIS as usize];
+        self.ioapic.asserted = 0;
+        for chip in &mut self.pics.chips {
+            chip.asserted = 0;
+            chip.requested &= !chip.level;
+        }
+    }
+}
+
 impl Board {
     /// The state at `now`, in nanoseconds.
     #[must_use]
@@ -40,6 +53,15 @@ impl Board {
             routes: self.lines.routes,
             lines: self.lines.sources,
         }
+    }
+
+    /// The chips with a saved state of the same version and wiring as this one.
+    pub(crate) fn restored(&self, saved: &SavedBoard, now: u64) -> Result<Self, RestoreError> {
+        let restored = Self::restore(saved, now)?;
+        let kind = self.ioapic.save().kind;
+        refuse("board", "I/O APIC version", saved.ioapic.kind != kind)?;
+        refuse("board", "routes", saved.routes != self.lines.routes)?;
+        Ok(restored)
     }
 
     /// The chips with a saved state, which go on at `now`, in nanoseconds.

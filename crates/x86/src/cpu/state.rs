@@ -4,6 +4,7 @@ use nerite_arch::{Fpu, Msr, Regs, SpecialRegs};
 
 use super::{Cpu, DebugRegs, Events, events_default};
 use crate::core::{CS, DS, ES, FS, GS, SS};
+use crate::exception::Exception;
 use crate::flags::VM;
 use crate::msr::{INDICES, TSC, TSC_ADJUST};
 
@@ -178,6 +179,7 @@ impl Cpu {
     pub fn events(&self) -> Events {
         let events = &self.core.events;
         Events {
+            exception: events.exception.map(|exception| (exception.vector, exception.error)),
             interrupt: events.interrupt,
             nmi: events.nmi,
             nmi_blocked: events.nmi_blocked,
@@ -189,6 +191,11 @@ impl Cpu {
     /// Sets interrupts and conditions between instructions.
     pub fn set_events(&mut self, events: &Events) {
         self.core.events = crate::core::Events {
+            exception: events.exception.map(|(vector, error)| Exception {
+                vector,
+                error,
+                is_non_canonical: false,
+            }),
             interrupt: events.interrupt,
             nmi: events.nmi,
             nmi_blocked: events.nmi_blocked,
