@@ -10,7 +10,7 @@ use nerite_hypervisor::Vm;
 use nerite_pci::{Bridge, WINDOW};
 use nerite_platform::{Environment, InputLine};
 use nerite_sandbox::ThreadKind;
-use nerite_virtio::{BAR_SIZE, Device, Enter, VirtioPci};
+use nerite_virtio::{BAR_SIZE, Enter, VirtioDevice, VirtioPci};
 use nerite_virtio_blk::{Blk, Disk as _, RawFile, Totals};
 use nerite_virtio_console::{Console, Output};
 use nerite_virtio_rng::Rng;
@@ -72,7 +72,11 @@ impl fmt::Display for DiskReport {
 impl Place<'_> {
     /// Makes `device` the PCI function in the next free slot. `index` counts the devices that are
     /// not network cards.
-    fn add<D: Device + 'static>(&mut self, device: D, index: usize) -> Result<Arc<VirtioPci<D>>, Error> {
+    fn add<D: VirtioDevice + 'static>(
+        &mut self,
+        device: D,
+        index: usize,
+    ) -> Result<Arc<VirtioPci<D>>, Error> {
         let failed = || Error::host("making a virtio device")(io::Error::from(io::ErrorKind::StorageFull));
         let before = u32::try_from(self.first.saturating_add(index)).map_err(|_| failed())?;
         let start = u32::try_from(*WINDOW.start()).map_err(|_| failed())?;

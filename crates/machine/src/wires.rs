@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nerite_hypervisor::{InterruptController, MessageId, Vm};
 use nerite_pci::{Event, Message, MessageRoutes};
-use nerite_virtio::{Device, DoorbellError, Doorbells, VirtioPci, Wiring};
+use nerite_virtio::{DoorbellError, Doorbells, VirtioDevice, VirtioPci, Wiring};
 
 use crate::Error;
 
@@ -14,7 +14,7 @@ use crate::Error;
 ///
 /// # Errors
 /// Fails if the interrupt controllers are not the hypervisor's, or the host has no descriptor left.
-pub(crate) fn attach<D: Device + 'static>(
+pub(crate) fn attach<D: VirtioDevice + 'static>(
     device: Arc<D>,
     vm: &dyn Vm,
     address: u32,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nerite_memory::{GuestRam, Memory};
-use nerite_virtio::{Event, QueueConfig, Session, feature as transport};
+use nerite_virtio::{Activation, Event, QueueConfig, feature as transport};
 use nerite_virtio_net::{Engine, feature};
 use vhost::net::VhostNet;
 use vhost::vhost_kern::net::Net as Kernel;
@@ -90,21 +90,27 @@ impl Pair {
         self.enabled.into_iter().enumerate().filter_map(|(number, is_enabled)| is_enabled.then_some(number))
     }
 
-    fn start(&mut self, session: &Session, first: u16, calls: &[Event], broken: &Event) -> io::Result<()> {
+    fn start(
+        &mut self,
+        activation: &Activation,
+        first: u16,
+        calls: &[Event],
+        broken: &Event,
+    ) -> io::Result<()> {
         let kernel = &self.kernel;
         let offered = kernel.get_features().map_err(failed)?;
-        kernel.set_features(session.features & KNOWN & offered).map_err(failed)?;
-        kernel.set_mem_table(&regions(&session.ram)).map_err(failed)?;
+        kernel.set_features(activation.features & KNOWN & offered).map_err(failed)?;
+        kernel.set_mem_table(&regions(&activation.ram)).map_err(failed)?;
         let mut enabled = [false; 2];
         let queues = [first, first.saturating_add(1)].into_iter().zip(&mut enabled).enumerate();
         for (number, (queue, is_enabled)) in queues {
-            let Some(Some(config)) = session.queues.get(usize::from(queue)) else { continue };
+            let Some(Some(config)) = activation.queues.get(usize::from(queue)) else { continue };
             kernel.set_vring_num(number, config.size).map_err(failed)?;
-            kernel.set_vring_base(number, 0).map_err(failed)?;
+            kernel.set_vring_base(number, config.progress.next_available).map_err(failed)?;
             kernel.set_vring_addr(number, &rings(config)).map_err(failed)?;
             let at = usize::from(queue);
-            let kick = session.kicks.get(at).ok_or(io::ErrorKind::NotFound)?;
-            let call = session
+            let kick = activation.kicks.get(at).ok_or(io::ErrorKind::NotFound)?;
+            let call = activation
                 .notifier
                 .queue_event(queue)
                 .or_else(|| calls.get(at))
@@ -141,19 +147,20 @@ impl Pair {
 }
 
 impl Engine for Vhost {
-    fn start(&mut self, session: &Session, calls: &[Event], broken: &Event) -> io::Result<()> {
+    fn start(&mut self, activation: &Activation, calls: &[Event], broken: &Event) -> io::Result<()> {
         self.stop();
-        self.memory.set(Arc::new(session.ram.inner().clone()));
+        self.memory.set(Arc::new(activation.ram.inner().clone()));
         for (index, pair) in (0_u16..).zip(&mut self.pairs) {
             let first = index.saturating_mul(2);
-            let is_enabled = |queue: u16| session.queues.get(usize::from(queue)).is_some_and(Option::is_some);
+            let is_enabled =
+                |queue: u16| activation.queues.get(usize::from(queue)).is_some_and(Option::is_some);
             if !is_enabled(first) && !is_enabled(first.saturating_add(1)) {
                 continue;
             }
             if index == 0 {
-                Tap::set_offloads(&pair.tap, session.features)?;
+                Tap::set_offloads(&pair.tap, activation.features)?;
             }
-            pair.start(session, first, calls, broken)?;
+            pair.start(activation, first, calls, broken)?;
             // As without vhost: the driver gets no frames from before it was there.
             Tap::drain(&pair.tap);
             pair.set_attached(self.link_up && !self.is_paused)?;
@@ -164,6 +171,13 @@ impl Engine for Vhost {
     fn stop(&mut self) {
         self.pairs.iter_mut().for_each(Pair::stop);
         self.memory.set(Arc::default());
+    }
+
+    fn next_available(&mut self, queue: u16) -> io::Result<u16> {
+        let (pair, number) = (usize::from(queue / 2), usize::from(queue % 2));
+        let pair = self.pairs.get(pair).filter(|pair| pair.queues().any(|enabled| enabled == number));
+        let base = pair.ok_or(io::ErrorKind::NotFound)?.kernel.get_vring_base(number).map_err(failed)?;
+        u16::try_from(base).map_err(io::Error::other)
     }
 
     fn set_paused(&mut self, paused: bool) -> io::Result<()> {

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nerite_bus::{Device, Width};
+use nerite_saved::{RestoreError, refuse};
+
+use crate::ConfigPortsState;
 
 /// First configuration port: the address register.
 pub const FIRST_PORT: u16 = 0xcf8;
@@ -88,6 +91,22 @@ pub struct ConfigPorts {
 }
 
 impl ConfigPorts {
+    /// The address register.
+    pub fn save(&self) -> ConfigPortsState {
+        ConfigPortsState { address: self.address.load(Ordering::Relaxed) }
+    }
+
+    /// Sets the address register.
+    ///
+    /// # Errors
+    /// Fails if reserved bits are set.
+    pub fn restore(&self, saved: ConfigPortsState) -> Result<(), RestoreError> {
+        let ConfigPortsState { address } = saved;
+        refuse("PCI host", "address", address & !ADDRESS_BITS != 0)?;
+        self.address.store(address, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// The function and register that a data access of `width` bytes at `offset` (4 to 7) is for.
     fn target(&self, offset: u64, width: Width) -> Option<(&dyn Function, u8, u8)> {
         if self.slots.is_empty() {

@@ -151,3 +151,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_restored_address_register_selects_the_same_register() {
+    let mut bridge = Bridge::new();
+    bridge.add(Plain::new(7, 0xc000_0000)).unwrap();
+    let (before, after) = (bridge.ports(), bridge.ports());
+    before.write(0, width(4), address(0, 0, 0, 0));
+    after.restore(before.save()).unwrap();
+    assert_eq!(after.read(4, width(4)), 0x0007_1af4);
+    assert!(after.restore(ConfigPortsState { address: 1 }).is_err());
+}

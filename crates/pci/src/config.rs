@@ -1,6 +1,10 @@
 //! The configuration space of one function: a type 0 header (PCI 3.0, 6.1 and 6.2) as registers and
 //! a mask of the bits that software can change.
 
+use nerite_saved::{RestoreError, refuse, require_same};
+
+use crate::ConfigSpaceState;
+
 /// Offset of the command register.
 pub const COMMAND: u8 = 0x04;
 const STATUS: usize = 0x06;
@@ -224,6 +228,24 @@ impl ConfigSpace {
         {
             self.write_masked(start, bytes);
         }
+    }
+
+    /// Contents of the registers.
+    pub fn save(&self) -> ConfigSpaceState {
+        ConfigSpaceState { registers: self.registers.to_vec() }
+    }
+
+    /// The same function with saved registers.
+    ///
+    /// # Errors
+    /// Fails if they are those of another function: a bit differs that software cannot change.
+    pub fn restored(&self, saved: &ConfigSpaceState) -> Result<Self, RestoreError> {
+        const PART: &str = "PCI configuration space";
+        let mut restored = self.clone();
+        refuse(PART, "length", saved.registers.len() != restored.registers.len())?;
+        restored.write_masked(0, &saved.registers);
+        require_same(PART, "read-only bits", restored.registers[..] == saved.registers[..])?;
+        Ok(restored)
     }
 
     fn write_masked(&mut self, start: usize, bytes: &[u8]) {

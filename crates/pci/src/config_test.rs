@@ -133,3 +133,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_the_same_function_takes_saved_registers() {
+    let mut config = sample();
+    config.place(0, 0xc000_0000);
+    config.write(0x3c, 1, 5);
+    let saved = config.save();
+    assert_eq!(sample().restored(&saved).unwrap(), config);
+    let mut other = saved.clone();
+    other.registers[2] ^= 1;
+    assert!(sample().restored(&other).is_err());
+    other.registers.truncate(255);
+    assert!(sample().restored(&other).is_err());
+    let mut smaller = sample();
+    smaller.add_capability(&Capability { id: 9, body: &[0; 10], writable: &[] }).unwrap();
+    assert!(smaller.restored(&saved).is_err());
+}

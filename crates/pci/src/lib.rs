@@ -43,12 +43,14 @@ mod config;
 pub mod exercise;
 mod host;
 mod msix;
+mod state;
 
 pub use bridge::{Bridge, ConfigPorts, FIRST_PORT, Function, LAST_PORT, SLOTS, WINDOW, Window};
 pub use config::{Bar, COMMAND, Capability, ConfigSpace, Error, Identity, command};
 pub use host::HostBridge;
 pub use msix::{ENTRY_SIZE, MAX_VECTORS, Message, MessageRoutes, Msix, NotConnected};
 pub use nerite_event::Event;
+pub use state::{ConfigPortsState, ConfigSpaceState, MsixEntryState, MsixState};
 
 /// The example of the README.
 #[cfg(doctest)]

@@ -6,8 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use nerite_log_budget::LogBudget;
+use nerite_saved::{RestoreError, refuse, require_same};
 
-use crate::Event;
+use crate::{Event, MsixEntryState, MsixState};
 
 /// The largest number of vectors (6.8.2.3).
 pub const MAX_VECTORS: u16 = 2048;
@@ -117,8 +118,8 @@ impl Msix {
         }
     }
 
-    /// Sets whether the function may write to memory, which a message is (PCI 3.0, 6.2.2). Until
-    /// then, signals are pending.
+    /// Sets whether the function may write to memory, which a message is (PCI 3.0, 6.2.2). While it
+    /// may not, signals are pending.
     pub fn set_bus_master(&mut self, is_bus_master: bool) {
         if self.is_bus_master != is_bus_master {
             self.is_bus_master = is_bus_master;
@@ -163,6 +164,44 @@ impl Msix {
         (0..bits)
             .filter(|bit| self.is_pending(first.saturating_add(*bit)))
             .fold(0, |bits, bit| bits | 1 << bit)
+    }
+
+    /// Table and pending bits. Signals of connected vectors are on their way already, so the
+    /// function must be no bus master meanwhile.
+    pub fn save(&self) -> MsixState {
+        let entry = |Entry { message, control, .. }: &Entry| MsixEntryState {
+            address: message.address,
+            data: message.data,
+            masked: control & MASKED != 0,
+        };
+        let pending = (0..self.vectors()).filter(|vector| self.is_pending(u64::from(*vector))).collect();
+        MsixState { entries: self.entries.iter().map(entry).collect(), pending }
+    }
+
+    /// Takes a saved table and pending bits. Message control and bus mastering are the
+    /// configuration space's and stay.
+    ///
+    /// # Errors
+    /// Fails if the table has another number of vectors, or an entry that software cannot write.
+    pub fn restore(&mut self, saved: &MsixState) -> Result<(), RestoreError> {
+        const PART: &str = "MSI-X table";
+        require_same(PART, "number of vectors", saved.entries.len() == self.entries.len())?;
+        refuse(PART, "address", saved.entries.iter().any(|entry| entry.address & 3 != 0))?;
+        let is_in_order = saved.pending.is_sorted_by(|one, other| one < other);
+        let is_there = saved.pending.last().is_none_or(|last| *last < self.vectors());
+        refuse(PART, "pending vector", !is_in_order || !is_there)?;
+        for (entry, saved) in self.entries.iter_mut().zip(&saved.entries) {
+            entry.message = Message { address: saved.address, data: saved.data };
+            entry.control = if saved.masked { MASKED } else { 0 };
+        }
+        for (vector, event) in (0..).zip(self.events.iter()) {
+            event.take();
+            if saved.pending.binary_search(&vector).is_ok() {
+                event.signal();
+            }
+        }
+        self.update_all();
+        Ok(())
     }
 
     fn is_pending(&self, vector: u64) -> bool {

@@ -162,3 +162,26 @@ fn the_capability_says_where_the_table_is() {
     assert_eq!(msix.capability(1, 0x4000, 0x4800), [4, 0, 1, 0x40, 0, 0, 1, 0x48, 0, 0]);
     assert_eq!(msix.vectors(), 5);
 }
+
+#[test]
+fn a_restored_table_sends_what_was_pending() {
+    let (mut first, _, events) = msix(3);
+    first.set_control(0x8002);
+    let message = Message { address: 0xfee0_1000, data: 0x41 };
+    for vector in [0, 2] {
+        first.write_table(16 * vector, 8, message.address);
+        first.write_table(16 * vector + 8, 8, message.data.into());
+    }
+    events[1].signal();
+    first.set_bus_master(false);
+    events[2].signal();
+    let saved = first.save();
+    assert_eq!(saved.pending, [1, 2]);
+    let (mut second, recorder, events) = msix(3);
+    events[0].signal();
+    second.set_control(0x8002);
+    second.restore(&saved).unwrap();
+    assert_eq!(calls(&recorder), [(0, Some(message)), (2, Some(message))]);
+    assert_eq!([0, 1, 2].map(|vector| events[vector].is_signalled()), [false, true, true]);
+    assert_eq!(second.read_pending(0, 8), 2, "the third is on its way");
+}

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use nerite_memory::GuestRam;
+use nerite_saved::{check_version, require_same};
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, LogBudget, Notifier, Queue, Session, StartError, Worker, config_bytes,
-    lock,
+    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError,
+    VirtioDevice, Worker, config_bytes, lock,
 };
+
+use serde::{Deserialize, Serialize};
 
 use crate::config;
 use crate::counters::{Counters, Totals};
@@ -22,25 +25,40 @@ pub const QUEUE_SIZE: u16 = 256;
 /// Virtio device and PCI class of a block device (mass storage, other).
 const KIND: Kind = Kind { id: 2, class: 0x01_80_00 };
 
+/// Version of [`BlkState`].
+const STATE_VERSION: u32 = 1;
+
+/// Saved state of a [`Blk`]. The disk's contents are not part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlkState {
+    /// Version of this layout: 1.
+    pub version: u32,
+    /// Size of the disk in sectors, which the driver knows.
+    pub sectors: u64,
+}
+
 struct Live {
     queue: Queue,
     notifier: Arc<Notifier>,
     log: Arc<LogBudget>,
     features: u64,
     chain: Chain,
-    /// Tells the sessions of the driver apart.
-    session: u64,
+    /// Tells the activations by drivers apart.
+    activation: u64,
 }
 
 /// State that the driver has set up, and the progress of the thread.
 #[derive(Default)]
 struct State {
     live: Option<Live>,
-    sessions: u64,
+    activations: u64,
     /// The function is no bus master.
     is_paused: bool,
     /// The thread is to end.
     is_halted: bool,
+    /// The thread has a request.
+    is_working: bool,
     /// The thread moves data between the disk and guest memory.
     is_moving: bool,
 }
@@ -48,8 +66,8 @@ struct State {
 pub(crate) struct Shared {
     /// The thread does not hold it while it works on the disk.
     state: Mutex<State>,
-    /// Notified when the thread has moved the data of a request.
-    moved: Condvar,
+    /// Notified when the thread has moved the data of a request, and when it is through with it.
+    progressed: Condvar,
     /// Goes up when the request that the thread works on is to be given up.
     epoch: AtomicU64,
     /// The thread's.
@@ -65,7 +83,7 @@ struct Work {
     request: Request,
     chain: Chain,
     ram: Arc<GuestRam>,
-    session: u64,
+    activation: u64,
     epoch: u64,
 }
 
@@ -89,7 +107,7 @@ impl Blk {
         let (features, config) = (config::features(is_read_only), config::bytes(sectors));
         let shared = Shared {
             state: Mutex::default(),
-            moved: Condvar::new(),
+            progressed: Condvar::new(),
             epoch: AtomicU64::new(0),
             disk: Mutex::new(disk),
             sectors,
@@ -137,7 +155,8 @@ impl Shared {
     /// Takes a request, or says whether there may be more.
     fn take(&self) -> Result<Work, bool> {
         let mut state = lock(&self.state);
-        let State { live: Some(live), is_paused: false, is_halted: false, is_moving, .. } = &mut *state
+        let State { live: Some(live), is_paused: false, is_halted: false, is_working, is_moving, .. } =
+            &mut *state
         else {
             return Err(false);
         };
@@ -153,8 +172,9 @@ impl Shared {
         let terms = Terms { features: live.features, sectors: self.sectors, is_read_only: self.is_read_only };
         let request = Request::read(&live.chain, &ram, terms).map_err(|error| live.fail(&error))?;
         *is_moving = request.moves_data();
-        let (chain, session) = (std::mem::take(&mut live.chain), live.session);
-        Ok(Work { request, chain, ram, session, epoch: self.epoch.load(Ordering::Acquire) })
+        *is_working = true;
+        let (chain, activation) = (std::mem::take(&mut live.chain), live.activation);
+        Ok(Work { request, chain, ram, activation, epoch: self.epoch.load(Ordering::Acquire) })
     }
 
     /// Does what a request asks for. Returns whether there may be more.
@@ -164,7 +184,7 @@ impl Shared {
         let mut result = work.request.move_data(disk.as_mut(), &work.ram, &work.chain, goes_on);
         if work.request.moves_data() {
             lock(&self.state).is_moving = false;
-            self.moved.notify_all();
+            self.progressed.notify_all();
         }
         if result.is_ok() {
             // From here on guest memory is not touched but under the lock.
@@ -177,8 +197,10 @@ impl Shared {
     /// Gives a request back, unless its driver is gone. Returns whether there may be more.
     fn answer(&self, work: Work, result: Result<(), Failure>) -> bool {
         let mut state = lock(&self.state);
+        state.is_working = false;
+        self.progressed.notify_all();
         let has_to_wait = state.is_paused || state.is_halted;
-        let live = state.live.as_mut().filter(|live| live.session == work.session);
+        let live = state.live.as_mut().filter(|live| live.activation == work.activation);
         let Some(live) = live else { return true };
         let Work { request, chain, ram, .. } = work;
         live.chain = chain;
@@ -211,7 +233,9 @@ impl Live {
     }
 }
 
-impl Device for Blk {
+impl VirtioDevice for Blk {
+    type State = BlkState;
+
     fn kind(&self) -> Kind {
         KIND
     }
@@ -228,17 +252,17 @@ impl Device for Blk {
         config_bytes(&self.config, offset, width)
     }
 
-    fn start(&self, session: Session) -> Result<(), StartError> {
-        let queue = session.queue(0)?;
+    fn start(&self, activation: Activation) -> Result<(), StartError> {
+        let queue = activation.queue(0)?;
         let mut state = lock(&self.shared.state);
-        state.sessions = state.sessions.wrapping_add(1);
+        state.activations = state.activations.wrapping_add(1);
         state.live = Some(Live {
             queue,
-            notifier: session.notifier,
-            log: session.log,
-            features: session.features,
+            notifier: activation.notifier,
+            log: activation.log,
+            features: activation.features,
             chain: Chain::new(),
-            session: state.sessions,
+            activation: state.activations,
         });
         drop(state);
         self.worker.wake();
@@ -260,13 +284,30 @@ impl Device for Blk {
         self.shared.give_up();
         // For one chunk at most.
         while state.is_moving {
-            state = self.shared.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.progressed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn resume(&self) {
         lock(&self.shared.state).is_paused = false;
         self.worker.wake();
+    }
+
+    fn save(&self) -> io::Result<DeviceState<BlkState>> {
+        let mut state = lock(&self.shared.state);
+        // A request that is not through yet comes again, and does the same again. It must not reach
+        // the disk after the requests of a restored guest have.
+        while state.is_working {
+            state = self.shared.progressed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let progress = |live: &Live| Some(live.queue.state(0));
+        let device = BlkState { version: STATE_VERSION, sectors: self.shared.sectors };
+        Ok(DeviceState { queues: state.live.iter().map(progress).collect(), device })
+    }
+
+    fn restore(&self, state: &BlkState) -> Result<(), RestoreError> {
+        check_version("disk", state.version, STATE_VERSION)?;
+        require_same("disk", "number of sectors", state.sectors == self.shared.sectors)
     }
 }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 pub use nerite_virtio::fake::Step;
-use nerite_virtio::fake::{FakeQueue, RAM, Rings, SCRATCH, WRITE, ram, session};
-use nerite_virtio::{Device as _, Event, Notifier, Segment};
+use nerite_virtio::fake::{FakeQueue, RAM, Rings, SCRATCH, WRITE, activation, ram};
+use nerite_virtio::{Event, Notifier, Segment, VirtioDevice as _};
 
 use crate::disk::{Disk, Range, SECTOR};
 use crate::{Blk, QUEUE_SIZE};
@@ -98,7 +98,7 @@ impl Bench {
         let none: Arc<[Event]> = Arc::new([]);
         let notifier = Arc::new(Notifier::new(1, none).expect("events"));
         let blk = Blk::new(Box::new(Checked::new()), [7; 20]).expect("a device");
-        blk.start(session(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
+        blk.start(activation(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
         Self { ram, blk, queue, notifier }
     }
 
@@ -146,7 +146,10 @@ pub fn exercise(features: u64, steps: &[Step]) {
     bench.blk.resume();
     bench.ram.zero(RAM, Rings::bytes(SIZE)).expect("RAM");
     bench.queue = FakeQueue::new(bench.ram.clone(), Rings::at(RAM, SIZE));
-    bench.blk.start(session(&[&bench.queue], QUEUE_SIZE, features, &bench.notifier)).expect("a queue in RAM");
+    bench
+        .blk
+        .start(activation(&[&bench.queue], QUEUE_SIZE, features, &bench.notifier))
+        .expect("a queue in RAM");
     bench.ram.write_obj(ANSWER, &0xaa_u8).expect("RAM");
     bench.request(0, SECTORS - 1, 512);
     assert!(bench.blk.shared.turn());

@@ -37,7 +37,7 @@ mod vectors;
 
 pub use config::{MAX_DISCARD_SECTORS, MAX_REQUEST, MAX_SEGMENTS, MAX_ZERO_SECTORS, feature};
 pub use counters::Totals;
-pub use device::{Blk, QUEUE_SIZE};
+pub use device::{Blk, BlkState, QUEUE_SIZE};
 pub use disk::{Disk, Range, SECTOR};
 pub use file::{OpenError, RawFile};
 pub use spec::{MAX_SERIAL, Spec, SpecError};

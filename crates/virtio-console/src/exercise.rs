@@ -13,8 +13,8 @@
 use std::sync::{Arc, Mutex};
 
 pub use nerite_virtio::fake::Step;
-use nerite_virtio::fake::{FakeQueue, GuestRam, RAM, Rings, SCRATCH, WRITE, ram, session};
-use nerite_virtio::{Device as _, Event, Notifier};
+use nerite_virtio::fake::{FakeQueue, GuestRam, RAM, Rings, SCRATCH, WRITE, activation, ram};
+use nerite_virtio::{Event, Notifier, VirtioDevice as _};
 
 use crate::{CHUNK, Console, INPUT, QUEUE_SIZE, lock};
 
@@ -54,7 +54,9 @@ impl Bench {
             lock(&sink).extend_from_slice(bytes);
             Ok(())
         });
-        console.start(session(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier)).expect("queues");
+        console
+            .start(activation(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier))
+            .expect("queues");
         Self { ram, console, queues, notifier, written }
     }
 
@@ -97,7 +99,7 @@ pub fn exercise(features: u64, steps: &[Step]) {
     console.resume();
     ram.zero(RAM, 0x2000).expect("RAM");
     let mut queues = queues(&ram);
-    console.start(session(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier)).expect("queues");
+    console.start(activation(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier)).expect("queues");
     lock(&written).clear();
     ram.write(TEXT, b"out").expect("RAM");
     queues[1].add(&[(TEXT, 3, 0)]);

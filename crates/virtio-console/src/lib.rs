@@ -30,10 +30,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
+use nerite_saved::{check_version, refuse};
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, LogBudget, Notifier, Queue, QueueError, Session, StartError, Worker,
-    feature, lock,
+    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, QueueError, RestoreError,
+    StartError, VirtioDevice, Worker, feature, lock,
 };
+use serde::{Deserialize, Serialize};
 
 /// The example of the README.
 #[cfg(doctest)]
@@ -50,7 +52,7 @@ const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 /// The most input that waits for the guest, in bytes.
 pub const INPUT: usize = 4096;
-/// How much output is handed on at once, in bytes.
+/// Maximum size of a piece of output in bytes.
 const CHUNK: usize = 4096;
 
 /// Takes a guest's output. It may wait, for which [`Console::halt`] waits, too.
@@ -58,6 +60,24 @@ const CHUNK: usize = 4096;
 /// An error is final: the guest's output then goes nowhere. Whoever made the function sees to the
 /// machine's end.
 pub type Output = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
+/// Version of [`ConsoleState`].
+const STATE_VERSION: u32 = 1;
+
+/// Saved state of a [`Console`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleState {
+    /// Version of this layout: 1.
+    pub version: u32,
+    /// Input that waits for the guest, at most [`INPUT`] bytes.
+    #[serde(with = "nerite_saved::bytes")]
+    pub input: Vec<u8>,
+    /// Number of bytes of the next buffer of output that are written already.
+    pub written: u64,
+    /// `true` if the driver has written something.
+    pub has_spoken: bool,
+}
 
 struct Live {
     receive: Option<Queue>,
@@ -70,6 +90,10 @@ struct Live {
     output: Chain,
     taken: u64,
     is_sending: bool,
+    /// Number of taken bytes that may not be written yet.
+    unwritten: u64,
+    /// Number of bytes of the next buffer that were written before the device was restored.
+    written_before: u64,
     /// The driver has written something.
     has_spoken: bool,
 }
@@ -173,6 +197,8 @@ impl Shared {
         let mut bytes = [0; CHUNK];
         let Some(length) = self.take(&mut bytes) else { return false };
         self.write(bytes.get(..length).unwrap_or_default());
+        // Also if the device was paused meanwhile.
+        lock(&self.port).live.iter_mut().for_each(|live| live.unwritten = 0);
         self.with_live(|live| live.finish_output()).is_some()
     }
 
@@ -256,12 +282,18 @@ impl Live {
             if !queue.pop(&mut self.output)? {
                 return Ok(queue.enable_kicks()?.then_some(0));
             }
-            (self.taken, self.is_sending) = (0, true);
+            (self.taken, self.is_sending) = (std::mem::take(&mut self.written_before), true);
         }
         let length = self.output.copy_out(queue.ram(), self.taken, bytes);
         self.taken = self.taken.saturating_add(length as u64);
+        self.unwritten = length as u64;
         self.has_spoken |= length > 0;
         Ok(Some(length))
+    }
+
+    /// Number of bytes of the next buffer of output that are written.
+    fn written(&self) -> u64 {
+        if self.is_sending { self.taken.saturating_sub(self.unwritten) } else { self.written_before }
     }
 
     /// Gives back the buffer of output if all of it is out. A driver that has come meanwhile has
@@ -280,7 +312,9 @@ impl Live {
     }
 }
 
-impl Device for Console {
+impl VirtioDevice for Console {
+    type State = ConsoleState;
+
     fn kind(&self) -> Kind {
         KIND
     }
@@ -297,17 +331,19 @@ impl Device for Console {
         0
     }
 
-    fn start(&self, session: Session) -> Result<(), StartError> {
-        let (receive, transmit) = (session.enabled_queue(RECEIVE)?, session.enabled_queue(TRANSMIT)?);
+    fn start(&self, activation: Activation) -> Result<(), StartError> {
+        let (receive, transmit) = (activation.enabled_queue(RECEIVE)?, activation.enabled_queue(TRANSMIT)?);
         lock(&self.shared.port).live = Some(Live {
             receive,
             transmit,
-            notifier: session.notifier,
-            log: session.log,
+            notifier: activation.notifier,
+            log: activation.log,
             input: Chain::new(),
             output: Chain::new(),
             taken: 0,
             is_sending: false,
+            unwritten: 0,
+            written_before: 0,
             has_spoken: false,
         });
         self.worker.wake();
@@ -325,6 +361,35 @@ impl Device for Console {
     fn resume(&self) {
         lock(&self.shared.port).is_paused = false;
         self.worker.wake();
+    }
+
+    /// Output that is being written counts as not written yet, as it may have to wait for long.
+    fn save(&self) -> io::Result<DeviceState<ConsoleState>> {
+        let port = lock(&self.shared.port);
+        let live = port.live.as_ref();
+        let queues = live.map(|live| {
+            let receive = live.receive.as_ref().map(|queue| queue.state(0));
+            let transmit = live.transmit.as_ref().map(|queue| queue.state(live.is_sending.into()));
+            vec![receive, transmit]
+        });
+        let device = ConsoleState {
+            version: STATE_VERSION,
+            input: lock(&self.shared.input).iter().copied().collect(),
+            written: live.map_or(0, Live::written),
+            has_spoken: live.is_some_and(|live| live.has_spoken),
+        };
+        Ok(DeviceState { queues: queues.unwrap_or_default(), device })
+    }
+
+    fn restore(&self, state: &ConsoleState) -> Result<(), RestoreError> {
+        check_version("console", state.version, STATE_VERSION)?;
+        refuse("console", "input", state.input.len() > INPUT)?;
+        *lock(&self.shared.input) = state.input.iter().copied().collect();
+        if let Some(live) = &mut lock(&self.shared.port).live {
+            (live.written_before, live.has_spoken) = (state.written, state.has_spoken);
+        }
+        self.shared.room.signal();
+        Ok(())
     }
 }
 

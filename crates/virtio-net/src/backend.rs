@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use nerite_memory::{AccessError, GuestRam};
-use nerite_virtio::{Event, Segment, Session};
+use nerite_virtio::{Activation, Event, Segment};
 
 /// Bytes of the header before each frame (5.1.6): `struct virtio_net_hdr_v1`, little-endian.
 pub const HEADER: usize = 12;
@@ -100,14 +100,20 @@ pub trait Backend: Send {
 /// Where the driver breaks a rule, the engine signals `broken`: the card then takes the queues
 /// back, and needs a reset.
 pub trait Engine: Send {
-    /// Takes over the queue pairs of `session`.
+    /// Takes over the queue pairs of `activation`.
     ///
     /// # Errors
     /// If the host cannot do it.
-    fn start(&mut self, session: &Session, calls: &[Event], broken: &Event) -> io::Result<()>;
+    fn start(&mut self, activation: &Activation, calls: &[Event], broken: &Event) -> io::Result<()>;
 
     /// Lets go of the queues: when this returns, they are no longer touched.
     fn stop(&mut self);
+
+    /// Index in the available ring at which a queue in use goes on. Called while the queues rest.
+    ///
+    /// # Errors
+    /// If the host cannot do it, or the queue is not in use.
+    fn next_available(&mut self, queue: u16) -> io::Result<u16>;
 
     /// Sets whether the queues rest because the card may not access memory; at first they do not.
     /// When this returns `Ok(())` for `true`, they are no longer touched, and with `false` they go

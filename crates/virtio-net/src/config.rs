@@ -61,12 +61,16 @@ impl FromStr for Mac {
             let part = part.ok_or_else(error)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
         }
-        let [first, ..] = bytes;
-        // The lowest bit of the first byte marks groups of cards.
-        if parts.next().is_some() || first & 1 != 0 || bytes == [0; 6] {
-            return Err(error());
-        }
-        Ok(Self(bytes))
+        Some(Self(bytes)).filter(|mac| parts.next().is_none() && mac.is_unicast()).ok_or_else(error)
+    }
+}
+
+impl Mac {
+    /// Returns `true` if it can be the address of a card: the lowest bit of the first byte marks
+    /// groups of cards.
+    pub(crate) fn is_unicast(self) -> bool {
+        let [first, ..] = self.0;
+        first & 1 == 0 && self.0 != [0; 6]
     }
 }
 

@@ -6,20 +6,22 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Device, Event, Kind, LogBudget, Notifier, Queue, Session, StartError, config_bytes, feature as transport,
-    lock,
+    Activation, DeviceState, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError, VirtioDevice,
+    config_bytes, feature as transport, lock,
 };
 
 use crate::backend::{Backend, Engine};
-use crate::config::{NetConfig, are_consistent};
+use crate::config::{Mac, NetConfig, are_consistent};
 use crate::counters::Counters;
 use crate::feature;
 use crate::pair::Pair;
 use crate::worker::Worker;
 
+mod state;
 mod tasks;
 mod unplugged;
 
+pub use state::NetState;
 use tasks::{EngineTask, PairTask};
 
 /// Entries of a queue, at most. Drivers fill receive queues with buffers of 64 KiB, so that more
@@ -94,8 +96,8 @@ struct Live {
 /// State of the driver of an engine.
 #[derive(Default)]
 struct EngineState {
-    /// The driver's session, and the control queue, if the driver has enabled it.
-    live: Option<(Session, Option<Queue>)>,
+    /// The activation by the driver, and the control queue, if the driver has enabled it.
+    live: Option<(Activation, Option<Queue>)>,
     /// The function is no bus master.
     is_paused: bool,
 }
@@ -103,6 +105,8 @@ struct EngineState {
 /// What all threads of a card share.
 struct Shared {
     config: NetConfig,
+    /// Address that the driver sees: a restored card keeps its own.
+    mac: Mutex<Mac>,
     counters: Counters,
     lanes: Vec<Mutex<Lane>>,
     /// Wakes a pair's thread for another turn.
@@ -155,6 +159,7 @@ impl Net {
         let lane = |backend| Mutex::new(Lane { backend, live: None, is_paused: false });
         let shared = Shared {
             config,
+            mac: Mutex::new(config.mac),
             counters: Counters::new(pairs),
             wakes: events(backends.len()).map_err(host)?,
             calls: events(if engine.is_some() { data_queues.into() } else { 0 }).map_err(host)?,
@@ -212,8 +217,8 @@ impl Net {
     }
 
     /// What it is.
-    pub fn config(&self) -> &NetConfig {
-        &self.shared.config
+    pub fn config(&self) -> NetConfig {
+        NetConfig { mac: *lock(&self.shared.mac), ..self.shared.config }
     }
 
     /// Says whether the link is up; the driver sees that. While it is not, frames of both sides are
@@ -234,26 +239,26 @@ impl Net {
         pairs.saturating_mul(2)
     }
 
-    fn control(&self, session: &Session) -> Result<Option<Queue>, StartError> {
-        if session.features & feature::CTRL_VQ == 0 {
+    fn control(&self, activation: &Activation) -> Result<Option<Queue>, StartError> {
+        if activation.features & feature::CTRL_VQ == 0 {
             return Ok(None);
         }
         // Some drivers accept the feature and never set the queue up.
-        session.enabled_queue(self.control_index(session.features))
+        activation.enabled_queue(self.control_index(activation.features))
     }
 
-    fn start_pairs(&self, session: &Session) -> Result<(), StartError> {
-        let pairs = if session.features & feature::MQ != 0 { self.shared.config.pairs } else { 1 };
+    fn start_pairs(&self, activation: &Activation) -> Result<(), StartError> {
+        let pairs = if activation.features & feature::MQ != 0 { self.shared.config.pairs } else { 1 };
         for (index, lane) in (0..).zip(&self.shared.lanes) {
             let first = u16::saturating_mul(index, 2);
             let is_offered = index < pairs;
-            let enabled = |index| if is_offered { session.enabled_queue(index) } else { Ok(None) };
+            let enabled = |index| if is_offered { activation.enabled_queue(index) } else { Ok(None) };
             let (rx, tx) = (enabled(first)?, enabled(first.saturating_add(1))?);
             let mut lane = lock(lane);
             let host = |what| move |source| StartError::Host { what, source };
-            lane.backend.set_features(session.features).map_err(host("setting a network backend up"))?;
+            lane.backend.set_features(activation.features).map_err(host("setting a network backend up"))?;
             if let Err(error) = lane.backend.set_enabled(index == 0) {
-                session.log.warn(format_args!("queue pair {index} of a network card: {error}"));
+                activation.log.warn(format_args!("queue pair {index} of a network card: {error}"));
             }
             // The control queue is in use without any other, too.
             if index > 0 && rx.is_none() && tx.is_none() {
@@ -262,10 +267,10 @@ impl Net {
             lane.backend.discard();
             lane.live = Some(Live {
                 index,
-                pair: Pair::new(rx, tx, session.features, self.shared.config.mtu),
-                control: if index == 0 { self.control(session)? } else { None },
-                notifier: session.notifier.clone(),
-                log: session.log.clone(),
+                pair: Pair::new(rx, tx, activation.features, self.shared.config.mtu),
+                control: if index == 0 { self.control(activation)? } else { None },
+                notifier: activation.notifier.clone(),
+                log: activation.log.clone(),
             });
         }
         for wake in &self.shared.wakes {
@@ -275,7 +280,9 @@ impl Net {
     }
 }
 
-impl Device for Net {
+impl VirtioDevice for Net {
+    type State = NetState;
+
     fn kind(&self) -> Kind {
         KIND
     }
@@ -293,20 +300,20 @@ impl Device for Net {
     }
 
     fn read_config(&self, offset: u64, width: u8) -> u64 {
-        config_bytes(&self.shared.config.bytes(self.shared.link_up.load(Ordering::Acquire)), offset, width)
+        config_bytes(&self.config().bytes(self.shared.link_up.load(Ordering::Acquire)), offset, width)
     }
 
-    fn start(&self, session: Session) -> Result<(), StartError> {
+    fn start(&self, activation: Activation) -> Result<(), StartError> {
         self.shared.pairs_in_use.store(1, Ordering::Release);
         let mut engine = lock(&self.shared.engine);
         self.shared.tell_engine(&mut engine);
-        let Some(engine) = engine.as_mut() else { return self.start_pairs(&session) };
-        let control = self.control(&session)?;
+        let Some(engine) = engine.as_mut() else { return self.start_pairs(&activation) };
+        let control = self.control(&activation)?;
         self.shared.broken.take();
         engine
-            .start(&session, &self.shared.calls, &self.shared.broken)
+            .start(&activation, &self.shared.calls, &self.shared.broken)
             .map_err(|source| StartError::Host { what: "handing queues to the host's kernel", source })?;
-        lock(&self.shared.engine_state).live = Some((session, control));
+        lock(&self.shared.engine_state).live = Some((activation, control));
         Ok(())
     }
 
@@ -327,6 +334,14 @@ impl Device for Net {
 
     fn resume(&self) {
         self.shared.set_paused(false);
+    }
+
+    fn save(&self) -> io::Result<DeviceState<NetState>> {
+        Ok(DeviceState { queues: self.queue_states()?, device: self.own_state() })
+    }
+
+    fn restore(&self, state: &NetState) -> Result<(), RestoreError> {
+        self.restore_own(state)
     }
 }
 

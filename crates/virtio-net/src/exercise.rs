@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 use nerite_virtio::fake::{FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{Event, Queue, QueueConfig, QueueError, Segment, feature as transport};
+use nerite_virtio::{Event, Queue, QueueError, Segment, feature as transport};
 
 use crate::backend::{Backend, HEADER, MAX_FRAME, write_across};
 use crate::control;
@@ -110,9 +110,7 @@ impl Bench {
         let ram = ram(BYTES);
         let rings = [0, 1, 2].map(|index: u16| Rings::at(RAM + 0x1000 * u64::from(index), SIZE));
         let queue = |index: usize| {
-            let Rings { size, descriptors, available, used } = rings[index];
-            let config =
-                QueueConfig { index: index as u16, size, max_size: size, descriptors, available, used };
+            let config = rings[index].config(index as u16, SIZE);
             Queue::new(ram.clone(), &config, features).expect("rings in RAM")
         };
         Self {

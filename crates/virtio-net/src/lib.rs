@@ -37,7 +37,7 @@ mod worker;
 pub use backend::{Backend, Engine, HEADER, MAX_FRAME, write_across};
 pub use config::{Mac, MacError, NetConfig, feature};
 pub use counters::{Counters, QueueCounters, Totals};
-pub use device::{Error, Net, QUEUE_SIZE, Side};
+pub use device::{Error, Net, NetState, QUEUE_SIZE, Side};
 pub use pair::Pair;
 
 /// The example of the README.

@@ -1,6 +1,6 @@
 //! The data path of one queue pair.
 
-use nerite_virtio::{Queue, QueueError};
+use nerite_virtio::{Queue, QueueError, QueueState};
 
 use crate::backend::Backend;
 use crate::counters::QueueCounters;
@@ -39,6 +39,11 @@ impl Pair {
             receiver: rx.map(|queue| Receiver::new(queue, features, mtu)),
             transmitter: tx.map(Transmitter::new),
         }
+    }
+
+    /// The progress of both queues: receive, then transmit.
+    pub(crate) fn states(&self) -> [Option<QueueState>; 2] {
+        [self.receiver.as_ref().map(Receiver::state), self.transmitter.as_ref().map(Transmitter::state)]
     }
 
     /// Receives a batch of frames. Returns whether the driver is to be interrupted, and how it

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 use nerite_virtio::fake::{Buffer, FakeQueue, INDIRECT, NEXT, RAM, Rings, WRITE, ram, write_descriptor};
-use nerite_virtio::{Event, QueueConfig, Segment, feature as transport};
+use nerite_virtio::{Event, Segment, feature as transport};
 use proptest::prelude::*;
 
 use super::*;
@@ -86,14 +86,7 @@ pub(super) fn bench(size: u16, features: u64) -> Bench {
     let ram = ram(4 << 20);
     let queue = |index: u16| {
         let rings = Rings::at(RAM + 0x4000 * u64::from(index), size);
-        let config = QueueConfig {
-            index,
-            size,
-            max_size: size,
-            descriptors: rings.descriptors,
-            available: rings.available,
-            used: rings.used,
-        };
+        let config = rings.config(index, size);
         (Queue::new(ram.clone(), &config, features).unwrap(), FakeQueue::new(ram.clone(), rings))
     };
     let ((rx, fake_rx), (tx, fake_tx)) = (queue(0), queue(1));

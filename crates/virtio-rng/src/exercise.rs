@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 pub use nerite_virtio::fake::Step;
-use nerite_virtio::fake::{FakeQueue, GuestRam, RAM, Rings, SCRATCH, WRITE, ram, session};
-use nerite_virtio::{Device as _, Event, Notifier};
+use nerite_virtio::fake::{FakeQueue, GuestRam, RAM, Rings, SCRATCH, WRITE, activation, ram};
+use nerite_virtio::{Event, Notifier, VirtioDevice as _};
 
 use crate::{MOST, QUEUE_SIZE, Rng, lock};
 
@@ -41,7 +41,7 @@ impl Bench {
         let none: Arc<[Event]> = Arc::new([]);
         let notifier = Arc::new(Notifier::new(1, none).expect("events"));
         let rng = Rng::new().expect("a device");
-        rng.start(session(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
+        rng.start(activation(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
         Self { ram, rng, queue, notifier }
     }
 
@@ -80,7 +80,7 @@ pub fn exercise(features: u64, steps: &[Step]) {
     rng.resume();
     ram.zero(RAM, 0x1000).expect("RAM");
     let mut queue = FakeQueue::new(ram, Rings::at(RAM, SIZE));
-    rng.start(session(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
+    rng.start(activation(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
     queue.add(&[(BUFFERS, 2 * MOST as u32, WRITE)]);
     assert!(lock(&rng.state).turn());
     assert_eq!(queue.take_used(), Some((0, MOST as u32)));

@@ -24,7 +24,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Chain, Device, Enter, Event, Kind, LogBudget, Notifier, Queue, Session, StartError, Worker, feature, lock,
+    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError,
+    VirtioDevice, Worker, feature, lock,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -123,7 +124,9 @@ impl Live {
     }
 }
 
-impl Device for Rng {
+impl VirtioDevice for Rng {
+    type State = ();
+
     fn kind(&self) -> Kind {
         KIND
     }
@@ -140,9 +143,9 @@ impl Device for Rng {
         0
     }
 
-    fn start(&self, session: Session) -> Result<(), StartError> {
-        let queue = session.queue(0)?;
-        let (notifier, log) = (session.notifier, session.log);
+    fn start(&self, activation: Activation) -> Result<(), StartError> {
+        let queue = activation.queue(0)?;
+        let (notifier, log) = (activation.notifier, activation.log);
         lock(&self.state).live = Some(Live { queue, notifier, log, chain: Chain::new() });
         self.worker.wake();
         Ok(())
@@ -159,6 +162,18 @@ impl Device for Rng {
     fn resume(&self) {
         lock(&self.state).is_paused = false;
         self.worker.wake();
+    }
+
+    fn save(&self) -> io::Result<DeviceState<()>> {
+        let state = lock(&self.state);
+        Ok(DeviceState {
+            queues: state.live.iter().map(|live| Some(live.queue.state(0))).collect(),
+            device: (),
+        })
+    }
+
+    fn restore(&self, (): &()) -> Result<(), RestoreError> {
+        Ok(())
     }
 }
 

@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nerite_pci::NotConnected;
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{Chain, Device, Kind, NoDoorbells, Queue, Session, StartError, VirtioPci, Wiring};
+use nerite_virtio::{
+    Activation, Chain, DeviceState, Kind, NoDoorbells, Queue, RestoreError, StartError, VirtioDevice,
+    VirtioPci, Wiring,
+};
 
 #[derive(Default)]
 struct Counter(Mutex<Option<Queue>>);
@@ -26,7 +29,9 @@ impl Counter {
     }
 }
 
-impl Device for Counter {
+impl VirtioDevice for Counter {
+    type State = ();
+
     fn kind(&self) -> Kind {
         Kind { id: 0x3f, class: 0xff_00_00 }
     }
@@ -43,8 +48,8 @@ impl Device for Counter {
         0
     }
 
-    fn start(&self, session: Session) -> Result<(), StartError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.queue(0)?);
+    fn start(&self, activation: Activation) -> Result<(), StartError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(activation.queue(0)?);
         Ok(())
     }
 
@@ -56,6 +61,15 @@ impl Device for Counter {
     fn pause(&self) {}
 
     fn resume(&self) {}
+
+    fn save(&self) -> std::io::Result<DeviceState<()>> {
+        let queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(DeviceState { queues: queue.iter().map(|queue| Some(queue.state(0))).collect(), device: () })
+    }
+
+    fn restore(&self, (): &()) -> Result<(), RestoreError> {
+        Ok(())
+    }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

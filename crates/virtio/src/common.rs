@@ -3,12 +3,16 @@
 use nerite_memory::GuestRam;
 
 use crate::feature;
-use crate::notifier::NO_VECTOR;
 
 mod queue_config;
+mod state;
 
 use queue_config::check;
-pub use queue_config::{QueueConfig, QueueFault};
+pub use queue_config::{QueueConfig, QueueFault, QueueState};
+pub use state::{CommonState, QueueRegistersState};
+
+/// No MSI-X vector (4.1.5.1.2).
+pub const NO_VECTOR: u16 = 0xffff;
 
 /// Bits of the device status (2.1).
 pub mod status {
@@ -146,6 +150,11 @@ impl Common {
         self.accepted
     }
 
+    /// Returns `true` if both sides agree on the features.
+    pub fn has_agreed(&self) -> bool {
+        self.status & status::FEATURES_OK != 0
+    }
+
     /// Whether queues are frozen: the driver is ready.
     pub fn is_frozen(&self) -> bool {
         matches!(self.queues, Queues::Frozen(_))
@@ -173,12 +182,18 @@ impl Common {
     /// If one of them cannot be used.
     pub fn freeze(&mut self, ram: &GuestRam) -> Result<Vec<Option<QueueConfig>>, QueueFault> {
         self.status |= status::DRIVER_OK;
-        let registers = self.queues().to_vec().into_boxed_slice();
+        self.queues = Queues::Frozen(self.queues().into());
+        self.enabled_queues(ram)
+    }
+
+    /// The queues that are enabled, by number.
+    ///
+    /// # Errors
+    /// If one of them cannot be used.
+    fn enabled_queues(&self, ram: &GuestRam) -> Result<Vec<Option<QueueConfig>>, QueueFault> {
         let enabled =
             |(index, queue): (u16, &Registers)| queue.enabled.then(|| check(index, queue, ram)).transpose();
-        let queues = (0..).zip(&registers).map(enabled).collect();
-        self.queues = Queues::Frozen(registers);
-        queues
+        (0..).zip(self.queues()).map(enabled).collect()
     }
 
     fn queues(&self) -> &[Registers] {

@@ -2,6 +2,7 @@ use nerite_memory::{Backing, Region};
 use proptest::prelude::*;
 
 use super::*;
+use crate::QueueState;
 
 const FEATURES: u64 = 0x1_0000_0021 | feature::INDIRECT_DESC;
 const AGREED: u8 = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
@@ -125,7 +126,18 @@ fn queues_are_frozen_when_the_driver_is_ready() {
     let [descriptors, available, used] = GOOD;
     assert_eq!(
         queues,
-        [None, Some(QueueConfig { index: 1, size: 32, max_size: 64, descriptors, available, used })]
+        [
+            None,
+            Some(QueueConfig {
+                index: 1,
+                size: 32,
+                max_size: 64,
+                descriptors,
+                available,
+                used,
+                progress: QueueState::default()
+            })
+        ]
     );
     let before = common.clone();
     for index in [1, 0] {

@@ -1,13 +1,18 @@
 //! What a virtio device implements.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use nerite_log_budget::LogBudget;
 use nerite_memory::GuestRam;
 
+use nerite_saved::RestoreError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::common::QueueConfig;
-use crate::{Event, Notifier, Queue, QueueError};
+use crate::{Event, Notifier, Queue, QueueError, QueueState};
 
 /// What a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,16 +52,17 @@ pub enum StartError {
         /// What was tried.
         what: &'static str,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
 /// What a device gets when its driver is ready, until the next reset.
 #[derive(Clone)]
-pub struct Session {
+pub struct Activation {
     /// The features both sides agreed on.
     pub features: u64,
-    /// The queues that the driver has enabled, by number; they no longer change.
+    /// The queues that the driver has enabled, by number; they no longer change. A restored device
+    /// goes on at their [`QueueConfig::progress`].
     pub queues: Arc<[Option<QueueConfig>]>,
     /// Signalled when the driver says that a queue has new requests, by queue.
     pub kicks: Arc<[Event]>,
@@ -68,7 +74,7 @@ pub struct Session {
     pub log: Arc<LogBudget>,
 }
 
-impl Session {
+impl Activation {
     /// Queue number `index`, to be used.
     ///
     /// # Errors
@@ -91,17 +97,30 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
+        f.debug_struct("Activation")
             .field("features", &format_args!("{:#x}", self.features))
             .field("queues", &self.queues)
             .finish_non_exhaustive()
     }
 }
 
+/// State of a device and of its queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceState<S> {
+    /// Progress by queue number; `None` for queues that are not in use, as are those that follow
+    /// the last one.
+    pub queues: Vec<Option<QueueState>>,
+    /// The device's own state.
+    pub device: S,
+}
+
 /// A virtio device, without its transport.
-pub trait Device: Send + Sync {
+pub trait VirtioDevice: Send + Sync {
+    /// Saved state of the device besides its queues.
+    type State: fmt::Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send;
+
     /// What it is.
     fn kind(&self) -> Kind;
 
@@ -128,7 +147,7 @@ pub trait Device: Send + Sync {
     ///
     /// # Errors
     /// If the device cannot work like this.
-    fn start(&self, session: Session) -> Result<(), StartError>;
+    fn start(&self, activation: Activation) -> Result<(), StartError>;
 
     /// The driver resets the device: requests are given up. Called on a vCPU's thread, which must
     /// not be kept, and also when the device was not started.
@@ -140,12 +159,27 @@ pub trait Device: Send + Sync {
         true
     }
 
-    /// The function is no bus master (PCI 3.0, 6.2.2). When this returns, queues and guest memory
-    /// are no longer touched, whether the device is started or is started later. Requests wait.
+    /// The function is no bus master (PCI 3.0, 6.2.2), or the machine is paused. When this returns,
+    /// queues and guest memory are no longer touched, whether the device is started or is started
+    /// later. Requests wait.
     fn pause(&self);
 
-    /// The function is a bus master again: the device goes on where it was.
+    /// Ends [`Self::pause`]: the device goes on where it was.
     fn resume(&self);
+
+    /// State of the paused device and of its queues. Requests in flight are finished, or count as
+    /// not taken yet: a restored device takes them again.
+    ///
+    /// # Errors
+    /// Fails if the host does.
+    fn save(&self) -> io::Result<DeviceState<Self::State>>;
+
+    /// Takes a saved state while paused. Queues have their progress by then: if the driver was
+    /// ready, [`Self::start`] was called with it.
+    ///
+    /// # Errors
+    /// Fails if the device cannot be in this state.
+    fn restore(&self, state: &Self::State) -> Result<(), RestoreError>;
 }
 
 /// `width` bytes of `config` at `offset`, little-endian; what is not there is zero.

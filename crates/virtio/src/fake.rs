@@ -20,7 +20,9 @@ pub use nerite_memory::GuestRam;
 use nerite_memory::{Backing, Region};
 use nerite_pci::{COMMAND, Function, command};
 
-use crate::{Event, LogBudget, Notifier, QueueConfig, Session, common_cfg, feature, region, status};
+use crate::{
+    Activation, Event, LogBudget, Notifier, QueueConfig, QueueState, common_cfg, feature, region, status,
+};
 
 mod hostile;
 
@@ -232,6 +234,14 @@ impl Rings {
         Self { size, descriptors: address, available, used }
     }
 
+    /// Queue number `index` of at most `max_size` entries, enabled and new.
+    #[must_use]
+    pub fn config(&self, index: u16, max_size: u16) -> QueueConfig {
+        let Self { size, descriptors, available, used } = *self;
+        let progress = QueueState::default();
+        QueueConfig { index, size, max_size, descriptors, available, used, progress }
+    }
+
     /// How many bytes rings of `size` entries take, in whole pages.
     #[must_use]
     pub fn bytes(size: u16) -> u64 {
@@ -346,19 +356,21 @@ impl FakeQueue {
     }
 }
 
-/// A session of a driver with `queues`, without a transport: notifications and interrupts stay in
-/// their events.
+/// An activation by a driver with `queues`, without a transport: notifications and interrupts stay
+/// in their events.
 ///
 /// # Panics
 /// If the process has no descriptor left.
 #[must_use]
-pub fn session(queues: &[&FakeQueue], max_size: u16, features: u64, notifier: &Arc<Notifier>) -> Session {
+pub fn activation(
+    queues: &[&FakeQueue],
+    max_size: u16,
+    features: u64,
+    notifier: &Arc<Notifier>,
+) -> Activation {
     let events = |count| (0..count).map(|_| Event::new().expect("an event")).collect::<Arc<[Event]>>();
-    let config = |(index, queue): (u16, &&FakeQueue)| {
-        let Rings { size, descriptors, available, used } = queue.rings;
-        Some(QueueConfig { index, size, max_size, descriptors, available, used })
-    };
-    Session {
+    let config = |(index, queue): (u16, &&FakeQueue)| Some(queue.rings.config(index, max_size));
+    Activation {
         features,
         queues: (0..).zip(queues).map(config).collect(),
         kicks: events(queues.len()),

@@ -7,8 +7,10 @@
 //!   ([`Doorbells`]) that need no vCPU in between.
 //! * [`Queue`] is a split virtqueue, on the crate virtio-queue, that takes nothing a driver must
 //!   not give: a malformed [`Chain`] is an error, not a shorter chain.
-//! * [`Device`] is what a device implements, and [`Worker`] the thread of one that needs no more
-//!   than that.
+//! * [`VirtioDevice`] is what a device implements, and [`Worker`] the thread of one that needs no
+//!   more than that.
+//! * [`VirtioPci::save`] and [`VirtioPci::restore`] turn a paused function with its device into
+//!   plain data, [`VirtioPciState`], and back.
 //! * `fake`, with the feature of that name, is a driver to test devices with, and to break the
 //!   rules with.
 //!
@@ -38,12 +40,16 @@ mod queue;
 mod worker;
 
 pub use chain::{Chain, ChainError, Ring, Segment, pieces};
-pub use common::{Action, Common, QueueConfig, QueueFault, common_cfg, status};
-pub use device::{Device, Kind, Session, StartError, config_bytes};
+pub use common::{
+    Action, Common, CommonState, NO_VECTOR, QueueConfig, QueueFault, QueueRegistersState, QueueState,
+    common_cfg, status,
+};
+pub use device::{Activation, DeviceState, Kind, StartError, VirtioDevice, config_bytes};
 pub use nerite_log_budget::LogBudget;
 pub use nerite_pci::Event;
-pub use notifier::{NO_VECTOR, Notifier};
-pub use pci::{BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, Wiring, region};
+pub use nerite_saved::{RestoreError, SaveError};
+pub use notifier::{Notifier, NotifierState};
+pub use pci::{BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, VirtioPciState, Wiring, region};
 pub use queue::{Queue, QueueError};
 pub use worker::{Enter, Worker, lock};
 

@@ -3,15 +3,37 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 
-use crate::{Event, status};
+use nerite_saved::{RestoreError, refuse};
+use serde::{Deserialize, Serialize};
 
-/// No MSI-X vector (4.1.5.1.2).
-pub const NO_VECTOR: u16 = 0xffff;
+use crate::Event;
+use crate::common::{NO_VECTOR, status};
 
 /// ISR status: a queue has something for the driver (4.1.4.5).
 const ISR_QUEUE: u8 = 1;
 /// ISR status: the device's configuration has changed.
 const ISR_CONFIG: u8 = 2;
+
+/// Saved state of a [`Notifier`]. Vectors are among the registers of the common configuration, and
+/// pending messages in the MSI-X table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifierState {
+    /// ISR status (4.1.4.5).
+    pub isr: u8,
+    /// Generation of the device's configuration.
+    pub generation: u8,
+    /// `true` if the configuration has changed since the driver read any of it.
+    pub has_changed: bool,
+    /// `true` if the device needs a reset.
+    pub needs_reset: bool,
+}
+
+impl NotifierState {
+    pub(crate) fn check(&self) -> Result<(), RestoreError> {
+        refuse("virtio function", "ISR status", self.isr & !(ISR_QUEUE | ISR_CONFIG) != 0)
+    }
+}
 
 /// Raises a device's interrupts, from any thread and without a lock.
 ///
@@ -185,6 +207,34 @@ impl Notifier {
 
     pub(crate) fn set_live(&self, live: bool) {
         self.is_live.store(live, Ordering::Release);
+    }
+
+    pub(crate) fn save(&self) -> NotifierState {
+        NotifierState {
+            isr: self.isr.load(Ordering::Acquire),
+            generation: self.generation(),
+            has_changed: self.has_changed.load(Ordering::Acquire),
+            needs_reset: self.has_failed(),
+        }
+    }
+
+    /// Takes a saved state, with the vectors for the configuration and for each queue. The pin is
+    /// not raised yet.
+    pub(crate) fn restore(
+        &self,
+        saved: NotifierState,
+        config_vector: u16,
+        queue_vectors: impl Iterator<Item = u16>,
+    ) {
+        let NotifierState { isr, generation, has_changed, needs_reset } = saved;
+        self.isr.store(isr, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
+        self.has_changed.store(has_changed, Ordering::Release);
+        self.needs_reset.store(needs_reset, Ordering::Release);
+        self.set_config_vector(config_vector);
+        for (slot, vector) in self.queue_vectors.iter().zip(queue_vectors) {
+            slot.store(vector, Ordering::Release);
+        }
     }
 
     /// As after a reset of the device. How interrupts go is the PCI function's matter and stays.

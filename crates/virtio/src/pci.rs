@@ -7,14 +7,16 @@ use nerite_log_budget::LogBudget;
 use nerite_memory::GuestRam;
 use nerite_pci::{COMMAND, ConfigSpace, Function, MessageRoutes, Msix, command};
 
-use crate::{Action, Common, Device, Event, Notifier};
+use crate::{Action, Common, Event, Notifier, VirtioDevice};
 
 mod config;
 mod doorbells;
 mod life_cycle;
+mod state;
 
 use config::config_space;
 pub use doorbells::{DoorbellError, Doorbells, NoDoorbells};
+pub use state::VirtioPciState;
 
 /// Where things lie behind base address 0.
 pub mod region {
@@ -74,8 +76,8 @@ impl fmt::Debug for Wiring {
 /// A PCI function that is a virtio device.
 ///
 /// vCPUs come here for configuration only. Queues are worked on elsewhere: requests come by the
-/// events of [`crate::Session::kicks`], and interrupts go through [`Notifier`].
-pub struct VirtioPci<D: Device> {
+/// events of [`crate::Activation::kicks`], and interrupts go through [`Notifier`].
+pub struct VirtioPci<D: VirtioDevice> {
     device: Arc<D>,
     ram: Arc<GuestRam>,
     kicks: Arc<[Event]>,
@@ -95,13 +97,17 @@ struct State {
     pci_cfg: u8,
     /// The base address that doorbells are attached for, and for which queues.
     attached: Option<(u64, Vec<u16>)>,
-    /// The function may access memory.
+    /// The driver has made the function a bus master.
     is_bus_master: bool,
+    /// The machine is paused.
+    is_paused: bool,
+    /// The function may access memory: it is a bus master, and not paused.
+    is_active: bool,
     /// The driver has reset the device, which still works on a request.
     is_resetting: bool,
 }
 
-impl<D: Device> VirtioPci<D> {
+impl<D: VirtioDevice> VirtioPci<D> {
     /// Makes `device` a PCI function.
     ///
     /// # Errors
@@ -131,6 +137,8 @@ impl<D: Device> VirtioPci<D> {
             pci_cfg,
             attached: None,
             is_bus_master: false,
+            is_paused: false,
+            is_active: false,
             is_resetting: false,
         };
         Ok(Self {
@@ -239,8 +247,8 @@ impl<D: Device> VirtioPci<D> {
         state.msix.set_control(u16::try_from(control).unwrap_or_default());
         let pin_disabled = state.config.command() & command::INTX_DISABLE != 0;
         self.notifier.set_mode(state.msix.is_enabled(), pin_disabled);
-        let is_bus_master = state.config.command() & command::BUS_MASTER != 0;
-        self.set_bus_master(state, is_bus_master);
+        state.is_bus_master = state.config.command() & command::BUS_MASTER != 0;
+        self.update_access(state);
         self.place_doorbells(state);
     }
 
@@ -261,7 +269,7 @@ impl<D: Device> VirtioPci<D> {
     }
 }
 
-impl<D: Device> Function for VirtioPci<D> {
+impl<D: VirtioDevice> Function for VirtioPci<D> {
     fn read_config(&self, offset: u8, width: u8) -> u32 {
         let state = self.lock();
         if Self::is_pci_cfg_data(&state, offset) {
@@ -299,7 +307,7 @@ impl<D: Device> Function for VirtioPci<D> {
     }
 }
 
-impl<D: Device> fmt::Debug for VirtioPci<D> {
+impl<D: VirtioDevice> fmt::Debug for VirtioPci<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VirtioPci").field("kind", &self.device.kind()).finish_non_exhaustive()
     }

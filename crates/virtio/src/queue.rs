@@ -8,7 +8,7 @@ use virtio_queue::{Queue as Rings, QueueOwnedT, QueueT};
 use vm_memory::GuestAddress;
 
 use crate::chain::Ring;
-use crate::common::QueueConfig;
+use crate::common::{QueueConfig, QueueState};
 use crate::{Chain, ChainError, feature};
 
 /// Available ring, flags: the driver wants no interrupts (2.7.7).
@@ -50,7 +50,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue as the driver has set it up.
+    /// A queue as the driver has set it up, which goes on at its saved progress.
     ///
     /// # Errors
     /// If `config` is not one that [`crate::Common::freeze`] lets pass.
@@ -62,6 +62,8 @@ impl Queue {
         rings.try_set_avail_ring_address(GuestAddress(config.available)).map_err(ring)?;
         rings.try_set_used_ring_address(GuestAddress(config.used)).map_err(ring)?;
         rings.set_event_idx(features & feature::EVENT_IDX != 0);
+        rings.set_next_avail(config.progress.next_available);
+        rings.set_next_used(config.progress.next_used);
         rings.set_ready(true);
         let max_indirect = (features & feature::INDIRECT_DESC != 0).then_some(config.max_size);
         Ok(Self { ram, rings, index, max_indirect, silent_from: None })
@@ -72,7 +74,7 @@ impl Queue {
         self.index
     }
 
-    /// How many entries it has.
+    /// Number of entries.
     pub fn size(&self) -> u16 {
         self.rings.size()
     }
@@ -110,7 +112,16 @@ impl Queue {
         self.rings.set_next_avail(next);
     }
 
-    /// How many requests were given back so far, modulo 65536.
+    /// The progress, as if the last `in_flight` requests had not been taken yet. Requests before
+    /// those must have been given back.
+    pub fn state(&self, in_flight: u16) -> QueueState {
+        QueueState {
+            next_available: self.rings.next_avail().wrapping_sub(in_flight),
+            next_used: self.rings.next_used(),
+        }
+    }
+
+    /// Number of requests given back so far, modulo 65536.
     pub fn given_back(&self) -> u16 {
         self.rings.next_used()
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 use nerite_virtio::fake::{FakeQueue, INDIRECT, NEXT, RAM, Rings, WRITE, ram, write_descriptor};
-use nerite_virtio::{Chain, ChainError, Queue, QueueConfig, QueueError, Segment, feature};
+use nerite_virtio::{Chain, ChainError, Queue, QueueError, Segment, feature};
 use proptest::prelude::*;
 
 const SIZE: u64 = 1 << 20;
@@ -19,14 +19,7 @@ const LARGEST: u16 = 64; // What the device allows, unless a test's queue is lar
 fn queues(size: u16, features: u64) -> (Queue, FakeQueue, Arc<GuestRam>) {
     let ram = ram(SIZE);
     let rings = Rings::at(RAM, size);
-    let config = QueueConfig {
-        index: 0,
-        size,
-        max_size: LARGEST.max(size),
-        descriptors: rings.descriptors,
-        available: rings.available,
-        used: rings.used,
-    };
+    let config = rings.config(0, LARGEST.max(size));
     (Queue::new(ram.clone(), &config, features).unwrap(), FakeQueue::new(ram.clone(), rings), ram)
 }
 
@@ -216,7 +209,7 @@ fn the_same_chain_twice_is_two_requests() {
 #[test]
 fn rings_on_top_of_each_other_end_in_an_error_or_in_nothing() {
     let ram = ram(SIZE);
-    let config = QueueConfig { index: 0, size: 8, max_size: 8, descriptors: RAM, available: RAM, used: RAM };
+    let config = Rings { size: 8, descriptors: RAM, available: RAM, used: RAM }.config(0, 8);
     let mut queue = Queue::new(ram.clone(), &config, 0).unwrap();
     let mut chain = Chain::new();
     for seed in 0..200_u64 {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 use nerite_virtio::fake::{FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{Chain, Queue, QueueConfig, feature};
+use nerite_virtio::{Chain, Queue, feature};
 
 /// More than three times the numbers that an index has.
 const REQUESTS: u32 = 220_000;
@@ -32,12 +32,12 @@ struct Bench {
 impl Bench {
     fn new(size: u16, event_idx: bool) -> Self {
         let ram = ram(1 << 20);
-        let Rings { size, descriptors, available, used } = Rings::at(RAM, size);
-        let config = QueueConfig { index: 0, size, max_size: size, descriptors, available, used };
+        let rings = Rings::at(RAM, size);
+        let config = rings.config(0, size);
         let features = if event_idx { feature::EVENT_IDX } else { 0 };
         Self {
             queue: Queue::new(ram.clone(), &config, features).unwrap(),
-            guest: FakeQueue::new(ram.clone(), Rings { size, descriptors, available, used }),
+            guest: FakeQueue::new(ram.clone(), rings),
             ram,
             event_idx,
             added: 0,

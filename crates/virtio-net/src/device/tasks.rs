@@ -194,9 +194,9 @@ impl Shared {
             let set = engine.set_paused(is_paused);
             let mut state = lock(&self.engine_state);
             state.is_paused = is_paused;
-            if let (Err(error), Some((session, _))) = (set, &state.live) {
-                session.log.warn(format_args!("the queues of a network card: {error}; it needs a reset"));
-                session.notifier.fail();
+            if let (Err(error), Some((activation, _))) = (set, &state.live) {
+                activation.log.warn(format_args!("the queues of a network card: {error}; it needs a reset"));
+                activation.notifier.fail();
             }
             // For commands that came meanwhile.
             self.control_wake.signal();
@@ -290,16 +290,16 @@ impl EngineTask {
         if let Some(engine) = engine.as_mut() {
             engine.stop();
         }
-        if let Some((session, _)) = lock(&self.shared.engine_state).live.take() {
+        if let Some((activation, _)) = lock(&self.shared.engine_state).live.take() {
             let message = "the guest's network driver has broken a rule of a queue; the card needs a reset";
-            session.log.warn(format_args!("{message}"));
+            activation.log.warn(format_args!("{message}"));
         }
         self.notifier.fail();
     }
 
     fn control(&self) {
         let mut held = lock(&self.shared.engine_state);
-        let EngineState { live: Some((session, Some(control))), is_paused: false } = &mut *held else {
+        let EngineState { live: Some((activation, Some(control))), is_paused: false } = &mut *held else {
             return;
         };
         let mut wanted = None;
@@ -312,19 +312,20 @@ impl EngineTask {
             fits
         });
         match served {
-            Ok(true) => drop(session.notifier.queue(control.index())),
+            Ok(true) => drop(activation.notifier.queue(control.index())),
             Ok(false) => {}
             Err(error) => {
-                let log = &session.log;
+                let log = &activation.log;
                 log.warn(format_args!("the guest's network driver: {error}; the card needs a reset"));
                 // The thread's next turn takes the queues back.
                 return self.shared.broken.signal();
             }
         }
-        let log = session.log.clone();
+        let log = activation.log.clone();
         // Whoever starts or stops takes the engine first.
         drop(held);
         if let Some(pairs) = wanted {
+            self.shared.pairs_in_use.store(pairs, Ordering::Release);
             let mut engine = lock(&self.shared.engine);
             if let Some(Err(error)) = engine.as_mut().map(|engine| engine.set_pairs(pairs)) {
                 log.warn(format_args!("{pairs} queue pairs of a network card: {error}"));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::ErrorKind;
 
-use nerite_virtio::{Chain, Queue, QueueError, Segment};
+use nerite_virtio::{Chain, Queue, QueueError, QueueState, Segment};
 
 use super::{BATCH, Progress};
 use crate::backend::{Backend, HEADER, MAX_FRAME, write_across};
@@ -130,12 +130,21 @@ impl Receiver {
         Ok((delivered && self.queue.wants_interrupt()?, progress))
     }
 
+    /// The progress of the queue. Buffers in hand count as not taken yet, and a frame that waits
+    /// for more of them as lost.
+    pub(super) fn state(&self) -> QueueState {
+        // Not more than the queue has.
+        self.queue.state(u16::try_from(self.room.buffers.len()).unwrap_or(u16::MAX))
+    }
+
     /// Takes buffers from the driver until there are `wanted` bytes. Returns whether there are; if
     /// not, the driver was asked to notify of new ones.
     fn fill(&mut self, wanted: u64, counters: &QueueCounters) -> Result<bool, QueueError> {
+        let size = usize::from(self.queue.size());
         let is_enough = |room: &Room, mergeable: bool| {
             let one_is_all = !mergeable && !room.buffers.is_empty();
-            one_is_all || room.bytes >= wanted || room.pieces.len() >= MAX_PIECES
+            let is_full = room.pieces.len() >= MAX_PIECES || room.buffers.len() >= size;
+            one_is_all || room.bytes >= wanted || is_full
         };
         while !is_enough(&self.room, self.mergeable) {
             let chain = &mut self.chain;
@@ -155,8 +164,12 @@ impl Receiver {
             let (head, pieces) = (chain.head(), chain.writable());
             if pieces.is_empty() {
                 counters.drop_one();
-                self.queue.push(head, 0)?;
-                continue;
+                // Behind others it waits: buffers are given back in their order, so that those in
+                // hand are always the last that were taken.
+                if self.room.buffers.is_empty() {
+                    self.queue.push(head, 0)?;
+                    continue;
+                }
             }
             let buffer = Buffer { head, bytes: chain.writable_bytes(), pieces: pieces.len() };
             self.room.pieces.extend_from_slice(pieces);

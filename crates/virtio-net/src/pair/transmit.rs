@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-use nerite_virtio::{Chain, Queue, QueueError};
+use nerite_virtio::{Chain, Queue, QueueError, QueueState};
 
 use super::{BATCH, Progress};
 use crate::backend::{Backend, HEADER, MAX_FRAME};
@@ -106,6 +106,13 @@ impl Transmitter {
             backend.set_stream(std::mem::take(&mut self.streams));
         }
         Ok((done && self.queue.wants_interrupt()?, progress))
+    }
+
+    /// The progress of the queue. Frames that the backend did not take yet count as not taken here
+    /// either.
+    pub(super) fn state(&self) -> QueueState {
+        let in_flight = self.heads.len().saturating_add(self.is_waiting.into());
+        self.queue.state(u16::try_from(in_flight).unwrap_or(u16::MAX))
     }
 
     /// Puts the frame in `chain` into the group, or sends first the one and then the other. Returns

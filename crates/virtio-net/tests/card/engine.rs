@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nerite_virtio::{Event, Session, status};
+use nerite_virtio::{Activation, Event, status};
 use nerite_virtio_net::{Engine, Side, feature};
 
 use crate::{bench_with, wait};
@@ -22,7 +22,7 @@ struct Teller {
 }
 
 impl Engine for Teller {
-    fn start(&mut self, _: &Session, _: &[Event], broken: &Event) -> io::Result<()> {
+    fn start(&mut self, _: &Activation, _: &[Event], broken: &Event) -> io::Result<()> {
         *self.broken.lock().unwrap() = Some(broken.as_fd().try_clone_to_owned()?);
         self.is_running.store(true, Ordering::Release);
         Ok(())
@@ -30,6 +30,10 @@ impl Engine for Teller {
 
     fn stop(&mut self) {
         self.is_running.store(false, Ordering::Release);
+    }
+
+    fn next_available(&mut self, _: u16) -> io::Result<u16> {
+        Ok(0)
     }
 
     fn set_paused(&mut self, paused: bool) -> io::Result<()> {

@@ -1,15 +1,26 @@
-//! What a driver says of a queue, and what is wrong with it (virtio 1.2, 2.7).
+//! Configuration of a queue by its driver, and the checks of it (virtio 1.2, 2.7).
 
 use nerite_memory::GuestRam;
+use serde::{Deserialize, Serialize};
 
 use super::Registers;
+
+/// Progress of a split virtqueue: positions in its rings, which are in guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueState {
+    /// Index of the next request in the available ring, modulo 65536.
+    pub next_available: u16,
+    /// Index of the next entry in the used ring, modulo 65536.
+    pub next_used: u16,
+}
 
 /// A queue that is enabled, as it stays until the next reset: its rings are aligned and in RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueConfig {
     /// Its number.
     pub index: u16,
-    /// How many entries it has: a power of two.
+    /// Number of entries, a power of two.
     pub size: u16,
     /// The most entries that the device allows, and so the most descriptors of an indirect table.
     pub max_size: u16,
@@ -19,6 +30,8 @@ pub struct QueueConfig {
     pub available: u64,
     /// Guest-physical address of the used ring.
     pub used: u64,
+    /// Position of the device; zero unless it is restored.
+    pub progress: QueueState,
 }
 
 /// Why a queue cannot be used. The device needs a reset.
@@ -78,5 +91,13 @@ pub(super) fn check(index: u16, queue: &Registers, ram: &GuestRam) -> Result<Que
             return Err(QueueFault::OutsideRam { index, ring, address });
         }
     }
-    Ok(QueueConfig { index, size, max_size: max, descriptors, available, used })
+    Ok(QueueConfig {
+        index,
+        size,
+        max_size: max,
+        descriptors,
+        available,
+        used,
+        progress: QueueState::default(),
+    })
 }

@@ -3,7 +3,7 @@
 use nerite_pci::{Bar, Capability, ConfigSpace, Identity, Msix};
 
 use super::{BAR_SIZE, NOTIFY_MULTIPLIER, region};
-use crate::{Device, common_cfg};
+use crate::{VirtioDevice, common_cfg};
 
 /// Red Hat's vendor identifier, which virtio uses (4.1.2).
 const VENDOR: u16 = 0x1af4;
@@ -20,7 +20,7 @@ const CFG_PCI: u8 = 5;
 
 /// Builds the configuration space. Returns it with the offsets of MSI-X's message control and of
 /// the capability for access through configuration space.
-pub(super) fn config_space<D: Device>(
+pub(super) fn config_space<D: VirtioDevice>(
     device: &D,
     msix: &Msix,
     address: u32,

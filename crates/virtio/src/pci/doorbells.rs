@@ -3,7 +3,7 @@
 use nerite_pci::{Event, WINDOW};
 
 use super::{NOTIFY_MULTIPLIER, State, VirtioPci, region};
-use crate::Device;
+use crate::VirtioDevice;
 
 /// Reason for having no doorbell. The guest's notification then comes by a write that a vCPU takes
 /// out of the guest.
@@ -36,7 +36,7 @@ impl Doorbells for NoDoorbells {
     fn detach(&self, _: u64, _: &Event) {}
 }
 
-impl<D: Device> VirtioPci<D> {
+impl<D: VirtioDevice> VirtioPci<D> {
     /// Attaches, moves or detaches doorbells, as the driver's state and the base address want it.
     pub(super) fn place_doorbells(&self, state: &mut State) {
         let address = state.config.bar_address(0).filter(|_| state.common.is_frozen() && !state.is_resetting);

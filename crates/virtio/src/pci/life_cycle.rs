@@ -1,34 +1,42 @@
 //! Start, reset and pause of the device (virtio 1.2, 2.4 and 3.1; PCI 3.0, 6.2.2).
 
 use super::{State, VirtioPci};
-use crate::{Device, Event, Session};
+use crate::{Activation, Event, QueueConfig, StartError, VirtioDevice};
 
-impl<D: Device> VirtioPci<D> {
+impl<D: VirtioDevice> VirtioPci<D> {
     /// The driver is ready.
     pub(super) fn start(&self, state: &mut State) {
         let frozen = state.common.freeze(&self.ram);
         self.notifier.set_live(true);
         let queues = match frozen {
-            Ok(queues) => queues.into(),
+            Ok(queues) => queues,
             Err(fault) => {
                 self.log.warn(format_args!("the guest's virtio driver: {fault}; the device needs a reset"));
                 return self.notifier.fail();
             }
         };
-        let session = Session {
-            features: state.common.features(),
-            queues,
-            kicks: self.kicks.clone(),
-            notifier: self.notifier.clone(),
-            ram: self.ram.clone(),
-            log: self.log.clone(),
-        };
-        if let Err(error) = self.device.start(session) {
+        if let Err(error) = self.start_device(state, queues) {
             self.log.warn(format_args!("a virtio device cannot start: {error}; it needs a reset"));
             self.device.stop();
             return self.notifier.fail();
         }
         self.place_doorbells(state);
+    }
+
+    /// Starts the device with these queues.
+    pub(super) fn start_device(
+        &self,
+        state: &State,
+        queues: Vec<Option<QueueConfig>>,
+    ) -> Result<(), StartError> {
+        self.device.start(Activation {
+            features: state.common.features(),
+            queues: queues.into(),
+            kicks: self.kicks.clone(),
+            notifier: self.notifier.clone(),
+            ram: self.ram.clone(),
+            log: self.log.clone(),
+        })
     }
 
     /// The driver resets the device. That is done at once, or, while the device still works on a
@@ -56,14 +64,30 @@ impl<D: Device> VirtioPci<D> {
         }
     }
 
-    /// Sets whether the function may access memory: a device that may not touches no queue, and
-    /// sends no message.
-    pub(super) fn set_bus_master(&self, state: &mut State, is_bus_master: bool) {
-        if state.is_bus_master == is_bus_master {
+    /// Pauses the function, whatever its driver does: when this returns, the device touches no
+    /// queue and no guest memory, and messages stay pending.
+    pub fn pause(&self) {
+        let mut state = self.lock();
+        state.is_paused = true;
+        self.update_access(&mut state);
+    }
+
+    /// Ends [`Self::pause`]: the device goes on where it was, and pending messages are sent.
+    pub fn resume(&self) {
+        let mut state = self.lock();
+        state.is_paused = false;
+        self.update_access(&mut state);
+    }
+
+    /// Lets the function access memory if it is a bus master and not paused: a device that may not
+    /// touches no queue, and sends no message.
+    pub(super) fn update_access(&self, state: &mut State) {
+        let is_active = state.is_bus_master && !state.is_paused;
+        if state.is_active == is_active {
             return;
         }
-        state.is_bus_master = is_bus_master;
-        if is_bus_master {
+        state.is_active = is_active;
+        if is_active {
             state.msix.set_bus_master(true);
             self.device.resume();
         } else {

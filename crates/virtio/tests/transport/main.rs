@@ -13,104 +13,21 @@ use nerite_memory::GuestRam;
 use nerite_pci::{Event, Function, Message, MessageRoutes, NotConnected};
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
 use nerite_virtio::{
-    Chain, Device, DoorbellError, Doorbells, Kind, NoDoorbells, Queue, Session, StartError, VirtioPci,
-    Wiring, common_cfg, config_bytes, feature, region, status,
+    Activation, Chain, DeviceState, DoorbellError, Doorbells, Kind, NoDoorbells, Queue, RestoreError,
+    StartError, VirtioDevice, VirtioPci, Wiring, common_cfg, config_bytes, feature, region, status,
 };
 use proptest::prelude::*;
 
 mod capabilities;
+mod echo;
 mod life_cycle;
 mod registers;
+mod state;
+
+use echo::Echo;
 
 const BUFFERS: u64 = RAM + 0x10000;
 const BAR: u32 = 0xc000_0000;
-
-#[derive(Default)]
-struct Echo {
-    running: Mutex<Option<(Session, Queue)>>,
-    is_paused: AtomicBool,
-    /// Works on a request that takes its time.
-    is_busy: AtomicBool,
-}
-
-impl Echo {
-    /// What the device's thread would do.
-    fn serve(&self) -> bool {
-        let mut running = self.running.lock().unwrap();
-        let Some((session, queue)) = running.as_mut() else { return false };
-        if self.is_paused.load(Ordering::Acquire) {
-            return false;
-        }
-        session.kicks[0].take();
-        let mut chain = Chain::new();
-        loop {
-            match queue.pop(&mut chain) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(_) => {
-                    session.notifier.fail();
-                    return false;
-                }
-            }
-            let mut text = vec![0; chain.readable_bytes() as usize];
-            let mut at = 0;
-            for segment in chain.readable() {
-                let end = at + segment.length as usize;
-                session.ram.read(segment.address, &mut text[at..end]).unwrap();
-                at = end;
-            }
-            let to = chain.writable()[0];
-            let length = text.len().min(to.length as usize);
-            session.ram.write(to.address, &text[..length]).unwrap();
-            queue.push(chain.head(), length as u32).unwrap();
-        }
-        if queue.wants_interrupt().unwrap() { session.notifier.queue(0) } else { false }
-    }
-}
-
-impl Device for Echo {
-    fn kind(&self) -> Kind {
-        Kind { id: 1, class: 0x02_00_00 }
-    }
-
-    fn features(&self) -> u64 {
-        feature::INDIRECT_DESC | feature::EVENT_IDX | 3
-    }
-
-    fn accepts(&self, features: u64) -> bool {
-        features & 3 != 2
-    }
-
-    fn queue_sizes(&self) -> &[u16] {
-        &[16, 16]
-    }
-
-    fn read_config(&self, offset: u64, width: u8) -> u64 {
-        config_bytes(&[1, 2, 3, 4, 5, 6], offset, width)
-    }
-
-    fn start(&self, session: Session) -> Result<(), StartError> {
-        let queue = session.queue(0)?;
-        *self.running.lock().unwrap() = Some((session, queue));
-        Ok(())
-    }
-
-    fn stop(&self) {
-        *self.running.lock().unwrap() = None;
-    }
-
-    fn is_stopped(&self) -> bool {
-        !self.is_busy.load(Ordering::Acquire)
-    }
-
-    fn pause(&self) {
-        self.is_paused.store(true, Ordering::Release);
-    }
-
-    fn resume(&self) {
-        self.is_paused.store(false, Ordering::Release);
-    }
-}
 
 #[derive(Default)]
 struct Recorder {

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod bytes;
+mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use error::{RestoreError, SaveError, check_version, refuse, require_same};
