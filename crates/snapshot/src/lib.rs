@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod digest;
+mod error;
+mod files;
+mod manifest;
+mod staging;
+
+pub use digest::Digest;
+pub use error::Error;
+pub use files::{Files, Snapshot};
+pub use manifest::{FORMAT, MAX_STATE, Manifest, Region};
+pub use staging::Staging;
