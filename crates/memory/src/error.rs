@@ -87,7 +87,9 @@ pub enum Error {
         second: Region,
     },
     /// Two kinds of backing exclude each other.
-    #[error("--hugepages cannot be combined with {with}: reserved huge pages are neither merged nor advised")]
+    #[error(
+        "--hugepages cannot be combined with {with}: reserved huge pages are neither merged, advised nor mapped"
+    )]
     Conflict {
         /// The other option.
         with: &'static str,

@@ -6,9 +6,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::ptr::null_mut;
 
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{
+    Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
+};
 use vm_memory::bitmap::BS;
 use vm_memory::volatile_memory::VolatileSlice;
 use vm_memory::{
@@ -73,6 +76,30 @@ impl MappedRegion {
         // the region's start is.
         unsafe { mprotect(mapped.start.cast(), size, MprotectFlags::READ | MprotectFlags::WRITE) }
             .map_err(failed)?;
+        mapped.advise(size, backing)?;
+        Ok(mapped)
+    }
+
+    /// Maps the contents of `file` from `offset` on, copy-on-write: what is written stays here.
+    /// The file must not become shorter than what is mapped of it.
+    pub(crate) fn of_file(
+        region: Region,
+        backing: &Backing,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<Self, Error> {
+        let mapped = Self::new(region, backing)?;
+        let size = usize::try_from(region.size)
+            .map_err(|_| Error::BadRegion { region, reason: "is too large for this host" })?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: start..start+size is the accessible part of the mapping that `mapped` owns.
+        // Nothing else refers to it yet, and it stays a part of that mapping: it is unmapped with
+        // the rest. Changes of the file show in it only as changes of bytes, which the volatile
+        // accesses tolerate; an access beyond the end of a file that was truncated is a signal, as
+        // the documentation says.
+        unsafe { mmap(mapped.start.cast(), size, protection, flags, file, offset) }
+            .map_err(|errno| Error::Map { size: region.size >> 20, source: errno.into() })?;
         mapped.advise(size, backing)?;
         Ok(mapped)
     }

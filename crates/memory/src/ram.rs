@@ -10,6 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::mapping::MappedRegion;
 use crate::{AccessError, CStrError, Error, LARGE_PAGE, PAGE, Region};
 
+mod saved;
+
 /// The vm-memory type under [`GuestRam`].
 pub type Memory = GuestRegionCollection<MappedRegion>;
 
