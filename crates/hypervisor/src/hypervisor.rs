@@ -18,6 +18,9 @@ pub struct Capabilities {
     /// `true` if the hypervisor's local APICs have the TSC-deadline timer (Intel SDM vol. 3,
     /// 12.5.4.1).
     pub tsc_deadline: bool,
+    /// `true` if the host's kernel runs the guest: the process needs KVM's system calls, and
+    /// signals that the kernel itself sends to the descriptor of an event (vhost) arrive.
+    pub in_kernel: bool,
 }
 
 /// Location of a VM's interrupt controllers.

@@ -82,7 +82,11 @@ impl Hypervisor for System {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: self.max_vcpus(), tsc_deadline: self.has_tsc_deadline_timer() }
+        Capabilities {
+            max_vcpus: self.max_vcpus(),
+            tsc_deadline: self.has_tsc_deadline_timer(),
+            in_kernel: true,
+        }
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {

@@ -1,6 +1,8 @@
-//! Settings that have a meaning for some guests only.
+//! Settings that have a meaning for some guests or hypervisors only.
 
+use nerite_hypervisor::Hypervisor;
 use nerite_loader::Protocol;
+use nerite_net::Link;
 
 use crate::Error;
 use crate::config::{Config, ConsoleKind, Irqchip};
@@ -32,9 +34,36 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks that `hypervisor` can do what every setting needs of it.
+pub(crate) fn check_hypervisor(config: &Config, hypervisor: &dyn Hypervisor) -> Result<(), Error> {
+    let is_vhost = |link: &Link| matches!(link, Link::Tap { vhost: true, .. } | Link::Fd { vhost: true, .. });
+    if !hypervisor.capabilities().in_kernel && config.network.iter().any(|spec| is_vhost(&spec.link)) {
+        return Err(Error::VhostWithoutKernel { hypervisor: hypervisor.name() });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use nerite_hypervisor::scripted::ScriptedHypervisor;
+
     use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn vhost_needs_a_hypervisor_in_the_kernel() {
+        let hypervisor = ScriptedHypervisor::new(|_| unreachable!("no vCPU is created"));
+        let check = |cards: &[&str]| {
+            let network = cards.iter().map(|card| card.parse().unwrap()).collect();
+            check_hypervisor(&Config { network, ..Config::default() }, &hypervisor)
+        };
+        assert!(check(&["tap=t", "fd=9", "user"]).is_ok());
+        for card in ["tap=t,vhost=on", "fd=9,vhost=on"] {
+            let error = check(&["user", card]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("vhost=on needs KVM"), "{error}");
+        }
+    }
 
     fn refused(protocol: Protocol, change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();

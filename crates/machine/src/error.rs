@@ -60,6 +60,14 @@ pub enum Error {
         /// How many vCPUs there are.
         cpus: u32,
     },
+    /// vhost on a hypervisor that is not the host's kernel.
+    #[error(
+        "vhost=on needs KVM: the host's kernel cannot interrupt a guest on the hypervisor {hypervisor}; leave it out"
+    )]
+    VhostWithoutKernel {
+        /// Name of the hypervisor.
+        hypervisor: &'static str,
+    },
     /// A disk cannot be opened.
     #[error(transparent)]
     Disk(#[from] nerite_virtio_blk::OpenError),
@@ -145,6 +153,7 @@ impl Error {
             | Self::DiskCount { .. }
             | Self::Affinity { .. }
             | Self::NotForThisGuest { .. }
+            | Self::VhostWithoutKernel { .. }
             | Self::UserIrqchip => ErrorKind::Config,
             Self::Net(error) if error.is_usage() => ErrorKind::Config,
             Self::Platform(error) => error.kind(),

@@ -20,7 +20,7 @@ use rustix::fs::OFlags;
 use crate::accelerator::Choice;
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
-use crate::{Error, Machine, Timeline, accelerator, network};
+use crate::{Error, Machine, Timeline, accelerator, applicable, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
@@ -81,10 +81,13 @@ impl Opened {
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let core = core_file(&config.observe.on_crash)?;
+        let hypervisor = hypervisor();
+        if let Ok(choice) = &hypervisor {
+            applicable::check_hypervisor(config, &*choice.hypervisor)?;
+        }
         let links = network::open(&config.network)?;
         let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
-        let hypervisor = hypervisor();
         let counters = match &hypervisor {
             Ok(choice) => Counters::open(&*choice.hypervisor, &config.observe),
             Err(_) => Counters::default(),
@@ -135,7 +138,9 @@ impl Opened {
         let devices = !resources.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
         let children = resources.links.iter().filter_map(|link| link.process).collect();
         let network = !resources.links.is_empty();
-        let policy = Policy { network, devices, debug, children, ..policy.clone() };
+        let in_kernel = |choice: &Choice| choice.hypervisor.capabilities().in_kernel;
+        let kvm = resources.hypervisor.as_ref().is_ok_and(in_kernel);
+        let policy = Policy { network, devices, kvm, debug, children, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(resources.confinement.insert(confinement).missing())
     }

@@ -142,6 +142,7 @@ pub fn enter<'a>(
                 network: policy.network,
                 devices: policy.devices,
                 debug: policy.debug,
+                kvm: policy.kvm,
             };
             let filters = Filters::new(features, policy, seccomp == Seccomp::Log);
             filters.load_for_process()?;

@@ -101,6 +101,8 @@ pub struct Policy {
     pub network: bool,
     /// `true` if there are other devices with a thread of their own, such as disks.
     pub devices: bool,
+    /// `true` if guests run on KVM: its system calls are allowed.
+    pub kvm: bool,
     /// Let a debugger work on it.
     pub debug: bool,
     /// System calls of the main thread; `None` for this crate's tables for a virtual machine

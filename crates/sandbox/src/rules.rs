@@ -10,62 +10,20 @@ use libc::{
     CLONE_THREAD, CLONE_VM, EACCES, ENOSYS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, PROT_EXEC,
 };
 
-/// The kinds of threads.
-#[allow(unreachable_pub, reason = "the build script keeps it for itself")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The thread that builds the machine, starts the others and waits for their end. The others
-    /// inherit its filter, so it has to have all that they have.
-    Main,
-    /// A thread that runs a vCPU and answers its exits.
-    Vcpu,
-    /// A thread that answers the control socket or a debugger.
-    Control,
-    /// A thread that works on the queues of a disk or of another device like it.
-    Device,
-}
-
-/// All kinds.
-pub(crate) const KINDS: [Kind; 4] = [Kind::Main, Kind::Vcpu, Kind::Control, Kind::Device];
-
 // The build script compiles this file too, for which the paths must be given.
 #[path = "rules/features.rs"]
 pub(crate) mod features;
+#[path = "rules/kvm.rs"]
+pub(crate) mod kvm;
+#[path = "rules/rule.rs"]
+pub(crate) mod rule;
 
 pub(crate) use features::Features;
-
-/// A system call that is allowed.
-#[allow(unreachable_pub, reason = "the build script keeps it for itself")]
-#[derive(Debug, Clone, Copy)]
-pub struct Rule {
-    /// Its number.
-    pub call: i64,
-    /// Conditions on its arguments, all of which must be met.
-    pub conditions: &'static [Condition],
-}
-
-/// A condition on an argument, of which the lower 32 bits count; arguments are counted from 0.
-#[allow(unreachable_pub, reason = "the build script keeps it for itself")]
-#[derive(Debug, Clone, Copy)]
-pub enum Condition {
-    /// It is one of these.
-    OneOf(u8, &'static [u32]),
-    /// These bits of it are as in the value.
-    Bits {
-        /// Number of the argument.
-        argument: u8,
-        /// Mask of the bits that count.
-        mask: u32,
-        /// Value of these bits.
-        value: u32,
-    },
-    /// It is the number of this process.
-    OwnProcess(u8),
-    /// It is the number of one of the processes that the policy names as children.
-    Child(u8),
-    /// It is a null pointer.
-    Null(u8),
-}
+#[allow(unused_imports, reason = "the build script and tests use it")]
+pub(crate) use rule::KINDS;
+#[allow(unreachable_pub, reason = "the build script keeps them for itself")]
+pub use rule::{Condition, Kind, Rule};
+use rule::{any, when};
 
 use Condition::{Bits, Child, Null, OneOf, OwnProcess};
 
@@ -73,14 +31,6 @@ use Condition::{Bits, Child, Null, OneOf, OwnProcess};
 pub(crate) const OWN_PROCESS: u32 = 0x7e57_9a1d;
 /// Stand for the numbers of children in the same way; those of which there are fewer stay.
 pub(crate) const CHILDREN: [u32; 4] = [0x7e57_9a20, 0x7e57_9a21, 0x7e57_9a22, 0x7e57_9a23];
-
-const fn any(call: i64) -> Rule {
-    Rule { call, conditions: &[] }
-}
-
-const fn when(call: i64, conditions: &'static [Condition]) -> Rule {
-    Rule { call, conditions }
-}
 
 /// Calls that fail with an error number instead of ending the process where no table has them: the
 /// C library and Rust's standard library try them, and get on without.
@@ -99,8 +49,8 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let mut rules = Vec::new();
     // It runs a vCPU, or has to have what those need that do.
     let runs = matches!(kind, Kind::Main | Kind::Vcpu);
-    if runs {
-        rules.extend_from_slice(RUNNING);
+    if features.kvm {
+        rules.extend(kvm::rules(kind, features));
     }
     rules.extend_from_slice(COMMON);
     if features.files && runs {
@@ -119,18 +69,11 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     if features.network && runs {
         rules.extend_from_slice(NETWORK);
     }
-    if (features.network || features.devices) && runs {
-        rules.push(WIRES);
-    }
     if features.devices && matches!(kind, Kind::Main | Kind::Device) {
         rules.extend_from_slice(DISKS);
     }
-    if features.debug && kind != Kind::Device {
-        rules.push(if kind == Kind::Control { DEBUGGER } else { DEBUGGED });
-        if kind == Kind::Main {
-            rules.push(COUNTER);
-            rules.push(DEBUGGER);
-        }
+    if features.debug && matches!(kind, Kind::Main | Kind::Control) {
+        rules.push(DEBUGGER);
     }
     if kind == Kind::Main {
         rules.extend_from_slice(MAIN);
@@ -140,29 +83,6 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     }
     rules
 }
-
-#[path = "rules/kvm.rs"]
-pub(crate) mod kvm;
-
-/// The call a vCPU's thread makes all the time comes first: filters are run from the beginning.
-const RUNNING: &[Rule] = &[when(
-    libc::SYS_ioctl,
-    &[OneOf(
-        1,
-        &[
-            kvm::RUN,
-            kvm::GET_MP_STATE,
-            kvm::NMI,
-            kvm::INTERRUPT,
-            kvm::GET_REGS,
-            kvm::SET_REGS,
-            kvm::GET_SREGS,
-            kvm::SET_SREGS,
-            // The ports of a test kernel that are interrupt lines.
-            kvm::IRQ_LINE,
-        ],
-    )],
-)];
 
 /// `AT_EMPTY_PATH` among the flags.
 const fn of_descriptor(argument: u8) -> Condition {
@@ -261,8 +181,6 @@ const REMOVE: Rule = any(libc::SYS_unlinkat);
 const CONTROL: &[Rule] = &[
     any(libc::SYS_accept4),
     any(libc::SYS_recvfrom),
-    // Interrupts from outside.
-    when(libc::SYS_ioctl, &[OneOf(1, &[kvm::IRQ_LINE, kvm::SIGNAL_MSI])]),
     // Ending this process at once.
     when(libc::SYS_kill, &[OwnProcess(0)]),
 ];
@@ -272,25 +190,13 @@ const DEBUGGER: Rule = when(
     libc::SYS_setsockopt,
     &[OneOf(1, &[libc::IPPROTO_TCP.cast_unsigned()]), OneOf(2, &[libc::TCP_NODELAY.cast_unsigned()])],
 );
-/// Calls of a debugger on a vCPU, made by the vCPU's thread.
-const DEBUGGED: Rule =
-    when(libc::SYS_ioctl, &[OneOf(1, &[kvm::SET_GUEST_DEBUG, kvm::GET_XSAVE, kvm::SET_XSAVE])]);
-
-/// Which thread gets the signals of a counter: its own, before it has the filter of a vCPU.
-const COUNTER: Rule = when(libc::SYS_fcntl, &[OneOf(1, &[F_SETOWN_EX])]);
-/// `<fcntl.h>`.
-const F_SETOWN_EX: u32 = 15;
-
 const EVENT: Rule = any(libc::SYS_eventfd2);
-
-/// Queues and interrupts of devices are connected by the vCPU thread of the guest's driver.
-const WIRES: Rule = when(libc::SYS_ioctl, &[OneOf(1, &[kvm::IRQFD, kvm::IOEVENTFD, kvm::SET_GSI_ROUTING])]);
 
 /// Disks: transfers between files and guest memory, flushes, and allocation or discard of room.
 const DISKS: &[Rule] =
     &[any(libc::SYS_preadv), any(libc::SYS_pwritev), any(libc::SYS_fdatasync), any(libc::SYS_fallocate)];
 
-/// Network cards: taps, the host's kernel as a network card, and the loops of the cards' threads.
+/// Network cards: taps, and the loops of the cards' threads.
 const NETWORK: &[Rule] = &[
     when(
         libc::SYS_ioctl,
@@ -301,20 +207,6 @@ const NETWORK: &[Rule] = &[
                 0x4004_54d0,
                 0x4004_54d8,
                 0x4004_54d9,
-                // VHOST_GET_FEATURES, _SET_FEATURES, _SET_MEM_TABLE, _SET_VRING_NUM, _ADDR, _BASE,
-                // _GET_VRING_BASE, _SET_VRING_KICK, _CALL, _ERR and VHOST_NET_SET_BACKEND of
-                // `<linux/vhost.h>`.
-                0x8008_af00,
-                0x4008_af00,
-                0x4008_af03,
-                0x4008_af10,
-                0x4028_af11,
-                0x4008_af12,
-                0xc008_af12,
-                0x4008_af20,
-                0x4008_af21,
-                0x4008_af22,
-                0x4008_af30,
                 // Whether passt has read what was sent: SIOCOUTQ of `<linux/sockios.h>`.
                 0x5411,
             ],
@@ -343,23 +235,6 @@ const MAIN: &[Rule] = &[
         &[OneOf(
             1,
             &[
-                kvm::CREATE_VM,
-                kvm::CHECK_EXTENSION,
-                kvm::GET_VCPU_MMAP_SIZE,
-                kvm::GET_SUPPORTED_CPUID,
-                kvm::CREATE_VCPU,
-                kvm::SET_USER_MEMORY_REGION,
-                kvm::SET_TSS_ADDR,
-                kvm::CREATE_IRQCHIP,
-                kvm::CREATE_PIT2,
-                kvm::REGISTER_COALESCED_MMIO,
-                kvm::SET_MSRS,
-                kvm::SET_CPUID2,
-                kvm::SET_MP_STATE,
-                kvm::GET_TSC_KHZ,
-                kvm::ENABLE_CAP,
-                kvm::GET_STATS_FD,
-                kvm::IRQFD,
                 // A terminal's mode: TIOCGWINSZ, TCGETS, TCSETS, TCGETS2, TCSETS2 of
                 // `<asm-generic/ioctls.h>`.
                 0x5413,

@@ -34,9 +34,11 @@ fn verdict(program: &[Instruction], call: i64, arguments: [u64; 6]) -> u32 {
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
+/// A guest on KVM, and nothing more.
 const NONE: Features =
-    Features { files: false, control: false, network: false, debug: false, devices: false };
-const ALL: Features = Features { files: true, control: true, network: true, debug: true, devices: true };
+    Features { files: false, control: false, network: false, debug: false, devices: false, kvm: true };
+const ALL: Features =
+    Features { files: true, control: true, network: true, debug: true, devices: true, kvm: true };
 
 fn filters(features: Features, log: bool) -> Filters {
     Filters::new(features, &Policy { children: vec![4321, 4322], ..Policy::default() }, log)
@@ -168,6 +170,28 @@ fn arguments_are_looked_at() {
     }
     // Filters are loaded once a thread, by the main thread's rules.
     assert_eq!(vcpu(libc::SYS_seccomp, [1, 0, 0, 0, 0, 0]), TRAP);
+}
+
+#[test]
+fn without_kvm_its_calls_are_forbidden() {
+    for (kind, features) in all().filter(|(_, features)| !features.kvm) {
+        for condition in rules::rules(kind, features).iter().flat_map(|rule| rule.conditions) {
+            let rules::Condition::OneOf(1, values) = condition else { continue };
+            // The type of KVM's and of vhost's calls is the second byte of their numbers.
+            let is_foreign = |value: &&u32| matches!(**value >> 8 & 0xff, 0xae | 0xaf);
+            assert_eq!(values.iter().find(is_foreign), None, "{kind:?}");
+        }
+    }
+    let software = Features { kvm: false, ..ALL };
+    for request in [rules::kvm::RUN, rules::kvm::CREATE_VM, rules::kvm::IRQFD, 0x4008_af30] {
+        let arguments = [3, request.into(), 0, 0, 0, 0];
+        for kind in rules::KINDS {
+            assert_eq!(judge(kind, software, libc::SYS_ioctl, arguments), TRAP, "{kind:?} {request:#x}");
+        }
+        assert_eq!(judge(Kind::Main, ALL, libc::SYS_ioctl, arguments), ALLOW, "{request:#x}");
+    }
+    // A terminal's mode.
+    assert_eq!(judge(Kind::Main, software, libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0]), ALLOW);
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Controller {
     }
 
     /// Lowers the lines among `lines`, one bit for each, that devices hold until the guest has
-    /// ended their interrupt. Returns these devices: each raises its line again if it still wants one.
+    /// ended their interrupt. Returns these devices: each may raise its line again.
     fn lower(&self, lines: u32) -> Vec<Arc<Level>> {
         let has = |level: &&Arc<Level>| lines.wrapping_shr(level.line.into()) & 1 != 0;
         let levels = self.levels.read();

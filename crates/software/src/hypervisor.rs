@@ -48,7 +48,7 @@ impl Hypervisor for Software {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: MAX_VCPUS, tsc_deadline: true }
+        Capabilities { max_vcpus: MAX_VCPUS, tsc_deadline: true, in_kernel: false }
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {

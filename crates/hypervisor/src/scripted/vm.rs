@@ -49,7 +49,7 @@ impl Hypervisor for ScriptedHypervisor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: 16, tsc_deadline: true }
+        Capabilities { max_vcpus: 16, tsc_deadline: true, in_kernel: false }
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {

@@ -13,10 +13,12 @@ pub(crate) struct Features {
     pub(crate) debug: bool,
     /// Working on the queues of disks and of other devices like them.
     pub(crate) devices: bool,
+    /// Running the guest on KVM.
+    pub(crate) kvm: bool,
 }
 
 /// Number of combinations.
-pub(crate) const COMBINATIONS: usize = 32;
+pub(crate) const COMBINATIONS: usize = 64;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
@@ -27,6 +29,7 @@ impl Features {
             network: index & 4 != 0,
             debug: index & 8 != 0,
             devices: index & 16 != 0,
+            kvm: index & 32 != 0,
         })
     }
 
@@ -37,5 +40,6 @@ impl Features {
             | (self.network as usize) << 2
             | (self.debug as usize) << 3
             | (self.devices as usize) << 4
+            | (self.kvm as usize) << 5
     }
 }

@@ -1,4 +1,8 @@
-//! KVM's call numbers (KVM API, 4), with their names for tests and messages. `KVM_` is left out.
+//! KVM's call numbers (KVM API, 4), with their names for tests and messages, `KVM_` left out; and
+//! the system calls that only guests on KVM need.
+
+use super::features::Features;
+use super::rule::{Condition, Kind, Rule, when};
 
 /// `_IO`, `_IOW`, `_IOR` and `_IOWR` of `<asm-generic/ioctl.h>` for KVM's calls.
 const fn io(number: u32) -> u32 {
@@ -46,3 +50,106 @@ pub(crate) const SET_XSAVE: u32 = iow(0xa5, 4096);
 pub(crate) const SIGNAL_MSI: u32 = iow(0xa5, 32);
 pub(crate) const GET_STATS_FD: u32 = io(0xce);
 pub(crate) const ENABLE_CAP: u32 = iow(0xa3, 104);
+
+/// Additional calls of a thread of this kind if the guest runs on KVM, the one that a vCPU's
+/// thread makes all the time first: filters are run from the beginning.
+pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
+    let runs = matches!(kind, Kind::Main | Kind::Vcpu);
+    let main = kind == Kind::Main;
+    let rules = [
+        (runs, RUNNING),
+        (features.control && matches!(kind, Kind::Main | Kind::Control), INTERRUPTING),
+        (features.network && runs, VHOST),
+        ((features.network || features.devices) && runs, WIRES),
+        (features.debug && runs, DEBUGGED),
+        (features.debug && main, COUNTER),
+        (main, BUILDING),
+    ];
+    rules.into_iter().filter(|(wanted, _)| *wanted).map(|(_, rule)| rule).collect()
+}
+
+/// Calls of a vCPU's thread.
+const RUNNING: Rule = when(
+    libc::SYS_ioctl,
+    &[Condition::OneOf(
+        1,
+        &[
+            RUN,
+            GET_MP_STATE,
+            NMI,
+            INTERRUPT,
+            GET_REGS,
+            SET_REGS,
+            GET_SREGS,
+            SET_SREGS,
+            // The ports of a test kernel that are interrupt lines.
+            IRQ_LINE,
+        ],
+    )],
+);
+
+/// Interrupts from outside.
+const INTERRUPTING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQ_LINE, SIGNAL_MSI])]);
+
+/// Calls of a debugger on a vCPU, made by the vCPU's thread.
+const DEBUGGED: Rule =
+    when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_GUEST_DEBUG, GET_XSAVE, SET_XSAVE])]);
+
+/// Which thread gets the signals of a counter: its own, before it has the filter of a vCPU.
+const COUNTER: Rule = when(libc::SYS_fcntl, &[Condition::OneOf(1, &[F_SETOWN_EX])]);
+/// `<fcntl.h>`.
+const F_SETOWN_EX: u32 = 15;
+
+/// Queues and interrupts of devices are connected by the vCPU thread of the guest's driver.
+const WIRES: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQFD, IOEVENTFD, SET_GSI_ROUTING])]);
+
+/// The host's kernel as a network card, which can notify guests on KVM alone.
+const VHOST: Rule = when(
+    libc::SYS_ioctl,
+    &[Condition::OneOf(
+        1,
+        &[
+            // VHOST_GET_FEATURES, _SET_FEATURES, _SET_MEM_TABLE, _SET_VRING_NUM, _ADDR, _BASE,
+            // _GET_VRING_BASE, _SET_VRING_KICK, _CALL, _ERR and VHOST_NET_SET_BACKEND of
+            // `<linux/vhost.h>`.
+            0x8008_af00,
+            0x4008_af00,
+            0x4008_af03,
+            0x4008_af10,
+            0x4028_af11,
+            0x4008_af12,
+            0xc008_af12,
+            0x4008_af20,
+            0x4008_af21,
+            0x4008_af22,
+            0x4008_af30,
+        ],
+    )],
+);
+
+/// Creating the VM.
+const BUILDING: Rule = when(
+    libc::SYS_ioctl,
+    &[Condition::OneOf(
+        1,
+        &[
+            CREATE_VM,
+            CHECK_EXTENSION,
+            GET_VCPU_MMAP_SIZE,
+            GET_SUPPORTED_CPUID,
+            CREATE_VCPU,
+            SET_USER_MEMORY_REGION,
+            SET_TSS_ADDR,
+            CREATE_IRQCHIP,
+            CREATE_PIT2,
+            REGISTER_COALESCED_MMIO,
+            SET_MSRS,
+            SET_CPUID2,
+            SET_MP_STATE,
+            GET_TSC_KHZ,
+            ENABLE_CAP,
+            GET_STATS_FD,
+            IRQFD,
+        ],
+    )],
+);

@@ -126,6 +126,18 @@ fn a_vcpus_thread_may_do_less() {
 }
 
 #[test]
+fn the_calls_of_kvm_are_for_guests_on_kvm() {
+    for request in [0xae01, 0xae80] {
+        let on_kvm = attempt("main", libc::SYS_ioctl, &[BAD_FD, request, 0]).run();
+        assert_eq!(on_kvm.found, libc::EBADF.to_string(), "{on_kvm:?}");
+        for kind in ["main", "vcpu"] {
+            let ended = attempt(kind, libc::SYS_ioctl, &[BAD_FD, request, 0]).with("SOFTWARE", "1").run();
+            assert_eq!(ended.code, FORBIDDEN, "{request:#x} on the {kind} thread: {ended:?}");
+        }
+    }
+}
+
+#[test]
 fn the_control_socket_is_answered_by_a_thread_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let ended = |kind: &str, number, arguments: &[i64]| {
