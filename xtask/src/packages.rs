@@ -31,6 +31,9 @@ pub(crate) const BUSYBOX: Tool = Tool { program: "busybox", package: "busybox-st
 /// Program that user mode networking needs.
 pub(crate) const PASST: Tool = Tool { program: "passt", package: "passt" };
 
+/// Another processor in software, to compare with.
+pub(crate) const BOCHS: Tool = Tool { program: "bochs-bin", package: "bochs" };
+
 /// Package lists older than this are fetched anew before something is installed.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
 

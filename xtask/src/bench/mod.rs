@@ -4,6 +4,7 @@
 //! are good for the ratio of the two; counts are good for themselves.
 
 mod cases;
+mod cpu;
 mod data;
 mod findings;
 mod html;
@@ -33,7 +34,10 @@ use crate::{build, exec, kernels, packages, paths, progress};
 const PEER: (&str, &str) = ("uhyve", "0.10.0");
 /// `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    of: Option<Of>,
     /// Run only benches with this text in their name
     name: Option<String>,
     /// The program to compare with; by default uhyve 0.10.0, which is installed under target/peer.
@@ -59,8 +63,17 @@ pub(crate) struct Args {
     list: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Of {
+    /// Compare the processor in software with others, in instructions a second
+    Cpu(cpu::Args),
+}
+
 /// Measures, prints, and writes the report.
 pub(crate) fn main(args: &Args) -> Result<i32> {
+    if let Some(Of::Cpu(args)) = &args.of {
+        return cpu::main(args);
+    }
     let before = args.compare.as_deref().map(read).transpose()?;
     let mut images = Vec::new();
     for path in &args.image {
