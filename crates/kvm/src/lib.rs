@@ -10,17 +10,21 @@
     )
 )]
 
+mod board;
 mod convert;
 mod counters;
 mod error;
 mod exits;
 mod interrupts;
 mod kick;
+mod lapic;
 mod pages;
+mod parts;
 mod perf;
 pub mod probe;
 mod registers;
 mod ring;
+mod state;
 mod system;
 mod timer;
 mod vcpu;

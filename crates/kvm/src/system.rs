@@ -26,7 +26,7 @@ const REQUIRED: (Cap, &str) = (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT");
 /// An open `/dev/kvm` that has what Nerite needs.
 #[derive(Debug)]
 pub struct System {
-    pub(crate) kvm: Kvm,
+    pub(crate) kvm: Arc<Kvm>,
     /// What KVM hands over in a shared page (KVM_CAP_SYNC_REGS, Linux 4.18). With that it has all
     /// that is older, too.
     pub(crate) sync_capability: i32,
@@ -38,7 +38,7 @@ impl System {
     /// # Errors
     /// If it is missing, not permitted (with the group that would be), or lacks a capability.
     pub fn open() -> Result<Self, OpenError> {
-        let kvm = Kvm::new().map_err(|error| open_error(error.into()))?;
+        let kvm = Arc::new(Kvm::new().map_err(|error| open_error(error.into()))?);
         let sync_capability = kvm.check_extension_int(Cap::SyncRegs);
         if sync_capability > 0 {
             return Ok(Self { kvm, sync_capability });

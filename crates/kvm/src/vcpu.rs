@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_interrupt, kvm_sregs};
 use kvm_ioctls::VcpuFd;
-use nerite_arch::{Fpu, Regs, SpecialRegs};
+use nerite_arch::{CpuidEntry, Fpu, Regs, SpecialRegs};
 use nerite_hypervisor::{
     DebugControl, DirectInterrupts, Entry, Error, Exit, GuestCounter, GuestDebug, InterruptState, Kicker,
-    Statistics, Vcpu,
+    Statistics, Vcpu, VcpuState,
 };
 use nerite_memory::GuestRam;
 
@@ -19,6 +19,7 @@ use crate::counters::Counters;
 use crate::exits::{self, Pending};
 use crate::kick::KickFlag;
 use crate::pages::SharedPages;
+use crate::parts::StateParts;
 use crate::registers::Registers;
 use crate::timer::KickTimer;
 
@@ -27,20 +28,35 @@ use crate::timer::KickTimer;
 /// It may be created on one thread and run on another; the thread that runs it is the one that
 /// kicks reach.
 pub struct KvmVcpu {
-    index: u32,
+    pub(crate) index: u32,
     pub(crate) fd: VcpuFd,
     pub(crate) pages: Arc<SharedPages>,
     kick: Arc<KickFlag>,
     pending: Pending,
+    /// `true` if no instruction is half done.
+    pub(crate) is_drained: bool,
     registers: Registers,
     /// How often a signal ended `KVM_RUN`.
     signals: u64,
     /// `true` if the interrupt controllers are in the VMM.
-    is_direct: bool,
+    pub(crate) is_direct: bool,
+    pub(crate) parts: Arc<StateParts>,
+    /// The CPUID leaves that the guest sees.
+    pub(crate) cpuid: Vec<CpuidEntry>,
     /// What KVM counts of this vCPU, if that was asked for.
     counters: Option<Counters>,
     /// An open vCPU keeps its VM alive in the kernel, and the VM refers to this memory by address.
     _ram: Arc<GuestRam>,
+}
+
+/// Properties of a new vCPU.
+pub(crate) struct Properties {
+    /// KVM_CAP_SYNC_REGS.
+    pub(crate) sync_capability: i32,
+    pub(crate) is_direct: bool,
+    pub(crate) parts: Arc<StateParts>,
+    pub(crate) cpuid: Vec<CpuidEntry>,
+    pub(crate) ram: Arc<GuestRam>,
 }
 
 /// `_IOW(KVMIO, 0x86, struct kvm_interrupt)`.
@@ -56,13 +72,8 @@ enum Mode {
 }
 
 impl KvmVcpu {
-    pub(crate) fn new(
-        index: u32,
-        mut fd: VcpuFd,
-        sync_capability: i32,
-        is_direct: bool,
-        ram: Arc<GuestRam>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(index: u32, mut fd: VcpuFd, properties: Properties) -> Result<Self, Error> {
+        let Properties { sync_capability, is_direct, parts, cpuid, ram } = properties;
         let failed = |source| Error::Vcpu { index, operation: "mapping the vCPU's kvm_run", source };
         let pages = Arc::new(SharedPages::new(&fd).map_err(failed)?);
         let kick = KickFlag::new(pages.clone()).map_err(failed)?;
@@ -73,9 +84,12 @@ impl KvmVcpu {
             pages,
             kick,
             pending: Pending::None,
+            is_drained: true,
             registers,
             signals: 0,
             is_direct,
+            parts,
+            cpuid,
             counters: None,
             _ram: ram,
         })
@@ -84,6 +98,11 @@ impl KvmVcpu {
     /// Sets segments and control registers that KVM will not refuse.
     pub(crate) fn start_special(&mut self, special: kvm_sregs) -> Result<(), Error> {
         self.registers.start_special(&mut self.fd, special).map_err(|error| self.failed(error))
+    }
+
+    /// Tells KVM all registers that were set in the shared page.
+    pub(crate) fn flush_registers(&mut self) -> Result<(), Error> {
+        self.registers.flush(&mut self.fd).map_err(|error| self.failed(error))
     }
 
     /// How many system calls were made to read or write registers.
@@ -128,6 +147,7 @@ impl KvmVcpu {
                         io::ErrorKind::Interrupted => {
                             self.signals = self.signals.wrapping_add(1);
                             if mode == Mode::Drain || self.kick.take() {
+                                self.is_drained = true;
                                 return Ok(Exit::Kicked);
                             }
                             continue;
@@ -146,6 +166,17 @@ impl KvmVcpu {
             };
             let (exit, pending) = exits::finish(raw, &mut self.fd);
             self.pending = pending;
+            // KVM completes these when it is entered again.
+            self.is_drained = !matches!(
+                exit,
+                Exit::PortIn { .. }
+                    | Exit::PortOut { .. }
+                    | Exit::MmioRead { .. }
+                    | Exit::MmioWrite { .. }
+                    | Exit::Hypercall { .. }
+                    | Exit::MsrRead { .. }
+                    | Exit::MsrWrite { .. }
+            );
             return Ok(exit);
         }
     }
@@ -222,6 +253,14 @@ impl Vcpu for KvmVcpu {
         self.fd.nmi().map_err(self.call_error("KVM_NMI"))
     }
 
+    fn save(&mut self) -> Result<VcpuState, Error> {
+        self.save_state()
+    }
+
+    fn restore(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.restore_state(state)
+    }
+
     fn statistics(&self) -> Option<Statistics> {
         let in_kernel = self.counters.as_ref().and_then(Counters::read);
         Some(Statistics { signals: self.signals, in_kernel, ..Statistics::default() })
@@ -273,7 +312,7 @@ impl Vcpu for KvmVcpu {
 impl DebugControl for KvmVcpu {
     fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<(), Error> {
         // Setting a trap looks at RIP and changes the flags.
-        self.registers.flush(&mut self.fd).map_err(|error| self.failed(error))?;
+        self.flush_registers()?;
         self.fd.set_guest_debug(&convert::debug_to_kvm(debug)).map_err(self.call_error("KVM_SET_GUEST_DEBUG"))
     }
 }

@@ -13,12 +13,14 @@ use kvm_bindings::{
 use kvm_ioctls::{IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr};
 use nerite_hypervisor::{
-    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, Vcpu, VcpuStart, VmOptions,
+    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, Vcpu, VcpuStart, VmOptions, VmState,
 };
 use nerite_memory::{GuestRam, Mapping};
 
 use crate::error::failed;
+use crate::parts::StateParts;
 use crate::ring::Ring;
+use crate::vcpu::Properties;
 use crate::{KvmInterrupts, KvmVcpu, System, convert};
 
 /// Three pages for the task state segment that Intel processors without "unrestricted guest" need,
@@ -34,6 +36,8 @@ pub struct KvmVm {
     /// What it says of `KVM_CAP_SYNC_REGS`.
     sync_capability: i32,
     irqchip: Irqchip,
+    pub(crate) has_pit: bool,
+    parts: Arc<StateParts>,
     /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
     ram: Arc<GuestRam>,
     interrupts: Arc<KvmInterrupts>,
@@ -48,11 +52,14 @@ impl KvmVm {
     /// Fails if a call of KVM does.
     pub fn new(system: &System, ram: Arc<GuestRam>, options: &VmOptions) -> Result<Self, Error> {
         let fd = Arc::new(create(system)?);
+        let parts = Arc::new(StateParts::new(system.kvm.clone(), fd.clone()));
         let vm = Self {
             interrupts: Arc::new(KvmInterrupts::new(fd.clone())),
             fd,
             sync_capability: system.sync_capability,
             irqchip: options.irqchip,
+            has_pit: options.pit,
+            parts,
             ram,
             ring: OnceLock::new(),
         };
@@ -94,6 +101,11 @@ impl KvmVm {
             })?;
         }
         Ok(())
+    }
+
+    /// `true` if the interrupt chips are in KVM.
+    pub(crate) fn interrupt_chips(&self) -> bool {
+        self.irqchip == Irqchip::Hypervisor
     }
 
     /// APIC ids above 254 and no broadcast quirk: x2APIC as the Intel SDM (vol. 3, 12.12) has it.
@@ -162,10 +174,14 @@ impl KvmVm {
     /// A vCPU in the state of a reset, but for CPUID and these MSRs.
     pub(crate) fn new_vcpu(&self, index: u32, cpuid: &[CpuidEntry], msrs: &[Msr]) -> Result<KvmVcpu, Error> {
         let fd = self.fd.create_vcpu(index.into()).map_err(failed("KVM_CREATE_VCPU"))?;
-        let vcpu = {
-            let is_direct = self.irqchip == Irqchip::User;
-            KvmVcpu::new(index, fd, self.sync_capability, is_direct, self.ram.clone())?
+        let properties = Properties {
+            sync_capability: self.sync_capability,
+            is_direct: !self.interrupt_chips(),
+            parts: self.parts.clone(),
+            cpuid: cpuid.to_vec(),
+            ram: self.ram.clone(),
         };
+        let vcpu = KvmVcpu::new(index, fd, properties)?;
         set_cpuid(&vcpu, cpuid)?;
         set_msrs(&vcpu, index, msrs)?;
         self.ring.get_or_init(|| Arc::new(Ring::new(vcpu.pages.clone())));
@@ -207,6 +223,14 @@ impl nerite_hypervisor::Vm for KvmVm {
 
     fn coalesced_writes(&self) -> Option<Arc<dyn CoalescedWrites>> {
         self.ring.get().map(|ring| ring.clone() as Arc<dyn CoalescedWrites>)
+    }
+
+    fn save(&self) -> Result<VmState, Error> {
+        self.save_state()
+    }
+
+    fn restore(&self, state: &VmState) -> Result<(), Error> {
+        self.restore_state(state)
     }
 }
 

@@ -1,0 +1,48 @@
+//! The parts of a vCPU's state that depend on the host.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use kvm_bindings::KVM_CAP_XSAVE2;
+use kvm_ioctls::{Kvm, VmFd};
+use nerite_hypervisor::Error;
+
+use crate::error::failed;
+
+/// Size of the extended state, and the MSRs that KVM has; asked for when the first state is saved
+/// or restored, because most machines never are.
+pub(crate) struct StateParts {
+    kvm: Arc<Kvm>,
+    vm: Arc<VmFd>,
+    msrs: OnceLock<Vec<u32>>,
+    xsave_size: OnceLock<usize>,
+}
+
+impl StateParts {
+    pub(crate) const fn new(kvm: Arc<Kvm>, vm: Arc<VmFd>) -> Self {
+        Self { kvm, vm, msrs: OnceLock::new(), xsave_size: OnceLock::new() }
+    }
+
+    /// The MSRs that KVM lists as state.
+    pub(crate) fn listed_msrs(&self) -> Result<&[u32], Error> {
+        if let Some(listed) = self.msrs.get() {
+            return Ok(listed);
+        }
+        let list = self.kvm.get_msr_index_list().map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(self.msrs.get_or_init(|| list.as_slice().to_vec()))
+    }
+
+    /// Size of the extended state in bytes; 0 before Linux 5.17, where it always is that of
+    /// `kvm_xsave`.
+    pub(crate) fn xsave_size(&self) -> usize {
+        *self
+            .xsave_size
+            .get_or_init(|| usize::try_from(self.vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for StateParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateParts").finish_non_exhaustive()
+    }
+}

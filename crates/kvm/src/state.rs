@@ -1,0 +1,409 @@
+//! Saving and restoring a vCPU.
+//!
+//! The orders are KVM's: a call may change what a later one reads, or undo what an earlier one set.
+
+use std::io;
+
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
+    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_debugregs, kvm_mp_state,
+    kvm_msr_entry, kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave, kvm_xsave2,
+};
+use nerite_arch::{CpuidEntry, Msr, Regs};
+use nerite_hypervisor::{
+    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, Vcpu as _,
+    VcpuState,
+};
+use nerite_irqchip::{ApicConfig, LocalApic, Time};
+
+use crate::{KvmVcpu, lapic};
+
+const TSC: u32 = 0x10;
+const TSC_DEADLINE: u32 = 0x6e0;
+/// CPUID leaf of KVM's paravirtual features, without which their MSRs are no state.
+const PARAVIRTUAL_LEAF: u32 = 0x4000_0001;
+/// `MSR_KVM_SYSTEM_TIME` and its successor: the page of the paravirtual clock, if bit 0 is set.
+const SYSTEM_TIME: [u32; 2] = [0x12, 0x4b56_4d01];
+
+/// MSRs that KVM does not list and that are state: the memory types (Intel SDM vol. 3, 13.11), and
+/// machine-check status and control.
+const ALWAYS: [u32; 30] = [
+    0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e,
+    0x20f, 0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff, 0x17a, 0x17b,
+];
+
+/// Returns `true` if an MSR of KVM's list is no state of a guest with these leaves.
+fn is_no_state(index: u32, has_paravirtual: bool) -> bool {
+    match index {
+        // In another part: time-stamp counter, deadline.
+        TSC | TSC_DEADLINE => true,
+        // Properties of the host or of the VM, which the guest cannot change: feature control,
+        // microcode version, platform, capabilities, SMM, nested virtualisation, which is hidden.
+        0x34 | 0x3a | 0x8b | 0x9e | 0xce | 0x10a | 0x345 => true,
+        0x480..=0x4ff | 0xc000_0104 | 0xc001_0114..=0xc001_0117 | 0xc001_1029 => true,
+        // Performance counters and traces, which are hidden.
+        0xc1..=0xc8 | 0x186..=0x18d | 0x1a6 | 0x1a7 | 0x309..=0x30c | 0x329 | 0x38d..=0x390 => true,
+        0x3f1 | 0x3f2 | 0x560..=0x58f | 0x600 => true,
+        0xc000_0300..=0xc000_0303 | 0xc001_0000..=0xc001_0007 | 0xc001_0200..=0xc001_020b => true,
+        // Another hypervisor's interface, which is not offered.
+        0x4000_0000..=0x4000_01ff => true,
+        0x11 | 0x12 | 0x4b56_4d00..=0x4b56_4dff => !has_paravirtual,
+        _ => false,
+    }
+}
+
+/// Indices of the MSRs that are saved and restored, from KVM's list.
+pub(crate) fn state_msrs(listed: &[u32], cpuid: &[CpuidEntry]) -> Vec<u32> {
+    let has_paravirtual = cpuid.iter().any(|entry| entry.function == PARAVIRTUAL_LEAF);
+    let mut indices: Vec<u32> = listed.iter().chain(&ALWAYS).copied().collect();
+    indices.retain(|index| !is_no_state(*index, has_paravirtual));
+    indices.sort_unstable();
+    indices.dedup();
+    indices
+}
+
+/// Why a state cannot be restored: for a reason of its own, or because KVM refused a call.
+enum Refused {
+    State(StateError),
+    Kvm(Error),
+}
+
+impl From<StateError> for Refused {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Kvm(error)
+    }
+}
+
+fn impossible(field: &'static str, value: impl ToString) -> Refused {
+    Refused::State(StateError::Field { field, value: value.to_string() })
+}
+
+impl KvmVcpu {
+    pub(crate) fn save_state(&mut self) -> Result<VcpuState, Error> {
+        if !self.is_drained {
+            return Err(Error::State { index: self.index, source: StateError::NotDrained });
+        }
+        // KVM must have seen what was set in the shared page.
+        self.flush_registers()?;
+        // First: KVM handles INIT and start messages in it, which change registers and APIC.
+        let run_state = self.run_state()?;
+        let regs = self.regs()?;
+        let special = self.special_regs()?;
+        let xsave = self.xsave()?;
+        let xcrs = self.fd.get_xcrs().map_err(self.call_error("KVM_GET_XCRS"))?;
+        let debug = self.fd.get_debug_regs().map_err(self.call_error("KVM_GET_DEBUGREGS"))?;
+        let msrs = self.state_msrs()?;
+        let apic = if self.is_direct {
+            None
+        } else {
+            let page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
+            // Before the APIC's timer has a chance to expire in between.
+            let deadline = self.msr(TSC_DEADLINE)?;
+            Some(lapic::from_kvm(&page, self.index, special.apic_base, deadline))
+        };
+        let msrs = self.readable(&msrs)?;
+        let tsc = self.msr(TSC)?;
+        // Last: reading other parts may deliver or drop what is pending.
+        let events = self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
+        Ok(VcpuState {
+            version: STATE_VERSION,
+            cpuid: self.cpuid.clone(),
+            regs,
+            special,
+            debug: DebugRegs { addresses: debug.db, dr6: debug.dr6, dr7: debug.dr7 },
+            xcr0: xcrs.xcrs.first().map_or(1, |first| first.value),
+            xsave,
+            msrs,
+            tsc,
+            tsc_khz: self.tsc_khz(),
+            apic,
+            events: events_from_kvm(&events),
+            run_state,
+        })
+    }
+
+    pub(crate) fn restore_state(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.try_restore(state).map_err(|refused| match refused {
+            Refused::State(source) => Error::State { index: self.index, source },
+            Refused::Kvm(error) => error,
+        })
+    }
+
+    fn try_restore(&mut self, state: &VcpuState) -> Result<(), Refused> {
+        state.check()?;
+        if !self.is_drained {
+            return Err(StateError::NotDrained.into());
+        }
+        if state.cpuid != self.cpuid {
+            return Err(impossible("cpuid", "not that of the vCPU"));
+        }
+        if state.apic.is_none() != self.is_direct {
+            return Err(impossible("local APIC", "not where the interrupt controllers are"));
+        }
+        if let Some(saved) = &state.apic {
+            if saved.id != self.index {
+                return Err(impossible("local APIC", "another vCPU's"));
+            }
+            LocalApic::restore(ApicConfig::of(self.index), saved, Time::default())
+                .map_err(StateError::from)?;
+        }
+        // An interrupt cannot be injected while the guest has them off: the processor would refuse
+        // to enter the guest.
+        let interrupt = state.events.interrupt;
+        if let Some(vector) = interrupt.filter(|_| state.regs.rflags & Regs::RFLAGS_IF == 0) {
+            return Err(impossible("pending interrupt with RFLAGS.IF clear", vector));
+        }
+        let indices = self.state_msrs()?;
+        if let Some(msr) = state.msrs.iter().find(|msr| msr.value != 0 && !indices.contains(&msr.index)) {
+            return Err(StateError::Msr { index: msr.index, value: msr.value }.into());
+        }
+        self.set_tsc_rate(state)?;
+        self.set_run_state(state.run_state)?;
+        self.set_regs(&state.regs)?;
+        // With the APIC base, on which the form of the APIC's registers depends.
+        self.set_special_regs(&state.special)?;
+        // KVM_SET_REGS drops exceptions: it comes before the events.
+        self.flush_registers()?;
+        self.set_xsave(&state.xsave)?;
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        if let Some(first) = xcrs.xcrs.first_mut() {
+            *first = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
+        }
+        self.fd.set_xcrs(&xcrs).map_err(|_| impossible("xcr0", format!("{:#x}", state.xcr0)))?;
+        let DebugRegs { addresses, dr6, dr7 } = state.debug;
+        let debug = kvm_debugregs { db: addresses, dr6, dr7, ..Default::default() };
+        self.fd.set_debug_regs(&debug).map_err(self.call_error("KVM_SET_DEBUGREGS"))?;
+        if let Some(saved) = &state.apic {
+            let mut page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
+            lapic::to_kvm(saved, &mut page);
+            self.fd.set_lapic(&page).map_err(self.call_error("KVM_SET_LAPIC"))?;
+        }
+        // After the APIC, whose registers some of them are.
+        let known: Vec<Msr> = state.msrs.iter().filter(|msr| indices.contains(&msr.index)).copied().collect();
+        self.set_state_msrs(&known)?;
+        // The deadline is compared with the counter, which therefore comes first, and with the
+        // timer's mode, which is the APIC's.
+        self.set_state_msrs(&[Msr { index: TSC, value: state.tsc }])?;
+        let deadline = state.apic.map_or(0, |apic| apic.tsc_deadline);
+        if deadline != 0 {
+            self.set_state_msrs(&[Msr { index: TSC_DEADLINE, value: deadline }])?;
+        }
+        // Last: setting registers changes what is pending.
+        let events = events_to_kvm(&state.events);
+        self.fd.set_vcpu_events(&events).map_err(self.call_error("KVM_SET_VCPU_EVENTS"))?;
+        if SYSTEM_TIME.into_iter().any(|index| state.msr(index).is_some_and(|value| value & 1 == 1)) {
+            self.fd.kvmclock_ctrl().map_err(self.call_error("KVM_KVMCLOCK_CTRL"))?;
+        }
+        Ok(())
+    }
+
+    fn run_state(&self) -> Result<RunState, Error> {
+        if self.is_direct {
+            return Ok(RunState::Runnable);
+        }
+        let state = self.fd.get_mp_state().map_err(self.call_error("KVM_GET_MP_STATE"))?;
+        Ok(match state.mp_state {
+            KVM_MP_STATE_HALTED => RunState::Halted,
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => RunState::WaitForSipi,
+            _ => RunState::Runnable,
+        })
+    }
+
+    fn set_run_state(&self, state: RunState) -> Result<(), Refused> {
+        let mp_state = match state {
+            RunState::Runnable => KVM_MP_STATE_RUNNABLE,
+            RunState::Halted => KVM_MP_STATE_HALTED,
+            RunState::WaitForSipi => KVM_MP_STATE_INIT_RECEIVED,
+        };
+        if self.is_direct {
+            // Without local APICs KVM knows runnable vCPUs only.
+            let is_runnable = state == RunState::Runnable;
+            return if is_runnable { Ok(()) } else { Err(impossible("run state", format!("{state:?}"))) };
+        }
+        let set = self.fd.set_mp_state(kvm_mp_state { mp_state });
+        Ok(set.map_err(self.call_error("KVM_SET_MP_STATE"))?)
+    }
+
+    /// The counter's rate, which the host may not be able to change. One within 250 millionths is
+    /// the same: clocks of hosts differ by as much.
+    fn set_tsc_rate(&self, state: &VcpuState) -> Result<(), Refused> {
+        let (Some(wanted), Some(has)) = (state.tsc_khz, self.tsc_khz()) else { return Ok(()) };
+        if u64::from(wanted.abs_diff(has)).saturating_mul(4000) <= has.into() {
+            return Ok(());
+        }
+        let set = self.fd.set_tsc_khz(wanted);
+        set.map_err(|_| impossible("tsc_khz", format!("{wanted}: the counter here has {has} and no scaling")))
+    }
+
+    /// All of the extended state, in KVM's (the standard) format.
+    fn xsave(&self) -> Result<Vec<u8>, Error> {
+        let words: Vec<u32> = if self.parts.xsave_size() > size_of::<kvm_xsave>() {
+            let mut area = self.empty_xsave()?;
+            // SAFETY: the area has the size that KVM_CAP_XSAVE2 says.
+            unsafe { self.fd.get_xsave2(&mut area) }.map_err(self.call_error("KVM_GET_XSAVE2"))?;
+            let head = area.as_fam_struct_ref().xsave.region;
+            head.into_iter().chain(area.as_slice().iter().copied()).collect()
+        } else {
+            let area = self.fd.get_xsave().map_err(self.call_error("KVM_GET_XSAVE"))?;
+            area.region.to_vec()
+        };
+        Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+    }
+
+    fn empty_xsave(&self) -> Result<Xsave, Error> {
+        let beyond = self.parts.xsave_size().saturating_sub(size_of::<kvm_xsave>());
+        let entries = beyond.div_ceil(size_of::<<kvm_xsave2 as vmm_sys_util::fam::FamStruct>::Entry>());
+        Xsave::new(entries).map_err(|_| Error::Vcpu {
+            index: self.index,
+            operation: "allocating an XSAVE area",
+            source: io::ErrorKind::OutOfMemory.into(),
+        })
+    }
+
+    /// By KVM_SET_XSAVE also where there is nothing but SSE: KVM_SET_FPU before the first run is
+    /// lost.
+    fn set_xsave(&self, bytes: &[u8]) -> Result<(), Refused> {
+        let size = self.parts.xsave_size().max(size_of::<kvm_xsave>());
+        if bytes.get(size..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0)) {
+            return Err(impossible("xsave", "state of a part that this host does not have"));
+        }
+        let mut area = self.empty_xsave()?;
+        let mut words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+        // SAFETY: the length of the area does not change.
+        let fam = unsafe { area.as_mut_fam_struct() };
+        for (to, from) in fam.xsave.region.iter_mut().zip(words.by_ref()) {
+            *to = from;
+        }
+        for (to, from) in area.as_mut_slice().iter_mut().zip(words) {
+            *to = from;
+        }
+        // SAFETY: KVM reads as much as KVM_CAP_XSAVE2 says, which the area has.
+        let set = unsafe { self.fd.set_xsave2(&area) };
+        Ok(set.map_err(self.call_error("KVM_SET_XSAVE"))?)
+    }
+
+    fn state_msrs(&self) -> Result<Vec<u32>, Error> {
+        Ok(state_msrs(self.parts.listed_msrs()?, &self.cpuid))
+    }
+
+    /// The values of those MSRs that can be read: KVM stops at the first that cannot.
+    fn readable(&self, indices: &[u32]) -> Result<Vec<Msr>, Error> {
+        let mut values = Vec::with_capacity(indices.len());
+        let mut rest = indices;
+        while !rest.is_empty() {
+            let entries: Vec<_> =
+                rest.iter().map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
+            let mut msrs = self.msr_list(&entries)?;
+            let taken = self.fd.get_msrs(&mut msrs).map_err(self.call_error("KVM_GET_MSRS"))?;
+            let read = msrs.as_slice().iter().take(taken);
+            values.extend(read.map(|entry| Msr { index: entry.index, value: entry.data }));
+            rest = rest.get(taken.saturating_add(1)..).unwrap_or_default();
+        }
+        Ok(values)
+    }
+
+    fn msr(&self, index: u32) -> Result<u64, Error> {
+        Ok(self.readable(&[index])?.first().map_or(0, |msr| msr.value))
+    }
+
+    fn msr_list(&self, entries: &[kvm_msr_entry]) -> Result<Msrs, Error> {
+        Msrs::from_entries(entries).map_err(|_| Error::Vcpu {
+            index: self.index,
+            operation: "listing MSRs",
+            source: io::Error::from_raw_os_error(libc::E2BIG),
+        })
+    }
+
+    /// Sets MSRs. One that KVM refuses to be zero is not there, and is zero.
+    fn set_state_msrs(&self, msrs: &[Msr]) -> Result<(), Refused> {
+        let mut rest = msrs;
+        while !rest.is_empty() {
+            let entries: Vec<_> = rest
+                .iter()
+                .map(|msr| kvm_msr_entry { index: msr.index, data: msr.value, ..Default::default() })
+                .collect();
+            let list = self.msr_list(&entries)?;
+            let taken = self.fd.set_msrs(&list).map_err(self.call_error("KVM_SET_MSRS"))?;
+            if let Some(Msr { index, value }) = rest.get(taken).copied().filter(|msr| msr.value != 0) {
+                return Err(StateError::Msr { index, value }.into());
+            }
+            rest = rest.get(taken.saturating_add(1)..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+fn events_from_kvm(events: &kvm_vcpu_events) -> PendingEvents {
+    let exception = &events.exception;
+    // An exception that was injected and one that is pending are the same between two
+    // instructions; KVM has put the payload into CR2 or DR6.
+    let has_exception = exception.injected != 0 || exception.pending != 0;
+    let interrupt = &events.interrupt;
+    PendingEvents {
+        exception: has_exception.then(|| PendingException {
+            vector: exception.nr,
+            error: (exception.has_error_code != 0).then_some(exception.error_code),
+        }),
+        interrupt: (interrupt.injected != 0 && interrupt.soft == 0).then_some(interrupt.nr),
+        nmis: u8::from(events.nmi.injected != 0).saturating_add(events.nmi.pending.min(2)).min(2),
+        nmi_masked: events.nmi.masked != 0,
+        shadow: interrupt.shadow != 0,
+    }
+}
+
+fn events_to_kvm(events: &PendingEvents) -> kvm_vcpu_events {
+    let mut state = kvm_vcpu_events {
+        flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        ..Default::default()
+    };
+    if let Some(exception) = events.exception {
+        state.exception.injected = 1;
+        state.exception.nr = exception.vector;
+        state.exception.has_error_code = exception.error.is_some().into();
+        state.exception.error_code = exception.error.unwrap_or(0);
+    }
+    if let Some(vector) = events.interrupt {
+        state.interrupt.injected = 1;
+        state.interrupt.nr = vector;
+    }
+    state.nmi.pending = events.nmis;
+    state.nmi.masked = events.nmi_masked.into();
+    // KVM_X86_SHADOW_INT_STI; after a load of SS, which has the other one, it is as good.
+    state.interrupt.shadow = if events.shadow { 2 } else { 0 };
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_back_as_they_went() {
+        let events = PendingEvents {
+            exception: Some(PendingException { vector: 14, error: Some(6) }),
+            interrupt: Some(0x41),
+            nmis: 2,
+            nmi_masked: true,
+            shadow: true,
+        };
+        assert_eq!(events_from_kvm(&events_to_kvm(&events)), events);
+        let none = PendingEvents::default();
+        assert_eq!(events_from_kvm(&events_to_kvm(&none)), none);
+    }
+
+    #[test]
+    fn msrs_of_other_parts_and_of_the_host_are_no_state() {
+        let listed = [TSC, TSC_DEADLINE, 0x174, 0x277, 0x10a, 0x480, 0x4000_0000, 0x4b56_4d01];
+        let leaf = CpuidEntry { function: PARAVIRTUAL_LEAF, ..CpuidEntry::default() };
+        let without = state_msrs(&listed, &[]);
+        assert_eq!(without.iter().filter(|index| !ALWAYS.contains(index)).count(), 2);
+        assert!(without.contains(&0x174) && without.contains(&0x277) && without.contains(&0x2ff));
+        assert!(state_msrs(&listed, &[leaf]).contains(&0x4b56_4d01));
+    }
+}
