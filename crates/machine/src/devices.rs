@@ -10,12 +10,14 @@ use nerite_hypervisor::Vm;
 use nerite_pci::{Bridge, WINDOW};
 use nerite_platform::{Environment, InputLine};
 use nerite_sandbox::ThreadKind;
-use nerite_virtio::{BAR_SIZE, Enter, VirtioDevice, VirtioPci};
-use nerite_virtio_blk::{Blk, Disk as _, RawFile, Totals};
-use nerite_virtio_console::{Console, Output};
+use nerite_saved::{RestoreError, SaveError, require_same};
+use nerite_virtio::{BAR_SIZE, Enter, VirtioDevice, VirtioPci, VirtioPciState};
+use nerite_virtio_blk::{Blk, BlkState, Disk as _, RawFile, Totals};
+use nerite_virtio_console::{Console, ConsoleState, Output};
 use nerite_virtio_rng::Rng;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
 use crate::vcpu_thread::Shared;
@@ -35,7 +37,7 @@ pub(crate) struct Place<'a> {
 
 /// The devices of a machine.
 #[derive(Debug, Default)]
-pub(crate) struct Devices {
+pub struct Devices {
     disks: Vec<Disk>,
     random: Option<Arc<VirtioPci<Rng>>>,
     console: Option<Arc<VirtioPci<Console>>>,
@@ -46,6 +48,18 @@ struct Disk {
     function: Arc<VirtioPci<Blk>>,
     path: PathBuf,
     read_only: bool,
+}
+
+/// State of the disks, the source of random numbers and the virtio console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevicesState {
+    /// Disks, in order. Their contents stay where they are.
+    pub disks: Vec<VirtioPciState<BlkState>>,
+    /// Source of random numbers.
+    pub random: Option<VirtioPciState<()>>,
+    /// Virtio console.
+    pub console: Option<VirtioPciState<ConsoleState>>,
 }
 
 /// What a disk has done.
@@ -153,6 +167,48 @@ impl Devices {
         self.console.iter().for_each(|console| console.device().halt());
     }
 
+    /// Pauses all devices: when this returns, none touches guest memory.
+    pub fn pause(&self) {
+        self.disks.iter().for_each(|disk| disk.function.pause());
+        self.random.iter().for_each(|random| random.pause());
+        self.console.iter().for_each(|console| console.pause());
+    }
+
+    /// Ends [`Self::pause`] or [`Self::restore`].
+    pub fn resume(&self) {
+        self.disks.iter().for_each(|disk| disk.function.resume());
+        self.random.iter().for_each(|random| random.resume());
+        self.console.iter().for_each(|console| console.resume());
+    }
+
+    /// State of all devices, which are paused.
+    ///
+    /// # Errors
+    /// Fails if they are not, or the host fails.
+    pub fn save(&self) -> Result<DevicesState, SaveError> {
+        let disk = |disk: &Disk| disk.function.save().map_err(|error| error.within(disk.name()));
+        let random = self.random.as_ref().map(|random| random.save());
+        let console = self.console.as_ref().map(|console| console.save());
+        Ok(DevicesState {
+            disks: self.disks.iter().map(disk).collect::<Result<_, _>>()?,
+            random: random.transpose().map_err(|error| error.within("--rng"))?,
+            console: console.transpose().map_err(|error| error.within("--console virtio"))?,
+        })
+    }
+
+    /// Puts all devices into a saved state, paused. The interrupt controllers have theirs by now.
+    ///
+    /// # Errors
+    /// Fails if these are other devices, or one cannot have its state.
+    pub fn restore(&self, saved: &DevicesState) -> Result<(), RestoreError> {
+        require_same("machine", "number of disks", saved.disks.len() == self.disks.len())?;
+        for (disk, saved) in self.disks.iter().zip(&saved.disks) {
+            disk.function.restore(saved).map_err(|error| error.within(disk.name()))?;
+        }
+        restore_optional("--rng", self.random.as_deref(), saved.random.as_ref())?;
+        restore_optional("--console virtio", self.console.as_deref(), saved.console.as_ref())
+    }
+
     /// What the disks have done so far.
     pub(crate) fn report(&self) -> Vec<DiskReport> {
         let report = |disk: &Disk| DiskReport {
@@ -161,6 +217,26 @@ impl Devices {
             totals: disk.function.device().totals(),
         };
         self.disks.iter().map(report).collect()
+    }
+}
+
+impl Disk {
+    /// Name in messages.
+    fn name(&self) -> String {
+        format!("disk {}", self.path.display())
+    }
+}
+
+/// Restores a device that a machine may have or not.
+fn restore_optional<D: VirtioDevice>(
+    name: &'static str,
+    function: Option<&VirtioPci<D>>,
+    saved: Option<&VirtioPciState<D::State>>,
+) -> Result<(), RestoreError> {
+    match (function, saved) {
+        (Some(function), Some(saved)) => function.restore(saved).map_err(|error| error.within(name)),
+        (None, None) => Ok(()),
+        _ => require_same("machine", name, false),
     }
 }
 

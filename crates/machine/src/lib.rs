@@ -52,14 +52,14 @@ mod wires;
 
 pub use config::Config;
 pub use counting::ProcessorCounts;
-pub use devices::DiskReport;
+pub use devices::{Devices, DevicesState, DiskReport};
 pub use error::{Error, ErrorKind};
 pub use handle::{Handle, HandleError, Pause};
 pub use machine::Machine;
 pub use nerite_inspect::{CrashReport, Frame, VcpuState};
 pub use nerite_sandbox::ThreadKind;
 pub use nerite_vcpu::{Held, RunState};
-pub use network::{CardReport, Network};
+pub use network::{CardReport, Network, NetworkState};
 pub use opened::Opened;
 pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nerite_hypervisor::scripted::{Interrupt, Program, Scripted, ScriptedHypervisor};
 use nerite_platform::MIN_MEMORY;
+use nerite_saved::testing::through_json;
 use nerite_testkit::image;
 use nerite_vcpu::{Entry, Exit, RunState};
 use tempfile::TempDir;
@@ -233,4 +234,44 @@ fn host_cpus_must_be_as_many_as_vcpus() {
         let error = Opened::open_on(&config, hypervisor).unwrap().build().unwrap_err();
         assert!(error.to_string().contains("name one for each"), "{error}");
     }
+}
+
+#[test]
+fn devices_go_on_in_a_machine_with_the_same_ones() {
+    let folder = Folder::new(&multiboot());
+    let disk = folder.0.path().join("disk");
+    std::fs::write(&disk, [7; 4096]).unwrap();
+    let mut config = folder.config();
+    config.devices.disks = vec![format!("{},ro", disk.display()).parse().unwrap()];
+    config.devices.random = true;
+    config.devices.console = ConsoleKind::Virtio;
+    let build = |config: &Config| {
+        let hypervisor = Arc::new(ScriptedHypervisor::new(|_| Box::new(|_, _| None)));
+        Opened::open_on(config, hypervisor).unwrap().build().unwrap()
+    };
+    let first = build(&config);
+    assert!(first.devices.save().unwrap_err().to_string().contains("disk"), "it is not paused");
+    first.devices.pause();
+    let saved = through_json(&first.devices.save().unwrap());
+    let second = build(&config);
+    second.devices.restore(&saved).unwrap();
+    assert_eq!(second.devices.save().unwrap(), saved);
+    second.devices.resume();
+    std::fs::write(&disk, [7; 8192]).unwrap();
+    let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
+    assert!(
+        error.starts_with("disk ") && error.ends_with("number of sectors is not this machine's"),
+        "{error}"
+    );
+    std::fs::write(&disk, [7; 4096]).unwrap();
+    config.devices.random = false;
+    let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
+    assert!(error.contains("--rng"), "{error}");
+    config.devices.disks.clear();
+    let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
+    assert!(error.contains("number of disks"), "{error}");
+    let network = build(&config).network;
+    network.pause();
+    let saved = through_json(&network.save().unwrap());
+    network.restore(&saved).unwrap();
 }

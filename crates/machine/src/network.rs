@@ -7,8 +7,10 @@ use std::sync::Arc;
 use nerite_hypervisor::Vm;
 use nerite_net::{Connection, Spec};
 use nerite_pci::{Bridge, WINDOW};
-use nerite_virtio::{BAR_SIZE, VirtioPci};
-use nerite_virtio_net::{Mac, Net, Totals};
+use nerite_saved::{RestoreError, SaveError, require_same};
+use nerite_virtio::{BAR_SIZE, VirtioPci, VirtioPciState};
+use nerite_virtio_net::{Mac, Net, NetState, Totals};
+use serde::{Deserialize, Serialize};
 
 use crate::config::MAX_CARDS;
 use crate::{Error, wires};
@@ -32,6 +34,14 @@ pub struct Network {
     cards: Vec<Arc<VirtioPci<Net>>>,
     /// What each is connected to: a tap's name, or `user`.
     names: Vec<String>,
+}
+
+/// State of the network cards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkState {
+    /// Cards, in order. A guest keeps the addresses of its cards.
+    pub cards: Vec<VirtioPciState<NetState>>,
 }
 
 /// What a network card has done.
@@ -101,6 +111,40 @@ impl Network {
             card.notifier().config_changed();
         }
         true
+    }
+
+    /// Pauses all cards: when this returns, none touches guest memory.
+    pub fn pause(&self) {
+        self.cards.iter().for_each(|card| card.pause());
+    }
+
+    /// Ends [`Self::pause`] or [`Self::restore`].
+    pub fn resume(&self) {
+        self.cards.iter().for_each(|card| card.resume());
+    }
+
+    /// State of all cards, which are paused.
+    ///
+    /// # Errors
+    /// Fails if they are not, or the host fails.
+    pub fn save(&self) -> Result<NetworkState, SaveError> {
+        let save = |(card, name): (&Arc<VirtioPci<Net>>, _)| {
+            card.save().map_err(|error| error.within(format!("network card {name}")))
+        };
+        Ok(NetworkState { cards: self.cards.iter().zip(&self.names).map(save).collect::<Result<_, _>>()? })
+    }
+
+    /// Puts all cards into a saved state, paused. The interrupt controllers have theirs by now.
+    ///
+    /// # Errors
+    /// Fails if these are other cards, or one cannot have its state.
+    pub fn restore(&self, saved: &NetworkState) -> Result<(), RestoreError> {
+        require_same("machine", "number of network cards", saved.cards.len() == self.cards.len())?;
+        let cards = self.cards.iter().zip(&self.names).zip(&saved.cards);
+        for ((card, name), saved) in cards {
+            card.restore(saved).map_err(|error| error.within(format!("network card {name}")))?;
+        }
+        Ok(())
     }
 
     /// What the cards have done so far.
