@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
+use nerite_saved::{RestoreError, refuse};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Destination of console output.
 #[derive(Debug)]
@@ -24,6 +26,15 @@ pub enum Sink {
     Stdout,
     /// Nowhere.
     Null,
+}
+
+/// Saved state of a [`Console`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleState {
+    /// Output that waits for the end of its line.
+    #[serde(with = "nerite_saved::bytes")]
+    pub line: Vec<u8>,
 }
 
 /// The guest's console output.
@@ -143,6 +154,25 @@ impl Console {
             }
         }
         self.flush_line(&mut line).map(|()| true)
+    }
+
+    /// The partial line, which stays.
+    pub fn save(&self) -> ConsoleState {
+        ConsoleState { line: self.lock().clone() }
+    }
+
+    /// Takes a saved partial line, in place of one that waits.
+    ///
+    /// # Errors
+    /// Fails if it is longer than a line gets.
+    pub fn restore(&self, saved: &ConsoleState) -> Result<(), RestoreError> {
+        refuse("console", "line", saved.line.len() > Self::LINE_CAPACITY)?;
+        let mut line = self.lock();
+        line.clone_from(&saved.line);
+        if !line.is_empty() && !self.armed.swap(true, Ordering::AcqRel) {
+            self.event.get().map_or(Ok(()), signal).map_err(RestoreError::failed("console"))?;
+        }
+        Ok(())
     }
 
     /// Descriptor of the sink, for waiting until it takes more. `None` if output is discarded.

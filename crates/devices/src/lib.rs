@@ -22,7 +22,7 @@ mod console;
 pub mod pc;
 mod terminal;
 
-pub use console::{Console, Input, Sink};
+pub use console::{Console, ConsoleState, Input, Sink};
 pub use terminal::{Escape, RawMode, Restore};
 
 /// The README's example, kept true by running it.

@@ -4,7 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nerite_bus::{Device, Width};
+use nerite_saved::{RestoreError, refuse, require_same};
+use serde::{Deserialize, Serialize};
 
+/// The bits of the index port that select a register.
+const INDEX: u8 = 0x7f;
 const SECONDS: u8 = 0;
 const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
@@ -40,6 +44,17 @@ pub struct Clock {
     now: fn() -> SystemTime,
 }
 
+/// Saved state of a [`Clock`]. The time is the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockState {
+    /// Selected register.
+    pub index: u8,
+    /// All 128 bytes of memory.
+    #[serde(with = "nerite_saved::bytes")]
+    pub memory: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct State {
     index: u8,
@@ -62,6 +77,30 @@ impl Clock {
         }
         let time = now();
         Self { state: Mutex::new(State { index: 0, memory, shown: (DateTime::new(time), time) }), now }
+    }
+
+    /// Selected register and memory.
+    pub fn save(&self) -> ClockState {
+        let state = self.lock();
+        ClockState { index: state.index, memory: state.memory.to_vec() }
+    }
+
+    /// Takes a saved state. The clock shows the time of its own host.
+    ///
+    /// # Errors
+    /// Fails if the clock cannot have this state.
+    pub fn restore(&self, saved: &ClockState) -> Result<(), RestoreError> {
+        const PART: &str = "clock";
+        refuse(PART, "register", saved.index > INDEX)?;
+        let mut state = self.lock();
+        let Ok(memory) = <[u8; 128]>::try_from(saved.memory.as_slice()) else {
+            return refuse(PART, "size of memory", true);
+        };
+        let fixed = (0..).zip(memory.iter().zip(&state.memory)).filter(|(index, _)| state.is_fixed(*index));
+        let is_same = fixed.into_iter().all(|(_, (saved, own))| saved == own);
+        require_same(PART, "fixed register", is_same)?;
+        (state.index, state.memory) = (saved.index, memory);
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -112,9 +151,13 @@ impl State {
         }
     }
 
+    /// `true` for registers that software cannot change.
+    fn is_fixed(&self, index: u8) -> bool {
+        self.shown.0.field(index).is_some() || matches!(index, STATUS_A..=STATUS_D)
+    }
+
     fn write(&mut self, value: u8) {
-        let is_time = self.shown.0.field(self.index).is_some();
-        let fixed = is_time || matches!(self.index, STATUS_A..=STATUS_D);
+        let fixed = self.is_fixed(self.index);
         if let Some(byte) = self.memory.get_mut(usize::from(self.index)).filter(|_| !fixed) {
             *byte = value;
         }
@@ -133,7 +176,7 @@ impl Device for Clock {
         let [value, ..] = value.to_le_bytes();
         match (offset, width.bytes()) {
             // The uppermost bit masks NMI, which this machine's clock has nothing to do with.
-            (0, 1) => self.lock().index = value & 0x7f,
+            (0, 1) => self.lock().index = value & INDEX,
             (1, 1) => self.lock().write(value),
             _ => {}
         }

@@ -1,9 +1,10 @@
 //! The essentials of QEMU's firmware configuration device (QEMU, docs/specs/fw_cfg.rst): what test
 //! kernels ask for.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nerite_bus::{Device, Width};
+use serde::{Deserialize, Serialize};
 
 const SIGNATURE: u16 = 0;
 const FEATURES: u16 = 1;
@@ -16,7 +17,17 @@ const FILES: u16 = 0x19;
 #[derive(Debug)]
 pub struct FwCfg {
     items: [(u16, Vec<u8>); 6],
-    selected: Mutex<(u16, usize)>,
+    selected: Mutex<FwCfgState>,
+}
+
+/// Saved state of a [`FwCfg`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FwCfgState {
+    /// Selected item.
+    pub key: u16,
+    /// Number of its bytes that were read.
+    pub offset: u64,
 }
 
 impl FwCfg {
@@ -38,7 +49,21 @@ impl FwCfg {
             // No files.
             (FILES, 0_u32.to_be_bytes().to_vec()),
         ];
-        Self { items, selected: Mutex::new((SIGNATURE, 0)) }
+        Self { items, selected: Mutex::new(FwCfgState { key: SIGNATURE, offset: 0 }) }
+    }
+
+    /// Selected item and position.
+    pub fn save(&self) -> FwCfgState {
+        *self.lock()
+    }
+
+    /// Takes a saved state: any will do, as items that do not exist read as zeros.
+    pub fn restore(&self, saved: FwCfgState) {
+        *self.lock() = saved;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, FwCfgState> {
+        self.selected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -47,16 +72,17 @@ impl Device for FwCfg {
         if (offset, width.bytes()) != (1, 1) {
             return width.all_ones();
         }
-        let mut selected = self.selected.lock().unwrap_or_else(PoisonError::into_inner);
-        let (key, at) = *selected;
+        let mut selected = self.lock();
+        let FwCfgState { key, offset } = *selected;
         let item = self.items.iter().find(|(known, _)| *known == key);
-        selected.1 = at.saturating_add(1);
+        selected.offset = offset.saturating_add(1);
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
         item.and_then(|(_, bytes)| bytes.get(at).copied()).unwrap_or(0).into()
     }
 
     fn write(&self, offset: u64, width: Width, value: u64) {
         if let (0, 2, Ok(key)) = (offset, width.bytes(), u16::try_from(value)) {
-            *self.selected.lock().unwrap_or_else(PoisonError::into_inner) = (key, 0);
+            *self.lock() = FwCfgState { key, offset: 0 };
         }
     }
 }

@@ -12,11 +12,11 @@ mod requests;
 mod serial;
 mod test_device;
 
-pub use clock::{Clock, Equipment};
+pub use clock::{Clock, ClockState, Equipment};
 pub use debug_exit::DebugExit;
-pub use fw_cfg::FwCfg;
+pub use fw_cfg::{FwCfg, FwCfgState};
 pub use keyboard::KeyboardController;
-pub use power::{PowerManagement, ResetControl};
+pub use power::{PowerManagement, PowerManagementState, ResetControl};
 pub use requests::{Request, Requests, ResetKind};
-pub use serial::Serial;
+pub use serial::{Serial, SerialState};
 pub use test_device::{TestLines, TestMemory, TestRegister};

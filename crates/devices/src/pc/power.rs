@@ -1,11 +1,13 @@
 //! ACPI's fixed power management registers (ACPI 6.5, 4.8.3), and a PC's reset control register.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use nerite_bus::{Device, Width};
+use nerite_saved::{RestoreError, refuse};
+use serde::{Deserialize, Serialize};
 
 use super::{Request, Requests, ResetKind};
 
@@ -21,10 +23,23 @@ use super::{Request, Requests, ResetKind};
 pub struct PowerManagement {
     enable: AtomicU16,
     control: AtomicU16,
-    start: Instant,
+    /// A moment, and the timer's value then.
+    timer: Mutex<(Instant, u32)>,
     /// The sleep type of power-off.
     off: u8,
     requests: Arc<Requests>,
+}
+
+/// Saved state of [`PowerManagement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerManagementState {
+    /// PM1 enable.
+    pub enable: u16,
+    /// PM1 control.
+    pub control: u16,
+    /// PM timer.
+    pub timer: u32,
 }
 
 /// `SCI_EN`: events raise an SCI; the machine is in ACPI mode.
@@ -45,16 +60,40 @@ impl PowerManagement {
         Self {
             enable: AtomicU16::new(0),
             control: AtomicU16::new(SCI_ENABLE),
-            start: Instant::now(),
+            timer: Mutex::new((Instant::now(), 0)),
             off,
             requests,
         }
     }
 
-    fn timer(&self) -> u64 {
-        let ticks = self.start.elapsed().as_nanos().saturating_mul(TIMER_RATE) / 1_000_000_000;
+    fn timer(&self) -> u32 {
+        let (start, value) = *self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticks = start.elapsed().as_nanos().saturating_mul(TIMER_RATE) / 1_000_000_000;
         // It wraps at 32 bits.
-        u64::try_from(ticks & u128::from(u32::MAX)).unwrap_or(0)
+        value.wrapping_add(u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or(0))
+    }
+
+    /// Registers and timer.
+    pub fn save(&self) -> PowerManagementState {
+        PowerManagementState {
+            enable: self.enable.load(Ordering::Relaxed),
+            control: self.control.load(Ordering::Relaxed),
+            timer: self.timer(),
+        }
+    }
+
+    /// Takes saved registers. The timer goes on from its saved value.
+    ///
+    /// # Errors
+    /// Fails if the registers cannot have these values.
+    pub fn restore(&self, saved: PowerManagementState) -> Result<(), RestoreError> {
+        let PowerManagementState { enable, control, timer } = saved;
+        let is_control = control & SLEEP_ENABLE == 0 && control & SCI_ENABLE != 0;
+        refuse("power management", "control", !is_control)?;
+        self.enable.store(enable, Ordering::Relaxed);
+        self.control.store(control, Ordering::Relaxed);
+        *self.timer.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), timer);
+        Ok(())
     }
 }
 
@@ -64,7 +103,7 @@ impl Device for PowerManagement {
             0 => 0,
             2 => self.enable.load(Ordering::Relaxed).into(),
             4 => self.control.load(Ordering::Relaxed).into(),
-            8 => self.timer(),
+            8 => self.timer().into(),
             _ => 0,
         };
         width.truncate(value)
@@ -104,6 +143,16 @@ impl ResetControl {
     /// The register in front of `pci`, the device for the ports 0xCF8 to 0xCFF.
     pub fn new(pci: Arc<dyn Device>, requests: Arc<Requests>) -> Self {
         Self { pci, value: AtomicU8::new(0), requests }
+    }
+
+    /// Value of the register.
+    pub fn save(&self) -> u8 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    /// Takes a saved value, which resets nothing: that was done when it was written.
+    pub fn restore(&self, saved: u8) {
+        self.value.store(saved, Ordering::Relaxed);
     }
 }
 

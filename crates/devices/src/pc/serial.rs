@@ -7,13 +7,41 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nerite_bus::{Device, Width};
 use nerite_event::Event;
+use nerite_saved::{RestoreError, refuse};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use vm_superio::Trigger;
 use vm_superio::serial::{Error, SerialEvents};
 
 use super::{Request, Requests};
 use crate::Console;
+
+/// Interrupt enable: the interrupts that there are (table II).
+const INTERRUPTS: u8 = 0x0f;
+/// Line status: there is input.
+const DATA_READY: u8 = 1;
+
+/// Saved state of a [`Serial`]. Line and modem status follow from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SerialState {
+    /// Baud rate divisor.
+    pub divisor: u16,
+    /// Interrupt enable register.
+    pub interrupt_enable: u8,
+    /// Interrupt identification register, without the bits for the FIFO.
+    pub interrupt_identification: u8,
+    /// Line control register.
+    pub line_control: u8,
+    /// Modem control register.
+    pub modem_control: u8,
+    /// Scratch register.
+    pub scratch: u8,
+    /// Input that waits in the FIFO, at most 64 bytes.
+    #[serde(with = "nerite_saved::bytes")]
+    pub input: Vec<u8>,
+}
 
 /// The model with its three ends: interrupt, events, output.
 type Model = vm_superio::Serial<Interrupt, Room, Output>;
@@ -77,6 +105,8 @@ impl Write for Output {
 /// [`Serial::enqueue`].
 pub struct Serial {
     model: Mutex<Model>,
+    console: Arc<Console>,
+    interrupt: Event,
     room: Arc<OwnedFd>,
     requests: Arc<Requests>,
 }
@@ -92,8 +122,54 @@ impl Serial {
     /// If the host has no file descriptor left.
     pub fn new(console: Arc<Console>, interrupt: Event, requests: Arc<Requests>) -> io::Result<Self> {
         let room = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let model = Model::with_events(Interrupt(interrupt), Room(room.clone()), Output(console));
-        Ok(Self { model: Mutex::new(model), room, requests })
+        let ends = (Interrupt(interrupt.clone()), Room(room.clone()), Output(console.clone()));
+        let model = Model::with_events(ends.0, ends.1, ends.2);
+        Ok(Self { model: Mutex::new(model), console, interrupt, room, requests })
+    }
+
+    /// Registers and waiting input.
+    pub fn save(&self) -> SerialState {
+        let state = self.lock().state();
+        SerialState {
+            divisor: u16::from_le_bytes([state.baud_divisor_low, state.baud_divisor_high]),
+            interrupt_enable: state.interrupt_enable,
+            interrupt_identification: state.interrupt_identification,
+            line_control: state.line_control,
+            modem_control: state.modem_control,
+            scratch: state.scratch,
+            input: state.in_buffer,
+        }
+    }
+
+    /// Takes saved registers and waiting input. An interrupt that is pending is signalled again.
+    ///
+    /// # Errors
+    /// Fails if the port cannot have this state.
+    pub fn restore(&self, saved: &SerialState) -> Result<(), RestoreError> {
+        const PART: &str = "serial port";
+        refuse(PART, "interrupt enable", saved.interrupt_enable & !INTERRUPTS != 0)?;
+        let is_identification = matches!(saved.interrupt_identification, 1 | 2 | 4 | 6);
+        refuse(PART, "interrupt identification", !is_identification)?;
+        let [baud_divisor_low, baud_divisor_high] = saved.divisor.to_le_bytes();
+        let initial = vm_superio::SerialState::default();
+        let data_ready = if saved.input.is_empty() { 0 } else { DATA_READY };
+        let state = vm_superio::SerialState {
+            baud_divisor_low,
+            baud_divisor_high,
+            interrupt_enable: saved.interrupt_enable,
+            interrupt_identification: saved.interrupt_identification,
+            line_control: saved.line_control,
+            line_status: initial.line_status | data_ready,
+            modem_control: saved.modem_control,
+            modem_status: initial.modem_status,
+            scratch: saved.scratch,
+            in_buffer: saved.input.clone(),
+        };
+        let ends = (Interrupt(self.interrupt.clone()), Room(self.room.clone()), Output(self.console.clone()));
+        let model = Model::from_state(&state, ends.0, ends.1, ends.2);
+        // There is no other reason than more input than there is room for.
+        *self.lock() = model.map_err(|_| RestoreError::Field { part: PART, field: "input" })?;
+        signal(&self.room).map_err(RestoreError::failed(PART))
     }
 
     /// Hands input to the guest and says how much of it was taken.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nerite_bus::{Device, Width};
+use nerite_saved::{RestoreError, refuse};
 
 /// Interrupt lines as ports: a write to the port of a line raises it, and a write of zero lowers
 /// it.
@@ -56,6 +57,16 @@ impl TestRegister {
     pub const BYTE_PORT: u16 = 0xe8;
     /// Number of ports of each register.
     pub const PORTS: u16 = 4;
+
+    /// Value of the register.
+    pub fn save(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes a saved value.
+    pub fn restore(&self, saved: u32) {
+        self.0.store(saved, Ordering::Relaxed);
+    }
 }
 
 impl Device for TestRegister {
@@ -93,6 +104,22 @@ impl Default for TestMemory {
 }
 
 impl TestMemory {
+    /// All bytes.
+    pub fn save(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes saved bytes.
+    ///
+    /// # Errors
+    /// Fails if they are not as many.
+    pub fn restore(&self, saved: &[u8]) -> Result<(), RestoreError> {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refuse("test memory", "size", saved.len() != bytes.len())?;
+        bytes.copy_from_slice(saved);
+        Ok(())
+    }
+
     /// Calls `each` with the bytes of an access that are there, in order.
     fn bytes(&self, offset: u64, width: Width, each: impl FnMut(&mut u8)) {
         let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
