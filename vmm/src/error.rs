@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Sandbox(#[from] nerite_sandbox::Error),
     /// The machine cannot be made, or the host failed while it ran.
-    #[error("{}{source}{}", about(.image, .source), hint(.source))]
+    #[error("{}{source}", about(.image, .source))]
     Machine {
         /// The image it was to run.
         image: PathBuf,
@@ -98,18 +98,6 @@ impl Error {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.exit_code() == exit_code::BROKEN_PIPE
-    }
-}
-
-/// The option that helps against an error, after a semicolon.
-fn hint(error: &nerite_machine::Error) -> &'static str {
-    use nerite_hypervisor::Error;
-    match error {
-        nerite_machine::Error::Hypervisor(Error::TooMuchRam { .. }) => "; pass less to --memory",
-        nerite_machine::Error::Hypervisor(Error::Ram { .. }) => {
-            "; pass less to --memory, or free memory on this host"
-        }
-        _ => "",
     }
 }
 

@@ -28,6 +28,7 @@ pub mod ctl;
 pub mod descriptors;
 pub mod error;
 pub mod exit_code;
+pub mod hint;
 pub mod inspect;
 pub mod logging;
 pub mod options;

@@ -1,9 +1,10 @@
-//! Writing to standard output and standard error without a panic when nobody reads them.
+//! Writing to standard output and standard error without a panic when the reader has gone.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write as _};
 
 use crate::error::{Error, one_line, printable};
+use crate::hint::hint;
 use crate::stderr;
 
 /// Writes text to standard output, without making all of it at once: an image can have much to say.
@@ -20,7 +21,8 @@ pub fn print(text: impl Display) -> Result<(), Error> {
 /// to tell.
 pub fn report(error: &Error) {
     if !error.is_silent() {
-        say(&format!("vmm: error: {}", one_line(error)));
+        let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
+        say(&format!("vmm: error: {}{hint}", one_line(error)));
     }
 }
 

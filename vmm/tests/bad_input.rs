@@ -261,9 +261,8 @@ fn a_descriptor_that_is_no_tap() {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec \"$0\" \"$@\" {open}"), env!("CARGO_BIN_EXE_vmm")]);
         let done = finish(command.args(["run", "--net", "fd=7", &image]).env("HOME", "/nonexistent"));
-        let begins =
-            format!("vmm: error: --net fd=7: this descriptor is not a tap that a card can use: {reason}");
-        done.is_error(USAGE, &[&begins]);
+        let begins = format!("vmm: error: descriptor 7 is not a tap that a card can use: {reason}");
+        done.is_error(USAGE, &[&begins, "; --net fd=7 takes a tap"]);
     }
 }
 

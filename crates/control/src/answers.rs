@@ -134,7 +134,7 @@ impl Desk {
         let vcpus = measured.iter().map(|vcpu| vcpu.as_ref().map(statistics::of_vcpus));
         let mut answer = json!({
             "wall_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
-            "memory_touched": self.handle.ram().touched(),
+            "memory_touched": self.handle.ram().resident_bytes(),
             "memory_size": self.handle.ram().size(),
             "posted_writes": self.handle.coalesced_writes(),
             "vcpus": vcpus.collect::<Vec<_>>(),

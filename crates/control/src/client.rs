@@ -13,7 +13,7 @@ use crate::protocol::{Answer, Command, Failure, MAX_READ, Request, VERSION, from
 #[non_exhaustive]
 pub enum ClientError {
     /// There is no machine at this socket.
-    #[error("{}: cannot connect: {source}; is a machine running with this --api-socket?", path.display())]
+    #[error("{}: cannot connect: {source}", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,

@@ -45,7 +45,7 @@ fn stats(guest: &Guest) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<20} {count:>10}");
     }
-    if let Some(touched) = guest.machine.ram().touched() {
+    if let Some(touched) = guest.machine.ram().resident_bytes() {
         let _ = writeln!(text, "memory touched: {} KiB", touched >> 10);
     }
     text

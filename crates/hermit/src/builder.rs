@@ -77,7 +77,7 @@ impl nerite_platform::Builder for Builder {
         let regions = boot::regions(&layout, kernel.version(), backing.hugepages);
         let ram = GuestRam::new(&regions, backing)?;
         if let Some(small) = boot::small_head(kernel, &layout, backing) {
-            ram.keep_small(small);
+            ram.disable_thp_for_head(small);
         }
         self.layout = Some(layout);
         Ok(ram)

@@ -5,13 +5,10 @@ use std::path::PathBuf;
 
 use crate::{EntryKind, Protocol};
 
-/// Said where the file is probably something else than a Hermit image.
-const HINT: &str = "is this a Hermit image? build it with --target x86_64-unknown-hermit";
-
 /// Reason that an image could not be read, parsed or loaded.
 ///
-/// Each message is one line, safe to print whatever the image holds, and says what to do where that
-/// is not plain. The path is part of it only in [`Error::InFile`].
+/// Each message is one line, safe to print whatever the image holds. The path is part of it only in
+/// [`Error::InFile`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -53,10 +50,7 @@ pub enum Error {
         limit: u64,
     },
     /// Neither ELF nor gzip, nor anything else that boots.
-    #[error(
-        "not an image: {found}, neither an ELF file nor a gzip'd tar, nor a Linux or multiboot kernel; {}",
-        HINT
-    )]
+    #[error("not an image: {found}, neither an ELF file nor a gzip'd tar, nor a Linux or multiboot kernel")]
     UnknownFormat {
         /// Description of the first bytes.
         found: String,
@@ -73,31 +67,31 @@ pub enum Error {
         size: u64,
     },
     /// A 32-bit ELF file.
-    #[error("a 32-bit ELF file for {machine}, only 64-bit x86-64 is supported; {}", HINT)]
+    #[error("a 32-bit ELF file for {machine}, only 64-bit x86-64 is supported")]
     Class32 {
         /// The machine it is for.
         machine: String,
     },
     /// A big-endian ELF file.
-    #[error("a big-endian ELF file for {machine}, only x86-64 is supported; {}", HINT)]
+    #[error("a big-endian ELF file for {machine}, only x86-64 is supported")]
     BigEndian {
         /// The machine it is for.
         machine: String,
     },
     /// An ELF file for another architecture.
-    #[error("built for {machine}, only x86-64 is supported; {}", HINT)]
+    #[error("built for {machine}, only x86-64 is supported")]
     WrongArchitecture {
         /// The machine it is for.
         machine: String,
     },
     /// An ELF file that is no program, such as an object file or a core dump.
-    #[error("{found}, not an executable; {}", HINT)]
+    #[error("{found}, not an executable")]
     NotExecutable {
         /// Kind of file, with an article.
         found: String,
     },
     /// The program needs shared libraries.
-    #[error("dynamically linked, it needs the shared library \"{library}\"; {}", HINT)]
+    #[error("dynamically linked, it needs the shared library \"{library}\"")]
     Dynamic {
         /// The first library.
         library: String,
@@ -107,7 +101,7 @@ pub enum Error {
     Malformed(String),
 
     /// The first note segment has no Hermit entry version.
-    #[error("no Hermit entry version note{}", if *later { " in the first note segment (a later one has it: join them in the linker script)".to_owned() } else { format!("; {HINT}") })]
+    #[error("no Hermit entry version note{}", if *later { " in the first note segment (a later one has it: join them in the linker script)" } else { "" })]
     NoNote {
         /// A later note segment has it, where loaders do not look.
         later: bool,
@@ -218,7 +212,7 @@ pub enum Error {
         wanted: u64,
     },
     /// Guest memory does not hold the whole range of the kernel.
-    #[error("the kernel needs guest memory from {start:#x} to {end:#x}; give the guest more memory")]
+    #[error("the kernel needs guest memory from {start:#x} to {end:#x}")]
     OutsideMemory {
         /// First address.
         start: u64,
@@ -285,9 +279,7 @@ pub enum Error {
     },
 
     /// The image was to be started in a way that it cannot be.
-    #[error(
-        "not a kernel that boots as {protocol}: it lacks {lacks}; leave out --boot to have it recognised"
-    )]
+    #[error("not a kernel that boots as {protocol}: it lacks {lacks}")]
     NotOfProtocol {
         /// The way.
         protocol: Protocol,

@@ -151,7 +151,7 @@ fn name(bytes: &[u8]) -> Result<Vec<u8>, Cow<'static, str>> {
 }
 
 /// Said of files with holes.
-const SPARSE: &str = "sparse files are not supported, pack without --sparse";
+const SPARSE: &str = "sparse files are not supported";
 
 /// An error about the entry of an index.
 fn problem(entry: usize, problem: &dyn std::fmt::Display) -> Error {

@@ -234,7 +234,7 @@ impl Running {
         report.coalesced_writes = self.handle.coalesced_writes();
         report.processor = self.handle.processor_counts();
         if self.statistics {
-            report.memory_touched = self.handle.ram.touched();
+            report.memory_touched = self.handle.ram.resident_bytes();
         }
         report.timeline = Some(self.timeline.clone());
         log::info!("{}", report.total().exits);

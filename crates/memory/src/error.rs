@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::Region;
+use crate::{Advised, Region};
 
 /// Guest RAM could not be laid out or obtained.
 ///
@@ -11,15 +11,15 @@ use crate::Region;
 #[non_exhaustive]
 pub enum Error {
     /// The memory size is zero or not a multiple of 2 MiB.
-    #[error("guest memory of {size} bytes: pass a multiple of 2 MiB to --memory, such as {suggestion}M")]
+    #[error("guest memory of {size} bytes is not a positive multiple of 2 MiB")]
     BadSize {
         /// The size asked for, in bytes.
         size: u64,
-        /// A size in MiB that would do.
+        /// Next valid size in MiB.
         suggestion: u64,
     },
     /// The image and what it boots from need more memory than the guest has.
-    #[error("the guest image does not fit in {given} MiB of guest memory: pass --memory {needed}M or more")]
+    #[error("the guest image does not fit in {given} MiB of guest memory, it needs {needed} MiB")]
     TooSmall {
         /// The size asked for, in MiB.
         given: u64,
@@ -50,8 +50,7 @@ pub enum Error {
     },
     /// Guest memory ends above what the host CPU can address.
     #[error(
-        "{size} MiB of guest memory would end at {end:#x}, above the {phys_bits} physical address bits of this host's \
-         CPU: pass less to --memory"
+        "{size} MiB of guest memory would end at {end:#x}, above the {phys_bits} physical address bits of this host's CPU"
     )]
     BeyondHost {
         /// The memory size in MiB.
@@ -87,18 +86,13 @@ pub enum Error {
         second: Region,
     },
     /// Two kinds of backing exclude each other.
-    #[error(
-        "--hugepages cannot be combined with {with}: reserved huge pages are neither merged, advised nor mapped"
-    )]
+    #[error("reserved huge pages cannot be combined with {with}")]
     Conflict {
-        /// The other option.
-        with: &'static str,
+        /// The other kind.
+        with: Advised,
     },
     /// The host gave no memory.
-    #[error(
-        "cannot obtain {size} MiB of guest memory: {source}; pass less to --memory, or look at the limits of this \
-         process (ulimit -v) and at sysctl vm.overcommit_memory"
-    )]
+    #[error("cannot obtain {size} MiB of guest memory: {source}")]
     Map {
         /// The size of the region, in MiB.
         size: u64,
@@ -106,10 +100,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The host has too few reserved huge pages.
-    #[error(
-        "cannot obtain {pages} huge pages of 2 MiB for guest memory: {source}; reserve them first with \
-         sysctl vm.nr_hugepages={pages} (or more, if others use them too), or leave out --hugepages"
-    )]
+    #[error("cannot obtain {pages} huge pages of 2 MiB for guest memory: {source}")]
     HugePages {
         /// Number of 2 MiB pages requested.
         pages: u64,
@@ -117,14 +108,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The host kernel refused an advice on guest memory.
-    #[error("this host's kernel refuses {option} for guest memory: {source}; {hint}")]
+    #[error("this host's kernel refuses {advised} for guest memory: {source}")]
     Advise {
-        /// The option that asks for it.
-        option: &'static str,
+        /// The advice.
+        advised: Advised,
         /// Error of madvise(2).
         source: io::Error,
-        /// Hint for the user.
-        hint: &'static str,
     },
 }
 

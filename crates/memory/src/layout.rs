@@ -1,4 +1,4 @@
-//! Where RAM, the kernel and what it boots from lie in guest-physical memory.
+//! Placement of RAM, the kernel and its boot structures in guest-physical memory.
 //!
 //! From the lowest address of RAM, the *base*, upwards (sizes for a device tree of up to 16 KiB):
 //!
@@ -31,14 +31,14 @@ const PAGE_TABLES: u64 = PML4 + PAGE;
 const KERNEL: u64 = 0x40000;
 /// The end of what address randomisation of a 64-bit guest chooses from: 64 GiB.
 const ASLR_END: u64 = 64 << 30;
-/// What one page directory maps.
+/// Span of a page directory.
 const GIB: u64 = 1 << 30;
-/// What one page directory pointer table maps.
+/// Span of a page directory pointer table.
 const PDPT_SPAN: u64 = 512 << 30;
 /// The least memory a guest can be given, in MiB.
 const MIN_MIB: u64 = 16;
 
-/// How wide the addresses are that the guest's hypercalls carry.
+/// Width of the addresses in the guest's hypercalls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressLimit {
     /// 32 bits (hypercall interface v1): RAM begins below 3 GiB, and only what does not fit there
@@ -48,32 +48,31 @@ pub enum AddressLimit {
     Bits64,
 }
 
-/// What a [`Layout`] is made from.
+/// Input of [`Layout::place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     /// RAM in bytes, a multiple of 2 MiB.
     pub memory_size: u64,
-    /// What the kernel takes in memory once loaded, in bytes.
+    /// Size of the loaded kernel in bytes.
     pub kernel_mem_size: u64,
-    /// Where the kernel is linked to, if it cannot be relocated. RAM then starts at address 0.
+    /// Link address of a kernel that cannot be relocated. RAM then starts at address 0.
     pub fixed_start: Option<u64>,
-    /// How far the guest's hypercalls reach.
+    /// Width of the addresses in the guest's hypercalls.
     pub address_limit: AddressLimit,
     /// Choose the base at random, if the kernel can be relocated: any multiple of 2 MiB but those
     /// with which the kernel's last 2 MiB would end at a multiple of 1 GiB, where Hermit kernels up
     /// to 0.11 do not start.
     pub aslr: bool,
-    /// What the device tree takes, in bytes.
+    /// Size of the device tree in bytes.
     pub fdt_size: u64,
-    /// What the files of a Hermit image take, in bytes; 0 for none. They are placed after the
-    /// kernel.
+    /// Size in bytes of the files of a Hermit image, which are placed after the kernel; 0 for none.
     pub initrd_size: u64,
     /// Map the whole GiB around the kernel at boot and not just RAM up to the kernel's end: what
     /// Hermit kernels before 0.10 expect.
     pub legacy_identity_map: bool,
 }
 
-/// Where everything is, in guest-physical addresses.
+/// Guest-physical addresses of RAM and everything in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// RAM, lowest first: one region, or two around the gap.
@@ -96,7 +95,7 @@ pub struct Layout {
     pub kernel: Region,
     /// The files of a Hermit image.
     pub initrd: Option<Region>,
-    /// What the boot page tables must map, in multiples of 2 MiB. It can exceed RAM only for a
+    /// Range that the boot page tables must map, in multiples of 2 MiB. It exceeds RAM only for a
     /// legacy map.
     pub identity_map: Region,
 }
@@ -171,8 +170,8 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
     low.saturating_add(choice.saturating_mul(LARGE_PAGE))
 }
 
-/// Whether the page of 2 MiB in which the kernel ends is the last one of its page directory, and
-/// with it all that is mapped at boot.
+/// Returns `true` if the 2 MiB page in which the kernel ends is the last one of its page directory,
+/// and so the last one that is mapped at boot.
 ///
 /// Hermit kernels up to 0.11 do not start there. They map the rest of RAM page by page from the
 /// kernel's end upwards, and take the memory for a new directory from the lowest that is free: here
@@ -183,7 +182,7 @@ fn ends_at_directory(request: &Request, base: u64) -> bool {
     end.and_then(|end| align_up(end, LARGE_PAGE)).is_some_and(|end| end.is_multiple_of(GIB))
 }
 
-/// How far a large device tree moves everything after it up.
+/// Offset in bytes by which a large device tree moves everything after it.
 fn shift(request: &Request) -> Option<u64> {
     // A relocatable kernel moves in steps that keep its alignment, a fixed one not at all.
     let step = if request.fixed_start.is_some() { PAGE } else { KERNEL };
@@ -255,11 +254,11 @@ fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
     })
 }
 
-/// What a kernel at some address takes up.
+/// Memory that a kernel at a given address takes.
 struct Extent {
     kernel: Region,
     initrd: Option<Region>,
-    /// Where the boot page tables can stop, a multiple of 2 MiB.
+    /// Lowest possible end of the boot page tables' map, a multiple of 2 MiB.
     map_end: u64,
 }
 
@@ -300,7 +299,7 @@ fn lowest_start(request: &Request, base: u64, mut start: u64, below: impl Fn(&Re
     None
 }
 
-/// How many bytes of page tables, without the root, map `range` with 2 MiB pages.
+/// Size in bytes of the page tables, without the root, that map `range` with 2 MiB pages.
 fn table_bytes(range: &Region) -> u64 {
     let count = |span: u64| {
         let first = range.start.checked_div(span).unwrap_or(0);

@@ -19,7 +19,7 @@ use vm_memory::{
 };
 
 use crate::region::align_up;
-use crate::{Backing, Error, LARGE_PAGE, PAGE, Region};
+use crate::{Advised, Backing, Error, LARGE_PAGE, PAGE, Region};
 
 /// A region of guest RAM, mapped.
 pub struct MappedRegion {
@@ -105,27 +105,21 @@ impl MappedRegion {
     }
 
     fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {
-        let thp =
-            "transparent huge pages may be missing from it: see /sys/kernel/mm/transparent_hugepage/enabled";
-        let ksm = "page merging may be missing from it: see /sys/kernel/mm/ksm/run";
         let advices = [
-            (backing.thp, "--thp", Advice::LinuxHugepage, thp),
-            (backing.ksm, "--ksm", Advice::LinuxMergeable, ksm),
+            (backing.thp, Advised::HugePages, Advice::LinuxHugepage),
+            (backing.ksm, Advised::Merging, Advice::LinuxMergeable),
         ];
-        for (_, option, advice, hint) in advices.into_iter().filter(|(wanted, ..)| *wanted) {
+        for (_, advised, advice) in advices.into_iter().filter(|(wanted, ..)| *wanted) {
             // SAFETY: The range is within the mapping that `self` owns, and neither advice changes
             // what the memory holds or whether it is accessible.
-            unsafe { madvise(self.start.cast(), size, advice) }.map_err(|errno| Error::Advise {
-                option,
-                source: errno.into(),
-                hint,
-            })?;
+            unsafe { madvise(self.start.cast(), size, advice) }
+                .map_err(|errno| Error::Advise { advised, source: errno.into() })?;
         }
         Ok(())
     }
 
-    /// Asks for no huge pages in the first `size` bytes.
-    pub(crate) fn keep_small(&self, size: u64) {
+    /// Advises the host against huge pages in the first `size` bytes.
+    pub(crate) fn disable_thp_for_head(&self, size: u64) {
         let size = usize::try_from(size.min(self.region.size)).unwrap_or(0);
         // SAFETY: The range is within the mapping that `self` owns, and the advice changes neither
         // what the memory holds nor whether it is accessible.
@@ -135,12 +129,12 @@ impl MappedRegion {
     }
 
     /// Number of resident bytes, in whole pages; `None` if the host does not report it.
-    pub(crate) fn touched(&self) -> Option<u64> {
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
         /// Number of pages in one query; the answer has a byte for each.
         const CHUNK: usize = 4096;
         let page = usize::try_from(PAGE).ok()?;
         let size = usize::try_from(self.region.size).ok()?;
-        let mut touched = 0_u64;
+        let mut total = 0_u64;
         let mut is_there = [0_u8; CHUNK];
         for start in (0..size).step_by(CHUNK.saturating_mul(page)) {
             let length = size.saturating_sub(start).min(CHUNK.saturating_mul(page));
@@ -154,9 +148,9 @@ impl MappedRegion {
             }
             let pages = is_there.iter().take(length.div_ceil(page));
             let resident = pages.filter(|page| **page & 1 != 0).count() as u64;
-            touched = touched.saturating_add(resident.saturating_mul(PAGE));
+            total = total.saturating_add(resident.saturating_mul(PAGE));
         }
-        Some(touched)
+        Some(total)
     }
 
     /// The host address of the first byte.
@@ -240,23 +234,23 @@ mod tests {
     fn only_pages_that_were_touched_count() {
         let size = 20 << 20;
         let mapped = MappedRegion::new(Region { start: 0x1000, size }, &Backing::default()).unwrap();
-        let before = mapped.touched().unwrap();
+        let before = mapped.resident_bytes().unwrap();
         for offset in [0, 5 << 20, size - 1] {
             mapped.write_obj(1_u8, MemoryRegionAddress(offset)).unwrap();
         }
         // A host with transparent huge pages for all gives more at once.
-        assert!(mapped.touched().unwrap() >= before + 3 * 4096);
+        assert!(mapped.resident_bytes().unwrap() >= before + 3 * 4096);
     }
 
     #[test]
     fn a_head_kept_small_costs_what_is_touched() {
         let start = 0x1_0000_0000;
         let mapped = MappedRegion::new(Region { start, size: 4 << 20 }, &Backing::default()).unwrap();
-        mapped.keep_small(2 << 20);
+        mapped.disable_thp_for_head(2 << 20);
         for offset in [0, 0x1_0000, (2 << 20) - 1] {
             mapped.write_obj(1_u8, MemoryRegionAddress(offset)).unwrap();
         }
-        assert_eq!(mapped.touched(), Some(3 * 4096));
+        assert_eq!(mapped.resident_bytes(), Some(3 * 4096));
     }
 
     #[test]

@@ -8,24 +8,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, Gues
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::mapping::MappedRegion;
-use crate::{AccessError, CStrError, Error, LARGE_PAGE, PAGE, Region};
+use crate::{AccessError, Advised, Backing, CStrError, Error, LARGE_PAGE, PAGE, Region};
 
 mod saved;
 
 /// The vm-memory type under [`GuestRam`].
 pub type Memory = GuestRegionCollection<MappedRegion>;
-
-/// Options of the host memory behind guest RAM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backing {
-    /// Ask for transparent huge pages (`MADV_HUGEPAGE`).
-    pub thp: bool,
-    /// Let the host merge equal pages (`MADV_MERGEABLE`).
-    pub ksm: bool,
-    /// Use reserved 2 MiB pages (`MAP_HUGETLB`). They are set aside at once, so a shortage is an
-    /// error of [`GuestRam::new`] and not a signal in the middle of a run. Excludes the other two.
-    pub hugepages: bool,
-}
 
 /// One region of guest RAM as the host sees it: what a KVM memory slot is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +90,12 @@ impl GuestRam {
         }
     }
 
-    /// Asks the host not to back the large page at `addr`, the start of a region, with a huge page:
-    /// for a guest that will only touch a few pages of it, which then gets these and not 2 MiB of
-    /// zeros. Where the host cannot be asked, nothing changes.
-    pub fn keep_small(&self, addr: u64) {
+    /// Asks the host not to back the first 2 MiB of the region that starts at `addr` with a huge
+    /// page: a guest that touches only a few pages there then costs these and not 2 MiB of zeros.
+    /// Without effect on a host without huge pages.
+    pub fn disable_thp_for_head(&self, addr: u64) {
         if let Some(region) = self.memory.iter().find(|region| region.start_addr().0 == addr) {
-            region.keep_small(LARGE_PAGE);
+            region.disable_thp_for_head(LARGE_PAGE);
         }
     }
 
@@ -124,8 +112,8 @@ impl GuestRam {
     }
 
     /// Number of resident bytes, in whole pages; `None` if the host does not report it.
-    pub fn touched(&self) -> Option<u64> {
-        self.memory.iter().try_fold(0_u64, |sum, region| Some(sum.saturating_add(region.touched()?)))
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.memory.iter().try_fold(0_u64, |sum, region| Some(sum.saturating_add(region.resident_bytes()?)))
     }
 
     /// Each region with its host address, lowest first, for registration with a hypervisor.
@@ -315,10 +303,10 @@ fn check_regions(sorted: &[Region], backing: &Backing) -> Result<(), Error> {
         }
     }
     if backing.hugepages && backing.thp {
-        return Err(Error::Conflict { with: "--thp" });
+        return Err(Error::Conflict { with: Advised::HugePages });
     }
     if backing.hugepages && backing.ksm {
-        return Err(Error::Conflict { with: "--ksm" });
+        return Err(Error::Conflict { with: Advised::Merging });
     }
     Ok(())
 }

@@ -6,21 +6,21 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no way to taps at all.
-    #[error("cannot open /dev/net/tun: {0}; load the module tun, or use --net user, which needs no tap")]
-    NoTun(#[source] io::Error),
+    /// The device file of taps cannot be opened.
+    #[error("cannot open /dev/net/tun: {0}")]
+    OpenTun(#[source] io::Error),
     /// The tap cannot be attached to.
-    #[error("cannot use the tap {name}: {source}; {advice}")]
+    #[error("cannot use the tap {name}: {source}{}", refusal.note())]
     Tap {
         /// The interface.
         name: String,
         /// Cause.
         source: io::Error,
-        /// What to do.
-        advice: &'static str,
+        /// The cause in terms of taps.
+        refusal: TapRefusal,
     },
     /// A descriptor is no tap that can be used.
-    #[error("--net fd={fd}: this descriptor is not a tap that a card can use: {reason}")]
+    #[error("descriptor {fd} is not a tap that a card can use: {reason}")]
     Descriptor {
         /// Its number.
         fd: i32,
@@ -28,9 +28,7 @@ pub enum Error {
         reason: String,
     },
     /// The interface's largest packet cannot be set.
-    #[error(
-        "cannot set the MTU of {name} to {mtu}: {source}; set it before, as root, with `ip link set {name} mtu {mtu}`"
-    )]
+    #[error("cannot set the MTU of {name} to {mtu}: {source}")]
     Mtu {
         /// The interface.
         name: String,
@@ -39,23 +37,19 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
-    /// There is no vhost-net.
-    #[error(
-        "cannot use vhost-net: {source}; load the module vhost_net and allow this user /dev/vhost-net, or leave vhost=on away"
-    )]
+    /// vhost-net cannot be used.
+    #[error("cannot use vhost-net: {source}")]
     Vhost {
         /// Cause.
         source: io::Error,
     },
-    /// There is no passt.
-    #[error(
-        "user mode networking needs the program passt, and it cannot be started: {0}; install the package passt, or use a tap"
-    )]
+    /// passt cannot be started.
+    #[error("cannot start passt, which user mode networking needs: {0}")]
     NoPasst(#[source] io::Error),
-    /// Passt has ended at once.
-    #[error("passt, which user mode networking needs, has ended at once: {0}")]
+    /// passt ended at once.
+    #[error("passt, which user mode networking needs, ended at once: {0}")]
     Passt(String),
-    /// Something else of the host failed.
+    /// Another call of the host failed.
     #[error("{what}: {source}")]
     Host {
         /// Operation that failed.
@@ -63,6 +57,45 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
+}
+
+/// Reason that a tap cannot be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TapRefusal {
+    /// The process may not create the tap, or the tap belongs to another user.
+    Permission,
+    /// Another process is attached to it.
+    Busy,
+    /// It has one queue, and several were asked for.
+    SingleQueue,
+    /// It is no tap, or carries packets and not Ethernet frames.
+    NotATap,
+    /// Another reason, which the error number tells.
+    Other,
+}
+
+impl TapRefusal {
+    /// Reason for the error of an attempt with one queue or several.
+    pub(crate) fn of(error: &io::Error, several: bool) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM) => Self::Permission,
+            Some(libc::EBUSY) => Self::Busy,
+            Some(libc::EINVAL) if several => Self::SingleQueue,
+            Some(libc::EINVAL) => Self::NotATap,
+            _ => Self::Other,
+        }
+    }
+
+    /// The part of the message that the error number does not tell.
+    fn note(self) -> &'static str {
+        match self {
+            Self::Busy => " (another process has it)",
+            Self::SingleQueue => " (it has one queue)",
+            Self::NotATap => " (it is no tap, or carries packets and not Ethernet frames)",
+            Self::Permission | Self::Other => "",
+        }
+    }
 }
 
 impl Error {

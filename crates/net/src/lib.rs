@@ -21,7 +21,7 @@ mod user;
 mod vectors;
 mod vhost;
 
-pub use error::Error;
+pub use error::{Error, TapRefusal};
 pub use forward::{Forward, ForwardError, Protocol};
 pub use open::{Connection, open};
 pub use spec::{Link, Spec, SpecError};

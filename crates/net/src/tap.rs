@@ -11,7 +11,7 @@ use nerite_virtio::Segment;
 use nerite_virtio_net::{Backend, HEADER, feature};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::{Error, ioctl, thread, vectors};
+use crate::{Error, TapRefusal, ioctl, thread, vectors};
 
 /// Offloads of the reader of a tap (`TUN_F_*` of `linux/if_tun.h`).
 const OFFLOAD_CSUM: u32 = 1;
@@ -136,7 +136,7 @@ impl Tap {
 fn open_queue(name: &str, several: bool) -> Result<Tap, Error> {
     let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
     let open = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/net/tun");
-    let fd = OwnedFd::from(open.map_err(Error::NoTun)?);
+    let fd = OwnedFd::from(open.map_err(Error::OpenTun)?);
     let base = ioctl::TAP | ioctl::VNET_HDR;
     let mut multi_queue = several;
     let mut attached = ioctl::attach(&fd, name, base | if several { ioctl::MULTI_QUEUE } else { 0 });
@@ -145,19 +145,10 @@ fn open_queue(name: &str, several: bool) -> Result<Tap, Error> {
         multi_queue = true;
         attached = ioctl::attach(&fd, name, base | ioctl::MULTI_QUEUE);
     }
-    attached.map_err(|source| {
-        let advice = match source.raw_os_error() {
-            Some(libc::EPERM) => {
-                "make it as root with `ip tuntap add NAME mode tap user $USER vnet_hdr`, or use --net user"
-            }
-            Some(libc::EBUSY) => "another process has it",
-            Some(libc::EINVAL) if several => {
-                "make it with `ip tuntap add NAME mode tap multi_queue`, or leave queues= away"
-            }
-            Some(libc::EINVAL) => "it is no tap, or carries packets and not Ethernet frames",
-            _ => "look at it with `ip -d link`",
-        };
-        Error::Tap { name: name.to_owned(), source, advice }
+    attached.map_err(|source| Error::Tap {
+        name: name.to_owned(),
+        refusal: TapRefusal::of(&source, several),
+        source,
     })?;
     let tap = Tap::new(fd, multi_queue);
     tap.set_header()?;

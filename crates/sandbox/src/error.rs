@@ -10,12 +10,10 @@ use rustix::io::Errno;
 #[non_exhaustive]
 pub enum Error {
     /// Something is missing, and everything was asked for.
-    #[error("--sandbox strict: {0}; use --sandbox normal to go on with less")]
+    #[error("a strict sandbox is not possible: {0}")]
     Strict(Missing),
     /// Another user was asked for.
-    #[error(
-        "--user {uid}:{gid}: cannot become this user: {source}; only root can, and only one that its user namespace has"
-    )]
+    #[error("cannot become user {uid} of group {gid}: {source}")]
     User {
         /// The user.
         uid: u32,
@@ -25,7 +23,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Another root directory was asked for.
-    #[error("--chroot {}: {source}; it must be a directory, and only root can do it", path.display())]
+    #[error("{}: cannot make it the root directory: {source}", path.display())]
     Chroot {
         /// The directory.
         path: PathBuf,
@@ -44,9 +42,7 @@ pub enum Error {
     #[error("compiling a table of system calls: {0}")]
     Table(String),
     /// The kernel does not load a filter.
-    #[error(
-        "limiting system calls: {0}; is the kernel built with CONFIG_SECCOMP_FILTER? --seccomp off does without"
-    )]
+    #[error("limiting system calls: {0}")]
     Seccomp(#[source] io::Error),
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::{Backing, GuestRam, Memory, Observer, check_regions};
 use crate::mapping::MappedRegion;
-use crate::{Error, PAGE, Region};
+use crate::{Advised, Error, PAGE, Region};
 
 /// Number of bytes that are looked at and written at a time.
 const CHUNK: usize = 256 << 10;
@@ -58,7 +58,7 @@ impl GuestRam {
         }
         check_regions(&regions, backing)?;
         if backing.hugepages {
-            return Err(Error::Conflict { with: "a snapshot" });
+            return Err(Error::Conflict { with: Advised::File });
         }
         let size = regions.iter().fold(0_u64, |sum, region| sum.saturating_add(region.size));
         let length = file.metadata().map_err(|source| Error::Map { size: size >> 20, source })?.len();

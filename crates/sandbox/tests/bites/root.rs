@@ -54,7 +54,7 @@ fn another_directory_can_be_the_root() {
         });
     }
     let ended = Attempt::to("wait").with("CHROOT", folder.path().join("missing")).run();
-    assert!(ended.found.contains("--chroot") && ended.found.contains("No such file"), "{ended:?}");
+    assert!(ended.found.contains("the root directory: No such file"), "{ended:?}");
 }
 
 #[test]
