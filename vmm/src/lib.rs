@@ -39,6 +39,7 @@ pub mod run;
 #[allow(unsafe_code, reason = "signal handlers")]
 pub mod signals;
 pub mod size;
+pub mod statistics;
 pub mod stderr;
 pub mod terminal;
 

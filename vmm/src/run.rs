@@ -81,7 +81,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let debugging =
         debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
     let debugging = debugging.transpose()?;
-    let serving = server.map(|server| server.start(running.handle())).transpose()?;
+    let serving = server.map(|server| server.start(Box::new(running.handle()))).transpose()?;
     let (outcome, report, remains) = running.wait_and_leave(stop);
     // The process ends in a moment, which gives everything back. With debug assertions it is given
     // back here, so that what is left for a leak checker to find is a leak.
@@ -113,10 +113,10 @@ fn start_debugger(
     handle: Handle,
     start: Option<Debug>,
 ) -> Result<nerite_gdb::Serving, Error> {
-    let start = start.unwrap_or(Debug::Running);
-    let state = if start == Debug::Held { "the guest waits for it" } else { "the guest runs" };
+    let is_held = start == Some(Debug::Held);
+    let state = if is_held { "the guest waits for it" } else { "the guest runs" };
     output::say(&format!("vmm: GDB can connect to {}; {state}", server.address()));
-    Ok(server.start(handle, start)?)
+    Ok(server.start(Box::new(handle), is_held)?)
 }
 
 /// What the program says of a machine that could not be made or go on.

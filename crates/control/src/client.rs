@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::protocol::{Answer, Command, Failure, MAX_READ, Request, VERSION, from_hex};
 
-/// Why a machine did not answer, or not as hoped.
+/// Error of a request to a machine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -17,7 +17,7 @@ pub enum ClientError {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The connection broke.
@@ -44,8 +44,7 @@ pub struct Client {
 impl Client {
     /// Connects to a machine's control socket.
     ///
-    /// # Errors
-    /// If nobody listens there.
+    /// If no machine listens there.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path)
             .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;

@@ -11,7 +11,7 @@ use crate::protocol::{Answer, Code, Failure, MAX_REQUEST, Request, parse};
 /// Time for a client to take a whole answer.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// What has come from a client and what goes to it, at most one answer at a time. It does no I/O by
+/// Requests from a client and answers to it, at most one answer at a time. It does no I/O by
 /// itself.
 #[derive(Debug, Default)]
 pub struct Connection {

@@ -1,4 +1,4 @@
-//! What travels over the socket: lines of JSON, a request and its answer. The schema is in
+//! Protocol of the socket: lines of JSON, a request and its answer. The schema is in
 //! `docs/control.md`.
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub struct Request {
     /// Comes back with the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// What to do.
+    /// Command to execute.
     pub command: Command,
     /// Which vCPU, for commands that can be about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,13 +28,13 @@ pub struct Request {
     /// Guest-physical address of memory to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<u64>,
-    /// How many bytes of memory to read, at most [`MAX_READ`].
+    /// Number of bytes of memory to read, at most [`MAX_READ`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
     /// An interrupt line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Whether the line is raised or lowered; both, one after the other, where this is left out.
+    /// `true` raises the line, `false` lowers it; an edge if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<bool>,
     /// The data of an interrupt message.
@@ -43,17 +43,17 @@ pub struct Request {
     /// A network card: its number, or the name of the tap it is connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub card: Option<String>,
-    /// Whether a card's link is up.
+    /// `true` if the card's link is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
 }
 
-/// What can be asked of a machine.
+/// Commands to a machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Command {
-    /// Where each vCPU is.
+    /// State of each vCPU.
     #[default]
     Status,
     /// Hold one vCPU or all.
@@ -64,7 +64,7 @@ pub enum Command {
     Stop,
     /// End the process at once.
     Kill,
-    /// What was measured so far.
+    /// Statistics so far.
     Stats,
     /// Registers of one vCPU or all.
     Regs,
@@ -91,22 +91,22 @@ pub struct Answer {
     /// The result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ok: Option<Value>,
-    /// Why there is none.
+    /// Failure, if there is no result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
 }
 
-/// Why a request has no result.
+/// Failure of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// For programs.
+    /// Kind, for programs.
     pub code: Code,
-    /// For people.
+    /// Message, for people.
     pub message: String,
 }
 
-/// What kind of failure it is.
+/// Kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -122,6 +122,7 @@ pub enum Code {
 }
 
 impl Answer {
+    #[cfg(feature = "server")]
     pub(crate) fn new(id: Option<u64>, result: Result<Value, Failure>) -> Self {
         let (ok, error) = match result {
             Ok(value) => (Some(value), None),

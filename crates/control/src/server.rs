@@ -10,22 +10,22 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nerite_machine::{Handle, ThreadKind};
+use nerite_service::ControlTarget;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
-use crate::answers::Desk;
 use crate::connection::Connection;
+use crate::request_handler::RequestHandler;
 
-/// How many can be connected at a time; more wait.
+/// Maximum number of clients at a time; more wait.
 const MAX_CLIENTS: usize = 16;
 /// Time without new connections after one could not be accepted, as when the process has no
 /// descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Why there is no control socket.
+/// Error of starting a control socket.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
@@ -35,9 +35,9 @@ pub enum ServerError {
     /// The socket cannot be made.
     #[error("{}: cannot make the control socket: {source}", path.display())]
     Bind {
-        /// Where.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The thread cannot be started.
@@ -45,23 +45,22 @@ pub enum ServerError {
     Thread(#[source] io::Error),
 }
 
-/// A control socket that nobody answers yet.
+/// A control socket that is not answered yet.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
-    /// Where the socket is, for the time when paths lead nowhere any more.
+    /// Directory of the socket; used to unlink it after chroot.
     folder: OwnedFd,
 }
 
 impl Server {
-    /// Makes the socket, accessible to this user only. To be called while the process has one
-    /// thread: the file mode creation mask is changed for a moment.
+    /// Makes the socket, accessible to this user only. Call it while the process has one thread:
+    /// the file mode creation mask is changed for a moment.
     ///
-    /// A socket that nobody listens on any more is replaced.
+    /// A socket without a listener is replaced.
     ///
-    /// # Errors
-    /// If it cannot be made.
+    /// # Errors If it cannot be made.
     pub fn bind(path: &Path) -> Result<Self, ServerError> {
         let failed = |source| ServerError::Bind { path: path.to_owned(), source };
         let listener = match bind_private(path) {
@@ -87,7 +86,7 @@ impl Server {
         Ok(Self { listener, path: path.to_owned(), folder })
     }
 
-    /// The folder of the socket, from which it is removed in the end.
+    /// Directory of the socket, from which it is removed in the end.
     #[must_use]
     pub fn folder(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
@@ -97,22 +96,22 @@ impl Server {
     ///
     /// # Errors
     /// If the host has no thread or descriptor left.
-    pub fn start(self, handle: Handle) -> Result<Serving, ServerError> {
+    pub fn start(self, machine: Box<dyn ControlTarget>) -> Result<Serving, ServerError> {
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
         let end = Arc::new(end);
         let path = self.path.clone();
         let folder = self.folder.try_clone().map_err(ServerError::Thread)?;
         let thread = thread::Builder::new().name("control".to_owned()).spawn({
             let end = end.clone();
-            move || match handle.confine_thread(ThreadKind::Control) {
-                Ok(()) => self.serve(Desk::new(handle), &end),
+            move || match machine.confine_thread() {
+                Ok(()) => self.serve(RequestHandler::new(machine), &end),
                 Err(error) => log::error!("the control socket is closed: {error}"),
             }
         });
         Ok(Serving { end, path, folder, thread: Some(thread.map_err(ServerError::Thread)?) })
     }
 
-    fn serve(&self, mut desk: Desk, end: &OwnedFd) {
+    fn serve(&self, mut handler: RequestHandler, end: &OwnedFd) {
         let mut clients: Vec<Client> = Vec::new();
         // When connections are accepted again, after the host had no descriptor left.
         let mut accepting: Option<Instant> = None;
@@ -152,7 +151,7 @@ impl Server {
             let mut position = 0_usize;
             clients.retain_mut(|client| {
                 position = position.saturating_add(1);
-                client.serve(is_ready(position), now, &mut desk)
+                client.serve(is_ready(position), now, &mut handler)
             });
             accepting = accepting.filter(|time| now < *time);
             if is_new {
@@ -206,7 +205,7 @@ impl Client {
 
     /// Goes on with the connection: reads once, answers once, writes what the client takes. Returns
     /// `false` if it ends.
-    fn serve(&mut self, is_ready: bool, now: Instant, desk: &mut Desk) -> bool {
+    fn serve(&mut self, is_ready: bool, now: Instant, handler: &mut RequestHandler) -> bool {
         if is_ready && self.connection.wants_input() {
             let mut bytes = [0; 4096];
             match self.stream.read(&mut bytes) {
@@ -216,12 +215,12 @@ impl Client {
                 Err(_) => return false,
             }
         }
-        self.connection.answer(now, |request| desk.answer(request));
+        self.connection.answer(now, |request| handler.answer(request));
         self.connection.send(now, &self.stream).is_ok() && !self.connection.is_done()
     }
 }
 
-/// A control socket that is being answered, until this is dropped.
+/// A control socket that is answered, until this is dropped.
 #[derive(Debug)]
 pub struct Serving {
     end: Arc<OwnedFd>,

@@ -15,10 +15,11 @@ use rustix::io::Errno;
 /// The port that is listened on if none is named.
 pub const DEFAULT_PORT: u16 = 6677;
 
-/// Where a debugger can connect.
+/// Address at which the server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A TCP port. Whoever can reach it has the guest, so it should be of this host only.
+    /// A TCP port. It is unauthenticated: any process that can connect controls the guest, so the
+    /// address should be of this host only.
     Tcp(SocketAddr),
     /// A Unix socket, accessible to this user only.
     Unix(PathBuf),
@@ -39,7 +40,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Why a text is no address.
+/// Text that is no [`Address`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("write a port, tcp:ADDRESS:PORT (such as tcp:127.0.0.1:6677) or unix:PATH")]
 pub struct AddressError;
@@ -60,7 +61,7 @@ impl FromStr for Address {
     }
 }
 
-/// What waits for a debugger.
+/// Socket that waits for a debugger.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// With its address, which a confined process cannot ask for.
@@ -151,7 +152,7 @@ impl Stream for UnixStream {}
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     end: Arc<OwnedFd>,
-    /// What has come and was not asked for yet, the next byte last.
+    /// Received bytes that were not read yet, the next one last.
     input: Vec<u8>,
     output: Vec<u8>,
 }
@@ -168,7 +169,7 @@ impl Connection {
         Self { stream, end, input: Vec::new(), output: Vec::new() }
     }
 
-    /// Whether a byte is there already.
+    /// Returns `true` if a byte can be read without waiting.
     pub(crate) fn has_input(&self) -> bool {
         !self.input.is_empty()
     }

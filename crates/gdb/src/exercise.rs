@@ -17,15 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use nerite_arch::SpecialRegs;
 use nerite_hypervisor::scripted::Scripted;
-use nerite_machine::debug::{DebugEvent, DebugReason};
-use nerite_machine::{Held, RunState};
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_vcpu::{DebugPlan, DebugStop, Debugger, Entry, Error, Exit, Job, Layer, Statistics, Vcpu};
+use nerite_service::{DebugEvent, DebugReason, DebugTarget, Machine, Refusal};
+use nerite_vcpu::{DebugPlan, DebugStop, Debugger, Entry, Error, Exit, Held, Job, Layer, RunState, Vcpu};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::connection::{Connection, Stream};
 use crate::guest::Guest;
-use crate::machine::Machine;
 use crate::session;
 
 /// RAM, from 0 on.
@@ -72,7 +70,7 @@ impl Stream for Tape {}
 struct Stage {
     registers: Scripted,
     plan: DebugPlan,
-    /// How many hold it.
+    /// Number of holds.
     holds: u32,
 }
 
@@ -155,28 +153,12 @@ impl MadeUp {
 }
 
 impl Machine for MadeUp {
-    fn count(&self) -> usize {
+    fn vcpu_count(&self) -> usize {
         self.lock().vcpus.len()
     }
 
-    fn ram(&self) -> &GuestRam {
-        &self.ram
-    }
-
     fn states(&self) -> Vec<RunState> {
-        vec![RunState::Paused; self.count()]
-    }
-
-    fn statistics(&self) -> Vec<Option<Statistics>> {
-        vec![Some(Statistics::default()), None]
-    }
-
-    fn debug_registers(&self) -> usize {
-        nerite_vcpu::DEBUG_REGISTERS
-    }
-
-    fn kernel_offset(&self) -> u64 {
-        0x20_0000
+        vec![RunState::Paused; self.vcpu_count()]
     }
 
     fn hold(&self, vcpu: usize) {
@@ -184,14 +166,14 @@ impl Machine for MadeUp {
     }
 
     fn wait_held(&self, vcpu: usize) -> Held {
-        assert_ne!(self.lock().vcpus[vcpu].holds, 0, "vCPU {vcpu} would be waited for, for ever");
+        assert_ne!(self.lock().vcpus[vcpu].holds, 0, "vCPU {vcpu} has no hold and would never stop");
         Held::Paused
     }
 
     fn release(&self, vcpu: usize) {
         let mut state = self.lock();
         let stage = &mut state.vcpus[vcpu];
-        stage.holds = stage.holds.checked_sub(1).expect("a hold that somebody has");
+        stage.holds = stage.holds.checked_sub(1).expect("a hold");
         if stage.holds == 0
             && let Some(stop) = stage.next_stop()
         {
@@ -204,17 +186,17 @@ impl Machine for MadeUp {
         self.job(vcpu, job);
     }
 
-    fn ask(&self, vcpu: usize, job: Job) -> Result<(), String> {
+    fn ask(&self, vcpu: usize, job: Job) -> Result<(), Refusal> {
         self.job(vcpu, job);
         Ok(())
     }
 
-    fn take_event(&self) -> Option<DebugEvent> {
-        self.lock().events.pop_front()
+    fn ram(&self) -> &GuestRam {
+        &self.ram
     }
 
-    fn set_attached(&self, attached: bool) {
-        self.lock().attached = attached;
+    fn port_name(&self, _: u16) -> Option<&'static str> {
+        None
     }
 
     fn stop(&self) {
@@ -225,11 +207,37 @@ impl Machine for MadeUp {
         self.lock().ending
     }
 
+    fn confine_thread(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl DebugTarget for MadeUp {
+    fn is_debuggable(&self) -> bool {
+        true
+    }
+
+    fn debug_registers(&self) -> usize {
+        nerite_vcpu::DEBUG_REGISTERS
+    }
+
+    fn kernel_offset(&self) -> u64 {
+        0x20_0000
+    }
+
+    fn take_event(&self) -> Option<DebugEvent> {
+        self.lock().events.pop_front()
+    }
+
+    fn set_attached(&self, attached: bool) {
+        self.lock().attached = attached;
+    }
+
     fn exit_code(&self) -> Option<i32> {
         None
     }
 
-    fn fds(&self) -> [BorrowedFd<'_>; 2] {
+    fn event_fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.quiet.as_fd(), self.quiet.as_fd()]
     }
 }
@@ -238,9 +246,8 @@ fn quiet() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd")
 }
 
-/// What goes over the connection: a packet for each part of `bytes` between bytes 255, with the
-/// checksum that it should have. A part that begins with a 0 goes as it is; one that begins with a
-/// 3 is Ctrl-C.
+/// Bytes on the connection: a packet for each part of `bytes` between bytes 255, with its correct
+/// checksum. A part that begins with a 0 is sent as it is; one that begins with a 3 is Ctrl-C.
 fn wire(bytes: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
     for part in bytes.split(|&byte| byte == 0xff) {

@@ -1,17 +1,14 @@
 //! The machine as a debugger handles it: all vCPUs held, or let go on to what is to be stopped at.
 
 use std::collections::VecDeque;
-use std::sync::mpsc;
 
 use nerite_arch::SpecialRegs;
-use nerite_machine::debug::{DebugEvent, DebugReason};
-use nerite_machine::{Held, RunState};
-use nerite_vcpu::{DebugPlan, DebugStop, Vcpu, Watchpoint};
+use nerite_service::{DebugEvent, DebugReason, DebugTarget};
+use nerite_vcpu::{DebugPlan, DebugStop, Held, RunState, Vcpu, Watchpoint};
 
-use crate::machine::Machine;
 use crate::registers::State;
 
-/// What a vCPU is to do when the guest goes on.
+/// Action of a vCPU when the guest continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Go on.
@@ -20,7 +17,7 @@ pub(crate) enum Action {
     Step,
 }
 
-/// What vCPUs do that were not told anything when the guest goes on.
+/// Action of vCPUs without an [`Action`] of their own when the guest continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Others {
     /// Go on, too.
@@ -32,7 +29,7 @@ pub(crate) enum Others {
 /// A machine and what the debugger has done to it.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    pub(crate) machine: Box<dyn Machine>,
+    pub(crate) machine: Box<dyn DebugTarget>,
     /// Which vCPUs are held by us, each once.
     held: Vec<bool>,
     pub(crate) actions: Vec<Option<Action>>,
@@ -41,9 +38,9 @@ pub(crate) struct Guest {
     pub(crate) software: Vec<u64>,
     pub(crate) hardware: Vec<u64>,
     pub(crate) watchpoints: Vec<Watchpoint>,
-    /// What has happened and was not told yet.
+    /// Events that were not reported yet.
     pending: VecDeque<DebugEvent>,
-    /// Whether it was said that breakpoints are kept by stepping.
+    /// `true` once the warning about single-stepping has been logged.
     has_said: bool,
     /// The segments and control registers of held vCPUs, as far as they were asked for.
     cached: Vec<Option<SpecialRegs>>,
@@ -51,8 +48,8 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// This machine. `is_held`: all its vCPUs are, once each.
-    pub(crate) fn new(machine: Box<dyn Machine>, is_held: bool) -> Self {
-        let count = machine.count();
+    pub(crate) fn new(machine: Box<dyn DebugTarget>, is_held: bool) -> Self {
+        let count = machine.vcpu_count();
         Self {
             machine,
             held: vec![is_held; count],
@@ -97,7 +94,7 @@ impl Guest {
         }
     }
 
-    /// What there is to tell, if anything has happened. All vCPUs are held after that.
+    /// Next event to report, if there is one. All vCPUs are held after that.
     pub(crate) fn take_event(&mut self) -> Option<DebugEvent> {
         if let Some(event) = self.pending.pop_front() {
             return Some(event);
@@ -117,7 +114,7 @@ impl Guest {
         !self.pending.is_empty()
     }
 
-    /// Whether vCPUs that run are stepped.
+    /// Returns `true` if running vCPUs are single-stepped.
     pub(crate) fn is_stepped(&self) -> bool {
         let addresses = self.addresses().len().saturating_add(self.watchpoints.len());
         addresses > self.machine.debug_registers()
@@ -199,13 +196,7 @@ impl Guest {
         index: usize,
         question: impl FnOnce(&mut dyn Vcpu, RunState) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let job = move |vcpu: &mut dyn Vcpu, held| {
-            // If it comes too late, nobody waits for it.
-            let _ = sender.send(question(vcpu, held));
-        };
-        self.machine.ask(index, Box::new(job))?;
-        receiver.try_recv().map_err(|error| error.to_string())?
+        nerite_service::query(&*self.machine, index, question).map_err(|error| error.to_string())?
     }
 
     /// All registers of a held vCPU.

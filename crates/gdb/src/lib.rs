@@ -1,26 +1,4 @@
-//! A GDB server for machines: **the debugger sees vCPUs as threads, and the run loop does not know
-//! that there is one.**
-//!
-//! [`Server`] listens; its thread takes one debugger at a time. It stops, looks and steps through
-//! the machine's [`Handle`], as the control socket does. What to stop at is kept by a layer around
-//! each vCPU ([`nerite_vcpu::Debugged`]), by the host's debug registers where a probe found that
-//! they work, and by single steps elsewhere.
-//!
-//! ```no_run
-//! use nerite_gdb::{Address, Server};
-//! use nerite_machine::config::{Config, Debug, Observe};
-//! use nerite_machine::Machine;
-//!
-//! let server = Server::bind(&Address::default())?;
-//! let observe = Observe { debug: Some(Debug::Held), ..Observe::default() };
-//! let config = Config { image: "hello".into(), observe, ..Config::default() };
-//! let running = Machine::new(&config)?.start()?;
-//! let serving = server.start(running.handle(), Debug::Held)?;
-//! running.wait(None)?;
-//! # drop(serving);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -37,7 +15,6 @@ mod connection;
 #[cfg(any(test, feature = "exercise"))]
 pub mod exercise;
 mod guest;
-mod machine;
 mod monitor;
 mod registers;
 mod session;
@@ -48,8 +25,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use nerite_machine::config::Debug;
-use nerite_machine::{Handle, ThreadKind};
+use nerite_service::DebugTarget;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
@@ -58,10 +34,9 @@ pub use registers::{State, X86_64};
 
 use connection::Listener;
 use guest::Guest;
-use machine::Real;
 use session::Ended;
 
-/// Why there is no GDB server.
+/// Error of starting a GDB server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
@@ -70,26 +45,26 @@ pub enum ServerError {
     Bind {
         /// The address.
         address: Address,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The thread cannot be started.
     #[error("cannot start the thread of the GDB server: {0}")]
     Thread(#[source] io::Error),
-    /// The machine was not made for it.
-    #[error("this machine cannot be debugged: its configuration does not say that it should be")]
+    /// The machine was not made for debugging.
+    #[error("this machine cannot be debugged: its configuration does not ask for it")]
     NotDebuggable,
 }
 
-/// A GDB server that nobody answers yet.
+/// A GDB server that is not started yet.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
 }
 
 impl Server {
-    /// Listens for a debugger. To be called while the process has one thread: the file mode
-    /// creation mask is changed for a moment.
+    /// Listens for a debugger. Call it while the process has one thread: the file mode creation
+    /// mask is changed for a moment.
     ///
     /// # Errors
     /// If the address cannot be listened on.
@@ -98,29 +73,31 @@ impl Server {
         Ok(Self { listener: Listener::bind(address).map_err(failed)? })
     }
 
-    /// Where it listens.
+    /// Address at which it listens, as text.
     pub fn address(&self) -> String {
         self.listener.address()
     }
 
-    /// The folder of the socket, from which it is removed in the end; none for TCP.
+    /// Directory of the socket, from which it is removed in the end; `None` for TCP.
     pub fn folder(&self) -> Option<BorrowedFd<'_>> {
         self.listener.folder()
     }
 
-    /// Starts to serve this machine, which began as `start` says.
+    /// Starts to serve a machine. `is_held` is `true` if each of its vCPUs has a hold for the
+    /// debugger, which releases it.
     ///
     /// # Errors
     /// If the machine cannot be debugged, or the host has no thread or descriptor left.
-    pub fn start(self, handle: Handle, start: Debug) -> Result<Serving, ServerError> {
-        let events = handle.debug_events().ok_or(ServerError::NotDebuggable)?.clone();
-        let machine = Real { handle: handle.clone(), events };
-        let mut guest = Guest::new(Box::new(machine), start == Debug::Held);
+    pub fn start(self, machine: Box<dyn DebugTarget>, is_held: bool) -> Result<Serving, ServerError> {
+        if !machine.is_debuggable() {
+            return Err(ServerError::NotDebuggable);
+        }
+        let mut guest = Guest::new(machine, is_held);
         let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
         let end = Arc::new(end);
         let thread = thread::Builder::new().name("gdb".to_owned()).spawn({
             let end = end.clone();
-            move || match handle.confine_thread(ThreadKind::Control) {
+            move || match guest.machine.confine_thread() {
                 Ok(()) => self.serve(&mut guest, &end),
                 Err(error) => log::error!("the GDB server ends: {error}"),
             }
@@ -155,7 +132,7 @@ impl Server {
     }
 }
 
-/// A GDB server that is being answered, until this is dropped.
+/// A running GDB server, until this is dropped.
 #[derive(Debug)]
 pub struct Serving {
     end: Arc<OwnedFd>,
@@ -171,7 +148,3 @@ impl Drop for Serving {
         }
     }
 }
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use nerite_machine::hypercalls;
+use nerite_service::{port_counts, statistics};
 use nerite_vcpu::{ExitKind, Statistics};
 
 use crate::guest::Guest;
@@ -38,10 +38,9 @@ fn number(text: &str) -> Option<u64> {
 
 fn stats(guest: &Guest) -> String {
     let mut total = Statistics::default();
-    guest.machine.statistics().iter().flatten().for_each(|vcpu| total.merge(vcpu));
+    statistics(&*guest.machine).iter().flatten().for_each(|vcpu| total.merge(vcpu));
     let mut text = format!("{}\n", total.exits);
-    let (calls, _) = hypercalls(&total);
-    for (name, count) in calls {
+    for (name, count) in port_counts(&total, |port| guest.machine.port_name(port)).calls {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<20} {count:>10}");
     }
@@ -53,7 +52,7 @@ fn stats(guest: &Guest) -> String {
 
 fn exits(guest: &Guest) -> String {
     let mut text = String::new();
-    for (index, vcpu) in guest.machine.statistics().iter().enumerate() {
+    for (index, vcpu) in statistics(&*guest.machine).iter().enumerate() {
         let Some(vcpu) = vcpu else {
             let _ = writeln!(text, "vCPU {index}: cannot be asked");
             continue;

@@ -138,7 +138,7 @@ fn description() -> String {
     xml
 }
 
-/// What is done with each register in turn.
+/// An operation on each register in turn.
 trait Visitor {
     /// A register of at most eight bytes, of which `bytes` are its size.
     fn word(&mut self, bytes: usize, value: u64) -> u64;

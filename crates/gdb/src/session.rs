@@ -8,7 +8,7 @@ use std::time::Duration;
 use gdbstub::common::Signal;
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
-use nerite_machine::debug::{DebugEvent, DebugReason};
+use nerite_service::{DebugEvent, DebugReason};
 use nerite_vcpu::DebugStop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -17,10 +17,10 @@ use crate::connection::Connection;
 use crate::guest::Guest;
 use crate::target::{Never, tid};
 
-/// How often vCPUs that are stepped are woken: one may have got away.
+/// Interval at which stepped vCPUs are woken: an interrupt handler may run without steps.
 const NUDGE: Duration = Duration::from_millis(20);
 
-/// How a session ended.
+/// End of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The debugger has gone, and the guest goes on.
@@ -107,7 +107,7 @@ enum Ready {
 
 fn wait(guest: &Guest, connection: &Connection, timeout: Option<Duration>) -> io::Result<Ready> {
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-    let [events, end] = guest.machine.fds();
+    let [events, end] = guest.machine.event_fds();
     let mut polled = [connection.fd(), events, end].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     match poll(&mut polled, timeout.as_ref()) {
         Err(Errno::INTR) => return Ok(Ready::Guest),
@@ -123,7 +123,7 @@ fn wait(guest: &Guest, connection: &Connection, timeout: Option<Duration>) -> io
     })
 }
 
-/// What the debugger is told.
+/// Stop reason in the terms of the protocol.
 fn reason(guest: &Guest, event: &DebugEvent) -> Stop {
     use gdbstub::target::ext::breakpoints::WatchKind;
     let tid = tid(event.vcpu);

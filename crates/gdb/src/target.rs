@@ -25,7 +25,7 @@ use crate::registers::{State, X86_64};
 /// EFAULT and EINVAL, as GDB shows them.
 const FAULT: u8 = 14;
 const INVALID: u8 = 22;
-/// How many breakpoints and watchpoints there can be in all: each is compared at each step.
+/// Maximum number of breakpoints and watchpoints together: each is compared at each step.
 const MAX_POINTS: usize = 256;
 
 /// A failure of the target that ends the session: there is none.
@@ -187,8 +187,8 @@ impl Guest {
         points.saturating_add(self.watchpoints.len()) >= MAX_POINTS
     }
 
-    /// Whether there is memory to break at: a breakpoint elsewhere would never be hit, and GDB is
-    /// told so.
+    /// Returns `true` if there is memory at `address`: a breakpoint elsewhere would never be hit,
+    /// and is refused.
     fn can_break(&mut self, address: u64) -> bool {
         self.read(0, address, &mut [0]) == 1
     }

@@ -8,31 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nerite_inspect::Reason;
 use nerite_platform::{End, ExitHandler, Stop};
+pub use nerite_service::{DebugEvent, DebugReason};
 use nerite_vcpu::{Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
 use crate::msr::Msrs;
-
-/// A vCPU has stopped for the debugger. It is held, once, until the debugger releases it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DebugEvent {
-    /// Which one.
-    pub vcpu: usize,
-    /// Why.
-    pub why: DebugReason,
-}
-
-/// Why a vCPU has stopped for the debugger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DebugReason {
-    /// It was told to.
-    Stop(DebugStop),
-    /// It has crashed, and ends the machine when it is released.
-    Crash(Exit),
-}
 
 /// Where vCPUs leave word for a debugger.
 #[derive(Debug)]

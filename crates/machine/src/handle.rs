@@ -25,7 +25,7 @@ const LINES: u32 = nerite_hypervisor::LINES;
 const MESSAGES: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 
 /// How long a vCPU may take to answer before it counts as waiting for the host.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running machine, for those who hold, ask or end it. It can be cloned, and may outlive the
 /// machine.

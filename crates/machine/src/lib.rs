@@ -45,6 +45,7 @@ mod opened;
 mod outcome;
 mod report;
 mod running;
+mod services;
 mod timeline;
 mod user_irqchip;
 mod vcpu_thread;

@@ -14,7 +14,7 @@ use nerite_machine::config::{Debug, Observe, OnCrash};
 
 use super::CrashAction;
 use crate::error::Error;
-use crate::output;
+use crate::{output, statistics};
 
 /// Options that watch, limit and control a run; not in configuration files.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args, Merge)]
@@ -124,7 +124,7 @@ pub enum Statistics {
 impl Statistics {
     /// Prints the statistics, if they are asked for.
     pub fn print(&mut self, report: &Report) {
-        let json = || format!("{}\n", nerite_control::statistics::of_run(report));
+        let json = || format!("{}\n", statistics::of_run(report));
         match self {
             Self::None => {}
             Self::Table => output::say(&report.to_string()),

@@ -1,31 +1,43 @@
-//! Answers requests.
+//! Answers to requests.
 
 use std::collections::BTreeMap;
 
-use nerite_machine::{Handle, HandleError, Held, Pause, RunState};
+use nerite_service::{ControlTarget, Refusal, inject_nmi, port_counts};
+use nerite_vcpu::{Held, RunState, Statistics};
 use serde_json::{Value, json};
 
 use crate::protocol::{Code, Command, Failure, MAX_READ, Request, to_hex};
 use crate::{registers, statistics};
 
-/// Answers requests about one machine, and keeps what is paused.
+/// Answers requests about one machine, and keeps its pauses. Dropping it resumes all vCPUs.
 #[derive(Debug)]
-pub struct Desk {
-    handle: Handle,
-    /// What is held, by vCPU.
-    paused: BTreeMap<usize, Pause>,
+pub struct RequestHandler {
+    machine: Box<dyn ControlTarget>,
+    /// State of each vCPU that has a hold from here.
+    paused: BTreeMap<usize, Held>,
 }
 
-fn of_handle(error: &HandleError) -> Failure {
-    let code = match error {
-        HandleError::NoSuchVcpu { .. } | HandleError::NoSuchLine { .. } => Code::NotThere,
-        HandleError::NoMessage { .. } => Code::BadRequest,
-        _ => Code::Failed,
-    };
-    Failure::new(code, error)
+impl Drop for RequestHandler {
+    fn drop(&mut self) {
+        for vcpu in self.paused.keys() {
+            self.machine.release(*vcpu);
+        }
+    }
 }
 
-const fn how(held: Held) -> &'static str {
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let code = match refusal {
+            Refusal::NotThere(_) => Code::NotThere,
+            Refusal::Invalid(_) => Code::BadRequest,
+            _ => Code::Failed,
+        };
+        Self::new(code, refusal)
+    }
+}
+
+/// Word for the state in which a vCPU is held.
+const fn held_name(held: Held) -> &'static str {
     match held {
         Held::Paused => "paused",
         Held::InService => "in service",
@@ -34,11 +46,11 @@ const fn how(held: Held) -> &'static str {
     }
 }
 
-impl Desk {
-    /// A desk for this machine, with nothing paused.
+impl RequestHandler {
+    /// Handler for a machine of which nothing is paused.
     #[must_use]
-    pub fn new(handle: Handle) -> Self {
-        Self { handle, paused: BTreeMap::new() }
+    pub fn new(machine: Box<dyn ControlTarget>) -> Self {
+        Self { machine, paused: BTreeMap::new() }
     }
 
     /// Answers a request.
@@ -51,7 +63,7 @@ impl Desk {
             Command::Pause => self.pause(request.vcpu),
             Command::Resume => self.resume(request.vcpu),
             Command::Stop => {
-                self.handle.stop();
+                self.machine.stop();
                 Ok(json!({}))
             }
             Command::Kill => {
@@ -63,7 +75,7 @@ impl Desk {
             Command::Regs => self.registers(request.vcpu),
             Command::Nmi => {
                 let vcpu = request.vcpu.unwrap_or(0);
-                self.handle.inject_nmi(vcpu).map_err(|error| of_handle(&error))?;
+                inject_nmi(&*self.machine, vcpu)?;
                 Ok(json!({ "vcpu": vcpu }))
             }
             Command::Irq => self.interrupt_line(request),
@@ -74,23 +86,26 @@ impl Desk {
     }
 
     fn vcpus(&self, vcpu: Option<usize>) -> Result<std::ops::Range<usize>, Failure> {
+        let count = self.machine.vcpu_count();
         match vcpu {
+            Some(vcpu) if vcpu < count => Ok(vcpu..vcpu.saturating_add(1)),
             Some(vcpu) => {
-                self.handle.control(vcpu).map_err(|error| of_handle(&error))?;
-                Ok(vcpu..vcpu.saturating_add(1))
+                let message =
+                    format!("vCPU {vcpu} does not exist (vCPUs are 0..={})", count.saturating_sub(1));
+                Err(Failure::new(Code::NotThere, message))
             }
-            None => Ok(0..self.handle.vcpu_count()),
+            None => Ok(0..count),
         }
     }
 
     fn status(&self) -> Value {
-        let vcpus: Vec<_> = self.handle.states().into_iter().map(RunState::name).collect();
-        let ram = self.handle.ram();
+        let vcpus: Vec<_> = self.machine.states().into_iter().map(RunState::name).collect();
+        let ram = self.machine.ram();
         let regions =
             ram.regions().iter().map(|region| json!({ "start": region.start, "size": region.size }));
         json!({
             "pid": std::process::id(),
-            "uptime_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
+            "uptime_ns": u64::try_from(self.machine.uptime().as_nanos()).unwrap_or(u64::MAX),
             "paused": self.paused.keys().collect::<Vec<_>>(),
             "vcpus": vcpus,
             "memory": regions.collect::<Vec<_>>(),
@@ -99,48 +114,39 @@ impl Desk {
 
     fn pause(&mut self, vcpu: Option<usize>) -> Result<Value, Failure> {
         let vcpus = self.vcpus(vcpu)?;
-        if vcpu.is_none() {
-            // All are told to stop before any is waited for.
-            let all = self.handle.pause();
-            for index in vcpus.clone() {
-                self.pause_one(index)?;
-            }
-            drop(all);
-        } else {
-            self.pause_one(vcpus.start)?;
+        let new: Vec<_> = vcpus.clone().filter(|vcpu| !self.paused.contains_key(vcpu)).collect();
+        // All are held before any is waited for: they stop at the same time.
+        new.iter().for_each(|vcpu| self.machine.hold(*vcpu));
+        for vcpu in new {
+            self.paused.insert(vcpu, self.machine.wait_held(vcpu));
         }
-        let held = vcpus.filter_map(|index| self.paused.get(&index));
-        Ok(json!({ "vcpus": held.flat_map(Pause::held).map(how).collect::<Vec<_>>() }))
-    }
-
-    fn pause_one(&mut self, index: usize) -> Result<(), Failure> {
-        if !self.paused.contains_key(&index) {
-            let pause = self.handle.pause_one(index).map_err(|error| of_handle(&error))?;
-            self.paused.insert(index, pause);
-        }
-        Ok(())
+        let held = vcpus.filter_map(|vcpu| self.paused.get(&vcpu));
+        Ok(json!({ "vcpus": held.copied().map(held_name).collect::<Vec<_>>() }))
     }
 
     fn resume(&mut self, vcpu: Option<usize>) -> Result<Value, Failure> {
-        let vcpus = self.vcpus(vcpu)?;
-        let released = vcpus.filter(|index| self.paused.remove(index).is_some()).count();
-        Ok(json!({ "resumed": released }))
+        let released: Vec<_> = self.vcpus(vcpu)?.filter(|vcpu| self.paused.remove(vcpu).is_some()).collect();
+        released.iter().for_each(|vcpu| self.machine.release(*vcpu));
+        Ok(json!({ "resumed": released.len() }))
     }
 
     fn stats(&self) -> Value {
-        let measured: Vec<_> = self.handle.statistics();
-        let mut total = nerite_vcpu::Statistics::default();
+        let measured = nerite_service::statistics(&*self.machine);
+        let mut total = Statistics::default();
         measured.iter().flatten().for_each(|vcpu| total.merge(vcpu));
-        let vcpus = measured.iter().map(|vcpu| vcpu.as_ref().map(statistics::of_vcpus));
+        let of_vcpus = |vcpu: &Statistics| {
+            statistics::of_vcpus(vcpu, &port_counts(vcpu, |port| self.machine.port_name(port)))
+        };
+        let vcpus = measured.iter().map(|vcpu| vcpu.as_ref().map(of_vcpus));
         let mut answer = json!({
-            "wall_ns": u64::try_from(self.handle.uptime().as_nanos()).unwrap_or(u64::MAX),
-            "memory_touched": self.handle.ram().resident_bytes(),
-            "memory_size": self.handle.ram().size(),
-            "posted_writes": self.handle.coalesced_writes(),
+            "wall_ns": u64::try_from(self.machine.uptime().as_nanos()).unwrap_or(u64::MAX),
+            "memory_touched": self.machine.ram().resident_bytes(),
+            "memory_size": self.machine.ram().size(),
+            "posted_writes": self.machine.coalesced_writes(),
             "vcpus": vcpus.collect::<Vec<_>>(),
-            "total": statistics::of_vcpus(&total),
+            "total": of_vcpus(&total),
         });
-        if let (Some(counts), Value::Object(fields)) = (self.handle.processor_counts(), &mut answer) {
+        if let (Some(counts), Value::Object(fields)) = (self.machine.processor_counts(), &mut answer) {
             fields.insert("processor".to_owned(), statistics::of_processor(counts));
         }
         answer
@@ -148,7 +154,7 @@ impl Desk {
 
     fn registers(&self, vcpu: Option<usize>) -> Result<Value, Failure> {
         let read = |index| {
-            let (regs, special) = self.handle.registers(index).map_err(|error| of_handle(&error))?;
+            let (regs, special) = nerite_service::registers(&*self.machine, index)?;
             Ok(registers::to_json(index, &regs, &special))
         };
         let vcpus = self.vcpus(vcpu)?.map(read).collect::<Result<Vec<_>, Failure>>()?;
@@ -160,7 +166,7 @@ impl Desk {
         // An edge, if nothing else is said.
         let levels = request.level.map_or(vec![true, false], |level| vec![level]);
         for level in levels {
-            self.handle.set_line(line, level).map_err(|error| of_handle(&error))?;
+            self.machine.set_line(line, level)?;
         }
         Ok(json!({ "line": line }))
     }
@@ -169,7 +175,7 @@ impl Desk {
         let (Some(address), Some(data)) = (request.address, request.data) else {
             return Err(Failure::new(Code::BadRequest, "`address` and `data` are needed"));
         };
-        self.handle.send_message(address, data).map_err(|error| of_handle(&error))?;
+        self.machine.send_message(address, data)?;
         Ok(json!({ "address": address, "data": data }))
     }
 
@@ -177,12 +183,7 @@ impl Desk {
         let (Some(card), Some(up)) = (&request.card, request.up) else {
             return Err(Failure::new(Code::BadRequest, "`card` and `up` are needed"));
         };
-        let network = self.handle.network();
-        let Some(number) = network.find(card) else {
-            let message = format!("{card:?} is none of the {} network cards", network.len());
-            return Err(Failure::new(Code::NotThere, message));
-        };
-        network.set_link(number, up);
+        let number = self.machine.set_link(card, up)?;
         Ok(json!({ "card": number, "up": up }))
     }
 
@@ -195,7 +196,11 @@ impl Desk {
             return Err(Failure::new(Code::BadRequest, message));
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        self.handle.ram().read(address, &mut bytes).map_err(|error| Failure::new(Code::NotThere, error))?;
+        self.machine.ram().read(address, &mut bytes).map_err(|error| Failure::new(Code::NotThere, error))?;
         Ok(json!({ "address": address, "data": to_hex(&bytes) }))
     }
 }
+
+#[cfg(test)]
+#[path = "request_handler_test.rs"]
+mod tests;

@@ -1,0 +1,145 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nerite_memory::{Backing, GuestRam, Region};
+use nerite_service::{Machine, ProcessorCounts};
+use nerite_vcpu::Job;
+
+use super::*;
+
+/// A machine of two vCPUs and one network card, without threads.
+#[derive(Debug, Clone)]
+struct Still {
+    ram: GuestRam,
+    holds: Arc<Mutex<BTreeMap<usize, i32>>>,
+}
+
+impl Still {
+    fn new() -> Self {
+        let ram = GuestRam::new(&[Region { start: 0, size: 0x1000 }], &Backing::default()).unwrap();
+        Self { ram, holds: Arc::default() }
+    }
+
+    fn add(&self, vcpu: usize, number: i32) {
+        *self.holds.lock().unwrap().entry(vcpu).or_default() += number;
+    }
+
+    fn holds(&self) -> Vec<i32> {
+        let holds = self.holds.lock().unwrap();
+        (0..2).map(|vcpu| holds.get(&vcpu).copied().unwrap_or(0)).collect()
+    }
+}
+
+impl Machine for Still {
+    fn vcpu_count(&self) -> usize {
+        2
+    }
+
+    fn states(&self) -> Vec<RunState> {
+        vec![RunState::Running; 2]
+    }
+
+    fn hold(&self, vcpu: usize) {
+        self.add(vcpu, 1);
+    }
+
+    fn wait_held(&self, vcpu: usize) -> Held {
+        if vcpu == 0 { Held::Paused } else { Held::Busy }
+    }
+
+    fn release(&self, vcpu: usize) {
+        self.add(vcpu, -1);
+    }
+
+    fn post(&self, _: usize, _: Job) {}
+
+    fn ask(&self, _: usize, _: Job) -> Result<(), Refusal> {
+        Err(Refusal::Failed("no thread".to_owned()))
+    }
+
+    fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    fn port_name(&self, _: u16) -> Option<&'static str> {
+        None
+    }
+
+    fn stop(&self) {}
+
+    fn is_ending(&self) -> bool {
+        false
+    }
+
+    fn confine_thread(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+impl ControlTarget for Still {
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn coalesced_writes(&self) -> u64 {
+        0
+    }
+
+    fn processor_counts(&self) -> Option<ProcessorCounts> {
+        None
+    }
+
+    fn set_line(&self, line: u32, _: bool) -> Result<(), Refusal> {
+        Err(Refusal::NotThere(format!("no line {line}")))
+    }
+
+    fn send_message(&self, address: u64, _: u32) -> Result<(), Refusal> {
+        Err(Refusal::Invalid(format!("{address:#x}")))
+    }
+
+    fn set_link(&self, card: &str, _: bool) -> Result<usize, Refusal> {
+        card.parse().map_err(|_| Refusal::NotThere(card.to_owned()))
+    }
+}
+
+fn request(command: Command, vcpu: Option<usize>) -> Request {
+    Request { command, vcpu, ..Request::default() }
+}
+
+#[test]
+fn pauses_hold_each_vcpu_once_until_they_end() {
+    let machine = Still::new();
+    let mut handler = RequestHandler::new(Box::new(machine.clone()));
+    let paused = handler.answer(&request(Command::Pause, None)).unwrap();
+    assert_eq!(paused, json!({ "vcpus": ["paused", "busy"] }));
+    handler.answer(&request(Command::Pause, Some(1))).unwrap();
+    assert_eq!(machine.holds(), [1, 1]);
+    let resumed = handler.answer(&request(Command::Resume, Some(0))).unwrap();
+    assert_eq!((resumed, machine.holds()), (json!({ "resumed": 1 }), vec![0, 1]));
+    drop(handler);
+    assert_eq!(machine.holds(), [0, 0]);
+}
+
+#[test]
+fn refusals_have_the_code_of_their_kind() {
+    let mut handler = RequestHandler::new(Box::new(Still::new()));
+    let mut refused = |request: Request| handler.answer(&request).unwrap_err();
+    let failure = refused(request(Command::Pause, Some(2)));
+    assert_eq!(failure, Failure::new(Code::NotThere, "vCPU 2 does not exist (vCPUs are 0..=1)"));
+    assert_eq!(refused(Request { line: Some(9), ..request(Command::Irq, None) }).code, Code::NotThere);
+    let message = Request { address: Some(1), data: Some(1), ..request(Command::Msi, None) };
+    assert_eq!(refused(message).code, Code::BadRequest);
+    assert_eq!(refused(request(Command::Regs, None)).code, Code::Failed);
+    let memory = Request { address: Some(0xfff), length: Some(2), ..request(Command::ReadMemory, None) };
+    assert_eq!(refused(memory).code, Code::NotThere);
+}
+
+#[test]
+fn memory_is_read_as_hexadecimal_digits() {
+    let machine = Still::new();
+    machine.ram.write(0x10, &[1, 0xab]).unwrap();
+    let mut handler = RequestHandler::new(Box::new(machine));
+    let read = Request { address: Some(0x10), length: Some(2), ..request(Command::ReadMemory, None) };
+    assert_eq!(handler.answer(&read).unwrap(), json!({ "address": 0x10, "data": "01ab" }));
+}

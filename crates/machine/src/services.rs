@@ -1,0 +1,151 @@
+//! A running machine as control sockets and debuggers see it (`nerite-service`).
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nerite_memory::GuestRam;
+use nerite_sandbox::ThreadKind;
+use nerite_service::{ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal};
+use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
+
+use crate::handle::PATIENCE;
+use crate::{Handle, HandleError, hypercall_name};
+
+impl From<HandleError> for Refusal {
+    fn from(error: HandleError) -> Self {
+        let text = error.to_string();
+        match error {
+            HandleError::NoSuchVcpu { .. } | HandleError::NoSuchLine { .. } => Self::NotThere(text),
+            HandleError::NoMessage { .. } => Self::Invalid(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl Machine for Handle {
+    fn vcpu_count(&self) -> usize {
+        self.controls.len()
+    }
+
+    fn states(&self) -> Vec<RunState> {
+        self.states()
+    }
+
+    fn hold(&self, vcpu: usize) {
+        if let Ok(control) = self.control(vcpu) {
+            control.hold();
+        }
+    }
+
+    fn wait_held(&self, vcpu: usize) -> Held {
+        self.control(vcpu).map_or(Held::Stopped, |control| control.wait_held(PATIENCE))
+    }
+
+    fn release(&self, vcpu: usize) {
+        if let Ok(control) = self.control(vcpu) {
+            control.release();
+        }
+    }
+
+    fn post(&self, vcpu: usize, job: Job) {
+        if let Ok(control) = self.control(vcpu) {
+            control.post(job);
+        }
+    }
+
+    fn ask(&self, vcpu: usize, job: Job) -> Result<(), Refusal> {
+        Ok(self.ask(vcpu, job)?)
+    }
+
+    fn ram(&self) -> &GuestRam {
+        self.ram()
+    }
+
+    fn port_name(&self, port: u16) -> Option<&'static str> {
+        hypercall_name(port)
+    }
+
+    fn stop(&self) {
+        self.stop();
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_ending()
+    }
+
+    fn confine_thread(&self) -> Result<(), Refusal> {
+        self.confine_thread(ThreadKind::Control).map_err(|error| Refusal::Failed(error.to_string()))
+    }
+}
+
+impl ControlTarget for Handle {
+    fn uptime(&self) -> Duration {
+        self.uptime()
+    }
+
+    fn coalesced_writes(&self) -> u64 {
+        self.coalesced_writes()
+    }
+
+    fn processor_counts(&self) -> Option<ProcessorCounts> {
+        let counts = self.processor_counts()?;
+        Some(ProcessorCounts { instructions: counts.instructions, cycles: counts.cycles })
+    }
+
+    fn set_line(&self, line: u32, level: bool) -> Result<(), Refusal> {
+        Ok(self.set_line(line, level)?)
+    }
+
+    fn send_message(&self, address: u64, data: u32) -> Result<(), Refusal> {
+        Ok(self.send_message(address, data)?)
+    }
+
+    fn set_link(&self, card: &str, up: bool) -> Result<usize, Refusal> {
+        let network = self.network();
+        if network.is_empty() {
+            return Err(Refusal::NotThere("this machine has no network card".to_owned()));
+        }
+        let missing = || {
+            let last = network.len().saturating_sub(1);
+            Refusal::NotThere(format!(
+                "network card {card:?} does not exist (cards are 0..={last}, or their taps)"
+            ))
+        };
+        let number = network.find(card).ok_or_else(missing)?;
+        network.set_link(number, up);
+        Ok(number)
+    }
+}
+
+impl DebugTarget for Handle {
+    fn is_debuggable(&self) -> bool {
+        self.debug.is_some()
+    }
+
+    fn debug_registers(&self) -> usize {
+        if self.debug_caps().hardware { DEBUG_REGISTERS } else { 0 }
+    }
+
+    fn kernel_offset(&self) -> u64 {
+        self.kernel_offset()
+    }
+
+    fn take_event(&self) -> Option<DebugEvent> {
+        self.debug.as_ref()?.take()
+    }
+
+    fn set_attached(&self, attached: bool) {
+        if let Some(events) = &self.debug {
+            events.set_attached(attached);
+        }
+    }
+
+    fn exit_code(&self) -> Option<i32> {
+        self.exit_code()
+    }
+
+    fn event_fds(&self) -> [BorrowedFd<'_>; 2] {
+        let end = self.end_event();
+        [self.debug.as_ref().map_or(end, |events| events.fd()), end]
+    }
+}

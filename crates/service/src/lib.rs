@@ -1,0 +1,133 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod debug;
+mod ports;
+mod query;
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nerite_memory::GuestRam;
+use nerite_vcpu::{Held, Job, RunState};
+
+pub use debug::{DebugEvent, DebugReason};
+pub use ports::{PortCounts, port_counts};
+pub use query::{inject_nmi, query, registers, statistics};
+
+/// A running machine.
+pub trait Machine: fmt::Debug + Send + Sync {
+    /// Number of vCPUs.
+    fn vcpu_count(&self) -> usize;
+    /// State of each vCPU.
+    fn states(&self) -> Vec<RunState>;
+    /// Adds a hold to a vCPU and does not wait; ignored for a vCPU that does not exist.
+    fn hold(&self, vcpu: usize);
+    /// Waits until a vCPU that has a hold executes no instruction, for a limited time.
+    fn wait_held(&self, vcpu: usize) -> Held;
+    /// Takes back one hold.
+    fn release(&self, vcpu: usize);
+    /// Queues a job for a vCPU, which does it before it executes another instruction.
+    fn post(&self, vcpu: usize, job: Job);
+    /// Has a job done by a vCPU, held or not, and waits for it.
+    ///
+    /// # Errors
+    /// If the vCPU does not exist, has stopped, or waits for the host.
+    fn ask(&self, vcpu: usize, job: Job) -> Result<(), Refusal>;
+
+    /// RAM of the guest.
+    fn ram(&self) -> &GuestRam;
+    /// Name of the hypercall that an access to a port makes, if it makes one.
+    fn port_name(&self, port: u16) -> Option<&'static str>;
+
+    /// Ends the machine. Does not wait for the end.
+    fn stop(&self);
+    /// Returns `true` if the machine is ending.
+    fn is_ending(&self) -> bool;
+    /// Sandboxes the calling thread permanently as the thread of a service.
+    ///
+    /// # Errors
+    /// If the host refuses.
+    fn confine_thread(&self) -> Result<(), Refusal>;
+}
+
+/// A machine for a control socket.
+pub trait ControlTarget: Machine {
+    /// Time since the start of the vCPUs.
+    fn uptime(&self) -> Duration;
+    /// Number of coalesced port writes.
+    fn coalesced_writes(&self) -> u64;
+    /// Counts of the host's processor for all vCPUs together, if it counts.
+    fn processor_counts(&self) -> Option<ProcessorCounts>;
+    /// Raises (`true`) or lowers a line of the interrupt controllers.
+    ///
+    /// # Errors
+    /// If the line does not exist, or the hypervisor refuses.
+    fn set_line(&self, line: u32, level: bool) -> Result<(), Refusal>;
+    /// Sends a message-signalled interrupt, as a device does that writes `data` to `address` (Intel
+    /// SDM vol. 3, 12.11).
+    ///
+    /// # Errors
+    /// If no processor takes it, or the hypervisor refuses.
+    fn send_message(&self, address: u64, data: u32) -> Result<(), Refusal>;
+    /// Sets the link of a network card, named by its number or its tap, up or down, and returns its
+    /// number.
+    ///
+    /// # Errors
+    /// If there is no such card.
+    fn set_link(&self, card: &str, up: bool) -> Result<usize, Refusal>;
+}
+
+/// A machine for a debugger.
+pub trait DebugTarget: Machine {
+    /// Returns `true` if the machine was made for debugging: its vCPUs then report stops.
+    fn is_debuggable(&self) -> bool;
+    /// Number of addresses at which the processor itself can stop.
+    fn debug_registers(&self) -> usize;
+    /// Distance in bytes from the kernel's link address up to its load address.
+    fn kernel_offset(&self) -> u64;
+    /// Takes the oldest stop event. Its vCPU has a hold of its own, which the caller releases.
+    fn take_event(&self) -> Option<DebugEvent>;
+    /// Reports that a debugger is attached; crashes then become events.
+    fn set_attached(&self, attached: bool);
+    /// Exit code of the guest, if it has ended itself.
+    fn exit_code(&self) -> Option<i32>;
+    /// Two descriptors: one is readable while there are events, the other when the machine is
+    /// ending.
+    fn event_fds(&self) -> [BorrowedFd<'_>; 2];
+}
+
+/// Counts of the host's processor while it executed guest code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessorCounts {
+    /// Completed instructions.
+    pub instructions: u64,
+    /// Cycles.
+    pub cycles: u64,
+}
+
+/// A request that a machine cannot meet. The machine is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The vCPU, line, card or memory does not exist.
+    #[error("{0}")]
+    NotThere(String),
+    /// An argument is invalid.
+    #[error("{0}")]
+    Invalid(String),
+    /// The machine or its host cannot do it now.
+    #[error("{0}")]
+    Failed(String),
+}

@@ -1,0 +1,59 @@
+//! Statistics of a whole run as JSON. The schema is in `docs/control.md`.
+
+use nerite_control::statistics::{nanos, of_processor, of_vcpus};
+use nerite_machine::{Report, hypercall_name};
+use nerite_service::{ProcessorCounts, port_counts};
+use serde_json::{Value, json};
+
+/// Statistics of a run.
+#[must_use]
+pub fn of_run(report: &Report) -> Value {
+    let of_vcpus = |statistics| of_vcpus(statistics, &port_counts(statistics, hypercall_name));
+    let mut run = json!({
+        "version": 1,
+        "wall_ns": nanos(report.wall_time),
+        "memory_touched": report.memory_touched,
+        "memory_size": report.memory_size,
+        "posted_writes": report.coalesced_writes,
+        "vcpus": report.vcpus.iter().map(of_vcpus).collect::<Vec<_>>(),
+        "total": of_vcpus(&report.total()),
+    });
+    if let (Some(counts), Value::Object(fields)) = (report.processor, &mut run) {
+        let counts = ProcessorCounts { instructions: counts.instructions, cycles: counts.cycles };
+        fields.insert("processor".to_owned(), of_processor(counts));
+    }
+    run
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nerite_hypervisor::{ExitKind, Statistics};
+    use nerite_machine::ProcessorCounts;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_where_the_schema_says() {
+        let mut vcpu = Statistics::default();
+        vcpu.exits.count(ExitKind::Kicked);
+        vcpu.exits.count(ExitKind::PortOut);
+        vcpu.service[ExitKind::PortOut as usize].add(Duration::from_nanos(1500));
+        vcpu.port_writes = vec![(0x1030, 1), (0xcf8, 4)];
+        let report = Report { vcpus: vec![vcpu.clone(), vcpu], ..Report::default() };
+        let json = of_run(&report);
+        // Not there, rather than zero.
+        assert_eq!(json.get("processor"), None);
+        let counted = ProcessorCounts { instructions: 3, cycles: 5 };
+        let with = of_run(&Report { processor: Some(counted), ..report });
+        assert_eq!(with["processor"], json!({ "instructions": 3, "cycles": 5 }));
+        assert_eq!(json["total"]["exits"]["kicked"], json!({ "count": 2 }));
+        assert_eq!(json["total"]["exits"]["port out"]["service"]["buckets"], json!([[1024, 2]]));
+        assert_eq!(json["vcpus"][1]["hypercalls"], json!({ "SerialWriteBuffer": 1 }));
+        assert_eq!(json["vcpus"][0]["ports"], json!({ "3320": 4 }));
+        assert_eq!(json["memory_touched"], Value::Null);
+        assert_eq!(json["total"]["in_kernel"], Value::Null);
+        assert_eq!(json["total"]["signals"], 0);
+    }
+}
