@@ -27,6 +27,7 @@ mod ring;
 mod state;
 mod system;
 mod timer;
+pub mod tsc;
 mod vcpu;
 mod vm;
 
