@@ -4,6 +4,7 @@ use crate::core::{
     CR0_CD, CR0_EM, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, CR4_PGE, CR4_SMEP, CS, Core, EFER_LMA,
     EFER_LME, Run,
 };
+use crate::debug::{DETECTED, SINGLE_STEP};
 use crate::exit::Exit;
 use crate::int::{Int, mask};
 use crate::op::Op;
@@ -193,7 +194,8 @@ fn check_debug(core: &mut Core, number: u8) -> Run {
         return core.protection_fault(0);
     }
     if core.dr7 & 1 << 13 != 0 {
-        core.events.debug |= crate::debug::DETECTED;
+        // The trap of a load of SS before it is lost.
+        core.events.debug = core.events.debug & !SINGLE_STEP | DETECTED;
         return core.raise(crate::exception::DB);
     }
     Ok(())

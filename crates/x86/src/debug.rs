@@ -7,6 +7,8 @@ const EXECUTE: u64 = 0;
 const WRITE: u64 = 1;
 const PORT: u64 = 2;
 
+/// DR6.B0 to B3: breakpoints that were met.
+pub(crate) const BREAKPOINTS: u64 = 0xf;
 /// DR6.BS: a single step.
 pub(crate) const SINGLE_STEP: u64 = 1 << 14;
 /// DR6.BD: an access to a debug register.

@@ -102,6 +102,13 @@ impl Core {
         self.attention = true;
     }
 
+    /// Makes no trap follow the current instruction, if TF wants one. Called before it changes the
+    /// flags.
+    pub(crate) fn suppress_trap(&mut self) {
+        // Without TF, `settle` does not see this instruction, but another one.
+        self.events.no_trap = self.flags.control & TF != 0;
+    }
+
     /// Delivers the debug trap of the last instruction.
     fn deliver_trap(&mut self) -> Run {
         self.fault = Exception { vector: DB, error: None, is_non_canonical: false };

@@ -4,6 +4,7 @@ use nerite_arch::Segment;
 
 use crate::access::is_canonical;
 use crate::core::{CS, Core, DS, ES, FS, GS, RSP, Run, SS};
+use crate::debug::BREAKPOINTS;
 use crate::exception::{self, DB, Source};
 use crate::flags::{AC, IF, NT, RF, TF, VM};
 use crate::int::mask;
@@ -33,7 +34,8 @@ impl Core {
         let is_fault = source == Source::Hardware && error.is_some() || matches!(vector, 0 | 5..=7 | 16 | 19);
         let saved = if is_fault { flags | RF } else { flags };
         if vector == DB && source == Source::Hardware {
-            self.dr6 |= std::mem::take(&mut self.events.debug);
+            // Only the bits of breakpoints are cleared (Intel SDM vol. 3, 18.2.3).
+            self.dr6 = self.dr6 & !BREAKPOINTS | std::mem::take(&mut self.events.debug);
             self.dr7 &= !(1 << 13);
         }
         if !self.is_protected() {

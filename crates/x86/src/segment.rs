@@ -222,7 +222,8 @@ impl Core {
             let segment = self.segment_mut(number);
             let conforms = segment.s && segment.kind & (CODE | CONFORMING) == CODE | CONFORMING;
             if !segment.unusable && segment.dpl < cpl && !conforms {
-                *segment = Segment { unusable: true, ..Segment::default() };
+                // The base stays, as processors have it, and as `%gs:` in 64-bit mode shows.
+                *segment = Segment { base: segment.base, unusable: true, ..Segment::default() };
             }
         }
         self.update_mode();

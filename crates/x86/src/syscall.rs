@@ -4,6 +4,7 @@ use nerite_arch::Segment;
 
 use crate::access::is_canonical;
 use crate::core::{Core, EFER_SCE, Mode, RCX, RDX, RSP, Run, SS};
+use crate::debug::SINGLE_STEP;
 use crate::flags::{ALL, IF, RF, TF, VM};
 use crate::op::Op;
 
@@ -37,8 +38,11 @@ pub(crate) fn syscall(core: &mut Core, op: &Op) -> Run {
     let next = core.next_rip(op);
     let selector = (core.msrs.star >> 32) as u16;
     let flags = core.flags.get();
-    core.events.no_trap = core.msrs.sfmask & TF != 0;
     if core.is_long() {
+        // A trap follows if TF is set at the end.
+        if core.msrs.sfmask & TF != 0 {
+            core.suppress_trap();
+        }
         core.set_r(RCX, next);
         core.set_r(11, flags & !RF);
         core.rip = if core.is_64() { core.msrs.lstar } else { core.msrs.cstar };
@@ -77,6 +81,11 @@ pub(crate) fn sysret<const WIDE: bool>(core: &mut Core, _: &Op) -> Run {
     }
     if was_long {
         let wanted = core.r(11);
+        // A trap follows if TF is set at the end.
+        core.suppress_trap();
+        if wanted & TF != 0 {
+            core.events.debug |= SINGLE_STEP;
+        }
         core.set_flags(wanted & ALL & !(RF | VM));
     } else {
         core.set_flags(flags | IF);

@@ -1,6 +1,7 @@
 //! Segment registers, far transfers, software interrupts, and stack frames.
 
 use crate::core::{Core, RBP, RSP, Run, SS, Stop};
+use crate::debug::SINGLE_STEP;
 use crate::exception::{self, Source};
 use crate::exit::Exit;
 use crate::flags::IOPL;
@@ -110,7 +111,7 @@ pub(crate) fn iret<T: Int>(core: &mut Core, _: &Op) -> Run {
 fn software(core: &mut Core, op: &Op, vector: u8) -> Run {
     let rip = core.rip_of(op);
     core.rip = core.next_rip(op);
-    core.events.no_trap = true;
+    core.suppress_trap();
     match core.interrupt(vector, None, Source::Software) {
         Ok(()) => Err(Stop::Jump),
         Err(stop) => {
@@ -141,6 +142,9 @@ pub(crate) fn int3(core: &mut Core, op: &Op) -> Run {
 pub(crate) fn int1(core: &mut Core, op: &Op) -> Run {
     let rip = core.rip_of(op);
     core.rip = core.next_rip(op);
+    core.suppress_trap();
+    // That of a load of SS before it is lost.
+    core.events.debug &= !SINGLE_STEP;
     match core.interrupt(exception::DB, None, Source::Hardware) {
         Ok(()) => Err(Stop::Jump),
         Err(stop) => {

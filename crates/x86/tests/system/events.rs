@@ -135,6 +135,39 @@ fn breakpoints_on_code_are_faults_and_on_data_traps() {
 }
 
 #[test]
+fn a_debug_exception_clears_the_bits_of_breakpoints_alone() {
+    let mut machine = Machine::at(Level::Kernel, &[NOP, HLT]);
+    let dr6 = 0xffff_0ff0 | 1 << 14 | 0b1011;
+    machine.cpu.set_debug_regs(&DebugRegs { addresses: [0, 0, CODE, 0], dr6, dr7: 0x410 });
+    assert_eq!(machine.run_to_halt(), Some(1));
+    assert_eq!(machine.cpu.debug_regs().dr6, 0xffff_0ff0 | 1 << 14 | 0b100);
+}
+
+#[test]
+fn int1_loses_the_trap_of_a_load_of_ss_and_has_none() {
+    // mov ss, ax; int1
+    for code in [&[0x8e, 0xd0, 0xf1, HLT][..], &[0xf1, HLT]] {
+        let mut machine = Machine::at(Level::Kernel, code);
+        machine.set(|regs| (regs.rax, regs.rflags) = (0x10, TF | 2));
+        assert_eq!(machine.run_to_halt(), Some(1));
+        assert_eq!(interrupted(&machine), CODE + code.len() as u64 - 1);
+        assert_eq!(machine.cpu.debug_regs().dr6 & 0xf00f, 0);
+        assert_eq!(machine.cpu.events().debug, 0);
+    }
+}
+
+#[test]
+fn an_access_to_a_watched_debug_register_loses_the_trap_of_a_load_of_ss() {
+    // mov ss, ax; mov dr6, rcx
+    let mut machine = Machine::at(Level::Kernel, &[0x8e, 0xd0, 0x0f, 0x23, 0xf1, HLT]);
+    machine.set(|regs| (regs.rax, regs.rflags) = (0x10, TF | 2));
+    machine.cpu.set_debug_regs(&DebugRegs { addresses: [0; 4], dr6: 0xffff_0ff0, dr7: 0x2400 });
+    assert_eq!(machine.run_to_halt(), Some(1));
+    assert_eq!(interrupted(&machine), CODE + 2);
+    assert_eq!(machine.cpu.debug_regs().dr6 & 0xf00f, 1 << 13);
+}
+
+#[test]
 fn a_return_with_rf_passes_a_breakpoint() {
     let mut machine = Machine::at(Level::Kernel, &[NOP, NOP, HLT]);
     // The handler: iretq

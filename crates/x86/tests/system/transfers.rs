@@ -53,6 +53,50 @@ fn syscall_and_sysret_change_level_and_stay_in_64_bit_mode() {
 }
 
 #[test]
+fn a_trap_follows_sysret_and_syscall_that_end_with_tf() {
+    // Kernel: sysretq, to an unprivileged nop at DATA.
+    for (r11, rip) in [(0x302, Some(DATA)), (0x202, None)] {
+        let mut machine = machine(Level::Kernel, &[0x48, 0x0f, 0x07]);
+        machine.put(DATA, &[0x90, 0xf4]);
+        assert!(machine.cpu.set_msr(Msr { index: STAR, value: 0x0010_0008_0000_0000 }));
+        assert!(machine.cpu.set_msr(Msr { index: 0xc000_0080, value: 0xd01 }));
+        machine.set(|regs| (regs.rcx, regs.r11) = (DATA, r11));
+        assert_eq!(machine.run_to_halt(), Some(if rip.is_some() { 1 } else { 13 }));
+        assert_eq!(
+            machine.get(machine.cpu.regs().rsp + if rip.is_some() { 0 } else { 8 }),
+            rip.unwrap_or(DATA + 1)
+        );
+    }
+    // User: syscall with TF set, which the mask clears, and then not.
+    for (mask, trapped) in [(0x100, None), (0, Some(1))] {
+        let mut machine = machine(Level::User, &[0x0f, 0x05]);
+        machine.put(0x1_1000, &[0xf4]);
+        for (index, value) in
+            [(STAR, 0x0010_0008_0000_0000), (LSTAR, 0x1_1000), (SFMASK, mask), (0xc000_0080, 0xd01)]
+        {
+            assert!(machine.cpu.set_msr(Msr { index, value }));
+        }
+        machine.set(|regs| regs.rflags |= 0x100);
+        assert_eq!(machine.run_to_halt(), trapped, "{mask:#x}");
+        assert_eq!(machine.cpu.events().debug, 0);
+    }
+}
+
+#[test]
+fn an_entry_to_the_system_leaves_later_traps_alone() {
+    // User: syscall. Kernel: nop; push 0x102; popfq; nop, after which comes the trap.
+    let mut machine = machine(Level::User, &[0x0f, 0x05]);
+    machine.put(0x1_1000, &[0x90, 0x68, 2, 1, 0, 0, 0x9d, 0x90, 0xf4]);
+    for (index, value) in
+        [(STAR, 0x0010_0008_0000_0000), (LSTAR, 0x1_1000), (SFMASK, 0x100), (0xc000_0080, 0xd01)]
+    {
+        assert!(machine.cpu.set_msr(Msr { index, value }));
+    }
+    assert_eq!(machine.run_to_halt(), Some(1));
+    assert_eq!(machine.get(machine.cpu.regs().rsp), 0x1_1008);
+}
+
+#[test]
 fn syscall_is_undefined_unless_enabled() {
     let mut machine = machine(Level::User, &[0x0f, 0x05]);
     machine.set_special(|special| special.efer &= !1);
@@ -113,11 +157,13 @@ fn returns_to_less_privilege_drop_segments() {
     machine.set_special(|special| {
         let kernel = crate::machine::segment(KERNEL_SS);
         (special.ds, special.es) = (kernel, crate::machine::segment(USER_SS));
+        special.gs = nerite_arch::Segment { base: 0x1234, ..kernel };
     });
     push(&mut machine, &[DATA, USER_CS.into(), 2, RSP, USER_SS.into()]);
     machine.run(1);
     let special = machine.cpu.special_regs();
     assert_eq!((special.ds.selector, special.ds.unusable), (0, true));
+    assert_eq!((special.gs.selector, special.gs.unusable, special.gs.base), (0, true, 0x1234));
     assert_eq!((special.es.selector, special.es.unusable), (USER_SS, false));
 }
 
