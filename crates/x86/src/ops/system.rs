@@ -244,8 +244,14 @@ pub(crate) fn lldt(core: &mut Core, op: &Op) -> Run {
         return core.raise_with(exception::NP, u32::from(error));
     }
     core.upper_half(&mut descriptor, exception::GP)?;
+    check_base(core, &descriptor.segment(), error)?;
     core.ldt = descriptor.segment();
     core.finish(op)
+}
+
+/// A base of 64 bits must be canonical.
+fn check_base(core: &mut Core, segment: &Segment, error: u16) -> Run {
+    if is_canonical(segment.base) { Ok(()) } else { core.protection_fault(error) }
 }
 
 /// LTR.
@@ -268,6 +274,7 @@ pub(crate) fn ltr(core: &mut Core, op: &Op) -> Run {
         return core.raise_with(exception::NP, u32::from(error));
     }
     core.upper_half(&mut descriptor, exception::GP)?;
+    check_base(core, &descriptor.segment(), error)?;
     core.set_type_bits(&mut descriptor, BUSY)?;
     core.tr = descriptor.segment();
     core.finish(op)

@@ -246,3 +246,19 @@ fn ports_need_privilege_or_a_bit_of_the_task() {
     machine.set(|regs| regs.rip = CODE);
     assert_eq!(machine.run_to_halt(), Some(13));
 }
+
+#[test]
+fn bases_of_tables_and_tasks_must_be_canonical() {
+    // lldt ax; ltr ax
+    for (code, kind) in [([0x0f, 0x00, 0xd0, 0xf4], 2_u64), ([0x0f, 0x00, 0xd8, 0xf4], 9)] {
+        for (upper, vector) in [(0xffff_ffff, None), (0x00ff_ffff, Some(13))] {
+            let mut machine = machine(Level::Kernel, &code);
+            let base = 0xff_u64 << 56 | 0xffff << 16;
+            machine.put(GDT + 0x60, &(base | 0x67 | (0x80 | kind) << 40).to_le_bytes());
+            machine.put(GDT + 0x68, &u64::to_le_bytes(upper));
+            machine.set_special(|special| special.gdt.limit = 0x6f);
+            machine.set(|regs| regs.rax = 0x60);
+            assert_eq!(machine.run_to_halt(), vector, "{kind} {upper:#x}");
+        }
+    }
+}
