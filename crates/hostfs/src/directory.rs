@@ -88,6 +88,12 @@ impl HostListing {
         Ok(listing)
     }
 
+    /// Position that the host's kernel keeps; it means something to its file system only.
+    pub(crate) fn position(&self, directory: impl AsFd) -> Result<u64, i32> {
+        let _turn = self.turn();
+        rustix::fs::seek(directory, SeekFrom::Current(0)).map_err(to_guest)
+    }
+
     /// Starts again.
     pub(crate) fn restart(&self, directory: impl AsFd) -> Result<(), i32> {
         let _turn = self.turn();
@@ -126,6 +132,16 @@ impl Listing {
             *cursor = Some(entry.name);
         }
         Ok(listing)
+    }
+
+    /// A reader that was given the entries up to this one.
+    pub(crate) fn after(cursor: Cursor) -> Self {
+        Self(Mutex::new(cursor))
+    }
+
+    /// Name of the last entry.
+    pub(crate) fn last(&self) -> Cursor {
+        self.cursor().clone()
     }
 
     /// Starts again.

@@ -1,9 +1,9 @@
-//! What can be wrong with what the host's user asked for.
+//! Errors in the settings of the host's user.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why the files of a guest cannot be set up. What goes wrong later is answered to the guest.
+/// The files of a guest cannot be set up. Later errors are answered to the guest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,7 +12,7 @@ pub enum Error {
     Syntax {
         /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
     /// A mount's guest path cannot be one.
@@ -25,7 +25,7 @@ pub enum Error {
         host: PathBuf,
         /// The guest side.
         guest: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
     /// Two mounts have the same guest path.
@@ -39,7 +39,7 @@ pub enum Error {
     Open {
         /// The host side.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
     /// The host lacks `openat2`, so links could lead out of a directory.
@@ -50,7 +50,7 @@ pub enum Error {
     NoOpenat2 {
         /// The host side.
         path: PathBuf,
-        /// What `openat2` said.
+        /// Error of `openat2`.
         source: io::Error,
     },
     /// The host has no `/proc`, through which single files are opened.
@@ -58,7 +58,7 @@ pub enum Error {
     NoProc {
         /// The host side.
         path: PathBuf,
-        /// Why `/proc/self/fd` cannot be opened.
+        /// Error of opening `/proc/self/fd`.
         source: io::Error,
     },
     /// An image file's name cannot be one.
@@ -66,7 +66,7 @@ pub enum Error {
     ImageFile {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
 }

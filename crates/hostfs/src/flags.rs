@@ -7,7 +7,7 @@ use nerite_hypercall::file::{
 };
 use rustix::fs::OFlags;
 
-/// What the guest asks of an open.
+/// Flags of an open by the guest.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flags {
     pub(crate) access: OFlags,
@@ -43,12 +43,12 @@ impl Flags {
         })
     }
 
-    /// Whether the file can be written through the descriptor.
+    /// Returns `true` if the file can be written through the descriptor.
     pub(crate) fn writes(self) -> bool {
         self.access != OFlags::RDONLY
     }
 
-    /// Whether an existing file would be changed, now or later.
+    /// Returns `true` if an existing file would be changed, now or later.
     pub(crate) fn changes(self) -> bool {
         self.writes() || self.truncate
     }

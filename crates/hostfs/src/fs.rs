@@ -33,10 +33,10 @@ pub struct HostFs {
     /// The longest guest path first.
     mounts: Vec<MountPoint>,
     names: Mutex<Names>,
-    table: Table,
-    temporary: TempStore,
-    written: Budget,
-    reopener: Option<Reopener>,
+    pub(crate) table: Table,
+    pub(crate) temporary: TempStore,
+    pub(crate) written: Budget,
+    pub(crate) reopener: Option<Reopener>,
     stop: Option<Arc<OwnedFd>>,
 }
 
@@ -107,7 +107,7 @@ impl HostFs {
         self.names().outermost()
     }
 
-    fn names(&self) -> MutexGuard<'_, Names> {
+    pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,7 +116,7 @@ impl HostFs {
     }
 
     /// The mount a path is below, and the rest of the path.
-    fn mount<'a>(&self, path: &'a GuestPath) -> Option<(&MountPoint, &'a [u8])> {
+    pub(crate) fn mount<'a>(&self, path: &'a GuestPath) -> Option<(&MountPoint, &'a [u8])> {
         self.mounts.iter().find_map(|point| Some((point, path.below(&point.guest)?)))
     }
 
@@ -138,7 +138,7 @@ impl HostFs {
                 let directory = path.must_be_directory();
                 match point.open_file(rest, directory, flags, mode, self.reopener.as_ref()) {
                     Err(ENOENT) if !flags.create => self.open_between(&path, flags)?,
-                    opened => opened?.into(),
+                    opened => Open::of_host(opened?, path.as_bytes(), flags),
                 }
             }
             None => self.open_unmounted(&path, flags, mode)?,

@@ -19,7 +19,7 @@ use crate::mount::Access;
 use crate::path;
 use crate::{Error, Mount};
 
-/// How often a walk is tried again that a rename elsewhere on the host disturbed.
+/// Number of attempts for a walk that renames elsewhere on the host disturb.
 const WALK_ATTEMPTS: u32 = 128;
 
 /// `/proc/self/fd`, held open: what turns a descriptor of a file into another one with its own
@@ -55,9 +55,9 @@ pub struct Mounts {
 pub struct MountedPath<'a> {
     /// An `O_PATH` descriptor.
     pub file: BorrowedFd<'a>,
-    /// Whether the guest may change it.
+    /// Rights of the guest.
     pub access: Access,
-    /// Whether it is a directory, and everything below it belongs to the mount.
+    /// `true` if it is a directory, and everything below it belongs to the mount.
     pub is_directory: bool,
 }
 
@@ -84,7 +84,7 @@ impl Mounts {
         Ok(opened)
     }
 
-    /// What is mounted.
+    /// Everything that is mounted.
     pub fn paths(&self) -> impl Iterator<Item = MountedPath<'_>> {
         self.points.iter().map(|point| MountedPath {
             file: point.host.as_fd(),

@@ -57,6 +57,8 @@ mod mount;
 mod names;
 mod open;
 mod path;
+mod restore;
+mod state;
 mod table;
 mod temporary;
 mod transfer;
@@ -68,6 +70,10 @@ pub use image::{ImageFile, SharedBytes};
 pub use limits::Limits;
 pub use mount::{Access, Mount};
 pub use path::{GuestPath, NAME_MAX, PATH_MAX};
+pub use state::{
+    AccessState, Extent, FilesState, Identity, NameState, NodeState, OnChanged, OpenState, OriginState,
+    TemporaryState,
+};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

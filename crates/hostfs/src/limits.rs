@@ -1,8 +1,8 @@
-//! How much a guest may use.
+//! Limits of what a guest may use.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a guest may use of the host's files.
+/// Limits of a guest's use of the host's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Descriptors open at the same time, without the standard streams. 1024 by default; one more
@@ -30,17 +30,32 @@ impl Default for Limits {
 
 /// An amount that is used up, and given back, by many at a time.
 #[derive(Debug)]
-pub(crate) struct Budget(AtomicU64);
+pub(crate) struct Budget {
+    amount: u64,
+    left: AtomicU64,
+}
 
 impl Budget {
     pub(crate) const fn new(amount: u64) -> Self {
-        Self(AtomicU64::new(amount))
+        Self { amount, left: AtomicU64::new(amount) }
+    }
+
+    /// Amount that is used up.
+    pub(crate) fn used(&self) -> u64 {
+        self.amount.saturating_sub(self.left.load(Ordering::Acquire))
+    }
+
+    /// Makes `used` the amount that is used up. Returns `false` if that is more than there is.
+    pub(crate) fn set_used(&self, used: u64) -> bool {
+        let left = self.amount.checked_sub(used);
+        left.iter().for_each(|left| self.left.store(*left, Ordering::Release));
+        left.is_some()
     }
 
     /// Takes `wanted`, or what is left of it.
     pub(crate) fn take(&self, wanted: u64) -> u64 {
         let before = self
-            .0
+            .left
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| Some(left.saturating_sub(wanted)));
         before.unwrap_or(0).min(wanted)
     }
@@ -48,7 +63,7 @@ impl Budget {
     /// Gives back what was taken and not used.
     pub(crate) fn give_back(&self, amount: u64) {
         // Never more than was taken, so the sum does not overflow.
-        self.0.fetch_add(amount, Ordering::AcqRel);
+        self.left.fetch_add(amount, Ordering::AcqRel);
     }
 }
 

@@ -1,11 +1,11 @@
-//! What a user mounts, as text and as data.
+//! Mounts, as text and as data.
 
 use std::path::PathBuf;
 
 use crate::Error;
 use crate::path::GuestPath;
 
-/// Whether a guest may change what is mounted.
+/// Rights of a guest to what is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Reading only.
@@ -21,7 +21,7 @@ pub struct Mount {
     pub host: PathBuf,
     /// The guest's path, such as `/data`.
     pub guest: String,
-    /// Whether the guest may change it.
+    /// Rights of the guest.
     pub access: Access,
 }
 

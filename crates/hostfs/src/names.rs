@@ -69,13 +69,26 @@ pub(crate) struct Found {
     pub(crate) node: Node,
 }
 
+/// A name that the guest has created.
+#[derive(Debug)]
+pub(crate) struct Created<'a> {
+    pub(crate) inode: u64,
+    pub(crate) parent: u64,
+    pub(crate) name: &'a [u8],
+    pub(crate) node: Node,
+}
+
 /// All names as a tree: the work for a path is in proportion to its length, whatever else there is.
 #[derive(Debug)]
 pub(crate) struct Names {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
+    /// First inode number of names that the guest creates.
+    first_created: u64,
     /// Number of names that the guest may still create.
     room: usize,
+    /// Number of names that the guest may have created.
+    limit: usize,
     /// Memory that names of mounts and of an image may still take.
     fixed_room: usize,
 }
@@ -106,7 +119,14 @@ impl Names {
         let node = Node::Directory { mode: DIRECTORY_MODE };
         let root = Inode { parent: ROOT, node, children: BTreeMap::new() };
         let next_inode = ROOT.saturating_add(1);
-        Self { inodes: BTreeMap::from([(ROOT, root)]), next_inode, room, fixed_room: FIXED_BYTES }
+        Self {
+            inodes: BTreeMap::from([(ROOT, root)]),
+            next_inode,
+            first_created: next_inode,
+            room,
+            limit: room,
+            fixed_room: FIXED_BYTES,
+        }
     }
 
     /// Follows a path from the root as far as it exists.
@@ -170,12 +190,13 @@ impl Names {
                 self.fixed_room =
                     self.fixed_room.checked_sub(size).ok_or("the names are too many and too long")?;
                 self.put_all(parent, rest, node);
+                self.first_created = self.next_inode;
                 Ok(())
             }
         }
     }
 
-    fn found(&self, inode: u64) -> Result<Found, i32> {
+    pub(crate) fn found(&self, inode: u64) -> Result<Found, i32> {
         let node = self.inodes.get(&inode).map(|inode| inode.node.clone());
         node.map(|node| Found { inode, node }).ok_or(ENOENT)
     }
@@ -284,6 +305,64 @@ impl Names {
         }
         found.sort_by_key(Vec::len);
         found
+    }
+
+    /// Number of names that the guest may have created at a time.
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The first inode number of names that the guest creates, and the next one.
+    pub(crate) const fn numbers(&self) -> (u64, u64) {
+        (self.first_created, self.next_inode)
+    }
+
+    /// Names that the guest has created, in the order of their inode numbers.
+    pub(crate) fn created(&self) -> impl Iterator<Item = Created<'_>> {
+        let names = self.inodes.values().flat_map(|directory| &directory.children);
+        let names = names.filter(|(_, number)| **number >= self.first_created);
+        let names: BTreeMap<u64, &[u8]> = names.map(|(name, number)| (*number, &**name)).collect();
+        names.into_iter().filter_map(|(number, name)| {
+            let Inode { parent, node, .. } = self.inodes.get(&number)?;
+            Some(Created { inode: number, parent: *parent, name, node: node.clone() })
+        })
+    }
+
+    /// Removes all names that the guest has created. `next_inode` is the number of the next one;
+    /// returns `false` if it cannot be.
+    pub(crate) fn start_again(&mut self, next_inode: u64) -> bool {
+        let first = self.first_created;
+        self.inodes.retain(|number, _| *number < first);
+        for inode in self.inodes.values_mut() {
+            inode.children.retain(|_, number| *number < first);
+        }
+        (self.room, self.next_inode) = (self.limit, next_inode.max(first));
+        next_inode >= first
+    }
+
+    /// Creates a name that a guest has created before, after all names of smaller numbers. Returns
+    /// `false` if it cannot have.
+    pub(crate) fn create_again(&mut self, created: Created<'_>) -> bool {
+        let Created { inode, parent, name, node } = created;
+        let is_name = !matches!(name, b"" | b"." | b"..")
+            && name.len() <= path::NAME_MAX
+            && !name.iter().any(|byte| matches!(byte, 0 | b'/'));
+        let is_next = inode >= self.first_created
+            && inode < self.next_inode
+            && self.inodes.last_key_value().is_none_or(|(last, _)| *last < inode);
+        let directory = self.inodes.get_mut(&parent);
+        let directory = directory.filter(|parent| matches!(parent.node, Node::Directory { .. }));
+        let (Some(directory), Some(room), true) = (directory, self.room.checked_sub(1), is_name && is_next)
+        else {
+            return false;
+        };
+        if directory.children.contains_key(name) {
+            return false;
+        }
+        directory.children.insert(name.into(), inode);
+        self.room = room;
+        self.inodes.insert(inode, Inode { parent, node, children: BTreeMap::new() });
+        true
     }
 
     /// `true` if there is something besides directories in this one.

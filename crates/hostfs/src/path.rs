@@ -59,14 +59,14 @@ impl GuestPath {
         &self.bytes
     }
 
-    /// Whether it can name only a directory, because it ends with a slash, `.` or `..`.
+    /// Returns `true` if it can name only a directory, because it ends with a slash, `.` or `..`.
     #[must_use]
     pub const fn must_be_directory(&self) -> bool {
         self.directory
     }
 
-    /// What follows `base`, with its leading slash, or nothing if it is `base`; `None` if this path
-    /// is not below.
+    /// The rest after `base`, with its leading slash, or nothing if it is `base`; `None` if this
+    /// path is not below.
     #[must_use]
     pub fn below<'a>(&'a self, base: &[u8]) -> Option<&'a [u8]> {
         let rest = self.bytes.strip_prefix(base)?;

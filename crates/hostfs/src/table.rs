@@ -53,6 +53,35 @@ impl Table {
         Ok(fd)
     }
 
+    /// Maximum number of open files.
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// All open files with their numbers.
+    pub(crate) fn all(&self) -> Vec<(i32, Arc<Open>)> {
+        let slots = self.slots();
+        (FIRST..).zip(slots.iter()).filter_map(|(fd, slot)| Some((fd, slot.clone()?))).collect()
+    }
+
+    /// Replaces all open files. Returns `false` if a number cannot be.
+    pub(crate) fn replace(&self, files: impl IntoIterator<Item = (i32, Open)>) -> bool {
+        let mut new = Vec::new();
+        for (fd, open) in files {
+            let index = Self::index(fd).unwrap_or(usize::MAX);
+            // In ascending order.
+            if index < new.len() || index >= self.limit {
+                return false;
+            }
+            new.resize_with(index, || None);
+            new.push(Some(Arc::new(open)));
+        }
+        // The old ones are closed without the lock.
+        let old = std::mem::replace(&mut *self.slots(), new);
+        drop(old);
+        true
+    }
+
     fn index(fd: i32) -> Result<usize, i32> {
         fd.checked_sub(FIRST).and_then(|index| usize::try_from(index).ok()).ok_or(EBADF)
     }

@@ -9,18 +9,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nerite_hypercall::errno::{EBADF, EEXIST, EINVAL, ENOSPC, ENOTDIR, EOVERFLOW};
+use nerite_hypercall::errno::{EBADF, EEXIST, EINVAL, EIO, ENOSPC, ENOTDIR, EOVERFLOW};
 use nerite_hypercall::v2::FileAttr;
 use rustix::fs::{MemfdFlags, OFlags, SeekFrom};
+use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
 use crate::attributes;
 use crate::errno::to_guest;
 use crate::flags::Flags;
 use crate::limits::Budget;
+use crate::state::{AccessState, Extent, TemporaryState};
 use crate::transfer::{read, write};
 
-/// How much may be in temporary files.
+/// Limit of the bytes in temporary files.
 #[derive(Debug)]
 pub(crate) struct TempStore {
     room: Arc<Budget>,
@@ -50,11 +52,16 @@ pub(crate) struct TempFile {
     state: Mutex<State>,
 }
 
+/// Size in bytes of the pieces in which contents are read and written.
+const CHUNK: usize = 64 << 10;
+/// A position that no file has: the descriptor stands anywhere.
+const ANYWHERE: u64 = u64::MAX;
+
 #[derive(Debug, Default)]
 struct State {
     /// The file's size, which is how much of the room it takes.
     size: u64,
-    /// Where the host's descriptor, which all users of the file share, stands.
+    /// Position of the host's descriptor, which all users of the file share.
     at: u64,
 }
 
@@ -80,6 +87,68 @@ impl TempFile {
         (attributes.st_atim, attributes.st_mtim, attributes.st_ctim) =
             (own.st_atim, own.st_mtim, own.st_ctim);
         Ok(attributes)
+    }
+
+    /// Permission bits, size and contents without holes.
+    pub(crate) fn save(&self) -> Result<TemporaryState, i32> {
+        let mut state = self.state();
+        state.at = ANYWHERE;
+        let mut extents = Vec::new();
+        let mut end = 0;
+        // A file that ends with a hole has no more data.
+        while end < state.size
+            && let Some(offset) = self.seek(SeekFrom::Data(end))?
+        {
+            end = self.seek(SeekFrom::Hole(offset))?.unwrap_or(state.size);
+            self.seek(SeekFrom::Start(offset))?;
+            let length = usize::try_from(end.saturating_sub(offset)).map_err(|_| EOVERFLOW)?;
+            let mut bytes = vec![0; length];
+            let mut rest = bytes.as_mut_slice();
+            while !rest.is_empty() {
+                match read(self.file.as_fd(), &mut VolatileSlice::from(&mut *rest))? {
+                    0 => return Err(EIO),
+                    length => rest = rest.get_mut(length..).unwrap_or_default(),
+                }
+            }
+            extents.push(Extent { offset, bytes });
+        }
+        Ok(TemporaryState { mode: self.mode, size: state.size, extents })
+    }
+
+    /// Gives an empty file its saved contents. Returns `false` if they do not fit.
+    pub(crate) fn fill(&self, saved: &TemporaryState) -> Result<bool, i32> {
+        let mut state = self.state();
+        let granted = self.room.take(saved.size);
+        state.size = granted;
+        state.at = ANYWHERE;
+        if granted != saved.size {
+            return Ok(false);
+        }
+        rustix::fs::ftruncate(&self.file, saved.size).map_err(to_guest)?;
+        for Extent { offset, bytes } in &saved.extents {
+            if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > saved.size) {
+                return Ok(false);
+            }
+            self.seek(SeekFrom::Start(*offset))?;
+            for piece in bytes.chunks(CHUNK) {
+                let mut piece = piece.to_vec();
+                let mut rest = piece.as_mut_slice();
+                while !rest.is_empty() {
+                    let length = write(self.file.as_fd(), &VolatileSlice::from(&mut *rest))?;
+                    rest = rest.get_mut(length..).unwrap_or_default();
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves the host's descriptor; `None` if there is no data from there on.
+    fn seek(&self, to: SeekFrom) -> Result<Option<u64>, i32> {
+        match rustix::fs::seek(&self.file, to) {
+            Ok(position) => Ok(Some(position)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(to_guest(error)),
+        }
     }
 
     /// Opens the file with a position and rights of its own.
@@ -124,6 +193,23 @@ pub(crate) struct OpenTemp {
 }
 
 impl OpenTemp {
+    /// The file.
+    pub(crate) fn node(&self) -> &Arc<TempFile> {
+        &self.node
+    }
+
+    /// Position and rights.
+    pub(crate) fn save(&self) -> (u64, AccessState) {
+        let access = AccessState { read: self.readable, write: self.writable, append: self.append };
+        (self.position.load(Ordering::Relaxed), access)
+    }
+
+    /// A descriptor of `node` with this position and these rights.
+    pub(crate) fn restored(node: Arc<TempFile>, position: u64, access: AccessState) -> Self {
+        let AccessState { read: readable, write: writable, append } = access;
+        Self { node, position: AtomicU64::new(position), readable, writable, append }
+    }
+
     pub(crate) fn read(&self, slice: &mut VolatileSlice<'_>) -> Result<usize, i32> {
         if !self.readable {
             return Err(EBADF);

@@ -4,9 +4,14 @@
 use std::fmt;
 
 use serde::de::{Error, SeqAccess, Visitor};
-use serde::{Deserializer, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// A byte string where an attribute cannot be, as in an `Option`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(#[serde(with = "crate::bytes")] pub Vec<u8>);
 
 /// Serializes bytes.
 ///
@@ -27,15 +32,15 @@ pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S:
 /// Fails if the deserializer does, or the text is not hexadecimal.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     if deserializer.is_human_readable() {
-        deserializer.deserialize_str(Bytes)
+        deserializer.deserialize_str(BytesVisitor)
     } else {
-        deserializer.deserialize_byte_buf(Bytes)
+        deserializer.deserialize_byte_buf(BytesVisitor)
     }
 }
 
-struct Bytes;
+struct BytesVisitor;
 
-impl<'de> Visitor<'de> for Bytes {
+impl<'de> Visitor<'de> for BytesVisitor {
     type Value = Vec<u8>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,10 +75,7 @@ impl<'de> Visitor<'de> for Bytes {
 
 #[cfg(test)]
 mod tests {
-    use serde::{Deserialize, Serialize};
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Saved(#[serde(with = "super")] Vec<u8>);
+    use super::Bytes as Saved;
 
     #[test]
     fn text_has_two_digits_a_byte() {

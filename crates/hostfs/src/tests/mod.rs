@@ -16,6 +16,7 @@ mod hostile;
 mod limits;
 mod regular;
 mod special;
+mod state;
 mod temporary;
 
 pub(super) fn mount(host: impl AsRef<Path>, guest: &str, access: Access) -> Mount {

@@ -205,7 +205,7 @@ fn image_files_are_served_without_copies() {
     assert!(matches!(HostFs::new(&[], &dot, Limits::default()), Err(Error::ImageFile { .. })));
 }
 
-/// What `/proc/thread-self/io` says about this thread: system calls that read and that wrote.
+/// Numbers of system calls of this thread that read and that wrote, from `/proc/thread-self/io`.
 fn transfers() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/thread-self/io").unwrap();
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap();
