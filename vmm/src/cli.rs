@@ -36,7 +36,7 @@ pub struct Cli {
 pub enum Action {
     /// Run a Hermit image
     Run(Box<RunArgs>),
-    /// Print what an image is: entry, versions, segments, TLS, relocations, tar contents
+    /// Print what an image or a snapshot is: entry, versions, segments, TLS, relocations, contents
     Inspect(InspectArgs),
     /// Ask a running guest that has a control socket: pause, resume, stop, registers, memory
     Ctl(CtlArgs),
@@ -48,9 +48,14 @@ pub enum Action {
 /// `vmm inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it
-    #[arg(value_hint = ValueHint::FilePath)]
+    /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it; or the directory of a
+    /// snapshot
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
+
+    /// Compare the files of a snapshot with their digests
+    #[arg(long)]
+    pub verify: bool,
 
     /// Confinement of `vmm`.
     #[command(flatten)]
@@ -59,7 +64,9 @@ pub struct InspectArgs {
 
 /// `vmm run`.
 #[derive(Debug, Args)]
-#[command(override_usage = "vmm run [OPTIONS] <IMAGE> [--] [ARGS]...")]
+#[command(
+    override_usage = "vmm run [OPTIONS] <IMAGE> [--] [ARGS]...\n       vmm run [OPTIONS] --restore <DIR>"
+)]
 #[command(after_long_help = exit_code::HELP, args_override_self = true)]
 pub struct RunArgs {
     /// The image (a Hermit ELF file, or a gzip'd tar with a hermit.toml in it), then the
@@ -68,9 +75,21 @@ pub struct RunArgs {
     /// Every word after the image goes to the application as it is, options too. One `--` straight
     /// after the image is taken away, so that both `vmm run image a b` and `vmm run image -- a b`
     /// pass `a` and `b`.
-    #[arg(value_names = ["IMAGE", "ARGS"], num_args = 1.., required = true, trailing_var_arg = true)]
+    #[arg(value_names = ["IMAGE", "ARGS"], num_args = 1.., trailing_var_arg = true)]
+    #[arg(required_unless_present = "restore", conflicts_with = "restore")]
     #[arg(allow_hyphen_values = false, value_hint = ValueHint::FilePath)]
     pub image_and_args: Vec<OsString>,
+
+    /// Let the guest of a snapshot go on, which `vmm ctl SOCKET snapshot DIR` has made
+    ///
+    /// In place of an image. Mounts, disks and network cards of the guest are given anew, with
+    /// the host's files of now; so are the output and everything that watches or confines the run.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub restore: Option<PathBuf>,
+
+    /// Compare all memory of the snapshot with its digest before the guest goes on
+    #[arg(long)]
+    pub verify: bool,
 
     /// Read settings from this TOML file [env: HERMIT_CONFIG]
     ///

@@ -4,12 +4,14 @@ use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::io::Write as _;
 use std::num::ParseIntError;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueHint};
 use nerite_control::protocol::{Command, Request};
 use nerite_control::{Client, ClientError};
+use nerite_snapshot::{Files, Staging};
 
 use crate::error::Error;
 use crate::output;
@@ -70,6 +72,15 @@ pub enum CtlAction {
         /// Whether the link is up or down
         #[arg(value_name = "up|down", value_parser = parse_link, action = clap::ArgAction::Set)]
         up: bool,
+    },
+    /// Save the guest to a directory, for `vmm run --restore`; it is paused meanwhile
+    Snapshot {
+        /// The directory, which is made; nothing is overwritten
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// End the guest as soon as it is saved, with exit code 143
+        #[arg(long)]
+        stop: bool,
     },
     /// Copy guest-physical memory to a file; pause the guest before, to have it of one moment
     DumpMemory {
@@ -175,6 +186,7 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
             let (card, up) = (Some(card.clone()), Some(*up));
             return answer(client.ask(Request { command: Command::Link, card, up, ..Request::default() })?);
         }
+        CtlAction::Snapshot { directory, stop } => return snapshot(&mut client, directory, *stop),
         CtlAction::DumpMemory { file, address, length } => {
             return dump_memory(&mut client, file, *address, *length).map(|()| 0);
         }
@@ -189,6 +201,28 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
 fn answer(value: impl std::fmt::Display) -> Result<u8, Error> {
     output::print(format_args!("{value}\n"))?;
     Ok(0)
+}
+
+/// Has the machine written to files of this process, which has the rights of the operator and gives
+/// the directory its name.
+fn snapshot(client: &mut Client, directory: &Path, stop: bool) -> Result<u8, Error> {
+    let staging = Staging::create(directory)?;
+    if staging.replaced_remains() {
+        log::warn!("{}: an interrupted snapshot of this name was replaced", directory.display());
+    }
+    let Files { state, memory, image } = staging.files();
+    if stop {
+        // Nothing of the guest is lost between the snapshot and its end, or if the former fails.
+        client.command(Command::Pause, None)?;
+    }
+    let saved = client.snapshot([state.as_fd(), memory.as_fd(), image.as_fd()]);
+    let saved =
+        saved.map_err(Error::from).and_then(|value| staging.commit().map(|()| value).map_err(Error::from));
+    if stop {
+        let after = if saved.is_ok() { Command::Stop } else { Command::Resume };
+        client.command(after, None)?;
+    }
+    answer(saved?)
 }
 
 fn dump_memory(client: &mut Client, file: &Path, address: u64, length: u64) -> Result<(), Error> {

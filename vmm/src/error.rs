@@ -56,6 +56,9 @@ pub enum Error {
     /// A running machine did not answer.
     #[error(transparent)]
     Control(#[from] nerite_control::ClientError),
+    /// A snapshot cannot be written or read.
+    #[error(transparent)]
+    Snapshot(#[from] nerite_snapshot::Error),
     /// The terminal cannot be given to the guest.
     #[error("cannot give the terminal to the guest: {0}")]
     Terminal(#[source] io::Error),
@@ -72,6 +75,7 @@ impl Error {
             Self::Usage(_) => exit_code::USAGE,
             Self::ConfigFile(_) => exit_code::CONFIG_FILE,
             Self::Image(_) => exit_code::IMAGE,
+            Self::Snapshot(error) if error.is_bad_snapshot() => exit_code::IMAGE,
             Self::Stdout(error) | Self::Output { source: error, .. }
                 if error.kind() == io::ErrorKind::BrokenPipe =>
             {
@@ -88,6 +92,7 @@ impl Error {
             | Self::Debugger(_)
             | Self::ControlSocket(_)
             | Self::Control(_)
+            | Self::Snapshot(_)
             | Self::Terminal(_)
             | Self::Stdout(_)
             | Self::Output { .. } => exit_code::HOST,

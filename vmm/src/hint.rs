@@ -36,6 +36,7 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         Machine::Hypervisor(Hypervisor::Ram { .. }) => {
             some("pass less to --memory, or free memory on this host")
         }
+        Machine::MountOfSnapshot { guest, rights } => Some(format!("pass --mount HOST:{guest}:{rights}")),
         Machine::Net(error) => net(error),
         Machine::Sandbox(error) => sandbox(error),
         Machine::Platform(Platform::Image(error)) => image(error),

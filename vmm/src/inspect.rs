@@ -1,25 +1,80 @@
 //! `vmm inspect`.
 
+use std::fmt::{self, Display};
+
 use log::warn;
 use nerite_loader::{ImageSource, Limits};
+use nerite_machine::{MachineState, SavedMount, Setup};
+use nerite_snapshot::{Manifest, Snapshot};
 
 use crate::cli::InspectArgs;
 use crate::error::Error;
 use crate::output;
 
-/// Prints what an image is, confined as `vmm run` is: the image is no less hostile here.
+/// Prints what an image or a snapshot is, confined as `vmm run` is: it is no less hostile here.
 ///
 /// # Errors
 ///
-/// If the image cannot be read, is malformed or cannot be looked at as confined as was asked for.
+/// If it cannot be read, is malformed or cannot be looked at as confined as was asked for.
 pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
     args.sandbox.check().map_err(Error::Usage)?;
+    if args.image.is_dir() {
+        let snapshot = Snapshot::open(&args.image)?;
+        confine(args)?;
+        let manifest = snapshot.read::<MachineState>()?;
+        if args.verify {
+            snapshot.verify(&manifest)?;
+        }
+        output::print(OfSnapshot(&manifest))?;
+        return Ok(0);
+    }
+    if args.verify {
+        return Err(Error::Usage("--verify is for the directory of a snapshot".to_owned()));
+    }
     let image = ImageSource::open(&args.image)?;
+    confine(args)?;
+    let image = image.read_guest(None, &Limits::default())?;
+    output::print(image.inspect())?;
+    Ok(0)
+}
+
+fn confine(args: &InspectArgs) -> Result<(), Error> {
     let confinement = nerite_sandbox::enter(&args.sandbox.policy(None), [])?;
     for missing in confinement.missing() {
         warn!("{missing}");
     }
-    let image = image.read_guest(None, &Limits::default())?;
-    output::print(image.inspect())?;
-    Ok(0)
+    Ok(())
+}
+
+/// A snapshot for people.
+struct OfSnapshot<'a>(&'a Manifest<MachineState>);
+
+impl Display for OfSnapshot<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Manifest { writer, memory, memory_digest, image_digest, state } = self.0;
+        let MachineState { hypervisor, setup, vcpus, .. } = state;
+        let Setup { image, protocol, app_args, kernel_args, mounts, .. } = setup;
+        let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn Display| {
+            writeln!(f, "{name:<15} {}", crate::error::printable(&value.to_string(), false))
+        };
+        line(f, "format", &nerite_snapshot::FORMAT)?;
+        line(f, "written by", writer)?;
+        line(f, "hypervisor", hypervisor)?;
+        line(f, "guest", &format_args!("{protocol}, {image}"))?;
+        line(f, "vCPUs", &vcpus.len())?;
+        for (name, words) in [("kernel args", kernel_args), ("arguments", app_args)] {
+            if !words.is_empty() {
+                line(f, name, &format_args!("{words:?}"))?;
+            }
+        }
+        for SavedMount { guest, writable } in mounts {
+            line(f, "mount", &format_args!("{guest} ({})", if *writable { "rw" } else { "ro" }))?;
+        }
+        for region in memory {
+            let end = region.start.saturating_add(region.size);
+            line(f, "memory", &format_args!("{:#x}..{end:#x} ({} KiB)", region.start, region.size >> 10))?;
+        }
+        line(f, "memory digest", memory_digest)?;
+        line(f, "image digest", image_digest)
+    }
 }

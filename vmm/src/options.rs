@@ -116,6 +116,31 @@ impl Options {
         .find_map(|(is_given, key)| is_given.then_some(key))
     }
 
+    /// The first option that says what a guest is started with, and so not how one goes on that was
+    /// saved.
+    #[must_use]
+    pub(crate) fn of_the_guest(&self) -> Option<&'static str> {
+        let Self { boot, memory, cpu, devices, guest, .. } = self;
+        [
+            (boot.protocol.is_some(), "--boot"),
+            (!boot.initrd.is_empty(), "--initrd"),
+            (boot.cmdline.is_some(), "--cmdline"),
+            (boot.debug_exit.is_some(), "--debug-exit"),
+            (memory.size.is_some(), "--memory"),
+            (memory.no_aslr.is_some(), "--no-aslr"),
+            (cpu.count.is_some(), "--cpus"),
+            (cpu.cpu_pm.is_some(), "--cpu-pm"),
+            (cpu.pit.is_some(), "--pit"),
+            (cpu.irqchip.is_some(), "--irqchip"),
+            (devices.rng.is_some(), "--rng"),
+            (devices.console.is_some(), "--console"),
+            (!guest.env.is_empty(), "--env"),
+            (!guest.kernel_args.is_empty(), "--kernel-arg"),
+        ]
+        .into_iter()
+        .find_map(|(is_given, option)| is_given.then_some(option))
+    }
+
     /// Checks options that constrain each other. `host_cpus` returns the host CPUs that this
     /// process may use, empty if unknown.
     ///
@@ -148,6 +173,7 @@ impl Options {
             guest: self.guest.config(env),
             observe,
             image,
+            restore: None,
         }
     }
 

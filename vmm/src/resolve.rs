@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use nerite_machine::config::Config;
+use nerite_machine::config::{Config, Restore};
 
 use crate::cli::RunArgs;
 use crate::config_file::{self, ConfigFileError, Loaded};
@@ -77,7 +77,19 @@ pub struct Resolved {
 /// [`Error::Usage`] for faults of the command line or the environment, [`Error::ConfigFile`] for
 /// those of the file.
 pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Error> {
-    let (image, args) = run.image_and_args();
+    let (mut image, args) = run.image_and_args();
+    let restore = run.restore.clone().map(|directory| Restore { directory, verify: run.verify });
+    if run.verify && restore.is_none() {
+        return Err(Error::Usage("--verify is for --restore".to_owned()));
+    }
+    if let Some(Restore { directory, .. }) = &restore {
+        if let Some(option) = run.options.of_the_guest() {
+            return Err(Error::Usage(format!(
+                "{option} has no meaning with --restore: the guest goes on with what it was started with"
+            )));
+        }
+        image.clone_from(directory);
+    }
     if image.as_os_str().is_empty() {
         return Err(Error::Usage("the path of the image is empty".to_owned()));
     }
@@ -110,7 +122,7 @@ pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Erro
         })?;
     }
     let env = guest_environment(&options.guest.env, environment, &mut warnings);
-    let config = options.clone().config(image, env);
+    let config = Config { restore, ..options.clone().config(image, env) };
     Ok(Resolved { config, options, file, warnings })
 }
 

@@ -1,11 +1,13 @@
 //! The side of the operator.
 
 use std::io::{self, BufRead as _, BufReader, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::descriptors::{self, MAX_DESCRIPTORS};
 use crate::protocol::{Answer, Command, Failure, MAX_READ, Request, VERSION, from_hex};
 
 /// Error of a request to a machine.
@@ -56,11 +58,29 @@ impl Client {
     /// # Errors
     /// If the connection breaks or the machine refuses.
     pub fn ask(&mut self, request: Request) -> Result<Value, ClientError> {
+        self.ask_with(request, None)
+    }
+
+    /// Has the machine written to the files of a snapshot: description, memory, image.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn snapshot(&mut self, files: [BorrowedFd<'_>; MAX_DESCRIPTORS]) -> Result<Value, ClientError> {
+        self.ask_with(Request { command: Command::Snapshot, ..Request::default() }, Some(files))
+    }
+
+    fn ask_with(
+        &mut self,
+        request: Request,
+        files: Option<[BorrowedFd<'_>; MAX_DESCRIPTORS]>,
+    ) -> Result<Value, ClientError> {
         self.number = self.number.wrapping_add(1);
         let request = Request { version: VERSION, id: Some(self.number), ..request };
         let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        let stream = self.stream.get_mut();
+        let sent = files.map_or(Ok(0), |files| descriptors::send(&*stream, &line, &files))?;
+        stream.write_all(line.get(sent..).unwrap_or_default())?;
         let mut text = String::new();
         if self.stream.read_line(&mut text)? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

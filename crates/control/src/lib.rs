@@ -12,6 +12,7 @@
 )]
 
 mod client;
+mod descriptors;
 pub mod protocol;
 
 #[cfg(feature = "server")]

@@ -78,6 +78,9 @@ pub enum Command {
     Link,
     /// Read guest-physical memory.
     ReadMemory,
+    /// Write a snapshot to the files whose descriptors come with the request: description, memory,
+    /// image.
+    Snapshot,
 }
 
 /// An answer.

@@ -1,8 +1,10 @@
 //! Answers to requests.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use nerite_service::{ControlTarget, Refusal, inject_nmi, port_counts};
+use nerite_snapshot::Files;
 use nerite_vcpu::{Held, RunState, Statistics};
 use serde_json::{Value, json};
 
@@ -53,11 +55,11 @@ impl RequestHandler {
         Self { machine, paused: BTreeMap::new() }
     }
 
-    /// Answers a request.
+    /// Answers a request, which came with these descriptors.
     ///
     /// # Errors
     /// If it cannot be met; the machine is as it was.
-    pub fn answer(&mut self, request: &Request) -> Result<Value, Failure> {
+    pub fn answer(&mut self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<Value, Failure> {
         match request.command {
             Command::Status => Ok(self.status()),
             Command::Pause => self.pause(request.vcpu),
@@ -82,6 +84,7 @@ impl RequestHandler {
             Command::Msi => self.interrupt_message(request),
             Command::Link => self.link(request),
             Command::ReadMemory => self.read_memory(request),
+            Command::Snapshot => self.snapshot(descriptors),
         }
     }
 
@@ -185,6 +188,20 @@ impl RequestHandler {
         };
         let number = self.machine.set_link(card, up)?;
         Ok(json!({ "card": number, "up": up }))
+    }
+
+    fn snapshot(&self, descriptors: Vec<OwnedFd>) -> Result<Value, Failure> {
+        let Ok([state, memory, image]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+            let message = "the descriptors of three files are needed: description, memory and image";
+            return Err(Failure::new(Code::BadRequest, message));
+        };
+        let files = Files { state: state.into(), memory: memory.into(), image: image.into() };
+        let report = self.machine.snapshot(&files)?;
+        Ok(json!({
+            "memory": report.memory,
+            "data": report.data,
+            "paused_ns": u64::try_from(report.paused.as_nanos()).unwrap_or(u64::MAX),
+        }))
     }
 
     fn read_memory(&self, request: &Request) -> Result<Value, Failure> {

@@ -101,6 +101,11 @@ impl ControlTarget for Still {
     fn set_link(&self, card: &str, _: bool) -> Result<usize, Refusal> {
         card.parse().map_err(|_| Refusal::NotThere(card.to_owned()))
     }
+
+    fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal> {
+        self.ram.write_sparse(&files.memory).map_err(|error| Refusal::Failed(error.to_string()))?;
+        Ok(SnapshotReport { memory: self.ram.size(), data: 0, paused: Duration::from_nanos(7) })
+    }
 }
 
 fn request(command: Command, vcpu: Option<usize>) -> Request {
@@ -111,11 +116,11 @@ fn request(command: Command, vcpu: Option<usize>) -> Request {
 fn pauses_hold_each_vcpu_once_until_they_end() {
     let machine = Still::new();
     let mut handler = RequestHandler::new(Box::new(machine.clone()));
-    let paused = handler.answer(&request(Command::Pause, None)).unwrap();
+    let paused = handler.answer(&request(Command::Pause, None), Vec::new()).unwrap();
     assert_eq!(paused, json!({ "vcpus": ["paused", "busy"] }));
-    handler.answer(&request(Command::Pause, Some(1))).unwrap();
+    handler.answer(&request(Command::Pause, Some(1)), Vec::new()).unwrap();
     assert_eq!(machine.holds(), [1, 1]);
-    let resumed = handler.answer(&request(Command::Resume, Some(0))).unwrap();
+    let resumed = handler.answer(&request(Command::Resume, Some(0)), Vec::new()).unwrap();
     assert_eq!((resumed, machine.holds()), (json!({ "resumed": 1 }), vec![0, 1]));
     drop(handler);
     assert_eq!(machine.holds(), [0, 0]);
@@ -124,7 +129,7 @@ fn pauses_hold_each_vcpu_once_until_they_end() {
 #[test]
 fn refusals_have_the_code_of_their_kind() {
     let mut handler = RequestHandler::new(Box::new(Still::new()));
-    let mut refused = |request: Request| handler.answer(&request).unwrap_err();
+    let mut refused = |request: Request| handler.answer(&request, Vec::new()).unwrap_err();
     let failure = refused(request(Command::Pause, Some(2)));
     assert_eq!(failure, Failure::new(Code::NotThere, "vCPU 2 does not exist (vCPUs are 0..=1)"));
     assert_eq!(refused(Request { line: Some(9), ..request(Command::Irq, None) }).code, Code::NotThere);
@@ -136,10 +141,28 @@ fn refusals_have_the_code_of_their_kind() {
 }
 
 #[test]
+fn a_snapshot_is_written_to_the_files_of_its_request() {
+    let machine = Still::new();
+    let size = machine.ram.size();
+    let mut handler = RequestHandler::new(Box::new(machine));
+    let snapshot = request(Command::Snapshot, None);
+    let file = || tempfile::tempfile().unwrap();
+    let memory = file();
+    let descriptors = vec![file().into(), memory.try_clone().unwrap().into(), file().into()];
+    let answer = handler.answer(&snapshot, descriptors).unwrap();
+    assert_eq!(answer, json!({ "memory": size, "data": 0, "paused_ns": 7 }));
+    assert_eq!(memory.metadata().unwrap().len(), size);
+    for count in [0, 1, 2, 4] {
+        let descriptors = (0..count).map(|_| file().into()).collect();
+        assert_eq!(handler.answer(&snapshot, descriptors).unwrap_err().code, Code::BadRequest, "{count}");
+    }
+}
+
+#[test]
 fn memory_is_read_as_hexadecimal_digits() {
     let machine = Still::new();
     machine.ram.write(0x10, &[1, 0xab]).unwrap();
     let mut handler = RequestHandler::new(Box::new(machine));
     let read = Request { address: Some(0x10), length: Some(2), ..request(Command::ReadMemory, None) };
-    assert_eq!(handler.answer(&read).unwrap(), json!({ "address": 0x10, "data": "01ab" }));
+    assert_eq!(handler.answer(&read, Vec::new()).unwrap(), json!({ "address": 0x10, "data": "01ab" }));
 }

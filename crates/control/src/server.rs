@@ -1,7 +1,7 @@
 //! The side of the machine: a socket, and one thread for all who connect to it.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
 use crate::connection::Connection;
+use crate::descriptors;
 use crate::request_handler::RequestHandler;
 
 /// Maximum number of clients at a time; more wait.
@@ -170,7 +171,11 @@ impl Server {
 /// Takes the next connection; `None` if it is gone already.
 fn accept(listener: &UnixListener) -> rustix::io::Result<Option<Client>> {
     match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-        Ok(stream) => Ok(Some(Client { stream: stream.into(), connection: Connection::default() })),
+        Ok(stream) => Ok(Some(Client {
+            stream: stream.into(),
+            connection: Connection::default(),
+            descriptors: Vec::new(),
+        })),
         Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
         Err(error) => Err(error),
     }
@@ -189,6 +194,8 @@ struct Client {
     /// Does not block.
     stream: UnixStream,
     connection: Connection,
+    /// Descriptors that came for the next request.
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Client {
@@ -208,14 +215,15 @@ impl Client {
     fn serve(&mut self, is_ready: bool, now: Instant, handler: &mut RequestHandler) -> bool {
         if is_ready && self.connection.wants_input() {
             let mut bytes = [0; 4096];
-            match self.stream.read(&mut bytes) {
+            match descriptors::receive(&self.stream, &mut bytes, &mut self.descriptors) {
                 Ok(0) => return false,
                 Ok(length) => self.connection.receive(bytes.get(..length).unwrap_or_default()),
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 Err(_) => return false,
             }
         }
-        self.connection.answer(now, |request| handler.answer(request));
+        let descriptors = &mut self.descriptors;
+        self.connection.answer(now, |request| handler.answer(request, std::mem::take(descriptors)));
         self.connection.send(now, &self.stream).is_ok() && !self.connection.is_done()
     }
 }

@@ -13,12 +13,16 @@ use nerite_inspect::{Frame, Unwinder};
 use nerite_loader::{Image, Interface, LoadedKernel};
 use nerite_memory::{Backing, GuestRam, Layout};
 use nerite_pci::Bridge;
-use nerite_platform::{Environment, ExitHandler, KernelPlace, LogBudget, OutputClock, Platform, StopToken};
+use nerite_platform::{
+    Environment, ExitHandler, KernelPlace, LogBudget, OutputClock, Platform, PlatformState, StopToken,
+};
+use nerite_saved::SaveError;
 use nerite_vcpu::Control;
 
 use crate::dispatch::{Dispatcher, Shared};
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
+use crate::state::HermitState;
 use crate::{Error, Settings, boot, coalesced, files};
 
 /// A Hermit guest on the way into a machine.
@@ -113,10 +117,34 @@ impl nerite_platform::Builder for Builder {
         let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.tsc_khz());
         let has_pci = !bridge.is_empty();
         boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, tsc_khz, has_pci)?;
+        let loaded = *loaded;
+        self.platform(loaded, vm, bridge, environment)
+    }
+
+    fn restore(
+        self: Box<Self>,
+        state: &PlatformState,
+        vm: &dyn Vm,
+        bridge: &Bridge,
+        environment: &Environment,
+    ) -> Result<Arc<dyn Platform>, Error> {
+        let loaded = state.read::<HermitState>()?.loaded()?;
+        self.platform(loaded, vm, bridge, environment)
+    }
+}
+
+impl Builder {
+    /// Makes the platform of a guest that is in memory.
+    fn platform(
+        self,
+        loaded: LoadedKernel,
+        vm: &dyn Vm,
+        bridge: &Bridge,
+        environment: &Environment,
+    ) -> Result<Arc<dyn Platform>, Error> {
         let path = self.settings.image.to_string_lossy();
         let command_line = command_line(&self.image, &path, &self.plan)?;
-        let coalesced = coalesce_writes(vm, kernel.interface());
-        let loaded = *loaded;
+        let coalesced = coalesce_writes(vm, self.image.kernel().interface());
         let calls = Hypercalls {
             ram: environment.ram.clone(),
             console: environment.console.clone(),
@@ -165,6 +193,13 @@ impl Platform for Hermit {
 
     fn has_coalesced(&self) -> bool {
         self.shared.has_coalesced()
+    }
+
+    fn save(&self) -> Result<PlatformState, SaveError> {
+        if !self.shared.calls.files.is_idle() {
+            return Err(SaveError::host("guest")("it has open or temporary files"));
+        }
+        PlatformState::new(&HermitState::of(&self.loaded))
     }
 }
 

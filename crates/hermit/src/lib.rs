@@ -21,6 +21,7 @@ mod files;
 mod hypercalls;
 mod plan;
 mod settings;
+mod state;
 #[cfg(test)]
 mod testing;
 

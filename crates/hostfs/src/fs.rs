@@ -107,6 +107,13 @@ impl HostFs {
         self.names().outermost()
     }
 
+    /// Returns `true` if the guest has no open file and no temporary one: it would not notice other
+    /// files of the same names.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.table.is_empty() && !self.names().has_temporary()
+    }
+
     pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -129,6 +129,11 @@ impl Names {
         }
     }
 
+    /// `true` if there is a name that the guest has created.
+    pub(crate) const fn has_temporary(&self) -> bool {
+        self.room != self.limit
+    }
+
     /// Follows a path from the root as far as it exists.
     fn walk<'a>(&self, path: &'a [u8]) -> Walk<'a> {
         let (mut at, mut rest) = (ROOT, path);

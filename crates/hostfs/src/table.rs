@@ -29,6 +29,11 @@ impl Table {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// `true` if no file is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots().iter().all(Option::is_none)
+    }
+
     /// Fails early where [`Self::insert`] would, before a file is created for nothing.
     pub(crate) fn has_room(&self) -> Result<(), i32> {
         let slots = self.slots();

@@ -40,6 +40,19 @@ impl ImageSource {
         }
     }
 
+    /// An image in a file that is open for reading; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn from_file(path: impl AsRef<Path>, file: File) -> Result<Self, Error> {
+        let path = path.as_ref().to_owned();
+        match regular(file) {
+            Ok((file, size)) => Ok(Self { path, file, size }),
+            Err(error) => Err(Error::InFile { path, error: Box::new(error) }),
+        }
+    }
+
     /// Reads and parses it.
     ///
     /// # Errors
@@ -78,6 +91,12 @@ impl ImageSource {
         let read =
             check_size(self.size, limits).and_then(|size| read_from(&self.file, &[], size)).map_err(Box::new);
         read.map_err(|error| Error::InFile { path: self.path, error })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Its size in bytes when it was opened.
@@ -157,6 +176,11 @@ const NONBLOCK: i32 = 0o4000;
 fn open_file(path: &Path) -> Result<(File, u64), Error> {
     // Opening a pipe would block; for regular files the flag has no meaning.
     let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(Error::Read)?;
+    regular(file)
+}
+
+/// A file with its length, if it is a regular one.
+fn regular(file: File) -> Result<(File, u64), Error> {
     let metadata = file.metadata().map_err(Error::Read)?;
     if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Error::NotAFile) }
 }

@@ -32,6 +32,10 @@ pub struct Config {
     /// Path of the image: a Hermit image (an ELF file or a gzip'd tar), or a Linux, PVH or
     /// multiboot kernel.
     pub image: PathBuf,
+    /// Snapshot whose guest goes on. The image, and what the guest was given at its start, are the
+    /// snapshot's then; mounts, disks and network cards are those of this configuration, and must
+    /// be the ones that the guest has.
+    pub restore: Option<Restore>,
     /// How it is started.
     pub boot: BootConfig,
     /// The hypervisor.
@@ -57,6 +61,15 @@ pub struct Config {
     pub output_limits: OutputLimits,
     /// What is watched, and for how long the guest may run.
     pub observe: Observe,
+}
+
+/// A snapshot to restore.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restore {
+    /// Directory of the snapshot.
+    pub directory: PathBuf,
+    /// `true` reads the whole memory and compares it with its digest.
+    pub verify: bool,
 }
 
 /// Hypervisor that runs a guest.
@@ -123,6 +136,8 @@ pub struct Observe {
     pub debug: Option<Debug>,
     /// What is done with a guest that has crashed.
     pub on_crash: OnCrash,
+    /// Keep what it takes to write snapshots.
+    pub snapshots: bool,
     /// Leave a guest alone that has halted all its processors with interrupts off: somebody can
     /// still wake it by an NMI, or wants to look at it. Otherwise that is reported like a crash.
     pub keep_halted: bool,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nerite_loader::Protocol;
 pub use nerite_platform::ErrorKind;
+use nerite_saved::RestoreError;
 
 /// A machine cannot be made, or the host failed while it ran.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,40 @@ pub enum Error {
          not Hermit; leave out one of them"
     )]
     UserIrqchip,
+    /// A snapshot cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] nerite_snapshot::Error),
+    /// The state in a snapshot is not one of a machine.
+    #[error("the snapshot is malformed: {0}")]
+    BadState(&'static str),
+    /// A device cannot go on from its saved state.
+    #[error(transparent)]
+    Restore(#[from] nerite_saved::RestoreError),
+    /// The guest of a snapshot uses a feature of the processor that there is not.
+    #[error(
+        "the guest of this snapshot uses {feature}, which this host or hypervisor lacks; \
+         run it where there is {feature}, or save a guest that was started here"
+    )]
+    MissingFeature {
+        /// Name of the feature.
+        feature: String,
+    },
+    /// The guest of a snapshot has a mount that was not given.
+    #[error(
+        "the guest of this snapshot has files of the host at {guest} ({rights}), which were not given"
+    )]
+    MountOfSnapshot {
+        /// The guest's path.
+        guest: String,
+        /// Its rights, `ro` or `rw`.
+        rights: &'static str,
+    },
+    /// The guest of a snapshot has no such part.
+    #[error("the guest of this snapshot has no {what}; leave it out")]
+    NotInSnapshot {
+        /// The part.
+        what: String,
+    },
     /// The core file cannot be made or written.
     #[error("{}: cannot write the core file: {source}", path.display())]
     CoreFile {
@@ -154,7 +189,15 @@ impl Error {
             | Self::Affinity { .. }
             | Self::NotForThisGuest { .. }
             | Self::VhostWithoutKernel { .. }
+            | Self::MountOfSnapshot { .. }
+            | Self::NotInSnapshot { .. }
             | Self::UserIrqchip => ErrorKind::Config,
+            Self::Restore(error) if is_mismatch(error) => ErrorKind::Config,
+            Self::BadState(_) | Self::Restore(_) => ErrorKind::Image,
+            Self::Snapshot(error) if error.is_bad_snapshot() => ErrorKind::Image,
+            Self::Hypervisor(
+                nerite_hypervisor::Error::State { .. } | nerite_hypervisor::Error::VmState(_),
+            ) => ErrorKind::Image,
             Self::Net(error) if error.is_usage() => ErrorKind::Config,
             Self::Platform(error) => error.kind(),
             Self::Hypervisor(
@@ -162,6 +205,15 @@ impl Error {
             ) => ErrorKind::Config,
             _ => ErrorKind::Host,
         }
+    }
+}
+
+/// Returns `true` if a saved state is that of a machine with other devices.
+fn is_mismatch(error: &RestoreError) -> bool {
+    match error {
+        RestoreError::Mismatch { .. } => true,
+        RestoreError::Within { source, .. } => is_mismatch(source),
+        _ => false,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::counting::{ProcessorCounts, Totals};
 use crate::debug::DebugEvents;
 use crate::network::Network;
+use crate::snapshot::Saver;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::Shared;
 
@@ -46,6 +47,8 @@ pub struct Handle {
     pub(crate) interrupts: Option<Arc<dyn InterruptController>>,
     /// The local APICs, where they are not in the kernel.
     pub(crate) chips: Option<Arc<LocalApics>>,
+    /// Parts that a snapshot is made of.
+    pub(crate) saver: Arc<Saver>,
 }
 
 /// Why a question about a vCPU has no answer.

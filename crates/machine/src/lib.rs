@@ -46,6 +46,7 @@ mod outcome;
 mod report;
 mod running;
 mod services;
+mod snapshot;
 mod timeline;
 mod user_irqchip;
 mod vcpu_thread;
@@ -65,6 +66,8 @@ pub use opened::Opened;
 pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Running, Teardown};
+pub use nerite_service::SnapshotReport;
+pub use snapshot::{MachineState, SavedMount, Setup, SnapshotError};
 pub use timeline::{Step, Timeline};
 
 /// The README's example, kept true by running it.

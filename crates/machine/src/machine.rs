@@ -22,6 +22,8 @@ use crate::input::Keyboard;
 use crate::msr::Msrs;
 use crate::network::{self, Network};
 use crate::opened::HostResources;
+use crate::snapshot::restore::{Origin, Saved};
+use crate::snapshot::{BootImage, Setup};
 use crate::{Error, Opened, Running, Timeline, applicable, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
@@ -34,10 +36,13 @@ pub struct Machine {
     pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
     /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it
     /// alive.
-    pub(crate) vm: Box<dyn Vm>,
+    pub(crate) vm: Arc<dyn Vm>,
     pub(crate) affinity: Vec<usize>,
     pub(crate) keyboard: Option<Keyboard>,
-    pub(crate) devices: Devices,
+    pub(crate) devices: Arc<Devices>,
+    pub(crate) setup: Setup,
+    /// The image, if snapshots of the guest can be made.
+    pub(crate) image: Option<BootImage>,
     pub(crate) network: Network,
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
@@ -61,11 +66,23 @@ impl Machine {
     }
 
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
-        let Opened { image, resources } = opened;
-        let HostResources { config, hypervisor, mounts, output, tracer, core, .. } = resources;
+        let Opened { origin, resources } = opened;
+        let HostResources { mut config, hypervisor, mounts, output, tracer, core, .. } = resources;
         let HostResources { counters, links, initrd, disks, confinement, mut timeline, .. } = resources;
         timeline.done("confine the process");
+        let (image, saved) = match origin {
+            Origin::Image(image) => (image, None),
+            Origin::Snapshot(snapshot) => {
+                let verify = config.restore.as_ref().is_some_and(|restore| restore.verify);
+                let (saved, image) = Saved::read(*snapshot, verify)?;
+                saved.state.setup.apply(&mut config)?;
+                (ImageSource::from_file(&config.image, image)?, Some(saved))
+            }
+        };
+        let boot_image = config.observe.snapshots.then(|| image.file().try_clone().and_then(BootImage::new));
+        let boot_image = boot_image.transpose().map_err(Error::host("keeping the image open"))?;
         let image = image.read_guest(config.boot.protocol, &Limits::default())?;
+        let setup = Setup::of(&config, image.protocol());
         timeline.done("read and check the image");
         applicable::check(&config, image.protocol())?;
         let stop = StopToken::new().map_err(Error::host("creating an eventfd"))?;
@@ -76,11 +93,18 @@ impl Machine {
         check_vcpus(&*hypervisor, builder.vcpus())?;
         let host_cpuid = hypervisor.supported_cpuid()?;
         timeline.done("plan");
-        let ram = Arc::new(builder.allocate_ram(&backing(&config.memory), &host_cpuid)?);
+        let backing = backing(&config.memory);
+        let ram = match &saved {
+            Some(saved) => saved.ram(&backing)?,
+            None => builder.allocate_ram(&backing, &host_cpuid)?,
+        };
+        let ram = Arc::new(ram);
         timeline.done("map guest memory");
-        builder.load(&ram)?;
-        timeline.done("load the kernel");
-        let vm = hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?;
+        if saved.is_none() {
+            builder.load(&ram)?;
+            timeline.done("load the kernel");
+        }
+        let vm: Arc<dyn Vm> = hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?.into();
         let network = Network::new(builder.bridge(), links, &*vm, builder.vcpus())?;
         let mut bridge = network.bridge().clone();
         let mut place = Place { bridge: &mut bridge, vm: &*vm, first: network.len() };
@@ -89,12 +113,14 @@ impl Machine {
         let irqchip = config.cpus.irqchip;
         let tsc_deadline = irqchip == Irqchip::Kernel && hypervisor.capabilities().tsc_deadline;
         let vcpu_count = builder.vcpus();
-        let vcpus = (0..vcpu_count)
-            .map(|vcpu_index| {
-                let guest = cpuid::Guest { vcpu_index, vcpu_count, tsc_deadline };
-                builder.create_vcpu(&*vm, vcpu_index, &cpuid::for_guest(&host_cpuid, &guest))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let create = |vcpu_index| {
+            let guest = cpuid::Guest { vcpu_index, vcpu_count, tsc_deadline };
+            builder.create_vcpu(&*vm, vcpu_index, &cpuid::for_guest(&host_cpuid, &guest))
+        };
+        let vcpus = match &saved {
+            Some(saved) => saved.restore_vcpus(&*vm, vcpu_count, &host_cpuid)?,
+            None => (0..vcpu_count).map(create).collect::<Result<Vec<_>, _>>()?,
+        };
         timeline.done("create the vCPUs");
         let environment = Environment {
             ram,
@@ -103,7 +129,15 @@ impl Machine {
             rate: config.output_limits.bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
             log_lines: config.output_limits.log_lines,
         };
-        let platform = builder.finish(&*vm, &vcpus, &bridge, &environment)?;
+        let platform = match &saved {
+            Some(saved) => {
+                // After the chips, in which what a device raises would be lost otherwise.
+                devices.restore(&saved.state.devices)?;
+                network.restore(&saved.state.network)?;
+                builder.restore(&saved.state.platform, &*vm, &bridge, &environment)?
+            }
+            None => builder.finish(&*vm, &vcpus, &bridge, &environment)?,
+        };
         let keyboard = devices.console().or_else(|| platform.input()).and_then(Keyboard::stdin);
         // Last, so that a machine that cannot be built has one message.
         if let Some(reason) = without_kvm {
@@ -121,7 +155,9 @@ impl Machine {
             vm,
             affinity,
             keyboard,
-            devices,
+            devices: Arc::new(devices),
+            setup,
+            image: boot_image,
             network,
             observe,
             tracer,

@@ -13,6 +13,7 @@ use nerite_hypervisor::Hypervisor;
 use nerite_loader::ImageSource;
 use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
+use nerite_snapshot::Snapshot;
 use nerite_vcpu::Tracer;
 use nerite_virtio_blk::RawFile;
 use rustix::fs::OFlags;
@@ -20,6 +21,7 @@ use rustix::fs::OFlags;
 use crate::accelerator::Choice;
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
+use crate::snapshot::restore::Origin;
 use crate::{Error, Machine, Timeline, accelerator, applicable, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
@@ -29,7 +31,7 @@ use crate::{Error, Machine, Timeline, accelerator, applicable, network};
 /// is parsed.
 #[derive(Debug)]
 pub struct Opened {
-    pub(crate) image: ImageSource,
+    pub(crate) origin: Origin,
     pub(crate) resources: HostResources,
 }
 
@@ -76,7 +78,10 @@ impl Opened {
         hypervisor: impl FnOnce() -> Result<Choice, nerite_hypervisor::Error>,
     ) -> Result<Self, Error> {
         let mut timeline = Timeline::begin();
-        let image = ImageSource::open(&config.image)?;
+        let origin = match &config.restore {
+            Some(restore) => Origin::Snapshot(Box::new(Snapshot::open(&restore.directory)?)),
+            None => Origin::Image(ImageSource::open(&config.image)?),
+        };
         let mounts = Mounts::open(&config.mounts)?;
         let output = OpenOutput::open(&config.output)?;
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
@@ -107,7 +112,7 @@ impl Opened {
             confinement: None,
             timeline,
         };
-        Ok(Self { image, resources })
+        Ok(Self { origin, resources })
     }
 
     /// Confines the calling process, for good, to what the machine needs. Gives what the host lacks

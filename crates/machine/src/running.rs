@@ -44,7 +44,7 @@ pub struct Running {
     environment: Environment,
     hypervisor: Arc<dyn Hypervisor>,
     platform: Arc<dyn Platform>,
-    devices: Devices,
+    devices: Arc<Devices>,
     /// Forwards terminal input to the guest.
     keyboard: Option<JoinHandle<()>>,
     tracer: Option<Tracer>,
@@ -63,7 +63,7 @@ pub struct Running {
     statistics: bool,
     /// The vCPUs whose threads are through with them.
     ended: Vec<Box<dyn Vcpu>>,
-    _vm: Box<dyn Vm>,
+    _vm: Arc<dyn Vm>,
 }
 
 impl fmt::Debug for Running {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
-use nerite_service::{ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal};
+use nerite_service::{ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal, SnapshotReport};
+use nerite_snapshot::Files;
 use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
 
 use crate::handle::PATIENCE;
@@ -114,6 +115,10 @@ impl ControlTarget for Handle {
         let number = network.find(card).ok_or_else(missing)?;
         network.set_link(number, up);
         Ok(number)
+    }
+
+    fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal> {
+        self.snapshot(files).map_err(|error| Refusal::Failed(error.to_string()))
     }
 }
 

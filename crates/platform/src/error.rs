@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use nerite_loader::Protocol;
+use nerite_saved::RestoreError;
 
 /// Smallest guest memory size in bytes: 16 MiB.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -146,6 +147,9 @@ pub enum Error {
     /// The guest's output cannot be written.
     #[error("cannot write the guest's output: {0}")]
     Output(#[source] io::Error),
+    /// A saved state is not one that this platform can have.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// Another call of the host failed.
     #[error("{what}: {source}")]
     Host {
@@ -171,7 +175,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Image(nerite_loader::Error::OutsideMemory { .. }) => ErrorKind::Config,
-            Self::Image(_) | Self::KernelPlace { .. } => ErrorKind::Image,
+            Self::Image(_) | Self::KernelPlace { .. } | Self::Restore(_) => ErrorKind::Image,
             Self::ImageNeedsMemory { .. }
             | Self::ImageNeedsCpus { .. }
             | Self::CpuCount { .. }

@@ -16,6 +16,7 @@ mod end;
 mod error;
 mod platform;
 mod rate;
+mod state;
 mod stop;
 
 pub use budget::LogBudget;
@@ -26,4 +27,5 @@ pub use platform::{
     Builder, Environment, ExitHandler, InputLine, KernelPlace, OutputClock, Platform, check_size,
 };
 pub use rate::Rate;
+pub use state::PlatformState;
 pub use stop::StopToken;

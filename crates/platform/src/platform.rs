@@ -12,9 +12,10 @@ use nerite_hypervisor::{Vcpu, Vm};
 use nerite_inspect::Frame;
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::Bridge;
+use nerite_saved::{RestoreError, SaveError};
 use nerite_vcpu::{Control, Handler};
 
-use crate::{Error, MAX_CPUS, MIN_MEMORY, Rate, Stop, StopToken};
+use crate::{Error, MAX_CPUS, MIN_MEMORY, PlatformState, Rate, Stop, StopToken};
 
 /// A handler of the exits of one vCPU.
 pub trait ExitHandler: Handler<End = Stop> + fmt::Debug + Send {}
@@ -79,6 +80,21 @@ pub trait Builder: fmt::Debug {
         bridge: &Bridge,
         environment: &Environment,
     ) -> Result<Arc<dyn Platform>, Error>;
+
+    /// Makes a platform that was saved, in place of [`Self::allocate_ram`] and all that follows:
+    /// RAM, vCPUs and devices have their saved states. `state` may come from anywhere.
+    ///
+    /// # Errors
+    /// Fails if the platform cannot have the state, or the host fails.
+    fn restore(
+        self: Box<Self>,
+        _state: &PlatformState,
+        _vm: &dyn Vm,
+        _bridge: &Bridge,
+        _environment: &Environment,
+    ) -> Result<Arc<dyn Platform>, Error> {
+        Err(RestoreError::failed("platform")("guests of this kind are not saved").into())
+    }
 }
 
 /// Location of a kernel.
@@ -123,6 +139,14 @@ pub trait Platform: fmt::Debug + Send + Sync {
     /// Returns `true` if there are coalesced writes.
     fn has_coalesced(&self) -> bool {
         false
+    }
+
+    /// State of the platform, while no vCPU runs and after all output was collected.
+    ///
+    /// # Errors
+    /// Fails if it cannot be saved, or not now.
+    fn save(&self) -> Result<PlatformState, SaveError> {
+        Err(SaveError::host("platform")("guests of this kind are not saved"))
     }
 }
 

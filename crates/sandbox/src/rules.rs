@@ -181,6 +181,7 @@ const REMOVE: Rule = any(libc::SYS_unlinkat);
 const CONTROL: &[Rule] = &[
     any(libc::SYS_accept4),
     any(libc::SYS_recvfrom),
+    any(libc::SYS_recvmsg),
     // Ending this process at once.
     when(libc::SYS_kill, &[OwnProcess(0)]),
 ];

@@ -20,6 +20,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nerite_memory::GuestRam;
+use nerite_snapshot::Files;
 use nerite_vcpu::{Held, Job, RunState};
 
 pub use debug::{DebugEvent, DebugReason};
@@ -87,6 +88,22 @@ pub trait ControlTarget: Machine {
     /// # Errors
     /// If there is no such card.
     fn set_link(&self, card: &str, up: bool) -> Result<usize, Refusal>;
+    /// Writes a snapshot to empty files. The machine goes on as it was.
+    ///
+    /// # Errors
+    /// If the machine cannot be saved, or not now, or a file cannot be written.
+    fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal>;
+}
+
+/// Size and duration of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotReport {
+    /// Size of RAM in bytes.
+    pub memory: u64,
+    /// Bytes of it that are not in pages of zeros.
+    pub data: u64,
+    /// Time for which the guest was paused.
+    pub paused: Duration,
 }
 
 /// A machine for a debugger.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::str::FromStr;
 
@@ -27,11 +27,24 @@ impl Digest {
         Self(blake3::hash(bytes))
     }
 
-    /// Digest of all that `reader` has, at most `limit` bytes.
-    pub(crate) fn of_stream(reader: impl Read, limit: u64) -> io::Result<Self> {
+    /// Digest of the first `size` bytes of a file, or of all if it has fewer. The file's position
+    /// stays.
+    pub(crate) fn of_file(file: &File, size: u64) -> io::Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(reader.take(limit))?;
-        Ok(Self(hasher.finalize()))
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = 0_u64;
+        loop {
+            let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(CHUNK).min(CHUNK);
+            match file.read_at(buffer.get_mut(..left).unwrap_or_default(), offset) {
+                Ok(0) => return Ok(Self(hasher.finalize())),
+                Ok(length) => {
+                    hasher.update(buffer.get(..length).unwrap_or_default());
+                    offset = offset.saturating_add(length as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Digest of the first `size` bytes of a sparse file: of each page that is not all zeros, its
@@ -158,6 +171,17 @@ mod tests {
         for (index, one) in all.iter().enumerate() {
             assert!(!all[..index].contains(one), "{index}");
         }
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes_and_stays_where_it_is() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes = vec![7; 3 * CHUNK + 5];
+        file.write_all(&bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(Digest::of_file(&file, u64::MAX).unwrap(), Digest::of(&bytes));
+        assert_eq!(Digest::of_file(&file, 9).unwrap(), Digest::of(&bytes[..9]));
+        assert_eq!(std::io::Seek::stream_position(&mut file).unwrap(), 0);
     }
 
     #[test]

@@ -93,6 +93,19 @@ impl Error {
     /// `true` if the snapshot is at fault, and not the host.
     #[must_use]
     pub fn is_bad_snapshot(&self) -> bool {
-        !matches!(self, Self::Host { .. } | Self::InUse { .. } | Self::File { .. })
+        match self {
+            Self::Host { .. }
+            | Self::Exists(_)
+            | Self::InUse { .. }
+            | Self::NoName(_)
+            | Self::File { .. } => false,
+            Self::NotAFile { .. }
+            | Self::Format { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed(_)
+            | Self::Invalid(_)
+            | Self::Size { .. }
+            | Self::Damaged { .. } => true,
+        }
     }
 }

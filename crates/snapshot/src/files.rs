@@ -132,6 +132,12 @@ impl Snapshot {
         Ok(())
     }
 
+    /// The files `memory` and `image`.
+    #[must_use]
+    pub fn into_files(self) -> (File, File) {
+        (self.memory, self.image)
+    }
+
     /// RAM of the guest.
     #[must_use]
     pub fn memory(&self) -> &File {
@@ -153,9 +159,9 @@ fn open_beneath(directory: impl AsFd, name: &str) -> rustix::io::Result<File> {
     Ok(file.into())
 }
 
-fn digest_of_image(mut image: &File) -> Result<Digest, Error> {
+fn digest_of_image(image: &File) -> Result<Digest, Error> {
     let size = size(image, IMAGE)?;
-    image.rewind().and_then(|()| Digest::of_stream(image, size)).map_err(in_file(IMAGE))
+    Digest::of_file(image, size).map_err(in_file(IMAGE))
 }
 
 fn size(file: &File, name: &'static str) -> Result<u64, Error> {

@@ -77,6 +77,7 @@ impl ObserveOptions {
             time_limit: self.time_limit,
             instruction_limit: self.insn_limit,
             debug: start,
+            snapshots: self.api_socket.is_some(),
             keep_halted: self.api_socket.is_some() || start.is_some(),
         }
     }

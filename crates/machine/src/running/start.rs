@@ -1,11 +1,14 @@
 //! Starts a machine: a thread for each vCPU.
 
 use super::*;
+use crate::snapshot::Saver;
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, .. } = machine;
-    let Machine { counters, observe, tracer, network, devices, keyboard, confinement, vm, .. } = machine;
+    let Machine {
+        counters, observe, tracer, network, devices, keyboard, confinement, vm, setup, image, ..
+    } = machine;
     let mut timeline = machine.timeline;
     let counts_exactly = vcpus.iter_mut().all(|vcpu| vcpu.instruction_counter().is_some());
     let counting = counters.begin(&*hypervisor, vcpus.len(), counts_exactly);
@@ -52,6 +55,16 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         coalesced: vm.coalesced_writes(),
         totals: counting.statistics,
         interrupts: vm.interrupt_controller(),
+        saver: Arc::new(Saver {
+            vm: vm.clone(),
+            platform: platform.clone(),
+            devices: devices.clone(),
+            console: environment.console.clone(),
+            hypervisor: hypervisor.name(),
+            setup,
+            image,
+            lock: Mutex::default(),
+        }),
     };
     let holds_crashes = observe.on_crash == OnCrash::Hold;
     let core = match observe.on_crash {
@@ -83,6 +96,9 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         running.abandon();
         return Err(error);
     }
+    // Restored devices are paused; others do not mind.
+    running.devices.resume();
+    running.handle.network.resume();
     running.start_vcpus(vcpus, affinity, &layers)?;
     if let Err(source) = running.start_keyboard(keyboard) {
         running.abandon();
