@@ -4,12 +4,11 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nerite_memory::GuestRam;
-use nerite_pci::NotConnected;
-use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{Event, NoDoorbells, VirtioPci, Wiring, feature, status};
+use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, function, ram, wait};
+use nerite_virtio::{Event, VirtioPci, feature, status};
 use nerite_virtio_console::{Console, INPUT};
 
 const DATA: u64 = RAM + 0x10000;
@@ -19,17 +18,6 @@ struct Bench {
     function: Arc<VirtioPci<Console>>,
     driver: Driver,
     written: Arc<Mutex<Vec<u8>>>,
-}
-
-fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(10), "nothing has come");
-        std::thread::yield_now();
-    }
 }
 
 impl Bench {
@@ -45,15 +33,7 @@ impl Bench {
 
     fn with(output: nerite_virtio_console::Output, written: Arc<Mutex<Vec<u8>>>) -> Self {
         let ram = ram(1 << 20);
-        let wiring = Wiring {
-            ram: ram.clone(),
-            doorbells: Arc::new(NoDoorbells),
-            messages: Arc::new(NotConnected),
-            address: 0xc000_0000,
-            line: 11,
-        };
-        let console = Arc::new(Console::new().unwrap());
-        let function = Arc::new(VirtioPci::new(console, wiring).unwrap());
+        let function = function(Console::new().unwrap(), &ram);
         function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output).unwrap();
         Self { ram, driver: Driver::new(function.clone()), function, written }
     }

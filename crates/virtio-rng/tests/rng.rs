@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_memory::GuestRam;
-use nerite_pci::NotConnected;
-use nerite_virtio::fake::{Buffer, Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{NoDoorbells, VirtioPci, Wiring, feature, status};
+use nerite_virtio::fake::{Buffer, Driver, FakeQueue, RAM, Rings, WRITE, function, ram, wait};
+use nerite_virtio::{VirtioPci, feature, status};
 use nerite_virtio_rng::Rng;
 
 const DATA: u64 = RAM + 0x4000;
@@ -21,14 +20,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let ram = ram(1 << 20);
-        let wiring = Wiring {
-            ram: ram.clone(),
-            doorbells: Arc::new(NoDoorbells),
-            messages: Arc::new(NotConnected),
-            address: 0xc000_0000,
-            line: 11,
-        };
-        let function = Arc::new(VirtioPci::new(Arc::new(Rng::new().unwrap()), wiring).unwrap());
+        let function = function(Rng::new().unwrap(), &ram);
         function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
         let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, 16));
         let mut bench = Self { ram, driver: Driver::new(function.clone()), _function: function, queue };
@@ -47,13 +39,7 @@ impl Bench {
     fn ask(&mut self, buffers: &[Buffer]) -> u32 {
         self.queue.add(buffers);
         self.driver.kick(0);
-        let began = Instant::now();
-        loop {
-            if let Some((_, written)) = self.queue.take_used() {
-                return written;
-            }
-            assert!(began.elapsed() < Duration::from_secs(10), "nothing has come");
-        }
+        wait(|| self.queue.take_used()).1
     }
 }
 

@@ -3,12 +3,12 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use nerite_memory::GuestRam;
-use nerite_pci::NotConnected;
-use nerite_virtio::fake::{Buffer, Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, status};
+use nerite_saved::testing::through_json;
+pub(crate) use nerite_virtio::fake::wait;
+use nerite_virtio::fake::{Buffer, Driver, FakeQueue, RAM, Rings, WRITE, function, ram};
+use nerite_virtio::{Segment, VirtioPci, status};
 use nerite_virtio_blk::{Blk, Disk, Range, RawFile};
 
 pub(crate) const HEADER: u64 = RAM + 0x4000;
@@ -96,15 +96,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(disk: Box<dyn Disk>) -> Self {
         let ram = ram(4 << 20);
-        let wiring = Wiring {
-            ram: ram.clone(),
-            doorbells: Arc::new(NoDoorbells),
-            messages: Arc::new(NotConnected),
-            address: 0xc000_0000,
-            line: 11,
-        };
         let blk = Blk::new(disk, *b"a serial number of 2").unwrap();
-        let function = Arc::new(VirtioPci::new(Arc::new(blk), wiring).unwrap());
+        let function = function(blk, &ram);
         function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
         let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, 64));
         let mut bench = Self { ram, driver: Driver::new(function.clone()), function, queue };
@@ -146,14 +139,19 @@ impl Bench {
     }
 }
 
-pub(crate) fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(started.elapsed() < Duration::from_secs(10), "nothing has come");
-        std::thread::yield_now();
+impl Bench {
+    /// Another device with the same disk of [`memory`] and the same guest memory, from a saved
+    /// state of this one.
+    pub(crate) fn moved(self, bytes: &Arc<Mutex<Vec<u8>>>) -> Self {
+        self.function.pause();
+        let saved = through_json(&self.function.save().unwrap());
+        let disk = Memory { bytes: bytes.clone(), read_only: false, knobs: Arc::default() };
+        let function = function(Blk::new(Box::new(disk), [0; 20]).unwrap(), &self.ram);
+        function.restore(&saved).unwrap();
+        assert_eq!(function.save().unwrap(), saved);
+        function.resume();
+        function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
+        Self { driver: Driver::new(function.clone()), function, ..self }
     }
 }
 

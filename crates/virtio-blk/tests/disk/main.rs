@@ -5,6 +5,7 @@
 
 mod bench;
 mod reset;
+mod state;
 
 use std::fs::OpenOptions;
 use std::sync::atomic::Ordering;

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nerite_virtio::{Activation, Event, status};
+use nerite_virtio::fake::{RAM, Rings, wait};
+use nerite_virtio::{Activation, Event, QueueConfig, QueueState, status};
 use nerite_virtio_net::{Engine, Side, feature};
 
-use crate::{bench_with, wait};
+use crate::{SIZE, bench_with};
 
 /// Remembers what it was told, and says when asked that the driver has broken a rule.
 #[derive(Clone, Default)]
@@ -19,10 +20,14 @@ struct Teller {
     is_running: Arc<AtomicBool>,
     is_down: Arc<AtomicBool>,
     is_paused: Arc<AtomicBool>,
+    /// Positions in the available rings: those that it started with, or others.
+    positions: Arc<Mutex<Vec<u16>>>,
 }
 
 impl Engine for Teller {
-    fn start(&mut self, _: &Activation, _: &[Event], broken: &Event) -> io::Result<()> {
+    fn start(&mut self, activation: &Activation, _: &[Event], broken: &Event) -> io::Result<()> {
+        let position = |queue: &QueueConfig| queue.progress.next_available;
+        *self.positions.lock().unwrap() = activation.queues.iter().flatten().map(position).collect();
         *self.broken.lock().unwrap() = Some(broken.as_fd().try_clone_to_owned()?);
         self.is_running.store(true, Ordering::Release);
         Ok(())
@@ -32,8 +37,8 @@ impl Engine for Teller {
         self.is_running.store(false, Ordering::Release);
     }
 
-    fn next_available(&mut self, _: u16) -> io::Result<u16> {
-        Ok(0)
+    fn next_available(&mut self, queue: u16) -> io::Result<u16> {
+        Ok(self.positions.lock().unwrap()[usize::from(queue)])
     }
 
     fn set_paused(&mut self, paused: bool) -> io::Result<()> {
@@ -90,4 +95,24 @@ fn an_engine_whose_driver_breaks_a_rule_is_stopped_until_a_reset() {
     bench.driver.kick(2);
     wait(|| is_broken().then_some(()));
     assert!(!teller.is_running.load(Ordering::Acquire));
+}
+
+#[test]
+fn an_engine_goes_on_where_another_one_was() {
+    let bench_of = |teller: &Teller| bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
+    let teller = Teller::default();
+    let bench = bench_of(&teller);
+    bench.start(0, 2);
+    *teller.positions.lock().unwrap() = vec![7, 9];
+    // The device's index of the first used ring.
+    bench.ram.write_obj(Rings::at(RAM, SIZE).used + 2, &5_u16).unwrap();
+    bench.function.pause();
+    let saved = bench.function.save().unwrap();
+    let state = |next_available, next_used| Some(QueueState { next_available, next_used });
+    assert_eq!(saved.queues, [state(7, 5), state(9, 0), None]);
+    let other = Teller::default();
+    let successor = bench_of(&other);
+    successor.function.restore(&saved).unwrap();
+    assert!(other.is_paused.load(Ordering::Acquire) && other.is_running.load(Ordering::Acquire));
+    assert_eq!(*other.positions.lock().unwrap(), [7, 9]);
 }

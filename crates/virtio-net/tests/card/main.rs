@@ -6,16 +6,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nerite_memory::GuestRam;
-use nerite_pci::NotConnected;
-use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
-use nerite_virtio::{NoDoorbells, Segment, VirtioPci, Wiring, feature as transport, region, status};
+use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, function, ram, wait};
+use nerite_virtio::{Segment, VirtioPci, feature as transport, region, status};
 use nerite_virtio_net::{Backend, HEADER, Mac, Net, NetConfig, Side, feature, write_across};
 
 mod engine;
 mod pairs;
+mod state;
 
 const FRAMES: u64 = RAM + 0x40000;
 const SIZE: u16 = 16;
@@ -67,16 +67,8 @@ fn bench(pairs: u16) -> Bench {
 
 fn bench_with(pairs: u16, side: Side, wires: Vec<UnixDatagram>) -> Bench {
     let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1500), pairs, offloads: 0 };
-    let net = Arc::new(Net::new(config, side).unwrap());
     let ram = ram(1 << 20);
-    let wiring = Wiring {
-        ram: ram.clone(),
-        doorbells: Arc::new(NoDoorbells),
-        messages: Arc::new(NotConnected),
-        address: 0xc000_0000,
-        line: 11,
-    };
-    let function = Arc::new(VirtioPci::new(net, wiring).unwrap());
+    let function = function(Net::new(config, side).unwrap(), &ram);
     function.device().run(function.notifier(), function.kicks()).unwrap();
     Bench { ram, driver: Driver::new(function.clone()), function, wires }
 }
@@ -124,17 +116,6 @@ impl Bench {
         let mut text = [0; 16];
         self.ram.read(FRAMES + 4096 + 12, &mut text).unwrap();
         assert_eq!(&text, b"from the network");
-    }
-}
-
-fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(started.elapsed() < Duration::from_secs(10), "nothing has come");
-        std::thread::yield_now();
     }
 }
 
