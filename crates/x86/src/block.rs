@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::code::Chunk;
 use crate::core::{CS, Core, Run};
+use crate::count::Counter;
 use crate::decode;
 use crate::op::Op;
 
@@ -107,6 +108,8 @@ pub(crate) struct Cache {
     places: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
     jumps: Box<[Jump; JUMPS]>,
     ops: usize,
+    /// Counts executions, if that is asked for.
+    pub(crate) counter: Option<Box<Counter>>,
 }
 
 impl Default for Cache {
@@ -116,6 +119,7 @@ impl Default for Cache {
             places: HashMap::default(),
             jumps: Box::new([Jump::default(); JUMPS]),
             ops: 0,
+            counter: None,
         }
     }
 }
@@ -165,7 +169,10 @@ impl Cache {
             }
             let new = decode::block(core, linear, address, room)?;
             if room < new.length.saturating_add(15) {
-                return Ok(self.put_scratch(new));
+                return Ok(self.put_scratch(core, new));
+            }
+            if let Some(counter) = &mut self.counter {
+                counter.report(index, block, core.retired);
             }
             // Links to it stay: they mean this place.
             self.ops = self.ops.saturating_sub(block.ops.len()).saturating_add(new.ops.len());
@@ -174,7 +181,7 @@ impl Cache {
         }
         let new = decode::block(core, linear, address, room)?;
         if room < new.length.saturating_add(15) {
-            return Ok(self.put_scratch(new));
+            return Ok(self.put_scratch(core, new));
         }
         if self.blocks.len() >= BLOCKS || self.ops.saturating_add(new.ops.len()) > OPS {
             self.clear(core);
@@ -199,9 +206,14 @@ impl Cache {
     }
 
     /// Keeps a block that is used once, because the code segment ends near it. It has index 0.
-    fn put_scratch(&mut self, block: Block) -> usize {
+    fn put_scratch(&mut self, core: &Core, block: Block) -> usize {
         match self.blocks.first_mut() {
-            Some(first) => *first = block,
+            Some(first) => {
+                if let Some(counter) = &mut self.counter {
+                    counter.report(0, first, core.retired);
+                }
+                *first = block;
+            }
             None => self.blocks.push(block),
         }
         0
@@ -222,8 +234,16 @@ impl Cache {
         }
     }
 
+    /// Reports the executions that are counted.
+    pub(crate) fn report(&mut self, retired: u64) {
+        if let Some(counter) = &mut self.counter {
+            counter.report_all(&self.blocks, retired);
+        }
+    }
+
     /// Drops all blocks.
     pub(crate) fn clear(&mut self, core: &mut Core) {
+        self.report(core.retired);
         self.blocks.clear();
         self.places.clear();
         self.ops = 0;

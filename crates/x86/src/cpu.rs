@@ -12,6 +12,7 @@ use nerite_arch::{CpuidEntry, Regs, reset};
 use crate::block::Cache;
 use crate::code::CodePages;
 use crate::core::{Core, Mode};
+use crate::count::{Counter, Executions};
 use crate::cpuid::Cpuid;
 use crate::debug::{DR6_ONES, DR7_RESET};
 use crate::exception::Exception;
@@ -210,6 +211,18 @@ impl Cpu {
     #[must_use]
     pub fn instructions(&self) -> u64 {
         self.core.retired
+    }
+
+    /// Counts how often each instruction is executed from now on, and reports that in parts: when a
+    /// block of code is dropped, and when [`Self::report_executions`] is called. The sum is
+    /// [`Self::instructions`] since now.
+    pub fn count_executions(&mut self, report: Executions) {
+        self.cache.counter = Some(Box::new(Counter::new(report)));
+    }
+
+    /// Reports the executions that have not been reported.
+    pub fn report_executions(&mut self) {
+        self.cache.report(self.core.retired);
     }
 
     /// A handle that ends a run.

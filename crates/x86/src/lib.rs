@@ -21,6 +21,7 @@ mod block;
 mod code;
 mod control;
 mod core;
+mod count;
 mod cpu;
 mod cpuid;
 mod debug;
@@ -50,6 +51,7 @@ mod vector;
 mod walk;
 
 pub use code::CodePages;
+pub use count::Executions;
 pub use cpu::{Config, Cpu, DebugRegs, Events, Kicker};
 pub use exit::{Entry, Exit};
 pub use features::supported_cpuid;

@@ -26,7 +26,11 @@ impl Cpu {
         }
         core.end = core.retired.saturating_add(budget);
         loop {
-            let exit = match self.blocks() {
+            let blocks = match self.cache.counter {
+                None => self.blocks::<false>(),
+                Some(_) => self.blocks::<true>(),
+            };
+            let exit = match blocks {
                 Ok(()) => continue,
                 Err(Stop::Shutdown) => Some(Exit::Shutdown),
                 Err(_) => self.core.exit.take(),
@@ -37,8 +41,9 @@ impl Cpu {
         }
     }
 
-    /// Executes blocks as long as each leads to the next one. An error is an exit.
-    fn blocks(&mut self) -> Run {
+    /// Executes blocks as long as each leads to the next one. An error is an exit. Executions are
+    /// counted if `COUNTS`.
+    fn blocks<const COUNTS: bool>(&mut self) -> Run {
         let core = &mut *self.core;
         if self.kick.load(Ordering::Relaxed)
             && core.accesses.is_empty()
@@ -58,6 +63,9 @@ impl Cpu {
                     Err(stop) => return core.stopped(stop),
                 };
                 let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
+                if COUNTS && let Some(counter) = &mut self.cache.counter {
+                    counter.begin(index, block, core.linear_rip(), core.retired);
+                }
                 core.set_r(RIP, core.rip);
                 let ops = block.ops.get(..1).unwrap_or_default();
                 let outcome = execute(core, ops);
@@ -82,6 +90,9 @@ impl Cpu {
         };
         loop {
             let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
+            if COUNTS && let Some(counter) = &mut self.cache.counter {
+                counter.begin(index, block, core.linear_rip(), core.retired);
+            }
             core.set_r(RIP, core.rip);
             let room = core.end.wrapping_sub(core.retired);
             if room < block.count as u64 {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "addresses of small memory")]
 
+#[path = "system/counting.rs"]
+mod counting;
 #[path = "system/events.rs"]
 mod events;
 #[path = "system/exceptions.rs"]
