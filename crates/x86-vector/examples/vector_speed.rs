@@ -7,15 +7,25 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
-use nerite_x86_vector::{Handler, Operands, VectorException, VectorState, lookup};
+use iced_x86::{Decoder, DecoderOptions, Register};
+use nerite_x86_vector::{Fields, Handler, Operands, VectorException, VectorState, lookup};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Instructions of each measurement.
 const COUNT: u32 = 20_000_000;
 
+/// A decoded instruction.
+struct Op(Fields);
+
+impl AsRef<Fields> for Op {
+    fn as_ref(&self) -> &Fields {
+        &self.0
+    }
+}
+
 /// A processor whose memory operands are all at one place.
 struct Processor {
+    vector: VectorState,
     memory: [u8; 64],
     registers: [u64; 16],
     flags: u64,
@@ -23,9 +33,18 @@ struct Processor {
 
 impl Operands for Processor {
     type Fault = ();
+    type Op = Op;
+
+    fn vector(&self) -> &VectorState {
+        &self.vector
+    }
+
+    fn vector_mut(&mut self) -> &mut VectorState {
+        &mut self.vector
+    }
 
     #[inline]
-    fn load_at(&mut self, _: &Instruction, _: u32, offset: u64, bytes: &mut [u8]) -> Result<(), ()> {
+    fn load_at(&mut self, _: &Op, offset: u64, bytes: &mut [u8]) -> Result<(), ()> {
         let start = usize::try_from(offset).map_err(|_| ())?;
         let from = self.memory.get(start..).and_then(|rest| rest.get(..bytes.len())).ok_or(())?;
         bytes.copy_from_slice(from);
@@ -33,22 +52,22 @@ impl Operands for Processor {
     }
 
     #[inline]
-    fn store_at(&mut self, _: &Instruction, _: u32, offset: u64, bytes: &[u8]) -> Result<(), ()> {
+    fn store_at(&mut self, _: &Op, offset: u64, bytes: &[u8]) -> Result<(), ()> {
         let start = usize::try_from(offset).map_err(|_| ())?;
         let to = self.memory.get_mut(start..).and_then(|rest| rest.get_mut(..bytes.len())).ok_or(())?;
         to.copy_from_slice(bytes);
         Ok(())
     }
 
-    fn load_element(&mut self, i: &Instruction, operand: u32, _: i64, bytes: &mut [u8]) -> Result<(), ()> {
-        self.load_at(i, operand, 0, bytes)
+    fn load_element(&mut self, op: &Op, _: i64, bytes: &mut [u8]) -> Result<(), ()> {
+        self.load_at(op, 0, bytes)
     }
 
-    fn linear_address(&self, _: &Instruction, _: u32) -> u64 {
+    fn linear_address(&self, _: &Op) -> u64 {
         0
     }
 
-    fn effective_address(&self, _: &Instruction, _: u32) -> u64 {
+    fn effective_address(&self, _: &Op) -> u64 {
         0
     }
 
@@ -74,7 +93,7 @@ impl Operands for Processor {
         7
     }
 
-    fn rip(&self) -> u64 {
+    fn rip(&self, _: &Op) -> u64 {
         0
     }
 
@@ -86,9 +105,12 @@ impl Operands for Processor {
 }
 
 /// Decodes instructions; those that the host does not have are left out.
-fn decode(code: &[u8]) -> Vec<(Instruction, Handler<Processor>)> {
+fn decode(code: &[u8]) -> Vec<(Op, Handler<Processor>)> {
     let decoder = Decoder::new(64, code, DecoderOptions::NONE);
-    decoder.into_iter().filter_map(|instruction| Some((instruction, lookup(&instruction)?))).collect()
+    decoder
+        .into_iter()
+        .filter_map(|instruction| Some((Op(Fields::new(&instruction)), lookup(&instruction)?)))
+        .collect()
 }
 
 /// Processor time of this thread: on a busy host, less than what goes by.
@@ -109,21 +131,19 @@ fn measure(name: &str, code: &[u8]) {
             *element = (1.0 + index as f64 / 64.0).to_le_bytes();
         }
     }
-    let mut processor = Processor { memory: [0x3f; 64], registers: [3; 16], flags: 2 };
-    // The first inexact result is over.
-    state.mxcsr |= 0x20;
+    let mut processor = Processor { vector: state, memory: [0x3f; 64], registers: [3; 16], flags: 2 };
     let rounds = COUNT / u32::try_from(instructions.len()).unwrap_or(1);
     let start = processor_time();
     for _ in 0..rounds {
-        for (instruction, handler) in &instructions {
-            if handler(&mut state, instruction, &mut processor).is_err() {
-                println!("{name}: {instruction:?} failed");
+        for (op, handler) in &instructions {
+            if handler(&mut processor, op).is_err() {
+                println!("{name}: {:?} failed", op.0);
                 return;
             }
         }
     }
     let seconds = (processor_time() - start).as_secs_f64();
-    black_box(&state);
+    black_box(&processor.vector);
     println!("{name:32} {:6.0} million instructions a second", f64::from(COUNT) / seconds / 1e6);
 }
 

@@ -1,59 +1,57 @@
 //! MXCSR, the upper halves of the YMM registers, EMMS and MOVNTI.
 
-use iced_x86::{Code, CodeSize, Instruction};
+use iced_x86::Code;
 
 use crate::Handler;
 use crate::mmx::emms;
-use crate::operands::{Operands, VectorException};
+use crate::operands::{Fields, Operands, VectorException};
 use crate::shapes::Outcome;
-use crate::state::{MXCSR_MASK, VectorState, Ymm};
+use crate::state::{MXCSR_MASK, Ymm};
 
 /// LDMXCSR and VLDMXCSR.
-fn ldmxcsr<C: Operands>(state: &mut VectorState, instruction: &Instruction, context: &mut C) -> Outcome<C> {
+fn ldmxcsr<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
     let mut bytes = [0; 4];
-    context.load(instruction, 0, &mut bytes)?;
+    context.load(op, &mut bytes)?;
     let value = u32::from_le_bytes(bytes);
     if value & !MXCSR_MASK != 0 {
         return Err(context.exception(VectorException::GeneralProtection));
     }
-    state.mxcsr = value;
+    context.vector_mut().set_mxcsr(value);
     Ok(())
 }
 
 /// STMXCSR and VSTMXCSR.
-fn stmxcsr<C: Operands>(state: &mut VectorState, instruction: &Instruction, context: &mut C) -> Outcome<C> {
-    context.store(instruction, 0, &state.mxcsr.to_le_bytes())
+fn stmxcsr<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    context.vector_mut().collect();
+    let value = context.vector().mxcsr.to_le_bytes();
+    context.store(op, &value)
 }
 
 /// Number of vector registers in the mode of the instruction.
-pub(crate) fn registers(instruction: &Instruction) -> usize {
-    if instruction.code_size() == CodeSize::Code64 { 16 } else { 8 }
+pub(crate) fn registers(fields: &Fields) -> usize {
+    if fields.is_64 { 16 } else { 8 }
 }
 
 /// VZEROUPPER.
-fn vzeroupper<C: Operands>(state: &mut VectorState, instruction: &Instruction, _: &mut C) -> Outcome<C> {
-    for register in state.ymm.iter_mut().take(registers(instruction)) {
+fn vzeroupper<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    for register in context.vector_mut().ymm.iter_mut().take(registers(op.as_ref())) {
         *register = Ymm::from_lanes(register.low(), [0; 16]);
     }
     Ok(())
 }
 
 /// VZEROALL.
-fn vzeroall<C: Operands>(state: &mut VectorState, instruction: &Instruction, _: &mut C) -> Outcome<C> {
-    for register in state.ymm.iter_mut().take(registers(instruction)) {
+fn vzeroall<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    for register in context.vector_mut().ymm.iter_mut().take(registers(op.as_ref())) {
         *register = Ymm::default();
     }
     Ok(())
 }
 
 /// MOVNTI of `SIZE` bytes.
-fn movnti<C: Operands, const SIZE: usize>(
-    _: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let value = context.gpr(instruction.op1_register()).to_le_bytes();
-    context.store(instruction, 0, value.get(..SIZE).unwrap_or_default())
+fn movnti<C: Operands, const SIZE: usize>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    let value = context.gpr(op.as_ref().register(1)).to_le_bytes();
+    context.store(op, value.get(..SIZE).unwrap_or_default())
 }
 
 /// Returns the handler of the instruction.

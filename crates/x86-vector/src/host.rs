@@ -1,9 +1,8 @@
 //! Execution of one instruction by the host.
 
-use std::ptr;
+use std::arch::asm;
 
-use crate::lanes::{Inputs, Results};
-use crate::state::{MXCSR_INIT, MXCSR_MASK, Ymm};
+use crate::state::{MXCSR_INIT, MXCSR_MASK, VectorState, Ymm};
 
 /// An instruction without effect on MXCSR, on copied registers.
 pub(crate) trait Operation {
@@ -18,12 +17,8 @@ pub(crate) trait Operation {
 
 /// A floating-point instruction: its result depends on MXCSR, and sets flags there.
 pub(crate) trait Float: Operation {
-    /// Test of the inputs.
-    type In: Inputs;
-    /// Test of the result.
-    type Out: Results;
-    /// Inputs to test: [`A`], [`B`], [`D`].
-    const TESTED: u8;
+    /// `true` if results have half precision, and so are never flushed to zero.
+    const IS_HALF: bool;
 
     /// Executes the instruction as [`Operation::run`] does, with the MXCSR of the environment.
     ///
@@ -39,13 +34,6 @@ pub(crate) trait Float: Operation {
         environment: *mut Environment,
     );
 }
-
-/// Input that is tested: `a`.
-pub(crate) const A: u8 = 1;
-/// Input that is tested: `b`.
-pub(crate) const B: u8 = 2;
-/// Input that is tested: the old `d`.
-pub(crate) const D: u8 = 4;
 
 /// Values of MXCSR for an instruction.
 #[repr(C)]
@@ -63,14 +51,49 @@ pub(crate) struct Environment {
 const BEFORE: u32 = 7;
 /// MXCSR bit: underflow.
 const UNDERFLOW: u32 = 1 << 4;
-/// MXCSR bit: inexact.
-const INEXACT: u32 = 1 << 5;
 /// MXCSR bits: the masks of all exceptions.
 const MASKS: u32 = 0x1f80;
 /// MXCSR bits: all flags.
 const FLAGS: u32 = 0x3f;
 /// MXCSR bit: flush to zero.
 const FLUSH: u32 = 1 << 15;
+
+/// MXCSR of the host.
+fn host_mxcsr() -> u32 {
+    let mut value = 0_u32;
+    // SAFETY: writes the four bytes of `value`.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags)) };
+    value
+}
+
+impl VectorState {
+    /// Makes the calling thread one that executes instructions on this state: flags that it has
+    /// raised before do not count.
+    ///
+    /// With all exceptions masked and other modes initial, floating-point instructions set flags in
+    /// the host's MXCSR, where they stay until [`VectorState::collect`]: reading and setting MXCSR
+    /// takes longer than most instructions. Code of the host that computes with floating-point
+    /// numbers has to be kept out meanwhile.
+    pub fn begin(&mut self) {
+        if host_mxcsr() & FLAGS != 0 {
+            // SAFETY: the value that Rust expects in MXCSR, but for flags.
+            unsafe { asm!("ldmxcsr [{}]", in(reg) &MXCSR_INIT, options(nostack, readonly)) };
+        }
+    }
+
+    /// Takes over flags of MXCSR that instructions have raised since [`VectorState::begin`].
+    /// Afterwards [`VectorState::mxcsr`] is complete.
+    pub fn collect(&mut self) {
+        self.mxcsr |= host_mxcsr() & FLAGS;
+        self.begin();
+    }
+
+    /// Sets MXCSR as an instruction does.
+    pub(crate) fn set_mxcsr(&mut self, value: u32) {
+        self.begin();
+        self.mxcsr = value;
+    }
+}
 
 /// Executes a floating-point instruction. Returns `false`, with its flags in `mxcsr` and `d` as
 /// before, if an unmasked exception was raised.
@@ -87,32 +110,11 @@ pub(crate) unsafe fn float<O: Float>(
     c: *const Ymm,
     imm: u8,
 ) -> bool {
-    // Reading and setting MXCSR takes longer than most instructions. Where the guest has the host's
-    // modes and has seen an inexact result before, ordinary numbers leave MXCSR as it is.
-    if *mxcsr & (!FLAGS & MXCSR_MASK | INEXACT) == MXCSR_INIT | INEXACT {
-        let ordinary = |which, register: *const Ymm| {
-            // SAFETY: the pointer is to a valid register; the reference ends before anything is
-            // written.
-            O::TESTED & which == 0 || O::In::ordinary(unsafe { &*register })
-        };
-        if ordinary(A, a) & ordinary(B, b) & ordinary(D, d) {
-            // SAFETY: the pointer is to a valid register.
-            let saved = unsafe { *d };
-            // SAFETY: as the caller promises.
-            unsafe { O::run(d, a, b, c, imm) };
-            let before = |register: *const Ymm| {
-                // SAFETY: the pointer is to a valid register, and nothing writes while the
-                // reference lives.
-                if ptr::eq(register, d) { &saved } else { unsafe { &*register } }
-            };
-            // SAFETY: the pointer is to a valid register, and nothing writes while the reference
-            // lives.
-            if O::Out::ordinary(unsafe { &*d }, [before(a), before(b)]) {
-                return true;
-            }
-            // SAFETY: the pointer is to a valid register.
-            unsafe { *d = saved };
-        }
+    if *mxcsr & !FLAGS == MXCSR_INIT {
+        // The host has the same modes; flags are collected later.
+        // SAFETY: as the caller promises.
+        unsafe { O::run(d, a, b, c, imm) };
+        return true;
     }
     // SAFETY: as the caller promises.
     unsafe { careful::<O>(mxcsr, d, a, b, c, imm) }
@@ -128,6 +130,8 @@ unsafe fn careful<O: Float>(
     c: *const Ymm,
     imm: u8,
 ) -> bool {
+    // Flags of the host get lost below.
+    *mxcsr |= host_mxcsr() & FLAGS;
     // SAFETY: the pointer is to a valid register.
     let old = unsafe { *d };
     let mut result = old;
@@ -148,7 +152,7 @@ unsafe fn careful<O: Float>(
         // SAFETY: as above.
         unsafe { O::run_with(&raw mut flushed, a, b, c, imm, &raw mut environment) };
         raised |= environment.after & UNDERFLOW;
-        if O::Out::tiny(&flushed) {
+        if O::IS_HALF && has_tiny_half(&flushed) {
             raised |= UNDERFLOW;
         }
     }
@@ -162,4 +166,10 @@ unsafe fn careful<O: Float>(
     // SAFETY: the pointer is to a valid register.
     unsafe { *d = result };
     true
+}
+
+/// `true` if an element of half precision is tiny.
+fn has_tiny_half(register: &Ymm) -> bool {
+    let mut elements = register.0.as_chunks::<2>().0.iter().map(|&element| u16::from_le_bytes(element));
+    elements.any(|bits| bits & 0x7c00 == 0 && bits & 0x3ff != 0)
 }

@@ -14,7 +14,6 @@ mod control;
 mod features;
 mod host;
 mod image;
-mod lanes;
 mod masked;
 mod mmx;
 mod operands;
@@ -32,17 +31,20 @@ pub use features::{Features, supported};
 pub use image::{
     AVX_OFFSET, AVX_SIZE, FXSAVE_SIZE, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE, XSTATE_X87, xsave_size,
 };
-pub use operands::{Operands, VectorException};
+pub use operands::{Fields, Operands, VectorException};
 pub use state::{MXCSR_INIT, MXCSR_MASK, VectorState, X87, Ymm};
 
 use iced_x86::Instruction;
 
-/// Function that executes an instruction on the state and the rest of the processor.
+/// Function that executes an instruction on a processor.
+///
+/// Between [`VectorState::begin`] and [`VectorState::collect`], the host's MXCSR may have flags of
+/// the state.
 ///
 /// If it returns an error, registers and memory are as before the instruction, but for what the
 /// architecture allows (gathers, status flags of an unmasked floating-point exception, parts of an
 /// XSAVE area).
-pub type Handler<C> = fn(&mut VectorState, &Instruction, &mut C) -> Result<(), <C as Operands>::Fault>;
+pub type Handler<C> = fn(&mut C, &<C as Operands>::Op) -> Result<(), <C as Operands>::Fault>;
 
 /// Returns the handler of an instruction; `None` if it is none of this crate's, or of a set that
 /// the host does not have.

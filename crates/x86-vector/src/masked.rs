@@ -1,16 +1,16 @@
 //! Instructions that access chosen elements of memory.
 
-use iced_x86::{Code, Instruction};
+use iced_x86::Code;
 
 use crate::Handler;
 use crate::mmx::{check_pending, enter_mmx, mmx_number};
-use crate::operands::Operands;
+use crate::operands::{Fields, Operands};
 use crate::shapes::{Outcome, number};
 use crate::state::{VectorState, Ymm};
 
 /// The vector register of operand `operand`.
-fn register(state: &VectorState, instruction: &Instruction, operand: u32) -> Ymm {
-    state.ymm.get(number(instruction.op_register(operand))).copied().unwrap_or_default()
+fn register(state: &VectorState, fields: &Fields, operand: usize) -> Ymm {
+    state.ymm.get(number(fields.register(operand))).copied().unwrap_or_default()
 }
 
 /// Elements of `N` bytes of the low `BYTES`, whose sign bit is set in `mask`: their index, and
@@ -23,20 +23,16 @@ fn chosen<const N: usize>(mask: &[u8]) -> impl DoubleEndedIterator<Item = (usize
 
 /// VMASKMOVPS, VMASKMOVPD and VPMASKMOV from memory: elements of `N` bytes in a register of
 /// `BYTES`.
-fn masked_load<C: Operands, const N: usize, const BYTES: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let mask = register(state, instruction, 1);
+fn masked_load<C: Operands, const N: usize, const BYTES: usize>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    let mask = register(context.vector(), op.as_ref(), 1);
     let mut result = Ymm::default();
     let elements = result.0.as_chunks_mut::<N>().0;
     for (index, offset) in chosen::<N>(mask.0.get(..BYTES).unwrap_or_default()) {
         if let Some(element) = elements.get_mut(index) {
-            context.load_at(instruction, 2, offset, element)?;
+            context.load_at(op, offset, element)?;
         }
     }
-    if let Some(register) = state.ymm.get_mut(number(instruction.op0_register())) {
+    if let Some(register) = context.vector_mut().ymm.get_mut(number(op.as_ref().register(0))) {
         *register = result;
     }
     Ok(())
@@ -45,75 +41,66 @@ fn masked_load<C: Operands, const N: usize, const BYTES: usize>(
 /// VMASKMOVPS, VMASKMOVPD and VPMASKMOV to memory. The last element is written first, so that
 /// nothing is if the second of two pages faults; elements after one that faults may have been
 /// written.
-fn masked_store<C: Operands, const N: usize, const BYTES: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (mask, source) = (register(state, instruction, 1), register(state, instruction, 2));
+fn masked_store<C: Operands, const N: usize, const BYTES: usize>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    let (state, fields) = (context.vector(), op.as_ref());
+    let (mask, source) = (register(state, fields, 1), register(state, fields, 2));
     let elements = source.0.as_chunks::<N>().0;
     for (index, offset) in chosen::<N>(mask.0.get(..BYTES).unwrap_or_default()).rev() {
         if let Some(element) = elements.get(index) {
-            context.store_at(instruction, 0, offset, element)?;
+            context.store_at(op, offset, element)?;
         }
     }
     Ok(())
 }
 
 /// Stores the bytes of `source` whose sign bit is set in `mask`.
-fn store_bytes<C: Operands>(
-    instruction: &Instruction,
-    context: &mut C,
-    source: &[u8],
-    mask: &[u8],
-) -> Outcome<C> {
+fn store_bytes<C: Operands>(context: &mut C, op: &C::Op, source: &[u8], mask: &[u8]) -> Outcome<C> {
     for (index, offset) in chosen::<1>(mask).rev() {
         if let Some(byte) = source.get(index) {
-            context.store_at(instruction, 0, offset, &[*byte])?;
+            context.store_at(op, offset, &[*byte])?;
         }
     }
     Ok(())
 }
 
 /// MASKMOVDQU and VMASKMOVDQU. Bytes are written as by [`masked_store`].
-fn maskmovdqu<C: Operands>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    let (source, mask) = (register(state, instruction, 1), register(state, instruction, 2));
-    store_bytes(instruction, context, &source.low(), &mask.low())
+fn maskmovdqu<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    let (state, fields) = (context.vector(), op.as_ref());
+    let (source, mask) = (register(state, fields, 1), register(state, fields, 2));
+    store_bytes(context, op, &source.low(), &mask.low())
 }
 
 /// MASKMOVQ. Bytes are written as by [`masked_store`].
-fn maskmovq<C: Operands>(state: &mut VectorState, instruction: &Instruction, context: &mut C) -> Outcome<C> {
-    check_pending(state, context)?;
-    let source = state.x87.mm(mmx_number(instruction.op1_register())).to_le_bytes();
-    let mask = state.x87.mm(mmx_number(instruction.op2_register())).to_le_bytes();
+fn maskmovq<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_pending(context)?;
+    let (state, fields) = (context.vector_mut(), op.as_ref());
+    let source = state.x87.mm(mmx_number(fields.register(1))).to_le_bytes();
+    let mask = state.x87.mm(mmx_number(fields.register(2))).to_le_bytes();
     enter_mmx(state);
-    store_bytes(instruction, context, &source, &mask)
+    store_bytes(context, op, &source, &mask)
 }
 
 /// Gathers: `COUNT` elements of `N` bytes, by indices of `I` bytes. If one faults, those before it
 /// are done, and their masks cleared.
 fn gather<C: Operands, const I: usize, const N: usize, const COUNT: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
     context: &mut C,
+    op: &C::Op,
 ) -> Outcome<C> {
-    let (d, m) = (number(instruction.op0_register()), number(instruction.op2_register()));
-    let indices = state.ymm.get(number(instruction.memory_index())).copied().unwrap_or_default();
+    let fields = op.as_ref();
+    let (d, m) = (number(fields.register(0)), number(fields.register(2)));
+    let indices = context.vector().ymm.get(number(fields.index)).copied().unwrap_or_default();
     for position in 0..COUNT {
-        let masks = register(state, instruction, 2);
+        let masks = register(context.vector(), fields, 2);
         let mask = masks.0.as_chunks::<N>().0.get(position).copied().unwrap_or([0; N]);
         let mut bytes = [0; N];
         if mask.last().is_some_and(|byte| byte & 0x80 != 0) {
             let index = indices.0.as_chunks::<I>().0.get(position).copied().unwrap_or([0; I]);
-            context.load_element(instruction, 1, sign_extend(&index), &mut bytes)?;
-            set_element(state, d, position, bytes);
+            context.load_element(op, sign_extend(&index), &mut bytes)?;
+            set_element(context.vector_mut(), d, position, bytes);
         }
-        set_element(state, m, position, [0; N]);
+        set_element(context.vector_mut(), m, position, [0; N]);
     }
+    let state = context.vector_mut();
     if let Some(mask) = state.ymm.get_mut(m) {
         *mask = Ymm::default();
     }

@@ -1,9 +1,9 @@
 //! Shapes of instructions on MMX registers, which are the low 64 bits of the x87 registers.
 
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::Register;
 
 use crate::operands::{Operands, VectorException};
-use crate::shapes::{Execute, Outcome, load, number};
+use crate::shapes::{Execute, Handle, Outcome, load, number, store};
 use crate::state::{VectorState, Ymm};
 
 /// Number of the MMX register.
@@ -12,8 +12,13 @@ pub(crate) fn mmx_number(register: Register) -> usize {
 }
 
 /// Reports an x87 exception that is pending, as every MMX instruction does.
-pub(crate) fn check_pending<C: Operands>(state: &VectorState, context: &mut C) -> Outcome<C> {
-    if state.x87.pending() { Err(context.exception(VectorException::X87FloatingPoint)) } else { Ok(()) }
+#[inline(always)]
+pub(crate) fn check_pending<C: Operands>(context: &mut C) -> Outcome<C> {
+    if context.vector().x87.pending() {
+        Err(context.exception(VectorException::X87FloatingPoint))
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes all registers valid, and the first one the top of the stack, as every MMX instruction but
@@ -25,149 +30,162 @@ pub(crate) fn enter_mmx(state: &mut VectorState) {
 
 /// Value of MMX, XMM or general register `operand`, or of `SIZE` bytes of memory.
 fn source<C: Operands, const SIZE: usize, const ALIGNED: bool>(
-    state: &VectorState,
-    instruction: &Instruction,
     context: &mut C,
-    operand: u32,
+    op: &C::Op,
+    operand: usize,
 ) -> Result<Ymm, C::Fault> {
-    let mut value = Ymm::default();
-    if instruction.op_kind(operand) != OpKind::Register {
-        load::<C, SIZE, ALIGNED>(instruction, context, operand, &mut value)?;
-        return Ok(value);
+    let register = op.as_ref().register(operand);
+    if register == Register::None {
+        return load::<C, SIZE, ALIGNED>(context, op);
     }
-    let register = instruction.op_register(operand);
-    if register.is_mm() {
-        value = Ymm::low64(state.x87.mm(mmx_number(register)));
+    let state = context.vector();
+    Ok(if register.is_mm() {
+        Ymm::low64(state.x87.mm(mmx_number(register)))
     } else if register.is_xmm() {
-        value = state.ymm.get(number(register)).copied().unwrap_or_default();
+        state.ymm.get(number(register)).copied().unwrap_or_default()
     } else {
-        value = Ymm::low64(context.gpr(register));
-    }
-    Ok(value)
+        Ymm::low64(context.gpr(register))
+    })
 }
 
 /// Executes an operation. The registers are in use for MMX even if it raises a floating-point
 /// exception.
 fn execute<C: Operands, O: Execute>(
-    state: &mut VectorState,
-    instruction: &Instruction,
     context: &mut C,
+    op: &C::Op,
     result: &mut Ymm,
     [a, b]: [&Ymm; 2],
 ) -> Outcome<C> {
+    let (state, fields) = (context.vector_mut(), op.as_ref());
     // SAFETY: all pointers are made of references, and `lookup` asks if the host has the
     // instruction.
-    let executed = unsafe { O::execute(&mut state.mxcsr, result, a, b, b, instruction.immediate8()) };
+    let executed = unsafe { O::execute(&mut state.mxcsr, result, a, b, b, fields.immediate) };
     if executed {
         return Ok(());
     }
-    if instruction.op1_kind() == OpKind::Register || instruction.op0_register().is_mm() {
+    if fields.is_register(1) || fields.register(0).is_mm() {
         enter_mmx(state);
     }
     Err(context.exception(VectorException::SimdFloatingPoint))
 }
 
 /// `OP mm, mm/xmm/r/m`: operand 0 is a source too.
-pub(crate) fn mmx<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let d = mmx_number(instruction.op0_register());
-    let a = Ymm::low64(state.x87.mm(d));
-    let b = source::<C, SIZE, ALIGNED>(state, instruction, context, 1)?;
-    let mut result = Ymm::default();
-    execute::<C, O>(state, instruction, context, &mut result, [&a, &b])?;
-    enter_mmx(state);
-    state.x87.set_mm(d, result.as_u64());
-    Ok(())
+pub(crate) struct Mmx;
+
+impl Handle for Mmx {
+    fn handle<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
+        context: &mut C,
+        op: &C::Op,
+    ) -> Outcome<C> {
+        check_pending(context)?;
+        let d = mmx_number(op.as_ref().register(0));
+        let a = Ymm::low64(context.vector().x87.mm(d));
+        let b = source::<C, SIZE, ALIGNED>(context, op, 1)?;
+        let mut result = Ymm::default();
+        execute::<C, O>(context, op, &mut result, [&a, &b])?;
+        enter_mmx(context.vector_mut());
+        context.vector_mut().x87.set_mm(d, result.as_u64());
+        Ok(())
+    }
 }
 
 /// `OP mm, imm`: operand 0 is the source too.
-pub(crate) fn mmx_immediate<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let d = mmx_number(instruction.op0_register());
-    let a = Ymm::low64(state.x87.mm(d));
-    let mut result = Ymm::default();
-    execute::<C, O>(state, instruction, context, &mut result, [&a, &a])?;
-    enter_mmx(state);
-    state.x87.set_mm(d, result.as_u64());
-    Ok(())
+pub(crate) struct MmxImmediate;
+
+impl Handle for MmxImmediate {
+    fn handle<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
+        context: &mut C,
+        op: &C::Op,
+    ) -> Outcome<C> {
+        check_pending(context)?;
+        let d = mmx_number(op.as_ref().register(0));
+        let a = Ymm::low64(context.vector().x87.mm(d));
+        let mut result = Ymm::default();
+        execute::<C, O>(context, op, &mut result, [&a, &a])?;
+        enter_mmx(context.vector_mut());
+        context.vector_mut().x87.set_mm(d, result.as_u64());
+        Ok(())
+    }
 }
 
 /// `OP r, mm`: a general register is written.
-pub(crate) fn mmx_to_general<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let b = source::<C, SIZE, ALIGNED>(state, instruction, context, 1)?;
-    let mut result = Ymm::default();
-    execute::<C, O>(state, instruction, context, &mut result, [&b, &b])?;
-    enter_mmx(state);
-    context.set_gpr(instruction.op0_register(), result.as_u64());
-    Ok(())
+pub(crate) struct MmxToGeneral;
+
+impl Handle for MmxToGeneral {
+    fn handle<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
+        context: &mut C,
+        op: &C::Op,
+    ) -> Outcome<C> {
+        check_pending(context)?;
+        let b = source::<C, SIZE, ALIGNED>(context, op, 1)?;
+        let mut result = Ymm::default();
+        execute::<C, O>(context, op, &mut result, [&b, &b])?;
+        enter_mmx(context.vector_mut());
+        context.set_gpr(op.as_ref().register(0), result.as_u64());
+        Ok(())
+    }
 }
 
 /// `OP mm/r/m, mm`: `SIZE` bytes are moved.
-pub(crate) fn mmx_store<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let b = source::<C, SIZE, ALIGNED>(state, instruction, context, 1)?;
-    let mut result = Ymm::default();
-    execute::<C, O>(state, instruction, context, &mut result, [&b, &b])?;
-    if instruction.op0_kind() != OpKind::Register {
-        crate::shapes::store::<C, SIZE, ALIGNED>(instruction, context, &result)?;
-        enter_mmx(state);
-        return Ok(());
+pub(crate) struct MmxStore;
+
+impl Handle for MmxStore {
+    fn handle<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
+        context: &mut C,
+        op: &C::Op,
+    ) -> Outcome<C> {
+        check_pending(context)?;
+        let b = source::<C, SIZE, ALIGNED>(context, op, 1)?;
+        let mut result = Ymm::default();
+        execute::<C, O>(context, op, &mut result, [&b, &b])?;
+        if !op.as_ref().is_register(0) {
+            store::<C, SIZE, ALIGNED>(context, op, &result)?;
+            enter_mmx(context.vector_mut());
+            return Ok(());
+        }
+        enter_mmx(context.vector_mut());
+        let register = op.as_ref().register(0);
+        if register.is_mm() {
+            context.vector_mut().x87.set_mm(mmx_number(register), result.as_u64());
+        } else {
+            context.set_gpr(register, result.as_u64());
+        }
+        Ok(())
     }
-    enter_mmx(state);
-    let register = instruction.op0_register();
-    if register.is_mm() {
-        state.x87.set_mm(mmx_number(register), result.as_u64());
-    } else {
-        context.set_gpr(register, result.as_u64());
-    }
-    Ok(())
 }
 
 /// `OP xmm, mm/m`: operand 0 is a source too, and its upper half stays. Memory leaves the x87
 /// registers as they are.
-pub(crate) fn mmx_to_xmm<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    if instruction.op1_kind() == OpKind::Register {
-        check_pending(state, context)?;
+pub(crate) struct MmxToXmm;
+
+impl Handle for MmxToXmm {
+    fn handle<C: Operands, O: Execute, const SIZE: usize, const ALIGNED: bool>(
+        context: &mut C,
+        op: &C::Op,
+    ) -> Outcome<C> {
+        if op.as_ref().is_register(1) {
+            check_pending(context)?;
+        }
+        let b = source::<C, SIZE, ALIGNED>(context, op, 1)?;
+        let index = number(op.as_ref().register(0));
+        let a = context.vector().ymm.get(index).copied().unwrap_or_default();
+        let mut result = a;
+        execute::<C, O>(context, op, &mut result, [&a, &b])?;
+        if op.as_ref().is_register(1) {
+            enter_mmx(context.vector_mut());
+        }
+        if let Some(register) = context.vector_mut().ymm.get_mut(index) {
+            *register = result;
+        }
+        Ok(())
     }
-    let b = source::<C, SIZE, ALIGNED>(state, instruction, context, 1)?;
-    let index = number(instruction.op0_register());
-    let a = state.ymm.get(index).copied().unwrap_or_default();
-    let mut result = a;
-    execute::<C, O>(state, instruction, context, &mut result, [&a, &b])?;
-    if instruction.op1_kind() == OpKind::Register {
-        enter_mmx(state);
-    }
-    if let Some(register) = state.ymm.get_mut(index) {
-        *register = result;
-    }
-    Ok(())
 }
 
 /// EMMS: empties the x87 registers.
-pub(crate) fn emms<C: Operands>(state: &mut VectorState, _: &Instruction, context: &mut C) -> Outcome<C> {
-    check_pending(state, context)?;
-    state.x87.tags = 0;
-    state.x87.status &= !0x3800;
+pub(crate) fn emms<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
+    check_pending(context)?;
+    let x87 = &mut context.vector_mut().x87;
+    x87.tags = 0;
+    x87.status &= !0x3800;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! FXSAVE, FXRSTOR and the XSAVE family.
 
-use iced_x86::{Code, Instruction, Register};
+use iced_x86::{Code, Register};
 
 use crate::Handler;
 use crate::control::registers;
@@ -10,7 +10,7 @@ use crate::image::{
 };
 use crate::operands::{Operands, VectorException, is_aligned};
 use crate::shapes::Outcome;
-use crate::state::{MXCSR_INIT, MXCSR_MASK, VectorState, X87};
+use crate::state::{MXCSR_INIT, MXCSR_MASK, X87};
 
 /// Width of the pointers in an image: `WIDE` is REX.W.
 fn width<const WIDE: bool>() -> PointerWidth {
@@ -18,26 +18,24 @@ fn width<const WIDE: bool>() -> PointerWidth {
 }
 
 /// Raises #GP unless the memory operand is aligned to `size`.
-fn check_aligned<C: Operands>(instruction: &Instruction, context: &mut C, size: usize) -> Outcome<C> {
-    if is_aligned(context.linear_address(instruction, 0), size) {
+fn check_aligned<C: Operands>(context: &mut C, op: &C::Op, size: usize) -> Outcome<C> {
+    if is_aligned(context.linear_address(op), size) {
         return Ok(());
     }
     Err(context.exception(VectorException::GeneralProtection))
 }
 
 /// FXSAVE and FXSAVE64.
-fn fxsave<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_aligned(instruction, context, 16)?;
+fn fxsave<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_aligned(context, op, 16)?;
     let mut image = [0; FXSAVE_SIZE];
-    let count = registers(instruction);
+    let count = registers(op.as_ref());
+    let state = context.vector_mut();
+    state.collect();
     state.write_x87(&mut image, width::<WIDE>());
     state.write_mxcsr(&mut image);
     state.write_xmm(&mut image, count);
-    context.store(instruction, 0, image.get(..xmm_end(count)).unwrap_or_default())
+    context.store(op, image.get(..xmm_end(count)).unwrap_or_default())
 }
 
 /// End of `count` XMM registers in an image.
@@ -46,17 +44,15 @@ fn xmm_end(count: usize) -> usize {
 }
 
 /// FXRSTOR and FXRSTOR64.
-fn fxrstor<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_aligned(instruction, context, 16)?;
+fn fxrstor<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_aligned(context, op, 16)?;
     let mut image = [0; FXSAVE_SIZE];
-    context.load(instruction, 0, &mut image)?;
-    state.mxcsr = mxcsr(&image, context)?;
+    context.load(op, &mut image)?;
+    let mxcsr = mxcsr(&image, context)?;
+    let state = context.vector_mut();
+    state.set_mxcsr(mxcsr);
     state.read_x87(&image, width::<WIDE>());
-    state.read_xmm(&image, registers(instruction));
+    state.read_xmm(&image, registers(op.as_ref()));
     Ok(())
 }
 
@@ -88,27 +84,24 @@ enum Form {
 
 /// Stores components. `form` as in [`Form`]. If a part of the area faults, others may have been
 /// written.
-fn xsave_form<C: Operands>(
-    state: &VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-    form: Form,
-    width: PointerWidth,
-) -> Outcome<C> {
-    check_aligned(instruction, context, 64)?;
+fn xsave_form<C: Operands>(context: &mut C, op: &C::Op, form: Form, width: PointerWidth) -> Outcome<C> {
+    check_aligned(context, op, 64)?;
     let requested = requested(context);
-    let count = registers(instruction);
+    let count = registers(op.as_ref());
+    let state = context.vector_mut();
+    state.collect();
     let in_use = state.in_use() & requested;
     let stored = if form == Form::Standard { requested } else { in_use };
     let mut header = [0; 16];
     let fields = if form == Form::Compacted {
         [in_use, requested | COMPACTED]
     } else {
-        context.load_at(instruction, 0, 512, &mut header)?;
+        context.load_at(op, 512, &mut header)?;
         let old = u64::from_le_bytes(get(&header, 0));
         [old & !requested | in_use, u64::from_le_bytes(get(&header, 8))]
     };
     let mut image = [0; XSAVE_SIZE];
+    let state = context.vector();
     state.write_x87(&mut image, width);
     state.write_mxcsr(&mut image);
     state.write_xmm(&mut image, count);
@@ -135,50 +128,34 @@ fn xsave_form<C: Operands>(
     ] {
         if part {
             let bytes = image.get(start..end).unwrap_or_default();
-            context.store_at(instruction, 0, start as u64, bytes)?;
+            context.store_at(op, start as u64, bytes)?;
         }
     }
     Ok(())
 }
 
 /// XSAVE and XSAVE64.
-fn xsave<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    xsave_form(state, instruction, context, Form::Standard, width::<WIDE>())
+fn xsave<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    xsave_form(context, op, Form::Standard, width::<WIDE>())
 }
 
 /// XSAVEOPT and XSAVEOPT64.
-fn xsaveopt<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    xsave_form(state, instruction, context, Form::Optimized, width::<WIDE>())
+fn xsaveopt<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    xsave_form(context, op, Form::Optimized, width::<WIDE>())
 }
 
 /// XSAVEC and XSAVEC64.
-fn xsavec<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    xsave_form(state, instruction, context, Form::Compacted, width::<WIDE>())
+fn xsavec<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    xsave_form(context, op, Form::Compacted, width::<WIDE>())
 }
 
 /// XRSTOR and XRSTOR64.
-fn xrstor<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_aligned(instruction, context, 64)?;
-    let (requested, xcr0, count) = (requested(context), context.xcr0(), registers(instruction));
+fn xrstor<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_aligned(context, op, 64)?;
+    let (requested, xcr0, count) = (requested(context), context.xcr0(), registers(op.as_ref()));
     let mut image = [0; XSAVE_SIZE];
     let (known, avx) = image.split_at_mut(AVX_OFFSET);
-    context.load(instruction, 0, known)?;
+    context.load(op, known)?;
     let header: [u8; 64] = get(known, 512);
     let (present, layout) = (u64::from_le_bytes(get(&header, 0)), u64::from_le_bytes(get(&header, 8)));
     let compacted = layout & COMPACTED != 0;
@@ -190,17 +167,20 @@ fn xrstor<C: Operands, const WIDE: bool>(
     let loaded = requested & present;
     if loaded & XSTATE_AVX != 0 && xsave_size(components) == XSAVE_SIZE {
         let bytes = avx.get_mut(..count.wrapping_mul(16)).unwrap_or_default();
-        context.load_at(instruction, 0, AVX_OFFSET as u64, bytes)?;
+        context.load_at(op, AVX_OFFSET as u64, bytes)?;
     }
     if compacted {
         if loaded & XSTATE_SSE != 0 {
-            state.mxcsr = mxcsr(&image, context)?;
+            let mxcsr = mxcsr(&image, context)?;
+            context.vector_mut().set_mxcsr(mxcsr);
         } else if requested & XSTATE_SSE != 0 {
-            state.mxcsr = MXCSR_INIT;
+            context.vector_mut().set_mxcsr(MXCSR_INIT);
         }
     } else if requested & (XSTATE_SSE | XSTATE_AVX) != 0 {
-        state.mxcsr = mxcsr(&image, context)?;
+        let mxcsr = mxcsr(&image, context)?;
+        context.vector_mut().set_mxcsr(mxcsr);
     }
+    let state = context.vector_mut();
     let initial = [0; XSAVE_SIZE];
     let chosen = |component| if loaded & component != 0 { &image } else { &initial };
     if loaded & XSTATE_X87 != 0 {

@@ -163,9 +163,9 @@ impl X87 {
         self.status = self.status & !0x3800 | top << 11;
     }
 
-    /// Marks ST(0) as in use or empty.
-    pub(crate) fn set_tag(&mut self, in_use: bool) {
-        let bit = 1 << self.top();
+    /// Marks ST(`index`) as in use or empty.
+    pub(crate) fn set_tag(&mut self, index: usize, in_use: bool) {
+        let bit = 1 << self.physical(index);
         self.tags = if in_use { self.tags | bit } else { self.tags & !bit };
     }
 

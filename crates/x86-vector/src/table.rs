@@ -3,18 +3,17 @@
 /// Makes a function `handler` that finds the handler of a code, from groups of instructions of one
 /// shape.
 ///
-/// `plain shape<size of memory operand, aligned> template { Code: "instruction", }`, or `float(In,
-/// Out, tested)` in place of `plain`.
+/// `plain Shape<size of memory operand, aligned> template { Code: "instruction", }`; in place of
+/// `plain`, `float` for those that depend on MXCSR, and `half` for those of them whose results have
+/// half precision.
 macro_rules! operations {
     ($(
-        $kind:ident $(($in:ty, $out:ty, $tested:expr))? $shape:ident<$size:literal, $aligned:literal> $template:ident {
+        $kind:ident $shape:ident<$size:literal, $aligned:literal> $template:ident {
             $($code:ident: $text:expr),* $(,)?
         }
     )*) => {
         #[allow(unused_imports)]
-        use crate::host::{A, B, D, Environment, Float, Operation};
-        #[allow(unused_imports)]
-        use crate::lanes::*;
+        use crate::host::{Environment, Float, Operation};
         #[allow(unused_imports)]
         #[rustfmt::skip]
         use crate::{mmx::*, shapes::*, shuffle::*, string::*, template::*};
@@ -28,14 +27,14 @@ macro_rules! operations {
             $($(pub(super) struct $code;)*)*
         }
 
-        $(crate::table::implement! { $kind $(($in, $out, $tested))? $template [$($code: $text,)*] })*
+        $(crate::table::implement! { $kind $template [$($code: $text,)*] })*
 
         /// Returns the handler of the instruction.
         pub(crate) fn handler<C: Operands>(code: iced_x86::Code) -> Option<Handler<C>> {
             Some(match code {
                 $($(
                     iced_x86::Code::$code => {
-                        $shape::<C, crate::table::execute!($kind codes::$code), $size, $aligned>
+                        <$shape as Handle>::handle::<C, crate::table::execute!($kind codes::$code), $size, $aligned>
                     }
                 )*)*
                 _ => return None,
@@ -51,14 +50,18 @@ macro_rules! implement {
             $template!(run $text);
         })*
     };
-    (float($in:ty, $out:ty, $tested:expr) $template:ident [$($code:ident: $text:expr,)*]) => {
+    (float $template:ident [$($code:ident: $text:expr,)*]) => {
+        crate::table::implement! { @float false $template [$($code: $text,)*] }
+    };
+    (half $template:ident [$($code:ident: $text:expr,)*]) => {
+        crate::table::implement! { @float true $template [$($code: $text,)*] }
+    };
+    (@float $half:literal $template:ident [$($code:ident: $text:expr,)*]) => {
         $(impl Operation for codes::$code {
             $template!(run $text);
         }
         impl Float for codes::$code {
-            type In = $in;
-            type Out = $out;
-            const TESTED: u8 = $tested;
+            const IS_HALF: bool = $half;
 
             $template!(run_with $text);
         })*
@@ -69,6 +72,7 @@ macro_rules! implement {
 macro_rules! execute {
     (plain $code:ty) => { Plain<$code> };
     (float $code:ty) => { Floating<$code> };
+    (half $code:ty) => { Floating<$code> };
 }
 
 pub(crate) use {execute, implement, operations};

@@ -5,7 +5,27 @@
 //! Results and sources in general registers are in RAX.
 
 /// `asm!` of the given lines. Clobbers what any template uses, and leaves the x87 registers empty.
+///
+/// `dab`, `dabi` and `dabci` say which of the operands there are.
 macro_rules! lines {
+    (dab [$($line:expr),+ $(,)?] $d:ident $a:ident $b:ident $c:ident $i:ident $($operands:tt)*) => {{
+        let _ = ($c, $i);
+        lines!([$($line,)+ "# {d} {a} {b}"] d = in(reg) $d, a = in(reg) $a, b = in(reg) $b, $($operands)*)
+    }};
+    (dabi [$($line:expr),+ $(,)?] $d:ident $a:ident $b:ident $c:ident $i:ident $($operands:tt)*) => {{
+        let _ = $c;
+        lines!(
+            [$($line,)+ "# {d} {a} {b} {i}"]
+            d = in(reg) $d, a = in(reg) $a, b = in(reg) $b, i = inout(reg) u64::from($i) => _, $($operands)*
+        )
+    }};
+    (dabci [$($line:expr),+ $(,)?] $d:ident $a:ident $b:ident $c:ident $i:ident $($operands:tt)*) => {
+        lines!(
+            [$($line,)+ "# {d} {a} {b} {c} {i}"]
+            d = in(reg) $d, a = in(reg) $a, b = in(reg) $b, c = in(reg) $c,
+            i = inout(reg) u64::from($i) => _, $($operands)*
+        )
+    };
     ([$($line:expr),+ $(,)?] $($operands:tt)*) => {
         core::arch::asm!(
             $($line,)+
@@ -23,20 +43,18 @@ macro_rules! lines {
     };
 }
 
-/// The method `run` or `run_with`, from the lines before and after the instruction's.
+/// The method `run` or `run_with`, from the operands and the lines before and after the
+/// instruction's.
 macro_rules! method {
-    (run $text:expr; $uses:literal; [$($before:expr),*], [$($after:expr),*]) => {
+    (run $text:expr; $operands:ident; [$($before:expr),*], [$($after:expr),*]) => {
         #[inline(always)]
         unsafe fn run(d: *mut Ymm, a: *const Ymm, b: *const Ymm, c: *const Ymm, imm: u8) {
             // SAFETY: the caller passes valid, aligned registers, and the host has the instruction;
             // all registers that are written are named, and nothing but `d` is written to memory.
-            unsafe {
-                lines!([$($before,)* $text, $($after,)* $uses]
-                    d = in(reg) d, a = in(reg) a, b = in(reg) b, c = in(reg) c, i = inout(reg) u64::from(imm) => _,)
-            }
+            unsafe { lines!($operands [$($before,)* $text, $($after,)*] d a b c imm) }
         }
     };
-    (run_with $text:expr; $uses:literal; [$($before:expr),*], [$($after:expr),*]) => {
+    (run_with $text:expr; $operands:ident; [$($before:expr),*], [$($after:expr),*]) => {
         #[inline(always)]
         unsafe fn run_with(
             d: *mut Ymm, a: *const Ymm, b: *const Ymm, c: *const Ymm, imm: u8, environment: *mut Environment,
@@ -44,9 +62,11 @@ macro_rules! method {
             // SAFETY: as in `run`; MXCSR has all exceptions masked, and the host's value again
             // afterwards.
             unsafe {
-                lines!(["ldmxcsr [{e}]", $($before,)* $text, "stmxcsr [{e} + 8]", "ldmxcsr [{e} + 4]", $($after,)* $uses]
-                    d = in(reg) d, a = in(reg) a, b = in(reg) b, c = in(reg) c, i = inout(reg) u64::from(imm) => _,
-                    e = in(reg) environment,)
+                lines!(
+                    $operands
+                    ["ldmxcsr [{e}]", $($before,)* $text, "stmxcsr [{e} + 8]", "ldmxcsr [{e} + 4]", $($after,)*]
+                    d a b c imm e = in(reg) environment,
+                )
             }
         }
     };
@@ -55,7 +75,15 @@ macro_rules! method {
 /// XMM0 and XMM1 to XMM0.
 macro_rules! sse {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dab;
+            ["movaps xmm0, [{a}]", "movaps xmm1, [{b}]"], ["movaps [{d}], xmm0"]);
+    };
+}
+
+/// As `sse`, with an immediate operand.
+macro_rules! sse_immediate {
+    ($method:ident $text:expr) => {
+        method!($method $text; dabi;
             ["movaps xmm0, [{a}]", "movaps xmm1, [{b}]"], ["movaps [{d}], xmm0"]);
     };
 }
@@ -63,7 +91,7 @@ macro_rules! sse {
 /// XMM1, XMM2 and the mask in XMM0 to XMM1.
 macro_rules! sse_masked {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movaps xmm1, [{a}]", "movaps xmm2, [{b}]", "movaps xmm0, [{c}]"], ["movaps [{d}], xmm1"]);
     };
 }
@@ -71,7 +99,7 @@ macro_rules! sse_masked {
 /// XMM0 and RAX to XMM0.
 macro_rules! sse_from_gpr {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dab;
             ["movaps xmm0, [{a}]", "mov rax, [{b}]"], ["movaps [{d}], xmm0"]);
     };
 }
@@ -79,7 +107,7 @@ macro_rules! sse_from_gpr {
 /// XMM0 and XMM1 to RAX.
 macro_rules! sse_to_gpr {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dab;
             ["movaps xmm0, [{a}]", "movaps xmm1, [{b}]"], ["mov [{d}], rax"]);
     };
 }
@@ -87,7 +115,7 @@ macro_rules! sse_to_gpr {
 /// XMM0 and XMM1 to flags.
 macro_rules! sse_to_flags {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dab;
             ["movaps xmm0, [{a}]", "movaps xmm1, [{b}]"], ["lahf", "movzx eax, ah", "mov [{d}], rax"]);
     };
 }
@@ -95,7 +123,7 @@ macro_rules! sse_to_flags {
 /// XMM0 to XMM3 to YMM0, of which the upper half is zero.
 macro_rules! avx {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps xmm0, [{d}]", "vmovaps xmm1, [{a}]", "vmovaps xmm2, [{b}]", "vmovaps xmm3, [{c}]"],
             ["vmovaps [{d}], ymm0"]);
     };
@@ -104,7 +132,7 @@ macro_rules! avx {
 /// XMM1 and RAX to YMM0, of which the upper half is zero.
 macro_rules! avx_from_gpr {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps xmm1, [{a}]", "mov rax, [{b}]"], ["vmovaps [{d}], ymm0"]);
     };
 }
@@ -112,7 +140,7 @@ macro_rules! avx_from_gpr {
 /// YMM0 to YMM3 to YMM0.
 macro_rules! avx256 {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps ymm0, [{d}]", "vmovaps ymm1, [{a}]", "vmovaps ymm2, [{b}]", "vmovaps ymm3, [{c}]"],
             ["vmovaps [{d}], ymm0", "vzeroupper"]);
     };
@@ -121,7 +149,7 @@ macro_rules! avx256 {
 /// YMM1 and YMM2 to RAX.
 macro_rules! avx256_to_gpr {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps ymm1, [{a}]", "vmovaps ymm2, [{b}]"], ["mov [{d}], rax", "vzeroupper"]);
     };
 }
@@ -129,7 +157,7 @@ macro_rules! avx256_to_gpr {
 /// YMM1 and YMM2 to flags.
 macro_rules! avx256_to_flags {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps ymm1, [{a}]", "vmovaps ymm2, [{b}]"],
             ["lahf", "movzx eax, ah", "mov [{d}], rax", "vzeroupper"]);
     };
@@ -138,7 +166,7 @@ macro_rules! avx256_to_flags {
 /// XMM0 to XMM0, with the immediate operand in XMM1.
 macro_rules! sse_shift {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movaps xmm0, [{a}]", "movq xmm1, {i}"], ["movaps [{d}], xmm0"]);
     };
 }
@@ -146,7 +174,7 @@ macro_rules! sse_shift {
 /// XMM1 to YMM0, of which the upper half is zero, with the immediate operand in XMM2.
 macro_rules! avx_shift {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps xmm1, [{a}]", "vmovq xmm2, {i}"], ["vmovaps [{d}], ymm0"]);
     };
 }
@@ -154,7 +182,7 @@ macro_rules! avx_shift {
 /// YMM1 to YMM0, with the immediate operand in XMM2.
 macro_rules! avx256_shift {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["vmovaps ymm1, [{a}]", "vmovq xmm2, {i}"], ["vmovaps [{d}], ymm0", "vzeroupper"]);
     };
 }
@@ -162,7 +190,7 @@ macro_rules! avx256_shift {
 /// MM0 and MM1 to MM0.
 macro_rules! mmx {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movq mm0, [{a}]", "movq mm1, [{b}]"], ["movq [{d}], mm0", "emms"]);
     };
 }
@@ -170,7 +198,7 @@ macro_rules! mmx {
 /// MM0 to MM0, with the immediate operand in MM1.
 macro_rules! mmx_shift {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movq mm0, [{a}]", "movq mm1, {i}"], ["movq [{d}], mm0", "emms"]);
     };
 }
@@ -178,7 +206,7 @@ macro_rules! mmx_shift {
 /// XMM0 and MM1 to XMM0.
 macro_rules! mmx_to_sse {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movaps xmm0, [{a}]", "movq mm1, [{b}]"], ["movaps [{d}], xmm0", "emms"]);
     };
 }
@@ -186,7 +214,7 @@ macro_rules! mmx_to_sse {
 /// XMM1 to MM0.
 macro_rules! sse_to_mmx {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movaps xmm1, [{b}]"], ["movq [{d}], mm0", "emms"]);
     };
 }
@@ -194,7 +222,7 @@ macro_rules! sse_to_mmx {
 /// MM1 to RAX.
 macro_rules! mmx_to_gpr {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movq mm1, [{b}]"], ["mov [{d}], rax", "emms"]);
     };
 }
@@ -202,7 +230,7 @@ macro_rules! mmx_to_gpr {
 /// RAX and RCX to RAX.
 macro_rules! gpr {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["mov rax, [{a}]", "mov rcx, [{b}]"], ["mov [{d}], rax"]);
     };
 }
@@ -210,7 +238,7 @@ macro_rules! gpr {
 /// XMM0 and XMM1, of lengths in RAX and RDX, to an index in RCX or a mask in XMM0, and flags.
 macro_rules! strings {
     ($method:ident $text:expr) => {
-        method!($method $text; "# {d} {a} {b} {c} {i}";
+        method!($method $text; dabci;
             ["movaps xmm0, [{a}]", "movaps xmm1, [{b}]", "mov rax, [{c}]", "mov rdx, [{c} + 8]"],
             ["lahf", "seto al", "movzx eax, ax", "movaps [{d}], xmm0", "mov [{d} + 16], rcx", "mov [{d} + 24], rax"]);
     };
@@ -291,6 +319,6 @@ macro_rules! immediate256 {
 pub(crate) use {
     avx, avx_from_gpr, avx_shift, avx256, avx256_shift, avx256_to_flags, avx256_to_gpr, by_immediate, gpr,
     immediate4, immediate8, immediate16, immediate32, immediate64, immediate128, immediate256, lines, method,
-    mmx, mmx_shift, mmx_to_gpr, mmx_to_sse, sse, sse_from_gpr, sse_masked, sse_shift, sse_to_flags,
-    sse_to_gpr, sse_to_mmx, strings,
+    mmx, mmx_shift, mmx_to_gpr, mmx_to_sse, sse, sse_from_gpr, sse_immediate, sse_masked, sse_shift,
+    sse_to_flags, sse_to_gpr, sse_to_mmx, strings,
 };

@@ -6,13 +6,13 @@ mod environment;
 mod quick;
 mod table;
 
-use iced_x86::{Code, Instruction, OpKind};
+use iced_x86::Code;
 
 use crate::Handler;
 use crate::mmx::check_pending;
 use crate::operands::Operands;
 use crate::shapes::{Outcome, STATUS_FLAGS};
-use crate::state::{VectorState, X87};
+use crate::state::X87;
 
 /// Status word: all exception flags, and stack fault.
 const FLAGS: u16 = 0x7f;
@@ -76,6 +76,19 @@ fn abridged_tags(tags: u16) -> u8 {
     })
 }
 
+/// Access of an instruction beside the x87 registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing.
+    Registers,
+    /// Memory, which is read.
+    Load,
+    /// Memory, which is written unless an unmasked exception other than inexact is raised.
+    Store,
+    /// The status flags, which are written.
+    Compare,
+}
+
 /// An x87 instruction.
 trait Operation {
     /// Executes it on the registers in `image`. Bits 8 to 15 of `flags` are the low byte of RFLAGS
@@ -87,6 +100,8 @@ trait Operation {
     /// `image` and `memory` are valid, and no exception is pending in `image`.
     unsafe fn run(image: *mut Image, memory: *mut [u8; 16], register: u64, flags: u64) -> u64;
 
+    /// Its access beside the registers.
+    const ACCESS: Access;
     /// The shorter way.
     const QUICK: Quick;
     /// `true` if the shorter way takes all condition codes from the host, and not C1 alone.
@@ -94,7 +109,8 @@ trait Operation {
 
     /// Executes it on ST(0) in `a` and, if it has another register, that in `b`, whose number is
     /// `register`. `control` is the control word, with all exceptions masked, and the host's. The
-    /// result is the status word and, from bit 16 on, what [`Operation::run`] returns.
+    /// result is the status word and, from bit 16 on, what [`Operation::run`] returns of
+    /// comparisons.
     ///
     /// # Safety
     ///
@@ -162,123 +178,76 @@ macro_rules! register {
 use quick::Quick;
 use {register, x87_method};
 
-/// Number of the register ST(i) that an instruction names beside ST(0), or alone.
-fn stack_register(instruction: &Instruction) -> u64 {
-    let number = |operand: u32| {
-        if instruction.op_kind(operand) != OpKind::Register || operand >= instruction.op_count() {
-            return 0;
-        }
-        (instruction.op_register(operand) as u64).wrapping_sub(iced_x86::Register::ST0 as u64) & 7
-    };
-    number(0) | number(1)
-}
-
 /// Records what FNSTENV shows of the last instruction.
-fn record<C: Operands>(x87: &mut X87, instruction: &Instruction, context: &C) {
-    x87.instruction = context.rip();
-    x87.opcode = context.x87_opcode(instruction) & 0x7ff;
-    if instruction.op_count() != 0 && instruction.op0_kind() == OpKind::Memory {
-        x87.data = context.effective_address(instruction, 0);
+#[inline(always)]
+fn record<C: Operands>(context: &mut C, op: &C::Op, has_memory: bool) {
+    let (rip, opcode) = (context.rip(op), context.x87_opcode(op) & 0x7ff);
+    let data = has_memory.then(|| context.effective_address(op));
+    let x87 = &mut context.vector_mut().x87;
+    x87.instruction = rip;
+    x87.opcode = opcode;
+    if let Some(data) = data {
+        x87.data = data;
     }
 }
 
-/// Executes an instruction on a copy of the x87 registers.
-fn execute<C: Operands, O: Operation>(
-    state: &VectorState,
-    instruction: &Instruction,
-    context: &C,
+/// An instruction with `SIZE` bytes of memory.
+fn handle<C: Operands, O: Operation, const SIZE: usize>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_pending(context)?;
+    let mut memory = [0; 16];
+    let bytes = memory.get_mut(..SIZE).unwrap_or_default();
+    if O::ACCESS == Access::Load {
+        context.load(op, bytes)?;
+    }
+    let number = usize::from(op.as_ref().stack);
+    let Some(done) = quick::execute::<O>(&context.vector().x87, number, &mut memory) else {
+        return in_full::<C, O, SIZE>(context, op, &mut memory);
+    };
+    if O::ACCESS == Access::Store {
+        context.store(op, memory.get(..SIZE).unwrap_or_default())?;
+    }
+    done.apply::<O>(&mut context.vector_mut().x87, number);
+    record(context, op, matches!(O::ACCESS, Access::Load | Access::Store));
+    if O::ACCESS == Access::Compare {
+        set_flags(context, done.flags());
+    }
+    Ok(())
+}
+
+/// [`handle`] with all x87 registers in the host's.
+#[inline(never)]
+fn in_full<C: Operands, O: Operation, const SIZE: usize>(
+    context: &mut C,
+    op: &C::Op,
     memory: &mut [u8; 16],
-) -> (X87, u16, u64) {
-    let mut image = Image::of(&state.x87);
+) -> Outcome<C> {
+    let before = &context.vector().x87;
+    let mut image = Image::of(before);
     let flags = (context.flags() & 0xff) << 8 | context.flags() >> 11 & 1;
+    let register = u64::from(op.as_ref().stack);
     // SAFETY: the pointers are made of references, and the flags of exceptions in the image are
     // zero.
-    let flags = unsafe { O::run(&raw mut image, memory, stack_register(instruction), flags) };
-    let mut x87 = state.x87.clone();
-    let raised = image.apply(&mut x87);
-    record(&mut x87, instruction, context);
-    (x87, raised, flags)
-}
-
-/// An instruction on registers.
-fn registers<C: Operands, O: Operation, const SIZE: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let mut memory = [0; 16];
-    state.x87 = match quick::execute::<C, O>(&state.x87, instruction, context, &mut memory) {
-        Some(done) => done.x87,
-        None => execute::<C, O>(state, instruction, context, &mut memory).0,
-    };
-    Ok(())
-}
-
-/// An instruction that reads `SIZE` bytes of memory.
-fn load<C: Operands, O: Operation, const SIZE: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let mut memory = [0; 16];
-    context.load(instruction, 0, memory.get_mut(..SIZE).unwrap_or_default())?;
-    state.x87 = match quick::execute::<C, O>(&state.x87, instruction, context, &mut memory) {
-        Some(done) => done.x87,
-        None => execute::<C, O>(state, instruction, context, &mut memory).0,
-    };
-    Ok(())
-}
-
-/// An instruction that writes `SIZE` bytes of memory, unless it raises an unmasked exception other
-/// than inexact.
-fn store<C: Operands, O: Operation, const SIZE: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let mut memory = [0; 16];
-    if let Some(done) = quick::execute::<C, O>(&state.x87, instruction, context, &mut memory) {
-        context.store(instruction, 0, memory.get(..SIZE).unwrap_or_default())?;
-        state.x87 = done.x87;
-        return Ok(());
-    }
-    let (x87, raised, _) = execute::<C, O>(state, instruction, context, &mut memory);
-    if raised & NOT_STORED & !state.x87.control == 0 {
-        context.store(instruction, 0, memory.get(..SIZE).unwrap_or_default())?;
-    } else {
-        context.check_store(instruction, 0, SIZE)?;
-    }
-    state.x87 = x87;
-    Ok(())
-}
-
-/// A comparison that sets the status flags.
-fn compare<C: Operands, O: Operation, const SIZE: usize>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
-    let mut memory = [0; 16];
-    let flags;
-    // Some processors clear C1, and others leave it.
-    let quick = if state.x87.status & quick::C1 == 0 {
-        quick::execute::<C, O>(&state.x87, instruction, context, &mut memory)
-    } else {
-        None
-    };
-    (state.x87, flags) = match quick {
-        Some(done) => (done.x87, done.flags),
-        None => {
-            let (x87, _, flags) = execute::<C, O>(state, instruction, context, &mut memory);
-            (x87, flags)
+    let flags = unsafe { O::run(&raw mut image, memory, register, flags) };
+    let mut after = before.clone();
+    let raised = image.apply(&mut after);
+    if O::ACCESS == Access::Store {
+        if raised & NOT_STORED & !before.control == 0 {
+            context.store(op, memory.get(..SIZE).unwrap_or_default())?;
+        } else {
+            context.check_store(op, SIZE)?;
         }
-    };
-    context.set_flags(STATUS_FLAGS, flags >> 8 & (STATUS_FLAGS & 0xff) | (flags & 1) << 11);
+    }
+    context.vector_mut().x87 = after;
+    record(context, op, matches!(O::ACCESS, Access::Load | Access::Store));
+    if O::ACCESS == Access::Compare {
+        set_flags(context, flags);
+    }
     Ok(())
+}
+
+/// Sets the status flags to what [`Operation::run`] returns.
+fn set_flags<C: Operands>(context: &mut C, flags: u64) {
+    context.set_flags(STATUS_FLAGS, flags >> 8 & (STATUS_FLAGS & 0xff) | (flags & 1) << 11);
 }
 
 /// Returns the handler of the instruction.

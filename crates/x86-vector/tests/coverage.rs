@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{Code, CpuidFeature, Instruction, Register};
-use nerite_x86_vector::{Operands, VectorException, lookup, supported};
+use nerite_x86_vector::{Fields, Operands, VectorException, VectorState, lookup, supported};
 
 /// Instructions that are not this crate's.
 const EXPECTED: &[&str] = &[
@@ -113,29 +113,47 @@ fn present(feature: CpuidFeature) -> bool {
     }
 }
 
+/// An instruction that is never executed.
+struct NoOp(Fields);
+
+impl AsRef<Fields> for NoOp {
+    fn as_ref(&self) -> &Fields {
+        &self.0
+    }
+}
+
 /// A processor that is never asked.
-struct Nothing;
+struct Nothing(VectorState);
 
 impl Operands for Nothing {
     type Fault = ();
+    type Op = NoOp;
 
-    fn load_at(&mut self, _: &Instruction, _: u32, _: u64, _: &mut [u8]) -> Result<(), ()> {
+    fn vector(&self) -> &VectorState {
+        &self.0
+    }
+
+    fn vector_mut(&mut self) -> &mut VectorState {
+        &mut self.0
+    }
+
+    fn load_at(&mut self, _: &NoOp, _: u64, _: &mut [u8]) -> Result<(), ()> {
         Err(())
     }
 
-    fn store_at(&mut self, _: &Instruction, _: u32, _: u64, _: &[u8]) -> Result<(), ()> {
+    fn store_at(&mut self, _: &NoOp, _: u64, _: &[u8]) -> Result<(), ()> {
         Err(())
     }
 
-    fn load_element(&mut self, _: &Instruction, _: u32, _: i64, _: &mut [u8]) -> Result<(), ()> {
+    fn load_element(&mut self, _: &NoOp, _: i64, _: &mut [u8]) -> Result<(), ()> {
         Err(())
     }
 
-    fn linear_address(&self, _: &Instruction, _: u32) -> u64 {
+    fn linear_address(&self, _: &NoOp) -> u64 {
         0
     }
 
-    fn effective_address(&self, _: &Instruction, _: u32) -> u64 {
+    fn effective_address(&self, _: &NoOp) -> u64 {
         0
     }
 
@@ -155,7 +173,7 @@ impl Operands for Nothing {
         0
     }
 
-    fn rip(&self) -> u64 {
+    fn rip(&self, _: &NoOp) -> u64 {
         0
     }
 

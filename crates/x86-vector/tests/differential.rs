@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use iced_x86::{Code, Instruction, OpKind};
-use model::{Fault, Model};
+use model::{Fault, Model, Op};
 use nerite_native_oracle::{Case, MEMORY_ADDRESS, MEMORY_SIZE, Random, execute, form, vector_components};
 use nerite_x86_vector::{Handler, VectorState, lookup};
 
@@ -141,9 +141,11 @@ fn difference(
     before: &Case,
     after: &Case,
 ) -> Option<String> {
-    let (mut model, mut state) = Model::of(before);
-    let result = handler(&mut state, instruction, &mut model);
-    let (mut native, native_state) = Model::of(after);
+    let mut model = Model::of(before);
+    model.vector.begin();
+    let result = handler(&mut model, &Op::new(*instruction));
+    model.vector.collect();
+    let mut native = Model::of(after);
     let mut text = String::new();
     let (ours, theirs) = (result.err().map(Fault::vector), after.exception().map(|(vector, _)| vector));
     if instruction.op0_kind() == OpKind::MemorySegRDI && ours.is_none() && theirs == Some(14) {
@@ -153,7 +155,7 @@ fn difference(
     if ours != theirs {
         let _ = writeln!(text, "  exception {ours:?}, natively {theirs:?}");
     }
-    let (state, native_state) = (comparable(state), comparable(native_state));
+    let (state, native_state) = (comparable(model.vector.clone()), comparable(native.vector.clone()));
     for (index, (ours, theirs)) in state.ymm.iter().zip(&native_state.ymm).enumerate() {
         if ours != theirs {
             let _ = writeln!(text, "  ymm{index} {:02x?}\n natively {:02x?}", ours.0, theirs.0);
@@ -198,7 +200,7 @@ fn difference(
     if text.is_empty() {
         return None;
     }
-    let (_, state) = Model::of(before);
+    let state = Model::of(before).vector;
     Some(format!(
         "{:?} {:02x?}, flags {:#x}, mxcsr {:#x}, {:02x?}\n{text}",
         instruction.code(),
@@ -322,7 +324,7 @@ fn zeros_and_overflows_after_an_inexact_result_are_seen() {
         [Code::Mulpd_xmm_xmmm128, Code::Divsd_xmm_xmmm64, Code::Addps_xmm_xmmm128, Code::Sqrtsd_xmm_xmmm64]
     {
         agree(code, |state| {
-            // The modes in which MXCSR is not touched for ordinary numbers.
+            // The modes in which flags stay in the host's MXCSR.
             state.mxcsr = 0x1fa0;
             let values =
                 [0_u64, 1 << 63, 0x0010_0000_0000_0000, 0x7fe0_0000_7f00_0000, 0x3ff0_0000_3f80_0000];

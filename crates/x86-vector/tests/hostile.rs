@@ -7,23 +7,41 @@ use std::arch::asm;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
 use nerite_native_oracle::Random;
-use nerite_x86_vector::{MXCSR_MASK, Operands, VectorException, VectorState, XSTATE_ALL, lookup};
+use nerite_x86_vector::{Fields, MXCSR_MASK, Operands, VectorException, VectorState, XSTATE_ALL, lookup};
 
 /// Instructions that are executed.
 const COUNT: u32 = 100_000;
 /// Status flags.
 const STATUS_FLAGS: u64 = 0x8d5;
 
+/// A decoded instruction.
+struct Op {
+    instruction: Instruction,
+    fields: Fields,
+}
+
+impl Op {
+    fn new(instruction: Instruction) -> Self {
+        Self { instruction, fields: Fields::new(&instruction) }
+    }
+}
+
+impl AsRef<Fields> for Op {
+    fn as_ref(&self) -> &Fields {
+        &self.fields
+    }
+}
+
 /// A processor that answers at random.
 struct Processor {
+    vector: VectorState,
     random: Random,
     accesses: u32,
 }
 
 impl Processor {
-    fn access(&mut self, instruction: &Instruction, operand: u32, end: u64) -> Result<(), ()> {
-        assert!(operand < instruction.op_count());
-        assert!(end <= 832, "{instruction:?} reaches {end} bytes");
+    fn access(&mut self, op: &Op, end: u64) -> Result<(), ()> {
+        assert!(end <= 832, "{:?} reaches {end} bytes", op.instruction);
         self.accesses += 1;
         if self.random.once_in(16) { Err(()) } else { Ok(()) }
     }
@@ -31,28 +49,37 @@ impl Processor {
 
 impl Operands for Processor {
     type Fault = ();
+    type Op = Op;
 
-    fn load_at(&mut self, i: &Instruction, operand: u32, offset: u64, bytes: &mut [u8]) -> Result<(), ()> {
-        self.access(i, operand, offset + bytes.len() as u64)?;
+    fn vector(&self) -> &VectorState {
+        &self.vector
+    }
+
+    fn vector_mut(&mut self) -> &mut VectorState {
+        &mut self.vector
+    }
+
+    fn load_at(&mut self, op: &Op, offset: u64, bytes: &mut [u8]) -> Result<(), ()> {
+        self.access(op, offset + bytes.len() as u64)?;
         self.random.fill(bytes);
         Ok(())
     }
 
-    fn store_at(&mut self, i: &Instruction, operand: u32, offset: u64, bytes: &[u8]) -> Result<(), ()> {
-        self.access(i, operand, offset + bytes.len() as u64)
+    fn store_at(&mut self, op: &Op, offset: u64, bytes: &[u8]) -> Result<(), ()> {
+        self.access(op, offset + bytes.len() as u64)
     }
 
-    fn load_element(&mut self, i: &Instruction, operand: u32, _: i64, bytes: &mut [u8]) -> Result<(), ()> {
-        assert!(i.is_vsib());
-        self.load_at(i, operand, 0, bytes)
+    fn load_element(&mut self, op: &Op, _: i64, bytes: &mut [u8]) -> Result<(), ()> {
+        assert!(op.instruction.is_vsib());
+        self.load_at(op, 0, bytes)
     }
 
-    fn linear_address(&self, instruction: &Instruction, _: u32) -> u64 {
-        instruction.next_ip() << 3
+    fn linear_address(&self, op: &Op) -> u64 {
+        op.instruction.next_ip() << 3
     }
 
-    fn effective_address(&self, instruction: &Instruction, _: u32) -> u64 {
-        instruction.next_ip()
+    fn effective_address(&self, op: &Op) -> u64 {
+        op.instruction.next_ip()
     }
 
     fn gpr(&self, register: Register) -> u64 {
@@ -77,7 +104,7 @@ impl Operands for Processor {
         XSTATE_ALL
     }
 
-    fn rip(&self) -> u64 {
+    fn rip(&self, _: &Op) -> u64 {
         u64::MAX
     }
 
@@ -158,12 +185,13 @@ fn any_bytes_on_any_state_are_executed_or_refused() {
         let Some(handler) = lookup::<Processor>(&instruction).filter(|_| !instruction.is_invalid()) else {
             continue;
         };
-        let mut processor = Processor { random: random.clone(), accesses: 0 };
-        let mut state = state(&mut random);
-        failed += u32::from(handler(&mut state, &instruction, &mut processor).is_err());
+        let mut processor = Processor { vector: state(&mut random), random: random.clone(), accesses: 0 };
+        processor.vector.begin();
+        failed += u32::from(handler(&mut processor, &Op::new(instruction)).is_err());
+        processor.vector.collect();
         executed += 1;
         assert!(processor.accesses <= 32, "{instruction:?}");
-        assert_eq!(state.mxcsr & !MXCSR_MASK, 0, "{instruction:?}");
+        assert_eq!(processor.vector.mxcsr & !MXCSR_MASK, 0, "{instruction:?}");
         assert_eq!(host_modes(), modes, "{instruction:?}");
     }
     assert!(failed > 1000);

@@ -98,7 +98,7 @@ struct Jump {
     linear: u64,
     epoch: u32,
     index: u32,
-    key: u8,
+    key: u16,
 }
 
 /// Decoded blocks by guest-physical address and mode.
@@ -160,7 +160,7 @@ impl Cache {
         let room = if core.is_64() { u64::MAX } else { limit.wrapping_sub(core.rip).wrapping_add(1) };
         let address = core.fetch_address(linear)?;
         // Addresses have 52 bits.
-        let place = address | u64::from(core.key) << 56;
+        let place = address | u64::from(core.key) << 52;
         if let Some(index) = self.places.get(&place).map(|index| *index as usize)
             && let Some(block) = self.blocks.get_mut(index)
         {

@@ -120,12 +120,13 @@ pub(crate) fn mov_to_control(core: &mut Core, op: &Op) -> Run {
 }
 
 /// CLTS.
-pub(crate) fn clts(core: &mut Core, _: &Op) -> Run {
+pub(crate) fn clts(core: &mut Core, op: &Op) -> Run {
     if core.cpl != 0 {
         return core.protection_fault(0);
     }
     core.cr0 &= !CR0_TS;
-    Ok(())
+    core.update_mode();
+    core.finish(op)
 }
 
 /// SMSW.

@@ -142,8 +142,8 @@ pub(crate) struct Core {
     pub(crate) tlb: Tlb,
     /// Changed when addresses of code may lead elsewhere.
     pub(crate) epoch: u32,
-    /// The key of blocks: mode and privilege.
-    pub(crate) key: u8,
+    /// The key of blocks: mode, privilege and gates of vector instructions, nine bits.
+    pub(crate) key: u16,
     /// [`Core::events`] must be looked at before the next instruction.
     pub(crate) attention: bool,
     pub(crate) events: Events,
@@ -174,11 +174,8 @@ pub(crate) struct Core {
     pub(crate) protected: HashSet<u64>,
     /// An instruction translation: linear page and guest-physical page.
     pub(crate) fetch: crate::fetch::Fetch,
-    /// x87, MMX, SSE and AVX registers, which are elsewhere while an instruction on them is
-    /// executed.
-    pub(crate) vector: Option<Box<VectorState>>,
-    /// The memory operand of a vector instruction.
-    pub(crate) operand: crate::vector::Operand,
+    /// x87, MMX, SSE and AVX registers.
+    pub(crate) vector: VectorState,
     pub(crate) platform: Box<dyn Platform>,
     pub(crate) intercept_debug: bool,
     pub(crate) intercept_breakpoint: bool,
@@ -332,7 +329,7 @@ impl Core {
             Mode::Bits32 => 1,
             Mode::Bits64 => 2,
         };
-        self.key = mode | u8::from(user) << 2;
+        self.key = mode | u16::from(user) << 2 | self.gates() << 3;
     }
 
     /// Sets flags as a whole, and what depends on them.
@@ -379,6 +376,14 @@ impl Core {
     /// The time-stamp counter at this instruction.
     pub(crate) fn tsc(&mut self, op: &Op) -> u64 {
         let instructions = self.retired.wrapping_add(u64::from(op.position));
-        self.platform.tsc(instructions).wrapping_add(self.msrs.tsc_offset)
+        self.ask(|platform| platform.tsc(instructions)).wrapping_add(self.msrs.tsc_offset)
+    }
+
+    /// Calls the platform, which may compute with floating-point numbers.
+    pub(crate) fn ask<R>(&mut self, question: impl FnOnce(&mut dyn Platform) -> R) -> R {
+        self.vector.collect();
+        let answer = question(&mut *self.platform);
+        self.vector.begin();
+        answer
     }
 }

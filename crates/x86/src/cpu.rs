@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nerite_arch::{CpuidEntry, Regs, reset};
+use nerite_x86_vector::VectorState;
 
 use crate::block::Cache;
 use crate::code::CodePages;
@@ -138,8 +139,7 @@ impl Cpu {
             code: config.code,
             protected: HashSet::new(),
             fetch: Fetch::default(),
-            vector: crate::vector::initial(),
-            operand: Default::default(),
+            vector: VectorState::default(),
             platform: config.platform,
             intercept_debug: false,
             intercept_breakpoint: false,

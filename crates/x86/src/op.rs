@@ -3,9 +3,9 @@
 use std::fmt;
 
 use iced_x86::Code;
+use nerite_x86_vector::Fields;
 
 use crate::core::{Core, RIP, Run, SEGMENT, SS, ZERO};
-use crate::vector::Vector;
 
 /// The function that executes an instruction.
 pub(crate) type Handler = fn(&mut Core, &Op) -> Run;
@@ -35,8 +35,8 @@ pub(crate) struct Op {
     pub(crate) disp: u64,
     /// The number of an instruction that is not implemented.
     pub(crate) code: Option<Code>,
-    /// The whole of a vector instruction.
-    pub(crate) vector: Option<Box<Vector>>,
+    /// Of a vector instruction.
+    pub(crate) fields: Fields,
     /// The register operand that is written.
     pub(crate) dst: u8,
     /// The register operand that is read.
@@ -61,6 +61,13 @@ impl fmt::Debug for Op {
     }
 }
 
+impl AsRef<Fields> for Op {
+    #[inline(always)]
+    fn as_ref(&self) -> &Fields {
+        &self.fields
+    }
+}
+
 impl Op {
     pub(crate) fn new(run: Handler) -> Self {
         Self {
@@ -68,7 +75,7 @@ impl Op {
             imm: 0,
             disp: 0,
             code: None,
-            vector: None,
+            fields: Fields::default(),
             dst: 0,
             src: 0,
             base: ZERO,

@@ -21,6 +21,7 @@ impl Cpu {
         if core.is_shut_down {
             return Exit::Shutdown;
         }
+        core.vector.begin();
         if core.accesses.answer(entry) {
             core.attention = true;
         }
@@ -36,6 +37,7 @@ impl Cpu {
                 Err(_) => self.core.exit.take(),
             };
             if let Some(exit) = exit {
+                self.core.vector.collect();
                 return exit;
             }
         }

@@ -4,52 +4,35 @@
 mod moves;
 
 use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Register};
-use nerite_x86_vector::{Handler, Operands, VectorException, VectorState, lookup};
+use nerite_x86_vector::{Fields, Operands, VectorException, VectorState, lookup};
 
 use crate::access::{crosses, page_offset};
 use crate::core::{
-    CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, Core, RDI, Run, SEGMENT, Stop,
+    CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, Core, RAX, RDI, Run, SEGMENT, Stop,
 };
 use crate::exception::{GP, MF, NM, UD, XM};
-use crate::op::{self, FLAT, MEMORY, Op};
+use crate::op::{FLAT, Handler, MEMORY, Op};
+use crate::ops::system;
 use crate::tlb::PAGE;
 
-/// A vector instruction in full.
-pub(crate) struct Vector {
-    instruction: Instruction,
-    execute: Handler<Core>,
+/// Instructions that are gated in the same way (Intel SDM vol. 3, 2.5, table 14-1; vol. 2, 2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    X87,
+    Wait,
+    Mmx,
+    Sse,
+    Avx,
+    Xsave,
+    Fxsave,
 }
 
-/// What control registers say about an instruction (Intel SDM vol. 3, 2.5, table 14-1; vol. 2,
-/// 2.4).
-const X87: u8 = 0;
-const WAIT: u8 = 1;
-const MMX: u8 = 2;
-const SSE: u8 = 3;
-const AVX: u8 = 4;
-const XSAVE: u8 = 5;
-const FXSAVE: u8 = 6;
-
-/// The memory operand of the instruction in execution.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Operand {
-    /// Offset in the segment.
-    offset: u64,
-    /// Number of the segment.
-    segment: u8,
-    is_flat: bool,
-    /// The linear address, if the operand is flat.
-    linear: u64,
-    rip: u64,
-}
-
-/// Chooses the function for a vector instruction.
-pub(crate) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<op::Handler> {
+/// Chooses the function for a vector instruction in the present state of control registers.
+///
+/// Blocks of code are kept by [`Core::gates`], so that they are decoded anew in another state.
+pub(crate) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     let execute = lookup::<Core>(instruction)?;
-    if let Some(handler) = moves::handler(instruction) {
-        return Some(handler);
-    }
-    op.vector = Some(Box::new(Vector { instruction: *instruction, execute }));
+    op.fields = Fields::new(instruction);
     let has_di = (0..instruction.op_count()).any(|operand| {
         matches!(
             instruction.op_kind(operand),
@@ -62,24 +45,27 @@ pub(crate) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Op
         op.base = RDI;
         op.segment = SEGMENT.wrapping_add(crate::decode::segment(instruction.memory_segment()));
         match instruction.op_kind(0) {
-            OpKind::MemorySegDI => op.flags |= op::ADDRESS_16,
-            OpKind::MemorySegEDI => op.flags |= op::ADDRESS_32,
+            OpKind::MemorySegDI => op.flags |= crate::op::ADDRESS_16,
+            OpKind::MemorySegEDI => op.flags |= crate::op::ADDRESS_32,
             _ if core.is_64() => op.flags |= FLAT,
             _ => {}
         }
     }
-    Some(match class(instruction) {
-        X87 => run::<X87>,
-        WAIT => run::<WAIT>,
-        MMX => run::<MMX>,
-        SSE => run::<SSE>,
-        AVX => run::<AVX>,
-        XSAVE => run::<XSAVE>,
-        _ => run::<FXSAVE>,
+    let (is_defined, is_available) = core.admits(class(instruction));
+    Some(match moves::handler(instruction) {
+        _ if !is_defined => system::undefined,
+        _ if !is_available => not_available,
+        Some(handler) => handler,
+        None => execute,
     })
 }
 
-fn class(instruction: &Instruction) -> u8 {
+/// An instruction while CR0 says that its registers are not available.
+fn not_available(core: &mut Core, _: &Op) -> Run {
+    core.raise(NM)
+}
+
+fn class(instruction: &Instruction) -> Class {
     let features = instruction.cpuid_features();
     let uses = |is_kind: fn(Register) -> bool| {
         (0..instruction.op_count()).any(|operand| {
@@ -88,81 +74,68 @@ fn class(instruction: &Instruction) -> u8 {
     };
     let mnemonic = instruction.mnemonic();
     if instruction.encoding() == EncodingKind::VEX {
-        AVX
+        Class::Avx
     } else if mnemonic == Mnemonic::Wait {
-        WAIT
+        Class::Wait
     } else if features
         .iter()
         .any(|feature| matches!(feature, CpuidFeature::XSAVE | CpuidFeature::XSAVEC | CpuidFeature::XSAVEOPT))
     {
-        XSAVE
+        Class::Xsave
     } else if features.contains(&CpuidFeature::FXSR) {
-        FXSAVE
+        Class::Fxsave
     } else if uses(Register::is_xmm) || matches!(mnemonic, Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr) {
-        SSE
+        Class::Sse
     } else if uses(Register::is_mm) || mnemonic == Mnemonic::Emms {
-        MMX
+        Class::Mmx
     } else {
-        X87
+        Class::X87
     }
-}
-
-/// Executes an instruction of a class.
-fn run<const CLASS: u8>(core: &mut Core, op: &Op) -> Run {
-    check::<CLASS>(core)?;
-    let Some(vector) = &op.vector else { return core.undefined() };
-    let is_flat = op.flags & FLAT != 0;
-    if op.flags & MEMORY != 0 {
-        let offset = core.offset(op);
-        core.operand = Operand {
-            offset,
-            segment: op.segment_number(),
-            is_flat,
-            linear: if is_flat { offset.wrapping_add(core.r(op.segment)) } else { 0 },
-            rip: 0,
-        };
-    }
-    if CLASS == X87 {
-        core.operand.rip = core.rip_of(op);
-    }
-    let Some(mut state) = core.vector.take() else { return core.undefined() };
-    let result = (vector.execute)(&mut state, &vector.instruction, core);
-    core.vector = Some(state);
-    result
-}
-
-/// Checks control registers.
-#[inline(always)]
-fn check<const CLASS: u8>(core: &mut Core) -> Run {
-    let waits = core.cr0 & CR0_TS != 0;
-    let is_defined = match CLASS {
-        MMX => core.cr0 & CR0_EM == 0,
-        SSE => core.cr0 & CR0_EM == 0 && core.cr4 & CR4_OSFXSR != 0,
-        AVX => core.cr4 & CR4_OSXSAVE != 0 && core.xcr0 & 6 == 6 && !core.is_real(),
-        XSAVE => core.cr4 & CR4_OSXSAVE != 0,
-        _ => true,
-    };
-    if !is_defined {
-        return core.undefined();
-    }
-    let is_missing = match CLASS {
-        X87 | FXSAVE => waits || core.cr0 & CR0_EM != 0,
-        WAIT => waits && core.cr0 & CR0_MP != 0,
-        _ => waits,
-    };
-    if is_missing { core.raise(NM) } else { Ok(()) }
 }
 
 impl Core {
+    /// State of control registers that instructions of this module depend on, six bits.
+    pub(crate) fn gates(&self) -> u16 {
+        let has_avx = self.xcr0 & 6 == 6 && !self.is_real();
+        let bits = [
+            self.cr0 & CR0_TS != 0,
+            self.cr0 & CR0_EM != 0,
+            self.cr0 & CR0_MP != 0,
+            self.cr4 & CR4_OSFXSR != 0,
+            self.cr4 & CR4_OSXSAVE != 0,
+            has_avx,
+        ];
+        bits.into_iter().fold(0, |gates, bit| gates << 1 | u16::from(bit))
+    }
+
+    /// `true`, `true` if instructions of a class are defined, and their registers available. It
+    /// depends on no more than [`Core::gates`].
+    fn admits(&self, class: Class) -> (bool, bool) {
+        let waits = self.cr0 & CR0_TS != 0;
+        let emulates = self.cr0 & CR0_EM != 0;
+        let is_defined = match class {
+            Class::Mmx => !emulates,
+            Class::Sse => !emulates && self.cr4 & CR4_OSFXSR != 0,
+            Class::Avx => self.cr4 & CR4_OSXSAVE != 0 && self.xcr0 & 6 == 6 && !self.is_real(),
+            Class::Xsave => self.cr4 & CR4_OSXSAVE != 0,
+            Class::X87 | Class::Wait | Class::Fxsave => true,
+        };
+        let is_missing = match class {
+            Class::X87 | Class::Fxsave => waits || emulates,
+            Class::Wait => waits && self.cr0 & CR0_MP != 0,
+            _ => waits,
+        };
+        (is_defined, !is_missing)
+    }
+
     /// The linear address of a part of the memory operand.
     #[inline(always)]
-    fn part(&mut self, offset: u64, size: usize, write: bool) -> Run<u64> {
-        let operand = self.operand;
-        if operand.is_flat {
-            return Ok(operand.linear.wrapping_add(offset));
+    fn part(&mut self, op: &Op, offset: u64, size: usize, write: bool) -> Run<u64> {
+        if op.flags & FLAT != 0 {
+            return Ok(self.offset(op).wrapping_add(self.r(op.segment)).wrapping_add(offset));
         }
-        let at = operand.offset.wrapping_add(offset);
-        self.segment_address(operand.segment, at, size as u64, write)
+        let at = self.offset(op).wrapping_add(offset);
+        self.segment_address(op.segment_number(), at, size as u64, write)
     }
 
     /// Reads 16 bytes: at once where they are in a page of RAM that is at hand.
@@ -233,46 +206,80 @@ impl Core {
     }
 }
 
+/// Numbers from `first` to its 15 successors, of which `register` is one.
+#[inline(always)]
+fn number(register: Register, first: Register) -> Option<u8> {
+    let number = (register as u8).wrapping_sub(first as u8);
+    (number < 16).then_some(number)
+}
+
 impl Operands for Core {
     type Fault = Stop;
+    type Op = Op;
 
-    #[inline]
-    fn load_at(&mut self, _: &Instruction, _: u32, offset: u64, bytes: &mut [u8]) -> Run {
-        let linear = self.part(offset, bytes.len(), false)?;
+    #[inline(always)]
+    fn vector(&self) -> &VectorState {
+        &self.vector
+    }
+
+    #[inline(always)]
+    fn vector_mut(&mut self) -> &mut VectorState {
+        &mut self.vector
+    }
+
+    #[inline(always)]
+    fn load_at(&mut self, op: &Op, offset: u64, bytes: &mut [u8]) -> Run {
+        let linear = self.part(op, offset, bytes.len(), false)?;
         self.read_vector(linear, bytes)
     }
 
-    #[inline]
-    fn store_at(&mut self, _: &Instruction, _: u32, offset: u64, bytes: &[u8]) -> Run {
-        let linear = self.part(offset, bytes.len(), true)?;
+    #[inline(always)]
+    fn store_at(&mut self, op: &Op, offset: u64, bytes: &[u8]) -> Run {
+        let linear = self.part(op, offset, bytes.len(), true)?;
         self.write_vector(linear, bytes)
     }
 
-    fn load_element(&mut self, instruction: &Instruction, _: u32, index: i64, bytes: &mut [u8]) -> Run {
-        let scale = u64::from(instruction.memory_index_scale());
-        let distance = index.cast_unsigned().wrapping_mul(scale);
-        let linear = self.part(distance, bytes.len(), false)?;
+    fn load_element(&mut self, op: &Op, index: i64, bytes: &mut [u8]) -> Run {
+        let distance = index.cast_unsigned().wrapping_shl(u32::from(op.scale));
+        let linear = self.part(op, distance, bytes.len(), false)?;
         self.read_vector(linear, bytes)
     }
 
-    fn linear_address(&self, _: &Instruction, _: u32) -> u64 {
-        let operand = &self.operand;
-        if operand.is_flat {
-            return operand.linear;
-        }
-        operand.offset.wrapping_add(self.r(SEGMENT.wrapping_add(operand.segment)))
+    fn check_store(&mut self, op: &Op, size: usize) -> Run {
+        let linear = self.part(op, 0, size, true)?;
+        self.check_write(linear, size as u64)
     }
 
-    fn effective_address(&self, _: &Instruction, _: u32) -> u64 {
-        self.operand.offset
+    #[inline(always)]
+    fn linear_address(&self, op: &Op) -> u64 {
+        self.offset(op).wrapping_add(self.r(op.segment))
     }
 
+    #[inline(always)]
+    fn effective_address(&self, op: &Op) -> u64 {
+        self.offset(op)
+    }
+
+    #[inline(always)]
     fn gpr(&self, register: Register) -> u64 {
+        if let Some(number) = number(register, Register::RAX) {
+            return self.r(RAX.wrapping_add(number));
+        }
+        if let Some(number) = number(register, Register::EAX) {
+            return self.r(RAX.wrapping_add(number)) & 0xffff_ffff;
+        }
         self.sized(crate::decode::register(register), register.size() as u64)
     }
 
+    #[inline(always)]
     fn set_gpr(&mut self, register: Register, value: u64) {
-        self.set_sized(crate::decode::register(register), register.size() as u64, value);
+        if let Some(number) = number(register, Register::RAX) {
+            self.set_r(number, value);
+        } else if let Some(number) = number(register, Register::EAX) {
+            self.set_r(number, value & 0xffff_ffff);
+        } else {
+            self.set_sized(crate::decode::register(register), register.size() as u64, value);
+        }
     }
 
     fn flags(&self) -> u64 {
@@ -287,8 +294,9 @@ impl Operands for Core {
         self.xcr0
     }
 
-    fn rip(&self) -> u64 {
-        self.operand.rip
+    #[inline(always)]
+    fn rip(&self, op: &Op) -> u64 {
+        self.rip_of(op)
     }
 
     fn real_mode(&self) -> bool {
@@ -305,9 +313,4 @@ impl Operands for Core {
         };
         result.err().unwrap_or(Stop::Fault)
     }
-}
-
-/// A vector state as after a reset.
-pub(crate) fn initial() -> Option<Box<VectorState>> {
-    Some(Box::default())
 }

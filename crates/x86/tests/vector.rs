@@ -6,8 +6,12 @@
 #[path = "machine/mod.rs"]
 mod machine;
 
+use std::sync::Arc;
+
 use machine::{CODE, DATA, Level, Machine};
 use nerite_arch::Fpu;
+use nerite_memory::Pages;
+use nerite_x86::{Config, Cpu, Platform, supported_cpuid};
 
 const UD: Option<u8> = Some(6);
 const NM: Option<u8> = Some(7);
@@ -64,6 +68,57 @@ fn control_registers_gate_the_sets_of_instructions() {
     let mut machine = machine(&[FWAIT, HLT]);
     machine.set_special(|special| special.cr0 = special.cr0 & !mp | ts);
     assert_eq!(machine.run_to_halt(), None, "without MP, FWAIT does not look at TS");
+}
+
+#[test]
+fn code_that_has_run_is_gated_by_new_control_registers() {
+    // movups xmm1, [rbx]; mov rax, cr0; or eax, 8; mov cr0, rax; jmp to the beginning
+    let code: &[u8] = &[0x0f, 0x20, 0xc0, 0x83, 0xc8, 0x08, 0x0f, 0x22, 0xc0, 0xeb, 0xf2];
+    let mut machine = machine(&[MOVUPS_XMM1_RBX, code]);
+    assert_eq!(machine.run_to_halt(), NM);
+    // clts; movups xmm1, [rbx]
+    assert_eq!(exception(&[&[0x0f, 0x06], MOVUPS_XMM1_RBX].concat(), 1 << 3, 0), None);
+}
+
+#[test]
+fn flags_of_mxcsr_are_those_of_the_guest() {
+    /// Computes while the guest executes RDTSC.
+    struct Inexact;
+
+    impl Platform for Inexact {
+        fn tsc(&mut self, instructions: u64) -> u64 {
+            (std::hint::black_box(instructions as f64) / std::hint::black_box(3.0)) as u64
+        }
+
+        fn random(&mut self) -> u64 {
+            0
+        }
+    }
+
+    // rdtsc; stmxcsr [rbx]; divss xmm1, xmm2; rdtsc; stmxcsr [rbx+4]
+    let code: &[u8] =
+        &[0x0f, 0x31, 0x0f, 0xae, 0x1b, 0xf3, 0x0f, 0x5e, 0xca, 0x0f, 0x31, 0x0f, 0xae, 0x5b, 0x04, 0xf4];
+    let mut machine = machine(&[code]);
+    machine.cpu = Cpu::new(Config {
+        memory: Box::new(Pages::new(&machine.ram)),
+        platform: Box::new(Inexact),
+        code: Arc::clone(&machine.code),
+        cpuid: supported_cpuid(),
+    });
+    machine.long_mode(Level::Kernel);
+    machine.set(|regs| regs.rbx = DATA);
+    let mut fpu = Fpu::default();
+    for (number, value) in [(1, 1.0_f32), (2, 3.0)] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&value.to_le_bytes());
+        fpu.set_xmm(number, bytes);
+    }
+    machine.cpu.set_fpu(&fpu);
+    // Flags that the host has raised before.
+    assert!(std::hint::black_box(1.0_f64) / std::hint::black_box(3.0) < 0.5);
+    assert_eq!(machine.run_to_halt(), None);
+    assert_eq!(machine.get(DATA), 0x1fa0 << 32 | 0x1f80);
+    assert_eq!(machine.cpu.fpu().mxcsr(), 0x1fa0);
 }
 
 #[test]

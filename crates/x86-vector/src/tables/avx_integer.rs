@@ -3,14 +3,14 @@
 use crate::table::operations;
 
 operations! {
-    plain vex2<16, false> avx {
+    plain Vex2<16, false> avx {
         VEX_Vpabsb_xmm_xmmm128: "vpabsb xmm0, xmm2",
         VEX_Vpabsw_xmm_xmmm128: "vpabsw xmm0, xmm2",
         VEX_Vpabsd_xmm_xmmm128: "vpabsd xmm0, xmm2",
         VEX_Vphminposuw_xmm_xmmm128: "vphminposuw xmm0, xmm2",
         VEX_Vaesimc_xmm_xmmm128: "vaesimc xmm0, xmm2",
     }
-    plain vex2<8, false> avx {
+    plain Vex2<8, false> avx {
         VEX_Vpmovsxbw_xmm_xmmm64: "vpmovsxbw xmm0, xmm2",
         VEX_Vpmovsxwd_xmm_xmmm64: "vpmovsxwd xmm0, xmm2",
         VEX_Vpmovsxdq_xmm_xmmm64: "vpmovsxdq xmm0, xmm2",
@@ -18,7 +18,7 @@ operations! {
         VEX_Vpmovzxwd_xmm_xmmm64: "vpmovzxwd xmm0, xmm2",
         VEX_Vpmovzxdq_xmm_xmmm64: "vpmovzxdq xmm0, xmm2",
     }
-    plain vex3<16, false> avx {
+    plain Vex3<16, false> avx {
         VEX_Vpunpcklbw_xmm_xmm_xmmm128: "vpunpcklbw xmm0, xmm1, xmm2",
         VEX_Vpunpcklwd_xmm_xmm_xmmm128: "vpunpcklwd xmm0, xmm1, xmm2",
         VEX_Vpunpckldq_xmm_xmm_xmmm128: "vpunpckldq xmm0, xmm1, xmm2",
@@ -114,7 +114,7 @@ operations! {
         VEX_Vaesdec_xmm_xmm_xmmm128: "vaesdec xmm0, xmm1, xmm2",
         VEX_Vaesdeclast_xmm_xmm_xmmm128: "vaesdeclast xmm0, xmm1, xmm2",
     }
-    plain vex3<32, false> avx256 {
+    plain Vex3<32, false> avx256 {
         VEX_Vpermilps_ymm_ymm_ymmm256: "vpermilps ymm0, ymm1, ymm2",
         VEX_Vpermilpd_ymm_ymm_ymmm256: "vpermilpd ymm0, ymm1, ymm2",
         VEX_Vpunpcklbw_ymm_ymm_ymmm256: "vpunpcklbw ymm0, ymm1, ymm2",
@@ -200,7 +200,7 @@ operations! {
         VEX_Vpsllvq_ymm_ymm_ymmm256: "vpsllvq ymm0, ymm1, ymm2",
         VEX_Vpblendvb_ymm_ymm_ymmm256_ymm: "vpblendvb ymm0, ymm1, ymm2, ymm3",
     }
-    plain vex3<16, false> avx256 {
+    plain Vex3<16, false> avx256 {
         VEX_Vpsrlw_ymm_ymm_xmmm128: "vpsrlw ymm0, ymm1, xmm2",
         VEX_Vpsrld_ymm_ymm_xmmm128: "vpsrld ymm0, ymm1, xmm2",
         VEX_Vpsrlq_ymm_ymm_xmmm128: "vpsrlq ymm0, ymm1, xmm2",
@@ -210,12 +210,12 @@ operations! {
         VEX_Vpslld_ymm_ymm_xmmm128: "vpslld ymm0, ymm1, xmm2",
         VEX_Vpsllq_ymm_ymm_xmmm128: "vpsllq ymm0, ymm1, xmm2",
     }
-    plain vex2<32, false> avx256 {
+    plain Vex2<32, false> avx256 {
         VEX_Vpabsb_ymm_ymmm256: "vpabsb ymm0, ymm2",
         VEX_Vpabsw_ymm_ymmm256: "vpabsw ymm0, ymm2",
         VEX_Vpabsd_ymm_ymmm256: "vpabsd ymm0, ymm2",
     }
-    plain vex2<16, false> avx256 {
+    plain Vex2<16, false> avx256 {
         VEX_Vpmovsxbw_ymm_xmmm128: "vpmovsxbw ymm0, xmm2",
         VEX_Vpmovsxwd_ymm_xmmm128: "vpmovsxwd ymm0, xmm2",
         VEX_Vpmovsxdq_ymm_xmmm128: "vpmovsxdq ymm0, xmm2",
@@ -223,23 +223,23 @@ operations! {
         VEX_Vpmovzxwd_ymm_xmmm128: "vpmovzxwd ymm0, xmm2",
         VEX_Vpmovzxdq_ymm_xmmm128: "vpmovzxdq ymm0, xmm2",
     }
-    plain vex2<4, false> avx {
+    plain Vex2<4, false> avx {
         VEX_Vpmovsxbd_xmm_xmmm32: "vpmovsxbd xmm0, xmm2",
         VEX_Vpmovsxwq_xmm_xmmm32: "vpmovsxwq xmm0, xmm2",
         VEX_Vpmovzxbd_xmm_xmmm32: "vpmovzxbd xmm0, xmm2",
         VEX_Vpmovzxwq_xmm_xmmm32: "vpmovzxwq xmm0, xmm2",
     }
-    plain vex2<8, false> avx256 {
+    plain Vex2<8, false> avx256 {
         VEX_Vpmovsxbd_ymm_xmmm64: "vpmovsxbd ymm0, xmm2",
         VEX_Vpmovsxwq_ymm_xmmm64: "vpmovsxwq ymm0, xmm2",
         VEX_Vpmovzxbd_ymm_xmmm64: "vpmovzxbd ymm0, xmm2",
         VEX_Vpmovzxwq_ymm_xmmm64: "vpmovzxwq ymm0, xmm2",
     }
-    plain vex2<2, false> avx {
+    plain Vex2<2, false> avx {
         VEX_Vpmovsxbq_xmm_xmmm16: "vpmovsxbq xmm0, xmm2",
         VEX_Vpmovzxbq_xmm_xmmm16: "vpmovzxbq xmm0, xmm2",
     }
-    plain vex2<4, false> avx256 {
+    plain Vex2<4, false> avx256 {
         VEX_Vpmovsxbq_ymm_xmmm32: "vpmovsxbq ymm0, xmm2",
         VEX_Vpmovzxbq_ymm_xmmm32: "vpmovzxbq ymm0, xmm2",
     }

@@ -3,7 +3,7 @@
 use crate::table::operations;
 
 operations! {
-    float(Arithmetic<Singles<1>>, Strict<Singles<1>>, A | B | D) vex3<16, false> avx {
+    float Vex3<16, false> avx {
         VEX_Vfmaddsub132ps_xmm_xmm_xmmm128: "vfmaddsub132ps xmm0, xmm1, xmm2",
         VEX_Vfmsubadd132ps_xmm_xmm_xmmm128: "vfmsubadd132ps xmm0, xmm1, xmm2",
         VEX_Vfmadd132ps_xmm_xmm_xmmm128: "vfmadd132ps xmm0, xmm1, xmm2",
@@ -22,28 +22,6 @@ operations! {
         VEX_Vfmsub231ps_xmm_xmm_xmmm128: "vfmsub231ps xmm0, xmm1, xmm2",
         VEX_Vfnmadd231ps_xmm_xmm_xmmm128: "vfnmadd231ps xmm0, xmm1, xmm2",
         VEX_Vfnmsub231ps_xmm_xmm_xmmm128: "vfnmsub231ps xmm0, xmm1, xmm2",
-    }
-    float(Arithmetic<Singles<2>>, Strict<Singles<2>>, A | B | D) vex3<32, false> avx256 {
-        VEX_Vfmaddsub132ps_ymm_ymm_ymmm256: "vfmaddsub132ps ymm0, ymm1, ymm2",
-        VEX_Vfmsubadd132ps_ymm_ymm_ymmm256: "vfmsubadd132ps ymm0, ymm1, ymm2",
-        VEX_Vfmadd132ps_ymm_ymm_ymmm256: "vfmadd132ps ymm0, ymm1, ymm2",
-        VEX_Vfmsub132ps_ymm_ymm_ymmm256: "vfmsub132ps ymm0, ymm1, ymm2",
-        VEX_Vfnmadd132ps_ymm_ymm_ymmm256: "vfnmadd132ps ymm0, ymm1, ymm2",
-        VEX_Vfnmsub132ps_ymm_ymm_ymmm256: "vfnmsub132ps ymm0, ymm1, ymm2",
-        VEX_Vfmaddsub213ps_ymm_ymm_ymmm256: "vfmaddsub213ps ymm0, ymm1, ymm2",
-        VEX_Vfmsubadd213ps_ymm_ymm_ymmm256: "vfmsubadd213ps ymm0, ymm1, ymm2",
-        VEX_Vfmadd213ps_ymm_ymm_ymmm256: "vfmadd213ps ymm0, ymm1, ymm2",
-        VEX_Vfmsub213ps_ymm_ymm_ymmm256: "vfmsub213ps ymm0, ymm1, ymm2",
-        VEX_Vfnmadd213ps_ymm_ymm_ymmm256: "vfnmadd213ps ymm0, ymm1, ymm2",
-        VEX_Vfnmsub213ps_ymm_ymm_ymmm256: "vfnmsub213ps ymm0, ymm1, ymm2",
-        VEX_Vfmaddsub231ps_ymm_ymm_ymmm256: "vfmaddsub231ps ymm0, ymm1, ymm2",
-        VEX_Vfmsubadd231ps_ymm_ymm_ymmm256: "vfmsubadd231ps ymm0, ymm1, ymm2",
-        VEX_Vfmadd231ps_ymm_ymm_ymmm256: "vfmadd231ps ymm0, ymm1, ymm2",
-        VEX_Vfmsub231ps_ymm_ymm_ymmm256: "vfmsub231ps ymm0, ymm1, ymm2",
-        VEX_Vfnmadd231ps_ymm_ymm_ymmm256: "vfnmadd231ps ymm0, ymm1, ymm2",
-        VEX_Vfnmsub231ps_ymm_ymm_ymmm256: "vfnmsub231ps ymm0, ymm1, ymm2",
-    }
-    float(Arithmetic<Doubles<1>>, Strict<Doubles<1>>, A | B | D) vex3<16, false> avx {
         VEX_Vfmaddsub132pd_xmm_xmm_xmmm128: "vfmaddsub132pd xmm0, xmm1, xmm2",
         VEX_Vfmsubadd132pd_xmm_xmm_xmmm128: "vfmsubadd132pd xmm0, xmm1, xmm2",
         VEX_Vfmadd132pd_xmm_xmm_xmmm128: "vfmadd132pd xmm0, xmm1, xmm2",
@@ -63,7 +41,25 @@ operations! {
         VEX_Vfnmadd231pd_xmm_xmm_xmmm128: "vfnmadd231pd xmm0, xmm1, xmm2",
         VEX_Vfnmsub231pd_xmm_xmm_xmmm128: "vfnmsub231pd xmm0, xmm1, xmm2",
     }
-    float(Arithmetic<Doubles<2>>, Strict<Doubles<2>>, A | B | D) vex3<32, false> avx256 {
+    float Vex3<32, false> avx256 {
+        VEX_Vfmaddsub132ps_ymm_ymm_ymmm256: "vfmaddsub132ps ymm0, ymm1, ymm2",
+        VEX_Vfmsubadd132ps_ymm_ymm_ymmm256: "vfmsubadd132ps ymm0, ymm1, ymm2",
+        VEX_Vfmadd132ps_ymm_ymm_ymmm256: "vfmadd132ps ymm0, ymm1, ymm2",
+        VEX_Vfmsub132ps_ymm_ymm_ymmm256: "vfmsub132ps ymm0, ymm1, ymm2",
+        VEX_Vfnmadd132ps_ymm_ymm_ymmm256: "vfnmadd132ps ymm0, ymm1, ymm2",
+        VEX_Vfnmsub132ps_ymm_ymm_ymmm256: "vfnmsub132ps ymm0, ymm1, ymm2",
+        VEX_Vfmaddsub213ps_ymm_ymm_ymmm256: "vfmaddsub213ps ymm0, ymm1, ymm2",
+        VEX_Vfmsubadd213ps_ymm_ymm_ymmm256: "vfmsubadd213ps ymm0, ymm1, ymm2",
+        VEX_Vfmadd213ps_ymm_ymm_ymmm256: "vfmadd213ps ymm0, ymm1, ymm2",
+        VEX_Vfmsub213ps_ymm_ymm_ymmm256: "vfmsub213ps ymm0, ymm1, ymm2",
+        VEX_Vfnmadd213ps_ymm_ymm_ymmm256: "vfnmadd213ps ymm0, ymm1, ymm2",
+        VEX_Vfnmsub213ps_ymm_ymm_ymmm256: "vfnmsub213ps ymm0, ymm1, ymm2",
+        VEX_Vfmaddsub231ps_ymm_ymm_ymmm256: "vfmaddsub231ps ymm0, ymm1, ymm2",
+        VEX_Vfmsubadd231ps_ymm_ymm_ymmm256: "vfmsubadd231ps ymm0, ymm1, ymm2",
+        VEX_Vfmadd231ps_ymm_ymm_ymmm256: "vfmadd231ps ymm0, ymm1, ymm2",
+        VEX_Vfmsub231ps_ymm_ymm_ymmm256: "vfmsub231ps ymm0, ymm1, ymm2",
+        VEX_Vfnmadd231ps_ymm_ymm_ymmm256: "vfnmadd231ps ymm0, ymm1, ymm2",
+        VEX_Vfnmsub231ps_ymm_ymm_ymmm256: "vfnmsub231ps ymm0, ymm1, ymm2",
         VEX_Vfmaddsub132pd_ymm_ymm_ymmm256: "vfmaddsub132pd ymm0, ymm1, ymm2",
         VEX_Vfmsubadd132pd_ymm_ymm_ymmm256: "vfmsubadd132pd ymm0, ymm1, ymm2",
         VEX_Vfmadd132pd_ymm_ymm_ymmm256: "vfmadd132pd ymm0, ymm1, ymm2",
@@ -83,7 +79,7 @@ operations! {
         VEX_Vfnmadd231pd_ymm_ymm_ymmm256: "vfnmadd231pd ymm0, ymm1, ymm2",
         VEX_Vfnmsub231pd_ymm_ymm_ymmm256: "vfnmsub231pd ymm0, ymm1, ymm2",
     }
-    float(Arithmetic<Single>, Strict<Single>, A | B | D) vex3<4, false> avx {
+    float Vex3<4, false> avx {
         VEX_Vfmadd132ss_xmm_xmm_xmmm32: "vfmadd132ss xmm0, xmm1, xmm2",
         VEX_Vfmsub132ss_xmm_xmm_xmmm32: "vfmsub132ss xmm0, xmm1, xmm2",
         VEX_Vfnmadd132ss_xmm_xmm_xmmm32: "vfnmadd132ss xmm0, xmm1, xmm2",
@@ -97,7 +93,7 @@ operations! {
         VEX_Vfnmadd231ss_xmm_xmm_xmmm32: "vfnmadd231ss xmm0, xmm1, xmm2",
         VEX_Vfnmsub231ss_xmm_xmm_xmmm32: "vfnmsub231ss xmm0, xmm1, xmm2",
     }
-    float(Arithmetic<Double>, Strict<Double>, A | B | D) vex3<8, false> avx {
+    float Vex3<8, false> avx {
         VEX_Vfmadd132sd_xmm_xmm_xmmm64: "vfmadd132sd xmm0, xmm1, xmm2",
         VEX_Vfmsub132sd_xmm_xmm_xmmm64: "vfmsub132sd xmm0, xmm1, xmm2",
         VEX_Vfnmadd132sd_xmm_xmm_xmmm64: "vfnmadd132sd xmm0, xmm1, xmm2",

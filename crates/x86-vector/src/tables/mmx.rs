@@ -3,12 +3,12 @@
 use crate::table::operations;
 
 operations! {
-    plain mmx<4, false> mmx {
+    plain Mmx<4, false> mmx {
         Punpcklbw_mm_mmm32: "punpcklbw mm0, mm1",
         Punpcklwd_mm_mmm32: "punpcklwd mm0, mm1",
         Punpckldq_mm_mmm32: "punpckldq mm0, mm1",
     }
-    plain mmx<8, false> mmx {
+    plain Mmx<8, false> mmx {
         Packsswb_mm_mmm64: "packsswb mm0, mm1",
         Pcmpgtb_mm_mmm64: "pcmpgtb mm0, mm1",
         Pcmpgtw_mm_mmm64: "pcmpgtw mm0, mm1",
@@ -77,7 +77,7 @@ operations! {
         Pabsw_mm_mmm64: "pabsw mm0, mm1",
         Pabsd_mm_mmm64: "pabsd mm0, mm1",
     }
-    plain mmx_immediate<0, false> mmx_shift {
+    plain MmxImmediate<0, false> mmx_shift {
         Psrlw_mm_imm8: "psrlw mm0, mm1",
         Psraw_mm_imm8: "psraw mm0, mm1",
         Psllw_mm_imm8: "psllw mm0, mm1",
@@ -87,49 +87,49 @@ operations! {
         Psrlq_mm_imm8: "psrlq mm0, mm1",
         Psllq_mm_imm8: "psllq mm0, mm1",
     }
-    float(Careful, Careful, B) mmx<8, false> sse_to_mmx {
+    float Mmx<8, false> sse_to_mmx {
         Cvttps2pi_mm_xmmm64: "cvttps2pi mm0, xmm1",
         Cvtps2pi_mm_xmmm64: "cvtps2pi mm0, xmm1",
     }
-    float(Careful, Careful, B) mmx<16, true> sse_to_mmx {
+    float Mmx<16, true> sse_to_mmx {
         Cvttpd2pi_mm_xmmm128: "cvttpd2pi mm0, xmm1",
         Cvtpd2pi_mm_xmmm128: "cvtpd2pi mm0, xmm1",
     }
-    float(Careful, Careful, B) mmx_to_xmm<8, false> mmx_to_sse {
+    float MmxToXmm<8, false> mmx_to_sse {
         Cvtpi2ps_xmm_mmm64: "cvtpi2ps xmm0, mm1",
     }
-    plain mmx_to_xmm<8, false> mmx_to_sse {
+    plain MmxToXmm<8, false> mmx_to_sse {
         Cvtpi2pd_xmm_mmm64: "cvtpi2pd xmm0, mm1",
     }
-    plain mmx_to_xmm<8, false> lane {
+    plain MmxToXmm<8, false> lane {
         Movq2dq_xmm_mm: copy,
     }
-    plain mmx<4, false> lane {
+    plain Mmx<4, false> lane {
         Movd_mm_rm32: copy,
     }
-    plain mmx<8, false> lane {
+    plain Mmx<8, false> lane {
         Movq_mm_rm64: copy,
         Movq_mm_mmm64: copy,
         Movdq2q_mm_xmm: copy,
         Pshufw_mm_mmm64_imm8: pshuflw,
         Palignr_mm_mmm64_imm8: palignr_mmx,
     }
-    plain mmx<2, false> lane {
+    plain Mmx<2, false> lane {
         Pinsrw_mm_r32m16_imm8: insert_mmx,
         Pinsrw_mm_r64m16_imm8: insert_mmx,
     }
-    plain mmx_to_general<8, false> lane {
+    plain MmxToGeneral<8, false> lane {
         Pextrw_r32_mm_imm8: extract_mmx,
         Pextrw_r64_mm_imm8: extract_mmx,
     }
-    plain mmx_to_general<8, false> mmx_to_gpr {
+    plain MmxToGeneral<8, false> mmx_to_gpr {
         Pmovmskb_r32_mm: "pmovmskb eax, mm1",
         Pmovmskb_r64_mm: "pmovmskb eax, mm1",
     }
-    plain mmx_store<4, false> lane {
+    plain MmxStore<4, false> lane {
         Movd_rm32_mm: extend::<4>,
     }
-    plain mmx_store<8, false> lane {
+    plain MmxStore<8, false> lane {
         Movq_rm64_mm: copy,
         Movq_mmm64_mm: copy,
         Movntq_m64_mm: copy,

@@ -3,75 +3,67 @@
 use crate::table::operations;
 
 operations! {
-    float(Any, Any, B) from_gpr<4, false> sse_from_gpr {
+    float FromGpr<4, false> sse_from_gpr {
         Cvtsi2ss_xmm_rm32: "cvtsi2ss xmm0, eax",
     }
-    float(Any, Any, B) from_gpr<8, false> sse_from_gpr {
+    float FromGpr<8, false> sse_from_gpr {
         Cvtsi2ss_xmm_rm64: "cvtsi2ss xmm0, rax",
         Cvtsi2sd_xmm_rm64: "cvtsi2sd xmm0, rax",
     }
-    float(Any, Any, B) vex_from_gpr<4, false> avx_from_gpr {
+    float VexFromGpr<4, false> avx_from_gpr {
         VEX_Vcvtsi2ss_xmm_xmm_rm32: "vcvtsi2ss xmm0, xmm1, eax",
     }
-    float(Any, Any, B) vex_from_gpr<8, false> avx_from_gpr {
+    float VexFromGpr<8, false> avx_from_gpr {
         VEX_Vcvtsi2ss_xmm_xmm_rm64: "vcvtsi2ss xmm0, xmm1, rax",
         VEX_Vcvtsi2sd_xmm_xmm_rm64: "vcvtsi2sd xmm0, xmm1, rax",
     }
-    plain from_gpr<4, false> sse_from_gpr {
+    plain FromGpr<4, false> sse_from_gpr {
         Cvtsi2sd_xmm_rm32: "cvtsi2sd xmm0, eax",
     }
-    plain vex_from_gpr<4, false> avx_from_gpr {
+    plain VexFromGpr<4, false> avx_from_gpr {
         VEX_Vcvtsi2sd_xmm_xmm_rm32: "vcvtsi2sd xmm0, xmm1, eax",
     }
-    float(Finite<Single>, Integer<4>, B) to_gpr<4, false> sse_to_gpr {
+    float ToGpr<4, false> sse_to_gpr {
         Cvttss2si_r32_xmmm32: "cvttss2si eax, xmm1",
         Cvtss2si_r32_xmmm32: "cvtss2si eax, xmm1",
-    }
-    float(Finite<Single>, Integer<8>, B) to_gpr<4, false> sse_to_gpr {
         Cvttss2si_r64_xmmm32: "cvttss2si rax, xmm1",
         Cvtss2si_r64_xmmm32: "cvtss2si rax, xmm1",
     }
-    float(Finite<Single>, Integer<4>, B) to_gpr<4, false> avx256_to_gpr {
+    float ToGpr<4, false> avx256_to_gpr {
         VEX_Vcvttss2si_r32_xmmm32: "vcvttss2si eax, xmm2",
         VEX_Vcvtss2si_r32_xmmm32: "vcvtss2si eax, xmm2",
-    }
-    float(Finite<Single>, Integer<8>, B) to_gpr<4, false> avx256_to_gpr {
         VEX_Vcvttss2si_r64_xmmm32: "vcvttss2si rax, xmm2",
         VEX_Vcvtss2si_r64_xmmm32: "vcvtss2si rax, xmm2",
     }
-    float(Finite<Double>, Integer<4>, B) to_gpr<8, false> sse_to_gpr {
+    float ToGpr<8, false> sse_to_gpr {
         Cvttsd2si_r32_xmmm64: "cvttsd2si eax, xmm1",
         Cvtsd2si_r32_xmmm64: "cvtsd2si eax, xmm1",
-    }
-    float(Finite<Double>, Integer<8>, B) to_gpr<8, false> sse_to_gpr {
         Cvttsd2si_r64_xmmm64: "cvttsd2si rax, xmm1",
         Cvtsd2si_r64_xmmm64: "cvtsd2si rax, xmm1",
     }
-    float(Finite<Double>, Integer<4>, B) to_gpr<8, false> avx256_to_gpr {
+    float ToGpr<8, false> avx256_to_gpr {
         VEX_Vcvttsd2si_r32_xmmm64: "vcvttsd2si eax, xmm2",
         VEX_Vcvtsd2si_r32_xmmm64: "vcvtsd2si eax, xmm2",
-    }
-    float(Finite<Double>, Integer<8>, B) to_gpr<8, false> avx256_to_gpr {
         VEX_Vcvttsd2si_r64_xmmm64: "vcvttsd2si rax, xmm2",
         VEX_Vcvtsd2si_r64_xmmm64: "vcvtsd2si rax, xmm2",
     }
-    float(Finite<Single>, Any, A | B) to_flags<4, false> sse_to_flags {
+    float ToFlags<4, false> sse_to_flags {
         Ucomiss_xmm_xmmm32: "ucomiss xmm0, xmm1",
         Comiss_xmm_xmmm32: "comiss xmm0, xmm1",
     }
-    float(Finite<Single>, Any, A | B) to_flags<4, false> avx256_to_flags {
+    float ToFlags<4, false> avx256_to_flags {
         VEX_Vucomiss_xmm_xmmm32: "vucomiss xmm1, xmm2",
         VEX_Vcomiss_xmm_xmmm32: "vcomiss xmm1, xmm2",
     }
-    float(Finite<Double>, Any, A | B) to_flags<8, false> sse_to_flags {
+    float ToFlags<8, false> sse_to_flags {
         Ucomisd_xmm_xmmm64: "ucomisd xmm0, xmm1",
         Comisd_xmm_xmmm64: "comisd xmm0, xmm1",
     }
-    float(Finite<Double>, Any, A | B) to_flags<8, false> avx256_to_flags {
+    float ToFlags<8, false> avx256_to_flags {
         VEX_Vucomisd_xmm_xmmm64: "vucomisd xmm1, xmm2",
         VEX_Vcomisd_xmm_xmmm64: "vcomisd xmm1, xmm2",
     }
-    plain to_gpr<16, false> sse_to_gpr {
+    plain ToGpr<16, false> sse_to_gpr {
         Movmskps_r32_xmm: "movmskps eax, xmm1",
         Movmskps_r64_xmm: "movmskps eax, xmm1",
         Movmskpd_r32_xmm: "movmskpd eax, xmm1",
@@ -79,7 +71,7 @@ operations! {
         Pmovmskb_r32_xmm: "pmovmskb eax, xmm1",
         Pmovmskb_r64_xmm: "pmovmskb eax, xmm1",
     }
-    plain to_gpr<16, false> avx256_to_gpr {
+    plain ToGpr<16, false> avx256_to_gpr {
         VEX_Vmovmskps_r32_xmm: "vmovmskps eax, xmm2",
         VEX_Vmovmskps_r64_xmm: "vmovmskps eax, xmm2",
         VEX_Vmovmskps_r32_ymm: "vmovmskps eax, ymm2",
@@ -93,17 +85,17 @@ operations! {
         VEX_Vpmovmskb_r32_ymm: "vpmovmskb eax, ymm2",
         VEX_Vpmovmskb_r64_ymm: "vpmovmskb eax, ymm2",
     }
-    plain to_flags<16, false> avx256_to_flags {
+    plain ToFlags<16, false> avx256_to_flags {
         VEX_Vtestps_xmm_xmmm128: "vtestps xmm1, xmm2",
         VEX_Vtestpd_xmm_xmmm128: "vtestpd xmm1, xmm2",
         VEX_Vptest_xmm_xmmm128: "vptest xmm1, xmm2",
     }
-    plain to_flags<32, false> avx256_to_flags {
+    plain ToFlags<32, false> avx256_to_flags {
         VEX_Vtestps_ymm_ymmm256: "vtestps ymm1, ymm2",
         VEX_Vtestpd_ymm_ymmm256: "vtestpd ymm1, ymm2",
         VEX_Vptest_ymm_ymmm256: "vptest ymm1, ymm2",
     }
-    plain to_flags<16, true> sse_to_flags {
+    plain ToFlags<16, true> sse_to_flags {
         Ptest_xmm_xmmm128: "ptest xmm0, xmm1",
     }
 }

@@ -3,7 +3,7 @@
 use crate::table::operations;
 
 operations! {
-    plain immediate<0, false> sse_shift {
+    plain Immediate<0, false> sse_shift {
         Psrlw_xmm_imm8: "psrlw xmm0, xmm1",
         Psraw_xmm_imm8: "psraw xmm0, xmm1",
         Psllw_xmm_imm8: "psllw xmm0, xmm1",
@@ -13,7 +13,7 @@ operations! {
         Psrlq_xmm_imm8: "psrlq xmm0, xmm1",
         Psllq_xmm_imm8: "psllq xmm0, xmm1",
     }
-    plain vex_immediate<0, false> avx_shift {
+    plain VexImmediate<0, false> avx_shift {
         VEX_Vpsrlw_xmm_xmm_imm8: "vpsrlw xmm0, xmm1, xmm2",
         VEX_Vpsraw_xmm_xmm_imm8: "vpsraw xmm0, xmm1, xmm2",
         VEX_Vpsllw_xmm_xmm_imm8: "vpsllw xmm0, xmm1, xmm2",
@@ -23,7 +23,7 @@ operations! {
         VEX_Vpsrlq_xmm_xmm_imm8: "vpsrlq xmm0, xmm1, xmm2",
         VEX_Vpsllq_xmm_xmm_imm8: "vpsllq xmm0, xmm1, xmm2",
     }
-    plain vex_immediate<0, false> avx256_shift {
+    plain VexImmediate<0, false> avx256_shift {
         VEX_Vpsrlw_ymm_ymm_imm8: "vpsrlw ymm0, ymm1, xmm2",
         VEX_Vpsraw_ymm_ymm_imm8: "vpsraw ymm0, ymm1, xmm2",
         VEX_Vpsllw_ymm_ymm_imm8: "vpsllw ymm0, ymm1, xmm2",

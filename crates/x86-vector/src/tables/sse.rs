@@ -3,7 +3,7 @@
 use crate::table::operations;
 
 operations! {
-    plain legacy<16, true> sse {
+    plain Legacy<16, true> sse {
         Movsldup_xmm_xmmm128: "movsldup xmm0, xmm1",
         Movshdup_xmm_xmmm128: "movshdup xmm0, xmm1",
         Unpcklps_xmm_xmmm128: "unpcklps xmm0, xmm1",
@@ -112,7 +112,7 @@ operations! {
         Aesdec_xmm_xmmm128: "aesdec xmm0, xmm1",
         Aesdeclast_xmm_xmmm128: "aesdeclast xmm0, xmm1",
     }
-    plain legacy<8, false> sse {
+    plain Legacy<8, false> sse {
         Movddup_xmm_xmmm64: "movddup xmm0, xmm1",
         Cvtdq2pd_xmm_xmmm64: "cvtdq2pd xmm0, xmm1",
         Pmovsxbw_xmm_xmmm64: "pmovsxbw xmm0, xmm1",
@@ -122,19 +122,56 @@ operations! {
         Pmovzxwd_xmm_xmmm64: "pmovzxwd xmm0, xmm1",
         Pmovzxdq_xmm_xmmm64: "pmovzxdq xmm0, xmm1",
     }
-    float(Arithmetic<Singles<1>>, Product<Singles<1>>, B) legacy<16, true> sse {
+    float Legacy<16, true> sse {
         Sqrtps_xmm_xmmm128: "sqrtps xmm0, xmm1",
-    }
-    float(Arithmetic<Doubles<1>>, Product<Doubles<1>>, B) legacy<16, true> sse {
         Sqrtpd_xmm_xmmm128: "sqrtpd xmm0, xmm1",
+        Addps_xmm_xmmm128: "addps xmm0, xmm1",
+        Subps_xmm_xmmm128: "subps xmm0, xmm1",
+        Haddps_xmm_xmmm128: "haddps xmm0, xmm1",
+        Hsubps_xmm_xmmm128: "hsubps xmm0, xmm1",
+        Addsubps_xmm_xmmm128: "addsubps xmm0, xmm1",
+        Mulps_xmm_xmmm128: "mulps xmm0, xmm1",
+        Divps_xmm_xmmm128: "divps xmm0, xmm1",
+        Addpd_xmm_xmmm128: "addpd xmm0, xmm1",
+        Subpd_xmm_xmmm128: "subpd xmm0, xmm1",
+        Haddpd_xmm_xmmm128: "haddpd xmm0, xmm1",
+        Hsubpd_xmm_xmmm128: "hsubpd xmm0, xmm1",
+        Addsubpd_xmm_xmmm128: "addsubpd xmm0, xmm1",
+        Mulpd_xmm_xmmm128: "mulpd xmm0, xmm1",
+        Divpd_xmm_xmmm128: "divpd xmm0, xmm1",
+        Cvtpd2ps_xmm_xmmm128: "cvtpd2ps xmm0, xmm1",
+        Cvtps2dq_xmm_xmmm128: "cvtps2dq xmm0, xmm1",
+        Cvttps2dq_xmm_xmmm128: "cvttps2dq xmm0, xmm1",
+        Cvttpd2dq_xmm_xmmm128: "cvttpd2dq xmm0, xmm1",
+        Cvtpd2dq_xmm_xmmm128: "cvtpd2dq xmm0, xmm1",
+        Cvtdq2ps_xmm_xmmm128: "cvtdq2ps xmm0, xmm1",
+        Minps_xmm_xmmm128: "minps xmm0, xmm1",
+        Maxps_xmm_xmmm128: "maxps xmm0, xmm1",
+        Minpd_xmm_xmmm128: "minpd xmm0, xmm1",
+        Maxpd_xmm_xmmm128: "maxpd xmm0, xmm1",
     }
-    float(Arithmetic<Single>, Product<Single>, B) legacy<4, false> sse {
+    float Legacy<4, false> sse {
         Sqrtss_xmm_xmmm32: "sqrtss xmm0, xmm1",
+        Addss_xmm_xmmm32: "addss xmm0, xmm1",
+        Subss_xmm_xmmm32: "subss xmm0, xmm1",
+        Mulss_xmm_xmmm32: "mulss xmm0, xmm1",
+        Divss_xmm_xmmm32: "divss xmm0, xmm1",
+        Cvtss2sd_xmm_xmmm32: "cvtss2sd xmm0, xmm1",
+        Minss_xmm_xmmm32: "minss xmm0, xmm1",
+        Maxss_xmm_xmmm32: "maxss xmm0, xmm1",
     }
-    float(Arithmetic<Double>, Product<Double>, B) legacy<8, false> sse {
+    float Legacy<8, false> sse {
         Sqrtsd_xmm_xmmm64: "sqrtsd xmm0, xmm1",
+        Addsd_xmm_xmmm64: "addsd xmm0, xmm1",
+        Subsd_xmm_xmmm64: "subsd xmm0, xmm1",
+        Mulsd_xmm_xmmm64: "mulsd xmm0, xmm1",
+        Divsd_xmm_xmmm64: "divsd xmm0, xmm1",
+        Cvtps2pd_xmm_xmmm64: "cvtps2pd xmm0, xmm1",
+        Cvtsd2ss_xmm_xmmm64: "cvtsd2ss xmm0, xmm1",
+        Minsd_xmm_xmmm64: "minsd xmm0, xmm1",
+        Maxsd_xmm_xmmm64: "maxsd xmm0, xmm1",
     }
-    plain legacy<4, false> sse {
+    plain Legacy<4, false> sse {
         Rsqrtss_xmm_xmmm32: "rsqrtss xmm0, xmm1",
         Rcpss_xmm_xmmm32: "rcpss xmm0, xmm1",
         Pmovsxbd_xmm_xmmm32: "pmovsxbd xmm0, xmm1",
@@ -142,96 +179,23 @@ operations! {
         Pmovzxbd_xmm_xmmm32: "pmovzxbd xmm0, xmm1",
         Pmovzxwq_xmm_xmmm32: "pmovzxwq xmm0, xmm1",
     }
-    float(Arithmetic<Singles<1>>, Sum<Singles<1>>, A | B) legacy<16, true> sse {
-        Addps_xmm_xmmm128: "addps xmm0, xmm1",
-        Subps_xmm_xmmm128: "subps xmm0, xmm1",
-        Haddps_xmm_xmmm128: "haddps xmm0, xmm1",
-        Hsubps_xmm_xmmm128: "hsubps xmm0, xmm1",
-        Addsubps_xmm_xmmm128: "addsubps xmm0, xmm1",
-    }
-    float(Arithmetic<Singles<1>>, Product<Singles<1>>, A | B) legacy<16, true> sse {
-        Mulps_xmm_xmmm128: "mulps xmm0, xmm1",
-        Divps_xmm_xmmm128: "divps xmm0, xmm1",
-    }
-    float(Arithmetic<Doubles<1>>, Sum<Doubles<1>>, A | B) legacy<16, true> sse {
-        Addpd_xmm_xmmm128: "addpd xmm0, xmm1",
-        Subpd_xmm_xmmm128: "subpd xmm0, xmm1",
-        Haddpd_xmm_xmmm128: "haddpd xmm0, xmm1",
-        Hsubpd_xmm_xmmm128: "hsubpd xmm0, xmm1",
-        Addsubpd_xmm_xmmm128: "addsubpd xmm0, xmm1",
-    }
-    float(Arithmetic<Doubles<1>>, Product<Doubles<1>>, A | B) legacy<16, true> sse {
-        Mulpd_xmm_xmmm128: "mulpd xmm0, xmm1",
-        Divpd_xmm_xmmm128: "divpd xmm0, xmm1",
-    }
-    float(Arithmetic<Single>, Sum<Single>, A | B) legacy<4, false> sse {
-        Addss_xmm_xmmm32: "addss xmm0, xmm1",
-        Subss_xmm_xmmm32: "subss xmm0, xmm1",
-    }
-    float(Arithmetic<Single>, Product<Single>, A | B) legacy<4, false> sse {
-        Mulss_xmm_xmmm32: "mulss xmm0, xmm1",
-        Divss_xmm_xmmm32: "divss xmm0, xmm1",
-    }
-    float(Arithmetic<Double>, Sum<Double>, A | B) legacy<8, false> sse {
-        Addsd_xmm_xmmm64: "addsd xmm0, xmm1",
-        Subsd_xmm_xmmm64: "subsd xmm0, xmm1",
-    }
-    float(Arithmetic<Double>, Product<Double>, A | B) legacy<8, false> sse {
-        Mulsd_xmm_xmmm64: "mulsd xmm0, xmm1",
-        Divsd_xmm_xmmm64: "divsd xmm0, xmm1",
-    }
-    float(Careful, Careful, B) legacy<8, false> sse {
-        Cvtps2pd_xmm_xmmm64: "cvtps2pd xmm0, xmm1",
-    }
-    float(Careful, Careful, B) legacy<16, true> sse {
-        Cvtpd2ps_xmm_xmmm128: "cvtpd2ps xmm0, xmm1",
-        Cvtps2dq_xmm_xmmm128: "cvtps2dq xmm0, xmm1",
-        Cvttps2dq_xmm_xmmm128: "cvttps2dq xmm0, xmm1",
-        Cvttpd2dq_xmm_xmmm128: "cvttpd2dq xmm0, xmm1",
-        Cvtpd2dq_xmm_xmmm128: "cvtpd2dq xmm0, xmm1",
-    }
-    float(Finite<Single>, Any, B) legacy<4, false> sse {
-        Cvtss2sd_xmm_xmmm32: "cvtss2sd xmm0, xmm1",
-    }
-    float(Arithmetic<Double>, Strict<Single>, B) legacy<8, false> sse {
-        Cvtsd2ss_xmm_xmmm64: "cvtsd2ss xmm0, xmm1",
-    }
-    float(Any, Any, B) legacy<16, true> sse {
-        Cvtdq2ps_xmm_xmmm128: "cvtdq2ps xmm0, xmm1",
-    }
-    float(Finite<Singles<1>>, Any, A | B) legacy<16, true> sse {
-        Minps_xmm_xmmm128: "minps xmm0, xmm1",
-        Maxps_xmm_xmmm128: "maxps xmm0, xmm1",
-    }
-    float(Finite<Doubles<1>>, Any, A | B) legacy<16, true> sse {
-        Minpd_xmm_xmmm128: "minpd xmm0, xmm1",
-        Maxpd_xmm_xmmm128: "maxpd xmm0, xmm1",
-    }
-    float(Finite<Single>, Any, A | B) legacy<4, false> sse {
-        Minss_xmm_xmmm32: "minss xmm0, xmm1",
-        Maxss_xmm_xmmm32: "maxss xmm0, xmm1",
-    }
-    float(Finite<Double>, Any, A | B) legacy<8, false> sse {
-        Minsd_xmm_xmmm64: "minsd xmm0, xmm1",
-        Maxsd_xmm_xmmm64: "maxsd xmm0, xmm1",
-    }
-    plain legacy<16, true> sse_masked {
+    plain Legacy<16, true> sse_masked {
         Pblendvb_xmm_xmmm128: "pblendvb xmm1, xmm2",
         Blendvps_xmm_xmmm128: "blendvps xmm1, xmm2",
         Blendvpd_xmm_xmmm128: "blendvpd xmm1, xmm2",
     }
-    plain legacy<2, false> sse {
+    plain Legacy<2, false> sse {
         Pmovsxbq_xmm_xmmm16: "pmovsxbq xmm0, xmm1",
         Pmovzxbq_xmm_xmmm16: "pmovzxbq xmm0, xmm1",
     }
-    plain legacy<16, false> sse {
+    plain Legacy<16, false> sse {
         Sha1nexte_xmm_xmmm128: "sha1nexte xmm0, xmm1",
         Sha1msg1_xmm_xmmm128: "sha1msg1 xmm0, xmm1",
         Sha1msg2_xmm_xmmm128: "sha1msg2 xmm0, xmm1",
         Sha256msg1_xmm_xmmm128: "sha256msg1 xmm0, xmm1",
         Sha256msg2_xmm_xmmm128: "sha256msg2 xmm0, xmm1",
     }
-    plain legacy<16, false> sse_masked {
+    plain Legacy<16, false> sse_masked {
         Sha256rnds2_xmm_xmmm128: "sha256rnds2 xmm1, xmm2",
     }
 }

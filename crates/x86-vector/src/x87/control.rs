@@ -1,33 +1,33 @@
 //! Control and status words, FNCLEX, FNINIT, FWAIT.
 
-use iced_x86::{Code, Instruction, Register};
+use iced_x86::{Code, Register};
 
 use crate::Handler;
 use crate::image::control_word;
 use crate::mmx::check_pending;
 use crate::operands::Operands;
 use crate::shapes::Outcome;
-use crate::state::{VectorState, X87};
+use crate::state::X87;
 
 /// FWAIT. What begins with it, as FSTCW, is decoded as two instructions.
-fn wait<C: Operands>(state: &mut VectorState, _: &Instruction, context: &mut C) -> Outcome<C> {
-    check_pending(state, context)
+fn wait<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
+    check_pending(context)
 }
 
 /// Instructions of older processors that do nothing.
-fn nothing<C: Operands>(_: &mut VectorState, _: &Instruction, _: &mut C) -> Outcome<C> {
+fn nothing<C: Operands>(_: &mut C, _: &C::Op) -> Outcome<C> {
     Ok(())
 }
 
 /// FNCLEX.
-fn clear<C: Operands>(state: &mut VectorState, _: &Instruction, _: &mut C) -> Outcome<C> {
-    state.x87.status &= 0x7f00;
+fn clear<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
+    context.vector_mut().x87.status &= 0x7f00;
     Ok(())
 }
 
 /// FNINIT. The contents of the registers stay.
-fn init<C: Operands>(state: &mut VectorState, _: &Instruction, _: &mut C) -> Outcome<C> {
-    initialize(&mut state.x87);
+fn init<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
+    initialize(&mut context.vector_mut().x87);
     Ok(())
 }
 
@@ -37,40 +37,32 @@ pub(super) fn initialize(x87: &mut X87) {
 }
 
 /// FLDCW.
-fn load_control<C: Operands>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
+fn load_control<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_pending(context)?;
     let mut bytes = [0; 2];
-    context.load(instruction, 0, &mut bytes)?;
-    state.x87.control = control_word(u16::from_le_bytes(bytes));
-    state.x87.update_summary();
+    context.load(op, &mut bytes)?;
+    let x87 = &mut context.vector_mut().x87;
+    x87.control = control_word(u16::from_le_bytes(bytes));
+    x87.update_summary();
     Ok(())
 }
 
 /// FNSTCW.
-fn store_control<C: Operands>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    context.store(instruction, 0, &state.x87.control.to_le_bytes())
+fn store_control<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    let control = context.vector().x87.control;
+    context.store(op, &control.to_le_bytes())
 }
 
 /// FNSTSW to memory.
-fn store_status<C: Operands>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    context.store(instruction, 0, &state.x87.status.to_le_bytes())
+fn store_status<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    let status = context.vector().x87.status;
+    context.store(op, &status.to_le_bytes())
 }
 
 /// FNSTSW to AX.
-fn status_to_ax<C: Operands>(state: &mut VectorState, _: &Instruction, context: &mut C) -> Outcome<C> {
-    context.set_gpr(Register::AX, u64::from(state.x87.status));
+fn status_to_ax<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
+    let status = context.vector().x87.status;
+    context.set_gpr(Register::AX, u64::from(status));
     Ok(())
 }
 

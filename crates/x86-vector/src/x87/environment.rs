@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "fields have 16 bits, and bits of others are cut out")]
 
-use iced_x86::{Code, Instruction};
+use iced_x86::Code;
 
 use super::abridged_tags;
 use super::control::initialize;
@@ -11,7 +11,7 @@ use crate::image::control_word;
 use crate::mmx::check_pending;
 use crate::operands::Operands;
 use crate::shapes::Outcome;
-use crate::state::{VectorState, X87};
+use crate::state::X87;
 
 /// Fields of an environment. In 16-bit formats, each takes 2 bytes, else 4.
 const FIELDS: usize = 7;
@@ -111,62 +111,49 @@ fn read(x87: &mut X87, real_mode: bool, wide: bool, bytes: &[u8]) {
 }
 
 /// FNSTENV: all exceptions are masked afterwards.
-fn store_environment<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
+fn store_environment<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
     let mut bytes = [0; size(true)];
-    write(&state.x87, context.real_mode(), WIDE, &mut bytes);
-    context.store(instruction, 0, bytes.get(..size(WIDE)).unwrap_or_default())?;
-    state.x87.control |= 0x3f;
-    state.x87.update_summary();
+    write(&context.vector().x87, context.real_mode(), WIDE, &mut bytes);
+    context.store(op, bytes.get(..size(WIDE)).unwrap_or_default())?;
+    let x87 = &mut context.vector_mut().x87;
+    x87.control |= 0x3f;
+    x87.update_summary();
     Ok(())
 }
 
 /// FLDENV.
-fn load_environment<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
+fn load_environment<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_pending(context)?;
     let mut bytes = [0; size(true)];
-    context.load(instruction, 0, bytes.get_mut(..size(WIDE)).unwrap_or_default())?;
-    read(&mut state.x87, context.real_mode(), WIDE, &bytes);
+    context.load(op, bytes.get_mut(..size(WIDE)).unwrap_or_default())?;
+    let real_mode = context.real_mode();
+    read(&mut context.vector_mut().x87, real_mode, WIDE, &bytes);
     Ok(())
 }
 
 /// FNSAVE: the state is as after FNINIT afterwards.
-fn save<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
+fn save<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
     let mut bytes = [0; size(true) + 80];
-    write(&state.x87, context.real_mode(), WIDE, &mut bytes);
+    write(&context.vector().x87, context.real_mode(), WIDE, &mut bytes);
     let registers = bytes.get_mut(size(WIDE)..).unwrap_or_default();
     for (index, to) in registers.as_chunks_mut::<10>().0.iter_mut().enumerate().take(8) {
-        *to = state.x87.st(index);
+        *to = context.vector().x87.st(index);
     }
-    context.store(instruction, 0, bytes.get(..size(WIDE).wrapping_add(80)).unwrap_or_default())?;
-    initialize(&mut state.x87);
+    context.store(op, bytes.get(..size(WIDE).wrapping_add(80)).unwrap_or_default())?;
+    initialize(&mut context.vector_mut().x87);
     Ok(())
 }
 
 /// FRSTOR.
-fn restore<C: Operands, const WIDE: bool>(
-    state: &mut VectorState,
-    instruction: &Instruction,
-    context: &mut C,
-) -> Outcome<C> {
-    check_pending(state, context)?;
+fn restore<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    check_pending(context)?;
     let mut bytes = [0; size(true) + 80];
-    context.load(instruction, 0, bytes.get_mut(..size(WIDE).wrapping_add(80)).unwrap_or_default())?;
-    read(&mut state.x87, context.real_mode(), WIDE, &bytes);
+    context.load(op, bytes.get_mut(..size(WIDE).wrapping_add(80)).unwrap_or_default())?;
+    let real_mode = context.real_mode();
+    read(&mut context.vector_mut().x87, real_mode, WIDE, &bytes);
     let registers = bytes.get(size(WIDE)..).unwrap_or_default();
     for (index, register) in registers.as_chunks::<10>().0.iter().enumerate().take(8) {
-        state.x87.set_st(index, *register);
+        context.vector_mut().x87.set_st(index, *register);
     }
     Ok(())
 }

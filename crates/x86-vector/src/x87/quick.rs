@@ -3,10 +3,10 @@
 //!
 //! FRSTOR and FNSAVE take ten times as long as most instructions.
 
-use super::{Operation, record, stack_register};
-use crate::operands::Operands;
+#![allow(clippy::cast_possible_truncation, reason = "the status word is cut out of a result")]
+
+use super::{Access, Operation};
 use crate::state::X87;
-use iced_x86::Instruction;
 
 /// Number of registers that an instruction takes from the stack and leaves there.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,18 +23,28 @@ pub(super) enum Quick {
     Binary,
     /// ST(0) and ST(i) to the latter, which is nearer to the top afterwards.
     BinaryPop,
+    /// A copy of ST(i) to ST(0), without the host's help; so are those that follow.
+    Copy,
+    /// A copy of ST(0) to ST(i).
+    Store,
+    /// A copy of ST(0) to ST(i), which is nearer to the top afterwards.
+    StorePop,
+    /// ST(0) and ST(i) change places.
+    Exchange,
 }
 
-/// Outcome of an instruction, before it is made known.
+/// Outcome of an instruction, before it takes effect.
 pub(super) struct Done {
-    /// The x87 registers afterwards.
-    pub(super) x87: X87,
-    /// RFLAGS as [`Operation::run`] has them.
-    pub(super) flags: u64,
+    /// The register that was ST(0).
+    a: [u8; 10],
+    /// The register that was ST(i).
+    b: [u8; 10],
+    /// Result of [`Operation::quick`].
+    result: u64,
 }
 
 /// Status word: C1.
-pub(super) const C1: u16 = 1 << 9;
+const C1: u16 = 1 << 9;
 /// Control word: underflow is masked.
 const UNDERFLOW: u16 = 1 << 4;
 /// Status word: C0 to C3.
@@ -42,7 +52,7 @@ const CONDITIONS: u16 = 0x4700;
 
 /// The lines that execute an instruction with `before` and `after` moving registers.
 macro_rules! quick_lines {
-    ($text:expr; [$($before:literal),*], [$($after:literal),*]; $a:ident $b:ident $memory:ident $register:ident $control:ident) => {{
+    ($text:expr; [$($before:literal),*], [$($status:literal),*], [$($after:literal),*]; $a:ident $b:ident $memory:ident $register:ident $control:ident) => {{
         let result: u64;
         // SAFETY: the caller passes valid pointers. All exceptions are masked, the registers of
         // the host's x87 are empty before and after, and its control word is as before.
@@ -54,9 +64,7 @@ macro_rules! quick_lines {
                 "4:",
                 $($before,)*
                 $text,
-                "lahf",
-                "seto al",
-                "shl eax, 16",
+                $($status,)*
                 "fnstsw ax",
                 $($after,)*
                 "cmp word ptr [{c}], 0x37f",
@@ -82,34 +90,54 @@ macro_rules! quick_lines {
     }};
 }
 
-/// The lines for the way of an instruction.
+/// The lines for the way of an instruction, and for what it accesses.
 macro_rules! quick {
-    (Push $text:expr; $($names:ident)*) => {
-        quick_lines!($text; [], ["fstp tbyte ptr [{a}]"]; $($names)*)
+    ($access:ident Push $text:expr; $($names:ident)*) => {
+        quick_lines!($text; [], [], ["fstp tbyte ptr [{a}]"]; $($names)*)
     };
-    (Unary $text:expr; $($names:ident)*) => {
-        quick_lines!($text; ["fld tbyte ptr [{a}]"], ["fstp tbyte ptr [{a}]"]; $($names)*)
+    ($access:ident Unary $text:expr; $($names:ident)*) => {
+        quick_lines!($text; ["fld tbyte ptr [{a}]"], [], ["fstp tbyte ptr [{a}]"]; $($names)*)
     };
-    (Pop $text:expr; $($names:ident)*) => {
-        quick_lines!($text; ["fld tbyte ptr [{a}]"], []; $($names)*)
+    ($access:ident Pop $text:expr; $($names:ident)*) => {
+        quick_lines!($text; ["fld tbyte ptr [{a}]"], [], []; $($names)*)
     };
-    (Binary $text:expr; $($names:ident)*) => {
+    (Compare Binary $text:expr; $($names:ident)*) => {
         quick_lines!(
             $text;
             ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
+            ["lahf", "seto al", "shl eax, 16"],
+            ["fstp st(0)", "fstp st(0)"];
+            $($names)*
+        )
+    };
+    (Compare BinaryPop $text:expr; $($names:ident)*) => {
+        quick_lines!(
+            $text;
+            ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
+            ["lahf", "seto al", "shl eax, 16"],
+            ["fstp st(0)"];
+            $($names)*
+        )
+    };
+    ($access:ident Binary $text:expr; $($names:ident)*) => {
+        quick_lines!(
+            $text;
+            ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
+            [],
             ["fstp tbyte ptr [{a}]", "fstp tbyte ptr [{b}]"];
             $($names)*
         )
     };
-    (BinaryPop $text:expr; $($names:ident)*) => {
+    ($access:ident BinaryPop $text:expr; $($names:ident)*) => {
         quick_lines!(
             $text;
             ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
+            [],
             ["fstp tbyte ptr [{b}]"];
             $($names)*
         )
     };
-    (None $text:expr; $($names:ident)*) => {{
+    ($access:ident $way:ident $text:expr; $($names:ident)*) => {{
         let _ = ($($names,)*);
         0
     }};
@@ -118,64 +146,94 @@ macro_rules! quick {
 pub(super) use {quick, quick_lines};
 
 /// Executes an instruction the shorter way, if it has one, all its registers are in use, and it
-/// raises no exception that the guest has not seen.
+/// raises no exception that the guest has not seen. `number` is that of ST(i).
 #[inline(always)]
-pub(super) fn execute<C: Operands, O: Operation>(
-    x87: &X87,
-    instruction: &Instruction,
-    context: &C,
-    memory: &mut [u8; 16],
-) -> Option<Done> {
-    let number = stack_register(instruction);
-    let other = usize::try_from(number).unwrap_or(0);
+pub(super) fn execute<O: Operation>(x87: &X87, number: usize, memory: &mut [u8; 16]) -> Option<Done> {
     let in_use = |index: usize| x87.tags >> (x87.top().wrapping_add(index) & 7) & 1 != 0;
     let fits = match O::QUICK {
         Quick::None => false,
         Quick::Push => !in_use(7),
-        Quick::Unary | Quick::Pop => in_use(0),
-        Quick::Binary => in_use(0) && in_use(other),
+        Quick::Copy => !in_use(7) && in_use(number),
+        Quick::Unary | Quick::Pop | Quick::Store | Quick::StorePop => in_use(0),
+        Quick::Binary | Quick::Exchange => in_use(0) && in_use(number),
         // With one register in both places, the result is gone.
-        Quick::BinaryPop => other != 0 && in_use(0) && in_use(other),
+        Quick::BinaryPop => number != 0 && in_use(0) && in_use(number),
     };
     // A tiny result that is exact raises underflow only if that is not masked.
     if !fits || x87.control & UNDERFLOW == 0 {
         return None;
     }
-    let (mut a, mut b) = (x87.st(0), x87.st(other));
-    let control = [x87.control | 0x3f, 0x37f];
-    // SAFETY: the pointers are made of references, and have room for a register of 10 bytes.
-    let result = unsafe { O::quick(&raw mut a, &raw mut b, memory, number.min(1), control.as_ptr()) };
-    let status = u16::try_from(result & 0xffff).unwrap_or(0);
-    if status & 0x7f & !x87.status != 0 {
+    // Some processors clear C1 in a comparison, and others leave it.
+    if O::ACCESS == Access::Compare && x87.status & C1 != 0 {
         return None;
     }
-    let mut after = x87.clone();
-    let taken = if O::CONDITIONS { CONDITIONS } else { C1 };
-    after.status = after.status & !taken | status & taken;
-    match O::QUICK {
-        Quick::Push => {
-            after.rotate(7);
-            after.set_tag(true);
-            after.set_st(0, a);
-        }
-        Quick::Pop => pop(&mut after),
-        Quick::Binary => {
-            // If there is one register in both places, `a` has the result.
-            after.set_st(other, b);
-            after.set_st(0, a);
-        }
-        Quick::BinaryPop => {
-            after.set_st(other, b);
-            pop(&mut after);
-        }
-        Quick::Unary | Quick::None => after.set_st(0, a),
+    let (mut a, mut b) = (x87.st(0), x87.st(number));
+    let control = [x87.control | 0x3f, 0x37f];
+    let register = u64::from(number != 0);
+    // SAFETY: the pointers are made of references, and have room for a register of 10 bytes.
+    let result = unsafe { O::quick(&raw mut a, &raw mut b, memory, register, control.as_ptr()) };
+    let done = Done { a, b, result };
+    if done.status() & 0x7f & !x87.status == 0 { Some(done) } else { None }
+}
+
+impl Done {
+    /// The host's status word.
+    fn status(&self) -> u16 {
+        (self.result & 0xffff) as u16
     }
-    record(&mut after, instruction, context);
-    Some(Done { x87: after, flags: result >> 16 })
+
+    /// RFLAGS as [`Operation::run`] has them.
+    pub(super) fn flags(&self) -> u64 {
+        self.result >> 16
+    }
+
+    /// Brings registers and status to their places.
+    #[inline(always)]
+    pub(super) fn apply<O: Operation>(&self, x87: &mut X87, number: usize) {
+        let taken = if O::CONDITIONS { CONDITIONS } else { C1 };
+        x87.status = x87.status & !taken | self.status() & taken;
+        match O::QUICK {
+            Quick::Push => push(x87, self.a),
+            Quick::Copy => push(x87, self.b),
+            Quick::Pop => pop(x87),
+            Quick::Binary => {
+                // If there is one register in both places, `a` has the result.
+                x87.set_st(number, self.b);
+                x87.set_st(0, self.a);
+            }
+            Quick::BinaryPop => {
+                x87.set_st(number, self.b);
+                pop(x87);
+            }
+            Quick::Store => store(x87, number, self.a),
+            Quick::StorePop => {
+                store(x87, number, self.a);
+                pop(x87);
+            }
+            Quick::Exchange => {
+                x87.set_st(number, self.a);
+                x87.set_st(0, self.b);
+            }
+            Quick::Unary | Quick::None => x87.set_st(0, self.a),
+        }
+    }
+}
+
+/// Makes a value ST(0), on top of the others.
+fn push(x87: &mut X87, value: [u8; 10]) {
+    x87.rotate(7);
+    x87.set_tag(0, true);
+    x87.set_st(0, value);
 }
 
 /// Empties ST(0), and makes ST(1) the top.
 fn pop(x87: &mut X87) {
-    x87.set_tag(false);
+    x87.set_tag(0, false);
     x87.rotate(1);
+}
+
+/// Sets ST(`number`), which is in use then.
+fn store(x87: &mut X87, number: usize, value: [u8; 10]) {
+    x87.set_tag(number, true);
+    x87.set_st(number, value);
 }

@@ -1,8 +1,8 @@
 //! A processor around the vector state: registers, flags and the memory of a case.
 
-use iced_x86::{Instruction, Register};
+use iced_x86::{Instruction, OpKind, Register};
 use nerite_native_oracle::{Case, MEMORY_ADDRESS, MEMORY_SIZE};
-use nerite_x86_vector::{Operands, VectorException, VectorState, XSTATE_ALL};
+use nerite_x86_vector::{Fields, Operands, VectorException, VectorState, XSTATE_ALL};
 
 /// Early end of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,28 @@ impl Fault {
     }
 }
 
-/// The processor without its vector state.
+/// A decoded instruction.
+pub(crate) struct Op {
+    instruction: Instruction,
+    fields: Fields,
+}
+
+impl Op {
+    pub(crate) fn new(instruction: Instruction) -> Self {
+        Self { instruction, fields: Fields::new(&instruction) }
+    }
+}
+
+impl AsRef<Fields> for Op {
+    fn as_ref(&self) -> &Fields {
+        &self.fields
+    }
+}
+
+/// The processor.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
+    pub(crate) vector: VectorState,
     pub(crate) registers: [u64; 16],
     pub(crate) flags: u64,
     pub(crate) memory: [u8; MEMORY_SIZE],
@@ -34,12 +53,16 @@ pub(crate) struct Model {
 
 impl Model {
     /// The state of a case.
-    pub(crate) fn of(case: &Case) -> (Self, VectorState) {
-        let model = Self { registers: case.registers, flags: case.flags, memory: case.memory };
-        (model, VectorState::from_xsave(&case.vector))
+    pub(crate) fn of(case: &Case) -> Self {
+        let vector = VectorState::from_xsave(&case.vector);
+        Self { vector, registers: case.registers, flags: case.flags, memory: case.memory }
     }
 
-    fn address(&self, instruction: &Instruction, operand: u32, index: Option<i64>) -> u64 {
+    fn address(&self, op: &Op, index: Option<i64>) -> u64 {
+        let instruction = &op.instruction;
+        let operand = (0..instruction.op_count())
+            .find(|&operand| matches!(instruction.op_kind(operand), OpKind::Memory | OpKind::MemorySegRDI))
+            .expect("a memory operand");
         let value = |register: Register, _, _| match index {
             Some(index) if register.is_vector_register() => Some(index as u64),
             _ if register.is_segment_register() => Some(0),
@@ -58,50 +81,41 @@ impl Model {
 
 impl Operands for Model {
     type Fault = Fault;
+    type Op = Op;
 
-    fn load_at(
-        &mut self,
-        instruction: &Instruction,
-        operand: u32,
-        offset: u64,
-        bytes: &mut [u8],
-    ) -> Result<(), Fault> {
-        let address = self.address(instruction, operand, None).wrapping_add(offset);
+    fn vector(&self) -> &VectorState {
+        &self.vector
+    }
+
+    fn vector_mut(&mut self) -> &mut VectorState {
+        &mut self.vector
+    }
+
+    fn load_at(&mut self, op: &Op, offset: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let address = self.address(op, None).wrapping_add(offset);
         bytes.copy_from_slice(&self.memory[self.range(address, bytes.len())?]);
         Ok(())
     }
 
-    fn store_at(
-        &mut self,
-        instruction: &Instruction,
-        operand: u32,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), Fault> {
-        let address = self.address(instruction, operand, None).wrapping_add(offset);
+    fn store_at(&mut self, op: &Op, offset: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let address = self.address(op, None).wrapping_add(offset);
         let range = self.range(address, bytes.len())?;
         self.memory[range].copy_from_slice(bytes);
         Ok(())
     }
 
-    fn load_element(
-        &mut self,
-        instruction: &Instruction,
-        operand: u32,
-        index: i64,
-        bytes: &mut [u8],
-    ) -> Result<(), Fault> {
-        let address = self.address(instruction, operand, Some(index));
+    fn load_element(&mut self, op: &Op, index: i64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let address = self.address(op, Some(index));
         bytes.copy_from_slice(&self.memory[self.range(address, bytes.len())?]);
         Ok(())
     }
 
-    fn linear_address(&self, instruction: &Instruction, operand: u32) -> u64 {
-        self.address(instruction, operand, None)
+    fn linear_address(&self, op: &Op) -> u64 {
+        self.address(op, None)
     }
 
-    fn effective_address(&self, instruction: &Instruction, operand: u32) -> u64 {
-        self.address(instruction, operand, None)
+    fn effective_address(&self, op: &Op) -> u64 {
+        self.address(op, None)
     }
 
     fn gpr(&self, register: Register) -> u64 {
@@ -136,7 +150,7 @@ impl Operands for Model {
         XSTATE_ALL & u64::from(nerite_native_oracle::vector_components())
     }
 
-    fn rip(&self) -> u64 {
+    fn rip(&self, _: &Op) -> u64 {
         0
     }
 

@@ -18,14 +18,20 @@ impl Core {
         Ok(())
     }
 
-    /// Writes bytes, none of them if one faults.
-    pub(crate) fn write_bytes(&mut self, linear: u64, bytes: &[u8]) -> Run {
-        let last = linear.wrapping_add((bytes.len() as u64).wrapping_sub(1));
+    /// Checks that bytes can be written.
+    pub(crate) fn check_write(&mut self, linear: u64, size: u64) -> Run {
+        let last = linear.wrapping_add(size.wrapping_sub(1));
         self.resolve(self.wrap(linear), true)?;
         // The address of a fault is that of the first byte that is not there.
         if last & PAGE != linear & PAGE {
             self.resolve(self.wrap(last & PAGE), true)?;
         }
+        Ok(())
+    }
+
+    /// Writes bytes, none of them if one faults.
+    pub(crate) fn write_bytes(&mut self, linear: u64, bytes: &[u8]) -> Run {
+        self.check_write(linear, bytes.len() as u64)?;
         let mut at = linear;
         for part in bytes.chunks(8) {
             let mut value = [0; 8];

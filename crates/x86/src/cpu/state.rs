@@ -151,12 +151,12 @@ impl Cpu {
     /// x87, SSE and AVX registers.
     #[must_use]
     pub fn fpu(&self) -> Fpu {
-        self.core.vector.as_deref().map(Fpu::from).unwrap_or_default()
+        Fpu::from(&self.core.vector)
     }
 
     /// Sets x87, SSE and AVX registers.
     pub fn set_fpu(&mut self, fpu: &Fpu) {
-        self.core.vector = Some(Box::new(fpu.into()));
+        self.core.vector = fpu.into();
     }
 
     /// XCR0.
@@ -170,6 +170,7 @@ impl Cpu {
         let is_valid = value & 1 != 0 && value & !(self.core.cpuid.xcr0 | 1) == 0 && value & 6 != 4;
         if is_valid {
             self.core.xcr0 = value;
+            self.core.update_mode();
         }
         is_valid
     }

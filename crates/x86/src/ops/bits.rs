@@ -225,7 +225,7 @@ pub(crate) fn rdpid(core: &mut Core, op: &Op) -> Run {
 
 /// RDRAND and RDSEED.
 pub(crate) fn random<T: Int>(core: &mut Core, op: &Op) -> Run {
-    let value = core.platform.random();
+    let value = core.ask(|platform| platform.random());
     core.set_reg(op.dst, T::of(value));
     core.flags.set_status(CF);
     Ok(())

@@ -166,6 +166,7 @@ pub(crate) fn xsetbv(core: &mut Core, op: &Op) -> Run {
         return core.protection_fault(0);
     }
     core.xcr0 = value;
+    core.update_mode();
     core.finish(op)
 }
 

@@ -2,7 +2,6 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::{SSE, check};
 use crate::core::{Core, Run};
 use crate::op::{Handler, Op};
 
@@ -26,14 +25,14 @@ impl Core {
     /// The low half of a vector register.
     #[inline(always)]
     fn xmm(&self, number: u8) -> [u8; 16] {
-        let register = self.vector.as_ref().and_then(|state| state.ymm.get(usize::from(number & 15)));
+        let register = self.vector.ymm.get(usize::from(number & 15));
         register.and_then(|register| register.0.first_chunk()).copied().unwrap_or_default()
     }
 
     /// Sets the low half of a vector register; the upper half stays.
     #[inline(always)]
     fn set_xmm(&mut self, number: u8, value: [u8; 16]) {
-        let register = self.vector.as_mut().and_then(|state| state.ymm.get_mut(usize::from(number & 15)));
+        let register = self.vector.ymm.get_mut(usize::from(number & 15));
         if let Some(low) = register.and_then(|register| register.0.first_chunk_mut()) {
             *low = value;
         }
@@ -41,7 +40,6 @@ impl Core {
 }
 
 fn between(core: &mut Core, op: &Op) -> Run {
-    check::<SSE>(core)?;
     let value = core.xmm(op.src);
     core.set_xmm(op.dst, value);
     Ok(())
@@ -50,7 +48,6 @@ fn between(core: &mut Core, op: &Op) -> Run {
 /// The address of the operand; #GP if it must be aligned and is not.
 #[inline(always)]
 fn address<const ALIGNED: bool>(core: &mut Core, op: &Op, write: bool) -> Run<u64> {
-    check::<SSE>(core)?;
     let linear = core.linear(op, 16, write)?;
     if ALIGNED && linear & 15 != 0 { core.protection_fault(0) } else { Ok(linear) }
 }
