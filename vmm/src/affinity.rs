@@ -45,7 +45,7 @@ impl Affinity {
     }
 }
 
-/// Why a text is not a list of host CPUs.
+/// Text that is not a list of host CPUs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AffinityError {

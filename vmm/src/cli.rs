@@ -18,7 +18,7 @@ use crate::options::{Options, SandboxOptions};
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_long_help = exit_code::HELP)]
 pub struct Cli {
-    /// What to do.
+    /// Subcommand.
     #[command(subcommand)]
     pub action: Action,
 

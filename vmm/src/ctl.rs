@@ -23,7 +23,7 @@ pub struct CtlArgs {
     #[arg(value_hint = ValueHint::FilePath)]
     pub socket: PathBuf,
 
-    /// What to do.
+    /// Command.
     #[command(subcommand)]
     pub action: CtlAction,
 }
@@ -40,9 +40,9 @@ pub enum CtlAction {
     Stop,
     /// End the process at once, as SIGKILL does
     Kill,
-    /// Where each vCPU is
+    /// State of each vCPU
     Status,
-    /// What was measured so far; more with `--stats`
+    /// Statistics so far; more with `--stats`
     Stats,
     /// The registers of all vCPUs, or of one
     Regs(OneVcpu),
@@ -69,7 +69,7 @@ pub enum CtlAction {
     Link {
         /// Its number, from 0, or the name of the tap it is connected to
         card: String,
-        /// Whether the link is up or down
+        /// State of the link
         #[arg(value_name = "up|down", value_parser = parse_link, action = clap::ArgAction::Set)]
         up: bool,
     },
@@ -87,10 +87,10 @@ pub enum CtlAction {
         /// The file, which is created or overwritten
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
-        /// Where it begins, such as 0x100000
+        /// First address, such as 0x100000
         #[arg(value_parser = parse_number)]
         address: u64,
-        /// How many bytes
+        /// Number of bytes
         #[arg(value_parser = parse_number)]
         length: u64,
     },
@@ -126,7 +126,7 @@ pub fn parse_data(text: &str) -> Result<u32, String> {
     u32::try_from(number).map_err(|_| "more than 32 bits".to_owned())
 }
 
-/// Whether a line is raised.
+/// Parses the level of a line: `true` is high.
 ///
 /// # Errors
 ///
@@ -139,7 +139,7 @@ pub fn parse_level(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-/// Whether a link is up.
+/// Parses the state of a link: `true` is up.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Descriptors that the parent process left open: a guest's `vmm` has no use for them, and whoever
-//! takes it over has.
+//! Descriptors that the parent process left open. A guest's `vmm` has no use for them, but an
+//! attacker who takes it over has.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What `vmm` can fail with, and how it says so: one line on standard error.
+//! Errors of `vmm`, each one line on standard error.
 
 use std::error::Error as StdError;
 use std::io;
@@ -9,7 +9,7 @@ use nerite_machine::ErrorKind;
 use crate::config_file::ConfigFileError;
 use crate::exit_code;
 
-/// Why `vmm` did not do what it was asked to.
+/// Error that ends `vmm`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -30,21 +30,21 @@ pub enum Error {
     Machine {
         /// The image it was to run.
         image: PathBuf,
-        /// What went wrong.
+        /// Cause.
         source: nerite_machine::Error,
     },
     /// The guest's output cannot be written.
     #[error("{to}: cannot write the guest's output: {source}")]
     Output {
-        /// Where it was to go: a path, or the words "standard output".
+        /// Destination: a path, or the words "standard output".
         to: String,
-        /// What went wrong.
+        /// Cause.
         source: io::Error,
     },
     /// The signals that end a run cannot be listened to.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
-    /// What the parent process left open cannot be closed.
+    /// Descriptors of the parent process cannot be closed.
     #[error("cannot close inherited descriptors: {0}")]
     Descriptors(#[source] io::Error),
     /// There is no control socket.
@@ -99,7 +99,8 @@ impl Error {
         }
     }
 
-    /// Whether there is nobody to tell: a reader that has gone away knows that it has.
+    /// Returns `true` if the error needs no message: the reader of the output has gone, and knows
+    /// it.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.exit_code() == exit_code::BROKEN_PIPE

@@ -12,7 +12,7 @@ use std::os::fd::IntoRawFd as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// What the C library calls. It has the arguments from where Rust takes them.
+/// Entry point for the C library. The arguments come from where Rust takes them.
 // SAFETY: the C library asks for a function of this name and type (ISO C 5.1.2.2.1), and nothing
 // else here has the name.
 #[unsafe(no_mangle)]
@@ -21,10 +21,10 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
     std::process::exit(nerite_vmm::program::main(std::env::args_os()).into())
 }
 
-/// What of the runtime's work is needed: descriptors 0 to 2 are open, so that no file is mistaken
-/// for standard output, and writing to a closed pipe is an error instead of a signal. And one heap
-/// for all threads, because one of its own for each vCPU costs more than it gains: they allocate
-/// next to nothing.
+/// Does the part of the runtime's work that is needed: descriptors 0 to 2 are open, so that no file
+/// is mistaken for standard output, and writing to a closed pipe is an error instead of a signal.
+/// And it makes the heap one for all threads, because a heap for each vCPU costs more than it
+/// gains: they allocate next to nothing.
 fn prepare() {
     let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut standard = [&stdin, &stdout, &stderr].map(|fd| PollFd::new(fd, PollFlags::empty()));

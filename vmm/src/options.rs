@@ -31,7 +31,7 @@ pub use files::{FileCount, FileOptions};
 pub use guest::{CrashAction, EnvSetting, GuestOptions, OutputSetting};
 pub use memory::MemoryOptions;
 pub use network::NetworkOptions;
-pub use observe::{ObserveOptions, Statistics, StatsSetting, parse_time};
+pub use observe::{ObserveOptions, StatsSetting, parse_time};
 pub use sandbox::SandboxOptions;
 use uhyve::UhyveOptions;
 

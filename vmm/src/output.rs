@@ -17,8 +17,8 @@ pub fn print(text: impl Display) -> Result<(), Error> {
     write!(out, "{text}").and_then(|()| out.flush()).map_err(Error::Stdout)
 }
 
-/// Writes the one line that says why the program failed to standard error, unless there is nobody
-/// to tell.
+/// Writes the one line that describes the program's error to standard error, unless its reader has
+/// gone.
 pub fn report(error: &Error) {
     if !error.is_silent() {
         let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();

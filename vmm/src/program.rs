@@ -11,10 +11,9 @@ use crate::cli::{Action, Cli};
 use crate::error::Error;
 use crate::{ctl, exit_code, inspect, logging, output, run, stderr};
 
-/// Does what the words of the command line say, the first of which is the program's name.
+/// Executes a command line, the first word of which is the program's name.
 ///
-/// Everything that goes wrong is told on standard error. The exit code is for `main` to return; see
-/// [`exit_code`].
+/// Errors are reported on standard error. The exit code is for `main` to return; see [`exit_code`].
 #[must_use]
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match Cli::try_parse_from(words) {

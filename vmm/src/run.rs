@@ -14,15 +14,14 @@ use crate::error::Error;
 use crate::resolve::{self, Environment};
 use crate::signals::{self, Signals};
 use crate::terminal::Terminal;
-use crate::{descriptors, exit_code, output, stderr};
+use crate::{descriptors, exit_code, output, statistics, stderr};
 
 /// So many mounts are opened without asking how many files may be open.
 const FEW_MOUNTS: usize = 100;
 /// Time from a signal or the time limit to the end, if something is in the way of an end in good
 /// order.
 const END_WITHIN: Duration = Duration::from_millis(900);
-/// How many files the program has open for itself, with plenty of room: 16 vCPUs, memory, console,
-/// mounts.
+/// Upper bound of the files that the program opens for itself: 16 vCPUs, memory, console, mounts.
 const OWN_DESCRIPTORS: usize = 256;
 
 /// Runs an image to its end, and says with which exit code the program should end.
@@ -49,7 +48,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
         resolved.options.sandbox.level() != SandboxLevel::Off && resolved.config.mounts.len() < FEW_MOUNTS;
     let descriptors = if limited { Some(descriptors) } else { raise_descriptor_limit(descriptors) };
     let failed = |source| failed(&resolved.config, source);
-    let mut statistics = resolved.options.observe.open_statistics()?;
+    let mut statistics = statistics::Destination::open(resolved.options.observe.stats.as_ref())?;
     let debugger =
         resolved.options.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
     let server = resolved.options.observe.api_socket.as_deref().map(Server::bind).transpose()?;
@@ -119,7 +118,7 @@ fn start_debugger(
     Ok(server.start(Box::new(handle), is_held)?)
 }
 
-/// What the program says of a machine that could not be made or go on.
+/// Error of the program for an error of the machine.
 fn failed(config: &Config, source: nerite_machine::Error) -> Error {
     match source {
         nerite_machine::Error::Output(source) => {

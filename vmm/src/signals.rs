@@ -154,7 +154,7 @@ fn event() -> Option<BorrowedFd<'static>> {
 
 /// Keeps a descriptor open for as long as the process lives.
 fn leak(fd: OwnedFd) -> BorrowedFd<'static> {
-    // SAFETY: it is open, its owner has given it up, and nobody else closes it.
+    // SAFETY: it is open, its owner has given it up, and nothing else closes it.
     unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 

@@ -40,7 +40,7 @@ impl MemorySize {
     }
 }
 
-/// Why a text is not a guest memory size.
+/// Text that is not a guest memory size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SizeError {
@@ -118,7 +118,7 @@ fn parse_digits(digits: &str) -> Result<u64, SizeError> {
     digits.parse().map_err(|_| SizeError::OutOfRange)
 }
 
-/// How many bytes one of `unit` is.
+/// Number of bytes in one of `unit`.
 fn unit_bytes(unit: &str) -> Result<u64, SizeError> {
     Ok(match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,

@@ -1,11 +1,66 @@
-//! Statistics of a whole run as JSON. The schema is in `docs/control.md`.
+//! Statistics of a whole run, for people or as JSON. The schema is in `docs/control.md`.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use nerite_control::statistics::{nanos, of_processor, of_vcpus};
 use nerite_machine::{Report, hypercall_name};
 use nerite_service::{ProcessorCounts, port_counts};
 use serde_json::{Value, json};
 
-/// Statistics of a run.
+use crate::error::Error;
+use crate::options::StatsSetting;
+use crate::output;
+
+/// Destination of the statistics.
+#[derive(Debug)]
+pub enum Destination {
+    /// None are printed.
+    None,
+    /// To standard error, for people.
+    Table,
+    /// To standard error.
+    Json,
+    /// To a file.
+    File(PathBuf, File),
+}
+
+impl Destination {
+    /// Opens the destination of the statistics, while files can still be opened.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
+    pub fn open(setting: Option<&StatsSetting>) -> Result<Self, Error> {
+        Ok(match setting {
+            None => Self::None,
+            Some(StatsSetting::Table) => Self::Table,
+            Some(StatsSetting::Json(None)) => Self::Json,
+            Some(StatsSetting::Json(Some(path))) => {
+                let failed = |source| Error::Output { to: path.display().to_string(), source };
+                Self::File(path.clone(), File::create(path).map_err(failed)?)
+            }
+        })
+    }
+
+    /// Prints the statistics, if they are asked for.
+    pub fn print(&mut self, report: &Report) {
+        let json = || format!("{}\n", of_run(report));
+        match self {
+            Self::None => {}
+            Self::Table => output::say(&report.to_string()),
+            Self::Json => output::say(&json()),
+            Self::File(path, file) => {
+                if let Err(error) = file.write_all(json().as_bytes()) {
+                    log::error!("cannot write the statistics to {}: {error}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// Statistics of a run as JSON.
 #[must_use]
 pub fn of_run(report: &Report) -> Value {
     let of_vcpus = |statistics| of_vcpus(statistics, &port_counts(statistics, hypercall_name));

@@ -52,7 +52,7 @@ fn guest(rounds: u32) -> Vec<u8> {
     code
 }
 
-/// How many allocations and exits a run has.
+/// Numbers of allocations and exits of a run.
 fn run(folder: &Folder, rounds: u32) -> (usize, u64) {
     let image = folder.file("image", image::elf(&guest(rounds)));
     let config = Config { image: folder.path(&image), output: Output::None, ..Config::default() };
@@ -71,8 +71,8 @@ fn an_exit_allocates_nothing() {
     let least = |rounds| (0..3).map(|_| run(&folder, rounds)).min().unwrap();
     let (few, many) = (least(100), least(2100));
     assert!(many.1 >= few.1 + 4000, "the guest left {} and {} times", few.1, many.1);
-    // Where 4000 exits take more than a second, whoever waits for the end wakes up in between,
-    // which does allocate.
+    // Where 4000 exits take more than a second, the thread that waits for the end wakes up in
+    // between, which does allocate.
     let more = many.0.abs_diff(few.0);
     assert!(more < 10, "{} and {} allocations in runs of {} and {} exits", few.0, many.0, few.1, many.1);
 }

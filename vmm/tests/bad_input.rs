@@ -326,7 +326,7 @@ fn no_kvm() {
     assert!(done.stderr.contains("a processor in software: /dev/kvm does not exist"), "{done:?}");
 }
 
-/// On a host whose KVM only emulates, ordinary guests cannot run; that is told as it is.
+/// On a host whose KVM only emulates, ordinary guests cannot run on it; the message says so.
 #[test]
 fn emulating_kvm() {
     let folder = Folder::new();

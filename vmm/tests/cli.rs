@@ -264,7 +264,7 @@ fn inspect_prints_and_a_reader_may_leave() {
     child.kill().unwrap();
     wait(child);
 
-    // More than a pipe holds, and nobody reads.
+    // More than a pipe holds, and without a reader.
     let mut child =
         folder.vmm(&["inspect", &path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());

@@ -32,7 +32,7 @@ impl Guest {
         self.folder.run(&[&["ctl", "socket"][..], words].concat())
     }
 
-    /// What a command that must succeed says.
+    /// Result of a command that must succeed.
     #[track_caller]
     fn answer(&self, words: &[&str]) -> Value {
         let done = self.ctl(words);

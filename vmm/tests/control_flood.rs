@@ -11,9 +11,9 @@ use std::process::Stdio;
 use common::{Folder, code, wait_for, wait_until};
 use serde_json::{Value, json};
 
-/// Where the kernel `flood-sums` is.
+/// Variable with the path of the kernel `flood-sums`.
 const KERNEL: &str = "NERITE_TEST_FLOOD_SUMS";
-/// How often the guest of two vCPUs is paused, looked at and let go.
+/// Number of times that the guest of two vCPUs is paused, inspected and resumed.
 const CYCLES: usize = 1000;
 /// Every so often memory is read, too, and the registers once more; and every so often `vmm ctl`
 /// does it, a process for each command.

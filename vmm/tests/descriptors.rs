@@ -30,7 +30,7 @@ fn with_descriptors(command: &mut Command, closed: &'static [i32], open: Option<
     unsafe { command.pre_exec(change) };
 }
 
-/// What each descriptor of a process is.
+/// Descriptors of a process: number and target.
 fn descriptors(process: u32) -> Vec<(i32, String)> {
     let entries = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     let each = entries.filter_map(|entry| {

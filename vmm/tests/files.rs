@@ -1,4 +1,4 @@
-//! What a guest's file calls leave on the host, however the run ends.
+//! Effects of a guest's file calls on the host, however the run ends.
 
 mod common;
 
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Flags of `open`.
 const O_CREAT_RDWR: u32 = 0o102;
-/// Where the data of a guest begins, after its code.
+/// Offset of a guest's data, after its code.
 const DATA: usize = 0x400;
 
 /// A guest that makes hypercalls of interface v2 with parameter blocks of its own.
@@ -105,7 +105,7 @@ fn only_what_is_mounted_has_changed_even_when_killed() {
         let mut guest = Guest::default();
         guest.open("/data/new", O_CREAT_RDWR);
         guest.transfer(0x1100, 3, b"hello");
-        // Nobody mounted that.
+        // Nothing is mounted there.
         guest.open("/else/where", O_CREAT_RDWR);
         guest.transfer(0x1100, 4, b"temporary");
         guest.open("/data/../data/../../tmp/x", O_CREAT_RDWR);
@@ -140,7 +140,7 @@ fn a_guest_that_waits_for_a_pipe_can_be_stopped() {
     let folder = Folder::new();
     let pipe = folder.path("pipe");
     rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    // Somebody who could write, so that the guest has to wait.
+    // A writer, so that the guest has to wait.
     let _writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
     let mut guest = Guest::default();
     guest.open("/x/pipe", 0);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use common::{Folder, code, finish, image, wait, wait_until};
 
-/// What GDB says to these commands after it has connected, and how `vmm` ended.
+/// Output of GDB for a list of commands, and the end of `vmm`.
 struct Session {
     text: String,
     code: i32,
@@ -180,8 +180,8 @@ fn a_crash_waits_for_a_debugger() {
         let mut command = folder.vmm(&["run", "--on-crash", "gdb:unix:socket", "-c", cpus, &image]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until("the socket", || folder.path("socket").exists());
-        // It has crashed long before, or will in a moment: either way GDB is told when it goes on,
-        // and the machine ends after the crash of each vCPU was told.
+        // It has crashed long before, or will in a moment: either way GDB stops at it when the
+        // guest continues, and the machine ends after the crash of each vCPU was reported.
         let mut gdb = Command::new(gdb_program());
         gdb.args(["-nx", "-batch", "-ex", "set architecture i386:x86-64"]);
         gdb.args(["-ex", &format!("target remote {}", folder.path("socket").display())]);

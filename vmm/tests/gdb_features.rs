@@ -1,4 +1,4 @@
-//! What GDB can do with a guest, one by one and with values: the same list on one vCPU and on four.
+//! Features of GDB with a guest, one by one and with values: the same list on one vCPU and on four.
 //! The real GDB against the test kernel `debugged`, which `cargo xtask test-host` names in the
 //! environment.
 //!
@@ -90,7 +90,7 @@ fn end<'a>(others: bool) -> [Feature<'a>; 4] {
             &["= 1\n", "= 1\n"],
         ),
         (
-            "memory is watched whoever writes it",
+            "memory is watched on all vCPUs",
             &[
                 "eval \"watch ((long*)&WORKED)[%d]\", $index",
                 "continue",
@@ -170,7 +170,7 @@ fn attached_detached_and_killed(cpus: &str) {
     assert_eq!(code(output.status), 143, "{output:?}");
 }
 
-/// What is left of a guest that has crashed.
+/// A core file of a guest that has crashed opens in GDB with its image.
 fn a_core_file_opens_with_the_image(cpus: &str) {
     let (kernel, program) = programs();
     let folder = Folder::new();

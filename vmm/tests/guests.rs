@@ -1,8 +1,8 @@
 //! Whole runs of guests that are a few instructions long, so that they run on an emulating KVM,
 //! too.
 //!
-//! They show how a run ends: exit codes, signals, output that nobody takes. What guests are told
-//! and can do is tested with the guests in `tests/kernels`.
+//! They show how a run ends: exit codes, signals, output without a reader. Boot information and
+//! devices are tested with the guests in `tests/kernels`.
 
 mod common;
 
@@ -112,7 +112,7 @@ fn memory_and_vcpus_of_many_sizes() {
             &["-a", "0"],
         ] {
             let done = folder.run(&[&["run"], options, &[image]].concat());
-            // What this host or hypercall interface v1 cannot give is told, and nothing else.
+            // Only features that this host or hypercall interface v1 lacks are reported.
             let told = ["page merging", "huge pages", "memory below 3 GiB"];
             let quiet = done.stderr.lines().all(|line| told.iter().any(|part| line.contains(part)));
             assert!(done.code == 3 && quiet, "{image} {options:?}: {done:?}");
@@ -203,9 +203,9 @@ fn an_ignored_signal_stays_ignored() {
     assert_eq!(code(wait(child).status), 143);
 }
 
-/// A guest that prints `line` for ever, and its process once nobody has taken the output for so
-/// long that a vCPU sleeps in a write, or the machine holds a partial line that it cannot get rid
-/// of.
+/// Starts a guest that prints `line` without end, and returns its process once the output has not
+/// been read for so long that a vCPU sleeps in a write, or the machine holds a partial line that it
+/// cannot write.
 fn start_and_fill_the_pipe(folder: &Folder, line: &str) -> Child {
     let mut guest = image::print(line);
     let back = -i8::try_from(guest.len() + 2).unwrap();
@@ -218,7 +218,7 @@ fn start_and_fill_the_pipe(folder: &Folder, line: &str) -> Child {
         // System call 1 is write.
         std::fs::read_dir(&tasks).unwrap().flatten().any(|task| call(&task.path()).starts_with("1 0x"))
     });
-    // Time for whoever else might come to wait.
+    // Time for other threads to start waiting.
     std::thread::sleep(std::time::Duration::from_millis(50));
     child
 }

@@ -10,7 +10,7 @@ use common::image;
 use common::{Folder, code, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Code that does `body` for ever.
+/// Code that repeats `body` without end.
 fn forever(body: &[u8]) -> Vec<u8> {
     let back = -i8::try_from(body.len() + 2).unwrap();
     [body, &[0xeb, back.cast_unsigned()]].concat()

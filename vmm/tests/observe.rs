@@ -67,7 +67,7 @@ fn an_unknown_msr_is_a_fault_or_zero_or_a_line() {
     assert_eq!((done.code, &*done.stderr), (5, ""), "{done:?}");
     for (options, lines) in [(&["--msr", "fault"][..], 0), (&[], 0), (&["--msr", "report"], 1)] {
         let (_folder, done) = run(options, &READS_MSR);
-        // There is nobody who handles faults.
+        // The guest has no handler of faults.
         assert_eq!(done.code, 244, "{done:?}");
         let line = "vCPU 0 reads the unknown MSR 0x1234 at 0x";
         assert_eq!(done.stderr.matches(line).count(), lines, "{done:?}");

@@ -9,13 +9,13 @@ use common::{Folder, image};
 use nerite_machine::config::{Config, CpuConfig, Output};
 use nerite_machine::{Handle, Held, Machine, Outcome, Running};
 
-/// How often a machine is held and released where the environment does not say, and for how long at
-/// the most.
+/// Number of times that a machine is held and released unless the environment says otherwise, and
+/// the time limit of that.
 const CYCLES: u32 = 10_000;
 const TIME: Duration = Duration::from_secs(20);
 
-/// How often, and for how long at the most: `NERITE_TEST_PAUSES=100000 cargo xtask test-host
-/// pauses` does all of them.
+/// Number of cycles and their time limit: `NERITE_TEST_PAUSES=100000 cargo xtask test-host pauses`
+/// does all of them.
 fn effort() -> (u32, Duration) {
     match std::env::var("NERITE_TEST_PAUSES") {
         Ok(count) => (count.parse().expect("NERITE_TEST_PAUSES is a number"), Duration::MAX),

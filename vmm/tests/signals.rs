@@ -1,5 +1,5 @@
-//! The first signal is told, the second one ends the process: seen on a process that does nothing
-//! but listen.
+//! The first signal is reported, the second one ends the process: seen on a process that does
+//! nothing but listen.
 
 mod common;
 

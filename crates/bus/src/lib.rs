@@ -1,32 +1,4 @@
-//! The port and MMIO address spaces of a virtual machine: **an address goes to exactly one device,
-//! or reads all ones.**
-//!
-//! A [`Bus`] maps checked, non-overlapping ranges to devices. A device sees offsets into its own
-//! range and plain values, never a hypervisor. Where nothing answers, reads give all ones and
-//! writes vanish, as on real buses; each such address is logged once, and no more than
-//! [`MAX_LOGGED`] of them, so that a guest cannot flood the log.
-//!
-//! ```
-//! use std::sync::Arc;
-//! use std::sync::atomic::{AtomicU64, Ordering};
-//! use nerite_bus::{Bus, Device, Width};
-//!
-//! #[derive(Default)]
-//! struct Latch(AtomicU64);
-//!
-//! impl Device for Latch {
-//!     fn read(&self, _offset: u64, width: Width) -> u64 { width.truncate(self.0.load(Ordering::Relaxed)) }
-//!     fn write(&self, _offset: u64, _width: Width, value: u64) { self.0.store(value, Ordering::Relaxed) }
-//! }
-//!
-//! let mut ports = Bus::new("port");
-//! ports.insert("latch", 0x80..=0x83, Arc::new(Latch::default()))?;
-//! ports.write(0x80, Width::new(4).unwrap(), 0x1234_5678);
-//! assert_eq!(ports.read(0x80, Width::new(2).unwrap()), 0x5678);
-//! assert_eq!(ports.read(0x90, Width::new(1).unwrap()), 0xff);
-//! # Ok::<(), nerite_bus::Error>(())
-//! ```
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -224,8 +196,3 @@ impl fmt::Debug for Bus {
 
 #[cfg(test)]
 mod tests;
-
-/// The README's example, kept true by running it.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -1,40 +1,4 @@
-//! The Hermit/uhyve hypercall ABI, versions 1 and 2, as plain old data.
-//!
-//! The one idea: **a hypercall is a port number and a parameter block that is copied in and copied
-//! out**. The guest executes `out dx, eax`; the port in `DX` names the call ([`v1::Call`],
-//! [`v2::Call`]), and a register holds either a small value or the guest-physical address of a
-//! parameter block. The host copies the block out of guest memory, looks at it, and copies a block
-//! with the results back. No reference ever points into guest memory, so every block here is made
-//! of plain little-endian integers with every byte accounted for, and implements zerocopy's
-//! [`FromBytes`](zerocopy::FromBytes) and [`IntoBytes`](zerocopy::IntoBytes): any bytes are a valid
-//! block, and no padding leaks.
-//!
-//! | | version 1 | version 2 |
-//! |---|---|---|
-//! | the register | `EAX`, so parameter blocks lie below 4 GiB | `RDI`, 64 bits; `EAX` is ignored |
-//! | buffers of file reads and writes | guest-**virtual** addresses | guest-physical, contiguous |
-//! | other addresses in blocks | guest-physical | guest-physical |
-//! | blocks | packed | naturally aligned, padding spelled out |
-//! | command line | [`v1::Call::Cmdsize`], [`v1::Call::Cmdval`] | `/chosen/bootargs` of the device tree |
-//!
-//! Port numbers and layouts equal those of the crate `uhyve-interface`; a test compares every
-//! field.
-//!
-//! ```
-//! use nerite_hypercall::v2;
-//! use zerocopy::IntoBytes;
-//!
-//! let call = v2::Call::from_port(0x1030);
-//! assert_eq!(call, Some(v2::Call::SerialWriteBuffer));
-//! assert_eq!(v2::Call::SerialWriteBuffer.param_size(), 16);
-//! let params = v2::SerialWriteBufferParams { len: 5, buf: 0x4_2000 };
-//! assert_eq!(params.as_bytes()[..8], [5, 0, 0, 0, 0, 0, 0, 0]);
-//! ```
-//!
-//! # Features
-//! * `guest`: the module `guest`, wrappers that perform the calls from inside a guest. The only
-//!   place with `unsafe` code.
-
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![cfg_attr(not(feature = "guest"), forbid(unsafe_code))]
 #![cfg_attr(feature = "guest", deny(unsafe_code))]
@@ -78,8 +42,3 @@ pub const SERIAL_PORT_V1: u16 = v1::Call::SerialWriteByte.port();
 /// The serial port that the boot info names for guests of interface version 2:
 /// [`v2::Call::SerialWriteBuffer`].
 pub const SERIAL_PORT_V2: u16 = v2::Call::SerialWriteBuffer.port();
-
-/// The README's example, kept true by running it.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -95,7 +95,7 @@ impl Core<'_> {
         self.write_ram(file, ram_at, is_stopped)
     }
 
-    /// Where a guest-physical address is in the copy of RAM: region follows region.
+    /// Offset of a guest-physical address in the copy of RAM: region follows region.
     fn place_of(&self, physical: u64) -> Option<u64> {
         let mut before = 0_u64;
         for region in self.ram.regions() {
@@ -230,7 +230,8 @@ fn follows(last: &Segment, page: &Segment) -> bool {
         && last.physical.checked_add(last.size) == Some(page.physical)
 }
 
-/// How many bytes from a multiple of it on are mapped as little as the address that has this error.
+/// Size in bytes of the aligned range in which every address is unmapped like the one with this
+/// error.
 fn hole(error: &WalkError) -> u64 {
     let level = match error {
         WalkError::NotPresent { level, .. } | WalkError::Reserved { level, .. } => *level,
@@ -285,8 +286,8 @@ fn note(bytes: &mut Vec<u8>, owner: &[u8], kind: u32, content: &[u8]) {
 /// Size of the legacy region of an XSAVE area, which is what FXSAVE writes (Intel SDM vol. 1,
 /// 10.5.1).
 const FXSAVE: usize = 512;
-/// Where Linux says in a core file which parts an XSAVE area has (`<asm/sigcontext.h>`): it is
-/// software's there.
+/// Offset at which a Linux core file has the components of an XSAVE area (`<asm/sigcontext.h>`), in
+/// bytes that are software's.
 const XCR0: usize = 464;
 
 /// An XSAVE area with x87, SSE and AVX state.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 const KERNEL: u64 = 0x4_0000;
-/// Where code is when the kernel is loaded.
+/// Address of the code once the kernel is loaded.
 const TEXT: u64 = KERNEL + CODE;
 const RAM_END: u64 = 2 << 20;
 const STACK: u64 = 0x10_0000;

@@ -1,4 +1,4 @@
-//! What unit tests of several crates share: images, page tables, and a log that can be read.
+//! Support for unit tests of several crates: images, page tables, and a log that can be read.
 //!
 //! Only for tests: everything here panics when it fails.
 

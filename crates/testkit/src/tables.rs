@@ -3,7 +3,7 @@
 use nerite_arch::SpecialRegs;
 use nerite_memory::GuestRam;
 
-/// Where the root is: the tables are on this page and the three after it.
+/// Address of the root: the tables are on this page and the three after it.
 pub const ROOT: u64 = 0x1000;
 const PRESENT_WRITABLE: u64 = 3;
 /// CR0 with paging, CR4 with PAE, and EFER, as the boot code has them.

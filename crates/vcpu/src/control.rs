@@ -1,12 +1,12 @@
-//! Holding a vCPU, looking into it and letting it go on, from any thread.
+//! Pausing, inspecting and resuming a vCPU from any thread.
 //!
-//! The vCPU's own thread looks into its inbox only after a kick, so an exit that nobody else cares
-//! about costs three plain stores. Two rules make kicks exact:
+//! The vCPU's own thread reads its inbox only after a kick, so an exit without a request costs
+//! three plain stores. Two rules make kicks exact:
 //!
-//! * a wish is put into the inbox *before* the kick, under the inbox's lock: whoever sees the kick
-//!   sees the wish;
-//! * a kick is sent only while the vCPU does not look into its inbox, and taken back when it begins
-//!   to: so none is left over for the next run.
+//! * a request is put into the inbox *before* the kick, under the inbox's lock: a thread that sees
+//!   the kick sees the request;
+//! * a kick is sent only while the vCPU does not read its inbox, and taken back when it begins to:
+//!   so none is left over for the next run.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -232,7 +232,7 @@ impl Control {
         use std::sync::mpsc::{RecvTimeoutError, sync_channel};
         let (sender, receiver) = sync_channel(1);
         self.post(Box::new(move |vcpu, state| {
-            // Nobody waits any more: then nobody wants it done.
+            // The send fails if the caller has stopped waiting.
             let _ = sender.send(question(vcpu, state));
         }));
         let start = Instant::now();
@@ -275,8 +275,8 @@ impl Control {
         self.state.store(RunState::ServiceToComplete as u8, Ordering::Release);
     }
 
-    /// The vCPU's thread: wants itself to be held, as at a breakpoint. Somebody has to
-    /// [`Control::release`] it.
+    /// For the vCPU's thread: adds a hold, as at a breakpoint. The other side takes it back with
+    /// [`Control::release`].
     pub fn hold_self(&self) {
         let mut inbox = self.lock();
         inbox.holds = inbox.holds.saturating_add(1);
@@ -289,7 +289,7 @@ impl Control {
     /// exit waits for its answer.
     pub fn service_requests(&self, vcpu: &mut dyn Vcpu, state: RunState) -> ControlFlow<()> {
         let mut inbox = self.lock();
-        // Whoever kicked until now has its wish in the inbox.
+        // The request of every kick until now is in the inbox.
         vcpu.take_kick();
         inbox.attending = true;
         let attended = loop {

@@ -13,7 +13,7 @@ use super::*;
 pub(crate) struct Toy {
     regs: Regs,
     debug: GuestDebug,
-    /// Where an instruction writes port 1.
+    /// Address of an instruction that writes port 1.
     out_at: u64,
     half_done: bool,
     /// Number of calls of `set_guest_debug`.
@@ -155,7 +155,7 @@ fn plan(breakpoints: &[u64], watchpoints: &[Watchpoint]) -> DebugPlan {
     DebugPlan { breakpoints: breakpoints.into(), watchpoints: watchpoints.into(), ..DebugPlan::default() }
 }
 
-/// Where it stops next, and why; exits on the way go on.
+/// Continues to the next stop, past exits: the address, and the reason.
 fn go(vcpu: &mut Debugged) -> (u64, Option<DebugStop>) {
     loop {
         let exit = vcpu.run(Entry::Resume).unwrap();
@@ -252,7 +252,7 @@ fn a_trap_flag_that_is_left_over_is_taken_away() {
     let mut regs = vcpu.regs().unwrap();
     regs.rflags |= Regs::RFLAGS_TF;
     vcpu.set_regs(&regs).unwrap();
-    // A debug exception that nobody asked for: here from an address register.
+    // A debug exception without a breakpoint of the debugger: here from an address register.
     vcpu.debug = GuestDebug { trap: true, ..GuestDebug::default() };
     assert_eq!(vcpu.reason(DebugCause::STEP), None);
     assert_eq!(go(&mut vcpu), (1000, None));

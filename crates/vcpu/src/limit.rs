@@ -60,7 +60,7 @@ impl Limited {
         };
         self.ahead = None;
         self.budget.set(left);
-        // The instruction of an access is done when it is answered, and counted by nobody.
+        // The instruction of an access is done when the access is completed, and not counted.
         Ok(exit)
     }
 

@@ -17,7 +17,7 @@ use std::fmt;
 ///                 |                                                          |
 ///                 +------------------------ release -------------------------+
 ///
-///  Halted: as Running, but the vCPU waits for an interrupt.   Every state leads to Stopped on `stop`.
+/// Halted: as Running, but the vCPU waits for an interrupt. Every state leads to Stopped on `stop`.
 /// ```
 ///
 /// Guest instructions are executed in [`RunState::Running`] only. State may be *changed* or saved

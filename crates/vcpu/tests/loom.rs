@@ -34,7 +34,7 @@ impl Kick for Handle {
     }
 }
 
-/// A guest that writes a port `exits` times and then loops for ever.
+/// A guest that writes a port `exits` times and then loops without end.
 #[derive(Debug)]
 struct Guest {
     flag: Arc<Flag>,

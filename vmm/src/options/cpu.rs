@@ -21,7 +21,7 @@ pub struct CpuOptions {
     #[serde(alias = "cpu_count", deserialize_with = "count")]
     pub count: Option<CpuCount>,
 
-    /// What runs the guest: auto, kvm or software [default: auto]
+    /// Accelerator: auto, kvm or software [default: auto]
     ///
     /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred
     /// times slower than on KVM. `auto` takes KVM where it can run ordinary guests, and software
@@ -49,7 +49,7 @@ pub struct CpuOptions {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub pit: Option<bool>,
 
-    /// What the guest gets from a model-specific register that KVM does not know: fault, ignore or
+    /// Policy for guest accesses to MSRs that the hypervisor does not handle: fault, ignore or
     /// report [default: fault]
     ///
     /// `fault` is a general protection fault, as from a processor. `ignore` makes it read zero and
@@ -58,7 +58,7 @@ pub struct CpuOptions {
     #[serde(deserialize_with = "msr")]
     pub msr: Option<MsrPolicy>,
 
-    /// Where the interrupt controllers are: kernel or user [default: kernel]
+    /// Place of the interrupt controllers: kernel or user [default: kernel]
     ///
     /// `user` is for those who work on them: local APICs in vmm, which injects every interrupt
     /// itself, and no other controllers. The guest is slower, and has no TSC deadline timer. For

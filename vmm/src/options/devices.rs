@@ -31,8 +31,8 @@ pub struct DeviceOptions {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub rng: Option<bool>,
 
-    /// Where input goes for a guest that is not Hermit: `serial`, the serial port, or `virtio`, a
-    /// virtio console (hvc0) [default: serial]
+    /// Console that takes the input of a guest that is not Hermit: `serial`, the serial port, or
+    /// `virtio`, a virtio console (hvc0) [default: serial]
     ///
     /// Output comes from both. Without a command line, a Linux kernel gets one that names this
     /// console.

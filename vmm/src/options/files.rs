@@ -33,17 +33,17 @@ pub struct FileOptions {
     #[merge(skip)]
     pub(super) file_mapping: Vec<Mount>,
 
-    /// How many files the guest may have open at a time [default: 1024]
+    /// Maximum number of files that the guest has open at a time [default: 1024]
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "value::parsed")]
     pub max_open_files: Option<FileCount>,
 
-    /// How much the guest may write to files in all, such as 10G [default: no limit]
+    /// Limit of all that the guest writes to files, such as 10G [default: no limit]
     #[arg(long, value_name = "SIZE")]
     #[serde(deserialize_with = "value::parsed")]
     pub max_written: Option<Bytes>,
 
-    /// How large the guest's temporary files may be together [default: 256M]
+    /// Maximum size of the guest's temporary files together [default: 256M]
     ///
     /// They are what it creates where nothing is mounted, in memory and without names on the host,
     /// at most 1024 of them. 0 allows only empty ones.

@@ -49,19 +49,18 @@ pub struct GuestOptions {
     #[serde(deserialize_with = "output")]
     pub output: Option<OutputSetting>,
 
-    /// How much the guest may write to its output in a second, such as 1M [default: no limit]
+    /// Limit of what the guest writes to its output in a second, such as 1M [default: no limit]
     ///
     /// A guest that writes more is slowed down.
     #[arg(long, value_name = "SIZE")]
     #[serde(deserialize_with = "value::parsed")]
     pub max_output_rate: Option<Rate>,
 
-    /// How many lines the log may have about hypercalls the guest gets wrong [default: 64]
+    /// Maximum number of log lines about hypercalls that the guest gets wrong [default: 64]
     #[arg(long, value_name = "N")]
     pub max_log_lines: Option<u32>,
 
-    /// What is done when the guest crashes: `report`, `dump[:FILE]` or `gdb[:ADDRESS]` [default:
-    /// report]
+    /// Action when the guest crashes: `report`, `dump[:FILE]` or `gdb[:ADDRESS]` [default: report]
     ///
     /// `report` ends it with exit code 244 and a report on standard error. `dump` also writes an
     /// ELF core for `gdb IMAGE FILE`; without FILE that is IMAGE.core in the current directory. The

@@ -1,7 +1,5 @@
 //! Options that watch, limit and control a run.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,12 +7,9 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use merge::Merge;
 use nerite_gdb::Address;
-use nerite_machine::Report;
 use nerite_machine::config::{Debug, Observe, OnCrash};
 
 use super::CrashAction;
-use crate::error::Error;
-use crate::{output, statistics};
 
 /// Options that watch, limit and control a run; not in configuration files.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args, Merge)]
@@ -89,53 +84,6 @@ impl ObserveOptions {
             _ => self.gdb_attach.as_ref(),
         };
         held.or_else(|| later.map(|address| (address, Debug::Running)))
-    }
-
-    /// Opens the destination of the statistics, while files can still be opened.
-    ///
-    /// # Errors
-    ///
-    /// If the file cannot be created.
-    pub fn open_statistics(&self) -> Result<Statistics, Error> {
-        Ok(match &self.stats {
-            None => Statistics::None,
-            Some(StatsSetting::Table) => Statistics::Table,
-            Some(StatsSetting::Json(None)) => Statistics::Json,
-            Some(StatsSetting::Json(Some(path))) => {
-                let failed = |source| Error::Output { to: path.display().to_string(), source };
-                Statistics::File(path.clone(), File::create(path).map_err(failed)?)
-            }
-        })
-    }
-}
-
-/// Destination of the statistics.
-#[derive(Debug)]
-pub enum Statistics {
-    /// None are printed.
-    None,
-    /// To standard error, for people.
-    Table,
-    /// To standard error.
-    Json,
-    /// To a file.
-    File(PathBuf, File),
-}
-
-impl Statistics {
-    /// Prints the statistics, if they are asked for.
-    pub fn print(&mut self, report: &Report) {
-        let json = || format!("{}\n", statistics::of_run(report));
-        match self {
-            Self::None => {}
-            Self::Table => output::say(&report.to_string()),
-            Self::Json => output::say(&json()),
-            Self::File(path, file) => {
-                if let Err(error) = file.write_all(json().as_bytes()) {
-                    log::error!("cannot write the statistics to {}: {error}", path.display());
-                }
-            }
-        }
     }
 }
 

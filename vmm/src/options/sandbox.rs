@@ -25,8 +25,7 @@ const VIOLATION: Violation = Violation {
 #[serde(default, deny_unknown_fields)]
 #[merge(strategy = merge::option::overwrite_none)]
 pub struct SandboxOptions {
-    /// How vmm confines itself before it looks at the image: strict, normal or off [default:
-    /// normal]
+    /// Confinement of vmm before it reads the image: strict, normal or off [default: normal]
     ///
     /// `normal` takes what the host has and warns about what it lacks, `strict` refuses to run with
     /// less than everything.
@@ -34,7 +33,7 @@ pub struct SandboxOptions {
     #[serde(deserialize_with = "value::parsed")]
     pub level: Option<SandboxLevel>,
 
-    /// What happens at a system call that vmm does not make by itself: on, log or off [default: on]
+    /// Treatment of system calls that vmm does not make by itself: on, log or off [default: on]
     ///
     /// `on` ends vmm, `log` writes a line into the kernel's log and goes on.
     #[arg(long, value_name = "MODE")]

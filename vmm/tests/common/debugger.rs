@@ -7,9 +7,9 @@ use rustix::process::Pid;
 
 use super::{Folder, STEPPED, wait_for, wait_until};
 
-/// Where the kernel `debugged` is.
+/// Variable with the path of the kernel `debugged`.
 const KERNEL: &str = "NERITE_TEST_DEBUGGED";
-/// Where a GDB is that runs here.
+/// Variable with the path of a GDB that runs here.
 const GDB: &str = "NERITE_TEST_GDB";
 
 /// Something that GDB can do: what it is, how GDB is asked for it, and parts of what it has to say,
@@ -31,7 +31,7 @@ pub fn start(folder: &Folder, options: &[&str], kernel: &str, args: &[&str]) -> 
     child
 }
 
-/// What the guest has said so far.
+/// Output of the guest so far.
 pub fn told(folder: &Folder) -> String {
     std::fs::read_to_string(folder.path("told")).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What GDB can do while the first vCPU of the kernel `debugged` runs alone.
+//! Features of GDB while the first vCPU of the kernel `debugged` runs alone.
 
 use super::debugger::Feature;
 

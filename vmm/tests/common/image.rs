@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 
-/// Where the code starts, in the file and in memory.
+/// Offset of the code, in the file and in memory.
 const CODE: u64 = 0x400;
 
 /// A Hermit ELF file to be.
@@ -124,9 +124,9 @@ pub fn print(text: &str) -> Vec<u8> {
     text.bytes().flat_map(|byte| [0xbf, byte, 0, 0, 0, 0x66, 0xba, 0x20, 0x10, 0xef]).collect()
 }
 
-/// Code that loops for ever.
+/// Code that loops without end.
 pub const SPIN: [u8; 2] = [0xeb, 0xfe];
-/// Code that halts with interrupts off for ever.
+/// Code that halts with interrupts off and never wakes.
 pub const HALT: [u8; 3] = [0xf4, 0xeb, 0xfd];
 /// An undefined instruction; without an IDT that is a triple fault.
 pub const CRASH: [u8; 2] = [0x0f, 0x0b];

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a run may take before it counts as hanging.
+/// Time after which a run counts as hanging.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The same for a guest that is executed one instruction at a time.
 pub const STEPPED: Duration = Duration::from_secs(300);
@@ -67,7 +67,7 @@ pub fn hear_signals(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(listen) }
 }
 
-/// How a run of `vmm` ended.
+/// End of a run of `vmm`.
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -100,7 +100,7 @@ impl Done {
     }
 }
 
-/// What `vmm` said, besides what this host's kernel cannot do: with read-only mounts, Linux before
+/// Standard error without warnings about this host's kernel: with read-only mounts, Linux before
 /// 6.2 is warned about.
 pub fn without_host_warnings(stderr: &str) -> String {
     stderr
@@ -166,7 +166,7 @@ pub fn skip(reason: &str) {
 /// Copies the program to `to`, where every user may run it.
 ///
 /// Another process writes the copy: a child that a thread of this one starts meanwhile would
-/// inherit a file that is open for writing, and while it is, nobody can execute it (ETXTBSY).
+/// inherit a file that is open for writing, and such a file cannot be executed (ETXTBSY).
 pub fn copy_program(to: &Path) {
     let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_vmm")).arg(to).status().unwrap();
     assert!(status.success(), "cp: {status}");

@@ -14,7 +14,7 @@ use super::wire::{self, End, Kind};
 use crate::exec;
 use crate::job::{Job, Stream};
 
-/// Where the initramfs keeps the jobs.
+/// Path of the jobs in the initramfs.
 pub(crate) const JOBS: &str = "/lab/jobs.toml";
 
 /// Busybox words that run the command after them in a network of its own, which has a loopback
@@ -24,13 +24,13 @@ pub(crate) const JOBS: &str = "/lab/jobs.toml";
 const ISOLATED: [&str; 7] = ["/bin/busybox", "unshare", "-n", "-m", "/bin/busybox", "sh", "-c"];
 const ENTER: &str = r#"mount -t sysfs sysfs /sys && ip link set lo up && exec "$@""#;
 
-/// How often the lab says that it is alive.
+/// Interval of the lab's signs of life.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// The file the agent reads.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct JobList {
-    /// What the host may have run.
+    /// Jobs that the host may request.
     pub(crate) jobs: Vec<Job>,
 }
 

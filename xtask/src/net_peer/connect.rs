@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Error, Result};
 
 use super::Link;
-use super::exercises::PATIENCE;
 
+/// Time limit of everything that is not a long transfer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// In user mode it is not the guest that takes a connection at first, and one that it refuses ends
 /// later. So it gets the time that its sockets need after another connection.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -36,7 +37,7 @@ impl Link {
         Ok(stream)
     }
 
-    /// How a connection ends that the guest refuses only when it has been made.
+    /// Errors of a connection that the guest refuses only after it has been made.
     pub(super) fn late_refusals(self) -> &'static [ErrorKind] {
         if self == Self::User { &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] } else { &[] }
     }

@@ -19,8 +19,6 @@ const DISCARD: u16 = 9;
 const SOURCE: u16 = 19;
 /// Bytes of a stream repeat after this many.
 const PATTERN: usize = 251;
-/// Time limit of everything that is not a long transfer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One thing to do; `to-guest=16M` and the like have a number.
 #[derive(Clone, Debug, PartialEq, Eq)]

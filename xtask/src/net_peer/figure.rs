@@ -1,4 +1,4 @@
-//! What an exercise measures.
+//! Figures that exercises measure.
 
 use std::fmt;
 use std::time::Instant;

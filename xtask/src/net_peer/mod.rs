@@ -35,12 +35,12 @@ const TCP_PORTS: [u16; 3] = [7, 9, 19];
 const UDP_PORTS: [u16; 2] = [7, 99];
 /// The port that ends the guest.
 const CONTROL: u16 = 99;
-/// How long the guest may take to be ready, and to end.
+/// Time for the guest to be ready, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// An ordinary user, for user mode.
 const USER: u32 = 1000;
 
-/// How the guest's card is connected.
+/// Link of the guest's card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Link {
@@ -57,13 +57,13 @@ pub(crate) enum Link {
 /// `xtask net-peer`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How the card is connected
+    /// Link of the card
     #[arg(long)]
     link: Link,
     /// Further options of the card
     #[arg(long, default_value = "")]
     options: String,
-    /// What to do, in order
+    /// Exercises, in order
     #[arg(long = "exercise")]
     exercises: Vec<Exercise>,
     /// The guest is not ours: it serves echo, discard and characters (RFC 862 to 864), says nothing

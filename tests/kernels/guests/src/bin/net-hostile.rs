@@ -30,7 +30,7 @@ fn main() {
     println!("ready");
     // The host may still be busy with its end.
     bench.start(raw::INDIRECT_DESC);
-    check!(bench.exchange(200), "nobody answers");
+    check!(bench.exchange(200), "no answer");
     let resets = boot::args().iter().find_map(|arg| arg.strip_prefix("resets=")?.parse().ok());
     if let Some(resets) = resets {
         misuse::play_resets(&mut bench, resets);

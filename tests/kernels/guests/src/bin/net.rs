@@ -1,6 +1,6 @@
 //! A server on a network card: echo (port 7, TCP and UDP), discard (9) and a source of bytes (19),
-//! with a driver and a stack that nobody here wrote. A datagram to port 99 ends it: `quit`, or
-//! `reset N`, upon which it resets the card and goes on, once for each N.
+//! with a third-party driver and stack. A datagram to port 99 ends it: `quit`, or `reset N`, upon
+//! which it resets the card and goes on, once for each N.
 //!
 //! Arguments: `ip=10.0.5.3` or `dhcp`, `mtu=1500`, `poll` (no interrupts), `exit-after=BYTES` (in
 //! the middle of traffic).
@@ -26,7 +26,7 @@ use services::{Services, Wish};
 
 runtime::kernel!(v2, main);
 
-/// What the arguments say.
+/// Arguments.
 struct Setup {
     ip: Option<Ipv4Address>,
     mtu: usize,

@@ -1,5 +1,5 @@
-//! What each hostile case begins with and is judged by: a card that is set up, a question whose
-//! answer shows that frames go out and come in, and memory that must stay as it is.
+//! Setup and judgement of hostile cases: a card that is set up, a question whose answer shows that
+//! frames go out and come in, and memory that must stay as it is.
 
 use runtime::mmio;
 use runtime::paging::PAGE;
@@ -18,13 +18,13 @@ const FIRST_BUFFER: u16 = 8;
 const BUFFERS: u16 = 4;
 /// The descriptor that asks.
 const ASKS: u16 = 12;
-/// What memory holds that nobody may write to.
+/// Content of memory that must not be written to.
 const UNTOUCHED: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 /// The gateway, and this guest.
 const GATEWAY: [u8; 4] = [10, 0, 5, 1];
 const GUEST: [u8; 4] = [10, 0, 5, 3];
 
-/// What has to come of a case.
+/// Required outcome of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The card needs a reset, and does nothing until then.
@@ -43,7 +43,7 @@ pub(crate) struct Bench {
     pub(crate) data: u64,
     buffers: u64,
     guards: [u64; 2],
-    /// Whether the host's kernel works on the queues.
+    /// `true` if the host's kernel works on the queues.
     pub(crate) by_kernel: bool,
 }
 
@@ -116,8 +116,8 @@ impl Bench {
         self.buffers + 2048 * u64::from(descriptor - FIRST_BUFFER)
     }
 
-    /// Whether the question is answered within so many tenths of a second, on queues that are in
-    /// use.
+    /// Returns `true` if the question is answered within so many tenths of a second, on queues that
+    /// are in use.
     pub(crate) fn exchange(&mut self, tries: u32) -> bool {
         self.offer();
         for _ in 0..tries {
@@ -141,7 +141,7 @@ impl Bench {
         false
     }
 
-    /// How far each side has come, for a report.
+    /// Progress of each side, for a report.
     fn progress(&self) -> String {
         let ring = |ring: &Ring| format!("{} of {} given back", ring.used_index(), ring.published());
         format!(

@@ -51,7 +51,7 @@ unsafe impl Hal for Identity {
             return (page.as_ptr().addr() as u64, page);
         }
         let layout = Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a number of pages");
-        // SAFETY: the layout is not empty: nobody asks for no pages.
+        // SAFETY: the layout is not empty: the number of pages is not zero.
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory for a queue");
         (memory.as_ptr().addr() as u64, memory)
     }
@@ -172,12 +172,12 @@ impl Card {
         receiving.into_iter().flatten().for_each(|buffer| self.offer(buffer));
     }
 
-    /// Whether there is a frame, or a buffer that has been sent.
+    /// Returns `true` if there is a frame, or a buffer that has been sent.
     pub(crate) fn has_work(&self) -> bool {
         self.net.as_ref().is_some_and(|net| net.poll_receive().is_some())
     }
 
-    /// Whether the link is up (5.1.4).
+    /// Returns `true` if the link is up (5.1.4).
     pub(crate) fn link_is_up(&self) -> bool {
         let config = find_structure(&mut PciRoot::new(Ports), self.function, 4);
         config.is_some_and(|config| mmio::read16(config + 6) & 1 != 0)
@@ -218,7 +218,7 @@ fn start(function: DeviceFunction) -> Net {
     VirtIONetRaw::new(transport).expect("a network card")
 }
 
-/// Where a structure of the card is, by the type of its capability (virtio 1.2, 4.1.4).
+/// Finds a structure of the card by the type of its capability (virtio 1.2, 4.1.4).
 fn find_structure(root: &mut PciRoot<Ports>, function: DeviceFunction, kind: u16) -> Option<u64> {
     let at = root
         .capabilities(function)

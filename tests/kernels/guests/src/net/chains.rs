@@ -14,7 +14,7 @@ const MANY: u16 = SIZE + 4;
 /// Entries of a table that are more than the largest queue has.
 const TOO_MANY: u16 = 257;
 
-/// What the driver writes.
+/// Misuse of a queue by the driver.
 type Act = fn(&mut Bench);
 
 /// A mistake on a queue: its name, what has to come of it, and what comes of it where the host's

@@ -1,5 +1,5 @@
-//! The card's interrupt: a line of the I/O APIC, level-triggered, and the local timer so that no
-//! wait is for ever.
+//! The card's interrupt: a line of the I/O APIC, level-triggered, and the local timer so that every
+//! wait ends.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,13 +17,13 @@ const LEVEL_LOW: u32 = 1 << 15 | 1 << 13;
 const NAP: u64 = 10_000;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
-/// Where reading lowers the card's line: its ISR status.
+/// Address of the card's ISR status; reading it lowers the line.
 static ISR: AtomicU64 = AtomicU64::new(0);
 
-/// Whether the card's configuration has changed since the last question.
+/// `true` if the card's configuration has changed since the last question.
 static CHANGED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the card's configuration has changed since this was asked last.
+/// Returns `true` if the card's configuration has changed since the last call.
 pub(crate) fn config_changed() -> bool {
     CHANGED.swap(false, Ordering::AcqRel)
 }

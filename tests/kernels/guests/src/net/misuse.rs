@@ -84,7 +84,7 @@ fn play_queues(bench: &mut Bench) -> usize {
     all.len() + 3
 }
 
-/// What the common configuration holds, but for the device's own bits.
+/// Common configuration, without the device's own bits.
 fn common(bench: &Bench) -> Vec<u32> {
     (0..COMMON / 4).map(|word| mmio::read32(bench.card.common + 4 * word)).collect()
 }

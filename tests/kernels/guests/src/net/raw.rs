@@ -20,7 +20,7 @@ pub(crate) const DRIVER: u8 = 2;
 pub(crate) const DRIVER_OK: u8 = 4;
 pub(crate) const FEATURES_OK: u8 = 8;
 pub(crate) const NEEDS_RESET: u8 = 64;
-/// What a driver that is ready has written.
+/// Device status of a driver that is ready.
 pub(crate) const READY: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 
 /// Features (5.1.3 and 6).
@@ -45,7 +45,7 @@ pub(crate) const QUEUE_DEVICE: u64 = 48;
 /// Zeroed pages that are never freed.
 pub(crate) fn pages(count: u64) -> u64 {
     let layout = Layout::from_size_align((count * PAGE) as usize, PAGE as usize).expect("a number of pages");
-    // SAFETY: the layout is not empty: nobody asks for no pages.
+    // SAFETY: the layout is not empty: the number of pages is not zero.
     let memory = unsafe { alloc_zeroed(layout) };
     check!(!memory.is_null(), "no memory for {count} pages");
     memory.addr() as u64
@@ -258,7 +258,7 @@ impl Ring {
         mmio::read16(self.parts[2] + 2)
     }
 
-    /// What was given back next: first descriptor and bytes.
+    /// Takes the next used buffer: first descriptor and bytes.
     pub(crate) fn take_used(&mut self) -> Option<(u32, u32)> {
         if self.used_index() == self.used {
             return None;

@@ -13,7 +13,7 @@ const ECHOES: usize = 12;
 /// Bytes of a stream repeat after this many.
 pub(crate) const PATTERN: usize = 251;
 
-/// What a datagram asks for.
+/// Request in a datagram.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Wish {
     None,
@@ -34,8 +34,8 @@ pub(crate) struct Services {
     control: SocketHandle,
     bytes: u64,
     wrong: u64,
-    /// What the last reset was asked for with. The same words once more are the same wish, whose
-    /// answer was lost or late.
+    /// Text of the last request for a reset. The same text again is the same request, whose answer
+    /// was lost or late.
     last_reset: Vec<u8>,
 }
 
