@@ -107,13 +107,14 @@ impl Error {
     }
 }
 
-/// The image's path and a colon, if the image is part of what is wrong and the error does not name
-/// it: another image might fit into the memory, while no image runs without KVM, or makes a tap of
-/// a descriptor.
+/// The image's path and a colon, if the image is part of the fault and the error does not name it:
+/// another image might fit into the memory, but no other image makes a disk or tap usable.
 fn about(image: &Path, error: &nerite_machine::Error) -> String {
+    use nerite_machine::Error::{Disk, DiskCount, Net};
     let path = image.display().to_string();
-    let is_host = error.kind() == ErrorKind::Host || matches!(error, nerite_machine::Error::Net(_));
-    if is_host || error.to_string().contains(&path) { String::new() } else { format!("{path}: ") }
+    let is_elsewhere =
+        error.kind() == ErrorKind::Host || matches!(error, Net(_) | Disk(_) | DiskCount { .. });
+    if is_elsewhere || error.to_string().contains(&path) { String::new() } else { format!("{path}: ") }
 }
 
 /// An error and its causes in one line of plain text.

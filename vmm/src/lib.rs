@@ -42,6 +42,7 @@ pub mod size;
 pub mod statistics;
 pub mod stderr;
 pub mod terminal;
+mod tip;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -9,19 +9,23 @@ use nerite_kvm::probe::HostKvm;
 
 use crate::cli::{Action, Cli};
 use crate::error::Error;
-use crate::{ctl, exit_code, inspect, logging, output, run, stderr};
+use crate::{ctl, exit_code, inspect, logging, output, run, stderr, tip};
 
 /// Executes a command line, the first word of which is the program's name.
 ///
 /// Errors are reported on standard error. The exit code is for `main` to return; see [`exit_code`].
 #[must_use]
 pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
-    let done = match Cli::try_parse_from(words) {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let done = match Cli::try_parse_from(&words) {
         Ok(cli) => {
             logging::init(cli.verbose);
             execute(cli.action)
         }
-        Err(error) => tell(&error),
+        Err(mut error) => {
+            tip::add(&mut error, &words);
+            print_answer(&error)
+        }
     };
     let code = done.unwrap_or_else(|error| {
         output::report(&error);
@@ -41,7 +45,7 @@ fn execute(action: Action) -> Result<u8, Error> {
 }
 
 /// Prints clap's answer: help and version on standard output, mistakes on standard error.
-fn tell(error: &clap::Error) -> Result<u8, Error> {
+fn print_answer(error: &clap::Error) -> Result<u8, Error> {
     if !error.use_stderr() {
         return error.print().map(|()| 0).map_err(Error::Stdout);
     }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{kernels, progress};
 
@@ -51,6 +51,24 @@ fn refused(answer: &Output) -> Words {
     Words::Wrong(answer.status.code().unwrap_or(1))
 }
 
+/// Returns an error if no word can be an image, before a `vmm` is built that could tell words from
+/// options.
+pub(crate) fn ensure_image_may_exist(words: &[String]) -> Result<()> {
+    let mut plain = words.iter().filter(|word| is_plain(word)).peekable();
+    if plain.peek().is_none() {
+        return Ok(());
+    }
+    let names: Vec<_> = plain.map(String::as_str).collect();
+    let may_be_image = |name: &&str| Path::new(name).exists() || kernels::is_named(Path::new(name));
+    ensure!(names.iter().any(may_be_image), "no image: {} does not exist", names.join(", "));
+    Ok(())
+}
+
+/// Returns `true` if a word is no option.
+fn is_plain(word: &str) -> bool {
+    !word.starts_with('-') || word == "-"
+}
+
 /// Index of the image: the first word that is no option, after options that are complete. Otherwise
 /// it would be the value of the option before.
 fn position_of_image(
@@ -58,8 +76,7 @@ fn position_of_image(
     complete: &mut dyn FnMut(&[String]) -> Result<bool>,
 ) -> Result<Option<usize>> {
     for (index, word) in words.iter().enumerate() {
-        let is_plain = !word.starts_with('-') || word == "-";
-        if is_plain && complete(words.get(..index).unwrap_or_default())? {
+        if is_plain(word) && complete(words.get(..index).unwrap_or_default())? {
             return Ok(Some(index));
         }
     }
@@ -69,6 +86,18 @@ fn position_of_image(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_image_is_noticed_without_a_vmm() {
+        let check = |text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            ensure_image_may_exist(&words).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("-m 1G nosuch a"), Err("no image: 1G, nosuch, a does not exist".to_owned()));
+        assert_eq!(check("-m 1G Cargo.toml"), Ok(()));
+        // A demo guest, with options of any kind.
+        assert_eq!(check("-v --stats"), Ok(()));
+    }
 
     #[test]
     fn an_image_is_told_from_the_value_of_an_option() {

@@ -54,14 +54,25 @@ pub(crate) fn build_one(name: &str) -> Result<PathBuf> {
 
 /// Builds the test kernel that a path names, if it names one; `false` if not.
 pub(crate) fn build_named(path: &Path) -> Result<bool> {
-    let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name_of(path);
+    if let Some(name) = &name {
+        build_one(name)?;
+    }
+    Ok(name.is_some())
+}
+
+/// Returns `true` if a path is that of a test kernel, built or not.
+pub(crate) fn is_named(path: &Path) -> bool {
+    name_of(path).is_some()
+}
+
+/// Name of the test kernel at a path.
+fn name_of(path: &Path) -> Option<String> {
+    let path = std::path::absolute(path).ok()?;
+    let name = path.file_name()?.to_str()?;
     let is_kernel = path.parent() == Some(&paths::target().join("kernels/release"))
         && source().join(format!("guests/src/bin/{name}.rs")).is_file();
-    if is_kernel {
-        build_one(&name)?;
-    }
-    Ok(is_kernel)
+    is_kernel.then(|| name.to_owned())
 }
 
 /// Settings in the `hermit.toml` of a Hermit image tar.

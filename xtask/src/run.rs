@@ -27,6 +27,7 @@ pub(crate) struct Args {
 /// Runs the guest; its exit code is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
     let platform = if args.lab { Platform::Lab } else { Platform::Hardware };
+    guest_words::ensure_image_may_exist(&args.words)?;
     let vmm = build::vmm()?;
     let image = match guest_words::check(&vmm, &args.words)? {
         Words::Wrong(code) => return Ok(code),

@@ -38,7 +38,8 @@ pub struct ObserveOptions {
     /// The number is exact. The processor in software counts at full speed. On KVM a guest with one
     /// vCPU is counted by the processor, if that can, and otherwise executed one instruction at a
     /// time, which is slow; handlers of interrupts run uncounted between single steps.
-    #[arg(long, value_name = "N", conflicts_with_all = ["gdb", "gdb_attach"])]
+    #[arg(long, value_name = "N", value_parser = parse_instructions)]
+    #[arg(conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 
     /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
@@ -115,6 +116,11 @@ impl FromStr for StatsSetting {
     }
 }
 
+/// A number of instructions on the command line.
+fn parse_instructions(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "not a number of instructions; write digits without a unit, such as 1000000")
+}
+
 /// The longest time that can be asked for: a year.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -171,6 +177,14 @@ mod tests {
         let crash = CrashAction::Gdb(Address::default());
         assert_eq!(options.debugger(Some(&crash)).map(|(_, start)| start), Some(Debug::Running));
         assert_eq!(options.debugger(Some(&CrashAction::Report)), None);
+    }
+
+    #[test]
+    fn instruction_limits_are_digits() {
+        assert_eq!(parse_instructions("1000000"), Ok(1_000_000));
+        for bad in ["1M", "", "-1", "1e6"] {
+            assert!(parse_instructions(bad).unwrap_err().contains("such as 1000000"), "{bad}");
+        }
     }
 
     #[test]
