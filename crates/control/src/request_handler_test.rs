@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_service::{Machine, ProcessorCounts};
+use nerite_service::{Machine, ProcessorCounts, SnapshotReport};
 use nerite_vcpu::Job;
 
 use super::*;
