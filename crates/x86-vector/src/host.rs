@@ -1,6 +1,7 @@
 //! Execution of one instruction by the host.
 
 use std::arch::asm;
+use std::sync::OnceLock;
 
 use crate::state::{MXCSR_INIT, MXCSR_MASK, VectorState, Ymm};
 
@@ -57,6 +58,30 @@ const MASKS: u32 = 0x1f80;
 const FLAGS: u32 = 0x3f;
 /// MXCSR bit: flush to zero.
 const FLUSH: u32 = 1 << 15;
+
+/// `true` if FXSAVE shows opcode and pointers of x87 while no exception is pending.
+pub(crate) fn saves_pointers() -> bool {
+    #[repr(C, align(16))]
+    struct Image([u8; 512]);
+
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let mut image = Image([0; 512]);
+        // SAFETY: FXSAVE writes an image of its size; the x87 is as before, since all of its
+        // registers are empty on entry.
+        unsafe {
+            asm!(
+                "fldz", "fxsave64 [{}]", "fstp st(0)", in(reg) &raw mut image,
+                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _, out("st(4)") _,
+                out("st(5)") _, out("st(6)") _, out("st(7)") _,
+                out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _, out("mm4") _, out("mm5") _,
+                out("mm6") _, out("mm7") _,
+                options(nostack),
+            );
+        }
+        image.0.get(8..16) != Some(&[0; 8])
+    })
+}
 
 /// MXCSR of the host.
 fn host_mxcsr() -> u32 {

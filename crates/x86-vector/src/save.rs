@@ -4,17 +4,26 @@ use iced_x86::{Code, Register};
 
 use crate::Handler;
 use crate::control::registers;
+use crate::host::saves_pointers;
 use crate::image::{
     AVX_OFFSET, COMPACTED, FXSAVE_SIZE, PointerWidth, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE,
     XSTATE_X87, get, xsave_size,
 };
 use crate::operands::{Operands, VectorException, is_aligned};
 use crate::shapes::Outcome;
-use crate::state::{MXCSR_INIT, MXCSR_MASK, X87};
+use crate::state::{MXCSR_INIT, MXCSR_MASK, VectorState, X87};
 
 /// Width of the pointers in an image: `WIDE` is REX.W.
 fn width<const WIDE: bool>() -> PointerWidth {
     if WIDE { PointerWidth::Bits64 } else { PointerWidth::Bits32 }
+}
+
+/// Clears opcode and pointers in an image where the host does: processors of AMD show them only
+/// while an exception is pending (AMD APM vol. 5, FXSAVE).
+fn hide_pointers(state: &VectorState, image: &mut [u8]) {
+    if !state.x87.pending() && !saves_pointers() {
+        image.get_mut(6..24).unwrap_or_default().fill(0);
+    }
 }
 
 /// Raises #GP unless the memory operand is aligned to `size`.
@@ -33,6 +42,7 @@ fn fxsave<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome
     let state = context.vector_mut();
     state.collect();
     state.write_x87(&mut image, width::<WIDE>());
+    hide_pointers(state, &mut image);
     state.write_mxcsr(&mut image);
     state.write_xmm(&mut image, count);
     context.store(op, image.get(..xmm_end(count)).unwrap_or_default())
@@ -103,6 +113,7 @@ fn xsave_form<C: Operands>(context: &mut C, op: &C::Op, form: Form, width: Point
     let mut image = [0; XSAVE_SIZE];
     let state = context.vector();
     state.write_x87(&mut image, width);
+    hide_pointers(state, &mut image);
     state.write_mxcsr(&mut image);
     state.write_xmm(&mut image, count);
     state.write_avx(&mut image, count);

@@ -42,17 +42,17 @@ fn restores(code: Code) -> bool {
     ["Fxrstor", "Xrstor", "Xsave"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Bytes of the memory operand that may differ: pointers of x87 and reserved bytes, which depend on
-/// the model of the processor.
+/// Bytes of the memory operand that may differ: selectors in an environment of x87, and
+/// the mask of MXCSR, which depend on the model of the processor.
 fn ignored(code: Code) -> Vec<usize> {
     let name = format!("{code:?}");
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
     if begins(&["Fxsave", "Xsave"]) {
-        (6..24).chain(28..32).collect()
+        (28..32).collect()
     } else if begins(&["Fnstenv_m14", "Fnsave_m94"]) {
-        (6..14).collect()
+        (8..10).chain(12..14).collect()
     } else if begins(&["Fnstenv", "Fnsave"]) {
-        (12..28).collect()
+        (16..18).chain(24..26).collect()
     } else {
         Vec::new()
     }

@@ -117,7 +117,8 @@ fn instructions(core: &mut Core, bytes: &[u8]) -> Vec<Op> {
         let mut op = if is_short || is_too_long {
             Op::new(ops::system::too_long)
         } else {
-            select::op(core, &instruction)
+            let bytes = bytes.get(start..decoder.position()).unwrap_or_default();
+            select::op(core, &instruction, bytes)
         };
         op.start = u16::try_from(start).unwrap_or(u16::MAX);
         op.end = u16::try_from(decoder.position()).unwrap_or(u16::MAX);

@@ -30,7 +30,7 @@ enum Class {
 /// Chooses the function for a vector instruction in the present state of control registers.
 ///
 /// Blocks of code are kept by [`Core::gates`], so that they are decoded anew in another state.
-pub(crate) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handler> {
+pub(crate) fn handler(core: &Core, instruction: &Instruction, bytes: &[u8], op: &mut Op) -> Option<Handler> {
     let execute = lookup::<Core>(instruction)?;
     op.fields = Fields::new(instruction);
     let has_di = (0..instruction.op_count()).any(|operand| {
@@ -51,13 +51,26 @@ pub(crate) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Op
             _ => {}
         }
     }
-    let (is_defined, is_available) = core.admits(class(instruction));
+    let class = class(instruction);
+    if class == Class::X87 {
+        op.imm = x87_opcode(bytes);
+    }
+    let (is_defined, is_available) = core.admits(class);
     Some(match moves::handler(instruction) {
         _ if !is_defined => system::undefined,
         _ if !is_available => not_available,
         Some(handler) => handler,
         None => execute,
     })
+}
+
+/// The opcode of an x87 instruction as FNSTENV shows it, from its bytes with prefixes: the low
+/// three bits of the first byte, and the second one.
+fn x87_opcode(bytes: &[u8]) -> u64 {
+    // No prefix is between these.
+    let mut opcode = bytes.iter().skip_while(|byte| !(0xd8..=0xdf).contains(*byte));
+    let (first, second) = (opcode.next().copied(), opcode.next().copied());
+    u64::from(first.unwrap_or(0) & 7) << 8 | u64::from(second.unwrap_or(0))
 }
 
 /// An instruction while CR0 says that its registers are not available.
@@ -297,6 +310,12 @@ impl Operands for Core {
     #[inline(always)]
     fn rip(&self, op: &Op) -> u64 {
         self.rip_of(op)
+    }
+
+    #[inline(always)]
+    fn x87_opcode(&self, op: &Op) -> u16 {
+        // Such an instruction has no immediate operand.
+        op.imm as u16
     }
 
     fn real_mode(&self) -> bool {

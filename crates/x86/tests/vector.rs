@@ -122,6 +122,18 @@ fn flags_of_mxcsr_are_those_of_the_guest() {
 }
 
 #[test]
+fn an_environment_shows_the_last_instruction_and_its_operand() {
+    // fadd dword [rbx+4] with prefixes; fnstenv [rbx+16]
+    let code: &[u8] = &[0xd9, 0xe8, 0x3e, 0x40, 0xd8, 0x43, 0x04, 0xd9, 0x73, 0x10, 0xf4];
+    let mut machine = machine(&[code]);
+    assert_eq!(machine.run_to_halt(), None);
+    // The opcode is beside the selector of code, which is not kept.
+    assert_eq!(machine.get(DATA + 28), 0x043 << 48 | (CODE + 2));
+    assert_eq!(machine.get(DATA + 36) & 0xffff_ffff, DATA + 4);
+    assert_eq!(machine.cpu.fpu().opcode(), 0x043);
+}
+
+#[test]
 fn avx_needs_its_bit_in_xcr0() {
     if !std::is_x86_feature_detected!("avx") {
         return;

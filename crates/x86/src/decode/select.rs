@@ -76,14 +76,14 @@ pub(super) fn condition(instruction: &Instruction) -> u8 {
     (instruction.condition_code() as u8).wrapping_sub(ConditionCode::o as u8) & 15
 }
 
-/// Decodes an instruction.
-pub(super) fn op(core: &Core, instruction: &Instruction) -> Op {
+/// Decodes an instruction of these bytes.
+pub(super) fn op(core: &Core, instruction: &Instruction, bytes: &[u8]) -> Op {
     let mut op = Op::new(system::unimplemented);
     operands::fill(core, instruction, &mut op);
     let handler = arithmetic(instruction, &mut op)
         .or_else(|| select_data::handler(core, instruction, &mut op))
         .or_else(|| select_system::handler(core, instruction, &mut op))
-        .or_else(|| crate::vector::handler(core, instruction, &mut op));
+        .or_else(|| crate::vector::handler(core, instruction, bytes, &mut op));
     match handler {
         Some(handler) => op.run = handler,
         None => op.code = Some(instruction.code()),
