@@ -9,6 +9,8 @@ const XSTATE_BV: usize = 512;
 /// Offset of the upper halves of YMM0 to YMM15 in the standard format (Intel SDM vol. 1, 13.5.3;
 /// CPUID leaf 0xd says the same on every processor there is).
 const AVX: usize = 576;
+/// Bit of XSTATE_BV and XCR0 for it.
+const AVX_PART: u64 = 1 << 2;
 
 /// The registers of x87, SSE and AVX, as the first bytes of an XSAVE area in the standard format
 /// (Intel SDM vol. 1, 13.4).
@@ -52,11 +54,14 @@ impl Fpu {
         fpu
     }
 
-    /// The bytes of an XSAVE area, with all three parts marked as present.
+    /// The bytes of an XSAVE area, with x87 and SSE marked as present, and AVX unless it is in its
+    /// initial state: so the area is one for processors without AVX, too.
     #[must_use]
     pub fn to_xsave(&self) -> [u8; SIZE] {
         let mut fpu = self.clone();
-        fpu.set(XSTATE_BV, Self::PARTS.to_le_bytes());
+        let has_avx = self.bytes.iter().skip(AVX).any(|byte| *byte != 0);
+        let parts = if has_avx { Self::PARTS } else { Self::PARTS & !AVX_PART };
+        fpu.set(XSTATE_BV, parts.to_le_bytes());
         fpu.bytes
     }
 
@@ -176,6 +181,7 @@ mod tests {
         assert_eq!(area[400..416], [15; 16]);
         assert_eq!(area[816..832], [31; 16]);
         assert_eq!(area[512], 7);
+        assert_eq!(Fpu::default().to_xsave()[512], 3);
         let again = Fpu::from_xsave(&area);
         assert_eq!((again.control(), again.status(), again.tags()), (0x27f, 0x3800, 0x80));
         assert_eq!(again.mxcsr(), 0x9fc0);

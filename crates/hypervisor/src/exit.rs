@@ -133,6 +133,15 @@ pub struct InternalError {
     pub data: [u64; 4],
 }
 
+impl InternalError {
+    /// Returns `true` if the hypervisor could not execute an instruction, and the vCPU is before
+    /// it.
+    #[must_use]
+    pub const fn is_unknown_instruction(&self) -> bool {
+        self.suberror == 1
+    }
+}
+
 /// Up to 15 bytes of the instruction at RIP (the longest there is: Intel SDM vol. 2, 2.3.11).
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct InstructionBytes {
@@ -141,6 +150,9 @@ pub struct InstructionBytes {
 }
 
 impl InstructionBytes {
+    /// No bytes.
+    pub const EMPTY: Self = Self { length: 0, bytes: [0; 15] };
+
     /// Takes the first 15 bytes of `bytes`.
     pub fn new(bytes: &[u8]) -> Self {
         let mut taken = [0; 15];

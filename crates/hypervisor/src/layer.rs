@@ -107,6 +107,10 @@ impl<L: Layer> Vcpu for L {
         self.inner_mut().restore(state)
     }
 
+    fn restore_registers(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.inner_mut().restore_registers(state)
+    }
+
     fn tsc_khz(&self) -> Option<u32> {
         self.inner().tsc_khz()
     }

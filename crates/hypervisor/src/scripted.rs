@@ -224,6 +224,22 @@ impl Vcpu for Scripted {
         Ok(())
     }
 
+    fn restore_registers(&mut self, state: &VcpuState) -> Result<(), Error> {
+        state.check().map_err(|source| Error::State { index: self.index, source })?;
+        self.regs = state.regs;
+        self.special_regs = state.special;
+        self.fpu = Fpu::from_xsave(&state.xsave);
+        self.state.xsave.clone_from(&state.xsave);
+        (self.state.debug, self.state.xcr0) = (state.debug, state.xcr0);
+        self.state.events.exception = state.events.exception;
+        self.state.events.shadow = state.events.shadow;
+        for msr in &state.msrs {
+            self.state.msrs.retain(|old| old.index != msr.index);
+            self.state.msrs.push(*msr);
+        }
+        Ok(())
+    }
+
     fn debug(&mut self) -> Option<&mut dyn DebugControl> {
         Some(self)
     }

@@ -125,6 +125,19 @@ pub trait Vcpu: fmt::Debug + Send {
         Err(Error::Unsupported { index: self.index(), operation: "restoring a state" })
     }
 
+    /// Sets the processor's own part of a state: general, special, debug and extended registers,
+    /// the MSRs that the state lists, the exception and the shadow that are pending. Everything
+    /// else stays: local APIC, time-stamp counter, pending interrupts, run state.
+    ///
+    /// For a guest of which another processor has executed some instructions, while interrupts went
+    /// on to arrive here.
+    ///
+    /// # Errors
+    /// As [`Vcpu::restore`].
+    fn restore_registers(&mut self, _state: &VcpuState) -> Result<(), Error> {
+        Err(Error::Unsupported { index: self.index(), operation: "restoring registers" })
+    }
+
     /// Rate of the guest's time stamp counter in kHz, if known.
     fn tsc_khz(&self) -> Option<u32> {
         None

@@ -24,7 +24,7 @@ use crate::{KvmVcpu, lapic};
 /// `MSR_KVM_SYSTEM_TIME` and its successor: the page of the paravirtual clock, if bit 0 is set.
 const SYSTEM_TIME: [u32; 2] = [0x12, 0x4b56_4d01];
 
-/// Why a state cannot be restored: for a reason of its own, or because KVM refused a call.
+/// Reason why a state cannot be restored: one of its own, or a call that KVM refused.
 enum Refused {
     State(StateError),
     Kvm(Error),
@@ -91,10 +91,7 @@ impl KvmVcpu {
     }
 
     pub(crate) fn restore_state(&mut self, state: &VcpuState) -> Result<(), Error> {
-        self.try_restore(state).map_err(|refused| match refused {
-            Refused::State(source) => Error::State { index: self.index, source },
-            Refused::Kvm(error) => error,
-        })
+        self.try_restore(state).map_err(|refused| self.restore_error(refused))
     }
 
     fn try_restore(&mut self, state: &VcpuState) -> Result<(), Refused> {
@@ -127,20 +124,7 @@ impl KvmVcpu {
         }
         self.set_tsc_rate(state)?;
         self.set_run_state(state.run_state)?;
-        self.set_regs(&state.regs)?;
-        // With the APIC base, on which the form of the APIC's registers depends.
-        self.set_special_regs(&state.special)?;
-        // KVM_SET_REGS drops exceptions: it comes before the events.
-        self.flush_registers()?;
-        self.set_xsave(&state.xsave)?;
-        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
-        if let Some(first) = xcrs.xcrs.first_mut() {
-            *first = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
-        }
-        self.fd.set_xcrs(&xcrs).map_err(|_| impossible("xcr0", format!("{:#x}", state.xcr0)))?;
-        let DebugRegs { addresses, dr6, dr7 } = state.debug;
-        let debug = kvm_debugregs { db: addresses, dr6, dr7, ..Default::default() };
-        self.fd.set_debug_regs(&debug).map_err(self.call_error("KVM_SET_DEBUGREGS"))?;
+        self.set_processor(state)?;
         if let Some(saved) = &state.apic {
             let mut page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
             lapic::to_kvm(saved, &mut page);
@@ -163,6 +147,53 @@ impl KvmVcpu {
             self.fd.kvmclock_ctrl().map_err(self.call_error("KVM_KVMCLOCK_CTRL"))?;
         }
         Ok(())
+    }
+
+    /// Registers, in the order that KVM needs.
+    fn set_processor(&mut self, state: &VcpuState) -> Result<(), Refused> {
+        self.set_regs(&state.regs)?;
+        // With the APIC base, on which the form of the APIC's registers depends.
+        self.set_special_regs(&state.special)?;
+        // KVM_SET_REGS drops exceptions: it comes before the events.
+        self.flush_registers()?;
+        self.set_xsave(&state.xsave)?;
+        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        if let Some(first) = xcrs.xcrs.first_mut() {
+            *first = kvm_xcr { xcr: 0, reserved: 0, value: state.xcr0 };
+        }
+        self.fd.set_xcrs(&xcrs).map_err(|_| impossible("xcr0", format!("{:#x}", state.xcr0)))?;
+        let DebugRegs { addresses, dr6, dr7 } = state.debug;
+        let debug = kvm_debugregs { db: addresses, dr6, dr7, ..Default::default() };
+        self.fd.set_debug_regs(&debug).map_err(self.call_error("KVM_SET_DEBUGREGS"))?;
+        Ok(())
+    }
+
+    pub(crate) fn restore_registers_of(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.try_restore_registers(state).map_err(|refused| self.restore_error(refused))
+    }
+
+    fn try_restore_registers(&mut self, state: &VcpuState) -> Result<(), Refused> {
+        state.check()?;
+        if !self.is_drained {
+            return Err(StateError::NotDrained.into());
+        }
+        let mut events = self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
+        self.set_processor(state)?;
+        self.set_state_msrs(&state.msrs)?;
+        // Interrupts stay as they are; the exception of an instruction that KVM could not execute
+        // goes.
+        let own = events_to_kvm(&state.events);
+        events.exception = own.exception;
+        events.interrupt.shadow = own.interrupt.shadow;
+        events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+        Ok(self.fd.set_vcpu_events(&events).map_err(self.call_error("KVM_SET_VCPU_EVENTS"))?)
+    }
+
+    fn restore_error(&self, refused: Refused) -> Error {
+        match refused {
+            Refused::State(source) => Error::State { index: self.index, source },
+            Refused::Kvm(error) => error,
+        }
     }
 
     fn run_state(&self) -> Result<RunState, Error> {

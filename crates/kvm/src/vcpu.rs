@@ -261,6 +261,10 @@ impl Vcpu for KvmVcpu {
         self.restore_state(state)
     }
 
+    fn restore_registers(&mut self, state: &VcpuState) -> Result<(), Error> {
+        self.restore_registers_of(state)
+    }
+
     fn statistics(&self) -> Option<Statistics> {
         let in_kernel = self.counters.as_ref().and_then(Counters::read);
         Some(Statistics { signals: self.signals, in_kernel, ..Statistics::default() })

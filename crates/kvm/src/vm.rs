@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS, KVM_CAP_X86_USER_SPACE_MSR, KVM_MP_STATE_RUNNABLE,
-    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_DISABLE_EXITS_CSTATE,
-    KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_MWAIT, KVM_X86_DISABLE_EXITS_PAUSE, Msrs,
-    kvm_enable_cap, kvm_mp_state, kvm_msr_entry, kvm_pit_config, kvm_sregs, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_X2APIC_API, KVM_CAP_X86_DISABLE_EXITS,
+    KVM_CAP_X86_USER_SPACE_MSR, KVM_MP_STATE_RUNNABLE, KVM_MSR_EXIT_REASON_INVAL,
+    KVM_MSR_EXIT_REASON_UNKNOWN, KVM_PIT_SPEAKER_DUMMY, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_DISABLE_EXITS_CSTATE, KVM_X86_DISABLE_EXITS_HLT,
+    KVM_X86_DISABLE_EXITS_MWAIT, KVM_X86_DISABLE_EXITS_PAUSE, Msrs, kvm_enable_cap, kvm_mp_state,
+    kvm_msr_entry, kvm_pit_config, kvm_sregs, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr};
@@ -79,6 +80,7 @@ impl KvmVm {
         if options.power_management {
             vm.keep_power_instructions_in_guest()?;
         }
+        vm.leave_at_unknown_instructions();
         let unknown = if options.msr_exits { KVM_MSR_EXIT_REASON_UNKNOWN } else { 0 };
         // Without local APICs, KVM refuses their registers as it refuses wrong values.
         let invalid = if is_in_kernel { 0 } else { KVM_MSR_EXIT_REASON_INVAL };
@@ -131,6 +133,19 @@ impl KvmVm {
             ..Default::default()
         };
         self.fd.enable_cap(&cap).map_err(failed("KVM_ENABLE_CAP(KVM_CAP_X86_DISABLE_EXITS)"))
+    }
+
+    /// An instruction that KVM cannot execute is an exit, also one of a program, which would
+    /// otherwise get #UD. Kernels before Linux 5.15 cannot do that.
+    fn leave_at_unknown_instructions(&self) {
+        let cap = kvm_enable_cap {
+            cap: KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+            args: [1, 0, 0, 0],
+            ..Default::default()
+        };
+        if let Err(error) = self.fd.enable_cap(&cap) {
+            log::debug!("KVM_CAP_EXIT_ON_EMULATION_FAILURE: {error}");
+        }
     }
 
     fn leave_at_msrs(&self, reasons: u32) -> Result<(), Error> {

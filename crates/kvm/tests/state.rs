@@ -38,7 +38,7 @@ fn leaves(vcpu_index: u32) -> Vec<CpuidEntry> {
 }
 
 fn create(hypervisor: &dyn Hypervisor, ram: Arc<GuestRam>, starts: &[BootState]) -> Machine {
-    let options = VmOptions { pit: true, ..VmOptions::default() };
+    let options = VmOptions { pit: true, vcpus: 2, ..VmOptions::default() };
     let vm = hypervisor.create_vm(ram, &options).unwrap();
     let start = |(index, state)| vm.create_vcpu(index, VcpuStart::At(state), &leaves(index)).unwrap();
     let vcpus = (0..).zip(starts).map(start).collect();

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use nerite_hypervisor::{Error, Hypervisor};
+use nerite_hypervisor::{Error, Hypervisor, Vcpu};
 use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
+use nerite_memory::GuestRam;
 use nerite_software::Software;
+use nerite_vcpu::{Assistance, Assisted};
 
 use crate::config::Accelerator;
 
@@ -14,11 +16,13 @@ use crate::config::Accelerator;
 pub(crate) struct Choice {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) without_kvm: Option<String>,
+    /// `true` if it is KVM, which cannot execute every instruction on a device's memory.
+    pub(crate) is_kvm: bool,
 }
 
 impl From<Arc<dyn Hypervisor>> for Choice {
     fn from(hypervisor: Arc<dyn Hypervisor>) -> Self {
-        Self { hypervisor, without_kvm: None }
+        Self { hypervisor, without_kvm: None, is_kvm: false }
     }
 }
 
@@ -28,7 +32,7 @@ impl From<Arc<dyn Hypervisor>> for Choice {
 /// # Errors
 /// Fails if the hypervisor cannot be used.
 pub(crate) fn open(wanted: Accelerator) -> Result<Choice, Error> {
-    let kvm = |system| Ok(Choice { hypervisor: Arc::new(system), without_kvm: None });
+    let kvm = |system| Ok(Choice { hypervisor: Arc::new(system), without_kvm: None, is_kvm: true });
     let without_kvm = match wanted {
         Accelerator::Kvm => return kvm(System::open()?),
         Accelerator::Software => None,
@@ -42,5 +46,14 @@ pub(crate) fn open(wanted: Accelerator) -> Result<Choice, Error> {
             Err(error) => Some(error.to_string()),
         },
     };
-    Ok(Choice { hypervisor: Arc::new(Software::new()?), without_kvm })
+    Ok(Choice { hypervisor: Arc::new(Software::new()?), without_kvm, is_kvm: false })
+}
+
+/// Adds the processor in software to vCPUs, for instructions that their hypervisor cannot execute.
+pub(crate) fn assist(vcpus: Vec<Box<dyn Vcpu>>, ram: &Arc<GuestRam>) -> Vec<Box<dyn Vcpu>> {
+    let count = u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
+    let open = || Ok(Arc::new(Software::new()?) as Arc<dyn Hypervisor>);
+    let assistance = Arc::new(Assistance::new(ram.clone(), count, open));
+    let assist = |vcpu| Box::new(Assisted::new(vcpu, assistance.clone())) as Box<dyn Vcpu>;
+    vcpus.into_iter().map(assist).collect()
 }

@@ -168,6 +168,17 @@ pub enum MsrPolicy {
     Report,
 }
 
+/// Treatment of instructions that the hypervisor cannot execute, such as a store of 32 bytes to a
+/// device's memory on KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUnemulated {
+    /// They are executed on a processor in software.
+    #[default]
+    Software,
+    /// They crash the guest.
+    Crash,
+}
+
 /// Where a machine's interrupt controllers are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Irqchip {
@@ -227,6 +238,8 @@ pub struct CpuConfig {
     pub msr: MsrPolicy,
     /// Where the interrupt controllers are.
     pub irqchip: Irqchip,
+    /// Treatment of instructions that the hypervisor cannot execute.
+    pub on_unemulated: OnUnemulated,
 }
 
 /// What the guest is told.

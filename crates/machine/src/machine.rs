@@ -15,7 +15,9 @@ use nerite_sandbox::Confinement;
 use nerite_vcpu::Tracer;
 
 use crate::accelerator::Choice;
-use crate::config::{Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe};
+use crate::config::{
+    Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe, OnUnemulated,
+};
 use crate::counting::Counters;
 use crate::devices::{self, Devices, Place};
 use crate::input::Keyboard;
@@ -24,7 +26,7 @@ use crate::network::{self, Network};
 use crate::opened::HostResources;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::snapshot::{BootImage, Setup};
-use crate::{Error, Opened, Running, Timeline, applicable, running};
+use crate::{Error, Opened, Running, Timeline, accelerator, applicable, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl Machine {
         let mut builder = builder(image, &config, initrd, mounts, &stop)?;
         check_affinity(&config.cpus, builder.vcpus())?;
 
-        let Choice { hypervisor, without_kvm } = hypervisor?;
+        let Choice { hypervisor, without_kvm, is_kvm } = hypervisor?;
         check_vcpus(&*hypervisor, builder.vcpus())?;
         let host_cpuid = hypervisor.supported_cpuid()?;
         timeline.done("plan");
@@ -120,6 +122,10 @@ impl Machine {
         let vcpus = match &saved {
             Some(saved) => saved.restore_vcpus(&*vm, vcpu_count, &host_cpuid)?,
             None => (0..vcpu_count).map(create).collect::<Result<Vec<_>, _>>()?,
+        };
+        let vcpus = match config.cpus.on_unemulated {
+            OnUnemulated::Software if is_kvm => accelerator::assist(vcpus, &ram),
+            _ => vcpus,
         };
         timeline.done("create the vCPUs");
         let environment = Environment {

@@ -346,7 +346,7 @@ impl Vcpu for SoftwareVcpu {
     }
 
     fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
-        Ok(self.shared.timers.kick_timer(self.signal.clone()))
+        Ok(self.shared.timers()?.kick_timer(self.signal.clone()))
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! A VM.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nerite_arch::CpuidEntry;
 use nerite_hypervisor::{
@@ -18,7 +18,6 @@ use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::shared::{Chips, Shared};
 use crate::signal::Signals;
-use crate::timers::Timers;
 use crate::vcpu::SoftwareVcpu;
 
 /// A VM whose processors are software.
@@ -46,15 +45,6 @@ impl SoftwareVm {
             let controller = Arc::new(Controller::new(shared.clone()));
             Chips { shared, controller, pit: options.pit }
         });
-        let board = chips.as_ref().map(|chips| chips.shared.clone());
-        let time = clock.clone();
-        let timers = Timers::start(move || {
-            let board = board.as_ref()?;
-            board.advance_board(time.now());
-            time.moment(board.next_board_event()?)
-        });
-        let timers =
-            timers.map_err(|source| Error::Call { operation: "starting the timers' thread", source })?;
         let shared = Shared {
             ram,
             signals,
@@ -63,11 +53,14 @@ impl SoftwareVm {
             chips,
             bells: Arc::default(),
             ring: Arc::default(),
-            timers,
+            timers: OnceLock::new(),
             random: Mutex::new(random),
             restored: Mutex::default(),
             msr_exits: options.msr_exits || options.irqchip == Irqchip::User,
         };
+        if shared.chips.is_some() {
+            shared.timers()?;
+        }
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -126,7 +119,7 @@ impl Vm for SoftwareVm {
                 let restored = chips.shared.restore_board(&board, moment);
                 restored.map_err(|error| Error::VmState(error.into()))?;
                 let next = chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
-                self.shared.timers.set_board(next);
+                self.shared.set_board_timer(next);
                 Ok(())
             }
             (None, None) => Ok(()),

@@ -12,6 +12,7 @@
 )]
 
 pub mod ahead;
+mod assisted;
 mod control;
 mod counted;
 mod debug;
@@ -31,6 +32,7 @@ pub use nerite_hypervisor::{
     Watchpoint,
 };
 
+pub use assisted::{Assistance, Assisted};
 pub use control::{AskError, Control, HaltWait, Held, Job};
 pub use counted::Counted;
 pub use debug::Debugged;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use merge::Merge;
-use nerite_machine::config::{Accelerator, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy};
+use nerite_machine::config::{Accelerator, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated};
 use serde::{Deserialize, Deserializer, de};
 
 use super::value;
@@ -66,6 +66,16 @@ pub struct CpuOptions {
     #[arg(long, value_name = "kernel|user", value_parser = parse_irqchip)]
     #[serde(deserialize_with = "irqchip")]
     pub irqchip: Option<Irqchip>,
+
+    /// What happens at an instruction that KVM cannot execute: software or crash [default:
+    /// software]
+    ///
+    /// KVM interprets accesses of devices, and knows few vector instructions: one that accesses 32
+    /// bytes of a device at once is such an instruction. `software` executes it on a processor of
+    /// vmm's own. `crash` ends the guest with a report.
+    #[arg(long, value_name = "software|crash", value_parser = parse_on_unemulated)]
+    #[serde(deserialize_with = "on_unemulated")]
+    pub on_unemulated: Option<OnUnemulated>,
 }
 
 impl CpuOptions {
@@ -97,6 +107,7 @@ impl CpuOptions {
             pit: self.pit.unwrap_or_default(),
             msr: self.msr.unwrap_or_default(),
             irqchip: self.irqchip.unwrap_or_default(),
+            on_unemulated: self.on_unemulated.unwrap_or_default(),
         }
     }
 }
@@ -163,6 +174,18 @@ fn parse_irqchip(text: &str) -> Result<Irqchip, &'static str> {
         "kernel" => Ok(Irqchip::Kernel),
         "user" => Ok(Irqchip::User),
         _ => Err("write `kernel` or `user`"),
+    }
+}
+
+fn on_unemulated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnUnemulated>, D::Error> {
+    value::parsed_by(deserializer, parse_on_unemulated)
+}
+
+fn parse_on_unemulated(text: &str) -> Result<OnUnemulated, &'static str> {
+    match text {
+        "software" => Ok(OnUnemulated::Software),
+        "crash" => Ok(OnUnemulated::Crash),
+        _ => Err("write `software` or `crash`"),
     }
 }
 

@@ -47,6 +47,16 @@ pub(crate) const SET_GUEST_DEBUG: u32 = iow(0x9b, 72);
 pub(crate) const GET_TSC_KHZ: u32 = io(0xa3);
 pub(crate) const GET_XSAVE: u32 = ior(0xa4, 4096);
 pub(crate) const SET_XSAVE: u32 = iow(0xa5, 4096);
+pub(crate) const GET_MSR_INDEX_LIST: u32 = iowr(0x02, 4);
+pub(crate) const GET_MSRS: u32 = iowr(0x88, 8);
+pub(crate) const GET_LAPIC: u32 = ior(0x8e, 1024);
+pub(crate) const GET_VCPU_EVENTS: u32 = ior(0x9f, 64);
+pub(crate) const SET_VCPU_EVENTS: u32 = iow(0xa0, 64);
+pub(crate) const GET_DEBUGREGS: u32 = ior(0xa1, 128);
+pub(crate) const SET_DEBUGREGS: u32 = iow(0xa2, 128);
+pub(crate) const GET_XCRS: u32 = ior(0xa6, 392);
+pub(crate) const SET_XCRS: u32 = iow(0xa7, 392);
+pub(crate) const GET_XSAVE2: u32 = ior(0xcf, 4096);
 pub(crate) const SIGNAL_MSI: u32 = iow(0xa5, 32);
 pub(crate) const GET_STATS_FD: u32 = io(0xce);
 pub(crate) const ENABLE_CAP: u32 = iow(0xa3, 104);
@@ -84,6 +94,22 @@ const RUNNING: Rule = when(
             SET_SREGS,
             // The ports of a test kernel that are interrupt lines.
             IRQ_LINE,
+            // State that an instruction is executed with in software, and what it changes.
+            CHECK_EXTENSION,
+            GET_MSR_INDEX_LIST,
+            GET_XSAVE,
+            GET_XSAVE2,
+            SET_XSAVE,
+            GET_XCRS,
+            SET_XCRS,
+            GET_DEBUGREGS,
+            SET_DEBUGREGS,
+            GET_LAPIC,
+            GET_MSRS,
+            SET_MSRS,
+            GET_TSC_KHZ,
+            GET_VCPU_EVENTS,
+            SET_VCPU_EVENTS,
         ],
     )],
 );
@@ -92,8 +118,7 @@ const RUNNING: Rule = when(
 const INTERRUPTING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQ_LINE, SIGNAL_MSI])]);
 
 /// Calls of a debugger on a vCPU, made by the vCPU's thread.
-const DEBUGGED: Rule =
-    when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_GUEST_DEBUG, GET_XSAVE, SET_XSAVE])]);
+const DEBUGGED: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_GUEST_DEBUG])]);
 
 /// Which thread gets the signals of a counter: its own, before it has the filter of a vCPU.
 const COUNTER: Rule = when(libc::SYS_fcntl, &[Condition::OneOf(1, &[F_SETOWN_EX])]);
@@ -134,7 +159,6 @@ const BUILDING: Rule = when(
         1,
         &[
             CREATE_VM,
-            CHECK_EXTENSION,
             GET_VCPU_MMAP_SIZE,
             GET_SUPPORTED_CPUID,
             CREATE_VCPU,
@@ -143,10 +167,8 @@ const BUILDING: Rule = when(
             CREATE_IRQCHIP,
             CREATE_PIT2,
             REGISTER_COALESCED_MMIO,
-            SET_MSRS,
             SET_CPUID2,
             SET_MP_STATE,
-            GET_TSC_KHZ,
             ENABLE_CAP,
             GET_STATS_FD,
             IRQFD,

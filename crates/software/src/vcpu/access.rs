@@ -52,7 +52,7 @@ impl SoftwareVcpu {
         }
         if PIT_PORTS.contains(&port) {
             let next = chips.shared.next_board_event().and_then(|next| clock.moment(next));
-            self.shared.timers.set_board(next);
+            self.shared.set_board_timer(next);
         }
         RESUME
     }
