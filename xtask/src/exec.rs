@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Pieces of output that may wait; then the command waits, as it would for a slow terminal.
 const PIECES: usize = 16;
 /// Search path of a job, the same on the host and in the lab.
-const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin";
+pub(crate) const PATH: &str = "/bin:/sbin:/usr/bin:/usr/sbin:/usr/local/bin";
 
 enum Event {
     Piece(Stream, Vec<u8>),

@@ -1,8 +1,6 @@
 //! Guests that are tests: which there are, what they need, and how they are run.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,6 +9,7 @@ use crate::lab::{self, Machine};
 use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
 use crate::results::Results;
+use crate::software::{self, Host};
 use crate::suite::{Suite, Test};
 use crate::{build, doctor, hermit, kernels, linux, paths, progress, verdict};
 
@@ -59,38 +58,36 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
 /// Builds what the tests need and runs them on this host, on the processor in software. Tests that
 /// cannot run there are counted as skipped.
 pub(crate) fn run_in_software(tests: &[Test], workers: usize, repeat: Repeat) -> Result<Results> {
-    let vmm = software_vmm(&build::vmm()?)?;
+    let (host, vmm) = (Host::probe()?, software::wrap(&build::vmm()?)?);
     let mut results = Results::default();
     let mut chosen = Vec::new();
     for test in tests {
-        match test.kvm_only() {
+        match host.refuses(test) {
             Some(reason) => {
                 progress::print(&format!("SKIP {}: not on the processor in software: {reason}", test.name));
                 results.summary.skipped += 1;
             }
-            None => chosen.push(test.clone()),
+            None => chosen.push(test.expecting(&test.software_stdout)),
         }
     }
     let runner = Runner { repeat, ..runner(Platform::Hardware, workers) };
-    results += run_with(&chosen, &runner, &vmm)?;
+    results += run_adapted(&chosen, &runner, &vmm, &|test, job| host.adapt(test, job))?;
     Ok(results)
 }
 
-/// A program that runs `vmm` with `--accel software`, for tests that know only its path.
-fn software_vmm(vmm: &Path) -> Result<PathBuf> {
-    let path = paths::target().join("vmm-software");
-    let vmm = shlex::try_quote(vmm.to_str().context("the path of vmm is not UTF-8")?)?.into_owned();
-    let script = format!(
-        "#!/bin/sh\ncase \"$1\" in\nrun) shift; exec {vmm} run --accel software \"$@\" ;;\n\
-         *) exec {vmm} \"$@\" ;;\nesac\n"
-    );
-    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+/// Builds what the tests need besides `vmm`, and runs them on KVM.
+pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Results> {
+    let tests: Vec<Test> = tests.iter().map(|test| test.expecting(&test.kvm_stdout)).collect();
+    run_adapted(&tests, runner, vmm, &|_, job| Ok(job))
 }
 
-/// Builds what the tests need besides `vmm`, and runs them.
-pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Results> {
+/// Builds what the tests need besides `vmm`, and runs the jobs that `adapt` makes of theirs.
+fn run_adapted(
+    tests: &[Test],
+    runner: &Runner,
+    vmm: &Path,
+    adapt: &dyn Fn(&Test, Job) -> Result<Job>,
+) -> Result<Results> {
     let kernels = tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
     let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
     let linux = tests.iter().any(|test| test.linux).then(linux::build).transpose()?;
@@ -116,7 +113,8 @@ pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Re
             (_, true) => &linux,
             _ => &kernels,
         };
-        test.job(vmm, folder.as_deref().context("the guests are not built")?, &images, &myself)
+        let folder = folder.as_deref().context("the guests are not built")?;
+        adapt(test, test.job(vmm, folder, &images, &myself)?)
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
     results += verdict::run(runner, &jobs, &|index, outcome| {

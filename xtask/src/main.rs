@@ -33,6 +33,7 @@ mod rounds;
 mod run;
 mod signals;
 mod smoke;
+mod software;
 mod style;
 mod suite;
 mod test;

@@ -1,4 +1,5 @@
-//! The smoke set: some guests of each kind, which run in one boot of the lab in about a minute.
+//! Sets of tests: the smoke set, some guests of each kind, which run in one boot of the lab in
+//! about a minute; and guests besides the test kernels for the processor in software.
 
 use anyhow::Result;
 
@@ -34,11 +35,39 @@ const NAMES: [&str; 26] = [
     "linux group: PVH",
 ];
 
-/// The tests.
+/// Guests besides the test kernels for the processor in software, one for each ability and the
+/// longest first. `cargo xtask test-kernels --software linux` and `hermit` run all.
+const IN_SOFTWARE: [&str; 12] = [
+    "linux, 2 processors, 128 MiB, disks",
+    "linux, 2 processors, 256 MiB, a network card",
+    "linux, 4 processors, 128 MiB",
+    "linux, a shell",
+    "linux, triple fault",
+    "linux group: multiboot with modules",
+    "linux group: PVH",
+    "hermit-threads-4",
+    "hermit-time",
+    "hermit-file-mounted",
+    "hermit-gzip",
+    "hermit-stopped-asleep",
+];
+
+/// The smoke set.
 pub(crate) fn tests() -> Result<Vec<Test>> {
     let mut all = Suite::load()?.tests;
     all.extend(Suite::load_linux()?.tests);
-    Ok(NAMES.iter().filter_map(|name| all.iter().find(|test| test.name == *name)).cloned().collect())
+    Ok(named(&NAMES, &all))
+}
+
+/// The guests for the processor in software.
+pub(crate) fn in_software() -> Result<Vec<Test>> {
+    let mut all = Suite::load_linux()?.tests;
+    all.extend(Suite::load_hermit()?.tests);
+    Ok(named(&IN_SOFTWARE, &all))
+}
+
+fn named(names: &[&str], all: &[Test]) -> Vec<Test> {
+    names.iter().filter_map(|name| all.iter().find(|test| test.name == *name)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -49,5 +78,7 @@ mod tests {
     fn each_name_is_that_of_a_test() {
         let found: Vec<String> = tests().unwrap().into_iter().map(|test| test.name).collect();
         assert_eq!(found, NAMES);
+        let found: Vec<String> = in_software().unwrap().into_iter().map(|test| test.name).collect();
+        assert_eq!(found, IN_SOFTWARE);
     }
 }

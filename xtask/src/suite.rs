@@ -63,6 +63,12 @@ pub(crate) struct Test {
     /// Texts that standard output must contain.
     #[serde(default)]
     stdout: Vec<String>,
+    /// Further ones, on KVM.
+    #[serde(default)]
+    pub(crate) kvm_stdout: Vec<String>,
+    /// Further ones, on the processor in software.
+    #[serde(default)]
+    pub(crate) software_stdout: Vec<String>,
     /// All of standard output, to the byte.
     stdout_exact: Option<String>,
     /// Texts that standard error must contain.
@@ -82,6 +88,10 @@ pub(crate) struct Test {
     pub(crate) hardware_only: Option<String>,
     /// Reason why the test cannot run on the processor in software.
     pub(crate) kvm_only: Option<String>,
+    /// `true` if it changes the network or mounts something, so that on this host it runs in
+    /// namespaces of its own.
+    #[serde(default)]
+    namespaces: bool,
     /// `true` if it boots the real Hermit kernel, which takes minutes to build.
     #[serde(skip)]
     pub(crate) hermit: bool,
@@ -214,7 +224,7 @@ impl Test {
         Ok(Job {
             name: self.name.clone(),
             command,
-            dir: None,
+            dir: self.makes_files().then(|| "/tmp".into()),
             stdin: self.stdin.clone(),
             stdin_file: None,
             stdin_open: self.stdin_open,
@@ -227,10 +237,32 @@ impl Test {
 
     /// Reason why the test cannot run on the processor in software, if there is one.
     pub(crate) fn kvm_only(&self) -> Option<&str> {
-        if self.net.is_some() {
-            return Some("its network card needs a tap");
+        if self.link() == Some(Link::Vhost) {
+            return Some("vhost needs KVM");
         }
         self.kvm_only.as_deref()
+    }
+
+    /// Link of its network card, if `net` has one.
+    pub(crate) fn link(&self) -> Option<Link> {
+        self.net.as_ref().map(|net| net.link)
+    }
+
+    /// `true` if it makes files in its working directory.
+    pub(crate) fn makes_files(&self) -> bool {
+        self.script.is_some() || self.net.is_some()
+    }
+
+    /// `true` if on this host it runs in namespaces of its own.
+    pub(crate) fn wants_namespaces(&self) -> bool {
+        self.namespaces || matches!(self.link(), Some(Link::Tap | Link::Fd))
+    }
+
+    /// The same test, with further texts that standard output must contain.
+    pub(crate) fn expecting(&self, stdout: &[String]) -> Self {
+        let mut test = self.clone();
+        test.stdout.extend_from_slice(stdout);
+        test
     }
 
     /// Names what `vmm` must not do, whatever the guest does.

@@ -218,6 +218,9 @@ fn guests(run: &mut Run) {
     run.group("test kernels on the processor in software", || {
         guest_tests::run_in_software(&guest_tests::select("")?, workers, Repeat::default())
     });
+    run.group("Linux and Hermit on the processor in software", || {
+        guest_tests::run_in_software(&smoke::in_software()?, workers, Repeat::default())
+    });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
     run.group("hostile guests", || hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner));
     run.group("real Hermit applications", || {

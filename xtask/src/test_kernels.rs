@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Run so many at the same time; in the lab, that many labs, each with its own emulated CPU
     #[arg(short, long, default_value_t = 1, value_name = "N")]
     jobs: usize,
-    /// Run the tests on this host, on the processor in software
+    /// Run the tests on this host, on the processor in software, as this user
     #[arg(long)]
     software: bool,
     #[command(flatten)]

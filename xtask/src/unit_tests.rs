@@ -11,7 +11,7 @@ use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::retry::{self, Failure};
-use crate::{build, progress, report};
+use crate::{build, progress, report, software};
 
 /// Some tests have 4 GiB.
 const LAB_MEMORY_MIB: u64 = 6144;
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Seconds for each test
     #[arg(long, default_value_t = 60)]
     timeout: u64,
+    /// Run them on this host, on the processor in software
+    #[arg(long)]
+    software: bool,
 }
 
 /// A section of `unittests.cfg`.
@@ -57,10 +60,14 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         progress::print(&format!("SKIP {}: {} is not built", test.name, test.file));
     }
     ensure!(!there.is_empty(), "no test in {} is built and meant", config.display());
-    let vmm = build::vmm()?;
+    let mut vmm = build::vmm()?;
+    if args.software {
+        vmm = software::wrap(&vmm)?;
+    }
     let jobs: Vec<Job> = there.iter().map(|test| test.job(&vmm, &image(test), args.timeout)).collect();
     let machine = Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() };
-    let (platform, repeat) = (Platform::choose(), Repeat::default());
+    let platform = if args.software { Platform::Hardware } else { Platform::choose() };
+    let repeat = Repeat::default();
     let runner = Runner { platform, workers: 1, machine, repeat };
     let mut results: Results = Summary { skipped: missing.len(), ..Summary::default() }.into();
     let mut failed = Vec::new();
@@ -177,7 +184,8 @@ mod tests {
     #[test]
     fn what_cannot_run_here_is_left_out() {
         let wanted = |filter: Option<&str>| {
-            let args = Args { dir: PathBuf::new(), filter: filter.map(str::to_owned), timeout: 1 };
+            let args =
+                Args { dir: PathBuf::new(), filter: filter.map(str::to_owned), timeout: 1, software: false };
             let tests = parse(CONFIG).into_iter().filter(|test| test.is_wanted(&args));
             tests.map(|test| test.name).collect::<Vec<_>>()
         };

@@ -1,0 +1,176 @@
+//! Guest tests on the processor in software: on this host, as the user who runs them.
+//!
+//! A test that changes the network or mounts something gets namespaces of its own, in which an
+//! ordinary user may do so.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::job::Job;
+use crate::net_peer::Link;
+use crate::suite::Test;
+use crate::{exec, packages, paths};
+
+/// Runs a command as root of new namespaces, with their own `/sys` and loopback interface.
+const IN_NAMESPACES: [&str; 8] = [
+    "unshare",
+    "--map-root-user",
+    "--net",
+    "--mount",
+    "/bin/sh",
+    "-c",
+    "mount -t sysfs sysfs /sys && ip link set lo up && exec \"$@\"",
+    "sh",
+];
+/// Programs that tests take from busybox, as in the lab.
+const APPLETS: [&str; 3] = ["ping", "tunctl", "httpd"];
+
+/// This host, as far as tests need something of it.
+pub(crate) struct Host {
+    /// Folders in which tests run, programs for them, and a lock for the ports that lead to guests.
+    folder: TempDir,
+    /// Reason why no test can have namespaces with a tap.
+    without_namespaces: Option<String>,
+    /// Reason why there is no network in user mode.
+    without_user_mode: Option<String>,
+}
+
+impl Host {
+    /// Tries what this host allows.
+    pub(crate) fn probe() -> Result<Self> {
+        let folder = tempfile::tempdir().context("cannot make a folder for tests")?;
+        fs::create_dir(folder.path().join("bin"))?;
+        let mut host = Self { folder, without_namespaces: None, without_user_mode: None };
+        host.without_namespaces = match packages::find(packages::BUSYBOX) {
+            None => Some("busybox-static is not installed".to_owned()),
+            Some(busybox) => {
+                for applet in APPLETS {
+                    symlink(&busybox, host.programs().join(applet))?;
+                }
+                host.try_namespaces()
+            }
+        };
+        if packages::find(packages::PASST).is_none() {
+            host.without_user_mode = Some("passt is not installed".to_owned());
+        }
+        Ok(host)
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.folder.path().join("bin")
+    }
+
+    fn path(&self) -> String {
+        format!("{}:{}", self.programs().display(), exec::PATH)
+    }
+
+    /// Makes a tap in new namespaces. Returns the reason why that cannot be done.
+    fn try_namespaces(&self) -> Option<String> {
+        let [program, words @ ..] = IN_NAMESPACES;
+        let mut command = Command::new(program);
+        command.args(words).args(["tunctl", "-t", "probe"]).env("PATH", self.path()).stdin(Stdio::null());
+        let why = match command.output() {
+            Ok(Output { status, .. }) if status.success() => return None,
+            Ok(Output { stderr, .. }) => String::from_utf8_lossy(&stderr).trim().to_owned(),
+            Err(error) => format!("unshare: {error}"),
+        };
+        Some(format!("this host allows this user no tap in a namespace ({why})"))
+    }
+
+    /// Reason why `test` cannot run here, if there is one.
+    pub(crate) fn refuses<'a>(&'a self, test: &'a Test) -> Option<&'a str> {
+        let without_user_mode = self.without_user_mode.as_deref().filter(|_| test.link() == Some(Link::User));
+        let without_namespaces = self.without_namespaces.as_deref().filter(|_| test.wants_namespaces());
+        test.kvm_only().or(without_user_mode).or(without_namespaces)
+    }
+
+    /// Makes the job of `test` one that can run here, beside others.
+    pub(crate) fn adapt(&self, test: &Test, mut job: Job) -> Result<Job> {
+        if test.makes_files() {
+            let folder =
+                tempfile::tempdir_in(self.folder.path()).context("cannot make a folder for a test")?;
+            // It ends with that of all tests.
+            job.dir = Some(folder.keep());
+        }
+        if test.wants_namespaces() {
+            job.command.splice(0..0, IN_NAMESPACES.map(str::to_owned));
+        }
+        if test.link() == Some(Link::User) {
+            let lock = self.folder.path().join("ports").display().to_string();
+            job.command.splice(0..0, ["flock".to_owned(), lock]);
+        }
+        job.env.insert("PATH".to_owned(), self.path());
+        Ok(job)
+    }
+}
+
+/// A program that runs `vmm` with `--accel software`, for tests that know only its path.
+pub(crate) fn wrap(vmm: &Path) -> Result<PathBuf> {
+    let path = paths::target().join("vmm-software");
+    let vmm = shlex::try_quote(vmm.to_str().context("the path of vmm is not UTF-8")?)?.into_owned();
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in\nrun) shift; exec {vmm} run --accel software \"$@\" ;;\n\
+         *) exec {vmm} \"$@\" ;;\nesac\n"
+    );
+    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::Suite;
+
+    /// A host that has these reasons, and the tests of all suites that are not built from source.
+    fn refusals(without_namespaces: Option<&str>, without_user_mode: Option<&str>) -> Vec<(String, String)> {
+        let host = Host {
+            folder: tempfile::tempdir().unwrap(),
+            without_namespaces: without_namespaces.map(str::to_owned),
+            without_user_mode: without_user_mode.map(str::to_owned),
+        };
+        let tests = Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
+        let refusal = |test: Test| Some((test.name.clone(), host.refuses(&test)?.to_owned()));
+        tests.filter_map(refusal).collect()
+    }
+
+    #[test]
+    fn tests_that_this_host_cannot_run_have_a_reason() {
+        let reason = |refusals: &[(String, String)], name: &str| {
+            refusals.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.clone())
+        };
+        let all = refusals(Some("no tap"), Some("no passt"));
+        let tap = ["net over tap", "linux, 2 processors, 256 MiB, a network card", "linux, disks that fail"];
+        for name in tap {
+            assert_eq!(reason(&all, name).as_deref(), Some("no tap"), "{name}");
+        }
+        assert_eq!(reason(&all, "net in user mode, address by DHCP").as_deref(), Some("no passt"));
+        assert_eq!(reason(&all, "net over vhost").as_deref(), Some("vhost needs KVM"));
+        assert_eq!(reason(&all, "hello"), None);
+        let few = refusals(None, None);
+        assert!(tap.iter().all(|name| reason(&few, name).is_none()));
+    }
+
+    #[test]
+    fn jobs_are_adapted_to_the_host() {
+        let host =
+            Host { folder: tempfile::tempdir().unwrap(), without_namespaces: None, without_user_mode: None };
+        let adapted = |name: &str| {
+            let tests = Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
+            let test = tests.into_iter().find(|test| test.name == name).unwrap();
+            let job = Job { command: vec!["it".to_owned()], ..Job::default() };
+            host.adapt(&test, job).unwrap()
+        };
+        let tap = adapted("net over tap");
+        assert_eq!((tap.command[0].as_str(), tap.command.last().unwrap().as_str()), ("unshare", "it"));
+        assert!(tap.env["PATH"].starts_with(host.programs().to_str().unwrap()));
+        assert_eq!(adapted("net in user mode, address by DHCP").command[0], "flock");
+        assert_eq!(adapted("hello").command, ["it"]);
+        assert!(adapted("linux, 2 processors, 128 MiB, disks").dir.unwrap().is_dir());
+    }
+}
