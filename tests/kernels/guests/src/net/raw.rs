@@ -51,16 +51,22 @@ pub(crate) fn pages(count: u64) -> u64 {
     memory.addr() as u64
 }
 
-/// Waits until `look` finds something, this long at most.
+/// Most time in microseconds that one look can take of a wait.
+const LOOK: u64 = 1_000;
+
+/// Waits until `look` finds something, this long at most. Time in which the host runs other things
+/// than this processor counts as next to nothing: the card's side may have had none of it.
 pub(crate) fn wait<T>(micros: u64, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = cpu::tsc() + micros * (boot::tsc_khz() / 1000);
+    let per_micro = boot::tsc_khz() / 1000;
+    let mut left = micros * per_micro;
+    let mut last = cpu::tsc();
     loop {
         if let Some(found) = look() {
             return Some(found);
         }
-        if cpu::tsc() > end {
-            return None;
-        }
+        let now = cpu::tsc();
+        left = left.checked_sub((now - last).min(LOOK * per_micro))?;
+        last = now;
         core::hint::spin_loop();
     }
 }
@@ -251,6 +257,11 @@ impl Ring {
     /// The number of chains that were made available.
     pub(crate) fn published(&self) -> u16 {
         self.available
+    }
+
+    /// `true` if another chain fits into the rings.
+    pub(crate) fn has_room(&self) -> bool {
+        self.available.wrapping_sub(self.used_index()) < SIZE
     }
 
     /// The index of the used ring.
