@@ -255,6 +255,14 @@ fn kvm_has_these_numbers() {
         (rules::kvm::GET_XCRS, size(size_of::<kvm_xcrs>())),
         (rules::kvm::SET_XCRS, size(size_of::<kvm_xcrs>())),
         (rules::kvm::ENABLE_CAP, size(size_of::<kvm_enable_cap>())),
+        (rules::kvm::GET_IRQCHIP, size(size_of::<kvm_irqchip>())),
+        (rules::kvm::SET_IRQCHIP, size(size_of::<kvm_irqchip>())),
+        (rules::kvm::GET_PIT2, size(size_of::<kvm_pit_state2>())),
+        (rules::kvm::SET_PIT2, size(size_of::<kvm_pit_state2>())),
+        (rules::kvm::GET_CLOCK, size(size_of::<kvm_clock_data>())),
+        (rules::kvm::SET_CLOCK, size(size_of::<kvm_clock_data>())),
+        (rules::kvm::SET_LAPIC, size(size_of::<kvm_lapic_state>())),
+        (rules::kvm::GET_XSAVE2, size(size_of::<kvm_xsave>())),
     ] {
         assert_eq!(number >> 16 & 0x3fff, size, "{number:#x}");
     }

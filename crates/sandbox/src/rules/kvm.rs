@@ -60,6 +60,15 @@ pub(crate) const GET_XSAVE2: u32 = ior(0xcf, 4096);
 pub(crate) const SIGNAL_MSI: u32 = iow(0xa5, 32);
 pub(crate) const GET_STATS_FD: u32 = io(0xce);
 pub(crate) const ENABLE_CAP: u32 = iow(0xa3, 104);
+pub(crate) const GET_IRQCHIP: u32 = iowr(0x62, 520);
+pub(crate) const SET_IRQCHIP: u32 = ior(0x63, 520);
+pub(crate) const SET_CLOCK: u32 = iow(0x7b, 48);
+pub(crate) const GET_CLOCK: u32 = ior(0x7c, 48);
+pub(crate) const SET_LAPIC: u32 = iow(0x8f, 1024);
+pub(crate) const GET_PIT2: u32 = ior(0x9f, 112);
+pub(crate) const SET_PIT2: u32 = iow(0xa0, 112);
+pub(crate) const SET_TSC_KHZ: u32 = io(0xa2);
+pub(crate) const KVMCLOCK_CTRL: u32 = io(0xad);
 
 /// Additional calls of a thread of this kind if the guest runs on KVM, the one that a vCPU's
 /// thread makes all the time first: filters are run from the beginning.
@@ -73,7 +82,9 @@ pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
         ((features.network || features.devices) && runs, WIRES),
         (features.debug && runs, DEBUGGED),
         (features.debug && main, COUNTER),
+        (features.control && matches!(kind, Kind::Main | Kind::Control), SAVING),
         (main, BUILDING),
+        (main, RESTORING),
     ];
     rules.into_iter().filter(|(wanted, _)| *wanted).map(|(_, rule)| rule).collect()
 }
@@ -119,6 +130,28 @@ const INTERRUPTING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQ_LIN
 
 /// Calls of a debugger on a vCPU, made by the vCPU's thread.
 const DEBUGGED: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_GUEST_DEBUG])]);
+
+/// Calls for the state of the chips that vCPUs share.
+const SAVING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[GET_IRQCHIP, GET_PIT2, GET_CLOCK])]);
+
+/// Calls that give a new VM a saved state, besides those of a vCPU's thread.
+const RESTORING: Rule = when(
+    libc::SYS_ioctl,
+    &[Condition::OneOf(
+        1,
+        &[
+            SET_IRQCHIP,
+            GET_IRQCHIP,
+            SET_PIT2,
+            GET_PIT2,
+            SET_CLOCK,
+            GET_CLOCK,
+            SET_LAPIC,
+            SET_TSC_KHZ,
+            KVMCLOCK_CTRL,
+        ],
+    )],
+);
 
 /// Which thread gets the signals of a counter: its own, before it has the filter of a vCPU.
 const COUNTER: Rule = when(libc::SYS_fcntl, &[Condition::OneOf(1, &[F_SETOWN_EX])]);
