@@ -7,7 +7,7 @@ use nerite_arch::hermit::BootAddresses;
 use nerite_arch::{BootState, CpuidEntry, Regs, SpecialRegs};
 use nerite_bus::Bus;
 use nerite_devices::Input;
-use nerite_hostfs::{HostFs, Mounts};
+use nerite_hostfs::{HostFs, Mounts, OnChanged};
 use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
 use nerite_inspect::{Frame, Unwinder};
 use nerite_loader::{Image, Interface, LoadedKernel};
@@ -128,7 +128,9 @@ impl nerite_platform::Builder for Builder {
         bridge: &Bridge,
         environment: &Environment,
     ) -> Result<Arc<dyn Platform>, Error> {
-        let loaded = state.read::<HermitState>()?.loaded()?;
+        let state = state.read::<HermitState>()?;
+        let loaded = state.loaded()?;
+        self.files.restore(&state.files, OnChanged::Refuse)?;
         self.platform(loaded, vm, bridge, environment)
     }
 }
@@ -196,10 +198,7 @@ impl Platform for Hermit {
     }
 
     fn save(&self) -> Result<PlatformState, SaveError> {
-        if !self.shared.calls.files.is_idle() {
-            return Err(SaveError::host("guest")("it has open or temporary files"));
-        }
-        PlatformState::new(&HermitState::of(&self.loaded))
+        PlatformState::new(&HermitState::of(&self.loaded, self.shared.calls.files.save()?))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Saved state of a Hermit guest's platform.
 
+use nerite_hostfs::FilesState;
 use nerite_loader::LoadedKernel;
 use nerite_saved::{RestoreError, check_version, refuse};
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const VERSION: u32 = 1;
 const PART: &str = "Hermit guest";
 
-/// State of the platform besides its files. The image gives the rest.
+/// State of the platform. The image gives the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HermitState {
@@ -20,12 +21,14 @@ pub(crate) struct HermitState {
     kernel_end: u64,
     /// Its entry point.
     entry: u64,
+    /// Open files, temporary ones, and names.
+    pub(crate) files: FilesState,
 }
 
 impl HermitState {
-    pub(crate) const fn of(loaded: &LoadedKernel) -> Self {
+    pub(crate) const fn of(loaded: &LoadedKernel, files: FilesState) -> Self {
         let LoadedKernel { entry, start, end, .. } = *loaded;
-        Self { version: VERSION, kernel_start: start, kernel_end: end, entry }
+        Self { version: VERSION, kernel_start: start, kernel_end: end, entry, files }
     }
 
     /// The kernel as it lies in memory. Only reports and debuggers look there.
@@ -46,12 +49,13 @@ mod tests {
     fn a_kernels_place_comes_back() {
         let loaded =
             LoadedKernel { entry: 0x1_0000_1000, start: 0x1_0000_0000, end: 0x1_0010_0000, tls: None };
-        let state = HermitState::of(&loaded);
+        let files = || nerite_hostfs::HostFs::new(&[], &[], nerite_hostfs::Limits::default()).unwrap().save();
+        let state = HermitState::of(&loaded, files().unwrap());
         assert_eq!(state.loaded().unwrap(), loaded);
         for (version, kernel_start, kernel_end, entry) in
             [(2, 0, 2, 1), (1, 2, 2, 2), (1, 5, 2, 3), (1, 0, 2, 2), (1, 1, 2, 0)]
         {
-            let state = HermitState { version, kernel_start, kernel_end, entry };
+            let state = HermitState { version, kernel_start, kernel_end, entry, files: files().unwrap() };
             assert!(state.loaded().is_err(), "{state:?}");
         }
     }
