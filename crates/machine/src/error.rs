@@ -137,9 +137,7 @@ pub enum Error {
         feature: String,
     },
     /// The guest of a snapshot has a mount that was not given.
-    #[error(
-        "the guest of this snapshot has files of the host at {guest} ({rights}), which were not given"
-    )]
+    #[error("the guest of this snapshot has files of the host at {guest} ({rights}), which were not given")]
     MountOfSnapshot {
         /// The guest's path.
         guest: String,

@@ -60,13 +60,13 @@ pub use handle::{Handle, HandleError, Pause};
 pub use machine::Machine;
 pub use nerite_inspect::{CrashReport, Frame, VcpuState};
 pub use nerite_sandbox::ThreadKind;
+pub use nerite_service::SnapshotReport;
 pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network, NetworkState};
 pub use opened::Opened;
 pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Running, Teardown};
-pub use nerite_service::SnapshotReport;
 pub use snapshot::{MachineState, SavedMount, Setup, SnapshotError};
 pub use timeline::{Step, Timeline};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
-use nerite_service::{ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal, SnapshotReport};
+use nerite_service::{
+    ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal, SnapshotReport,
+};
 use nerite_snapshot::Files;
 use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
 

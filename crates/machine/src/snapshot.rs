@@ -123,8 +123,9 @@ pub(crate) struct Saver {
 #[derive(Debug)]
 pub(crate) struct BootImage {
     file: File,
-    /// Size, and times of the last changes in seconds and nanoseconds.
-    version: [i64; 5],
+    /// Size, and time of the last change of the contents in seconds and nanoseconds. It may be
+    /// removed or renamed meanwhile.
+    version: [i64; 3],
 }
 
 impl BootImage {
@@ -158,9 +159,9 @@ impl BootImage {
     }
 }
 
-fn version(file: &File) -> io::Result<[i64; 5]> {
+fn version(file: &File) -> io::Result<[i64; 3]> {
     let it = file.metadata()?;
-    Ok([it.size().cast_signed(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()])
+    Ok([it.size().cast_signed(), it.mtime(), it.mtime_nsec()])
 }
 
 impl Handle {
@@ -277,3 +278,7 @@ impl Saver {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot_test.rs"]
+mod tests;

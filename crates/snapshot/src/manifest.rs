@@ -25,8 +25,8 @@ pub(crate) const NAMES: [&str; 3] = [STATE, MEMORY, IMAGE];
 
 /// Number of the format that is written and read.
 pub const FORMAT: u32 = 1;
-/// Maximum size of `snapshot.json` in bytes: 16 MiB.
-pub const MAX_STATE: u64 = 16 << 20;
+/// Maximum size of `snapshot.json` in bytes: 64 MiB.
+pub const MAX_STATE: u64 = 64 << 20;
 
 /// Maximum number of pieces of RAM.
 const MAX_REGIONS: usize = 64;
