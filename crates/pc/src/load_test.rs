@@ -93,7 +93,7 @@ fn what_does_not_fit_is_refused() {
     };
     let image = kernel(0x10_0000, 0);
     assert!(error(&image, &[file("huge", 16 << 20)], &small).contains("huge: 16777216 bytes do not fit"));
-    assert!(error(&kernel(0x10_0000, 0x100_0000), &[], &small).contains("more memory"));
+    assert!(error(&kernel(0x10_0000, 0x100_0000), &[], &small).contains("needs guest memory from"));
     assert!(error(&image, &[], &plan(16 * MIB, &"x".repeat(20_000))).contains("20000 bytes"));
     assert!(error(&image, &[], &plan(16 * MIB, "a\0b")).contains("NUL"));
     let many: Vec<_> = (0..65).map(|_| file("m", 1)).collect();
