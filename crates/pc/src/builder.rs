@@ -11,13 +11,15 @@ use nerite_inspect::Frame;
 use nerite_loader::{GuestImage, Protocol};
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::{Bridge, Event};
-use nerite_platform::{Environment, ExitHandler, InputLine, KernelPlace, Platform};
+use nerite_platform::{Environment, ExitHandler, InputLine, KernelPlace, Platform, PlatformState};
+use nerite_saved::SaveError;
 use nerite_vcpu::Control;
 
 use crate::dispatch::PcDispatcher;
 use crate::load::{self, InitFile, Loaded};
 use crate::plan::PcPlan;
 use crate::platform::{Devices, Parts, ports};
+use crate::state::PcState;
 use crate::{Error, Settings};
 
 /// A kernel on the way into a PC.
@@ -93,6 +95,32 @@ impl nerite_platform::Builder for Builder {
         environment: &Environment,
     ) -> Result<Arc<dyn Platform>, Error> {
         let kernel = self.loaded()?.kernel.clone();
+        Ok(Arc::new(Pc { devices: self.devices(vm, bridge, environment)?, kernel }))
+    }
+
+    fn restore(
+        self: Box<Self>,
+        state: &PlatformState,
+        vm: &dyn Vm,
+        bridge: &Bridge,
+        environment: &Environment,
+    ) -> Result<Arc<dyn Platform>, Error> {
+        let state = state.read::<PcState>()?;
+        let kernel = state.kernel()?;
+        let devices = self.devices(vm, bridge, environment)?;
+        state.restore(&devices)?;
+        Ok(Arc::new(Pc { devices, kernel }))
+    }
+}
+
+impl Builder {
+    /// Makes the devices, and connects them to `vm`.
+    fn devices(
+        &self,
+        vm: &dyn Vm,
+        bridge: &Bridge,
+        environment: &Environment,
+    ) -> Result<Arc<Devices>, Error> {
         let lacks = nerite_hypervisor::Error::Lacks { capability: "an interrupt controller" };
         let interrupts = vm.interrupt_controller().ok_or(lacks)?;
         let serial_interrupt = Event::new().map_err(Error::host("creating an eventfd"))?;
@@ -109,8 +137,7 @@ impl nerite_platform::Builder for Builder {
                 }
             }),
         };
-        let devices = Arc::new(Devices::new(&self.plan, parts, bridge)?);
-        Ok(Arc::new(Pc { devices, kernel }))
+        Ok(Arc::new(Devices::new(&self.plan, parts, bridge)?))
     }
 }
 
@@ -136,6 +163,10 @@ impl Platform for Pc {
 
     fn input(&self) -> Option<Arc<dyn InputLine>> {
         Some(Arc::new(SerialLine(self.devices.serial.clone())))
+    }
+
+    fn save(&self) -> Result<PlatformState, SaveError> {
+        PlatformState::new(&PcState::of(&self.devices, &self.kernel))
     }
 }
 

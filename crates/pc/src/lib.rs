@@ -17,6 +17,7 @@ mod load;
 mod plan;
 mod platform;
 mod settings;
+mod state;
 
 pub use builder::Builder;
 pub use load::InitFile;

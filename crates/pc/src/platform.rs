@@ -11,7 +11,7 @@ use nerite_devices::pc::{
     TestLines, TestMemory, TestRegister,
 };
 use nerite_memory::GAP_START;
-use nerite_pci::{Bridge, Event, FIRST_PORT, LAST_PORT, WINDOW};
+use nerite_pci::{Bridge, ConfigPorts, Event, FIRST_PORT, LAST_PORT, WINDOW};
 use nerite_platform::{Rate, StopToken};
 
 use crate::Error;
@@ -35,6 +35,20 @@ pub(crate) struct Devices {
     pub(crate) console: Arc<Console>,
     pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) stop: StopToken,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) fw_cfg: Arc<FwCfg>,
+    pub(crate) power: Arc<PowerManagement>,
+    pub(crate) reset: Arc<ResetControl>,
+    pub(crate) pci: Arc<ConfigPorts>,
+    /// What test kernels expect besides.
+    pub(crate) test: Option<TestDevices>,
+}
+
+/// Devices for test kernels that have a state.
+#[derive(Debug, Default)]
+pub(crate) struct TestDevices {
+    pub(crate) registers: [Arc<TestRegister>; 3],
+    pub(crate) memory: Arc<TestMemory>,
 }
 
 /// What the platform is made from besides the plan.
@@ -62,7 +76,12 @@ impl Devices {
         let equipment =
             Equipment { low_memory, high_memory: plan.memory.saturating_sub(low_memory), cpus: plan.cpus };
         let cpus = u16::try_from(plan.cpus).unwrap_or(u16::MAX);
-        let power = PowerManagement::new(acpi::S5, requests.clone());
+        let power = Arc::new(PowerManagement::new(acpi::S5, requests.clone()));
+        let clock = Arc::new(Clock::new(&equipment, SystemTime::now));
+        let fw_cfg = Arc::new(FwCfg::new(plan.memory, cpus));
+        let config = Arc::new(pci.ports());
+        let reset = Arc::new(ResetControl::new(config.clone(), requests.clone()));
+        let test = debug_exit.map(|_| TestDevices::default());
 
         let mut bus = Bus::new("port");
         let mut add = |name, first: u16, count: u16, device: Arc<dyn Device>| {
@@ -72,26 +91,40 @@ impl Devices {
         add("serial port", ports::SERIAL, Serial::PORTS, serial.clone())?;
         let keyboard = KeyboardController::new(requests.clone());
         add("keyboard controller", KeyboardController::PORT, 1, Arc::new(keyboard))?;
-        add("clock", Clock::PORT, 2, Arc::new(Clock::new(&equipment, SystemTime::now)))?;
-        add("fw_cfg", FwCfg::SELECTOR, 2, Arc::new(FwCfg::new(plan.memory, cpus)))?;
-        add("power management", acpi::PM1_EVENT, PowerManagement::PORTS, Arc::new(power))?;
+        add("clock", Clock::PORT, 2, clock.clone())?;
+        add("fw_cfg", FwCfg::SELECTOR, 2, fw_cfg.clone())?;
+        add("power management", acpi::PM1_EVENT, PowerManagement::PORTS, power.clone())?;
         let pci_ports = LAST_PORT.saturating_sub(FIRST_PORT).saturating_add(1);
-        let reset = ResetControl::new(Arc::new(pci.ports()), requests.clone());
-        add("PCI host", FIRST_PORT, pci_ports, Arc::new(reset))?;
+        add("PCI host", FIRST_PORT, pci_ports, reset.clone())?;
         let mut mmio = Bus::new("MMIO");
-        if let Some(port) = debug_exit {
+        if let (Some(port), Some(test)) = (debug_exit, &test) {
             let lines = Arc::new(TestLines::new(interrupts));
             add("test interrupt lines", TestLines::PORT, TestLines::PORTS, lines)?;
-            for first in [TestRegister::PORT, TestRegister::FLUSH_PORT, TestRegister::BYTE_PORT] {
-                add("test register", first, TestRegister::PORTS, Arc::new(TestRegister::default()))?;
+            let first = [TestRegister::PORT, TestRegister::FLUSH_PORT, TestRegister::BYTE_PORT];
+            for (first, register) in first.into_iter().zip(&test.registers) {
+                add("test register", first, TestRegister::PORTS, register.clone())?;
             }
             let last = TestMemory::ADDRESS.saturating_add(TestMemory::SIZE.saturating_sub(1));
-            mmio.insert("test memory", TestMemory::ADDRESS..=last, Arc::new(TestMemory::default()))?;
+            mmio.insert("test memory", TestMemory::ADDRESS..=last, test.memory.clone())?;
             let exit = DebugExit::new(requests.clone());
             add("debug exit", port, DebugExit::PORTS, Arc::new(exit))
                 .map_err(|source| Error::DebugExitPort { port, source })?;
         }
         mmio.insert("PCI devices", WINDOW, Arc::new(pci.window()))?;
-        Ok(Self { ports: bus, mmio, requests, serial, console, rate, stop })
+        Ok(Self {
+            ports: bus,
+            mmio,
+            requests,
+            serial,
+            console,
+            rate,
+            stop,
+            clock,
+            fw_cfg,
+            power,
+            reset,
+            pci: config,
+            test,
+        })
     }
 }
