@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use nerite_machine::config::OnChanged;
 
 use crate::ctl::CtlArgs;
 use crate::exit_code;
@@ -91,6 +92,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub verify: bool,
 
+    /// Treatment of a file that the guest had open and that has changed since: `refuse` does not
+    /// restore the guest, `eio` answers its accesses with an I/O error [default: refuse]
+    #[arg(long, value_name = "POLICY", value_parser = parse_on_changed)]
+    pub on_changed: Option<OnChanged>,
+
     /// Read settings from this TOML file [env: HERMIT_CONFIG]
     ///
     /// Without it, the first of these that exists is read: ./nerite.toml,
@@ -124,6 +130,15 @@ impl RunArgs {
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// Reads a policy for files that have changed.
+fn parse_on_changed(text: &str) -> Result<OnChanged, String> {
+    match text {
+        "refuse" => Ok(OnChanged::Refuse),
+        "eio" => Ok(OnChanged::Eio),
+        _ => Err(format!("unknown policy {text:?} (expected `refuse` or `eio`)")),
+    }
 }
 
 #[cfg(test)]

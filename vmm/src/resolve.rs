@@ -78,9 +78,14 @@ pub struct Resolved {
 /// those of the file.
 pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Error> {
     let (mut image, args) = run.image_and_args();
-    let restore = run.restore.clone().map(|directory| Restore { directory, verify: run.verify });
-    if run.verify && restore.is_none() {
-        return Err(Error::Usage("--verify is for --restore".to_owned()));
+    let restore = run.restore.clone().map(|directory| Restore {
+        directory,
+        verify: run.verify,
+        on_changed: run.on_changed.unwrap_or_default(),
+    });
+    let needs_restore = [(run.verify, "--verify"), (run.on_changed.is_some(), "--on-changed")];
+    if let Some((_, option)) = needs_restore.iter().find(|(is_given, _)| *is_given && restore.is_none()) {
+        return Err(Error::Usage(format!("{option} is for --restore")));
     }
     if let Some(Restore { directory, .. }) = &restore {
         if let Some(option) = run.options.of_the_guest() {

@@ -256,7 +256,9 @@ fn what_does_not_fit_a_snapshot_is_named() {
     for option in [&["-m", "64M"][..], &["-c", "2"], &["-e", "A=b"], &["--pit"], &["--no-aslr"]] {
         run(&[option, &mount[..]].concat()).is_error(240, &["--restore"]);
     }
-    for words in [&["--restore", "saved", "image"][..], &["--verify", "image"]] {
+    for words in
+        [&["--restore", "saved", "image"][..], &["--verify", "image"], &["--on-changed", "eio", "image"]]
+    {
         assert_eq!(run(words).code, 240, "{words:?}");
     }
     let done = run(&mount);

@@ -7,7 +7,7 @@ use nerite_arch::hermit::BootAddresses;
 use nerite_arch::{BootState, CpuidEntry, Regs, SpecialRegs};
 use nerite_bus::Bus;
 use nerite_devices::Input;
-use nerite_hostfs::{HostFs, Mounts, OnChanged};
+use nerite_hostfs::{HostFs, Mounts};
 use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
 use nerite_inspect::{Frame, Unwinder};
 use nerite_loader::{Image, Interface, LoadedKernel};
@@ -118,7 +118,7 @@ impl nerite_platform::Builder for Builder {
         let has_pci = !bridge.is_empty();
         boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, tsc_khz, has_pci)?;
         let loaded = *loaded;
-        self.platform(loaded, vm, bridge, environment)
+        Ok(Arc::new(self.platform(loaded, vm, bridge, environment)?))
     }
 
     fn restore(
@@ -129,9 +129,10 @@ impl nerite_platform::Builder for Builder {
         environment: &Environment,
     ) -> Result<Arc<dyn Platform>, Error> {
         let state = state.read::<HermitState>()?;
-        let loaded = state.loaded()?;
-        self.files.restore(&state.files, OnChanged::Refuse)?;
-        self.platform(loaded, vm, bridge, environment)
+        let on_changed = self.settings.on_changed;
+        let platform = self.platform(state.loaded()?, vm, bridge, environment)?;
+        state.restore(&platform.shared, on_changed)?;
+        Ok(Arc::new(platform))
     }
 }
 
@@ -143,7 +144,7 @@ impl Builder {
         vm: &dyn Vm,
         bridge: &Bridge,
         environment: &Environment,
-    ) -> Result<Arc<dyn Platform>, Error> {
+    ) -> Result<Hermit, Error> {
         let path = self.settings.image.to_string_lossy();
         let command_line = command_line(&self.image, &path, &self.plan)?;
         let coalesced = coalesce_writes(vm, self.image.kernel().interface());
@@ -158,7 +159,7 @@ impl Builder {
             budget: LogBudget::new(environment.log_lines),
         };
         let shared = Arc::new(shared(calls, coalesced, bridge)?);
-        Ok(Arc::new(Hermit { image: self.image, loaded, shared }))
+        Ok(Hermit { image: self.image, loaded, shared })
     }
 }
 
@@ -198,7 +199,7 @@ impl Platform for Hermit {
     }
 
     fn save(&self) -> Result<PlatformState, SaveError> {
-        PlatformState::new(&HermitState::of(&self.loaded, self.shared.calls.files.save()?))
+        PlatformState::new(&HermitState::of(&self.loaded, &self.shared)?)
     }
 }
 
@@ -231,12 +232,13 @@ pub(crate) fn shared(
 ) -> Result<Shared, Error> {
     let mut ports = Bus::new("port");
     let config = u64::from(nerite_pci::FIRST_PORT)..=u64::from(nerite_pci::LAST_PORT);
-    ports.insert("PCI host", config, Arc::new(pci.ports()))?;
+    let host = Arc::new(pci.ports());
+    ports.insert("PCI host", config, host.clone())?;
     let mut mmio = Bus::new("MMIO");
     if !pci.is_empty() {
         mmio.insert("PCI devices", nerite_pci::WINDOW, Arc::new(pci.window()))?;
     }
-    Ok(Shared { ports, mmio, calls, coalesced })
+    Ok(Shared { ports, mmio, pci: host, calls, coalesced })
 }
 
 /// A random number for the layout.

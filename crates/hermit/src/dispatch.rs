@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nerite_bus::{Bus, Width};
 use nerite_hypercall::{v1, v2};
+use nerite_pci::ConfigPorts;
 use nerite_platform::{End, Stop, handle_common, read_bus};
 use nerite_vcpu::{CoalescedWrites, Control, Entry, Exit, Handler, RunState, Vcpu};
 
@@ -17,6 +18,7 @@ use crate::hypercalls::{Hypercalls, Next, Scratch};
 pub(crate) struct Shared {
     pub(crate) ports: Bus,
     pub(crate) mmio: Bus,
+    pub(crate) pci: Arc<ConfigPorts>,
     pub(crate) calls: Hypercalls,
     /// Port writes that are on their way.
     pub(crate) coalesced: Option<Arc<dyn CoalescedWrites>>,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nerite_hostfs::{Limits, Mount};
+use nerite_hostfs::{Limits, Mount, OnChanged};
 
 /// Guest memory size used when none is given, in bytes: 64 MiB.
 pub const DEFAULT_MEMORY: u64 = 64 << 20;
@@ -31,4 +31,6 @@ pub struct Settings {
     pub mounts: Vec<Mount>,
     /// Limits of the guest's files.
     pub file_limits: Limits,
+    /// Treatment of a file that was open when the guest was saved, and has changed since.
+    pub on_changed: OnChanged,
 }

@@ -1,9 +1,13 @@
 //! Saved state of a Hermit guest's platform.
 
-use nerite_hostfs::FilesState;
+use nerite_devices::ConsoleState;
+use nerite_hostfs::{FilesState, OnChanged};
 use nerite_loader::LoadedKernel;
-use nerite_saved::{RestoreError, check_version, refuse};
+use nerite_pci::ConfigPortsState;
+use nerite_saved::{RestoreError, SaveError, check_version, refuse};
 use serde::{Deserialize, Serialize};
+
+use crate::dispatch::Shared;
 
 /// Version of [`HermitState`].
 const VERSION: u32 = 1;
@@ -21,14 +25,37 @@ pub(crate) struct HermitState {
     kernel_end: u64,
     /// Its entry point.
     entry: u64,
+    /// Output that waits for the end of its line.
+    console: ConsoleState,
+    /// Ports of the PCI host.
+    pci: ConfigPortsState,
     /// Open files, temporary ones, and names.
-    pub(crate) files: FilesState,
+    files: FilesState,
 }
 
 impl HermitState {
-    pub(crate) const fn of(loaded: &LoadedKernel, files: FilesState) -> Self {
+    /// The state of a guest's platform, which has no coalesced writes.
+    pub(crate) fn of(loaded: &LoadedKernel, shared: &Shared) -> Result<Self, SaveError> {
+        if shared.has_coalesced() {
+            return Err(SaveError::OutputBlocked { part: PART });
+        }
         let LoadedKernel { entry, start, end, .. } = *loaded;
-        Self { version: VERSION, kernel_start: start, kernel_end: end, entry, files }
+        Ok(Self {
+            version: VERSION,
+            kernel_start: start,
+            kernel_end: end,
+            entry,
+            console: shared.calls.console.save(),
+            pci: shared.pci.save(),
+            files: shared.calls.files.save()?,
+        })
+    }
+
+    /// Puts `shared` into this state.
+    pub(crate) fn restore(&self, shared: &Shared, on_changed: OnChanged) -> Result<(), RestoreError> {
+        shared.calls.console.restore(&self.console)?;
+        shared.pci.restore(self.pci)?;
+        shared.calls.files.restore(&self.files, on_changed)
     }
 
     /// The kernel as it lies in memory. Only reports and debuggers look there.
@@ -42,21 +69,5 @@ impl HermitState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kernels_place_comes_back() {
-        let loaded =
-            LoadedKernel { entry: 0x1_0000_1000, start: 0x1_0000_0000, end: 0x1_0010_0000, tls: None };
-        let files = || nerite_hostfs::HostFs::new(&[], &[], nerite_hostfs::Limits::default()).unwrap().save();
-        let state = HermitState::of(&loaded, files().unwrap());
-        assert_eq!(state.loaded().unwrap(), loaded);
-        for (version, kernel_start, kernel_end, entry) in
-            [(2, 0, 2, 1), (1, 2, 2, 2), (1, 5, 2, 3), (1, 0, 2, 2), (1, 1, 2, 0)]
-        {
-            let state = HermitState { version, kernel_start, kernel_end, entry, files: files().unwrap() };
-            assert!(state.loaded().is_err(), "{state:?}");
-        }
-    }
-}
+#[path = "state_test.rs"]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use nerite_devices::pc::DebugExit;
 pub use nerite_hermit::DEFAULT_MEMORY;
-pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount};
+pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount, OnChanged};
 pub use nerite_loader::Protocol;
 pub use nerite_net::{Link as CardLink, Spec as CardSpec, SpecError as CardSpecError};
 pub use nerite_pc::DEFAULT_MEMORY as DEFAULT_PC_MEMORY;
@@ -70,6 +70,8 @@ pub struct Restore {
     pub directory: PathBuf,
     /// `true` reads the whole memory and compares it with its digest.
     pub verify: bool,
+    /// Treatment of a file that was open when the guest was saved, and has changed since.
+    pub on_changed: OnChanged,
 }
 
 /// Hypervisor that runs a guest.

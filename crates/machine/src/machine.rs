@@ -211,6 +211,7 @@ fn builder(
                 env: config.guest.env.clone(),
                 mounts: config.mounts.clone(),
                 file_limits: config.file_limits,
+                on_changed: config.restore.as_ref().map(|restore| restore.on_changed).unwrap_or_default(),
             };
             Box::new(nerite_hermit::Builder::new(*image, settings, mounts, stop)?)
         }

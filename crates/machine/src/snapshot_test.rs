@@ -35,7 +35,7 @@ impl Folder {
     }
 
     fn restored(&self) -> Config {
-        let restore = Restore { directory: self.path("saved"), verify: true };
+        let restore = Restore { directory: self.path("saved"), verify: true, ..Restore::default() };
         let mut config = Config { restore: Some(restore), ..self.config() };
         config.cpus.count = None;
         config
