@@ -85,3 +85,43 @@ fn the_example_of_the_readme_is_tested() {
     assert_eq!(examples.len(), 1);
     assert!(blocks(&of_crate, "rust").contains(&examples[0]), "copy it from crates/arch/README.md");
 }
+
+/// Text in backticks.
+fn code_words(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_proof_of_security_exists() {
+    let Some(text) = text("SECURITY.md") else { return };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let table = text.split("| promise | proved by |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut count = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
+        let proofs = row.split(" | ").nth(1).unwrap();
+        // "`crates/x`: `a.rs`, `b.rs`" and "`vmm/tests/a.rs`, `b.rs`" name files of one folder.
+        let mut folder = PathBuf::new();
+        for name in code_words(proofs) {
+            let guest = format!("tests/kernels/guests/src/bin/{name}.rs");
+            let target = format!("fuzz/fuzz_targets/{name}.rs");
+            let candidates = [
+                PathBuf::from(name),
+                folder.join(name),
+                folder.join("src").join(name),
+                guest.into(),
+                target.into(),
+            ];
+            // A command, or names of tests from a suite.
+            let is_command = name.contains(' ');
+            let found = candidates.iter().find(|path| root.join(path).exists());
+            assert!(is_command || found.is_some(), "{name} does not exist: {row}");
+            if root.join(name).is_dir() {
+                folder = name.into();
+            } else if root.join(name).is_file() {
+                folder = Path::new(name).parent().unwrap().to_owned();
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 30, "{count} proofs");
+}

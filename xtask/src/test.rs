@@ -192,10 +192,28 @@ fn sources(run: &mut Run) {
         let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features"];
         quiet(cargo().args(arguments).args(["--", "-D", "warnings"]))
     });
+    if is_installed("deny") {
+        run.check("licences and sources of dependencies", || {
+            // Duplicate versions are warnings, each with a graph; only errors are of interest.
+            quiet(cargo().args(["deny", "--log-level", "error", "check", "licenses", "bans", "sources"]))
+        });
+    } else {
+        run.skip(
+            "licences and sources of dependencies",
+            "cargo-deny is not installed (cargo install --locked cargo-deny)",
+        );
+    }
     run.check("clippy on the test kernels", || {
         let mut command = kernels::guest_cargo("clippy");
         quiet(command.args(["--quiet", "--release", "--workspace", "--bins", "--", "-D", "warnings"]))
     });
+}
+
+/// Returns `true` if cargo has this subcommand.
+fn is_installed(subcommand: &str) -> bool {
+    let mut command = cargo();
+    command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 /// Some guests of each kind, with the `vmm` that the unit tests have built.
@@ -271,4 +289,15 @@ fn examples() -> Result<Results> {
     }
     ensure!(summary != Summary::default(), "there are no examples");
     Ok(summary.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subcommands_of_cargo_are_found() {
+        assert!(is_installed("fmt"));
+        assert!(!is_installed("no-such-subcommand"));
+    }
 }
