@@ -1,5 +1,7 @@
 //! That an exit costs no heap allocation: counted, in a machine that runs in this process.
 
+#![cfg(test)]
+
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -4,6 +4,7 @@
 //! 200, on a machine that is otherwise idle, the longest end of each case shows if the second that
 //! is promised holds.
 
+#![cfg(test)]
 #![allow(clippy::print_stdout, reason = "figures are shown")]
 
 mod common;

@@ -1,6 +1,8 @@
 //! Every kind of bad input ends with the exit code of its band and one line that names the path and
 //! the reason.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::Write as _;

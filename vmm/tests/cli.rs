@@ -1,5 +1,7 @@
 //! The command line as a user meets it: help, mistakes, and which of several settings wins.
 
+#![cfg(test)]
+
 mod common;
 
 use std::ffi::OsStr;

@@ -1,5 +1,7 @@
 //! The control socket and `vmm ctl`, seen from outside.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

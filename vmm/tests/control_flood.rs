@@ -2,6 +2,8 @@
 //! and the guest's own checksums after that. `cargo xtask test-host` names the kernel in the
 //! environment.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -1,6 +1,8 @@
 //! Descriptors that `vmm` starts with: those of the parent process are closed, the standard ones
 //! are open.
 
+#![cfg(test)]
+
 mod common;
 
 use std::os::unix::process::CommandExt as _;

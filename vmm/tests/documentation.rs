@@ -1,5 +1,7 @@
 //! Documentation compared with the program: options, exit codes, configuration files.
 
+#![cfg(test)]
+
 use std::path::{Path, PathBuf};
 
 /// A file of the repository, or nothing in a copy of this package alone.

@@ -1,5 +1,7 @@
 //! Effects of a guest's file calls on the host, however the run ends.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::Read as _;

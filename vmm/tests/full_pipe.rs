@@ -1,5 +1,7 @@
 //! Standard error is a pipe that is full, and never read: nothing waits for it.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _};

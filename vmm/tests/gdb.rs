@@ -1,5 +1,7 @@
 //! The real GDB, where there is one, against guests of a few integer instructions.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

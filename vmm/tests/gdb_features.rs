@@ -6,6 +6,8 @@
 //! vCPU runs alone for most of the list, and the guest comes to what is looked at in few
 //! instructions.
 
+#![cfg(test)]
+
 mod common;
 
 use common::debugger::{Feature, gdb, programs, start, told, try_out};

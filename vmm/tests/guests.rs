@@ -4,6 +4,8 @@
 //! They show how a run ends: exit codes, signals, output without a reader. Boot information and
 //! devices are tested with the guests in `tests/kernels`.
 
+#![cfg(test)]
+
 mod common;
 
 use std::fs::File;

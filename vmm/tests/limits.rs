@@ -1,5 +1,7 @@
 //! A guest that floods its output or the log.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::Read as _;

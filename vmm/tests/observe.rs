@@ -1,5 +1,7 @@
 //! Statistics, traces and limits of a run, seen from outside.
 
+#![cfg(test)]
+
 mod common;
 
 use std::process::Stdio;

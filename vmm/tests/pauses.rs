@@ -1,5 +1,7 @@
 //! Holding the vCPUs of a busy machine very often, through the embedding API.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::Write as _;

@@ -1,6 +1,8 @@
 //! The first signal is reported, the second one ends the process: seen on a process that does
 //! nothing but listen.
 
+#![cfg(test)]
+
 mod common;
 
 use std::io::Read as _;

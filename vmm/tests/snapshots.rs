@@ -1,5 +1,7 @@
 //! Snapshots from outside: `vmm ctl snapshot`, `vmm run --restore`, `vmm inspect`.
 
+#![cfg(test)]
+
 mod common;
 
 use std::os::unix::fs::FileExt as _;

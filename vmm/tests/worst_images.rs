@@ -4,6 +4,7 @@
 //!
 //! They need no KVM: what is measured comes before the first instruction.
 
+#![cfg(test)]
 #![allow(clippy::print_stdout, reason = "processes talk to each other, and figures are shown")]
 
 mod common;

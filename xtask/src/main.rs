@@ -1,6 +1,13 @@
 //! `cargo xtask`: builds, runs and tests Nerite. `cargo xtask help` lists what it can do.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a tool of developers: a bug may end it"
+)]
 
 mod bench;
 mod build;

@@ -1,5 +1,7 @@
 //! Proves that [`RawBootInfo`] has the layout of hermit-entry's type, in both directions.
 
+#![cfg(test)]
+
 use std::mem::{MaybeUninit, size_of, transmute};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::Range;

@@ -1,5 +1,7 @@
 //! Devices that are saved, and go on as others.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

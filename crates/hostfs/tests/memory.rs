@@ -1,5 +1,7 @@
 //! Memory that a guest makes the process hold, counted by the allocator.
 
+#![cfg(test)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,7 @@
 //! Ports, sizes, alignments and field offsets equal those of `uhyve-interface`, field by field.
 
+#![cfg(test)]
+
 use std::mem::{align_of, offset_of, size_of};
 
 use nerite_hypercall::{errno, file, v1, v2};

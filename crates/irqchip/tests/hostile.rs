@@ -1,5 +1,7 @@
 //! Hostile guests: random accesses of all chips.
 
+#![cfg(test)]
+
 use nerite_irqchip::IoApicVersion;
 use proptest::prelude::*;
 

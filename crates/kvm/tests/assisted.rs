@@ -4,6 +4,8 @@
 //! runs them where there is one, or in the lab. A KVM that interprets guests fails at each
 //! instruction of SSE and x87, so that there they are the hardest.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 
 use nerite_arch::cpuid::{self, Guest};

@@ -3,6 +3,8 @@
 //! They are ignored by default because a build machine may have no `/dev/kvm`: `cargo xtask test`
 //! runs them where there is one, or in the lab.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,4 +1,11 @@
 #![doc = include_str!("../README.md")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "support for tests, which fail by panicking"
+)]
 #![allow(clippy::cast_possible_truncation, reason = "addresses and small numbers, on x86-64 alone")]
 
 mod case;

@@ -1,5 +1,7 @@
 //! Writers that are killed, or have no room left.
 
+#![cfg(test)]
+
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! Counting instructions, and stopping at a number of them.
 
+#![cfg(test)]
+
 mod common;
 
 use common::{CODE, Machine};

@@ -1,5 +1,7 @@
 //! Saving a guest in the middle of its work, and restoring it into another VM.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

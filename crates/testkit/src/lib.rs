@@ -3,6 +3,13 @@
 //! Only for tests: everything here panics when it fails.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "support for tests, which fail by panicking"
+)]
 
 pub mod image;
 pub mod log;

@@ -2,6 +2,8 @@
 //! plain `cargo test`:
 //!
 //!     RUSTFLAGS="--cfg loom" cargo test -p nerite-vcpu --test loom --release
+
+#![cfg(test)]
 #![cfg(loom)]
 
 use std::ops::ControlFlow;

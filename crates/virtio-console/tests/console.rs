@@ -1,5 +1,6 @@
 //! The device with its thread, and a driver in guest memory.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
 use std::io;

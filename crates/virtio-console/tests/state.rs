@@ -1,5 +1,6 @@
 //! A console that goes on as another device.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
 use std::sync::mpsc::channel;

@@ -1,5 +1,7 @@
 //! The device with its thread, and a driver in guest memory.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

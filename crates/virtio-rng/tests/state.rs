@@ -1,5 +1,7 @@
 //! A source of random numbers that goes on as another device.
 
+#![cfg(test)]
+
 use std::sync::Arc;
 
 use nerite_saved::testing::{Mutation, golden, mutated, through_json};

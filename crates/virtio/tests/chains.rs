@@ -1,5 +1,6 @@
 //! Descriptor chains, well-formed and hostile, against a model.
 
+#![cfg(test)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "the numbers of tests are small, or are cut from random ones"

@@ -1,5 +1,7 @@
 //! The table of what virtio 1.2 demands names tests that exist.
 
+#![cfg(test)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,7 @@
 //! Rings whose indices go past 65 535, with a driver and a device that keep to what each asked the
 //! other for.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "ring indices are cut on purpose")]
 
 use std::sync::Arc;

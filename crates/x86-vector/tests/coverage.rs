@@ -1,5 +1,6 @@
 //! Instructions of the sets that this crate is for, and which of them have no handler.
 
+#![cfg(test)]
 #![allow(clippy::print_stdout, reason = "what is skipped is for people to read")]
 
 use std::collections::BTreeSet;

@@ -3,6 +3,7 @@
 //! Instructions that the host does not have are skipped: `tests/coverage.rs` names their number.
 //! `NERITE_CASES` is how many cases the long run has (10 million if it is not set).
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
 #![allow(clippy::print_stdout, reason = "what differs is for people to read")]
 

@@ -1,6 +1,7 @@
 //! Any bytes as instructions, on any state: nothing panics, accesses stay small, and the host's
 //! modes are as before.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
 
 use std::arch::asm;

@@ -3,6 +3,7 @@
 //! `NERITE_CASES` is the number of cases of the long run (10 million if it is not set),
 //! `NERITE_ONLY` a part of the names of the instructions to compare.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
 #![allow(clippy::print_stdout, reason = "what differs is for people to read")]
 

@@ -1,5 +1,6 @@
 //! Random bytes as state and code: nothing panics, hangs or does more than it is allowed.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
 
 #[path = "random/exercise.rs"]

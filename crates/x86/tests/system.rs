@@ -1,5 +1,6 @@
 //! System behaviour: exceptions, interrupts, modes, privilege.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "addresses of small memory")]
 
 #[path = "system/counting.rs"]

@@ -1,6 +1,7 @@
 //! Vector instructions through the whole processor: conditions of control registers, memory
 //! operands, saved states.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "bytes of patterns")]
 
 #[path = "machine/mod.rs"]

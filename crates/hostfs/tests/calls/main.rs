@@ -1,6 +1,7 @@
 //! Any calls a guest can make, from bytes: the same that the targets in `fuzz/` do with more
 //! patience.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "numbers for calls are cut from random ones")]
 
 mod exercise;

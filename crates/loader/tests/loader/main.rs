@@ -1,4 +1,6 @@
 //! Tests of whole images: made here byte by byte, loaded, compared, damaged.
+
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "the files made here are small")]
 
 mod differential;

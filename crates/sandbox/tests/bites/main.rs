@@ -3,6 +3,7 @@
 //! The process is this test program, started again with the name of what to try; [`child`] is what
 //! runs in it. What it cannot say itself any more its parent reads from `/proc`.
 
+#![cfg(test)]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -1,5 +1,7 @@
 //! Snapshots of any bytes. The fuzz target `snapshot` does the same.
 
+#![cfg(test)]
+
 #[allow(unreachable_pub, reason = "the fuzz target compiles it, too")]
 mod exercise;
 

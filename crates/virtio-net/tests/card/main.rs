@@ -1,5 +1,6 @@
 //! A whole card with its thread, a driver in guest memory, and a socket as the network.
 
+#![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 
 use std::io;

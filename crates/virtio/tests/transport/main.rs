@@ -1,5 +1,6 @@
 //! The whole transport with a device that copies what it reads to what it writes.
 
+#![cfg(test)]
 #![allow(
     clippy::cast_possible_truncation,
     reason = "the numbers of tests are small, or are cut from random ones"
