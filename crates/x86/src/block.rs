@@ -65,6 +65,11 @@ impl Block {
         self.source.is_fresh()
     }
 
+    /// Offsets of the guest's instructions.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = u16> {
+        self.ops.iter().take(self.count).map(|op| op.start)
+    }
+
     /// `true` if other blocks may lead here without a look at the page tables.
     #[inline(always)]
     pub(crate) fn can_be_linked(&self) -> bool {
@@ -172,7 +177,7 @@ impl Cache {
                 return Ok(self.put_scratch(core, new));
             }
             if let Some(counter) = &mut self.counter {
-                counter.report(index, block, core.retired);
+                counter.report(index, core.retired);
             }
             // Links to it stay: they mean this place.
             self.ops = self.ops.saturating_sub(block.ops.len()).saturating_add(new.ops.len());
@@ -210,7 +215,7 @@ impl Cache {
         match self.blocks.first_mut() {
             Some(first) => {
                 if let Some(counter) = &mut self.counter {
-                    counter.report(0, first, core.retired);
+                    counter.report(0, core.retired);
                 }
                 *first = block;
             }
@@ -237,7 +242,7 @@ impl Cache {
     /// Reports the executions that are counted.
     pub(crate) fn report(&mut self, retired: u64) {
         if let Some(counter) = &mut self.counter {
-            counter.report_all(&self.blocks, retired);
+            counter.report_all(retired);
         }
     }
 

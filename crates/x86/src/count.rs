@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::block::Block;
-
 /// Receives the address of an instruction (RIP in 64-bit mode, the linear address elsewhere) and
 /// the number of its executions since it was reported last.
 pub type Executions = Box<dyn FnMut(u64, u64) + Send>;
@@ -28,21 +26,23 @@ impl fmt::Debug for Counter {
 struct Counts {
     /// Address of its first instruction: the same code can be mapped at several.
     address: u64,
+    /// Offsets of its instructions.
+    offsets: Vec<u16>,
     /// Number of executions that ended after so many instructions, by that number. Empty if there
     /// were none.
     ended: Vec<u64>,
 }
 
 impl Counts {
-    fn report(&mut self, block: &Block, report: &mut Executions) {
+    fn report(&mut self, report: &mut Executions) {
         // Each instruction was executed as often as the block went on behind it.
         let mut executions = self.ended.iter().fold(0_u64, |sum, count| sum.wrapping_add(*count));
-        for (op, ended) in block.ops.iter().zip(&self.ended) {
+        for (offset, ended) in self.offsets.iter().zip(&self.ended) {
             executions = executions.wrapping_sub(*ended);
             if executions == 0 {
                 break;
             }
-            report(self.address.wrapping_add(u64::from(op.start)), executions);
+            report(self.address.wrapping_add(u64::from(*offset)), executions);
         }
         self.ended.clear();
     }
@@ -53,18 +53,26 @@ impl Counter {
         Self { report, blocks: Vec::new(), current: None }
     }
 
-    /// The execution of a block begins after `retired` instructions, and that of another one has
-    /// ended.
-    pub(crate) fn begin(&mut self, index: usize, block: &Block, address: u64, retired: u64) {
+    /// The execution of a block, whose instructions have these offsets, begins after `retired`
+    /// instructions, and that of another one has ended.
+    pub(crate) fn begin(
+        &mut self,
+        index: usize,
+        address: u64,
+        offsets: impl Iterator<Item = u16>,
+        retired: u64,
+    ) {
         self.end(retired);
         if self.blocks.len() <= index {
             self.blocks.resize_with(index.saturating_add(1), Counts::default);
         }
         let Some(counts) = self.blocks.get_mut(index) else { return };
         if counts.address != address || counts.ended.is_empty() {
-            counts.report(block, &mut self.report);
+            counts.report(&mut self.report);
             counts.address = address;
-            counts.ended.resize(block.count.saturating_add(1), 0);
+            counts.offsets.clear();
+            counts.offsets.extend(offsets);
+            counts.ended.resize(counts.offsets.len().saturating_add(1), 0);
         }
         self.current = Some((index, retired));
     }
@@ -80,18 +88,18 @@ impl Counter {
     }
 
     /// Reports a block, which is about to be replaced.
-    pub(crate) fn report(&mut self, index: usize, block: &Block, retired: u64) {
+    pub(crate) fn report(&mut self, index: usize, retired: u64) {
         self.end(retired);
         if let Some(counts) = self.blocks.get_mut(index) {
-            counts.report(block, &mut self.report);
+            counts.report(&mut self.report);
         }
     }
 
     /// Reports all blocks.
-    pub(crate) fn report_all(&mut self, blocks: &[Block], retired: u64) {
+    pub(crate) fn report_all(&mut self, retired: u64) {
         self.end(retired);
-        for (counts, block) in self.blocks.iter_mut().zip(blocks) {
-            counts.report(block, &mut self.report);
+        for counts in &mut self.blocks {
+            counts.report(&mut self.report);
         }
     }
 }

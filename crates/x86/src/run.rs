@@ -66,7 +66,7 @@ impl Cpu {
                 };
                 let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
                 if COUNTS && let Some(counter) = &mut self.cache.counter {
-                    counter.begin(index, block, core.linear_rip(), core.retired);
+                    counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
                 }
                 core.set_r(RIP, core.rip);
                 let ops = block.ops.get(..1).unwrap_or_default();
@@ -93,7 +93,7 @@ impl Cpu {
         loop {
             let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
             if COUNTS && let Some(counter) = &mut self.cache.counter {
-                counter.begin(index, block, core.linear_rip(), core.retired);
+                counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
             }
             core.set_r(RIP, core.rip);
             let room = core.end.wrapping_sub(core.retired);
