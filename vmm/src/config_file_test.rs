@@ -262,6 +262,7 @@ fn a_file_says_what_a_crash_does_and_what_processors_there_are() {
     for (text, why) in [
         ("[cpu]\nmsr = \"x\"\n", "dir/x.toml:2:7: write `fault`, `ignore` or `report`"),
         ("[cpu]\nirqchip = \"split\"\n", "dir/x.toml:2:11: write `kernel` or `user`"),
+        ("[cpu]\nclock = \"sun\"\n", "dir/x.toml:2:9: write `host` or `virtual`"),
         ("[guest]\non_crash = \"core\"\n", "dir/x.toml:2:12: write `report`, `dump`"),
     ] {
         assert!(error(text).contains(why), "{}", error(text));

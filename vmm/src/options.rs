@@ -31,7 +31,7 @@ pub use files::{FileCount, FileOptions};
 pub use guest::{CrashAction, EnvSetting, GuestOptions, OutputSetting};
 pub use memory::MemoryOptions;
 pub use network::NetworkOptions;
-pub use observe::{ObserveOptions, StatsSetting, parse_time};
+pub use observe::{CountSetting, ObserveOptions, StatsSetting, parse_time};
 pub use sandbox::SandboxOptions;
 use uhyve::UhyveOptions;
 
@@ -163,7 +163,7 @@ impl Options {
             accelerator: self.cpu.accel.unwrap_or_default(),
             boot: self.boot.config(),
             memory: self.memory.config(),
-            cpus: self.cpu.config(),
+            cpus: self.cpu.config(self.observe.count.is_some()),
             file_limits: self.files.limits(),
             mounts: self.files.mounts,
             network: self.net.cards,

@@ -246,3 +246,19 @@ fn a_crash_and_the_processors_are_the_command_lines_before_the_files() {
     let resolved = resolve(run, &around(&[])).unwrap();
     assert!(resolved.options.debugger().is_some() && resolved.config.observe.debug.is_some());
 }
+
+#[test]
+fn counted_instructions_have_the_virtual_clock_unless_another_is_set() {
+    use nerite_machine::config::Clock;
+    let clock = |words: &[&str]| {
+        let config = config(words, &[]);
+        (config.cpus.clock, config.observe.count)
+    };
+    assert_eq!(clock(&["img"]), (Clock::Host, false));
+    assert_eq!(clock(&["--count", "img"]), (Clock::Virtual, true));
+    assert_eq!(clock(&["--count=file", "--clock", "host", "img"]), (Clock::Host, true));
+    let file = file("[cpu]\nclock = \"virtual\"\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(clock(&["--config", path, "img"]), (Clock::Virtual, false));
+    assert_eq!(clock(&["--config", path, "--clock", "host", "img"]), (Clock::Host, false));
+}

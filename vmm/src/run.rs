@@ -49,6 +49,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let descriptors = if limited { Some(descriptors) } else { raise_descriptor_limit(descriptors) };
     let failed = |source| failed(&resolved.config, source);
     let mut statistics = statistics::Destination::open(resolved.options.observe.stats.as_ref())?;
+    let mut counts = statistics::Counts::open(resolved.options.observe.count.as_ref())?;
     let debugger =
         resolved.options.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
     let server = resolved.options.observe.api_socket.as_deref().map(Server::bind).transpose()?;
@@ -93,6 +94,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     // Before anything is said.
     drop(terminal);
     statistics.print(&report);
+    counts.print(&report);
     Ok(code(&outcome.map_err(failed)?, &signals))
 }
 

@@ -1,16 +1,17 @@
-//! Statistics of a whole run, for people or as JSON. The schema is in `docs/control.md`.
+//! Statistics of a whole run, for people or as JSON. The schemas are in `docs/control.md`
+//! and `docs/counting.md`.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use nerite_control::statistics::{nanos, of_processor, of_vcpus};
-use nerite_machine::{Report, hypercall_name};
+use nerite_machine::{InstructionCounts, Report, hypercall_name};
 use nerite_service::{ProcessorCounts, port_counts};
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::options::StatsSetting;
+use crate::options::{CountSetting, StatsSetting};
 use crate::output;
 
 /// Destination of the statistics.
@@ -60,6 +61,35 @@ impl Destination {
     }
 }
 
+/// Destination of the numbers of instructions, besides standard error.
+#[derive(Debug, Default)]
+pub struct Counts(Option<(PathBuf, File)>);
+
+impl Counts {
+    /// Opens the destination of the numbers of instructions, while files can still be opened.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
+    pub fn open(setting: Option<&CountSetting>) -> Result<Self, Error> {
+        let Some(CountSetting(Some(path))) = setting else { return Ok(Self::default()) };
+        let failed = |source| Error::Output { to: path.display().to_string(), source };
+        Ok(Self(Some((path.clone(), File::create(path).map_err(failed)?))))
+    }
+
+    /// Prints the numbers of instructions, if they were counted.
+    pub fn print(&mut self, report: &Report) {
+        let Some(counts) = &report.instructions else { return };
+        output::say(counts.to_string().trim_end());
+        if let Some((path, file)) = &mut self.0 {
+            let json = format!("{}\n", of_instructions(counts));
+            if let Err(error) = file.write_all(json.as_bytes()) {
+                log::error!("cannot write the numbers of instructions to {}: {error}", path.display());
+            }
+        }
+    }
+}
+
 /// Statistics of a run as JSON.
 #[must_use]
 pub fn of_run(report: &Report) -> Value {
@@ -78,6 +108,29 @@ pub fn of_run(report: &Report) -> Value {
         fields.insert("processor".to_owned(), of_processor(counts));
     }
     run
+}
+
+/// Instructions of each function.
+#[must_use]
+pub fn of_instructions(counts: &InstructionCounts) -> Value {
+    let functions: Vec<_> = counts
+        .functions
+        .iter()
+        .map(|function| {
+            json!({
+                "name": function.name,
+                "address": function.address,
+                "instructions": function.instructions,
+            })
+        })
+        .collect();
+    json!({
+        "version": 1,
+        "instructions": counts.total(),
+        "vcpus": counts.vcpus,
+        "functions": functions,
+        "elsewhere": counts.elsewhere,
+    })
 }
 
 #[cfg(test)]

@@ -175,6 +175,45 @@ fn a_trace_that_cannot_be_written_is_an_error() {
     done.is_error(243, &["no/such/folder", "trace file"]);
 }
 
+#[test]
+fn instructions_are_counted_by_function_and_the_same_each_time() {
+    let count = |options: &[&str]| {
+        let (folder, done) = run(&[&["--count=out.json"], options].concat(), &greeting());
+        let json = std::fs::read_to_string(folder.path("out.json")).unwrap();
+        let counts: serde_json::Value = serde_json::from_str(&json).unwrap();
+        (done, counts)
+    };
+    let (done, counts) = count(&[]);
+    assert_eq!((done.code, &*done.stdout), (7, "hi\n"), "{done:?}");
+    let total = counts["instructions"].as_u64().unwrap();
+    let by_function = counts["functions"].as_array().unwrap();
+    let sum = by_function.iter().map(|function| function["instructions"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(sum + counts["elsewhere"].as_u64().unwrap(), total, "{counts}");
+    assert_eq!(counts["vcpus"], serde_json::json!([total]));
+    // No line but the table: nothing is odd about a processor in software here.
+    assert!(done.stderr.ends_with(&format!("{total:>16}          instructions\n")), "{done:?}");
+    assert!(done.stderr.lines().all(|line| line.starts_with(' ')), "{done:?}");
+    let (again, same) = count(&["--accel", "software", "--clock", "virtual"]);
+    assert_eq!((again.stderr, same), (done.stderr, counts));
+
+    let (done, counts) = count(&["--insn-limit", "3"]);
+    assert_eq!((done.code, counts["instructions"].as_u64()), (248, Some(3)), "{done:?}");
+}
+
+#[test]
+fn the_virtual_clock_and_counting_need_software() {
+    for (options, parts) in [
+        (&["--count", "--accel", "kvm"][..], ["--count", "leave out --accel kvm"]),
+        (&["--clock", "virtual", "--accel", "kvm"], ["--clock virtual", "leave out --accel kvm"]),
+        (&["--clock", "virtual", "--irqchip", "user"], ["--irqchip user", "virtual clock"]),
+    ] {
+        let (_folder, done) = run(options, &greeting());
+        done.is_error(240, &parts);
+    }
+    let (_folder, done) = run(&["--count=no/such/folder"], &greeting());
+    done.is_error(243, &["no/such/folder"]);
+}
+
 fn stops_at_the_same_instruction_every_time(options: &[&str]) {
     // 2 instructions, then 1000 rounds of 3; the string instruction between counts once. mov ecx,
     // 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $

@@ -4,6 +4,7 @@
 //! * [`Console`]: the guest's output, line by line and never late, and its input, which a stop can
 //!   interrupt.
 //! * [`pc`]: a serial port, clock, power management and what else a PC has.
+//! * [`TimeSource`]: the time that a clock shows, the host's or the machine's own.
 //! * [`RawMode`], [`Escape`]: a terminal whose every key but one goes to the guest.
 
 #![forbid(unsafe_code)]
@@ -12,9 +13,11 @@
 mod console;
 pub mod pc;
 mod terminal;
+mod time;
 
 pub use console::{Console, ConsoleState, Input, Sink};
 pub use terminal::{Escape, RawMode, Restore};
+pub use time::{HostTime, TimeSource, VirtualTime};
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

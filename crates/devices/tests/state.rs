@@ -3,14 +3,14 @@
 #![cfg(test)]
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nerite_bus::{Device, Width};
 use nerite_devices::pc::{
     Clock, ClockState, Equipment, FwCfg, FwCfgState, PowerManagement, PowerManagementState, Requests,
     ResetControl, Serial, SerialState, TestMemory, TestRegister,
 };
-use nerite_devices::{Console, ConsoleState, Sink};
+use nerite_devices::{Console, ConsoleState, HostTime, Sink, VirtualTime};
 use nerite_event::Event;
 use nerite_saved::testing::{Mutation, golden, mutated, through_json};
 use proptest::prelude::*;
@@ -56,13 +56,13 @@ impl Devices {
         let (console, interrupt) = (Arc::new(Console::new(Sink::Null)), Event::new().unwrap());
         let requests = Arc::new(Requests::default());
         let equipment = Equipment { low_memory: 64 << 20, high_memory: 0, cpus: 1 };
-        let now: fn() -> SystemTime = || UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let fixed = VirtualTime::new(|| Duration::from_secs(1_000_000));
         Self {
             serial: Serial::new(console.clone(), interrupt.clone(), requests.clone()).unwrap(),
             console,
             interrupt,
-            clock: Clock::new(&equipment, now),
-            power: PowerManagement::new(5, requests.clone()),
+            clock: Clock::new(&equipment, Arc::new(fixed)),
+            power: PowerManagement::new(5, requests.clone(), Arc::new(HostTime::new())),
             reset: ResetControl::new(Arc::new(Absent), requests),
             fw_cfg: FwCfg::new(64 << 20, 1),
             register: TestRegister::default(),

@@ -124,6 +124,15 @@ pub(crate) fn load(kernel: &Kernel, layout: &Layout, ram: &GuestRam) -> Result<L
     Ok(loaded)
 }
 
+/// Time of a guest at its start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clocks {
+    /// Rate of the time-stamp counter, if known.
+    pub(crate) tsc_khz: Option<u32>,
+    /// Time of day.
+    pub(crate) boot_time: SystemTime,
+}
+
 /// Writes the device tree and the boot information.
 pub(crate) fn describe(
     kernel: &Kernel,
@@ -131,10 +140,10 @@ pub(crate) fn describe(
     layout: &Layout,
     loaded: &LoadedKernel,
     ram: &GuestRam,
-    tsc_khz: Option<u32>,
+    clocks: Clocks,
     has_pci: bool,
 ) -> Result<(), Error> {
-    let interface = kernel.interface();
+    let (interface, Clocks { tsc_khz, boot_time }) = (kernel.interface(), clocks);
     // A v1 guest's hypercalls carry 32-bit addresses: it must not put their parameters above the
     // gap.
     let usable = match (interface, layout.regions.as_slice()) {
@@ -155,7 +164,7 @@ pub(crate) fn describe(
     }
     ram.write(layout.fdt.start, &tree.finish()?).map_err(Error::writing("the device tree"))?;
 
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = boot_time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let info = BootInfo {
         phys_addr_range: reach,
         serial_port: NonZeroU16::new(match interface {

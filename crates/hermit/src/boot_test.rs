@@ -35,7 +35,8 @@ fn boot(elf: &Elf, plan: &Plan, random: u64) -> Booted {
     let layout = lay_out(kernel, plan, random != 0, random, &[]).unwrap();
     let ram = GuestRam::new(&regions(&layout, kernel.version(), false), &Backing::default()).unwrap();
     let loaded = load(kernel, &layout, &ram).unwrap();
-    describe(kernel, plan, &layout, &loaded, &ram, Some(TSC_KHZ), false).unwrap();
+    let clocks = Clocks { tsc_khz: Some(TSC_KHZ), boot_time: SystemTime::now() };
+    describe(kernel, plan, &layout, &loaded, &ram, clocks, false).unwrap();
     Booted { image, layout, ram, loaded }
 }
 

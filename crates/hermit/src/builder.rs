@@ -10,7 +10,7 @@ use nerite_devices::Input;
 use nerite_hostfs::{HostFs, Mounts};
 use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
 use nerite_inspect::{Frame, Unwinder};
-use nerite_loader::{Image, Interface, LoadedKernel};
+use nerite_loader::{Image, Interface, LoadedKernel, Symbols};
 use nerite_memory::{Backing, GuestRam, Layout};
 use nerite_pci::Bridge;
 use nerite_platform::{
@@ -19,6 +19,7 @@ use nerite_platform::{
 use nerite_saved::SaveError;
 use nerite_vcpu::Control;
 
+use crate::boot::Clocks;
 use crate::dispatch::{Dispatcher, Shared};
 use crate::hypercalls::{CommandLine, Hypercalls};
 use crate::plan::Plan;
@@ -94,6 +95,10 @@ impl nerite_platform::Builder for Builder {
         Ok(())
     }
 
+    fn symbols(&self) -> Symbols {
+        self.image.kernel().symbols().clone()
+    }
+
     fn bridge(&self) -> Bridge {
         Bridge::new()
     }
@@ -115,8 +120,9 @@ impl nerite_platform::Builder for Builder {
         let (layout, loaded) = self.loaded()?;
         let kernel = self.image.kernel();
         let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.tsc_khz());
+        let clocks = Clocks { tsc_khz, boot_time: environment.time.now() };
         let has_pci = !bridge.is_empty();
-        boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, tsc_khz, has_pci)?;
+        boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, clocks, has_pci)?;
         let loaded = *loaded;
         Ok(Arc::new(self.platform(loaded, vm, bridge, environment)?))
     }

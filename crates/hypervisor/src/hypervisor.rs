@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_event::Event;
@@ -154,6 +155,13 @@ pub trait Hypervisor: fmt::Debug + Send + Sync {
     }
 }
 
+/// A clock of a VM that is not the host's.
+pub trait VirtualClock: fmt::Debug + Send + Sync {
+    /// Time since the VM was created, as far as a vCPU has seen it: while a vCPU's exit is handled,
+    /// the time of that exit, if there is one vCPU.
+    fn elapsed(&self) -> Duration;
+}
+
 /// A VM: RAM, interrupt controllers, doorbells and vCPUs.
 pub trait Vm: fmt::Debug + Send + Sync {
     /// RAM of this VM.
@@ -172,6 +180,11 @@ pub trait Vm: fmt::Debug + Send + Sync {
 
     /// Interrupt controllers of this VM; `None` with [`Irqchip::User`].
     fn interrupt_controller(&self) -> Option<Arc<dyn InterruptController>>;
+
+    /// Clock of this VM; `None` if that is the host's.
+    fn virtual_clock(&self) -> Option<Arc<dyn VirtualClock>> {
+        None
+    }
 
     /// Doorbells of this VM.
     fn doorbells(&self) -> Arc<dyn Doorbells>;

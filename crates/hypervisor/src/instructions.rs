@@ -81,6 +81,10 @@ impl InstructionBudget {
     }
 }
 
+/// Receives the guest-virtual address of an instruction and the number of its executions since it
+/// was reported last.
+pub type Executions = Box<dyn FnMut(u64, u64) + Send>;
+
 /// The ability of a vCPU to count the instructions that it completes.
 ///
 /// A repeated string instruction is one, when its last element is done. An instruction that faults
@@ -92,6 +96,13 @@ pub trait InstructionCounter {
     /// Ends a step with [`crate::Exit::InstructionLimit`] before an instruction that `budget` has
     /// no room for.
     fn set_instruction_budget(&mut self, budget: InstructionBudget);
+
+    /// Counts how often each instruction is executed from now on, and reports it in parts, the last
+    /// of which [`Self::report_executions`] asks for. The sum is the number of instructions.
+    fn count_executions(&mut self, report: Executions);
+
+    /// Reports the executions that have not been reported.
+    fn report_executions(&mut self);
 }
 
 #[cfg(test)]

@@ -28,9 +28,10 @@ pub use direct::{DirectInterrupts, InterruptState};
 pub use error::Error;
 pub use exit::{Entry, Exit, ExitKind, InstructionBytes, InternalError, SystemEvent};
 pub use hypervisor::{
-    Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart, Vm, VmOptions,
+    Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart, VirtualClock, Vm,
+    VmOptions,
 };
-pub use instructions::{InstructionBudget, InstructionCounter, Lease};
+pub use instructions::{Executions, InstructionBudget, InstructionCounter, Lease};
 pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
 pub use state::{

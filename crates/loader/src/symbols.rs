@@ -17,7 +17,7 @@ const MAX_SYMBOLS: usize = 1 << 20;
 const MAX_NAME: usize = 4096;
 
 /// The functions of a kernel, by address.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Symbols {
     names: Option<Bytes>,
     /// Sorted by address, one per address.
@@ -96,13 +96,24 @@ impl Symbols {
     /// A symbol without a size reaches to the next one.
     #[must_use]
     pub fn lookup(&self, address: u64) -> Option<Location> {
-        let after = self.symbols.partition_point(|symbol| symbol.address <= address);
-        let symbol = self.symbols.get(after.checked_sub(1)?)?;
-        let offset = address.checked_sub(symbol.address)?;
-        if symbol.size != 0 && offset >= symbol.size {
-            return None;
-        }
-        Some(Location { name: demangle(self.name(symbol)), offset })
+        let (start, name) = self.get(self.find(address)?)?;
+        Some(Location { name, offset: address.checked_sub(start)? })
+    }
+
+    /// Index of the function that `address` is in, as [`Self::lookup`] finds it.
+    #[must_use]
+    pub fn find(&self, address: u64) -> Option<usize> {
+        let index = self.symbols.partition_point(|symbol| symbol.address <= address).checked_sub(1)?;
+        let symbol = self.symbols.get(index)?;
+        let is_inside = symbol.size == 0 || address.wrapping_sub(symbol.address) < symbol.size;
+        is_inside.then_some(index)
+    }
+
+    /// Address as linked and name, demangled and safe to print, of a function by its index, which
+    /// is less than [`Self::len`].
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<(u64, String)> {
+        self.symbols.get(index).map(|symbol| (symbol.address, demangle(self.name(symbol))))
     }
 
     fn name(&self, symbol: &Symbol) -> &[u8] {

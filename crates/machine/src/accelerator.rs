@@ -1,15 +1,16 @@
 //! The choice of the hypervisor: the one place that names any.
 
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
 use nerite_hypervisor::{Error, Hypervisor, Vcpu};
 use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
 use nerite_memory::GuestRam;
-use nerite_software::Software;
+use nerite_software::{IdleTime, Software};
 use nerite_vcpu::{Assistance, Assisted};
 
-use crate::config::Accelerator;
+use crate::config::{Accelerator, Clock, Config, ConsoleKind};
 
 /// A hypervisor, and the reason why it is not KVM if that was not asked for.
 #[derive(Debug)]
@@ -26,16 +27,17 @@ impl From<Arc<dyn Hypervisor>> for Choice {
     }
 }
 
-/// Opens the hypervisor that `wanted` names. With [`Accelerator::Auto`] that is KVM where it runs
-/// ordinary guests, and the processor in software elsewhere.
+/// Opens the hypervisor that `config` names. With [`Accelerator::Auto`] that is KVM where it runs
+/// ordinary guests, and the processor in software elsewhere and for what only that can do.
 ///
 /// # Errors
 /// Fails if the hypervisor cannot be used.
-pub(crate) fn open(wanted: Accelerator) -> Result<Choice, Error> {
+pub(crate) fn open(config: &Config) -> Result<Choice, Error> {
     let kvm = |system| Ok(Choice { hypervisor: Arc::new(system), without_kvm: None, is_kvm: true });
-    let without_kvm = match wanted {
+    let without_kvm = match config.accelerator {
         Accelerator::Kvm => return kvm(System::open()?),
         Accelerator::Software => None,
+        Accelerator::Auto if config.needs_software().is_some() => None,
         Accelerator::Auto => match System::open() {
             // A guest is tried only where the processor reports that it cannot run any.
             Ok(system) if probe::processor_virtualizes() => return kvm(system),
@@ -46,7 +48,21 @@ pub(crate) fn open(wanted: Accelerator) -> Result<Choice, Error> {
             Err(error) => Some(error.to_string()),
         },
     };
-    Ok(Choice { hypervisor: Arc::new(Software::new()?), without_kvm, is_kvm: false })
+    let software = match config.cpus.clock {
+        Clock::Host => Software::new()?,
+        Clock::Virtual => Software::with_virtual_clock(idle_time(config)),
+    };
+    Ok(Choice { hypervisor: Arc::new(software), without_kvm, is_kvm: false })
+}
+
+/// Time that passes on a virtual clock while a guest waits: none, unless a device can interrupt it.
+fn idle_time(config: &Config) -> IdleTime {
+    let devices = &config.devices;
+    let has_devices = !config.network.is_empty()
+        || !devices.disks.is_empty()
+        || devices.random
+        || devices.console == ConsoleKind::Virtio;
+    if has_devices || io::stdin().is_terminal() { IdleTime::Waited } else { IdleTime::Skipped }
 }
 
 /// Adds the processor in software to vCPUs, for instructions that their hypervisor cannot execute.

@@ -5,7 +5,7 @@ use nerite_loader::Protocol;
 use nerite_net::Link;
 
 use crate::Error;
-use crate::config::{Config, ConsoleKind, Irqchip};
+use crate::config::{Accelerator, Clock, Config, ConsoleKind, Irqchip};
 
 /// Checks that every setting has a meaning for a guest that boots as `protocol`.
 pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
@@ -27,7 +27,11 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     if let Some((option, ..)) = wrong {
         return Err(Error::NotForThisGuest { option, protocol });
     }
-    let needs_controllers = config.cpus.pit || !config.network.is_empty() || !is_hermit;
+    if let Some(option) = config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm) {
+        return Err(Error::NeedsSoftware { option });
+    }
+    let needs_controllers =
+        config.cpus.clock == Clock::Virtual || config.cpus.pit || !config.network.is_empty() || !is_hermit;
     if config.cpus.irqchip == Irqchip::User && needs_controllers {
         return Err(Error::UserIrqchip);
     }
@@ -69,6 +73,23 @@ mod tests {
         let mut config = Config::default();
         change(&mut config);
         check(&config, protocol).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn some_settings_need_the_processor_in_software() {
+        let kvm = |change: fn(&mut Config)| {
+            refused(Protocol::Hermit, |config| {
+                config.accelerator = Accelerator::Kvm;
+                change(config);
+            })
+        };
+        assert!(kvm(|config| config.cpus.clock = Clock::Virtual).starts_with("--clock virtual needs"));
+        assert!(kvm(|config| config.observe.count = true).starts_with("--count needs"));
+        let user = |config: &mut Config| {
+            config.cpus.clock = Clock::Virtual;
+            config.cpus.irqchip = Irqchip::User;
+        };
+        assert!(refused(Protocol::Hermit, user).contains("--irqchip user"));
     }
 
     #[test]

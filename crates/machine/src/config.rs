@@ -63,6 +63,16 @@ pub struct Config {
     pub observe: Observe,
 }
 
+impl Config {
+    /// The setting that only the processor in software can meet, if there is one.
+    pub(crate) fn needs_software(&self) -> Option<&'static str> {
+        if self.observe.count {
+            return Some("--count");
+        }
+        (self.cpus.clock == Clock::Virtual).then_some("--clock virtual")
+    }
+}
+
 /// A snapshot to restore.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Restore {
@@ -131,9 +141,10 @@ pub struct Observe {
     /// Time after which the machine ends, counted from when its files are opened
     /// ([`crate::Opened::open`]): reading the image is part of it.
     pub time_limit: Option<Duration>,
-    /// End the machine after its vCPUs have executed this many instructions together. They are
-    /// executed one at a time then.
+    /// End the machine after its vCPUs have executed this many instructions together.
     pub instruction_limit: Option<u64>,
+    /// Count the instructions of each function; only with the processor in software.
+    pub count: bool,
     /// Let a debugger attach: to a machine that is held before its first instruction, or later.
     pub debug: Option<Debug>,
     /// What is done with a guest that has crashed.
@@ -192,6 +203,19 @@ pub enum Irqchip {
     User,
 }
 
+/// Time of a guest: its time-stamp counter, timers and time of day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    /// The host's.
+    #[default]
+    Host,
+    /// A nanosecond for each instruction of the vCPU that is furthest ahead; only with the
+    /// processor in software. The time of day begins in 2026, random numbers are always the same,
+    /// and the image is not placed at random, so that each run of a guest is the same that has one
+    /// vCPU and hears from nothing but its timers.
+    Virtual,
+}
+
 /// How a machine begins that can be debugged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Debug {
@@ -242,6 +266,8 @@ pub struct CpuConfig {
     pub irqchip: Irqchip,
     /// Treatment of instructions that the hypervisor cannot execute.
     pub on_unemulated: OnUnemulated,
+    /// Time of the guest.
+    pub clock: Clock,
 }
 
 /// What the guest is told.

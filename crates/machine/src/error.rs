@@ -112,10 +112,16 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
+    /// A setting that KVM cannot meet.
+    #[error("{option} needs the processor in software; leave out --accel kvm")]
+    NeedsSoftware {
+        /// The option.
+        option: &'static str,
+    },
     /// What was asked for needs the kernel's interrupt controllers.
     #[error(
-        "--irqchip user has local APICs only: it cannot be combined with network cards, an interval timer, or a guest that is \
-         not Hermit; leave out one of them"
+        "--irqchip user has local APICs only: it cannot be combined with network cards, an interval timer, a virtual \
+         clock, or a guest that is not Hermit; leave out one of them"
     )]
     UserIrqchip,
     /// A snapshot cannot be read.
@@ -189,6 +195,7 @@ impl Error {
             | Self::VhostWithoutKernel { .. }
             | Self::MountOfSnapshot { .. }
             | Self::NotInSnapshot { .. }
+            | Self::NeedsSoftware { .. }
             | Self::UserIrqchip => ErrorKind::Config,
             Self::Restore(error) if is_mismatch(error) => ErrorKind::Config,
             Self::BadState(_) | Self::Restore(_) => ErrorKind::Image,

@@ -26,6 +26,7 @@ mod devices;
 mod error;
 #[cfg(feature = "exercise")]
 pub mod exercise;
+mod functions;
 mod halts;
 mod handle;
 mod input;
@@ -47,6 +48,7 @@ pub use config::Config;
 pub use counting::ProcessorCounts;
 pub use devices::{Devices, DevicesState, DiskReport};
 pub use error::{Error, ErrorKind};
+pub use functions::{FunctionCount, InstructionCounts};
 pub use handle::{Handle, HandleError, Pause};
 pub use machine::Machine;
 pub use nerite_inspect::{CrashReport, Frame, VcpuState};

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use nerite_arch::cpuid;
-use nerite_devices::Console;
+use nerite_devices::{Console, HostTime, TimeSource, VirtualTime};
 use nerite_hostfs::Mounts;
 use nerite_hypervisor::{Hypervisor, Vcpu, Vm, VmOptions};
 use nerite_loader::{GuestImage, ImageSource, Limits};
@@ -16,10 +16,11 @@ use nerite_vcpu::Tracer;
 
 use crate::accelerator::Choice;
 use crate::config::{
-    Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe, OnUnemulated,
+    Clock, Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe, OnUnemulated,
 };
 use crate::counting::Counters;
 use crate::devices::{self, Devices, Place};
+use crate::functions::FunctionCounters;
 use crate::input::Keyboard;
 use crate::msr::Msrs;
 use crate::network::{self, Network};
@@ -50,6 +51,7 @@ pub struct Machine {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) core: Option<File>,
     pub(crate) counters: Counters,
+    pub(crate) functions: Option<Arc<FunctionCounters>>,
     pub(crate) msrs: Arc<Msrs>,
     pub(crate) irqchip: Irqchip,
     pub(crate) timeline: Timeline,
@@ -132,9 +134,11 @@ impl Machine {
             ram,
             console: Arc::new(Console::new(output.sink()?)),
             stop,
+            time: time(&*vm),
             rate: config.output_limits.bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
             log_lines: config.output_limits.log_lines,
         };
+        let symbols = config.observe.count.then(|| builder.symbols());
         let platform = match &saved {
             Some(saved) => {
                 // After the chips, in which what a device raises would be lost otherwise.
@@ -144,6 +148,8 @@ impl Machine {
             }
             None => builder.finish(&*vm, &vcpus, &bridge, &environment)?,
         };
+        let offset = platform.kernel().offset;
+        let functions = symbols.map(|symbols| Arc::new(FunctionCounters::new(symbols, offset)));
         let keyboard = devices.console().or_else(|| platform.input()).and_then(Keyboard::stdin);
         // Last, so that a machine that cannot be built has one message.
         if let Some(reason) = without_kvm {
@@ -169,6 +175,7 @@ impl Machine {
             tracer,
             core,
             counters,
+            functions,
             msrs,
             irqchip,
             timeline,
@@ -203,7 +210,7 @@ fn builder(
             let settings = nerite_hermit::Settings {
                 image: config.image.clone(),
                 memory: config.memory.size,
-                aslr: config.memory.aslr,
+                aslr: config.memory.aslr && config.cpus.clock == Clock::Host,
                 vcpus: config.cpus.count,
                 pit: config.cpus.pit,
                 kernel_args: config.guest.kernel_args.clone(),
@@ -231,6 +238,14 @@ fn builder(
             Box::new(nerite_pc::Builder::new(other, files, &settings)?)
         }
     })
+}
+
+/// Time of the guest's devices.
+fn time(vm: &dyn Vm) -> Arc<dyn TimeSource> {
+    match vm.virtual_clock() {
+        Some(clock) => Arc::new(VirtualTime::new(move || clock.elapsed())),
+        None => Arc::new(HostTime::new()),
+    }
 }
 
 /// Reads a file for the guest.

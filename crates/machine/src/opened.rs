@@ -62,7 +62,7 @@ impl Opened {
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        Self::open_with(config, || accelerator::open(config.accelerator))
+        Self::open_with(config, || accelerator::open(config))
     }
 
     /// As [`Opened::open`], on a hypervisor of the caller's choice.

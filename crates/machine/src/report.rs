@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{CardReport, DiskReport};
 use nerite_vcpu::{ExitKind, Histogram, Statistics};
 
-use crate::{ProcessorCounts, Timeline};
+use crate::{InstructionCounts, ProcessorCounts, Timeline};
 
 /// How many ports that are no hypercall's are listed.
 const MAX_PORTS: usize = 16;
@@ -25,6 +25,8 @@ pub struct Report {
     pub memory_size: u64,
     /// What the processor counted of the guest; `None` where it does not.
     pub processor: Option<ProcessorCounts>,
+    /// Instructions of each function, if they are counted.
+    pub instructions: Option<InstructionCounts>,
     /// Port writes that the guest did not wait for: KVM collected them.
     pub coalesced_writes: u64,
     /// What each network card has done.
@@ -199,6 +201,7 @@ mod tests {
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
             processor: Some(ProcessorCounts { instructions: 4711, cycles: 9422 }),
+            instructions: None,
             coalesced_writes: 17,
             cards: Vec::new(),
             disks: Vec::new(),

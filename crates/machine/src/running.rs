@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use crate::config::{Debug, Irqchip, OnCrash};
 use crate::debug::{DebugEvents, Stopper};
 use crate::devices::Devices;
+use crate::functions::FunctionCounters;
 use crate::halts::{self, HaltWatch};
 use crate::input::{self, Keyboard};
 use crate::msr::Msrs;
@@ -61,6 +62,7 @@ pub struct Running {
     counts: bool,
     /// `true` if what it takes to find out is to be spent on the report.
     statistics: bool,
+    functions: Option<Arc<FunctionCounters>>,
     /// The vCPUs whose threads are through with them.
     ended: Vec<Box<dyn Vcpu>>,
     _vm: Arc<dyn Vm>,
@@ -232,6 +234,9 @@ impl Running {
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         report.coalesced_writes = self.handle.coalesced_writes();
+        report.instructions = self.functions.as_ref().map(|functions| {
+            functions.finish(finished.iter().filter_map(|vcpu| vcpu.instructions).collect())
+        });
         report.processor = self.handle.processor_counts();
         if self.statistics {
             report.memory_touched = self.handle.ram.resident_bytes();

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::thread::CpuSet;
 
 use crate::debug::Stopper;
+use crate::functions::FunctionCounters;
 use crate::user_irqchip::{LocalApics, UserInterrupts};
 use crate::{Error, counting};
 use nerite_inspect::CodeReader;
@@ -75,6 +76,8 @@ impl Shared {
 pub(crate) struct Finished {
     pub(crate) index: u32,
     pub(crate) statistics: Statistics,
+    /// Number of instructions, if they are counted.
+    pub(crate) instructions: Option<u64>,
     /// Its vector registers, if a core file may need them and the hypervisor tells.
     pub(crate) fpu: Option<Fpu>,
     /// Its registers, unless the guest ended itself here: nobody asks for them then.
@@ -90,6 +93,8 @@ pub(crate) struct Layers {
     pub(crate) budget: Option<InstructionBudget>,
     /// `true` if a crash is written to a file, vector registers and all.
     pub(crate) core: bool,
+    /// Counts the instructions of each function.
+    pub(crate) functions: Option<Arc<FunctionCounters>>,
     /// Counts the instructions of the only vCPU, for its budget.
     pub(crate) counter: Option<Arc<dyn GuestCounter>>,
 }
@@ -149,6 +154,11 @@ fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, ta
     if let Some(chips) = task.chips.clone() {
         vcpu = Box::new(UserInterrupts::new(vcpu, chips));
     }
+    if let Some(functions) = &layers.functions
+        && let Some(own) = vcpu.instruction_counter()
+    {
+        own.count_executions(functions.executions());
+    }
     let operands = || Box::new(CodeReader::new(task.ram.clone()));
     if let Some(caps) = layers.debug {
         vcpu = Box::new(Debugged::new(vcpu, caps, operands()));
@@ -172,7 +182,7 @@ fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, ta
 
 fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> Result<End, Error> {
     let Task { cpu, mut stopper, control, shared, .. } = task;
-    let has_core = task.layers.core;
+    let (has_core, counts) = (task.layers.core, task.layers.functions.is_some());
     let index = vcpu.index();
     let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
     let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
@@ -188,7 +198,12 @@ fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> Result<End, Error> {
     let state = (!matches!(end, Ok(End::Exited(_))))
         .then(|| vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?))));
     let fpu = if has_core && state.is_some() { vcpu.fpu().ok() } else { None };
-    let finished = Finished { index, statistics: vcpu.statistics().unwrap_or_default(), fpu, state };
+    let instructions = vcpu.instruction_counter().filter(|_| counts).map(|own| {
+        own.report_executions();
+        own.instructions()
+    });
+    let statistics = vcpu.statistics().unwrap_or_default();
+    let finished = Finished { index, statistics, instructions, fpu, state };
     shared.finished.lock().push((finished, vcpu));
     end
 }

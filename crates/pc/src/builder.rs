@@ -8,7 +8,7 @@ use nerite_arch::{CpuidEntry, Regs, SpecialRegs};
 use nerite_devices::pc::{DebugExit, Serial};
 use nerite_hypervisor::{Vcpu, VcpuStart, Vm};
 use nerite_inspect::Frame;
-use nerite_loader::{GuestImage, Protocol};
+use nerite_loader::{GuestImage, Protocol, Symbols};
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::{Bridge, Event};
 use nerite_platform::{Environment, ExitHandler, InputLine, KernelPlace, Platform, PlatformState};
@@ -73,6 +73,14 @@ impl nerite_platform::Builder for Builder {
         Ok(())
     }
 
+    fn symbols(&self) -> Symbols {
+        match &self.image {
+            GuestImage::Pvh(image) => image.kernel().symbols(),
+            GuestImage::Multiboot(image) => image.kernel().symbols(),
+            _ => Symbols::default(),
+        }
+    }
+
     fn bridge(&self) -> Bridge {
         load::bridge()
     }
@@ -131,6 +139,7 @@ impl Builder {
             rate: environment.rate.clone(),
             stop: environment.stop.clone(),
             debug_exit: self.debug_exit,
+            time: environment.time.clone(),
             interrupts: Box::new(move |line, level| {
                 if let Err(error) = interrupts.set_line(line, level) {
                     log::warn!("interrupt line {line} of the test device: {error}");

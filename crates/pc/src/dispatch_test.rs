@@ -20,6 +20,7 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
         stop: StopToken::new().unwrap(),
         debug_exit: Some(0xf4),
         interrupts: Box::new(|_, _| ()),
+        time: Arc::new(nerite_devices::HostTime::new()),
     };
     let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new(), lines: Vec::new() };
     let platform = Arc::new(Devices::new(&plan, parts, pci).unwrap());

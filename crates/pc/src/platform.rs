@@ -1,15 +1,14 @@
 //! The devices of a small PC.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use nerite_arch::pc::acpi;
 use nerite_bus::{Bus, Device};
-use nerite_devices::Console;
 use nerite_devices::pc::{
     Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests, ResetControl, Serial,
     TestLines, TestMemory, TestRegister,
 };
+use nerite_devices::{Console, TimeSource};
 use nerite_memory::GAP_START;
 use nerite_pci::{Bridge, ConfigPorts, Event, FIRST_PORT, LAST_PORT, WINDOW};
 use nerite_platform::{Rate, StopToken};
@@ -63,11 +62,12 @@ pub(crate) struct Parts {
     pub(crate) debug_exit: Option<u16>,
     /// Raises and lowers lines of the interrupt controllers.
     pub(crate) interrupts: Box<dyn Fn(u32, bool) + Send + Sync>,
+    pub(crate) time: Arc<dyn TimeSource>,
 }
 
 impl Devices {
     pub(crate) fn new(plan: &PcPlan, parts: Parts, pci: &Bridge) -> Result<Self, Error> {
-        let Parts { console, serial_interrupt, rate, stop, debug_exit, interrupts } = parts;
+        let Parts { console, serial_interrupt, rate, stop, debug_exit, interrupts, time } = parts;
         let requests = Arc::new(Requests::default());
         let serial = Serial::new(console.clone(), serial_interrupt, requests.clone())
             .map_err(Error::host("making the serial port"))?;
@@ -76,8 +76,8 @@ impl Devices {
         let equipment =
             Equipment { low_memory, high_memory: plan.memory.saturating_sub(low_memory), cpus: plan.cpus };
         let cpus = u16::try_from(plan.cpus).unwrap_or(u16::MAX);
-        let power = Arc::new(PowerManagement::new(acpi::S5, requests.clone()));
-        let clock = Arc::new(Clock::new(&equipment, SystemTime::now));
+        let power = Arc::new(PowerManagement::new(acpi::S5, requests.clone(), time.clone()));
+        let clock = Arc::new(Clock::new(&equipment, time));
         let fw_cfg = Arc::new(FwCfg::new(plan.memory, cpus));
         let config = Arc::new(pci.ports());
         let reset = Arc::new(ResetControl::new(config.clone(), requests.clone()));

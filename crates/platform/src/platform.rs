@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nerite_arch::{CpuidEntry, Regs, SpecialRegs};
-use nerite_devices::Console;
+use nerite_devices::{Console, TimeSource};
 use nerite_hypervisor::{Vcpu, Vm};
 use nerite_inspect::Frame;
+use nerite_loader::Symbols;
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::Bridge;
 use nerite_saved::{RestoreError, SaveError};
@@ -31,6 +32,8 @@ pub struct Environment {
     pub console: Arc<Console>,
     /// The end of the machine.
     pub stop: StopToken,
+    /// Time of the guest.
+    pub time: Arc<dyn TimeSource>,
     /// Limit of the output's rate.
     pub rate: Option<Arc<Rate>>,
     /// Maximum number of log lines that the guest may cause.
@@ -59,6 +62,9 @@ pub trait Builder: fmt::Debug {
     /// # Errors
     /// Fails if something does not fit.
     fn load(&mut self, ram: &GuestRam) -> Result<(), Error>;
+
+    /// The kernel's functions, at addresses as linked; none if the image does not name them.
+    fn symbols(&self) -> Symbols;
 
     /// PCI bus with the platform's own functions, to which devices are added.
     fn bridge(&self) -> Bridge;

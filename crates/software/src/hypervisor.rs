@@ -11,14 +11,18 @@ use parking_lot::Mutex;
 use rand::SeedableRng as _;
 use rand::rngs::{StdRng, SysRng};
 
+use crate::clock::Clock;
 use crate::cpuid;
 use crate::signal::MAX_VCPUS;
+use crate::virtual_clock::{Idle, IdleTime};
 use crate::vm::SoftwareVm;
 
 /// A hypervisor whose processors are software.
 pub struct Software {
     /// Source of the seeds of vCPUs.
     random: Mutex<StdRng>,
+    /// `Some` if the clock of VMs is virtual.
+    idle: Option<IdleTime>,
 }
 
 impl Software {
@@ -32,7 +36,15 @@ impl Software {
             operation: "seeding random numbers",
             source: io::Error::other(error),
         })?;
-        Ok(Self { random: Mutex::new(random) })
+        Ok(Self { random: Mutex::new(random), idle: None })
+    }
+
+    /// Creates a hypervisor whose guests run the same way each time, as far as they have one vCPU
+    /// and hear from no device: their time advances by a nanosecond for each instruction, and
+    /// their random numbers are always the same.
+    #[must_use]
+    pub fn with_virtual_clock(idle: IdleTime) -> Self {
+        Self { random: Mutex::new(StdRng::seed_from_u64(0)), idle: Some(idle) }
     }
 }
 
@@ -65,7 +77,8 @@ impl Hypervisor for Software {
             return Err(Error::TooManyVcpus { asked, allowed, hypervisor });
         }
         let random = StdRng::from_rng(&mut *self.random.lock());
-        Ok(Box::new(SoftwareVm::new(ram, options, random)?))
+        let clock = self.idle.map_or_else(Clock::host, |time| Clock::of_instructions(Idle::new(time)));
+        Ok(Box::new(SoftwareVm::new(ram, options, clock, random)?))
     }
 
     fn debug_caps(&self) -> DebugCaps {

@@ -13,6 +13,8 @@ mod shared;
 mod signal;
 mod timers;
 mod vcpu;
+mod virtual_clock;
 mod vm;
 
 pub use hypervisor::Software;
+pub use virtual_clock::IdleTime;

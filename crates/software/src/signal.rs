@@ -48,6 +48,11 @@ impl Signal {
         self.kicked.load(Ordering::Acquire)
     }
 
+    /// `true` since the last wake-up that the vCPU has not seen.
+    pub(crate) fn is_woken(&self) -> bool {
+        *self.woken.lock()
+    }
+
     /// Takes note that the vCPU is about to look at its interrupts.
     pub(crate) fn looked(&self) {
         *self.woken.lock() = false;

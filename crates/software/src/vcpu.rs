@@ -4,31 +4,29 @@ mod access;
 mod budget;
 mod debug;
 mod direct;
+mod events;
 mod state;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use nerite_arch::{CpuidEntry, Fpu, Msr, Regs, SpecialRegs};
 use nerite_hypervisor::{
     DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, InstructionCounter,
     KickTimer, Kicker, Vcpu, VcpuStart, VcpuState,
 };
-use nerite_irqchip::{Deadline, LocalApic, SharedChips, Time};
+use nerite_irqchip::{LocalApic, SharedChips, Time};
 use nerite_memory::Pages;
 use nerite_x86 as x86;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use self::budget::Budget;
-use crate::clock::{Source, TSC_KHZ};
+use self::events::Ready;
+use crate::clock::{Source, TSC_KHZ, VcpuClock};
 use crate::msr::{APIC_BASE, MachineMsrs};
 use crate::shared::Shared;
 use crate::signal::{Signal, Signals};
-
-/// Instructions between two looks at the clock, some 100 us: so late can a timer's interrupt be.
-const SLICE: u64 = 16_384;
 
 /// A vCPU whose processor is software.
 pub(crate) struct SoftwareVcpu {
@@ -38,6 +36,7 @@ pub(crate) struct SoftwareVcpu {
     cpu: x86::Cpu,
     /// The CPUID leaves that the guest sees.
     cpuid: Vec<CpuidEntry>,
+    clock: VcpuClock,
     /// CR8 as the local APIC has it.
     priority: u64,
     /// The guest executed HLT and waits.
@@ -59,12 +58,6 @@ enum Next {
     Leave(Exit),
 }
 
-/// A processor that waits, or is wanted elsewhere.
-enum Ready {
-    Run,
-    Wait(Option<Instant>),
-}
-
 impl SoftwareVcpu {
     pub(crate) fn new(
         index: u32,
@@ -74,19 +67,24 @@ impl SoftwareVcpu {
         cpuid: &[CpuidEntry],
     ) -> Result<Self, Error> {
         let random = StdRng::from_rng(&mut *shared.random.lock());
+        let clock = VcpuClock::new(shared.clock.clone());
         let cpu = x86::Cpu::new(x86::Config {
             memory: Box::new(Pages::new(&shared.ram)),
-            platform: Box::new(Source::new(shared.clock.clone(), random)),
+            platform: Box::new(Source::new(clock.clone(), random)),
             code: shared.code.clone(),
             cpuid: cpuid.to_vec(),
         });
         signal.set_cpu(cpu.kicker());
+        if let Some(clock) = clock.of_instructions() {
+            clock.idle.join();
+        }
         let mut vcpu = Self {
             index,
             shared,
             signal,
             cpu,
             cpuid: cpuid.to_vec(),
+            clock,
             priority: 0,
             halted: false,
             waits_for_sipi: false,
@@ -137,70 +135,17 @@ impl SoftwareVcpu {
     }
 
     fn time(&mut self) -> Time {
-        Time { nanoseconds: self.shared.clock.now(), tsc: self.cpu.tsc() }
+        Time { nanoseconds: self.now(), tsc: self.cpu.tsc() }
+    }
+
+    /// The VM's clock at this vCPU's next instruction.
+    fn now(&self) -> u64 {
+        self.clock.now(self.cpu.instructions())
     }
 
     /// Calls `act` with this vCPU's local APIC, if it has one here.
     fn with_apic<T>(&self, act: impl FnOnce(&mut LocalApic) -> T) -> Option<T> {
         self.chips()?.with_apic(self.index, act)
-    }
-
-    /// Brings timer, messages and interrupts to the processor.
-    fn prepare(&mut self) -> Ready {
-        self.signal.looked();
-        let Some(chips) = self.chips().cloned() else { return Ready::Run };
-        let time = self.time();
-        let priority = self.cpu.cr8();
-        let written = (priority != self.priority).then_some(u8::try_from(priority).unwrap_or(0));
-        self.priority = priority;
-        let looked = chips.with_apic(self.index, |apic| {
-            if let Some(class) = written {
-                apic.set_priority_class(class);
-            }
-            apic.advance(time);
-            (apic.has_events().then(|| apic.take_events()), apic.next_event())
-        });
-        let Some((events, next)) = looked else { return Ready::Run };
-        if let Some(events) = events {
-            self.take(events);
-        }
-        if !self.waits_for_sipi && !self.debug.block_interrupts && chips.has_interrupt(self.index) {
-            if self.cpu.can_interrupt() {
-                if let Some(vector) = chips.acknowledge(self.index) {
-                    self.halted = false;
-                    self.cpu.inject_interrupt(vector);
-                }
-            } else if !self.halted {
-                self.cpu.request_interrupt_window(true);
-            }
-        }
-        if self.halted || self.waits_for_sipi { Ready::Wait(self.moment(next, time)) } else { Ready::Run }
-    }
-
-    fn take(&mut self, events: nerite_irqchip::Events) {
-        if events.init {
-            self.cpu.init();
-            self.halted = false;
-            self.waits_for_sipi = true;
-        }
-        if let Some(page) = events.startup.filter(|_| self.waits_for_sipi) {
-            self.cpu.start(page);
-            self.waits_for_sipi = false;
-        }
-        if events.nmis > 0 && !self.waits_for_sipi {
-            self.halted = false;
-            self.cpu.inject_nmi();
-        }
-    }
-
-    /// The host's time of the local APIC's next event.
-    fn moment(&self, next: Option<Deadline>, now: Time) -> Option<Instant> {
-        let time = match next? {
-            Deadline::Nanoseconds(time) => time,
-            // A tick is a nanosecond.
-            Deadline::Tsc(tsc) => now.nanoseconds.saturating_add(tsc.saturating_sub(now.tsc)),
-        };
-        self.shared.clock.moment(time)
     }
 
     /// Handles an exit of the processor.
@@ -268,6 +213,7 @@ impl Vcpu for SoftwareVcpu {
         loop {
             // An instruction that is half done is finished first: nothing else may come before.
             let was_pending = self.cpu.has_pending_access();
+            let mut most = 1;
             if !was_pending {
                 if self.signal.take_kick() {
                     return Ok(Exit::Kicked);
@@ -275,14 +221,19 @@ impl Vcpu for SoftwareVcpu {
                 if self.budget.is_spent() {
                     return Ok(Exit::InstructionLimit { rip: self.cpu.regs().rip });
                 }
-                if let Ready::Wait(until) = self.prepare() {
-                    if !self.signal.is_kicked() {
-                        self.signal.wait(until);
+                match self.prepare() {
+                    Ready::Run(next) => most = self.slice(next),
+                    Ready::Wait(next) => {
+                        if !self.signal.is_kicked() {
+                            self.wait(next);
+                        }
+                        continue;
                     }
-                    continue;
                 }
             }
-            let most = if was_pending || self.debug.single_step { 1 } else { SLICE };
+            if self.debug.single_step {
+                most = 1;
+            }
             let Some(exit) = self.execute(&mut entry, most) else { continue };
             if exit == x86::Exit::Budget
                 && let Some(stepped) = self.stepped()
@@ -291,7 +242,13 @@ impl Vcpu for SoftwareVcpu {
             }
             match self.handle(exit) {
                 Next::Go(next) => entry = next,
-                Next::Leave(exit) => return Ok(exit),
+                Next::Leave(exit) => {
+                    if self.clock.of_instructions().is_some() {
+                        // The handler of the exit may look at the clock.
+                        self.now();
+                    }
+                    return Ok(exit);
+                }
             }
         }
     }
@@ -383,6 +340,14 @@ impl Vcpu for SoftwareVcpu {
 
     fn direct_interrupts(&mut self) -> Option<&mut dyn DirectInterrupts> {
         if self.shared.chips.is_none() { Some(self) } else { None }
+    }
+}
+
+impl Drop for SoftwareVcpu {
+    fn drop(&mut self) {
+        if let Some(clock) = self.clock.of_instructions() {
+            clock.idle.leave(&self.shared.signals);
+        }
     }
 }
 

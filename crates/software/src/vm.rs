@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use nerite_arch::CpuidEntry;
 use nerite_hypervisor::{
     CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, STATE_VERSION, StateError, Vcpu,
-    VcpuStart, Vm, VmOptions, VmState,
+    VcpuStart, VirtualClock, Vm, VmOptions, VmState,
 };
 use nerite_irqchip::{ChipsConfig, SharedChips};
 use nerite_memory::{GuestRam, WriteObserver};
@@ -36,8 +36,13 @@ impl WriteObserver for Decoded {
 }
 
 impl SoftwareVm {
-    pub(crate) fn new(ram: Arc<GuestRam>, options: &VmOptions, random: StdRng) -> Result<Self, Error> {
-        let (signals, clock, code) = (Signals::new(options.vcpus), Clock::start(), CodePages::new());
+    pub(crate) fn new(
+        ram: Arc<GuestRam>,
+        options: &VmOptions,
+        clock: Clock,
+        random: StdRng,
+    ) -> Result<Self, Error> {
+        let (signals, code) = (Signals::new(options.vcpus), CodePages::new());
         ram.observe(Arc::new(Decoded(code.clone())));
         let config = ChipsConfig::of(options.vcpus);
         let chips = (options.irqchip == Irqchip::Hypervisor).then(|| {
@@ -85,6 +90,13 @@ impl Vm for SoftwareVm {
 
     fn interrupt_controller(&self) -> Option<Arc<dyn InterruptController>> {
         self.shared.chips.as_ref().map(|chips| chips.controller.clone() as Arc<dyn InterruptController>)
+    }
+
+    fn virtual_clock(&self) -> Option<Arc<dyn VirtualClock>> {
+        match &self.shared.clock {
+            Clock::Host(_) => None,
+            Clock::Virtual(clock) => Some(clock.clone()),
+        }
     }
 
     fn doorbells(&self) -> Arc<dyn Doorbells> {

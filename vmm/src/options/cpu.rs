@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use merge::Merge;
-use nerite_machine::config::{Accelerator, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated};
+use nerite_machine::config::{Accelerator, Clock, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated};
 use serde::{Deserialize, Deserializer, de};
 
 use super::value;
@@ -76,6 +76,16 @@ pub struct CpuOptions {
     #[arg(long, value_name = "software|crash", value_parser = parse_on_unemulated)]
     #[serde(deserialize_with = "on_unemulated")]
     pub on_unemulated: Option<OnUnemulated>,
+
+    /// The guest's time: host or virtual [default: host, and virtual with --count]
+    ///
+    /// `virtual` advances by a nanosecond for each instruction and begins in 2026. It makes each run
+    /// of a guest the same that has one vCPU and hears from nothing but its timers: random numbers
+    /// and the image's place are then fixed as well. For the processor in software only, which
+    /// `--accel auto` chooses then.
+    #[arg(long, value_name = "host|virtual", value_parser = parse_clock)]
+    #[serde(deserialize_with = "clock")]
+    pub clock: Option<Clock>,
 }
 
 impl CpuOptions {
@@ -99,7 +109,8 @@ impl CpuOptions {
         }
     }
 
-    pub(super) fn config(&self) -> CpuConfig {
+    /// The vCPUs of a machine. Instructions that are counted are to be the same in each run.
+    pub(super) fn config(&self, count: bool) -> CpuConfig {
         CpuConfig {
             count: self.count.map(CpuCount::get),
             affinity: self.affinity.as_ref().map(|affinity| affinity.cpus().to_vec()).unwrap_or_default(),
@@ -108,6 +119,7 @@ impl CpuOptions {
             msr: self.msr.unwrap_or_default(),
             irqchip: self.irqchip.unwrap_or_default(),
             on_unemulated: self.on_unemulated.unwrap_or_default(),
+            clock: self.clock.unwrap_or(if count { Clock::Virtual } else { Clock::Host }),
         }
     }
 }
@@ -156,6 +168,10 @@ fn irqchip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Irqchip>
     value::parsed_by(deserializer, parse_irqchip)
 }
 
+fn clock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Clock>, D::Error> {
+    value::parsed_by(deserializer, parse_clock)
+}
+
 fn accelerator<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Accelerator>, D::Error> {
     value::parsed_by(deserializer, parse_accelerator)
 }
@@ -166,6 +182,14 @@ fn parse_accelerator(text: &str) -> Result<Accelerator, &'static str> {
         "kvm" => Ok(Accelerator::Kvm),
         "software" => Ok(Accelerator::Software),
         _ => Err("write `auto`, `kvm` or `software`"),
+    }
+}
+
+fn parse_clock(text: &str) -> Result<Clock, &'static str> {
+    match text {
+        "host" => Ok(Clock::Host),
+        "virtual" => Ok(Clock::Virtual),
+        _ => Err("write `host` or `virtual`"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Options that watch, limit and control a run.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -42,6 +43,15 @@ pub struct ObserveOptions {
     #[arg(conflicts_with_all = ["gdb", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 
+    /// Print the number of instructions at the end, by function, and write it to a file as JSON
+    ///
+    /// Each function of an image with symbols has a row, the largest first. The count is exact, and
+    /// with one vCPU the same in every run: the guest runs on the processor in software, with
+    /// `--clock virtual` unless that is set.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "", value_hint = ValueHint::FilePath)]
+    pub count: Option<CountSetting>,
+
     /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
     ///
     /// It is accessible to this user only, and removed in the end.
@@ -72,6 +82,7 @@ impl ObserveOptions {
             trace: self.trace.clone(),
             time_limit: self.time_limit,
             instruction_limit: self.insn_limit,
+            count: self.count.is_some(),
             debug: start,
             snapshots: self.api_socket.is_some(),
             keep_halted: self.api_socket.is_some() || start.is_some(),
@@ -85,6 +96,16 @@ impl ObserveOptions {
             _ => self.gdb_attach.as_ref(),
         };
         held.or_else(|| later.map(|address| (address, Debug::Running)))
+    }
+}
+
+/// Destination of the numbers of instructions, besides standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountSetting(pub Option<PathBuf>);
+
+impl From<OsString> for CountSetting {
+    fn from(path: OsString) -> Self {
+        Self(Some(path).filter(|path| !path.is_empty()).map(PathBuf::from))
     }
 }
 

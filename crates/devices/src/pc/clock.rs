@@ -1,11 +1,13 @@
 //! The CMOS real-time clock (MC146818) and its memory.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nerite_bus::{Device, Width};
 use nerite_saved::{RestoreError, refuse, require_same};
 use serde::{Deserialize, Serialize};
+
+use crate::TimeSource;
 
 /// The bits of the index port that select a register.
 const INDEX: u8 = 0x7f;
@@ -36,12 +38,12 @@ pub struct Equipment {
     pub cpus: u32,
 }
 
-/// A clock that shows the host's time in UTC, and cannot be set; its other bytes are memory. It
-/// raises no interrupt.
+/// A clock that shows the time of day of a source in UTC, and cannot be set; its other bytes are
+/// memory. It raises no interrupt.
 #[derive(Debug)]
 pub struct Clock {
     state: Mutex<State>,
-    now: fn() -> SystemTime,
+    time: Arc<dyn TimeSource>,
 }
 
 /// Saved state of a [`Clock`]. The time is the host's.
@@ -67,16 +69,16 @@ impl Clock {
     /// The index port; the data port follows.
     pub const PORT: u16 = 0x70;
 
-    /// A clock that asks `now` what time it is.
-    pub fn new(equipment: &Equipment, now: fn() -> SystemTime) -> Self {
+    /// A clock that shows the time of day of `time`.
+    pub fn new(equipment: &Equipment, time: Arc<dyn TimeSource>) -> Self {
         let mut memory = [0; 128];
         for (index, value) in equipment.bytes() {
             if let Some(byte) = memory.get_mut(usize::from(index)) {
                 *byte = value;
             }
         }
-        let time = now();
-        Self { state: Mutex::new(State { index: 0, memory, shown: (DateTime::new(time), time) }), now }
+        let now = time.now();
+        Self { state: Mutex::new(State { index: 0, memory, shown: (DateTime::new(now), now) }), time }
     }
 
     /// Selected register and memory.
@@ -167,7 +169,7 @@ impl State {
 impl Device for Clock {
     fn read(&self, offset: u64, width: Width) -> u64 {
         match (offset, width.bytes()) {
-            (1, 1) => self.lock().read((self.now)()).into(),
+            (1, 1) => self.lock().read(self.time.now()).into(),
             _ => width.all_ones(),
         }
     }
@@ -265,6 +267,8 @@ fn bcd(value: u32) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     const BYTE: Width = Width::new(1).unwrap();
@@ -272,6 +276,24 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[derive(Debug)]
+    struct Set(AtomicU64);
+
+    impl TimeSource for Set {
+        fn now(&self) -> SystemTime {
+            UNIX_EPOCH + self.elapsed()
+        }
+
+        fn elapsed(&self) -> Duration {
+            Duration::from_millis(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    fn clock(seconds: u64) -> Clock {
+        Clock::new(&EQUIPMENT, Arc::new(Set(AtomicU64::new(seconds * 1000))))
     }
 
     fn register(clock: &Clock, index: u64) -> u64 {
@@ -297,7 +319,7 @@ mod tests {
 
     #[test]
     fn registers_are_binary_coded_decimal() {
-        let clock = Clock::new(&EQUIPMENT, || at(1_735_689_599));
+        let clock = clock(1_735_689_599);
         let shown = [0, 2, 4, 6, 7, 8, 9, 0x32].map(|index| register(&clock, index));
         assert_eq!(shown, [0x59, 0x59, 0x23, 3, 0x31, 0x12, 0x24, 0x20]);
         assert_eq!(register(&clock, 0x0a) & 0x80, 0, "no update in progress");
@@ -306,23 +328,17 @@ mod tests {
 
     #[test]
     fn one_moment_is_read_and_not_two() {
-        static NOW: Mutex<u64> = Mutex::new(1_735_689_599);
-        fn now() -> SystemTime {
-            UNIX_EPOCH + Duration::from_millis(*NOW.lock().unwrap() * 1000 + 900)
-        }
-        fn later() -> SystemTime {
-            now() + Duration::from_millis(200)
-        }
-        let mut clock = Clock::new(&EQUIPMENT, now);
+        let time = Arc::new(Set(AtomicU64::new(1_735_689_599_900)));
+        let clock = Clock::new(&EQUIPMENT, time.clone());
         assert_eq!(register(&clock, 0), 0x59);
-        clock.now = later;
+        time.0.fetch_add(200, Ordering::Relaxed);
         assert_eq!((register(&clock, 2), register(&clock, 9)), (0x59, 0x24));
         assert_eq!((register(&clock, 0), register(&clock, 2), register(&clock, 9)), (0, 0, 0x25));
     }
 
     #[test]
     fn memory_holds_what_is_written_and_time_does_not() {
-        let clock = Clock::new(&EQUIPMENT, || at(0));
+        let clock = clock(0);
         for index in [0x40, 9, 0x0d] {
             clock.write(0, BYTE, index);
             clock.write(1, BYTE, 0x77);
@@ -335,7 +351,7 @@ mod tests {
 
     #[test]
     fn firmware_notes_the_equipment() {
-        let clock = Clock::new(&EQUIPMENT, || at(0));
+        let clock = clock(0);
         let word = |low, high| register(&clock, low) | register(&clock, high) << 8;
         assert_eq!(word(0x15, 0x16), 640);
         assert_eq!(word(0x30, 0x31), 0xffff);

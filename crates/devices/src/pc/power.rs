@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use nerite_bus::{Device, Width};
 use nerite_saved::{RestoreError, refuse};
 use serde::{Deserialize, Serialize};
 
 use super::{Request, Requests, ResetKind};
+use crate::TimeSource;
 
 /// PM1 event and control registers and the PM timer, in twelve ports.
 ///
@@ -23,8 +24,9 @@ use super::{Request, Requests, ResetKind};
 pub struct PowerManagement {
     enable: AtomicU16,
     control: AtomicU16,
-    /// A moment, and the timer's value then.
-    timer: Mutex<(Instant, u32)>,
+    time: Arc<dyn TimeSource>,
+    /// A time, and the timer's value then.
+    timer: Mutex<(Duration, u32)>,
     /// The sleep type of power-off.
     off: u8,
     requests: Arc<Requests>,
@@ -55,12 +57,14 @@ impl PowerManagement {
     /// Number of ports.
     pub const PORTS: u16 = 12;
 
-    /// Registers that ask for power-off when the guest enters the sleep state of type `off`.
-    pub fn new(off: u8, requests: Arc<Requests>) -> Self {
+    /// Registers that ask for power-off when the guest enters the sleep state of type `off`. The
+    /// PM timer counts the elapsed time of `time`.
+    pub fn new(off: u8, requests: Arc<Requests>, time: Arc<dyn TimeSource>) -> Self {
         Self {
             enable: AtomicU16::new(0),
             control: AtomicU16::new(SCI_ENABLE),
-            timer: Mutex::new((Instant::now(), 0)),
+            timer: Mutex::new((time.elapsed(), 0)),
+            time,
             off,
             requests,
         }
@@ -68,7 +72,8 @@ impl PowerManagement {
 
     fn timer(&self) -> u32 {
         let (start, value) = *self.timer.lock().unwrap_or_else(PoisonError::into_inner);
-        let ticks = start.elapsed().as_nanos().saturating_mul(TIMER_RATE) / 1_000_000_000;
+        let elapsed = self.time.elapsed().saturating_sub(start);
+        let ticks = elapsed.as_nanos().saturating_mul(TIMER_RATE) / 1_000_000_000;
         // It wraps at 32 bits.
         value.wrapping_add(u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or(0))
     }
@@ -92,7 +97,7 @@ impl PowerManagement {
         refuse("power management", "control", !is_control)?;
         self.enable.store(enable, Ordering::Relaxed);
         self.control.store(control, Ordering::Relaxed);
-        *self.timer.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), timer);
+        *self.timer.lock().unwrap_or_else(PoisonError::into_inner) = (self.time.elapsed(), timer);
         Ok(())
     }
 }
@@ -184,7 +189,10 @@ impl fmt::Debug for ResetControl {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::HostTime;
 
     /// Stores what is written at offset 0; the rest is absent.
     #[derive(Debug, Default)]
@@ -207,7 +215,7 @@ mod tests {
     #[test]
     fn only_the_sleep_state_of_power_off_powers_off() {
         let requests = Arc::new(Requests::default());
-        let pm = PowerManagement::new(5, requests.clone());
+        let pm = PowerManagement::new(5, requests.clone(), Arc::new(HostTime::new()));
         assert_eq!(pm.read(4, width(2)) & 1, 1, "ACPI is on");
         pm.write(4, width(2), 5 << 10);
         pm.write(4, width(2), 1 << 10 | 1 << 13);
@@ -219,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_timer_runs_at_its_rate() {
-        let pm = PowerManagement::new(5, Arc::default());
+        let pm = PowerManagement::new(5, Arc::default(), Arc::new(HostTime::new()));
         let (start, first) = (Instant::now(), pm.read(8, width(4)));
         std::thread::sleep(std::time::Duration::from_millis(20));
         let (ticks, elapsed) = (pm.read(8, width(4)) - first, start.elapsed());

@@ -3,7 +3,7 @@
 use vm_memory::{Bytes as _, GuestAddress, GuestMemory, Permissions};
 
 use crate::bytes::{self, Bytes};
-use crate::{Error, Limits};
+use crate::{Error, Limits, Symbols};
 
 /// A part of a kernel at a fixed guest-physical address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,12 @@ pub struct SegmentedKernel {
 }
 
 impl SegmentedKernel {
+    /// Its functions, at their virtual addresses; none if the file is not a 64-bit ELF file.
+    #[must_use]
+    pub fn symbols(&self) -> Symbols {
+        Symbols::parse(&self.bytes, 0..u64::MAX)
+    }
+
     /// Checks everything that loading will use.
     pub(super) fn new(
         bytes: Bytes,

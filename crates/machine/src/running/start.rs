@@ -7,7 +7,18 @@ use crate::snapshot::Saver;
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
     let Machine { hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, .. } = machine;
     let Machine {
-        counters, observe, tracer, network, devices, keyboard, confinement, vm, setup, image, ..
+        functions,
+        counters,
+        observe,
+        tracer,
+        network,
+        devices,
+        keyboard,
+        confinement,
+        vm,
+        setup,
+        image,
+        ..
     } = machine;
     let mut timeline = machine.timeline;
     let counts_exactly = vcpus.iter_mut().all(|vcpu| vcpu.instruction_counter().is_some());
@@ -35,6 +46,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         tracer: tracer.clone(),
         debug: debug.as_ref().map(|_| hypervisor.debug_caps()),
         budget: observe.instruction_limit.map(InstructionBudget::new),
+        functions: functions.clone(),
         counter: counting.limit,
         core: core.is_some(),
     };
@@ -88,6 +100,7 @@ pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
         timeline: Timeline::begin(),
         counts: counts_exactly || layers.counter.is_some(),
         statistics: observe.statistics,
+        functions,
         ended: Vec::new(),
         _vm: vm,
     };

@@ -29,7 +29,7 @@ impl SoftwareVcpu {
         let Some(chips) = self.shared.chips.as_ref().filter(|chips| chips.has_port(port)) else {
             return Next::Leave(Exit::PortIn { port, width });
         };
-        let now = self.shared.clock.now();
+        let now = self.now();
         let value = ports(port, width).fold(0, |value, (shift, port)| {
             let byte = chips.shared.read_port(port, now).unwrap_or(0xff);
             value | u64::from(byte).wrapping_shl(shift)
@@ -45,13 +45,12 @@ impl SoftwareVcpu {
                 Next::Leave(Exit::PortOut { port, width, value })
             };
         };
-        let clock = &self.shared.clock;
         for (shift, port) in ports(port, width) {
             let [byte, ..] = value.wrapping_shr(shift).to_le_bytes();
-            chips.controller.write_port(port, byte, clock.now());
+            chips.controller.write_port(port, byte, self.now());
         }
         if PIT_PORTS.contains(&port) {
-            let next = chips.shared.next_board_event().and_then(|next| clock.moment(next));
+            let next = chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
             self.shared.set_board_timer(next);
         }
         RESUME

@@ -1,6 +1,6 @@
 //! A budget of instructions.
 
-use nerite_hypervisor::{InstructionBudget, InstructionCounter, Lease};
+use nerite_hypervisor::{Executions, InstructionBudget, InstructionCounter, Lease};
 
 use super::SoftwareVcpu;
 
@@ -56,5 +56,13 @@ impl InstructionCounter for SoftwareVcpu {
 
     fn set_instruction_budget(&mut self, budget: InstructionBudget) {
         self.budget = Budget { shared: Some(budget), is_paid: self.cpu.has_pending_access() };
+    }
+
+    fn count_executions(&mut self, report: Executions) {
+        self.cpu.count_executions(report);
+    }
+
+    fn report_executions(&mut self) {
+        self.cpu.report_executions();
     }
 }

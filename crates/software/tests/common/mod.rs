@@ -1,5 +1,7 @@
 //! A machine in real mode.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::sync::Arc;
 
 use nerite_arch::{BootState, Regs, reset};
@@ -13,16 +15,19 @@ pub(crate) const CODE: u16 = 0x1000;
 /// A VM whose vCPUs begin with a program.
 pub(crate) struct Machine {
     pub(crate) ram: Arc<GuestRam>,
+    pub(crate) vm: Box<dyn Vm>,
     hypervisor: Software,
-    vm: Box<dyn Vm>,
 }
 
 impl Machine {
     pub(crate) fn new(program: &[u8]) -> Self {
+        Self::on(Software::new().unwrap(), program)
+    }
+
+    pub(crate) fn on(hypervisor: Software, program: &[u8]) -> Self {
         let ram = GuestRam::new(&[Region { start: 0, size: 2 << 20 }], &Backing::default()).unwrap();
         ram.write(u64::from(CODE), program).unwrap();
         let ram = Arc::new(ram);
-        let hypervisor = Software::new().unwrap();
         let vm = hypervisor.create_vm(ram.clone(), &VmOptions::default()).unwrap();
         Self { ram, hypervisor, vm }
     }

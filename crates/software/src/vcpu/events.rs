@@ -1,0 +1,108 @@
+//! Interrupts and timers, and waiting for them.
+
+use nerite_irqchip::{Deadline, Time};
+
+use super::SoftwareVcpu;
+
+/// Instructions between two looks at the clock, some 100 us: so late can a timer's interrupt be.
+const SLICE: u64 = 16_384;
+
+/// A processor that executes instructions or waits, until the next event of a timer, which is in
+/// nanoseconds of the VM's clock.
+pub(super) enum Ready {
+    Run(Option<u64>),
+    Wait(Option<u64>),
+}
+
+impl SoftwareVcpu {
+    /// Brings timer, messages and interrupts to the processor.
+    pub(super) fn prepare(&mut self) -> Ready {
+        self.signal.looked();
+        let Some(chips) = self.chips().cloned() else { return Ready::Run(None) };
+        let time = self.time();
+        if let Some(clock) = self.clock.of_instructions() {
+            // The timers' thread knows the host's time only.
+            if chips.next_board_event().is_some_and(|event| event <= time.nanoseconds) {
+                chips.advance_board(time.nanoseconds);
+            }
+            clock.idle.wake_due(time.nanoseconds, &self.shared.signals);
+        }
+        let priority = self.cpu.cr8();
+        let written = (priority != self.priority).then_some(u8::try_from(priority).unwrap_or(0));
+        self.priority = priority;
+        let looked = chips.with_apic(self.index, |apic| {
+            if let Some(class) = written {
+                apic.set_priority_class(class);
+            }
+            apic.advance(time);
+            (apic.has_events().then(|| apic.take_events()), apic.next_event())
+        });
+        let Some((events, next)) = looked else { return Ready::Run(None) };
+        if let Some(events) = events {
+            self.take(events);
+        }
+        if !self.waits_for_sipi && !self.debug.block_interrupts && chips.has_interrupt(self.index) {
+            if self.cpu.can_interrupt() {
+                if let Some(vector) = chips.acknowledge(self.index) {
+                    self.halted = false;
+                    self.cpu.inject_interrupt(vector);
+                }
+            } else if !self.halted {
+                self.cpu.request_interrupt_window(true);
+            }
+        }
+        let own = next.map(|deadline| at(deadline, time));
+        let is_waiting = self.halted || self.waits_for_sipi;
+        let next = match self.clock.of_instructions() {
+            None => own,
+            Some(_) if is_waiting => earlier(own, chips.next_board_event()),
+            Some(clock) => earlier(earlier(own, chips.next_board_event()), clock.idle.first()),
+        };
+        if is_waiting { Ready::Wait(next) } else { Ready::Run(next) }
+    }
+
+    pub(super) fn take(&mut self, events: nerite_irqchip::Events) {
+        if events.init {
+            self.cpu.init();
+            self.halted = false;
+            self.waits_for_sipi = true;
+        }
+        if let Some(page) = events.startup.filter(|_| self.waits_for_sipi) {
+            self.cpu.start(page);
+            self.waits_for_sipi = false;
+        }
+        if events.nmis > 0 && !self.waits_for_sipi {
+            self.halted = false;
+            self.cpu.inject_nmi();
+        }
+    }
+
+    /// Waits until this vCPU is woken, or until the next event of a timer.
+    pub(super) fn wait(&self, next: Option<u64>) {
+        match self.clock.of_instructions() {
+            Some(clock) => clock.idle.wait(self.index, next, clock, &self.shared.signals),
+            None => self.signal.wait(next.and_then(|next| self.shared.clock.moment(next))),
+        }
+    }
+
+    /// Number of instructions until the next look at interrupts. With a virtual clock it ends
+    /// exactly at the next event of a timer, so that each run is the same.
+    pub(super) fn slice(&self, next: Option<u64>) -> u64 {
+        match next.filter(|_| self.clock.of_instructions().is_some()) {
+            Some(next) => next.saturating_sub(self.now()).clamp(1, SLICE),
+            None => SLICE,
+        }
+    }
+}
+
+/// The time of a deadline. A tick of the time-stamp counter is a nanosecond.
+fn at(deadline: Deadline, now: Time) -> u64 {
+    match deadline {
+        Deadline::Nanoseconds(time) => time,
+        Deadline::Tsc(tsc) => now.nanoseconds.saturating_add(tsc.saturating_sub(now.tsc)),
+    }
+}
+
+fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    [one, other].into_iter().flatten().min()
+}
