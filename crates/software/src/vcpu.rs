@@ -223,6 +223,7 @@ impl Vcpu for SoftwareVcpu {
                 }
                 match self.prepare() {
                     Ready::Run(next) => most = self.slice(next),
+                    Ready::Step => {}
                     Ready::Wait(next) => {
                         if !self.signal.is_kicked() {
                             self.wait(next);

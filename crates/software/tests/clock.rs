@@ -1,5 +1,7 @@
 //! The virtual clock.
 
+#![cfg(test)]
+
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -69,6 +69,7 @@ impl Core {
     fn iret_flags(&mut self, flags: u64, allowed: u64) {
         let old = self.flags.get();
         self.events.nmi_blocked = false;
+        self.attention |= self.events.nmi;
         self.set_flags(old & !allowed | flags & allowed);
     }
 

@@ -1,6 +1,6 @@
 //! Interrupts and timers, and waiting for them.
 
-use nerite_irqchip::{Deadline, Time};
+use nerite_irqchip::{Deadline, Delivery, Events, Time};
 
 use super::SoftwareVcpu;
 
@@ -11,6 +11,8 @@ const SLICE: u64 = 16_384;
 /// nanoseconds of the VM's clock.
 pub(super) enum Ready {
     Run(Option<u64>),
+    /// Runs for one instruction, and is looked at again.
+    Step,
     Wait(Option<u64>),
 }
 
@@ -38,9 +40,7 @@ impl SoftwareVcpu {
             (apic.has_events().then(|| apic.take_events()), apic.next_event())
         });
         let Some((events, next)) = looked else { return Ready::Run(None) };
-        if let Some(events) = events {
-            self.take(events);
-        }
+        let nmi_waits = events.is_some_and(|events| self.take(events));
         if !self.waits_for_sipi && !self.debug.block_interrupts && chips.has_interrupt(self.index) {
             if self.cpu.can_interrupt() {
                 if let Some(vector) = chips.acknowledge(self.index) {
@@ -58,10 +58,15 @@ impl SoftwareVcpu {
             Some(_) if is_waiting => earlier(own, chips.next_board_event()),
             Some(clock) => earlier(earlier(own, chips.next_board_event()), clock.idle.first()),
         };
-        if is_waiting { Ready::Wait(next) } else { Ready::Run(next) }
+        if is_waiting {
+            return Ready::Wait(next);
+        }
+        if nmi_waits { Ready::Step } else { Ready::Run(next) }
     }
 
-    pub(super) fn take(&mut self, events: nerite_irqchip::Events) {
+    /// Takes the events of the local APIC. Returns `true` if an NMI waits there for the delivery of
+    /// the one before it.
+    pub(super) fn take(&mut self, events: Events) -> bool {
         if events.init {
             self.cpu.init();
             self.halted = false;
@@ -71,10 +76,20 @@ impl SoftwareVcpu {
             self.cpu.start(page);
             self.waits_for_sipi = false;
         }
-        if events.nmis > 0 && !self.waits_for_sipi {
-            self.halted = false;
-            self.cpu.inject_nmi();
+        if events.nmis == 0 || self.waits_for_sipi {
+            return false;
         }
+        self.halted = false;
+        // One can be pending, and another one before it if none is being handled.
+        let processor = self.cpu.events();
+        let pending = u8::from(processor.nmi);
+        let most = if processor.nmi_blocked { 1 } else { 2 };
+        let is_second = events.nmis.saturating_add(pending).min(most) == 2;
+        self.cpu.inject_nmi();
+        if is_second {
+            self.with_apic(|apic| apic.accept(Delivery::Nmi, false));
+        }
+        is_second
     }
 
     /// Waits until this vCPU is woken, or until the next event of a timer.

@@ -4,7 +4,7 @@ use nerite_arch::{Fpu, Msr, SpecialRegs};
 use nerite_hypervisor::{
     DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState,
 };
-use nerite_irqchip::Time;
+use nerite_irqchip::{LocalApic, Time};
 use nerite_x86 as x86;
 
 use super::SoftwareVcpu;
@@ -32,11 +32,14 @@ impl SoftwareVcpu {
         // First, because INIT and start messages change everything else.
         let time = self.time();
         self.take_over_priority();
-        if let Some(events) = self.with_apic(|apic| {
+        let take = |apic: &mut LocalApic| {
             apic.advance(time);
             apic.has_events().then(|| apic.take_events())
-        }) {
-            events.into_iter().for_each(|events| self.take(events));
+        };
+        // A second NMI, which waits at the local APIC, is saved with the first one.
+        let second_nmi = self.with_apic(take).flatten().is_some_and(|events| self.take(events));
+        if second_nmi {
+            self.with_apic(LocalApic::take_events);
         }
         let mut apic = self.with_apic(|apic| apic.save(time));
         let events = self.cpu.events();
@@ -48,7 +51,7 @@ impl SoftwareVcpu {
             interrupt: events
                 .interrupt
                 .filter(|vector| !apic.as_mut().is_some_and(|apic| apic.withdraw(*vector))),
-            nmis: events.nmi.into(),
+            nmis: u8::from(events.nmi).saturating_add(second_nmi.into()),
             nmi_masked: events.nmi_blocked,
             shadow: events.shadow,
         };

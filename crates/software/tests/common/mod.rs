@@ -28,7 +28,8 @@ impl Machine {
         let ram = GuestRam::new(&[Region { start: 0, size: 2 << 20 }], &Backing::default()).unwrap();
         ram.write(u64::from(CODE), program).unwrap();
         let ram = Arc::new(ram);
-        let vm = hypervisor.create_vm(ram.clone(), &VmOptions::default()).unwrap();
+        let options = VmOptions { vcpus: 4, ..VmOptions::default() };
+        let vm = hypervisor.create_vm(ram.clone(), &options).unwrap();
         Self { ram, hypervisor, vm }
     }
 

@@ -65,6 +65,19 @@ fn nmis_wait_for_an_iret() {
 }
 
 #[test]
+fn an_nmi_that_waited_comes_right_after_the_iret() {
+    let mut machine = Machine::at(Level::Kernel, &[NOP, NOP, NOP, HLT]);
+    // The handler of an NMI: nop; iretq
+    machine.put(crate::machine::HANDLERS + 32, &[NOP, 0x48, 0xcf]);
+    machine.cpu.inject_nmi();
+    assert_eq!(machine.run(1), Exit::Budget);
+    machine.cpu.inject_nmi();
+    // IRET, and the first instruction of the handler again.
+    assert_eq!(machine.run(2), Exit::Budget);
+    assert_eq!((machine.cpu.regs().rip, interrupted(&machine)), (crate::machine::HANDLERS + 33, CODE));
+}
+
+#[test]
 fn priorities_below_cr8_wait() {
     let mut machine = Machine::at(Level::Kernel, &[STI, NOP, NOP, HLT]);
     machine.set_special(|special| special.cr8 = 3);
