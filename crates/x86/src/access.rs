@@ -8,7 +8,7 @@ use crate::int::{Int, mask};
 use crate::tlb::{self, PAGE, Target};
 use crate::walk::Access;
 
-/// What a linear address leads to.
+/// Destination of a linear address.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
     Ram(Target, u64),

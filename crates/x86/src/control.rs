@@ -1,13 +1,14 @@
 //! Control registers (Intel SDM vol. 3, 2.5).
 
-use crate::core::{
-    CR0_CD, CR0_EM, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, CR4_PGE, CR4_SMEP, CS, Core, EFER_LMA,
-    EFER_LME, Run,
-};
+use crate::core::{Core, Run};
 use crate::debug::{DETECTED, SINGLE_STEP};
 use crate::exit::Exit;
 use crate::int::{Int, mask};
 use crate::op::Op;
+use crate::registers::{
+    CR0_CD, CR0_EM, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, CR4_PGE, CR4_SMEP, CS, EFER_LMA,
+    EFER_LME,
+};
 use crate::segment::TSS_16;
 
 /// ET, which is always set.
@@ -65,7 +66,9 @@ impl Core {
         }
         let changed = value ^ self.cr4;
         self.cr4 = value;
-        if changed & (CR4_PAE | CR4_PGE | CR4_SMEP | crate::core::CR4_PSE | crate::core::CR4_SMAP) != 0 {
+        if changed & (CR4_PAE | CR4_PGE | CR4_SMEP | crate::registers::CR4_PSE | crate::registers::CR4_SMAP)
+            != 0
+        {
             self.flush(true);
         }
         self.update_mode();
@@ -188,7 +191,7 @@ pub(crate) fn mov_to_debug(core: &mut Core, op: &Op) -> Run {
 }
 
 fn check_debug(core: &mut Core, number: u8) -> Run {
-    if core.cr4 & crate::core::CR4_DE != 0 && matches!(number, 4 | 5) || number > 7 {
+    if core.cr4 & crate::registers::CR4_DE != 0 && matches!(number, 4 | 5) || number > 7 {
         return core.undefined();
     }
     if core.cpl != 0 {

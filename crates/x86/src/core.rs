@@ -12,10 +12,10 @@ use crate::exception::Exception;
 use crate::exit::{Accesses, Entry, Exit};
 use crate::flags::{self, Flags};
 use crate::int::Int;
-use crate::msr::Msrs;
-use crate::op::Op;
+use crate::msrs::Msrs;
 use crate::phys::Physical;
 use crate::platform::Platform;
+use crate::registers::{CR0_AM, CR0_PE, CR4_SMAP, CS, DS, EFER_LMA, ES, FS, GS, HIGH, SEGMENT, SS};
 use crate::tlb::{self, Tlb};
 
 /// Reason why an instruction, or the block it is in, is not carried on with.
@@ -38,58 +38,6 @@ pub(crate) enum Stop {
 }
 
 pub(crate) type Run<T = ()> = Result<T, Stop>;
-
-/// Registers 0 to 15 are RAX to R15.
-pub(crate) const RAX: u8 = 0;
-pub(crate) const RCX: u8 = 1;
-pub(crate) const RDX: u8 = 2;
-pub(crate) const RBX: u8 = 3;
-pub(crate) const RSP: u8 = 4;
-pub(crate) const RBP: u8 = 5;
-pub(crate) const RSI: u8 = 6;
-pub(crate) const RDI: u8 = 7;
-/// A register that is always zero.
-pub(crate) const ZERO: u8 = 16;
-/// RIP of the first instruction of the block.
-pub(crate) const RIP: u8 = 17;
-/// The first of the segment bases, as they are added to an address: ES, CS, SS, DS, FS, GS.
-pub(crate) const SEGMENT: u8 = 18;
-/// Added to the number of AH, CH, DH and BH, which is 0 to 3.
-pub(crate) const HIGH: u8 = 32;
-
-pub(crate) const ES: u8 = 0;
-pub(crate) const CS: u8 = 1;
-pub(crate) const SS: u8 = 2;
-pub(crate) const DS: u8 = 3;
-pub(crate) const FS: u8 = 4;
-pub(crate) const GS: u8 = 5;
-
-pub(crate) const CR0_PE: u64 = 1;
-pub(crate) const CR0_MP: u64 = 1 << 1;
-pub(crate) const CR0_EM: u64 = 1 << 2;
-pub(crate) const CR0_TS: u64 = 1 << 3;
-pub(crate) const CR0_WP: u64 = 1 << 16;
-pub(crate) const CR0_AM: u64 = 1 << 18;
-pub(crate) const CR0_NW: u64 = 1 << 29;
-pub(crate) const CR0_CD: u64 = 1 << 30;
-pub(crate) const CR0_PG: u64 = 1 << 31;
-pub(crate) const CR4_TSD: u64 = 1 << 2;
-pub(crate) const CR4_DE: u64 = 1 << 3;
-pub(crate) const CR4_PSE: u64 = 1 << 4;
-pub(crate) const CR4_PAE: u64 = 1 << 5;
-pub(crate) const CR4_PGE: u64 = 1 << 7;
-pub(crate) const CR4_PCE: u64 = 1 << 8;
-pub(crate) const CR4_OSFXSR: u64 = 1 << 9;
-pub(crate) const CR4_OSXMMEXCPT: u64 = 1 << 10;
-pub(crate) const CR4_UMIP: u64 = 1 << 11;
-pub(crate) const CR4_FSGSBASE: u64 = 1 << 16;
-pub(crate) const CR4_OSXSAVE: u64 = 1 << 18;
-pub(crate) const CR4_SMEP: u64 = 1 << 20;
-pub(crate) const CR4_SMAP: u64 = 1 << 21;
-pub(crate) const EFER_SCE: u64 = 1;
-pub(crate) const EFER_LME: u64 = 1 << 8;
-pub(crate) const EFER_LMA: u64 = 1 << 10;
-pub(crate) const EFER_NXE: u64 = 1 << 11;
 
 /// Size of code: of its default operands and addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,7 +121,7 @@ pub(crate) struct Core {
     /// Pages whose entries of the TLB look for code.
     pub(crate) protected: HashSet<u64>,
     /// An instruction translation: linear page and guest-physical page.
-    pub(crate) fetch: crate::fetch::Fetch,
+    pub(crate) fetch: crate::tlb::Fetch,
     /// x87, MMX, SSE and AVX registers.
     pub(crate) vector: VectorState,
     pub(crate) platform: Box<dyn Platform>,
@@ -346,19 +294,6 @@ impl Core {
         self.epoch = self.epoch.wrapping_add(1);
     }
 
-    /// RIP of the instruction after this one.
-    #[inline(always)]
-    pub(crate) fn next_rip(&self, op: &Op) -> u64 {
-        let rip = self.r(RIP).wrapping_add(u64::from(op.end));
-        if self.mode == Mode::Bits64 { rip } else { rip & 0xffff_ffff }
-    }
-
-    /// Completes the instruction and looks at what its effects are before the next one.
-    pub(crate) fn finish(&mut self, op: &Op) -> Run {
-        self.rip = self.next_rip(op);
-        Err(Stop::Jump)
-    }
-
     /// Reports an access to a device, or returns the answer to it.
     pub(crate) fn device(&mut self, exit: Exit) -> Run<Entry> {
         if self.accesses.is_full() {
@@ -371,12 +306,6 @@ impl Core {
         }
         self.exit = Some(exit);
         Err(Stop::Exit)
-    }
-
-    /// The time-stamp counter at this instruction.
-    pub(crate) fn tsc(&mut self, op: &Op) -> u64 {
-        let instructions = self.retired.wrapping_add(u64::from(op.position));
-        self.ask(|platform| platform.tsc(instructions)).wrapping_add(self.msrs.tsc_offset)
     }
 
     /// Calls the platform, which may compute with floating-point numbers.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nerite_arch::{CpuidEntry, Regs, reset};
 use nerite_x86_vector::VectorState;
 
-use crate::block::Cache;
+use crate::cache::Cache;
 use crate::code::CodePages;
 use crate::core::{Core, Mode};
 use crate::count::{Counter, Executions};
@@ -18,11 +18,11 @@ use crate::cpuid::Cpuid;
 use crate::debug::{DR6_ONES, DR7_RESET};
 use crate::exception::Exception;
 use crate::exit::Accesses;
-use crate::fetch::Fetch;
 use crate::flags::Flags;
-use crate::msr::Msrs;
+use crate::msrs::Msrs;
 use crate::phys::Physical;
 use crate::platform::{Memory, Platform};
+use crate::tlb::Fetch;
 use crate::tlb::Tlb;
 
 /// Surroundings and properties of a processor.

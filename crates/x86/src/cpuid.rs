@@ -2,11 +2,10 @@
 
 use nerite_arch::CpuidEntry;
 
-use crate::core::{
+use crate::registers::{
     CR4_DE, CR4_FSGSBASE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE,
-    CR4_SMAP, CR4_SMEP, CR4_TSD, CR4_UMIP, Core, RAX, RBX, RCX, RDX, Run,
+    CR4_SMAP, CR4_SMEP, CR4_TSD, CR4_UMIP,
 };
-use crate::op::Op;
 
 /// Width of guest-physical addresses if the table does not say.
 const PHYSICAL_BITS: u8 = 40;
@@ -62,30 +61,4 @@ impl Cpuid {
             .find(|entry| entry.function == function && entry.index.is_none_or(|known| known == index))
             .copied()
     }
-}
-
-/// Size of an XSAVE area in the standard format with these parts.
-const fn area(xcr0: u64) -> u32 {
-    if xcr0 & 4 != 0 { 832 } else { 576 }
-}
-
-/// CPUID. What depends on control registers is filled in (Intel SDM vol. 2, CPUID).
-pub(crate) fn cpuid(core: &mut Core, op: &Op) -> Run {
-    let (function, index) = (core.reg::<u32>(RAX), core.reg::<u32>(RCX));
-    let mut leaf = core.cpuid.leaf(function, index).unwrap_or_default();
-    match function {
-        1 => {
-            leaf.ecx = leaf.ecx & !(1 << 27) | if core.cr4 & CR4_OSXSAVE != 0 { 1 << 27 } else { 0 };
-            if core.apic_base & 1 << 11 == 0 {
-                leaf.edx &= !(1 << 9);
-            }
-        }
-        0xd if index == 0 => leaf.ebx = area(core.xcr0),
-        0xd if index == 1 && leaf.eax & 2 != 0 => leaf.ebx = area(core.xcr0),
-        _ => {}
-    }
-    for (number, value) in [(RAX, leaf.eax), (RBX, leaf.ebx), (RCX, leaf.ecx), (RDX, leaf.edx)] {
-        core.set_reg(number, value);
-    }
-    core.finish(op)
 }

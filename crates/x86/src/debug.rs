@@ -1,6 +1,7 @@
 //! Debug registers (Intel SDM vol. 3, chapter 17).
 
-use crate::core::{CR4_DE, Core};
+use crate::core::Core;
+use crate::registers::CR4_DE;
 
 /// Kinds of breakpoints in DR7.
 const EXECUTE: u64 = 0;

@@ -1,11 +1,10 @@
 //! From bytes to blocks.
 
+mod forms;
 mod operands;
 mod select;
 mod select_data;
 mod select_system;
-
-pub(crate) use operands::{register, segment};
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 

@@ -1,12 +1,13 @@
-//! What happens between instructions (Intel SDM vol. 3, 6.9).
+//! Events between instructions (Intel SDM vol. 3, 6.9).
 
 use crate::core::{Core, Run, Stop};
 use crate::debug::SINGLE_STEP;
-use crate::exception::{DB, Exception, NMI, Source};
+use crate::exception::{DB, Exception, NMI};
 use crate::exit::Exit;
+use crate::fault::Source;
 use crate::flags::{IF, RF, TF};
 
-/// What the next instruction is executed with.
+/// Conditions of the next instruction.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Step {
     /// A trap follows it.

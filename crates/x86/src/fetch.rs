@@ -1,35 +1,10 @@
 //! Translation of the addresses of instructions.
 
 use crate::access::is_canonical;
-use crate::core::{CS, Core, Run};
-use crate::tlb::{NONE, PAGE};
+use crate::core::{Core, Run};
+use crate::registers::CS;
+use crate::tlb::PAGE;
 use crate::walk::Access;
-
-/// Translations at hand.
-const ENTRIES: usize = 128;
-
-/// Translations of pages of code: linear page (and bit 1 for unprivileged code) and guest-physical
-/// page.
-#[derive(Debug)]
-pub(crate) struct Fetch {
-    entries: [(u64, u64); ENTRIES],
-}
-
-impl Default for Fetch {
-    fn default() -> Self {
-        Self { entries: [(NONE, 0); ENTRIES] }
-    }
-}
-
-impl Fetch {
-    pub(crate) fn flush(&mut self) {
-        self.entries = [(NONE, 0); ENTRIES];
-    }
-
-    fn slot(&mut self, linear: u64) -> Option<&mut (u64, u64)> {
-        self.entries.get_mut((linear >> 12) as usize & (ENTRIES - 1))
-    }
-}
 
 impl Core {
     /// The linear address of the next instruction.

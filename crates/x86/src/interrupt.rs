@@ -3,11 +3,13 @@
 use nerite_arch::Segment;
 
 use crate::access::is_canonical;
-use crate::core::{CS, Core, DS, ES, FS, GS, RSP, Run, SS};
+use crate::core::{Core, Run};
 use crate::debug::BREAKPOINTS;
-use crate::exception::{self, DB, Source};
+use crate::exception::{self, DB};
+use crate::fault::Source;
 use crate::flags::{AC, IF, NT, RF, TF, VM};
 use crate::int::mask;
+use crate::registers::{CS, DS, ES, FS, GS, RSP, SS};
 use crate::segment::{SELECTOR, real_segment};
 use crate::stack::Stack;
 

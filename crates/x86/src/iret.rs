@@ -2,8 +2,9 @@
 
 use nerite_arch::Segment;
 
-use crate::core::{CS, Core, DS, ES, FS, GS, RSP, Run, SS};
+use crate::core::{Core, Run};
 use crate::flags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF, VIF, VIP, VM};
+use crate::registers::{CS, DS, ES, FS, GS, RSP, SS};
 use crate::segment::{real_segment, v86_segment};
 
 impl Core {

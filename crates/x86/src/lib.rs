@@ -9,6 +9,7 @@
 
 mod access;
 mod block;
+mod cache;
 mod code;
 mod control;
 mod core;
@@ -20,6 +21,7 @@ mod decode;
 mod events;
 mod exception;
 mod exit;
+mod fault;
 mod features;
 mod fetch;
 mod flags;
@@ -28,10 +30,12 @@ mod interrupt;
 mod iret;
 mod machine;
 mod msr;
+mod msrs;
 mod op;
 mod ops;
 mod phys;
 mod platform;
+mod registers;
 mod run;
 mod segment;
 mod stack;

@@ -1,9 +1,10 @@
 //! Model-specific registers (Intel SDM vol. 4; AMD APM vol. 2, appendix A).
 
 use crate::access::{data, is_canonical};
-use crate::core::{CR0_PG, Core, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, FS, GS, RAX, RCX, RDX, Run};
+use crate::core::{Core, Run};
 use crate::exit::{Entry, Exit};
 use crate::op::Op;
+use crate::registers::{CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, FS, GS, RAX, RCX, RDX};
 
 pub(crate) const TSC: u32 = 0x10;
 const APIC_BASE: u32 = 0x1b;
@@ -22,47 +23,6 @@ const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_AUX: u32 = 0xc000_0103;
-
-/// PAT after a reset.
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
-
-/// Model-specific registers that are not in another part of the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Msrs {
-    pub(crate) tsc_offset: u64,
-    pub(crate) tsc_adjust: u64,
-    pub(crate) tsc_aux: u64,
-    pub(crate) sysenter_cs: u64,
-    pub(crate) sysenter_esp: u64,
-    pub(crate) sysenter_eip: u64,
-    pub(crate) misc_enable: u64,
-    pub(crate) pat: u64,
-    pub(crate) star: u64,
-    pub(crate) lstar: u64,
-    pub(crate) cstar: u64,
-    pub(crate) sfmask: u64,
-    pub(crate) kernel_gs_base: u64,
-}
-
-impl Default for Msrs {
-    fn default() -> Self {
-        Self {
-            tsc_offset: 0,
-            tsc_adjust: 0,
-            tsc_aux: 0,
-            sysenter_cs: 0,
-            sysenter_esp: 0,
-            sysenter_eip: 0,
-            misc_enable: 1,
-            pat: PAT_RESET,
-            star: 0,
-            lstar: 0,
-            cstar: 0,
-            sfmask: 0,
-            kernel_gs_base: 0,
-        }
-    }
-}
 
 /// The indices of all registers that the processor has itself, in the order in which they are to be
 /// restored.

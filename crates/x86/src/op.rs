@@ -5,7 +5,8 @@ use std::fmt;
 use iced_x86::Code;
 use nerite_x86_vector::Fields;
 
-use crate::core::{Core, RIP, Run, SEGMENT, SS, ZERO};
+use crate::core::{Core, Mode, Run, Stop};
+use crate::registers::{RIP, SEGMENT, SS, ZERO};
 
 /// The function that executes an instruction.
 pub(crate) type Handler = fn(&mut Core, &Op) -> Run;
@@ -164,5 +165,24 @@ impl Core {
     pub(crate) fn rip_of(&self, op: &Op) -> u64 {
         let rip = self.r(RIP).wrapping_add(u64::from(op.start));
         if self.is_64() { rip } else { rip & 0xffff_ffff }
+    }
+
+    /// RIP of the instruction after this one.
+    #[inline(always)]
+    pub(crate) fn next_rip(&self, op: &Op) -> u64 {
+        let rip = self.r(RIP).wrapping_add(u64::from(op.end));
+        if self.mode == Mode::Bits64 { rip } else { rip & 0xffff_ffff }
+    }
+
+    /// Completes the instruction and looks at what its effects are before the next one.
+    pub(crate) fn finish(&mut self, op: &Op) -> Run {
+        self.rip = self.next_rip(op);
+        Err(Stop::Jump)
+    }
+
+    /// The time-stamp counter at this instruction.
+    pub(crate) fn tsc(&mut self, op: &Op) -> u64 {
+        let instructions = self.retired.wrapping_add(u64::from(op.position));
+        self.ask(|platform| platform.tsc(instructions)).wrapping_add(self.msrs.tsc_offset)
     }
 }

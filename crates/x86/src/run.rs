@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::core::{Core, RIP, Run, Stop};
+use crate::core::{Core, Run, Stop};
 use crate::cpu::Cpu;
 use crate::exception;
 use crate::exit::{Entry, Exit};
 use crate::op::{Op, STACK};
+use crate::registers::RIP;
 
 impl Cpu {
     /// Executes up to `budget` instructions, or until something needs the caller. `entry` answers

@@ -2,9 +2,10 @@
 
 use nerite_arch::Segment;
 
-use crate::core::{CS, Core, DS, ES, FS, GS, Run, SS};
+use crate::core::{Core, Run};
 use crate::exception::{self, NP};
 use crate::int::mask;
+use crate::registers::{CS, DS, ES, FS, GS, SS};
 
 /// The descriptor's bits in a selector's error code.
 pub(crate) const SELECTOR: u16 = !3;

@@ -3,8 +3,9 @@
 use nerite_arch::Segment;
 
 use crate::access::is_canonical;
-use crate::core::{Core, Mode, RSP, Run, SS};
+use crate::core::{Core, Mode, Run};
 use crate::int::Int;
+use crate::registers::{RSP, SS};
 
 /// A stack that values are pushed on before it becomes that of the program.
 #[derive(Debug, Clone, Copy)]

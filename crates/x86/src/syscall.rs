@@ -3,10 +3,11 @@
 use nerite_arch::Segment;
 
 use crate::access::is_canonical;
-use crate::core::{Core, EFER_SCE, Mode, RCX, RDX, RSP, Run, SS};
+use crate::core::{Core, Mode, Run};
 use crate::debug::SINGLE_STEP;
 use crate::flags::{ALL, IF, RF, TF, VM};
 use crate::op::Op;
+use crate::registers::{EFER_SCE, RCX, RDX, RSP, SS};
 
 /// A flat code segment.
 const fn code(selector: u16, level: u8, mode: Mode) -> Segment {

@@ -161,6 +161,32 @@ impl Tlb {
     }
 }
 
+/// Translations of pages of code.
+const FETCH_ENTRIES: usize = 128;
+
+/// Translations of pages of code: linear page (and bit 1 for unprivileged code) and guest-physical
+/// page.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    entries: [(u64, u64); FETCH_ENTRIES],
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Self { entries: [(NONE, 0); FETCH_ENTRIES] }
+    }
+}
+
+impl Fetch {
+    pub(crate) fn flush(&mut self) {
+        self.entries = [(NONE, 0); FETCH_ENTRIES];
+    }
+
+    pub(crate) fn slot(&mut self, linear: u64) -> Option<&mut (u64, u64)> {
+        self.entries.get_mut((linear >> 12) as usize & (FETCH_ENTRIES - 1))
+    }
+}
+
 /// The bit of an entry in its word.
 const fn bit(index: usize) -> u64 {
     1_u64.wrapping_shl((index & 63) as u32)

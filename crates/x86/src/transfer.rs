@@ -3,9 +3,10 @@
 use nerite_arch::Segment;
 
 use crate::access::is_canonical;
-use crate::core::{CS, Core, RSP, Run, SS};
+use crate::core::{Core, Run};
 use crate::exception::{self, NP, TS};
 use crate::int::mask;
+use crate::registers::{CS, RSP, SS};
 use crate::segment::{Descriptor, SELECTOR, real_segment, v86_segment};
 use crate::stack::Stack;
 
@@ -14,7 +15,7 @@ const CALL_GATE_16: u8 = 4;
 const TASK_GATE: u8 = 5;
 const CALL_GATE: u8 = 12;
 
-/// What a call gate leads to.
+/// Destination of a call gate.
 struct CallGate {
     code: Descriptor,
     offset: u64,

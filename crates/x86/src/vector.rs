@@ -7,12 +7,11 @@ use iced_x86::{CpuidFeature, EncodingKind, Instruction, Mnemonic, OpKind, Regist
 use nerite_x86_vector::{Fields, Operands, VectorException, VectorState, lookup};
 
 use crate::access::{crosses, page_offset};
-use crate::core::{
-    CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, Core, RAX, RDI, Run, SEGMENT, Stop,
-};
+use crate::core::{Core, Run, Stop};
 use crate::exception::{GP, MF, NM, UD, XM};
 use crate::op::{FLAT, Handler, MEMORY, Op};
 use crate::ops::system;
+use crate::registers::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, RAX, RDI, SEGMENT};
 use crate::tlb::PAGE;
 
 /// Instructions that are gated in the same way (Intel SDM vol. 3, 2.5, table 14-1; vol. 2, 2.4).
@@ -43,7 +42,7 @@ pub(crate) fn handler(core: &Core, instruction: &Instruction, bytes: &[u8], op: 
         // The operand of MASKMOVDQU and MASKMOVQ.
         op.flags |= MEMORY;
         op.base = RDI;
-        op.segment = SEGMENT.wrapping_add(crate::decode::segment(instruction.memory_segment()));
+        op.segment = SEGMENT.wrapping_add(crate::registers::segment(instruction.memory_segment()));
         match instruction.op_kind(0) {
             OpKind::MemorySegDI => op.flags |= crate::op::ADDRESS_16,
             OpKind::MemorySegEDI => op.flags |= crate::op::ADDRESS_32,
@@ -281,7 +280,7 @@ impl Operands for Core {
         if let Some(number) = number(register, Register::EAX) {
             return self.r(RAX.wrapping_add(number)) & 0xffff_ffff;
         }
-        self.sized(crate::decode::register(register), register.size() as u64)
+        self.sized(crate::registers::register(register), register.size() as u64)
     }
 
     #[inline(always)]
@@ -291,7 +290,7 @@ impl Operands for Core {
         } else if let Some(number) = number(register, Register::EAX) {
             self.set_r(number, value & 0xffff_ffff);
         } else {
-            self.set_sized(crate::decode::register(register), register.size() as u64, value);
+            self.set_sized(crate::registers::register(register), register.size() as u64, value);
         }
     }
 

@@ -1,8 +1,9 @@
 //! Translation of linear addresses (Intel SDM vol. 3, chapter 4).
 
-use crate::core::{CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, Core, EFER_NXE, Run};
+use crate::core::{Core, Run};
 use crate::flags::AC;
 use crate::int::mask;
+use crate::registers::{CR0_PG, CR0_WP, CR4_PAE, CR4_PSE, CR4_SMAP, CR4_SMEP, EFER_NXE};
 
 /// Kind of an access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +207,7 @@ impl Core {
                     | high
                     | linear & in_page,
                 is_large,
-                is_global: entry & GLOBAL != 0 && self.cr4 & crate::core::CR4_PGE != 0,
+                is_global: entry & GLOBAL != 0 && self.cr4 & crate::registers::CR4_PGE != 0,
                 is_writable: write && (entry | set_dirty) & DIRTY != 0,
             }));
         }

@@ -27,7 +27,7 @@ const BATCH: usize = 2048;
 /// Linear address of the code, and where it is in RAM.
 const CODE: u64 = 0x4000_0000;
 const CODE_PAGE: u64 = 0xb000;
-/// Where the page with the memory of a case is in RAM.
+/// Page of RAM with the memory of a case.
 const DATA_PAGE: u64 = 0xc000;
 /// Number of R13, the base of memory operands.
 const BASE: usize = 13;

@@ -3,10 +3,10 @@
 use nerite_arch::{Fpu, Msr, Regs, SpecialRegs};
 
 use super::{Cpu, DebugRegs, Events, events_default};
-use crate::core::{CS, DS, ES, FS, GS, SS};
 use crate::exception::Exception;
 use crate::flags::VM;
 use crate::msr::{INDICES, TSC, TSC_ADJUST};
+use crate::registers::{CS, DS, ES, FS, GS, SS};
 
 impl Cpu {
     /// General registers, RIP and RFLAGS.

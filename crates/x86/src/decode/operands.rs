@@ -2,28 +2,9 @@
 
 use iced_x86::{Instruction, OpKind, Register};
 
-use crate::core::{Core, HIGH, Mode, RIP, SEGMENT, SS, ZERO};
+use crate::core::{Core, Mode};
 use crate::op::{ADDRESS_16, ADDRESS_32, FLAT, LOCK, MEMORY, Op, STACK};
-
-/// The number of a general register, as in [`Core::reg`]; of another register, its number among its
-/// kind.
-pub(crate) fn register(register: Register) -> u8 {
-    let number = |register: Register| u8::try_from(register.number()).unwrap_or(ZERO);
-    match register {
-        Register::AH => HIGH,
-        Register::CH => HIGH | 1,
-        Register::DH => HIGH | 2,
-        Register::BH => HIGH | 3,
-        Register::None => ZERO,
-        _ if register.is_gpr() => number(register.full_register()),
-        _ => number(register),
-    }
-}
-
-/// The number of a segment register.
-pub(crate) fn segment(register: Register) -> u8 {
-    u8::try_from(register.number()).unwrap_or(0)
-}
+use crate::registers::{RIP, SEGMENT, SS, ZERO, register, segment};
 
 /// Width in bytes of the addresses of a memory operand.
 pub(crate) fn address_size(core: &Core, instruction: &Instruction) -> u64 {
@@ -99,7 +80,7 @@ fn memory(core: &Core, instruction: &Instruction, op: &mut Op) {
         _ if core.mode == Mode::Bits64 => {
             op.flags |= FLAT;
             // The others have no base in 64-bit mode.
-            if number < crate::core::FS {
+            if number < crate::registers::FS {
                 op.segment = ZERO;
             }
         }

@@ -2,11 +2,11 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-use super::operands;
-use super::select::{condition, conditional, is_memory, is_register, size, sized};
-use crate::core::{Core, FS, Mode, SEGMENT, SS};
+use super::forms::{condition, conditional, is_memory, is_register, size, sized};
+use crate::core::{Core, Mode};
 use crate::op::{ADDRESS_16, ADDRESS_32, BRANCH, Handler, Op, STACK};
 use crate::ops::{bcd, branch, data, far, io, string, system};
+use crate::registers::{FS, SEGMENT, SS, segment};
 
 pub(super) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     moves(instruction, op)
@@ -85,7 +85,7 @@ fn moves(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         Mnemonic::Cdq => data::spread::<u32>,
         Mnemonic::Cqo => data::spread::<u64>,
         Mnemonic::Xlatb => {
-            op.index = crate::core::ZERO;
+            op.index = crate::registers::ZERO;
             data::xlat
         }
         Mnemonic::Daa => bcd::decimal::<false>,
@@ -107,7 +107,7 @@ fn mov(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     };
     Some(match (kind(0), kind(1)) {
         ((true, ..), _) => {
-            if op.dst == crate::core::CS {
+            if op.dst == crate::registers::CS {
                 system::undefined
             } else {
                 far::mov_to_segment
@@ -292,7 +292,7 @@ fn strings(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handle
             _ => {}
         }
     }
-    op.segment = SEGMENT.wrapping_add(operands::segment(instruction.memory_segment()));
+    op.segment = SEGMENT.wrapping_add(segment(instruction.memory_segment()));
     debug_assert!(FS > SS && core.mode != Mode::Bits64 || op.segment >= SEGMENT, "a segment's base is added");
     Some(match instruction.mnemonic() {
         Mnemonic::Movsb => string::movs::<u8>,

@@ -2,11 +2,12 @@
 
 use iced_x86::{Code, Instruction, Mnemonic};
 
-use super::select::{is_register, size, sized};
-use crate::core::{Core, DS, ES, FS, GS, Mode, SS};
+use super::forms::{is_register, size, sized};
+use crate::core::{Core, Mode};
 use crate::op::{Handler, Op};
 use crate::ops::{far, flag, io, system};
-use crate::{control, cpuid, msr, syscall};
+use crate::registers::{DS, ES, FS, GS, SS};
+use crate::{control, msr, syscall};
 
 pub(super) fn handler(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     programs(instruction, op).or_else(|| tables(core, instruction)).or_else(|| systems(instruction))
@@ -127,7 +128,7 @@ fn systems(instruction: &Instruction) -> Option<Handler> {
         Mnemonic::Rdpmc => system::rdpmc,
         Mnemonic::Rdmsr => msr::rdmsr,
         Mnemonic::Wrmsr => msr::wrmsr,
-        Mnemonic::Cpuid => cpuid::cpuid,
+        Mnemonic::Cpuid => system::cpuid,
         Mnemonic::Swapgs => system::swapgs,
         Mnemonic::Rdfsbase => sized!(first, system::read_base; 4),
         Mnemonic::Rdgsbase => sized!(first, system::read_base; 5),

@@ -1,9 +1,10 @@
 //! Decimal arithmetic (Intel SDM vol. 1, 7.3.3). Flags that are undefined become 0.
 
-use crate::core::{Core, HIGH, RAX, Run};
+use crate::core::{Core, Run};
 use crate::exception::DE;
 use crate::flags::{AF, CF};
 use crate::op::Op;
+use crate::registers::{HIGH, RAX};
 
 fn set(core: &mut Core, value: u8, adjust: bool, carry: bool) {
     core.flags.logic(value);

@@ -1,9 +1,10 @@
 //! Near jumps, calls and returns.
 
 use crate::access::is_canonical;
-use crate::core::{CS, Core, RCX, RIP, RSP, Run};
+use crate::core::{Core, Run};
 use crate::int::Int;
 use crate::op::{ADDRESS_16, ADDRESS_32, Op};
+use crate::registers::{CS, RCX, RIP, RSP};
 
 /// Goes on at `offset` from the block's start, with the bits that RIP has at this operand size (in
 /// the displacement).

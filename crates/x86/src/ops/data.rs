@@ -1,8 +1,9 @@
 //! Moves between registers and memory.
 
-use crate::core::{Core, RAX, RDX, RSP, Run};
+use crate::core::{Core, Run};
 use crate::int::Int;
 use crate::op::{MEMORY, Op};
+use crate::registers::{RAX, RDX, RSP};
 
 pub(crate) fn mov_rr<T: Int>(core: &mut Core, op: &Op) -> Run {
     let value = core.reg::<T>(op.src);
@@ -173,7 +174,7 @@ pub(crate) fn cmpxchg8b(core: &mut Core, op: &Op) -> Run {
     let linear = core.linear(op, 8, true)?;
     let pair = |core: &Core, low, high| core.r(low) & 0xffff_ffff | core.r(high) << 32;
     let expected = pair(core, RAX, RDX);
-    let value = pair(core, crate::core::RBX, crate::core::RCX);
+    let value = pair(core, crate::registers::RBX, crate::registers::RCX);
     let (old, _) = core.update(linear, op.is_locked(), |old| if old == expected { value } else { old })?;
     if old != expected {
         core.set_r(RAX, old & 0xffff_ffff);
@@ -191,7 +192,7 @@ pub(crate) fn cmpxchg16b(core: &mut Core, op: &Op) -> Run {
     }
     let pair = |core: &Core, low, high| u128::from(core.r(low)) | u128::from(core.r(high)) << 64;
     let expected = pair(core, RAX, RDX);
-    let value = pair(core, crate::core::RBX, crate::core::RCX);
+    let value = pair(core, crate::registers::RBX, crate::registers::RCX);
     let old = core.exchange_16(linear, expected, value)?;
     if old != expected {
         core.set_r(RAX, old as u64);

@@ -1,12 +1,14 @@
 //! Segment registers, far transfers, software interrupts, and stack frames.
 
-use crate::core::{Core, RBP, RSP, Run, SS, Stop};
+use crate::core::{Core, Run, Stop};
 use crate::debug::SINGLE_STEP;
-use crate::exception::{self, Source};
+use crate::exception::{self};
 use crate::exit::Exit;
+use crate::fault::Source;
 use crate::flags::IOPL;
 use crate::int::Int;
 use crate::op::Op;
+use crate::registers::{RBP, RSP, SS};
 
 /// MOV to a segment register.
 pub(crate) fn mov_to_segment(core: &mut Core, op: &Op) -> Run {

@@ -1,8 +1,9 @@
 //! Instructions on RFLAGS.
 
-use crate::core::{Core, HIGH, RAX, RSP, Run};
+use crate::core::{Core, Run};
 use crate::flags::{AC, AF, CF, DF, IF, IOPL, PF, RF, SF, VIF, VIP, VM, ZF};
 use crate::op::Op;
+use crate::registers::{HIGH, RAX, RSP};
 
 /// CLC, STC (`VALUE` 1) and CMC (2).
 pub(crate) fn carry<const VALUE: u8>(core: &mut Core, _: &Op) -> Run {

@@ -1,11 +1,12 @@
 //! Port I/O (Intel SDM vol. 1, chapter 19).
 
 use crate::access::data;
-use crate::core::{Core, RAX, RDI, RDX, RSI, Run};
+use crate::core::{Core, Run};
 use crate::exit::Exit;
 use crate::flags::IOPL;
 use crate::int::{Int, mask};
 use crate::op::Op;
+use crate::registers::{RAX, RDI, RDX, RSI};
 
 impl Core {
     /// Checks that the program may use the `width` ports from this one on.

@@ -1,9 +1,10 @@
 //! Multiplication and division.
 
-use crate::core::{Core, HIGH, RAX, RDX, Run};
+use crate::core::{Core, Run};
 use crate::exception::DE;
 use crate::int::Int;
 use crate::op::Op;
+use crate::registers::{HIGH, RAX, RDX};
 
 /// The upper half of a product or dividend: AH, or RDX.
 const fn upper<T: Int>() -> u8 {

@@ -1,9 +1,10 @@
 //! Shifts and rotates.
 
-use crate::core::{Core, RCX, Run};
+use crate::core::{Core, Run};
 use crate::flags::Flags;
 use crate::int::Int;
 use crate::op::{MEMORY, Op};
+use crate::registers::RCX;
 
 /// A shift or rotate: the new value, and the flags for a count that is not 0.
 pub(crate) trait Shift {

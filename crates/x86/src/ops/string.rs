@@ -3,11 +3,12 @@
 use nerite_memory::Page;
 
 use crate::access::{Place, page_offset};
-use crate::core::{Core, ES, RAX, RCX, RDI, RSI, Run, Stop};
+use crate::core::{Core, Run, Stop};
 use crate::flags::{DF, TF};
 use crate::int::Int;
 use crate::op::{ADDRESS_16, ADDRESS_32, Op};
 use crate::ops::alu::{Alu, Cmp};
+use crate::registers::{ES, RAX, RCX, RDI, RSI};
 use crate::tlb;
 
 /// In [`Op::src`]: no prefix, REP or REPE, and REPNE.

@@ -3,12 +3,13 @@
 use nerite_arch::{DescriptorTable, Segment};
 
 use crate::access::is_canonical;
-use crate::core::{CR4_FSGSBASE, CR4_OSXSAVE, CR4_TSD, CR4_UMIP, Core, FS, GS, RAX, RCX, RDX, Run, Stop};
+use crate::core::{Core, Run, Stop};
 use crate::exception;
 use crate::exit::Exit;
 use crate::flags::ZF;
 use crate::int::{Int, mask};
 use crate::op::{MEMORY, Op};
+use crate::registers::{CR4_FSGSBASE, CR4_OSXSAVE, CR4_TSD, CR4_UMIP, FS, GS, RAX, RBX, RCX, RDX};
 use crate::segment::{BUSY, LDT, SELECTOR, TSS, TSS_16};
 
 /// An instruction that does nothing here: hints, prefetches, cache control that any program may
@@ -354,4 +355,30 @@ pub(crate) fn look<T: Int, const LIMIT: bool>(core: &mut Core, op: &Op) -> Run {
     }
     core.flags.change(ZF, if found.is_some() { ZF } else { 0 });
     Ok(())
+}
+
+/// Size of an XSAVE area in the standard format with these parts.
+const fn area(xcr0: u64) -> u32 {
+    if xcr0 & 4 != 0 { 832 } else { 576 }
+}
+
+/// CPUID. What depends on control registers is filled in (Intel SDM vol. 2, CPUID).
+pub(crate) fn cpuid(core: &mut Core, op: &Op) -> Run {
+    let (function, index) = (core.reg::<u32>(RAX), core.reg::<u32>(RCX));
+    let mut leaf = core.cpuid.leaf(function, index).unwrap_or_default();
+    match function {
+        1 => {
+            leaf.ecx = leaf.ecx & !(1 << 27) | if core.cr4 & CR4_OSXSAVE != 0 { 1 << 27 } else { 0 };
+            if core.apic_base & 1 << 11 == 0 {
+                leaf.edx &= !(1 << 9);
+            }
+        }
+        0xd if index == 0 => leaf.ebx = area(core.xcr0),
+        0xd if index == 1 && leaf.eax & 2 != 0 => leaf.ebx = area(core.xcr0),
+        _ => {}
+    }
+    for (number, value) in [(RAX, leaf.eax), (RBX, leaf.ebx), (RCX, leaf.ecx), (RDX, leaf.edx)] {
+        core.set_reg(number, value);
+    }
+    core.finish(op)
 }

@@ -22,9 +22,9 @@ pub(crate) const TSS: u64 = 0x7000;
 pub(crate) const STACK: u64 = 0x9000;
 /// Handlers: a HLT for each vector, 16 bytes apart.
 pub(crate) const HANDLERS: u64 = 0xa000;
-/// Where tests put code.
+/// Code of tests.
 pub(crate) const CODE: u64 = 0x1_0000;
-/// Where tests put data.
+/// Data of tests.
 pub(crate) const DATA: u64 = 0x2_0000;
 /// RSP at the start.
 pub(crate) const RSP: u64 = 0x3_0000;
