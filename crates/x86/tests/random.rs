@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "bits of random numbers are cut out")]
+#![allow(clippy::print_stdout, reason = "a failure is repeated with the same seed")]
 
 #[path = "random/exercise.rs"]
 mod exercise;
@@ -75,6 +76,17 @@ fn random_code_in_random_states_ends() {
     let mut random = Random(7);
     let completed: u64 = (0..1500).map(|_| exercise::run(&input(&mut random))).sum();
     assert!(completed > 3_000, "{completed} instructions");
+}
+
+#[test]
+#[ignore = "takes minutes: for nightly runs"]
+fn random_code_in_random_states_ends_in_many_cases() {
+    let cases: u64 = std::env::var("NERITE_CASES").map_or(100_000, |cases| cases.parse().expect("a number"));
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let completed: u64 = (0..cases).map(|_| exercise::run(&input(&mut random))).sum();
+    assert!(completed > cases, "{completed} instructions");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Any bytes as state, tables and code of a processor.
 
-use nerite_arch::{DescriptorTable, Regs};
+use nerite_arch::{DescriptorTable, Fpu, Regs};
 use nerite_x86::{Entry, Exit};
 
 use crate::machine::{
@@ -36,6 +36,16 @@ impl Input<'_> {
             _ => self.word(),
         }
     }
+}
+
+/// Vector registers of any contents, with any modes and exceptions, by a number.
+fn vector_state(seed: u8) -> Fpu {
+    let mut area: [u8; 832] =
+        std::array::from_fn(|index| (index as u8).wrapping_mul(seed).rotate_left(u32::from(seed) & 7));
+    // All components, in the standard format.
+    area[512..576].fill(0);
+    area[512] = 7;
+    Fpu::from_xsave(&area)
 }
 
 /// Executes the bytes. Returns how many instructions were completed.
@@ -111,6 +121,7 @@ pub(crate) fn run(bytes: &[u8]) -> u64 {
         machine.cpu.inject_nmi();
     }
     let seed = input.byte();
+    machine.cpu.set_fpu(&vector_state(seed));
     machine.put(CODE, input.0.get(..2048).unwrap_or(input.0));
     let mut entry = Entry::Resume;
     for number in 0..EXITS {
