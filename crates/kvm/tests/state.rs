@@ -13,8 +13,8 @@ use std::time::Duration;
 use nerite_arch::cpuid::{self, Guest};
 use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_hypervisor::{
-    Entry, Error, Exit, Hypervisor, PendingException, RunState, StateError, Vcpu, VcpuStart, VcpuState, Vm,
-    VmOptions, VmState,
+    Entry, Error, Exit, GuestDebug, Hypervisor, PendingException, RunState, StateError, Vcpu, VcpuStart,
+    VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_kvm::System;
 use nerite_memory::GuestRam;
@@ -236,3 +236,54 @@ fn states_that_cannot_be_are_refused_by_name() {
     }
     vcpu.restore(&good).unwrap();
 }
+
+/// Moves a guest to the other hypervisor and back, each time after some rounds and some single
+/// steps, on the same RAM. Its results are those of a run that stays, and its timer goes on.
+#[test]
+#[ignore = "needs a KVM that runs SSE"]
+fn a_guest_is_handed_over_a_thousand_times() {
+    let count = std::env::var("NERITE_HAND_OVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let rounds = count * 2;
+    let expected = results(&mut *create(&kvm(), vm::ram(), &[vm::checksum(rounds)]).1[0]);
+    assert_eq!(expected.len(), 5);
+    let ram = vm::ram();
+    let (kvm, software) = (kvm(), software());
+    let mut machines = [&kvm as &dyn Hypervisor, &software]
+        .map(|hypervisor| create(hypervisor, ram.clone(), &[vm::checksum(rounds)]));
+    let mut random = 0x1234_5678_u64;
+    let mut step = |most: u64| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (random >> 33) % most
+    };
+    let (mut steps, mut interrupted) = (0, 0);
+    for turn in 0..count {
+        let [from, to] = &mut machines;
+        let vcpu = &mut from.1[0];
+        assert_eq!(next_write(&mut **vcpu).0, vm::STEP, "turn {turn}");
+        assert_eq!(vcpu.complete(Entry::Resume).unwrap(), None);
+        vcpu.debug().unwrap().set_guest_debug(&SINGLE_STEP).unwrap();
+        for _ in 0..step(100) {
+            assert!(matches!(vcpu.run(Entry::Resume).unwrap(), Exit::Debug { .. }), "turn {turn}");
+            steps += 1;
+        }
+        vcpu.debug().unwrap().set_guest_debug(&GuestDebug::default()).unwrap();
+        let state = vcpu.save().unwrap();
+        let shared = from.0.save().unwrap();
+        interrupted += u64::from(state.apic.is_some_and(|apic| apic.in_service != [0; 8]));
+        to.1[0].restore(&VcpuState { tsc_khz: None, ..state }).unwrap();
+        to.0.restore(&shared).unwrap();
+        machines.reverse();
+    }
+    let beats = ram.read_obj::<u32>(vm::BEATS).unwrap();
+    assert_eq!(results(&mut *machines[0].1[0]), expected);
+    assert!(ram.read_obj::<u32>(vm::BEATS).unwrap() > beats, "the timer has stopped");
+    println!("{count} times, {steps} steps, {beats} interrupts, {interrupted} times in a handler");
+}
+
+const SINGLE_STEP: GuestDebug = GuestDebug {
+    single_step: true,
+    block_interrupts: false,
+    software: false,
+    trap: false,
+    points: [None; 4],
+};
