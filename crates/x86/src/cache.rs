@@ -117,7 +117,7 @@ impl Cache {
                 return Ok(self.put_scratch(core, new));
             }
             if let Some(counter) = &mut self.counter {
-                counter.report(index, block, core.retired);
+                counter.report(index, core.retired);
             }
             // Links to it stay: they mean this place.
             self.ops = self.ops.saturating_sub(block.ops.len()).saturating_add(new.ops.len());
@@ -155,7 +155,7 @@ impl Cache {
         match self.blocks.first_mut() {
             Some(first) => {
                 if let Some(counter) = &mut self.counter {
-                    counter.report(0, first, core.retired);
+                    counter.report(0, core.retired);
                 }
                 *first = block;
             }
@@ -182,7 +182,7 @@ impl Cache {
     /// Reports the executions that are counted.
     pub(crate) fn report(&mut self, retired: u64) {
         if let Some(counter) = &mut self.counter {
-            counter.report_all(&self.blocks, retired);
+            counter.report_all(retired);
         }
     }
 
