@@ -110,10 +110,10 @@ impl Error {
 /// The image's path and a colon, if the image is part of the fault and the error does not name it:
 /// another image might fit into the memory, but no other image makes a disk or tap usable.
 fn about(image: &Path, error: &nerite_machine::Error) -> String {
-    use nerite_machine::Error::{Disk, DiskCount, Net};
+    use nerite_machine::Error::{Disk, DiskCount, Net, SameDisk};
     let path = image.display().to_string();
-    let is_elsewhere =
-        error.kind() == ErrorKind::Host || matches!(error, Net(_) | Disk(_) | DiskCount { .. });
+    let is_elsewhere = error.kind() == ErrorKind::Host
+        || matches!(error, Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. });
     if is_elsewhere || error.to_string().contains(&path) { String::new() } else { format!("{path}: ") }
 }
 

@@ -30,19 +30,71 @@ fn some(text: &str) -> Option<String> {
 fn machine(error: &nerite_machine::Error) -> Option<String> {
     use nerite_hypervisor::Error as Hypervisor;
     use nerite_machine::Error as Machine;
-    use nerite_platform::Error as Platform;
     match error {
         Machine::Hypervisor(Hypervisor::TooMuchRam { .. }) => some("pass less to --memory"),
         Machine::Hypervisor(Hypervisor::Ram { .. }) => {
             some("pass less to --memory, or free memory on this host")
         }
         Machine::MountOfSnapshot { guest, rights } => Some(format!("pass --mount HOST:{guest}:{rights}")),
+        Machine::Affinity { .. } => some("name one host CPU for each vCPU in --affinity"),
+        Machine::Pin { .. } => some("name CPUs that this process may use in --affinity"),
+        Machine::NotForThisGuest { setting, .. } => Some(format!("leave out {}", option(*setting)?)),
+        Machine::NeedsSoftware { setting } => {
+            Some(format!("leave out --accel kvm, or {}", option(*setting)?))
+        }
+        Machine::CardCount { .. } => some("pass --net less often"),
+        Machine::CardQueues { cpus, .. } => {
+            Some(format!("pass queues={cpus} or less to --net, or more to --cpus"))
+        }
+        Machine::VhostWithoutKernel { .. } => some("leave out vhost=on"),
+        Machine::Disk(nerite_virtio_blk::OpenError::Open { read_only: false, .. }) => {
+            some("`,ro` after the path of --disk asks for reading alone")
+        }
+        Machine::SameDisk { .. } => some("append `,ro` to both, or leave out one"),
+        Machine::DiskCount { .. } => some("pass --disk less often"),
+        Machine::EmulatingKvm { .. } => some("leave out --accel kvm to run it in software"),
+        Machine::UserIrqchip => some("leave out --irqchip user, or what it cannot be combined with"),
         Machine::Net(error) => net(error),
         Machine::Sandbox(error) => sandbox(error),
-        Machine::Platform(Platform::Image(error)) => image(error),
-        Machine::Platform(Platform::Memory(error)) => memory(error),
+        Machine::Platform(error) => platform(error),
         _ => None,
     }
+}
+
+fn platform(error: &nerite_platform::Error) -> Option<String> {
+    use nerite_platform::{Error as Platform, MIN_MEMORY};
+    match error {
+        Platform::Image(error) => image(error),
+        Platform::Memory(error) => memory(error),
+        Platform::ImageNeedsMemory { required, .. } => {
+            Some(format!("pass --memory {}M or more", required.div_ceil(1 << 20)))
+        }
+        Platform::ImageNeedsCpus { required, .. } => Some(format!("pass --cpus {required} or more")),
+        Platform::MemoryTooSmall { .. } => Some(format!("pass --memory {}M or more", MIN_MEMORY >> 20)),
+        Platform::OneInitrd { .. } => some("concatenate the files, and pass --initrd once"),
+        Platform::InitrdSize { .. } => some("pass more to --memory"),
+        Platform::DebugExitPort { .. } => some("pass another port to --debug-exit"),
+        _ => None,
+    }
+}
+
+/// Option of a setting.
+fn option(setting: nerite_machine::Setting) -> Option<&'static str> {
+    use nerite_machine::Setting;
+    Some(match setting {
+        Setting::InitialFileSystem => "--initrd",
+        Setting::CommandLine => "--cmdline",
+        Setting::DebugExit => "--debug-exit",
+        Setting::Disk => "--disk",
+        Setting::Random => "--rng",
+        Setting::VirtioConsole => "--console virtio",
+        Setting::KernelArguments => "--kernel-arg",
+        Setting::Environment => "--env",
+        Setting::Mounts => "--mount",
+        Setting::Counting => "--count",
+        Setting::VirtualClock => "--clock virtual",
+        _ => return None,
+    })
 }
 
 fn image(error: &nerite_loader::Error) -> Option<String> {

@@ -285,6 +285,46 @@ fn malformed_configuration_file() {
     folder.run(&["run", "--config", "no.toml", &path]).is_error(CONFIG_FILE, &["no.toml", "No such file"]);
 }
 
+#[test]
+fn a_file_that_is_two_disks() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&image::exit(0)));
+    let disk = folder.file("disk", [0; 4096]);
+    let done = folder.run(&["run", "--disk", &disk, "--disk", &format!("{disk},ro"), &image]);
+    done.is_error(USAGE, &[&format!("vmm: error: the disk {disk} is given twice"), "`,ro`"]);
+}
+
+/// Runs `vmm` in a folder that all may enter, as a user without rights; `None` without root.
+fn as_nobody(folder: &Folder, words: &[&str]) -> Option<common::Done> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let vmm = folder.path("vmm");
+    copy_program(&vmm);
+    open_to_all(&folder.path(""));
+    // Becoming another user from root drops all groups, too.
+    let mut command = Command::new(&vmm);
+    command.args(words).uid(65534).gid(65534);
+    Some(finish(command.env("HOME", "/nonexistent").current_dir("/")))
+}
+
+#[test]
+fn a_mount_without_permission_is_not_an_old_kernel() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&image::exit(0)));
+    let closed = folder.path("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mount = format!("{}:/x", closed.display());
+    match as_nobody(&folder, &["run", "--mount", &mount, &image]) {
+        Some(done) => {
+            done.is_error(USAGE, &[&mount.replace(":/x", ": cannot open: Permission denied")]);
+            assert!(!done.stderr.contains("Linux 5.6"), "{done:?}");
+        }
+        None => skip("needs root"),
+    }
+}
+
 /// `vmm` as another user, who may not open `/dev/kvm`.
 #[test]
 fn no_permission_for_kvm() {
@@ -294,14 +334,7 @@ fn no_permission_for_kvm() {
     if !rustix::process::geteuid().is_root() || mode & 0o006 != 0 {
         return skip("needs root, and a /dev/kvm that not all may open");
     }
-    // A copy where every user can reach it.
-    let vmm = folder.path("vmm");
-    copy_program(&vmm);
-    open_to_all(&folder.path(""));
-    // Becoming another user from root drops all groups, too.
-    let mut command = Command::new(&vmm);
-    command.args(["run", "--accel", "kvm", &image]).uid(65534).gid(65534);
-    let done = finish(command.env("HOME", "/nonexistent").current_dir("/"));
+    let done = as_nobody(&folder, &["run", "--accel", "kvm", &image]).unwrap();
     let way = if mode & 0o060 == 0o060 { "group" } else { "run as root" };
     done.is_error(HOST, &["no permission to open /dev/kvm", way]);
 }

@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             // Linux's struct linux_dirent64: the length at 16, the name at 19.
             while let [.., low, high, _kind] = rest.get(..19).unwrap_or_default() {
                 let (entry, next) = rest.split_at(usize::from(u16::from_le_bytes([*low, *high])));
-                let name = entry[19..].split(|&byte| byte == 0).next().unwrap_or_default();
+                let name = entry.get(19..).unwrap_or_default();
+                let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
                 writeln!(out, "    {}", String::from_utf8_lossy(name))?;
                 rest = next;
             }

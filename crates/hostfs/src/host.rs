@@ -126,8 +126,15 @@ impl MountPoint {
             rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(opening)?;
         let kind = file_type(&rustix::fs::fstat(&host).map_err(opening)?);
         if kind == FileType::Directory {
-            beneath(host.as_fd(), Path::new("."), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|source| Error::NoOpenat2 { path: path.clone(), source: source.into() })?;
+            beneath(host.as_fd(), Path::new("."), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(
+                |source| match source {
+                    // Without the system call, or where a container forbids it.
+                    Errno::NOSYS | Errno::PERM | Errno::INVAL => {
+                        Error::NoOpenat2 { path: path.clone(), source: source.into() }
+                    }
+                    source => opening(source),
+                },
+            )?;
         }
         Ok(Self { guest, path: path.clone(), access: mount.access, host, kind })
     }

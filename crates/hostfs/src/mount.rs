@@ -51,7 +51,12 @@ impl Mount {
             return Err(bad("the host path is empty"));
         }
         if !guest.starts_with('/') {
-            return Err(bad("the guest path must start with a slash"));
+            let is_access = rest.len() == text.len()
+                && host.rsplit_once(':').is_some_and(|(_, guest)| guest.starts_with('/'));
+            return Err(bad(match is_access {
+                true => "the access must be ro or rw",
+                false => "the guest path must start with a slash",
+            }));
         }
         Ok(Self { host: host.into(), guest: guest.to_owned(), access })
     }
@@ -86,5 +91,14 @@ mod tests {
         for bad in ["", "a", ":/b", "a:", "a:b", "a:rw", "a:/b:rx", ":rw"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn an_unknown_access_is_named_as_such() {
+        let message = |text: &str| Mount::parse(text, Access::ReadOnly).unwrap_err().to_string();
+        assert!(message("/tmp:/a:rx").contains("the access must be ro or rw"));
+        assert!(message("/tmp:a").contains("must start with a slash"));
+        assert!(message("/tmp:a:ro").contains("must start with a slash"));
+        assert!(message("/tmp:/b:a:ro").contains("must start with a slash"));
     }
 }

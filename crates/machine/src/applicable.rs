@@ -4,31 +4,31 @@ use nerite_hypervisor::Hypervisor;
 use nerite_loader::Protocol;
 use nerite_net::Link;
 
-use crate::Error;
 use crate::config::{Accelerator, Clock, Config, ConsoleKind, Irqchip};
+use crate::{Error, Setting};
 
 /// Checks that every setting has a meaning for a guest that boots as `protocol`.
 pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     let is_hermit = protocol == Protocol::Hermit;
     let (boot, devices, guest) = (&config.boot, &config.devices, &config.guest);
-    // The option, `true` if it is given, and `true` if it is for Hermit guests.
-    let options = [
-        ("--initrd", !boot.initrd.is_empty(), false),
-        ("--cmdline", boot.command_line.is_some(), false),
-        ("--debug-exit", boot.debug_exit.is_some(), false),
-        ("--disk", !devices.disks.is_empty(), false),
-        ("--rng", devices.random, false),
-        ("--console virtio", devices.console == ConsoleKind::Virtio, false),
-        ("--kernel-arg", !guest.kernel_args.is_empty(), true),
-        ("--env", !guest.env.is_empty(), true),
-        ("--mount", !config.mounts.is_empty(), true),
+    // The setting, `true` if it is given, and `true` if it is for Hermit guests.
+    let settings = [
+        (Setting::InitialFileSystem, !boot.initrd.is_empty(), false),
+        (Setting::CommandLine, boot.command_line.is_some(), false),
+        (Setting::DebugExit, boot.debug_exit.is_some(), false),
+        (Setting::Disk, !devices.disks.is_empty(), false),
+        (Setting::Random, devices.random, false),
+        (Setting::VirtioConsole, devices.console == ConsoleKind::Virtio, false),
+        (Setting::KernelArguments, !guest.kernel_args.is_empty(), true),
+        (Setting::Environment, !guest.env.is_empty(), true),
+        (Setting::Mounts, !config.mounts.is_empty(), true),
     ];
-    let wrong = options.into_iter().find(|(_, given, for_hermit)| *given && *for_hermit != is_hermit);
-    if let Some((option, ..)) = wrong {
-        return Err(Error::NotForThisGuest { option, protocol });
+    let wrong = settings.into_iter().find(|(_, given, for_hermit)| *given && *for_hermit != is_hermit);
+    if let Some((setting, ..)) = wrong {
+        return Err(Error::NotForThisGuest { setting, protocol });
     }
-    if let Some(option) = config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm) {
-        return Err(Error::NeedsSoftware { option });
+    if let Some(setting) = config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm) {
+        return Err(Error::NeedsSoftware { setting });
     }
     let needs_controllers =
         config.cpus.clock == Clock::Virtual || config.cpus.pit || !config.network.is_empty() || !is_hermit;
@@ -65,7 +65,7 @@ mod tests {
         for card in ["tap=t,vhost=on", "fd=9,vhost=on"] {
             let error = check(&["user", card]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
-            assert!(error.to_string().contains("vhost=on needs KVM"), "{error}");
+            assert!(error.to_string().contains("vhost needs KVM"), "{error}");
         }
     }
 
@@ -83,34 +83,35 @@ mod tests {
                 change(config);
             })
         };
-        assert!(kvm(|config| config.cpus.clock = Clock::Virtual).starts_with("--clock virtual needs"));
-        assert!(kvm(|config| config.observe.count = true).starts_with("--count needs"));
+        assert!(kvm(|config| config.cpus.clock = Clock::Virtual).contains("virtual clock"));
+        assert!(kvm(|config| config.observe.count = true).contains("instruction counts"));
         let user = |config: &mut Config| {
             config.cpus.clock = Clock::Virtual;
             config.cpus.irqchip = Irqchip::User;
         };
-        assert!(refused(Protocol::Hermit, user).contains("--irqchip user"));
+        assert!(refused(Protocol::Hermit, user).contains("local APICs only"));
     }
 
     #[test]
     fn settings_of_other_guests_are_refused() {
-        let text = |option, guest| {
-            format!("{option} has no meaning for a guest that boots as {guest}; leave it out")
-        };
+        let text = |option, guest| format!("a guest that boots as {guest} takes no {option}");
         let hermit = |change: fn(&mut Config)| refused(Protocol::Hermit, change);
-        assert_eq!(hermit(|config| config.boot.initrd = vec!["x".into()]), text("--initrd", "hermit"));
+        assert_eq!(
+            hermit(|config| config.boot.initrd = vec!["x".into()]),
+            text("initial file system", "hermit")
+        );
         assert_eq!(
             hermit(|config| config.devices.disks = vec!["x".parse().unwrap()]),
-            text("--disk", "hermit")
+            text("disk", "hermit")
         );
-        assert_eq!(hermit(|config| config.devices.random = true), text("--rng", "hermit"));
+        assert_eq!(hermit(|config| config.devices.random = true), text("random-number device", "hermit"));
         assert_eq!(
             hermit(|config| config.devices.console = ConsoleKind::Virtio),
-            text("--console virtio", "hermit")
+            text("virtio console", "hermit")
         );
         let linux = |change: fn(&mut Config)| refused(Protocol::Linux, change);
         let env = |config: &mut Config| config.guest.env = vec![("A".to_owned(), "1".to_owned())];
-        assert_eq!(linux(env), text("--env", "linux"));
+        assert_eq!(linux(env), text("environment variables", "linux"));
         assert!(linux(|config| config.cpus.irqchip = Irqchip::User).contains("not Hermit"));
         assert!(check(&Config::default(), Protocol::Hermit).is_ok());
         assert!(check(&Config::default(), Protocol::Linux).is_ok());

@@ -14,6 +14,8 @@ pub use nerite_platform::{MAX_CPUS, MIN_MEMORY};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 pub use nerite_virtio_blk::{Spec as DiskSpec, SpecError as DiskSpecError};
 
+use crate::Setting;
+
 /// Guest memory sizes are multiples of this many bytes: 2 MiB, the page size of the boot page
 /// tables.
 pub const MEMORY_GRANULARITY: u64 = 2 << 20;
@@ -65,11 +67,11 @@ pub struct Config {
 
 impl Config {
     /// The setting that only the processor in software can meet, if there is one.
-    pub(crate) fn needs_software(&self) -> Option<&'static str> {
+    pub(crate) fn needs_software(&self) -> Option<Setting> {
         if self.observe.count {
-            return Some("--count");
+            return Some(Setting::Counting);
         }
-        (self.cpus.clock == Clock::Virtual).then_some("--clock virtual")
+        (self.cpus.clock == Clock::Virtual).then_some(Setting::VirtualClock)
     }
 }
 

@@ -191,8 +191,8 @@ impl Devices {
         let console = self.console.as_ref().map(|console| console.save());
         Ok(DevicesState {
             disks: self.disks.iter().map(disk).collect::<Result<_, _>>()?,
-            random: random.transpose().map_err(|error| error.within("--rng"))?,
-            console: console.transpose().map_err(|error| error.within("--console virtio"))?,
+            random: random.transpose().map_err(|error| error.within("random-number device"))?,
+            console: console.transpose().map_err(|error| error.within("virtio console"))?,
         })
     }
 
@@ -205,8 +205,8 @@ impl Devices {
         for (disk, saved) in self.disks.iter().zip(&saved.disks) {
             disk.function.restore(saved).map_err(|error| error.within(disk.name()))?;
         }
-        restore_optional("--rng", self.random.as_deref(), saved.random.as_ref())?;
-        restore_optional("--console virtio", self.console.as_deref(), saved.console.as_ref())
+        restore_optional("random-number device", self.random.as_deref(), saved.random.as_ref())?;
+        restore_optional("virtio console", self.console.as_deref(), saved.console.as_ref())
     }
 
     /// What the disks have done so far.

@@ -7,12 +7,14 @@ use nerite_loader::Protocol;
 pub use nerite_platform::ErrorKind;
 use nerite_saved::RestoreError;
 
+use crate::Setting;
+
 /// A machine cannot be made, or the host failed while it ran.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The list of host CPUs does not fit the vCPUs.
-    #[error("{given} host CPUs in --affinity for {cpus} vCPUs: name one for each")]
+    #[error("{given} host CPUs for the affinity of {cpus} vCPUs")]
     Affinity {
         /// How many host CPUs were named.
         given: usize,
@@ -20,9 +22,7 @@ pub enum Error {
         cpus: u32,
     },
     /// A vCPU cannot be bound to its host CPU.
-    #[error(
-        "cannot bind vCPU {vcpu} to host CPU {cpu}: {source}; name CPUs that this process may use in --affinity"
-    )]
+    #[error("cannot bind vCPU {vcpu} to host CPU {cpu}: {source}")]
     Pin {
         /// The vCPU.
         vcpu: u32,
@@ -31,11 +31,11 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
-    /// An option that has no meaning for this kind of guest.
-    #[error("{option} has no meaning for a guest that boots as {protocol}; leave it out")]
+    /// A setting that has no meaning for this kind of guest.
+    #[error("a guest that boots as {protocol} takes no {setting}")]
     NotForThisGuest {
-        /// The option.
-        option: &'static str,
+        /// The setting.
+        setting: Setting,
         /// Boot protocol.
         protocol: Protocol,
     },
@@ -46,15 +46,13 @@ pub enum Error {
     #[error(transparent)]
     Card(#[from] nerite_virtio_net::Error),
     /// More network cards than there is room for.
-    #[error("{given} network cards: pass --net at most {} times", crate::config::MAX_CARDS)]
+    #[error("{given} network cards are more than the {} of a machine", crate::config::MAX_CARDS)]
     CardCount {
         /// Number asked for.
         given: usize,
     },
     /// More queue pairs than vCPUs, which could not use them.
-    #[error(
-        "a network card with {queues} queue pairs for {cpus} vCPUs: pass queues={cpus} or less to --net, or more --cpus"
-    )]
+    #[error("a network card has {queues} queue pairs, more than the {cpus} vCPUs can use")]
     CardQueues {
         /// How many queue pairs were asked for.
         queues: u16,
@@ -62,9 +60,7 @@ pub enum Error {
         cpus: u32,
     },
     /// vhost on a hypervisor that is not the host's kernel.
-    #[error(
-        "vhost=on needs KVM: the host's kernel cannot interrupt a guest on the hypervisor {hypervisor}; leave it out"
-    )]
+    #[error("vhost needs KVM: the host's kernel cannot interrupt a guest on the hypervisor {hypervisor}")]
     VhostWithoutKernel {
         /// Name of the hypervisor.
         hypervisor: &'static str,
@@ -72,8 +68,14 @@ pub enum Error {
     /// A disk cannot be opened.
     #[error(transparent)]
     Disk(#[from] nerite_virtio_blk::OpenError),
+    /// The same file as two disks, at least one of which is written.
+    #[error("the disk {} is given twice, and can be written only by one of the two", path.display())]
+    SameDisk {
+        /// The file.
+        path: PathBuf,
+    },
     /// More disks than there is room for.
-    #[error("{given} disks: pass --disk at most {} times", crate::config::MAX_DISKS)]
+    #[error("{given} disks are more than the {} of a machine", crate::config::MAX_DISKS)]
     DiskCount {
         /// Number asked for.
         given: usize,
@@ -90,7 +92,7 @@ pub enum Error {
     /// The host's KVM interprets guests, and met an instruction it does not know.
     #[error(
         "this host's KVM only emulates processors and stopped at the instruction {instruction}; \
-         run on a host with hardware virtualisation, or in the lab (`cargo xtask lab -- vmm run ...`)"
+         other guests need a host with hardware virtualisation"
     )]
     EmulatingKvm {
         /// The instruction's bytes.
@@ -113,15 +115,15 @@ pub enum Error {
         source: io::Error,
     },
     /// A setting that KVM cannot meet.
-    #[error("{option} needs the processor in software; leave out --accel kvm")]
+    #[error("KVM has no {setting}")]
     NeedsSoftware {
-        /// The option.
-        option: &'static str,
+        /// The setting.
+        setting: Setting,
     },
     /// What was asked for needs the kernel's interrupt controllers.
     #[error(
-        "--irqchip user has local APICs only: it cannot be combined with network cards, an interval timer, a virtual \
-         clock, or a guest that is not Hermit; leave out one of them"
+        "interrupt controllers in user space are local APICs only, without network cards, an interval timer, a virtual \
+         clock, or guests that are not Hermit"
     )]
     UserIrqchip,
     /// A snapshot cannot be read.
@@ -190,6 +192,7 @@ impl Error {
             | Self::CardQueues { .. }
             | Self::Disk(_)
             | Self::DiskCount { .. }
+            | Self::SameDisk { .. }
             | Self::Affinity { .. }
             | Self::NotForThisGuest { .. }
             | Self::VhostWithoutKernel { .. }

@@ -56,7 +56,7 @@ pub struct Handle {
 #[non_exhaustive]
 pub enum HandleError {
     /// There is no such vCPU.
-    #[error("there is no vCPU {index}: this machine has {count}, from 0 on")]
+    #[error("vCPU {index} does not exist (vCPUs are 0..={})", count.saturating_sub(1))]
     NoSuchVcpu {
         /// The one that was asked for.
         index: usize,
@@ -72,7 +72,7 @@ pub enum HandleError {
         source: AskError,
     },
     /// There is no such interrupt line.
-    #[error("there is no interrupt line {line}: the lines are 0 to {}, and there are none with --irqchip user", LINES - 1)]
+    #[error("interrupt line {line} does not exist (lines are 0..={}, and none without an I/O APIC)", LINES - 1)]
     NoSuchLine {
         /// The one that was asked for.
         line: u32,

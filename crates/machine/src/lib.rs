@@ -38,6 +38,7 @@ mod outcome;
 mod report;
 mod running;
 mod services;
+mod setting;
 mod snapshot;
 mod timeline;
 mod user_irqchip;
@@ -60,6 +61,7 @@ pub use opened::Opened;
 pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Running, Teardown};
+pub use setting::Setting;
 pub use snapshot::{MachineState, SavedMount, Setup, SnapshotError};
 pub use timeline::{Step, Timeline};
 

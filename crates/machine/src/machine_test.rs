@@ -232,7 +232,7 @@ fn host_cpus_must_be_as_many_as_vcpus() {
         config.cpus = CpuConfig { count: Some(2), affinity, ..CpuConfig::default() };
         let hypervisor = Arc::new(ScriptedHypervisor::new(|_| Box::new(|_, _| None)));
         let error = Opened::open_on(&config, hypervisor).unwrap().build().unwrap_err();
-        assert!(error.to_string().contains("name one for each"), "{error}");
+        assert!(error.to_string().contains("for the affinity of 2 vCPUs"), "{error}");
     }
 }
 
@@ -266,7 +266,7 @@ fn devices_go_on_in_a_machine_with_the_same_ones() {
     std::fs::write(&disk, [7; 4096]).unwrap();
     config.devices.random = false;
     let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
-    assert!(error.contains("--rng"), "{error}");
+    assert!(error.contains("random-number device"), "{error}");
     config.devices.disks.clear();
     let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
     assert!(error.contains("number of disks"), "{error}");

@@ -15,7 +15,7 @@ use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_snapshot::Snapshot;
 use nerite_vcpu::Tracer;
-use nerite_virtio_blk::RawFile;
+use nerite_virtio_blk::{OpenError, RawFile};
 use rustix::fs::OFlags;
 
 use crate::accelerator::Choice;
@@ -164,7 +164,23 @@ fn open_disks(config: &Config) -> Result<Vec<RawFile>, Error> {
     if disks.len() > MAX_DISKS {
         return Err(Error::DiskCount { given: disks.len() });
     }
-    disks.iter().map(|spec| RawFile::open(&spec.path, spec.read_only).map_err(Error::from)).collect()
+    let mut opened = Vec::new();
+    for (index, spec) in disks.iter().enumerate() {
+        let others = disks.iter().take(index).map(|other| other.path.as_path());
+        opened.push(RawFile::open(&spec.path, spec.read_only).map_err(|error| match error {
+            OpenError::InUse(path) if others.into_iter().any(|other| is_same_file(other, &path)) => {
+                Error::SameDisk { path }
+            }
+            error => error.into(),
+        })?);
+    }
+    Ok(opened)
+}
+
+/// Returns `true` if two paths lead to the same file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
+    id(one).is_some_and(|one| Some(one) == id(other))
 }
 
 fn trace_file(path: &Path) -> Result<Tracer, Error> {

@@ -14,6 +14,14 @@ use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
 use crate::handle::PATIENCE;
 use crate::{Handle, HandleError, hypercall_name};
 
+/// Refusal for a network card that is none of `count`.
+fn no_card(card: &str, count: usize) -> Refusal {
+    Refusal::NotThere(match count.checked_sub(1) {
+        None => "this machine has no network card".to_owned(),
+        Some(last) => format!("network card {card:?} does not exist (cards are 0..={last}, or their taps)"),
+    })
+}
+
 impl From<HandleError> for Refusal {
     fn from(error: HandleError) -> Self {
         let text = error.to_string();
@@ -105,16 +113,7 @@ impl ControlTarget for Handle {
 
     fn set_link(&self, card: &str, up: bool) -> Result<usize, Refusal> {
         let network = self.network();
-        if network.is_empty() {
-            return Err(Refusal::NotThere("this machine has no network card".to_owned()));
-        }
-        let missing = || {
-            let last = network.len().saturating_sub(1);
-            Refusal::NotThere(format!(
-                "network card {card:?} does not exist (cards are 0..={last}, or their taps)"
-            ))
-        };
-        let number = network.find(card).ok_or_else(missing)?;
+        let number = network.find(card).ok_or_else(|| no_card(card, network.len()))?;
         network.set_link(number, up);
         Ok(number)
     }
@@ -154,5 +153,17 @@ impl DebugTarget for Handle {
     fn event_fds(&self) -> [BorrowedFd<'_>; 2] {
         let end = self.end_event();
         [self.debug.as_ref().map_or(end, |events| events.fd()), end]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_does_not_exist_is_told_from_no_card() {
+        assert_eq!(no_card("tap0", 0).to_string(), "this machine has no network card");
+        let text = no_card("tap0", 2).to_string();
+        assert_eq!(text, "network card \"tap0\" does not exist (cards are 0..=1, or their taps)");
     }
 }

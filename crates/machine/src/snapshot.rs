@@ -175,7 +175,7 @@ impl Handle {
         let saver = &self.saver;
         let image = saver.image.as_ref().ok_or(SnapshotError::NotPrepared)?;
         if self.chips.is_some() {
-            return Err(SnapshotError::Unsupported("--irqchip user"));
+            return Err(SnapshotError::Unsupported("interrupt controllers in user space"));
         }
         let _one = saver.lock.lock();
         let pause = self.pause_between_instructions()?;

@@ -30,10 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Image(#[from] nerite_loader::Error),
     /// The image says that it needs more memory than it was given.
-    #[error(
-        "{}: the image requires {required} bytes of memory and was given {given}; pass --memory {}M or more",
-        image.display(), required.div_ceil(1 << 20)
-    )]
+    #[error("{}: the image requires {required} bytes of memory and was given {given}", image.display())]
     ImageNeedsMemory {
         /// The image.
         image: PathBuf,
@@ -43,7 +40,7 @@ pub enum Error {
         given: u64,
     },
     /// The image says that it needs more CPUs than it was given.
-    #[error("{}: the image requires {required} CPUs and was given {given}; pass --cpus {required} or more", image.display())]
+    #[error("{}: the image requires {required} CPUs and was given {given}", image.display())]
     ImageNeedsCpus {
         /// The image.
         image: PathBuf,
@@ -53,13 +50,13 @@ pub enum Error {
         given: u32,
     },
     /// A number of vCPUs that no machine can have.
-    #[error("{given} CPUs: pass 1 to {} to --cpus", MAX_CPUS)]
+    #[error("{given} CPUs are not possible (CPUs are 1..={})", MAX_CPUS)]
     CpuCount {
         /// Number asked for.
         given: u32,
     },
     /// A memory size that is too small for any guest.
-    #[error("{given} bytes of memory: pass at least {}M to --memory", MIN_MEMORY >> 20)]
+    #[error("{given} bytes of memory are less than the minimum of {} MiB", MIN_MEMORY >> 20)]
     MemoryTooSmall {
         /// Size asked for in bytes.
         given: u64,
@@ -83,7 +80,7 @@ pub enum Error {
         allowed: u64,
     },
     /// More than one initial file system.
-    #[error("{given} files in --initrd: a guest that boots as {protocol} takes one; concatenate them")]
+    #[error("{given} initial file systems: a guest that boots as {protocol} takes one")]
     OneInitrd {
         /// Boot protocol.
         protocol: Protocol,
@@ -91,9 +88,7 @@ pub enum Error {
         given: usize,
     },
     /// The initial file system or a module does not fit into memory.
-    #[error(
-        "{name}: {size} bytes do not fit into the guest's memory beside the kernel; give the guest more with --memory"
-    )]
+    #[error("{name}: {size} bytes do not fit into the guest's memory beside the kernel")]
     InitrdSize {
         /// The file.
         name: String,
@@ -114,7 +109,7 @@ pub enum Error {
         end: u64,
     },
     /// The debug-exit port is another device's.
-    #[error("--debug-exit {port:#x}: {source}")]
+    #[error("debug-exit port {port:#x}: {source}")]
     DebugExitPort {
         /// The port.
         port: u16,

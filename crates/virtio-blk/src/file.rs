@@ -21,7 +21,7 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 #[non_exhaustive]
 pub enum OpenError {
     /// It cannot be opened.
-    #[error("cannot open the disk {path} for {}: {source}", if *read_only { "reading" } else { "reading and writing (`,ro` asks for reading alone)" })]
+    #[error("cannot open the disk {path} for {}: {source}", if *read_only { "reading" } else { "reading and writing" })]
     Open {
         /// Which one.
         path: PathBuf,

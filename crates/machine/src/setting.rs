@@ -1,0 +1,49 @@
+//! [`Setting`]: settings that not every guest takes.
+
+use std::fmt;
+
+/// A setting that has a meaning for some guests only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Setting {
+    /// Initial file systems or modules.
+    InitialFileSystem,
+    /// The command line of a kernel that is not Hermit.
+    CommandLine,
+    /// The port that ends the machine.
+    DebugExit,
+    /// Disks.
+    Disk,
+    /// Random numbers of the host.
+    Random,
+    /// A virtio console for input.
+    VirtioConsole,
+    /// Arguments of a Hermit kernel.
+    KernelArguments,
+    /// Environment variables of the application.
+    Environment,
+    /// Files of the host.
+    Mounts,
+    /// Counts of executed instructions.
+    Counting,
+    /// A clock that counts instructions.
+    VirtualClock,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InitialFileSystem => "initial file system",
+            Self::CommandLine => "command line",
+            Self::DebugExit => "debug-exit port",
+            Self::Disk => "disk",
+            Self::Random => "random-number device",
+            Self::VirtioConsole => "virtio console",
+            Self::KernelArguments => "kernel arguments",
+            Self::Environment => "environment variables",
+            Self::Mounts => "mounts",
+            Self::Counting => "instruction counts",
+            Self::VirtualClock => "virtual clock",
+        })
+    }
+}
