@@ -5,6 +5,7 @@
 //! runs them where there is one, or in the lab.
 
 #![cfg(test)]
+#![allow(clippy::print_stdout, reason = "figures are shown")]
 
 use std::sync::Arc;
 use std::thread;
