@@ -86,8 +86,6 @@ fn option(setting: nerite_machine::Setting) -> Option<&'static str> {
         Setting::CommandLine => "--cmdline",
         Setting::DebugExit => "--debug-exit",
         Setting::Disk => "--disk",
-        Setting::Random => "--rng",
-        Setting::VirtioConsole => "--console virtio",
         Setting::KernelArguments => "--kernel-arg",
         Setting::Environment => "--env",
         Setting::Mounts => "--mount",

@@ -158,7 +158,8 @@ impl Builder {
             ram: environment.ram.clone(),
             console: environment.console.clone(),
             files: self.files,
-            input: Input::stdin(),
+            // One of the two reads standard input.
+            input: if self.settings.virtio_console { Input::new(None) } else { Input::stdin() },
             command_line,
             stop: environment.stop.clone(),
             rate: environment.rate.clone(),

@@ -27,6 +27,8 @@ pub struct Settings {
     pub app_args: Vec<String>,
     /// Environment variables, in order; a later one of the same name wins.
     pub env: Vec<(String, String)>,
+    /// `true` if input goes to a virtio console in place of hypercalls.
+    pub virtio_console: bool,
     /// Files and directories of the host that the guest sees.
     pub mounts: Vec<Mount>,
     /// Limits of the guest's files.

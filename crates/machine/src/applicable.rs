@@ -17,8 +17,6 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
         (Setting::CommandLine, boot.command_line.is_some(), false),
         (Setting::DebugExit, boot.debug_exit.is_some(), false),
         (Setting::Disk, !devices.disks.is_empty(), false),
-        (Setting::Random, devices.random, false),
-        (Setting::VirtioConsole, devices.console == ConsoleKind::Virtio, false),
         (Setting::KernelArguments, !guest.kernel_args.is_empty(), true),
         (Setting::Environment, !guest.env.is_empty(), true),
         (Setting::Mounts, !config.mounts.is_empty(), true),
@@ -30,8 +28,9 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     if let Some(setting) = config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm) {
         return Err(Error::NeedsSoftware { setting });
     }
+    let has_devices = !config.network.is_empty() || devices.random || devices.console == ConsoleKind::Virtio;
     let needs_controllers =
-        config.cpus.clock == Clock::Virtual || config.cpus.pit || !config.network.is_empty() || !is_hermit;
+        config.cpus.clock == Clock::Virtual || config.cpus.pit || has_devices || !is_hermit;
     if config.cpus.irqchip == Irqchip::User && needs_controllers {
         return Err(Error::UserIrqchip);
     }
@@ -104,11 +103,15 @@ mod tests {
             hermit(|config| config.devices.disks = vec!["x".parse().unwrap()]),
             text("disk", "hermit")
         );
-        assert_eq!(hermit(|config| config.devices.random = true), text("random-number device", "hermit"));
-        assert_eq!(
-            hermit(|config| config.devices.console = ConsoleKind::Virtio),
-            text("virtio console", "hermit")
-        );
+        for change in [(|config| config.devices.random = true) as fn(&mut Config), |config| {
+            config.devices.console = ConsoleKind::Virtio
+        }] {
+            let mut config = Config::default();
+            change(&mut config);
+            assert!(check(&config, Protocol::Hermit).is_ok());
+            config.cpus.irqchip = Irqchip::User;
+            assert!(matches!(check(&config, Protocol::Hermit), Err(Error::UserIrqchip)));
+        }
         let linux = |change: fn(&mut Config)| refused(Protocol::Linux, change);
         let env = |config: &mut Config| config.guest.env = vec![("A".to_owned(), "1".to_owned())];
         assert_eq!(linux(env), text("environment variables", "linux"));

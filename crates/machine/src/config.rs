@@ -55,7 +55,7 @@ pub struct Config {
     pub file_limits: FileLimits,
     /// Network cards, at most [`MAX_CARDS`].
     pub network: Vec<CardSpec>,
-    /// Disks, and other devices that only guests have which are not Hermit.
+    /// Disks, which only guests have that are not Hermit, and other devices.
     pub devices: DeviceConfig,
     /// Where the guest's console output goes.
     pub output: Output,
@@ -126,7 +126,7 @@ pub struct DeviceConfig {
 /// Which of a guest's lines its input goes to. Output comes from both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConsoleKind {
-    /// The serial port, which is always there.
+    /// The serial port of a PC, or the hypercalls of a Hermit guest: always there.
     #[default]
     Serial,
     /// A virtio console, which is there then.

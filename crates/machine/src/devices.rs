@@ -6,12 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use nerite_hypervisor::Vm;
-use nerite_pci::{Bridge, WINDOW};
 use nerite_platform::{Environment, InputLine};
 use nerite_sandbox::ThreadKind;
 use nerite_saved::{RestoreError, SaveError, require_same};
-use nerite_virtio::{BAR_SIZE, Enter, VirtioDevice, VirtioPci, VirtioPciState};
+use nerite_virtio::{Enter, VirtioDevice, VirtioPci, VirtioPciState};
 use nerite_virtio_blk::{Blk, BlkState, Disk as _, RawFile, Totals};
 use nerite_virtio_console::{Console, ConsoleState, Output};
 use nerite_virtio_rng::Rng;
@@ -19,21 +17,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
 use crate::vcpu_thread::Shared;
-use crate::{Error, wires};
+use crate::wires::PciBuilder;
 
 /// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has.
 /// Each device has its own.
 pub(crate) const LINES: [u8; MAX_DISKS + 2] = [16, 17, 18, 19, 20, 21];
-
-/// Resources for new PCI devices.
-pub(crate) struct Place<'a> {
-    pub(crate) bridge: &'a mut Bridge,
-    pub(crate) vm: &'a dyn Vm,
-    /// How many functions with base addresses there are.
-    pub(crate) first: usize,
-}
 
 /// The devices of a machine.
 #[derive(Debug, Default)]
@@ -83,47 +74,29 @@ impl fmt::Display for DiskReport {
     }
 }
 
-impl Place<'_> {
-    /// Makes `device` the PCI function in the next free slot. `index` counts the devices that are
-    /// not network cards.
-    fn add<D: VirtioDevice + 'static>(
-        &mut self,
-        device: D,
-        index: usize,
-    ) -> Result<Arc<VirtioPci<D>>, Error> {
-        let failed = || Error::host("making a virtio device")(io::Error::from(io::ErrorKind::StorageFull));
-        let before = u32::try_from(self.first.saturating_add(index)).map_err(|_| failed())?;
-        let start = u32::try_from(*WINDOW.start()).map_err(|_| failed())?;
-        let address = start.saturating_add(BAR_SIZE.saturating_mul(before));
-        let line = *LINES.get(index).ok_or_else(failed)?;
-        let function = wires::attach(Arc::new(device), self.vm, address, line)?;
-        self.bridge.add(function.clone()).ok_or_else(failed)?;
-        Ok(function)
-    }
-}
-
 impl Devices {
     /// Makes what is asked for.
     pub(crate) fn new(
         config: &DeviceConfig,
         files: Vec<RawFile>,
-        place: &mut Place<'_>,
+        pci: &mut PciBuilder<'_>,
     ) -> Result<Self, Error> {
         let mut devices = Self::default();
         let host = || Error::host("making a virtio device");
-        for (index, (file, spec)) in files.into_iter().zip(&config.disks).enumerate() {
+        let mut lines = LINES.into_iter();
+        // There are not more devices than lines.
+        let mut line = || lines.next().ok_or(io::Error::from(io::ErrorKind::StorageFull)).map_err(host());
+        for (file, spec) in files.into_iter().zip(&config.disks) {
             let read_only = file.is_read_only();
             let blk = Blk::new(Box::new(file), spec.serial_bytes()).map_err(host())?;
-            let function = place.add(blk, index)?;
+            let function = pci.add(blk, line()?)?;
             devices.disks.push(Disk { function, path: spec.path.clone(), read_only });
         }
-        let mut index = devices.disks.len();
         if config.random {
-            devices.random = Some(place.add(Rng::new().map_err(host())?, index)?);
-            index = index.saturating_add(1);
+            devices.random = Some(pci.add(Rng::new().map_err(host())?, line()?)?);
         }
         if config.console == ConsoleKind::Virtio {
-            devices.console = Some(place.add(Console::new().map_err(host())?, index)?);
+            devices.console = Some(pci.add(Console::new().map_err(host())?, line()?)?);
         }
         Ok(devices)
     }

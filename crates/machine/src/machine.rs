@@ -19,7 +19,7 @@ use crate::config::{
     Clock, Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe, OnUnemulated,
 };
 use crate::counting::Counters;
-use crate::devices::{self, Devices, Place};
+use crate::devices::{self, Devices};
 use crate::functions::FunctionCounters;
 use crate::input::Keyboard;
 use crate::msr::Msrs;
@@ -27,6 +27,7 @@ use crate::network::{self, Network};
 use crate::opened::HostResources;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::snapshot::{BootImage, Setup};
+use crate::wires::PciBuilder;
 use crate::{Error, Opened, Running, Timeline, accelerator, applicable, running};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
@@ -109,10 +110,10 @@ impl Machine {
             timeline.done("load the kernel");
         }
         let vm: Arc<dyn Vm> = hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?.into();
-        let network = Network::new(builder.bridge(), links, &*vm, builder.vcpus())?;
-        let mut bridge = network.bridge().clone();
-        let mut place = Place { bridge: &mut bridge, vm: &*vm, first: network.len() };
-        let devices = Devices::new(&config.devices, disks, &mut place)?;
+        let mut pci = PciBuilder::new(builder.bridge(), &*vm);
+        let network = Network::new(links, &mut pci, builder.vcpus())?;
+        let devices = Devices::new(&config.devices, disks, &mut pci)?;
+        let bridge = pci.into_bridge();
         timeline.done("create the VM");
         let irqchip = config.cpus.irqchip;
         let tsc_deadline = irqchip == Irqchip::Kernel && hypervisor.capabilities().tsc_deadline;
@@ -216,6 +217,7 @@ fn builder(
                 kernel_args: config.guest.kernel_args.clone(),
                 app_args: config.guest.app_args.clone(),
                 env: config.guest.env.clone(),
+                virtio_console: config.devices.console == ConsoleKind::Virtio,
                 mounts: config.mounts.clone(),
                 file_limits: config.file_limits,
                 on_changed: config.restore.as_ref().map(|restore| restore.on_changed).unwrap_or_default(),

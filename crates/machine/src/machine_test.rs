@@ -1,8 +1,8 @@
 //! Machines of both platforms on a hypervisor whose guests are programs in Rust.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nerite_hypervisor::scripted::{Interrupt, Program, Scripted, ScriptedHypervisor};
@@ -274,4 +274,35 @@ fn devices_go_on_in_a_machine_with_the_same_ones() {
     network.pause();
     let saved = through_json(&network.save().unwrap());
     network.restore(&saved).unwrap();
+}
+
+#[test]
+fn a_hermit_guest_finds_virtio_devices_in_its_slots() {
+    let folder = Folder::hermit();
+    let mut config = folder.config();
+    config.devices.random = true;
+    config.devices.console = ConsoleKind::Virtio;
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let read = found.clone();
+    let running = start(&config, move |_| {
+        let read = read.clone();
+        // Identity and interrupt of two slots, and of one that is empty.
+        let mut registers = [0_u32, 0x3c, 0x800, 0x83c, 0x1000].into_iter();
+        let mut selected = false;
+        Box::new(move |_, entry| {
+            if std::mem::replace(&mut selected, false) {
+                return Some(Exit::PortIn { port: 0xcfc, width: 4 });
+            }
+            if let Entry::Data(value) = entry {
+                read.lock().unwrap().push(value);
+            }
+            let Some(register) = registers.next() else {
+                return Some(Exit::System(nerite_vcpu::SystemEvent::PowerOff));
+            };
+            selected = true;
+            out(0xcf8, 4, 0x8000_0000 | register)
+        })
+    });
+    assert!(matches!(running.wait(None).unwrap(), Outcome::PoweredOff));
+    assert_eq!(*found.lock().unwrap(), [0x1044_1af4, 0x0110, 0x1043_1af4, 0x0111, 0xffff_ffff]);
 }

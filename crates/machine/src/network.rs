@@ -4,16 +4,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nerite_hypervisor::Vm;
 use nerite_net::{Connection, Spec};
-use nerite_pci::{Bridge, WINDOW};
 use nerite_saved::{RestoreError, SaveError, require_same};
-use nerite_virtio::{BAR_SIZE, VirtioPci, VirtioPciState};
+use nerite_virtio::{VirtioPci, VirtioPciState};
 use nerite_virtio_net::{Mac, Net, NetState, Totals};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::config::MAX_CARDS;
-use crate::{Error, wires};
+use crate::wires::PciBuilder;
 
 /// Interrupt lines of the cards' pins, in order: those below 16 that PC hardware leaves to PCI.
 /// Each card has its own, so that ending one's interrupt says nothing about another's.
@@ -30,7 +29,6 @@ pub(crate) fn open(specs: &[Spec]) -> Result<Vec<Connection>, Error> {
 /// The network cards of a machine. It can be cloned.
 #[derive(Debug, Clone, Default)]
 pub struct Network {
-    bridge: Bridge,
     cards: Vec<Arc<VirtioPci<Net>>>,
     /// What each is connected to: a tap's name, or `user`.
     names: Vec<String>,
@@ -56,30 +54,20 @@ pub struct CardReport {
 }
 
 impl Network {
-    /// Makes a card for each of `links`, in the next free slots of `bridge`, and starts their
-    /// threads.
-    pub(crate) fn new(bridge: Bridge, links: Vec<Connection>, vm: &dyn Vm, cpus: u32) -> Result<Self, Error> {
-        let mut network = Self { bridge, ..Self::default() };
-        let mut address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
+    /// Makes a card for each of `links`, and starts their threads.
+    pub(crate) fn new(links: Vec<Connection>, pci: &mut PciBuilder<'_>, cpus: u32) -> Result<Self, Error> {
+        let mut network = Self::default();
         for (link, line) in links.into_iter().zip(LINES) {
             let queues = link.config.pairs;
             if u32::from(queues) > cpus {
                 return Err(Error::CardQueues { queues, cpus });
             }
-            let card = Arc::new(Net::new(link.config, link.side)?);
-            let function = wires::attach(card, vm, address, line)?;
+            let function = pci.add(Net::new(link.config, link.side)?, line)?;
             function.device().run(function.notifier(), function.kicks())?;
-            network.bridge.add(function.clone());
             network.cards.push(function);
             network.names.push(link.name);
-            address = address.saturating_add(BAR_SIZE);
         }
         Ok(network)
-    }
-
-    /// The PCI bus with the cards.
-    pub(crate) fn bridge(&self) -> &Bridge {
-        &self.bridge
     }
 
     /// How many cards there are.

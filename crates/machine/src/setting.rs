@@ -14,10 +14,6 @@ pub enum Setting {
     DebugExit,
     /// Disks.
     Disk,
-    /// Random numbers of the host.
-    Random,
-    /// A virtio console for input.
-    VirtioConsole,
     /// Arguments of a Hermit kernel.
     KernelArguments,
     /// Environment variables of the application.
@@ -37,8 +33,6 @@ impl fmt::Display for Setting {
             Self::CommandLine => "command line",
             Self::DebugExit => "debug-exit port",
             Self::Disk => "disk",
-            Self::Random => "random-number device",
-            Self::VirtioConsole => "virtio console",
             Self::KernelArguments => "kernel arguments",
             Self::Environment => "environment variables",
             Self::Mounts => "mounts",

@@ -4,32 +4,60 @@ use std::io;
 use std::sync::Arc;
 
 use nerite_hypervisor::{InterruptController, MessageId, Vm};
-use nerite_pci::{Event, Message, MessageRoutes};
-use nerite_virtio::{DoorbellError, Doorbells, VirtioDevice, VirtioPci, Wiring};
+use nerite_pci::{Bridge, Event, Message, MessageRoutes, WINDOW};
+use nerite_virtio::{BAR_SIZE, DoorbellError, Doorbells, VirtioDevice, VirtioPci, Wiring};
 
 use crate::Error;
 
-/// Makes `device` a PCI function with its registers at `address`, whose pin drives interrupt line
-/// `line` of `vm`. It is in no slot yet.
-///
-/// # Errors
-/// Fails if the interrupt controllers are not the hypervisor's, or the host has no descriptor left.
-pub(crate) fn attach<D: VirtioDevice + 'static>(
-    device: Arc<D>,
-    vm: &dyn Vm,
+/// Adds virtio devices to the PCI bus of a VM: the one place where any is made a function.
+pub(crate) struct PciBuilder<'a> {
+    bridge: Bridge,
+    vm: &'a dyn Vm,
+    /// Address of the next device's registers.
     address: u32,
-    line: u8,
-) -> Result<Arc<VirtioPci<D>>, Error> {
-    let interrupts = vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
-    // One for each queue, and one for the configuration.
-    let vectors = u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
-    let host = Arc::new(Wires::new(interrupts.clone(), vm.doorbells(), vectors));
-    let wiring = Wiring { ram: vm.ram().clone(), doorbells: host.clone(), messages: host, address, line };
-    let function = VirtioPci::new(device, wiring).map_err(Error::host("making a virtio device"))?;
-    let function = Arc::new(function);
-    let notifier = function.notifier();
-    interrupts.connect_level(line.into(), notifier.pin(), notifier.lowered())?;
-    Ok(function)
+}
+
+impl<'a> PciBuilder<'a> {
+    /// A builder for `bridge`, which has no virtio device yet.
+    pub(crate) fn new(bridge: Bridge, vm: &'a dyn Vm) -> Self {
+        let address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
+        Self { bridge, vm, address }
+    }
+
+    /// Makes `device` the function in the next free slot, whose pin drives interrupt line `line`.
+    ///
+    /// # Errors
+    /// Fails if the interrupt controllers are not the hypervisor's, there is no slot left, or the
+    /// host has no descriptor left.
+    pub(crate) fn add<D: VirtioDevice + 'static>(
+        &mut self,
+        device: D,
+        line: u8,
+    ) -> Result<Arc<VirtioPci<D>>, Error> {
+        let failed = || Error::host("making a virtio device");
+        let interrupts = self.vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
+        // One for each queue, and one for the configuration.
+        let vectors = u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
+        let host = Arc::new(Wires::new(interrupts.clone(), self.vm.doorbells(), vectors));
+        let wiring = Wiring {
+            ram: self.vm.ram().clone(),
+            doorbells: host.clone(),
+            messages: host,
+            address: self.address,
+            line,
+        };
+        let function = Arc::new(VirtioPci::new(Arc::new(device), wiring).map_err(failed())?);
+        interrupts.connect_level(line.into(), function.notifier().pin(), function.notifier().lowered())?;
+        let slot = self.bridge.add(function.clone());
+        slot.ok_or(io::Error::from(io::ErrorKind::StorageFull)).map_err(failed())?;
+        self.address = self.address.saturating_add(BAR_SIZE);
+        Ok(function)
+    }
+
+    /// The bus with all devices.
+    pub(crate) fn into_bridge(self) -> Bridge {
+        self.bridge
+    }
 }
 
 /// Connects one device to the VM.

@@ -1,4 +1,4 @@
-//! What will be built for a guest that is not Hermit: every choice is made.
+//! Plan of a PC: every choice is made.
 
 use nerite_loader::{GuestImage, Protocol};
 

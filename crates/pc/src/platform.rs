@@ -39,7 +39,7 @@ pub(crate) struct Devices {
     pub(crate) power: Arc<PowerManagement>,
     pub(crate) reset: Arc<ResetControl>,
     pub(crate) pci: Arc<ConfigPorts>,
-    /// What test kernels expect besides.
+    /// Further devices, for test kernels.
     pub(crate) test: Option<TestDevices>,
 }
 

@@ -1,4 +1,4 @@
-//! What a disk has done.
+//! Counts of a disk's requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -26,13 +26,13 @@ pub struct DeviceOptions {
     #[merge(strategy = merge::vec::overwrite_empty)]
     pub disks: Vec<DiskSpec>,
 
-    /// Give a guest that is not Hermit random numbers of the host's kernel (virtio-rng)
+    /// Give the guest random numbers of the host's kernel (virtio-rng)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub rng: Option<bool>,
 
-    /// Console that takes the input of a guest that is not Hermit: `serial`, the serial port, or
-    /// `virtio`, a virtio console (hvc0) [default: serial]
+    /// Console that takes the guest's input: `serial`, the serial port or a Hermit guest's
+    /// hypercalls, or `virtio`, a virtio console (hvc0) [default: serial]
     ///
     /// Output comes from both. Without a command line, a Linux kernel gets one that names this
     /// console.

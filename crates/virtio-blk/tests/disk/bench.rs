@@ -1,4 +1,4 @@
-//! What the tests are made of: a device with a disk, its driver, and requests.
+//! Parts of the tests: a device with a disk, its driver, and requests.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

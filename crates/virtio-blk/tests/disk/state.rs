@@ -15,7 +15,7 @@ use super::*;
 /// Requests in the ring at a time: three descriptors each.
 const IN_FLIGHT: usize = 20;
 
-/// Where request `number` has its header, answer and data.
+/// Address of the header, answer and data of request `number`.
 fn place(number: u32) -> u64 {
     DATA + 0x2000 * u64::from(number % IN_FLIGHT as u32)
 }
