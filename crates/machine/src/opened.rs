@@ -140,7 +140,11 @@ impl Opened {
             || observe.instruction_limit.is_some()
             || matches!(observe.on_crash, OnCrash::Dump(_));
         let wanted = &resources.config.devices;
-        let devices = !resources.disks.is_empty() || wanted.random || wanted.console == ConsoleKind::Virtio;
+        // What a saved guest has is not known yet.
+        let devices = !resources.disks.is_empty()
+            || wanted.random
+            || wanted.console == ConsoleKind::Virtio
+            || resources.config.restore.is_some();
         let children = resources.links.iter().filter_map(|link| link.process).collect();
         let network = !resources.links.is_empty();
         let in_kernel = |choice: &Choice| choice.hypervisor.capabilities().in_kernel;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::config::{Access, Config, Protocol};
+use crate::config::{Access, Config, ConsoleKind, Protocol};
 
 /// Configuration that a saved guest relies on: it goes on with the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,10 @@ pub struct Setup {
     pub command_line: Option<String>,
     /// Port by which such a kernel ends itself.
     pub debug_exit: Option<u16>,
+    /// `true` if there is a source of random numbers.
+    pub random: bool,
+    /// `true` if there is a virtio console.
+    pub virtio_console: bool,
     /// Files and directories of the host, which are given anew.
     pub mounts: Vec<SavedMount>,
 }
@@ -57,7 +61,7 @@ impl SavedMount {
 impl Setup {
     /// The setup of a guest that boots as `protocol`.
     pub(crate) fn of(config: &Config, protocol: Protocol) -> Self {
-        let Config { image, boot, memory, cpus, guest, .. } = config;
+        let Config { image, boot, memory, cpus, guest, devices, .. } = config;
         Self {
             image: image.to_string_lossy().into_owned(),
             protocol: protocol.to_string(),
@@ -70,6 +74,8 @@ impl Setup {
             env: guest.env.clone(),
             command_line: boot.command_line.clone(),
             debug_exit: boot.debug_exit,
+            random: devices.random,
+            virtio_console: devices.console == ConsoleKind::Virtio,
             mounts: SavedMount::all(config),
         }
     }
@@ -81,6 +87,7 @@ impl Setup {
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), Error> {
         let Self { image, protocol, memory, vcpus, pit, power_management, .. } = self.clone();
         let Self { kernel_args, app_args, env, command_line, debug_exit, mounts, .. } = self.clone();
+        let Self { random, virtio_console, .. } = *self;
         check_mounts(&mounts, &SavedMount::all(config))?;
         let known = Protocol::ALL.into_iter().find(|known| known.to_string() == protocol);
         config.boot.protocol = Some(known.ok_or(Error::BadState("the boot protocol is unknown"))?);
@@ -94,6 +101,8 @@ impl Setup {
         config.guest.kernel_args = kernel_args;
         config.guest.app_args = app_args;
         config.guest.env = env;
+        config.devices.random = random;
+        config.devices.console = if virtio_console { ConsoleKind::Virtio } else { ConsoleKind::Serial };
         Ok(())
     }
 }
@@ -125,6 +134,8 @@ mod tests {
         let mut saved = config(&["/tmp/a:/data:rw", "/tmp/b:/conf"]);
         saved.memory.size = Some(64 << 20);
         saved.cpus.count = Some(2);
+        saved.devices.random = true;
+        saved.devices.console = ConsoleKind::Virtio;
         saved.guest.app_args = vec!["x".to_owned()];
         let setup = Setup::of(&saved, Protocol::Hermit);
         let mut given = config(&["/other:/conf:ro", "/elsewhere:/data:rw"]);
@@ -132,6 +143,7 @@ mod tests {
         setup.apply(&mut given).unwrap();
         assert_eq!((given.memory.size, given.cpus.count), (Some(64 << 20), Some(2)));
         assert_eq!((given.image.to_str(), given.guest.app_args.len()), (Some("hello"), 1));
+        assert_eq!((given.devices.random, given.devices.console), (true, ConsoleKind::Virtio));
         assert_eq!(given.mounts[0].host.to_str(), Some("/other"));
     }
 
