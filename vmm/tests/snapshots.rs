@@ -10,84 +10,8 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use common::long_runs::{PC_RIGHT, RIGHT, STEPS, copier, expected, next, pc_worker, worker};
 use common::{Done, Folder, code, image, wait, wait_until};
-
-/// Number of steps of the first vCPU.
-const STEPS: u32 = 400_000;
-/// The same of a second one, which prints nothing.
-const SECOND_STEPS: u32 = 30_000_000;
-/// Exit code of a guest whose sums are right.
-const RIGHT: i32 = 42;
-/// Places in the image's memory: the sum of the second vCPU, and whether it is there.
-const SUM: usize = 0x3000;
-const DONE: usize = 0x3004;
-/// Place of the code.
-const CODE: usize = 0x400;
-
-/// A linear congruential generator: a state depends on each step before.
-const fn next(state: u32) -> u32 {
-    state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)
-}
-
-/// `mov ecx, steps; mov esi, seed`, then as often: the next state in `esi`, and `body`.
-fn steps(steps: u32, seed: u32, body: &[u8]) -> Vec<u8> {
-    let mut code = vec![0xb9];
-    code.extend(steps.to_le_bytes());
-    code.push(0xbe);
-    code.extend(seed.to_le_bytes());
-    let start = code.len();
-    code.extend([0x69, 0xf6]); // imul esi, esi, 1664525
-    code.extend(1_664_525_u32.to_le_bytes());
-    code.extend([0x81, 0xc6]); // add esi, 1013904223
-    code.extend(1_013_904_223_u32.to_le_bytes());
-    code.extend(body);
-    code.extend([0xff, 0xc9]); // dec ecx
-    let back = i8::try_from(start).unwrap() - i8::try_from(code.len() + 2).unwrap();
-    code.extend([0x75, back.cast_unsigned()]); // jnz
-    code
-}
-
-/// `opcode` with an operand relative to the instruction pointer, at `position` in the code.
-fn relative(opcode: &[u8], target: usize, position: usize, immediate: &[u8]) -> Vec<u8> {
-    let end = CODE + position + opcode.len() + 4 + immediate.len();
-    let distance = i32::try_from(target).unwrap() - i32::try_from(end).unwrap();
-    [opcode, &distance.to_le_bytes(), immediate].concat()
-}
-
-/// A guest whose first vCPU prints a letter for each state, so that its output depends on every
-/// step. With two, it waits for the sum of the other one, and ends with [`RIGHT`] if that is right.
-fn worker(vcpus: u32) -> Vec<u8> {
-    // mov edi, esi; shr edi, 28; add edi, 'a'; mov dx, 0x1020; out dx, eax
-    let print = [0x89, 0xf7, 0xc1, 0xef, 28, 0x83, 0xc7, b'a', 0x66, 0xba, 0x20, 0x10, 0xef];
-    if vcpus == 1 {
-        return [steps(STEPS, 1, &print), image::exit(RIGHT)].concat();
-    }
-    let sum = (0..SECOND_STEPS).fold(7, |state, _| next(state));
-    let mut code = vec![0x85, 0xf6, 0x0f, 0x85, 0, 0, 0, 0]; // test esi, esi; jnz second
-    code.extend(steps(STEPS, 1, &print));
-    let wait = code.len();
-    code.extend(relative(&[0x83, 0x3d], DONE, wait, &[1])); // cmp dword [done], 1
-    let back = i8::try_from(wait).unwrap() - i8::try_from(code.len() + 2).unwrap();
-    code.extend([0x75, back.cast_unsigned()]); // jne wait
-    code.extend(relative(&[0x8b, 0x3d], SUM, code.len(), &[])); // mov edi, [sum]
-    code.extend([0x81, 0xf7]); // xor edi, sum ^ RIGHT
-    code.extend((sum ^ RIGHT.cast_unsigned()).to_le_bytes());
-    code.extend([0x66, 0xba, 0x10, 0x10, 0xef]); // mov dx, 0x1010; out dx, eax
-    let second = u32::try_from(code.len() - 8).unwrap();
-    code[4..8].copy_from_slice(&second.to_le_bytes());
-    code.extend(steps(SECOND_STEPS, 7, &[]));
-    code.extend(relative(&[0x89, 0x35], SUM, code.len(), &[])); // mov [sum], esi
-    code.extend(relative(&[0xc7, 0x05], DONE, code.len(), &1_u32.to_le_bytes())); // mov dword [done], 1
-    code.extend([0xfa, 0xf4, 0xeb, 0xfd]); // cli; hlt, again
-    code
-}
-
-/// The whole output of [`worker`].
-fn expected() -> String {
-    let states = std::iter::successors(Some(next(1)), |state| Some(next(*state)));
-    let letter = |state| char::from(b'a' + u8::try_from(state >> 28).unwrap());
-    states.map(letter).take(usize::try_from(STEPS).unwrap()).collect()
-}
 
 /// A guest with a control socket and its output in the file `output`.
 struct Guest<'a> {
@@ -124,13 +48,12 @@ impl<'a> Guest<'a> {
 
 /// Lets a guest go on in one process after the other, on these hypervisors in turn, and expects
 /// that it does not notice.
-fn goes_on(vcpus: u32, accelerators: &[&str]) {
+fn goes_on(image: &[u8], vcpus: &str, right: i32, accelerators: &[&str]) {
     let folder = Folder::new();
-    let image = folder.file("image", image::elf(&worker(vcpus)));
+    let image = folder.file("image", image);
     let mut accelerators = accelerators.iter().cycle();
     let mut output = String::new();
-    let vcpus = vcpus.to_string();
-    let mut guest = Guest::start(&folder, accelerators.next().unwrap(), &["-c", &vcpus, &image]);
+    let mut guest = Guest::start(&folder, accelerators.next().unwrap(), &["-c", vcpus, &image]);
     let mut saved = 0_u64;
     loop {
         // Moments that have nothing to do with those of the guest.
@@ -140,7 +63,7 @@ fn goes_on(vcpus: u32, accelerators: &[&str]) {
         let (code, printed, said) = guest.end();
         output += &printed;
         if done.code != 0 {
-            assert_eq!(code, RIGHT, "after {saved} snapshots: {done:?} {said}");
+            assert_eq!(code, right, "after {saved} snapshots: {done:?} {said}");
             break;
         }
         assert_eq!(code, 143, "{done:?} {said}");
@@ -151,7 +74,7 @@ fn goes_on(vcpus: u32, accelerators: &[&str]) {
         if saved == 20 {
             let (code, printed, said) = guest.end();
             output += &printed;
-            assert_eq!(code, RIGHT, "{said}");
+            assert_eq!(code, right, "{said}");
             break;
         }
     }
@@ -159,27 +82,108 @@ fn goes_on(vcpus: u32, accelerators: &[&str]) {
     assert!(output == expected(), "after {saved} snapshots: {} of {STEPS} steps", output.len());
 }
 
+fn hermit_goes_on(vcpus: u32, accelerators: &[&str]) {
+    goes_on(&image::elf(&worker(vcpus)), &vcpus.to_string(), RIGHT, accelerators);
+}
+
 #[test]
 fn a_guest_goes_on_in_other_processes() {
-    goes_on(1, &["software"]);
+    hermit_goes_on(1, &["software"]);
 }
 
 #[test]
 fn a_guest_with_two_vcpus_goes_on_in_other_processes() {
-    goes_on(2, &["software"]);
+    hermit_goes_on(2, &["software"]);
+}
+
+#[test]
+fn a_pc_goes_on_in_other_processes() {
+    goes_on(&pc_worker(), "1", PC_RIGHT, &["software"]);
 }
 
 #[test]
 #[ignore = "needs a KVM"]
-fn a_guest_goes_on_in_other_processes_on_kvm() {
-    goes_on(1, &["kvm"]);
-    goes_on(2, &["kvm"]);
+fn guests_go_on_in_other_processes_on_kvm() {
+    hermit_goes_on(1, &["kvm"]);
+    hermit_goes_on(2, &["kvm"]);
+    goes_on(&pc_worker(), "1", PC_RIGHT, &["kvm"]);
+}
+
+/// A guest of one hypervisor goes on with the other, or the feature of the processor that is missing
+/// there is named.
+#[test]
+#[ignore = "needs a KVM"]
+fn a_guest_goes_on_with_the_other_hypervisor() {
+    for [first, second] in [["software", "kvm"], ["kvm", "software"]] {
+        let folder = Folder::new();
+        let image = folder.file("image", image::elf(&worker(1)));
+        let guest = Guest::start(&folder, first, &[&image]);
+        guest.prints();
+        assert_eq!(guest.ctl(&["snapshot", "--stop", "saved"]).code, 0);
+        let (_, before, _) = guest.end();
+        let done = folder.run(&["run", "--accel", second, "--restore", "saved"]);
+        if done.code == RIGHT {
+            assert!(before + &done.stdout == expected(), "{first} to {second}");
+        } else {
+            done.is_error(243, &["uses ", "which this host or hypervisor lacks"]);
+        }
+    }
+}
+
+/// Lets a guest that copies a file go on in one process after the other.
+fn copies(accelerator: &str) {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&copier()));
+    let contents: Vec<_> = (0..400_000_u32).map(|index| next(index).to_le_bytes()[3]).collect();
+    folder.file("data/in", &contents);
+    let mount = ["--mount", "data:/data:rw"];
+    let mut guest = Guest::start(&folder, accelerator, &[&mount[..], &[&image]].concat());
+    let mut saved = 0_u64;
+    loop {
+        std::thread::sleep(Duration::from_millis(10 + saved * 37 % 50));
+        let name = format!("saved{saved}");
+        let done = guest.ctl(&["snapshot", "--stop", &name]);
+        let (code, _, said) = guest.end();
+        if done.code != 0 {
+            assert_eq!(code, RIGHT, "after {saved} snapshots: {done:?} {said}");
+            break;
+        }
+        saved += 1;
+        guest = Guest::start(&folder, accelerator, &[&mount[..], &["--restore", &name]].concat());
+        if saved == 10 {
+            let (code, _, said) = guest.end();
+            assert_eq!(code, RIGHT, "{said}");
+            break;
+        }
+    }
+    assert!(saved > 0, "the guest is too fast");
+    assert!(std::fs::read(folder.path("data/out")).unwrap() == contents, "after {saved} snapshots");
+}
+
+#[test]
+fn a_copy_of_a_file_goes_on_in_other_processes() {
+    copies("software");
 }
 
 #[test]
 #[ignore = "needs a KVM"]
-fn a_guest_of_software_goes_on_on_kvm_and_back() {
-    goes_on(1, &["software", "kvm"]);
+fn a_copy_of_a_file_goes_on_in_other_processes_on_kvm() {
+    copies("kvm");
+}
+
+#[test]
+fn a_guest_whose_open_file_has_changed_does_not_go_on() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&copier()));
+    folder.file("data/in", vec![7; 4_000_000]);
+    let guest = Guest::start(&folder, "software", &["--mount", "data:/data:rw", &image]);
+    let copied = || folder.path("data/out").metadata().is_ok_and(|it| it.len() > 0);
+    wait_until("a copy", copied);
+    assert_eq!(guest.ctl(&["snapshot", "--stop", "saved"]).code, 0);
+    assert_eq!(guest.end().0, 143);
+    folder.file("data/in", vec![8; 4_000_000]);
+    let restore = ["run", "--accel", "software", "--mount", "data:/data:rw", "--restore", "saved"];
+    folder.run(&restore).is_error(242, &["/data/in"]);
 }
 
 /// A folder with a snapshot `saved` of a guest that prints.

@@ -5,6 +5,7 @@
 pub mod debugger;
 pub mod features;
 pub mod image;
+pub mod long_runs;
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
