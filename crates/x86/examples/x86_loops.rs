@@ -12,6 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// Instructions of each loop.
 const INSTRUCTIONS: u64 = 300_000_000;
 const CODE: u64 = 0x1_0000;
+/// Address of a word that holds its own address.
+const POINTER: u64 = 0x18_0000;
 
 /// Loops, as machine code.
 const LOOPS: &[(&str, &[u8])] = &[
@@ -22,6 +24,14 @@ const LOOPS: &[(&str, &[u8])] = &[
         &[
             0x48, 0x01, 0xd8, 0x48, 0x31, 0xc1, 0x48, 0xc1, 0xe2, 0x03, 0x48, 0x29, 0xd6, 0x48, 0x8d, 0x7c,
             0x47, 0x05, 0x81, 0xe2, 0xff, 0xff, 0x00, 0x00, 0x49, 0xff, 0xc8, 0x75, 0xe3,
+        ],
+    ),
+    // l: mov r10, [r10] five times; jmp l
+    (
+        "pointers",
+        &[
+            0x4d, 0x8b, 0x12, 0x4d, 0x8b, 0x12, 0x4d, 0x8b, 0x12, 0x4d, 0x8b, 0x12, 0x4d, 0x8b, 0x12, 0xeb,
+            0xef,
         ],
     ),
     // l: mov rax, [r9+rcx*8]; add rax, 3; mov [r9+rcx*8], rax; add [r9+8], rax; inc rcx; and ecx,
@@ -74,6 +84,15 @@ const LOOPS: &[(&str, &[u8])] = &[
             0x29, 0x69, 0x10, 0xeb, 0xeb,
         ],
     ),
+    // l: movsd xmm0, [r9]; mulsd xmm0, xmm1; addsd xmm2, [r9]; ucomisd xmm0, xmm1; movsd [r9+8],
+    // xmm0; jmp l
+    (
+        "scalars",
+        &[
+            0xf2, 0x41, 0x0f, 0x10, 0x01, 0xf2, 0x0f, 0x59, 0xc1, 0xf2, 0x41, 0x0f, 0x58, 0x11, 0x66, 0x0f,
+            0x2e, 0xc1, 0xf2, 0x41, 0x0f, 0x11, 0x41, 0x08, 0xeb, 0xe6,
+        ],
+    ),
     // l: addsd xmm0, xmm1; mulsd xmm2, xmm0; cvtsi2sd xmm3, rax; jmp l
     ("float", &[0xf2, 0x0f, 0x58, 0xc1, 0xf2, 0x0f, 0x59, 0xd0, 0xf2, 0x48, 0x0f, 0x2a, 0xd8, 0xeb, 0xf1]),
 ];
@@ -89,6 +108,7 @@ fn processor(code: &[u8]) -> Result<Cpu, Box<dyn std::error::Error>> {
     ram.write_obj(0x1000, &0x2003_u64)?;
     ram.write_obj(0x2000, &0x83_u64)?;
     ram.write(CODE, code)?;
+    ram.write_obj(POINTER, &POINTER)?;
     let mut cpu = Cpu::new(Config {
         memory: Box::new(Pages::new(&ram)),
         platform: Box::new(Deterministic::default()),
@@ -113,6 +133,7 @@ fn processor(code: &[u8]) -> Result<Cpu, Box<dyn std::error::Error>> {
         rsp: 0x8_0000,
         r8: u64::MAX,
         r9: 0x10_0000,
+        r10: POINTER,
         rbx: 3,
         ..Regs::default()
     });
