@@ -26,8 +26,12 @@ fn milliseconds(count: u64) -> u64 {
 
 /// Waits for a deadline that the interrupt must not come before, running on or halting meanwhile.
 fn round(index: u64, halting: bool) {
-    let deadline = cpu::tsc() + milliseconds(2);
+    let before = cpu::tsc();
+    let deadline = before + milliseconds(2);
     apic::set_deadline(deadline);
+    // KVM reads its clock, then the counter. Where its own processor is emulated and loses the
+    // host's between the two, the interrupt comes early by that time, which is part of the write.
+    let write = cpu::tsc() - before;
     while TICKS.load(Ordering::Acquire) <= index {
         if halting {
             cpu::disable_interrupts();
@@ -39,7 +43,11 @@ fn round(index: u64, halting: bool) {
         }
     }
     let came = LAST.load(Ordering::Acquire);
-    check!(came >= deadline, "interrupt {index} came {} cycles early", deadline - came);
+    check!(
+        came + write >= deadline,
+        "interrupt {index} came {} cycles early, after a write of {write}",
+        deadline - came
+    );
     check_eq!(TICKS.load(Ordering::Acquire), index + 1, "interrupts after deadline {index}");
 }
 
@@ -67,19 +75,28 @@ fn main() {
     (0..ROUNDS).for_each(|index| round(index, false));
     (ROUNDS..2 * ROUNDS).for_each(|index| round(index, true));
 
-    // A deadline in the past comes at once; one that is taken back never comes.
+    // A deadline in the past comes at once.
     cpu::enable_interrupts();
     apic::set_deadline(1);
     while TICKS.load(Ordering::Acquire) == 2 * ROUNDS {
         core::hint::spin_loop();
     }
-    apic::set_deadline(cpu::tsc() + milliseconds(5));
-    apic::set_deadline(0);
+    check_eq!(TICKS.load(Ordering::Acquire), 2 * ROUNDS + 1, "interrupts in all");
+    // One that is taken back in time never comes.
+    let before = loop {
+        let before = TICKS.load(Ordering::Acquire);
+        let deadline = cpu::tsc() + milliseconds(5);
+        apic::set_deadline(deadline);
+        apic::set_deadline(0);
+        if cpu::tsc() < deadline {
+            break before;
+        }
+    };
     let end = cpu::tsc() + milliseconds(10);
     while cpu::tsc() < end {
         core::hint::spin_loop();
     }
-    check_eq!(TICKS.load(Ordering::Acquire), 2 * ROUNDS + 1, "interrupts in all");
+    check_eq!(TICKS.load(Ordering::Acquire), before, "interrupts after a deadline was taken back");
     check_eq!(spurious(), 0, "spurious interrupts");
 
     smp::on_others(on_another);
