@@ -19,6 +19,7 @@ fn devices(debug_exit: Option<u16>) -> Devices {
         console: Arc::new(Console::new(Sink::Null)),
         serial_interrupt: Event::new().unwrap(),
         rate: None,
+        time: Arc::new(nerite_devices::HostTime::new()),
         stop: StopToken::new().unwrap(),
         debug_exit,
         interrupts: Box::new(|_, _| ()),
