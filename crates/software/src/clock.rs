@@ -1,5 +1,6 @@
 //! Time and chance of a VM.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +11,9 @@ use rand::rngs::StdRng;
 
 use crate::virtual_clock::{Idle, Instructions};
 
-/// Rate of the time-stamp counter in kHz: a tick is a nanosecond.
-pub(crate) const TSC_KHZ: u32 = 1_000_000;
+/// Rate of the time-stamp counter in kHz: a tick is a nanosecond. A restored guest keeps the rate
+/// that it had.
+pub(crate) const TSC_KHZ: NonZeroU32 = NonZeroU32::new(1_000_000).unwrap();
 
 /// The clock that all vCPUs and timers of a VM share: nanoseconds since the VM was created.
 #[derive(Debug, Clone)]

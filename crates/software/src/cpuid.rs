@@ -16,7 +16,7 @@ pub(crate) fn supported() -> Vec<CpuidEntry> {
     };
     let entry = |function, eax, ebx, ecx, edx| CpuidEntry { function, index: None, eax, ebx, ecx, edx };
     leaves.push(entry(0x4000_0000, 0x4000_0010, word(0), word(4), word(8)));
-    leaves.push(entry(0x4000_0010, TSC_KHZ, 0, 0, 0));
+    leaves.push(entry(0x4000_0010, TSC_KHZ.get(), 0, 0, 0));
     // The TSC is invariant (Intel SDM vol. 3, 19.17.1): all vCPUs have the clock of the VM.
     leaves.push(entry(0x8000_0007, 0, 0, 0, 1 << 8));
     leaves

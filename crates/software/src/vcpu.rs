@@ -8,6 +8,7 @@ mod events;
 mod state;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use nerite_arch::{CpuidEntry, Fpu, Msr, Regs, SpecialRegs};
@@ -37,6 +38,8 @@ pub(crate) struct SoftwareVcpu {
     /// The CPUID leaves that the guest sees.
     cpuid: Vec<CpuidEntry>,
     clock: VcpuClock,
+    /// Rate of the time-stamp counter.
+    tsc_khz: NonZeroU32,
     /// CR8 as the local APIC has it.
     priority: u64,
     /// The guest executed HLT and waits.
@@ -85,6 +88,7 @@ impl SoftwareVcpu {
             cpu,
             cpuid: cpuid.to_vec(),
             clock,
+            tsc_khz: TSC_KHZ,
             priority: 0,
             halted: false,
             waits_for_sipi: false,
@@ -328,7 +332,7 @@ impl Vcpu for SoftwareVcpu {
     }
 
     fn tsc_khz(&self) -> Option<u32> {
-        Some(TSC_KHZ)
+        Some(self.tsc_khz.get())
     }
 
     fn debug(&mut self) -> Option<&mut dyn DebugControl> {

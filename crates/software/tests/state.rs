@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nerite_arch::cpuid::{self, Guest};
 use nerite_arch::{BootState, CpuidEntry, Msr};
@@ -23,7 +23,7 @@ fn leaves(vcpu_index: u32) -> Vec<CpuidEntry> {
 }
 
 fn create(ram: Arc<GuestRam>, starts: &[BootState]) -> (Box<dyn Vm>, Vec<Box<dyn Vcpu>>) {
-    let options = VmOptions { pit: true, ..VmOptions::default() };
+    let options = VmOptions { pit: true, vcpus: 2, ..VmOptions::default() };
     let vm = Software::new().unwrap().create_vm(ram, &options).unwrap();
     let start = |(index, state)| vm.create_vcpu(index, VcpuStart::At(state), &leaves(index)).unwrap();
     let vcpus = (0..).zip(starts).map(start).collect();
@@ -149,12 +149,29 @@ fn an_exception_from_elsewhere_is_delivered_first() {
 }
 
 #[test]
+fn the_counter_keeps_the_rate_that_it_had() {
+    let (_vm, mut vcpu, state) = computing();
+    vcpu.restore(&VcpuState { tsc_khz: Some(2_500_000), tsc: 1 << 40, ..state }).unwrap();
+    let outside = Instant::now();
+    let first = vcpu.save().unwrap();
+    let inside = Instant::now();
+    thread::sleep(Duration::from_millis(30));
+    let inside = inside.elapsed().as_nanos();
+    let second = vcpu.save().unwrap();
+    let outside = outside.elapsed().as_nanos();
+    assert_eq!((first.tsc_khz, vcpu.tsc_khz()), (Some(2_500_000), Some(2_500_000)));
+    let ticks = u128::from(second.tsc - first.tsc);
+    assert!((inside * 5 / 2..=outside * 5 / 2 + 3).contains(&ticks), "{ticks} in {inside} to {outside} ns");
+    assert!(first.tsc >= 1 << 40);
+}
+
+#[test]
 fn states_that_cannot_be_are_refused_by_name() {
     let (vm, mut vcpu, good) = computing();
     type Change = dyn Fn(&mut VcpuState);
     let cases: &[(&str, &Change)] = &[
         ("cpuid", &|state| state.cpuid.clear()),
-        ("tsc_khz", &|state| state.tsc_khz = Some(3_000_000)),
+        ("tsc_khz", &|state| state.tsc_khz = Some(0)),
         ("local APIC", &|state| state.apic = None),
         ("impossible id", &|state| state.apic.as_mut().unwrap().id = 1),
         ("impossible requested", &|state| state.apic.as_mut().unwrap().requested[0] = 1),

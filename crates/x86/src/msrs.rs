@@ -1,11 +1,18 @@
 //! Values of model-specific registers.
 
+/// The multiplier of a guest's counter that is the platform's.
+const TSC_UNIT: u64 = 1 << TSC_FRACTION;
+/// Bits of the multiplier behind the point, as in VMX (Intel SDM vol. 3, 26.6.5).
+pub(crate) const TSC_FRACTION: u32 = 48;
+
 /// PAT after a reset.
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// Model-specific registers that are not in another part of the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Msrs {
+    /// Ticks of the guest's counter for one of the platform's, with 48 bits behind the point.
+    pub(crate) tsc_multiplier: u64,
     pub(crate) tsc_offset: u64,
     pub(crate) tsc_adjust: u64,
     pub(crate) tsc_aux: u64,
@@ -24,6 +31,7 @@ pub(crate) struct Msrs {
 impl Default for Msrs {
     fn default() -> Self {
         Self {
+            tsc_multiplier: TSC_UNIT,
             tsc_offset: 0,
             tsc_adjust: 0,
             tsc_aux: 0,
@@ -38,5 +46,13 @@ impl Default for Msrs {
             sfmask: 0,
             kernel_gs_base: 0,
         }
+    }
+}
+
+impl Msrs {
+    /// The guest's time-stamp counter at this one of the platform.
+    pub(crate) fn tsc(&self, platform: u64) -> u64 {
+        let ticks = u128::from(platform).wrapping_mul(self.tsc_multiplier.into()) >> TSC_FRACTION;
+        (ticks as u64).wrapping_add(self.tsc_offset)
     }
 }

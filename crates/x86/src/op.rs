@@ -183,6 +183,7 @@ impl Core {
     /// The time-stamp counter at this instruction.
     pub(crate) fn tsc(&mut self, op: &Op) -> u64 {
         let instructions = self.retired.wrapping_add(u64::from(op.position));
-        self.ask(|platform| platform.tsc(instructions)).wrapping_add(self.msrs.tsc_offset)
+        let platform = self.ask(|platform| platform.tsc(instructions));
+        self.msrs.tsc(platform)
     }
 }

@@ -1,6 +1,6 @@
 //! Interrupts and timers, and waiting for them.
 
-use nerite_irqchip::{Deadline, Delivery, Events, Time};
+use nerite_irqchip::{Deadline, Delivery, Events};
 
 use super::SoftwareVcpu;
 
@@ -51,7 +51,8 @@ impl SoftwareVcpu {
                 self.cpu.request_interrupt_window(true);
             }
         }
-        let own = next.map(|deadline| at(deadline, time));
+        let at = |deadline: Deadline| time.nanoseconds.saturating_add(deadline.delay(time, self.tsc_khz));
+        let own = next.map(at);
         let is_waiting = self.halted || self.waits_for_sipi;
         let next = match self.clock.of_instructions() {
             None => own,
@@ -107,14 +108,6 @@ impl SoftwareVcpu {
             Some(next) => next.saturating_sub(self.now()).clamp(1, SLICE),
             None => SLICE,
         }
-    }
-}
-
-/// The time of a deadline. A tick of the time-stamp counter is a nanosecond.
-fn at(deadline: Deadline, now: Time) -> u64 {
-    match deadline {
-        Deadline::Nanoseconds(time) => time,
-        Deadline::Tsc(tsc) => now.nanoseconds.saturating_add(tsc.saturating_sub(now.tsc)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Saving and restoring a vCPU.
 
+use std::num::NonZeroU32;
+
 use nerite_arch::{Fpu, Msr, SpecialRegs};
 use nerite_hypervisor::{
     DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState,
@@ -77,7 +79,7 @@ impl SoftwareVcpu {
             xsave: self.cpu.fpu().to_xsave().to_vec(),
             msrs,
             tsc: self.cpu.tsc(),
-            tsc_khz: Some(TSC_KHZ),
+            tsc_khz: Some(self.tsc_khz.get()),
             apic,
             events: pending,
             run_state,
@@ -103,9 +105,8 @@ impl SoftwareVcpu {
             let value = "not that of the vCPU".to_owned();
             return Err(StateError::Field { field: "cpuid", value });
         }
-        if let Some(khz) = state.tsc_khz.filter(|khz| *khz != TSC_KHZ) {
-            return Err(impossible("tsc_khz", khz.into()));
-        }
+        let rate = NonZeroU32::new(state.tsc_khz.unwrap_or(TSC_KHZ.get()));
+        let rate = rate.ok_or_else(|| impossible("tsc_khz", 0))?;
         if state.apic.is_some() != self.shared.chips.is_some() {
             let value = "not where the interrupt controllers are".to_owned();
             return Err(StateError::Field { field: "local APIC", value });
@@ -130,8 +131,12 @@ impl SoftwareVcpu {
         // After the MSRs, of which `IA32_TSC_ADJUST` is one, and before the APIC, whose timer
         // compares with it.
         let moment = self.shared.restored_at();
-        let elapsed = self.shared.clock.now().saturating_sub(moment);
-        self.cpu.set_msr(Msr { index: TSC, value: state.tsc.wrapping_add(elapsed) });
+        let elapsed = u128::from(self.shared.clock.now().saturating_sub(moment));
+        let ticks = elapsed.wrapping_mul(rate.get().into()).checked_div(TSC_KHZ.get().into());
+        let ticks = ticks.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(0);
+        self.tsc_khz = rate;
+        self.cpu.set_tsc_rate(rate.get(), TSC_KHZ);
+        self.cpu.set_msr(Msr { index: TSC, value: state.tsc.wrapping_add(ticks) });
         if let Some(saved) = &state.apic {
             let time = Time { nanoseconds: moment, tsc: state.tsc };
             self.with_apic(|apic| apic.restore_in_place(saved, time)).unwrap_or(Ok(()))?;

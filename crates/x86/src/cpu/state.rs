@@ -6,6 +6,7 @@ use super::{Cpu, DebugRegs, Events, events_default};
 use crate::exception::Exception;
 use crate::flags::VM;
 use crate::msr::{INDICES, TSC, TSC_ADJUST};
+use crate::msrs::TSC_FRACTION;
 use crate::registers::{CS, DS, ES, FS, GS, SS};
 
 impl Cpu {
@@ -145,7 +146,17 @@ impl Cpu {
     /// The time-stamp counter as the guest sees it.
     pub fn tsc(&mut self) -> u64 {
         let core = &mut *self.core;
-        core.platform.tsc(core.retired).wrapping_add(core.msrs.tsc_offset)
+        let platform = core.platform.tsc(core.retired);
+        core.msrs.tsc(platform)
+    }
+
+    /// Makes the time-stamp counter advance by `numerator` where the platform's advances by
+    /// `denominator`, which is not 0. The counter's value changes with it, and is to be set
+    /// afterwards.
+    pub fn set_tsc_rate(&mut self, numerator: u32, denominator: std::num::NonZeroU32) {
+        let multiplier = (u128::from(numerator) << TSC_FRACTION).checked_div(denominator.get().into());
+        let multiplier = multiplier.and_then(|multiplier| u64::try_from(multiplier).ok());
+        self.core.msrs.tsc_multiplier = multiplier.unwrap_or(u64::MAX);
     }
 
     /// x87, SSE and AVX registers.
