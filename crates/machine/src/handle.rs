@@ -16,7 +16,7 @@ use crate::Error;
 use crate::counting::{ProcessorCounts, Totals};
 use crate::debug::DebugEvents;
 use crate::network::Network;
-use crate::snapshot::Saver;
+use crate::saver::Saver;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::Shared;
 

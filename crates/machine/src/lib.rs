@@ -37,8 +37,10 @@ mod opened;
 mod outcome;
 mod report;
 mod running;
+mod saver;
 mod services;
 mod setting;
+mod setup;
 mod snapshot;
 mod timeline;
 mod user_irqchip;
@@ -62,7 +64,8 @@ pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
 pub use running::{Running, Teardown};
 pub use setting::Setting;
-pub use snapshot::{MachineState, SavedMount, Setup, SnapshotError};
+pub use setup::{SavedMount, Setup};
+pub use snapshot::{MachineState, SnapshotError};
 pub use timeline::{Step, Timeline};
 
 /// The README's example, kept true by running it.

@@ -25,8 +25,9 @@ use crate::input::Keyboard;
 use crate::msr::Msrs;
 use crate::network::{self, Network};
 use crate::opened::HostResources;
+use crate::saver::BootImage;
+use crate::setup::Setup;
 use crate::snapshot::restore::{Origin, Saved};
-use crate::snapshot::{BootImage, Setup};
 use crate::wires::PciBuilder;
 use crate::{Error, Opened, Running, Timeline, accelerator, applicable, running};
 

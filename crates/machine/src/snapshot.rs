@@ -1,29 +1,23 @@
 //! Snapshots of a running machine.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nerite_devices::Console;
-use nerite_hypervisor::{VcpuState, Vm, VmState, synchronise_tscs};
-use nerite_platform::{Platform, PlatformState};
+use nerite_hypervisor::{VcpuState, VmState, synchronise_tscs};
+use nerite_platform::PlatformState;
 use nerite_saved::SaveError;
 use nerite_service::SnapshotReport;
 use nerite_snapshot::{Files, Manifest, Region};
 use nerite_vcpu::{Held, RunState};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::devices::{Devices, DevicesState};
 use crate::handle::{Handle, HandleError, Pause};
 use crate::network::{Network, NetworkState};
+use crate::saver::Saver;
+use crate::setup::Setup;
 
 pub(crate) mod restore;
-mod setup;
-
-pub use setup::{SavedMount, Setup};
 
 /// Program that writes snapshots.
 const WRITER: &str = concat!("nerite ", env!("CARGO_PKG_VERSION"));
@@ -104,66 +98,6 @@ impl SnapshotError {
     }
 }
 
-/// Parts of a running machine that a snapshot is made of.
-#[derive(Debug)]
-pub(crate) struct Saver {
-    pub(crate) vm: Arc<dyn Vm>,
-    pub(crate) platform: Arc<dyn Platform>,
-    pub(crate) devices: Arc<Devices>,
-    pub(crate) console: Arc<Console>,
-    pub(crate) hypervisor: &'static str,
-    pub(crate) setup: Setup,
-    /// The image, if snapshots are prepared.
-    pub(crate) image: Option<BootImage>,
-    /// Held by the one that makes a snapshot.
-    pub(crate) lock: Mutex<()>,
-}
-
-/// The image that a guest was booted from.
-#[derive(Debug)]
-pub(crate) struct BootImage {
-    file: File,
-    /// Size, and time of the last change of the contents in seconds and nanoseconds. It may be
-    /// removed or renamed meanwhile.
-    version: [i64; 3],
-}
-
-impl BootImage {
-    /// `file` as it is now.
-    pub(crate) fn new(file: File) -> io::Result<Self> {
-        let version = version(&file)?;
-        Ok(Self { file, version })
-    }
-
-    /// Copies the image to `target`, which is empty.
-    fn copy_to(&self, target: &File) -> Result<(), SnapshotError> {
-        let mut buffer = vec![0; 256 << 10];
-        let mut offset = 0_u64;
-        let copied = loop {
-            match self.file.read_at(&mut buffer, offset) {
-                Ok(0) => break Ok(()),
-                Ok(length) => {
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    if let Err(error) = target.write_all_at(bytes, offset) {
-                        break Err(error);
-                    }
-                    offset = offset.saturating_add(length as u64);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
-            }
-        };
-        copied.map_err(SnapshotError::host("copying the image"))?;
-        let version = version(&self.file).map_err(SnapshotError::host("copying the image"))?;
-        if version == self.version { Ok(()) } else { Err(SnapshotError::ImageChanged) }
-    }
-}
-
-fn version(file: &File) -> io::Result<[i64; 3]> {
-    let it = file.metadata()?;
-    Ok([it.size().cast_signed(), it.mtime(), it.mtime_nsec()])
-}
-
 impl Handle {
     /// Writes a snapshot to `files`, which are empty. The guest is paused meanwhile, but for the
     /// digests at the end, and goes on as it was.
@@ -187,7 +121,10 @@ impl Handle {
         let data = data.map_err(SnapshotError::host("writing the memory"))?;
         drop((quiet, pause));
         let paused = paused.elapsed();
-        image.copy_to(&files.image)?;
+        let copied = image.copy_to(&files.image);
+        if !copied.map_err(SnapshotError::host("copying the image"))? {
+            return Err(SnapshotError::ImageChanged);
+        }
         let memory =
             self.ram().regions().iter().map(|region| Region { start: region.start, size: region.size });
         let memory = memory.collect();

@@ -1,5 +1,6 @@
 //! Snapshots of machines on a hypervisor whose guests are programs in Rust.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Starts a machine: a thread for each vCPU.
 
 use super::*;
-use crate::snapshot::Saver;
+use crate::saver::Saver;
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
