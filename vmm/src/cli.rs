@@ -49,8 +49,8 @@ pub enum Action {
 /// `vmm inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it; or the directory of a
-    /// snapshot
+    /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it; or the directory of
+    /// a snapshot
     #[arg(value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
 

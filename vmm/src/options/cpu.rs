@@ -67,8 +67,7 @@ pub struct CpuOptions {
     #[serde(deserialize_with = "irqchip")]
     pub irqchip: Option<Irqchip>,
 
-    /// What happens at an instruction that KVM cannot execute: software or crash [default:
-    /// software]
+    /// Treatment of instructions that KVM cannot execute: software or crash [default: software]
     ///
     /// KVM interprets accesses of devices, and knows few vector instructions: one that accesses 32
     /// bytes of a device at once is such an instruction. `software` executes it on a processor of
@@ -79,10 +78,10 @@ pub struct CpuOptions {
 
     /// The guest's time: host or virtual [default: host, and virtual with --count]
     ///
-    /// `virtual` advances by a nanosecond for each instruction and begins in 2026. It makes each run
-    /// of a guest the same that has one vCPU and hears from nothing but its timers: random numbers
-    /// and the image's place are then fixed as well. For the processor in software only, which
-    /// `--accel auto` chooses then.
+    /// `virtual` advances by a nanosecond for each instruction and begins in 2026. It makes each
+    /// run of a guest the same that has one vCPU and hears from nothing but its timers: random
+    /// numbers and the image's place are then fixed as well. For the processor in software only,
+    /// which `--accel auto` chooses then.
     #[arg(long, value_name = "host|virtual", value_parser = parse_clock)]
     #[serde(deserialize_with = "clock")]
     pub clock: Option<Clock>,
