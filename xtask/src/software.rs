@@ -27,6 +27,8 @@ const IN_NAMESPACES: [&str; 8] = [
     "mount -t sysfs sysfs /sys && ip link set lo up && exec \"$@\"",
     "sh",
 ];
+/// Factor by which a test may take longer than on KVM: a guest competes with all else on the host.
+const PATIENCE: u64 = 4;
 /// Programs that tests take from busybox, as in the lab.
 const APPLETS: [&str; 3] = ["ping", "tunctl", "httpd"];
 
@@ -105,6 +107,7 @@ impl Host {
             job.command.splice(0..0, ["flock".to_owned(), lock]);
         }
         job.env.insert("PATH".to_owned(), self.path());
+        job.timeout = job.timeout.saturating_mul(PATIENCE);
         Ok(job)
     }
 }
@@ -163,14 +166,14 @@ mod tests {
         let adapted = |name: &str| {
             let tests = Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
             let test = tests.into_iter().find(|test| test.name == name).unwrap();
-            let job = Job { command: vec!["it".to_owned()], ..Job::default() };
+            let job = Job { command: vec!["it".to_owned()], timeout: 7, ..Job::default() };
             host.adapt(&test, job).unwrap()
         };
         let tap = adapted("net over tap");
         assert_eq!((tap.command[0].as_str(), tap.command.last().unwrap().as_str()), ("unshare", "it"));
         assert!(tap.env["PATH"].starts_with(host.programs().to_str().unwrap()));
         assert_eq!(adapted("net in user mode, address by DHCP").command[0], "flock");
-        assert_eq!(adapted("hello").command, ["it"]);
+        assert_eq!((adapted("hello").command, adapted("hello").timeout), (vec!["it".to_owned()], 4 * 7));
         assert!(adapted("linux, 2 processors, 128 MiB, disks").dir.unwrap().is_dir());
     }
 }
