@@ -109,8 +109,8 @@ fn guests_go_on_in_other_processes_on_kvm() {
     goes_on(&pc_worker(), "1", PC_RIGHT, &["kvm"]);
 }
 
-/// A guest of one hypervisor goes on with the other, or the feature of the processor that is missing
-/// there is named.
+/// A guest of one hypervisor goes on with the other, or the feature of the processor that is
+/// missing there is named.
 #[test]
 #[ignore = "needs a KVM"]
 fn a_guest_goes_on_with_the_other_hypervisor() {
