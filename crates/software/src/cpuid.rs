@@ -21,3 +21,9 @@ pub(crate) fn supported() -> Vec<CpuidEntry> {
     leaves.push(entry(0x8000_0007, 0, 0, 0, 1 << 8));
     leaves
 }
+
+/// Bits of a guest-physical address (CPUID.80000008H:EAX).
+pub(crate) fn address_bits() -> u8 {
+    let leaf = nerite_x86::supported_cpuid().into_iter().find(|leaf| leaf.function == 0x8000_0008);
+    leaf.map_or(36, |leaf| leaf.eax.to_le_bytes()[0])
+}

@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 
 use crate::clock::Clock;
 use crate::controller::Controller;
+use crate::cpuid;
 use crate::shared::{Chips, Shared};
 use crate::signal::Signals;
 use crate::vcpu::SoftwareVcpu;
@@ -44,7 +45,7 @@ impl SoftwareVm {
     ) -> Result<Self, Error> {
         let (signals, code) = (Signals::new(options.vcpus), CodePages::new());
         ram.observe(Arc::new(Decoded(code.clone())));
-        let config = ChipsConfig::of(options.vcpus);
+        let config = ChipsConfig { address_bits: cpuid::address_bits(), ..ChipsConfig::of(options.vcpus) };
         let chips = (options.irqchip == Irqchip::Hypervisor).then(|| {
             let shared = Arc::new(SharedChips::new(&config, signals.clone()));
             let controller = Arc::new(Controller::new(shared.clone()));

@@ -55,3 +55,21 @@ fn two_nmis_that_wait_are_saved() {
     }
     assert_eq!(vcpu.save().unwrap().events.nmis, 2);
 }
+
+#[test]
+fn the_base_of_a_local_apic_has_no_more_bits_than_an_address() {
+    // mov ecx, 0x1b; mov edx, upper; mov eax, 0xfee00900; wrmsr; out 0x10, al. The handler:
+    // out 0x11, al
+    for (upper, port) in [(0xff, 0x10), (0x100, 0x11)] {
+        let program = [
+            &[0x66, 0xb9, 0x1b, 0, 0, 0, 0x66, 0xba][..],
+            &u32::to_le_bytes(upper),
+            &[0x66, 0xb8, 0, 9, 0xe0, 0xfe, 0x0f, 0x30, 0xe6, 0x10],
+        ];
+        let machine = Machine::new(&program.concat());
+        machine.ram.write(HANDLER_AT.into(), &[0xe6, 0x11]).unwrap();
+        machine.ram.write(13 * 4, &HANDLER_AT.to_le_bytes()).unwrap();
+        let exit = machine.vcpu(0).run(Entry::Resume).unwrap();
+        assert_eq!(exit, Exit::PortOut { port, width: 1, value: 0 });
+    }
+}
