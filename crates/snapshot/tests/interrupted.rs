@@ -16,7 +16,7 @@ const PAGES: u64 = 1 << 14;
 
 /// Writes a snapshot, slowly, so that it can be killed.
 #[test]
-#[ignore = "the other tests start it as a process"]
+#[ignore = "the other tests start it"]
 fn writer() {
     let path = std::env::var(WRITER).unwrap();
     let staging = Staging::create(Path::new(&path)).unwrap();

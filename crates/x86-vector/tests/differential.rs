@@ -100,6 +100,12 @@ fn place(code: Code, instruction: &Instruction, case: &mut Case, offset: u64, ra
         }
     }
     let name = format!("{code:?}");
+    if name.ends_with("ldmxcsr_m32") || name.ends_with("Ldmxcsr_m32") {
+        // Misaligned exception mask, which some AMD processors have (AMD APM vol. 1, 4.2.2).
+        if let Some(byte) = case.memory.get_mut(start + 2) {
+            *byte &= !2;
+        }
+    }
     if name.ends_with("m80fp") && fits(10) {
         case.memory[start..start + 10].copy_from_slice(&values::f80(random));
     }
