@@ -70,7 +70,7 @@ impl Common {
     }
 
     /// The same device with saved registers. If the driver was ready, its queues are frozen, and
-    /// still to be looked at: [`Self::queues_at`].
+    /// still to be looked at.
     ///
     /// # Errors
     /// Fails if no driver of this device can have brought the registers there.
