@@ -43,6 +43,9 @@ pub struct VmOptions {
     pub vcpus: u32,
     /// Location of the interrupt controllers.
     pub irqchip: Irqchip,
+    /// `true` if vCPUs get timers ([`Vcpu::kick_timer`]). A hypervisor that needs a thread for them
+    /// starts it with the VM: the threads of a confined process start none.
+    pub kick_timers: bool,
     /// `true` adds an i8254 interval timer; only with [`Irqchip::Hypervisor`].
     pub pit: bool,
     /// `true` makes accesses of unknown model-specific registers exits instead of #GP.
@@ -59,6 +62,7 @@ impl Default for VmOptions {
         Self {
             vcpus: 1,
             irqchip: Irqchip::default(),
+            kick_timers: true,
             pit: false,
             msr_exits: false,
             power_management: false,

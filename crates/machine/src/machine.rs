@@ -274,6 +274,7 @@ fn options(cpus: &CpuConfig, builder: &dyn Builder) -> VmOptions {
             Irqchip::Kernel => nerite_hypervisor::Irqchip::Hypervisor,
             Irqchip::User => nerite_hypervisor::Irqchip::User,
         },
+        kick_timers: true,
         pit: builder.needs_pit(),
         msr_exits: cpus.msr != MsrPolicy::Fault,
         power_management: cpus.power_management,

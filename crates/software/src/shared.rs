@@ -1,10 +1,9 @@
 //! The part of a VM that its vCPUs share.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
-use nerite_hypervisor::Error;
 use nerite_irqchip::SharedChips;
 use nerite_memory::GuestRam;
 use nerite_x86::CodePages;
@@ -38,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) bells: Arc<Bells>,
     pub(crate) ring: Arc<Ring>,
     /// Started with the VM if it has interrupt controllers, and otherwise with the first timer.
-    pub(crate) timers: OnceLock<Timers>,
+    pub(crate) timers: Option<Timers>,
     pub(crate) msr_exits: bool,
     /// Source of the seeds of vCPUs.
     pub(crate) random: Mutex<StdRng>,
@@ -48,26 +47,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The timers, with their thread.
-    pub(crate) fn timers(&self) -> Result<&Timers, Error> {
-        if let Some(timers) = self.timers.get() {
-            return Ok(timers);
-        }
-        let board = self.chips.as_ref().map(|chips| chips.shared.clone());
-        let time = self.clock.clone();
-        let timers = Timers::start(move || {
-            let board = board.as_ref()?;
-            board.advance_board(time.now());
-            time.moment(board.next_board_event()?)
-        });
-        let failed = |source| Error::Call { operation: "starting the timers' thread", source };
-        let timers = timers.map_err(failed)?;
-        Ok(self.timers.get_or_init(|| timers))
-    }
-
     /// Sets the next moment of the timer that all vCPUs share.
     pub(crate) fn set_board_timer(&self, next: Option<Instant>) {
-        if let Some(timers) = self.timers.get() {
+        if let Some(timers) = &self.timers {
             timers.set_board(next);
         }
     }

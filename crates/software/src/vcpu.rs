@@ -308,7 +308,9 @@ impl Vcpu for SoftwareVcpu {
     }
 
     fn kick_timer(&mut self) -> Result<Box<dyn KickTimer>, Error> {
-        Ok(self.shared.timers()?.kick_timer(self.signal.clone()))
+        let unsupported = Error::Unsupported { index: self.index, operation: "a timer that kicks" };
+        let timers = self.shared.timers.as_ref().ok_or(unsupported)?;
+        Ok(timers.kick_timer(self.signal.clone()))
     }
 
     fn inject_nmi(&mut self) -> Result<(), Error> {

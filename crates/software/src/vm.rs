@@ -1,7 +1,7 @@
 //! A VM.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use nerite_arch::CpuidEntry;
 use nerite_hypervisor::{
@@ -19,6 +19,7 @@ use crate::controller::Controller;
 use crate::cpuid;
 use crate::shared::{Chips, Shared};
 use crate::signal::Signals;
+use crate::timers::Timers;
 use crate::vcpu::SoftwareVcpu;
 
 /// A VM whose processors are software.
@@ -51,6 +52,18 @@ impl SoftwareVm {
             let controller = Arc::new(Controller::new(shared.clone()));
             Chips { shared, controller, pit: options.pit }
         });
+        let timers = if chips.is_some() || options.kick_timers {
+            let (board, time) = (chips.as_ref().map(|chips| chips.shared.clone()), clock.clone());
+            let timers = Timers::start(move || {
+                let board = board.as_ref()?;
+                board.advance_board(time.now());
+                time.moment(board.next_board_event()?)
+            });
+            let operation = "starting the timers' thread";
+            Some(timers.map_err(|source| Error::Call { operation, source })?)
+        } else {
+            None
+        };
         let shared = Shared {
             ram,
             signals,
@@ -59,14 +72,11 @@ impl SoftwareVm {
             chips,
             bells: Arc::default(),
             ring: Arc::default(),
-            timers: OnceLock::new(),
+            timers,
             random: Mutex::new(random),
             restored: Mutex::default(),
             msr_exits: options.msr_exits || options.irqchip == Irqchip::User,
         };
-        if shared.chips.is_some() {
-            shared.timers()?;
-        }
         Ok(Self { shared: Arc::new(shared) })
     }
 }

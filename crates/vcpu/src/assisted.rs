@@ -68,9 +68,14 @@ impl Assistance {
             return Ok(opened.clone());
         }
         let hypervisor = (self.open)()?;
-        // Interrupts stay with the first hypervisor.
-        let options =
-            VmOptions { vcpus: self.vcpus, irqchip: Irqchip::User, msr_exits: true, ..VmOptions::default() };
+        // Interrupts and timers stay with the first hypervisor.
+        let options = VmOptions {
+            vcpus: self.vcpus,
+            irqchip: Irqchip::User,
+            kick_timers: false,
+            msr_exits: true,
+            ..VmOptions::default()
+        };
         let vm = Arc::from(hypervisor.create_vm(self.ram.clone(), &options)?);
         let msrs = hypervisor.supported_msrs()?.into();
         Ok(opened.insert(Opened { vm, msrs }).clone())
