@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use nerite_arch::Fpu;
+use nerite_arch::paging::{self, Root};
 use nerite_hypervisor::{
     Entry, Error, Exit, GuestDebug, Hypervisor, InternalError, Irqchip, Layer, PendingEvents, RunState, Vcpu,
     VcpuStart, VcpuState, Vm, VmOptions, VmState,
@@ -115,6 +116,10 @@ impl Assisted {
             return Ok(false);
         }
         let before = self.inner.save()?;
+        // Code in a device is what failed then, and no instruction.
+        if !is_in_ram(&self.assistance.ram, &before) {
+            return Ok(false);
+        }
         if let Err(error) = self.prepare(&before) {
             log::warn!("vCPU {}: no assistance with an instruction: {error}", self.inner.index());
             return Ok(false);
@@ -215,6 +220,15 @@ impl Layer for Assisted {
 /// #UD in the guest.
 fn is_evex(instruction: &[u8]) -> bool {
     instruction.iter().find(|byte| !PREFIXES.contains(byte)) == Some(&EVEX)
+}
+
+/// `true` if the next instruction is in RAM. Only code in long mode is looked up.
+fn is_in_ram(ram: &GuestRam, state: &VcpuState) -> bool {
+    let Some(root) = Root::of(&state.special) else { return true };
+    let base = if state.special.cs.l { 0 } else { state.special.cs.base };
+    let address = state.regs.rip.wrapping_add(base);
+    let found = paging::walk(root, address, |at| ram.read_obj::<u64>(at).ok());
+    found.is_ok_and(|found| ram.check(found.phys, 1).is_ok())
 }
 
 /// The part of a state that a single instruction depends on.

@@ -92,6 +92,12 @@ fn without_assistance_the_failure_is_the_exit() {
     let mut vcpu = assisted(load);
     vcpu.inner = Box::new(Scripted::new([evex]));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), evex);
+    // Code that is not in RAM: the tables are empty.
+    let mut elsewhere = Scripted::new([UNKNOWN]);
+    elsewhere.special_regs.cr0 = 1 << 31;
+    elsewhere.special_regs.efer = 1 << 10;
+    vcpu.inner = Box::new(elsewhere);
+    assert_eq!(vcpu.run(Entry::Resume).unwrap(), UNKNOWN);
     // And other failures are no instructions.
     let other = Exit::InternalError(InternalError { suberror: 3, ..InternalError::default() });
     vcpu.inner = Box::new(Scripted::new([other]));
