@@ -9,14 +9,12 @@
 
 mod common;
 
-use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::image;
-use common::{Folder, code, hear_signals, wait};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use common::{Folder, code, full_pipe, hear_signals, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Time in which `vmm` ends, on a machine that may be starved. What it promises is a second.
@@ -24,16 +22,6 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 fn moments() -> u32 {
     std::env::var("NERITE_TEST_MOMENTS").map_or(3, |moments| moments.parse().unwrap())
-}
-
-/// A pipe that is full, and that nothing reads.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    let flags = fcntl_getfl(&writer).unwrap();
-    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
-    while writer.write(&[b'.'; 4096]).is_ok() {}
-    fcntl_setfl(&writer, flags).unwrap();
-    (reader, writer)
 }
 
 /// Sends SIGTERM to what `start` starts, at random moments of its first `life`. A run that has

@@ -4,24 +4,14 @@
 
 mod common;
 
-use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{PipeWriter, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::image;
-use common::{Folder, code, hear_signals, wait};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use common::{Folder, code, full_pipe, hear_signals, wait};
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// A pipe without room.
-fn full_pipe() -> (PipeReader, PipeWriter) {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    let flags = fcntl_getfl(&writer).unwrap();
-    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
-    while writer.write(&[b'.'; 4096]).is_ok() {}
-    fcntl_setfl(&writer, flags).unwrap();
-    (reader, writer)
-}
 
 fn start(mut command: Command, stderr: &PipeWriter) -> Child {
     command.stdout(Stdio::piped()).stderr(stderr.try_clone().unwrap());

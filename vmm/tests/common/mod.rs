@@ -7,11 +7,13 @@ pub mod features;
 pub mod image;
 pub mod long_runs;
 
-use std::io::Write as _;
+use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// Time after which a run counts as hanging.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -141,6 +143,16 @@ pub fn wait_for(child: Child, limit: Duration) -> Output {
     drop(done);
     assert!(!watchdog.join().unwrap(), "vmm hangs: {output:?}");
     output
+}
+
+/// A pipe that is full, and that nothing reads.
+pub fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
 }
 
 /// The exit code as a shell sees it.
