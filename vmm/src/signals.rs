@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 use crate::exit_code;
 
@@ -202,10 +202,8 @@ extern "C" fn on_deadline(_: c_int) {
 ///
 /// Safe in a signal handler: two system calls, neither of which waits.
 fn say_time_is_up() {
-    let stderr = rustix::stdio::stderr();
-    let mut polled = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
-    if poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
-        let _ = rustix::io::write(stderr, TIME_IS_UP.as_bytes());
+    if crate::stderr::wait(Timespec::default()) {
+        let _ = rustix::io::write(rustix::stdio::stderr(), TIME_IS_UP.as_bytes());
     }
 }
 

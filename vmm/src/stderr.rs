@@ -140,8 +140,8 @@ impl State {
 }
 
 /// Waits until standard error takes something, or for this time. Returns `true` if it does, or if
-/// an error can be had from it.
-fn wait(time: Timespec) -> bool {
+/// an error can be had from it. Safe in a signal handler: one system call and no lock.
+pub(crate) fn wait(time: Timespec) -> bool {
     poll(&mut [PollFd::from_borrowed_fd(stderr(), PollFlags::OUT)], Some(&time)).is_ok_and(|ready| ready > 0)
 }
 
