@@ -253,15 +253,11 @@ impl fmt::Display for Segment {
     }
 }
 
-/// A dump of several lines, without a trailing newline.
-impl fmt::Display for SpecialRegs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "cr0 {:016x}{}", self.cr0, bits(self.cr0, CR0))?;
-        writeln!(f, "cr2 {:016x}  cr3 {:016x}  cr8 {:x}", self.cr2, self.cr3, self.cr8)?;
-        writeln!(f, "cr4 {:016x}{}", self.cr4, bits(self.cr4, CR4))?;
-        writeln!(f, "efer {:08x}{}", self.efer, bits(self.efer, EFER))?;
-        writeln!(f, "apic base {:08x}{}", self.apic_base, bits(self.apic_base, APIC_BASE))?;
-        let segments = [
+impl SpecialRegs {
+    /// The segment registers, TR and LDTR with their names in lower case.
+    #[must_use]
+    pub const fn segments(&self) -> [(&'static str, Segment); 8] {
+        [
             ("cs", self.cs),
             ("ds", self.ds),
             ("es", self.es),
@@ -270,8 +266,19 @@ impl fmt::Display for SpecialRegs {
             ("ss", self.ss),
             ("tr", self.tr),
             ("ldt", self.ldt),
-        ];
-        for (name, segment) in segments {
+        ]
+    }
+}
+
+/// A dump of several lines, without a trailing newline.
+impl fmt::Display for SpecialRegs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "cr0 {:016x}{}", self.cr0, bits(self.cr0, CR0))?;
+        writeln!(f, "cr2 {:016x}  cr3 {:016x}  cr8 {:x}", self.cr2, self.cr3, self.cr8)?;
+        writeln!(f, "cr4 {:016x}{}", self.cr4, bits(self.cr4, CR4))?;
+        writeln!(f, "efer {:08x}{}", self.efer, bits(self.efer, EFER))?;
+        writeln!(f, "apic base {:08x}{}", self.apic_base, bits(self.apic_base, APIC_BASE))?;
+        for (name, segment) in self.segments() {
             writeln!(f, "{name:<3} {segment}")?;
         }
         writeln!(f, "gdt base {:016x} limit {:04x}", self.gdt.base, self.gdt.limit)?;

@@ -181,17 +181,7 @@ impl Check for SpecialRegs {
         refuse("efer", efer, efer & !EFER != 0 || !is_consistent)?;
         refuse("cr4", cr4, is_long && cr4 & CR4_PAE == 0)?;
         let width = self.linear_bits();
-        let segments = [
-            ("cs", self.cs),
-            ("ds", self.ds),
-            ("es", self.es),
-            ("fs", self.fs),
-            ("gs", self.gs),
-            ("ss", self.ss),
-            ("tr", self.tr),
-            ("ldt", self.ldt),
-        ];
-        for (name, Segment { base, kind, dpl, .. }) in segments {
+        for (name, Segment { base, kind, dpl, .. }) in self.segments() {
             refuse(name, kind.into(), kind > 15)?;
             refuse(name, dpl.into(), dpl > 3)?;
             refuse(name, base, !is_canonical(base, width))?;
