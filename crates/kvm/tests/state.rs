@@ -65,24 +65,6 @@ fn restore(hypervisor: &dyn Hypervisor, ram: &GuestRam, (state, vcpus): &Saved) 
     (vm, restored)
 }
 
-fn next_write(vcpu: &mut dyn Vcpu) -> (u16, u32) {
-    match vcpu.run(Entry::Resume).unwrap() {
-        Exit::PortOut { port, value, .. } => (port, value),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn results(vcpu: &mut dyn Vcpu) -> Vec<u32> {
-    let mut results = Vec::new();
-    loop {
-        match next_write(vcpu) {
-            (vm::RESULT, value) => results.push(value),
-            (vm::DONE, _) => return results,
-            _ => {}
-        }
-    }
-}
-
 /// The state that does not depend on time.
 fn timeless(state: &VcpuState) -> VcpuState {
     let mut state = VcpuState { tsc: 0, tsc_khz: None, ..state.clone() };
@@ -94,11 +76,11 @@ fn timeless(state: &VcpuState) -> VcpuState {
 
 fn computation_moves(from: &dyn Hypervisor, to: &dyn Hypervisor, is_same: bool) {
     let ram = vm::ram();
-    let expected = results(&mut *create(from, vm::copy(&ram), &[vm::compute()]).1[0]);
+    let expected = vm::results(&mut *create(from, vm::copy(&ram), &[vm::compute()]).1[0]);
     assert_eq!(expected.len(), 8);
     let mut machine = create(from, ram.clone(), &[vm::compute()]);
     for round in 0..4 {
-        assert_eq!(next_write(&mut *machine.1[0]).0, vm::STEP, "round {round}");
+        assert_eq!(vm::next_write(&mut *machine.1[0]).0, vm::STEP, "round {round}");
         let undrained = machine.1[0].save();
         assert!(matches!(undrained, Err(Error::State { source: StateError::NotDrained, .. })));
         assert_eq!(machine.1[0].complete(Entry::Resume).unwrap(), None);
@@ -108,7 +90,7 @@ fn computation_moves(from: &dyn Hypervisor, to: &dyn Hypervisor, is_same: bool) 
             let again = restored.1[0].save().unwrap();
             assert_eq!(timeless(&again), timeless(&saved.1[0]), "round {round}");
         }
-        assert_eq!(results(&mut *restored.1[0]), expected, "round {round}");
+        assert_eq!(vm::results(&mut *restored.1[0]), expected, "round {round}");
     }
 }
 
@@ -145,9 +127,9 @@ fn run_until_halted(vcpu: &mut dyn Vcpu) {
 fn timer_moves(from: &dyn Hypervisor, to: &dyn Hypervisor, start: BootState) {
     let ram = vm::ram();
     let mut machine = create(from, ram.clone(), &[start, vm::application()]);
-    assert_eq!(next_write(&mut *machine.1[1]).0, vm::DONE);
+    assert_eq!(vm::next_write(&mut *machine.1[1]).0, vm::DONE);
     run_until_halted(&mut *machine.1[1]);
-    assert_eq!(next_write(&mut *machine.1[0]).0, vm::STEP);
+    assert_eq!(vm::next_write(&mut *machine.1[0]).0, vm::STEP);
     run_until_halted(&mut *machine.1[0]);
     let saved = save(&mut machine);
     assert_eq!([RunState::Halted; 2], [saved.1[0].run_state, saved.1[1].run_state]);
@@ -155,8 +137,8 @@ fn timer_moves(from: &dyn Hypervisor, to: &dyn Hypervisor, start: BootState) {
     let (_vm, mut restored) = restore(to, &ram, &saved);
     // The timer of the one interrupts the other.
     let mut application = restored.pop().unwrap();
-    let waiter = thread::spawn(move || next_write(&mut *application).0);
-    assert_eq!(next_write(&mut *restored[0]).0, vm::RESULT);
+    let waiter = thread::spawn(move || vm::next_write(&mut *application).0);
+    assert_eq!(vm::next_write(&mut *restored[0]).0, vm::RESULT);
     assert_eq!(waiter.join().unwrap(), vm::INTERRUPTED);
 }
 
@@ -248,7 +230,7 @@ fn states_that_cannot_be_are_refused_by_name() {
 fn a_guest_is_handed_over_a_thousand_times() {
     let count = std::env::var("NERITE_HAND_OVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
     let rounds = count * 2;
-    let expected = results(&mut *create(&kvm(), vm::ram(), &[vm::checksum(rounds)]).1[0]);
+    let expected = vm::results(&mut *create(&kvm(), vm::ram(), &[vm::checksum(rounds)]).1[0]);
     assert_eq!(expected.len(), 5);
     let ram = vm::ram();
     let (kvm, software) = (kvm(), software());
@@ -263,7 +245,7 @@ fn a_guest_is_handed_over_a_thousand_times() {
     for turn in 0..count {
         let [from, to] = &mut machines;
         let vcpu = &mut from.1[0];
-        assert_eq!(next_write(&mut **vcpu).0, vm::STEP, "turn {turn}");
+        assert_eq!(vm::next_write(&mut **vcpu).0, vm::STEP, "turn {turn}");
         assert_eq!(vcpu.complete(Entry::Resume).unwrap(), None);
         vcpu.debug().unwrap().set_guest_debug(&SINGLE_STEP).unwrap();
         for _ in 0..step(100) {
@@ -279,7 +261,7 @@ fn a_guest_is_handed_over_a_thousand_times() {
         machines.reverse();
     }
     let beats = ram.read_obj::<u32>(vm::BEATS).unwrap();
-    assert_eq!(results(&mut *machines[0].1[0]), expected);
+    assert_eq!(vm::results(&mut *machines[0].1[0]), expected);
     assert!(ram.read_obj::<u32>(vm::BEATS).unwrap() > beats, "the timer has stopped");
     assert!(interrupted > 0, "no interrupt handler was handed over");
     println!("{count} times, {steps} steps, {beats} interrupts, {interrupted} times in a handler");

@@ -47,41 +47,21 @@ fn restore(ram: &GuestRam, (state, vcpus): &(VmState, Vec<VcpuState>)) -> (Box<d
     (vm, restored)
 }
 
-/// Runs to the next write of a port: the port and the value.
-fn next_write(vcpu: &mut dyn Vcpu) -> (u16, u32) {
-    match vcpu.run(Entry::Resume).unwrap() {
-        Exit::PortOut { port, value, .. } => (port, value),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Runs a computing guest to its end, and returns its results.
-fn results(vcpu: &mut dyn Vcpu) -> Vec<u32> {
-    let mut results = Vec::new();
-    loop {
-        match next_write(vcpu) {
-            (vm::RESULT, value) => results.push(value),
-            (vm::DONE, _) => return results,
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn a_computation_goes_on_in_another_vm() {
     let ram = vm::ram();
-    let expected = results(&mut *create(vm::copy(&ram), &[vm::compute()]).1[0]);
+    let expected = vm::results(&mut *create(vm::copy(&ram), &[vm::compute()]).1[0]);
     assert_eq!(expected.len(), 8);
     let (vm, mut vcpus) = create(ram.clone(), &[vm::compute()]);
     for round in 0..16 {
-        assert_eq!(next_write(&mut *vcpus[0]).0, vm::STEP, "round {round}");
+        assert_eq!(vm::next_write(&mut *vcpus[0]).0, vm::STEP, "round {round}");
         assert!(matches!(vcpus[0].save(), Err(Error::State { source: StateError::NotDrained, .. })));
         assert_eq!(vcpus[0].complete(Entry::Resume).unwrap(), None);
         let saved = save(&*vm, &mut vcpus);
         let (_vm, mut restored) = restore(&ram, &saved);
         let again = restored[0].save().unwrap();
         assert_eq!(VcpuState { tsc: 0, ..again }, VcpuState { tsc: 0, ..saved.1[0].clone() });
-        assert_eq!(results(&mut *restored[0]), expected, "round {round}");
+        assert_eq!(vm::results(&mut *restored[0]), expected, "round {round}");
     }
 }
 
@@ -100,9 +80,9 @@ fn run_until_halted(vcpu: &mut dyn Vcpu) {
 fn timer_goes_on(start: BootState) {
     let ram = vm::ram();
     let (vm, mut vcpus) = create(ram.clone(), &[start, vm::application()]);
-    assert_eq!(next_write(&mut *vcpus[1]).0, vm::DONE);
+    assert_eq!(vm::next_write(&mut *vcpus[1]).0, vm::DONE);
     run_until_halted(&mut *vcpus[1]);
-    assert_eq!(next_write(&mut *vcpus[0]).0, vm::STEP);
+    assert_eq!(vm::next_write(&mut *vcpus[0]).0, vm::STEP);
     run_until_halted(&mut *vcpus[0]);
     let saved = save(&*vm, &mut vcpus);
     assert_eq!([RunState::Halted; 2], [saved.1[0].run_state, saved.1[1].run_state]);
@@ -110,8 +90,8 @@ fn timer_goes_on(start: BootState) {
     let (_vm, mut restored) = restore(&ram, &saved);
     // The timer of the one interrupts the other.
     let mut application = restored.pop().unwrap();
-    let waiter = thread::spawn(move || next_write(&mut *application).0);
-    assert_eq!(next_write(&mut *restored[0]).0, vm::RESULT);
+    let waiter = thread::spawn(move || vm::next_write(&mut *application).0);
+    assert_eq!(vm::next_write(&mut *restored[0]).0, vm::RESULT);
     assert_eq!(waiter.join().unwrap(), vm::INTERRUPTED);
 }
 
@@ -129,7 +109,7 @@ fn a_tsc_deadline_holds_in_another_vm() {
 fn computing() -> (Box<dyn Vm>, Box<dyn Vcpu>, VcpuState) {
     let (vm, mut vcpus) = create(vm::ram(), &[vm::compute()]);
     let mut vcpu = vcpus.pop().unwrap();
-    next_write(&mut *vcpu);
+    vm::next_write(&mut *vcpu);
     vcpu.complete(Entry::Resume).unwrap();
     let state = vcpu.save().unwrap();
     (vm, vcpu, state)
@@ -145,7 +125,7 @@ fn an_exception_from_elsewhere_is_delivered_first() {
     // And a processor that has shut down can be restored.
     state.events.exception = None;
     vcpu.restore(&state).unwrap();
-    assert_eq!(next_write(&mut *vcpu).0, vm::STEP);
+    assert_eq!(vm::next_write(&mut *vcpu).0, vm::STEP);
 }
 
 #[test]

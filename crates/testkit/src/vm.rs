@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::{BootState, DescriptorTable, gdt};
+use nerite_hypervisor::{Entry, Exit, Vcpu};
 use nerite_memory::{Backing, GuestRam, Region};
 
 /// Size of the guests' RAM.
@@ -23,6 +24,32 @@ pub const RESULT: u16 = 0x91;
 pub const DONE: u16 = 0x92;
 /// Port written by [`application`] at the interrupt from the other processor.
 pub const INTERRUPTED: u16 = 0x93;
+
+/// Runs a guest to its next write of a port, and returns the port and the value.
+///
+/// # Panics
+/// If it ends with another exit.
+pub fn next_write(vcpu: &mut dyn Vcpu) -> (u16, u32) {
+    match vcpu.run(Entry::Resume).unwrap() {
+        Exit::PortOut { port, value, .. } => (port, value),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Runs a guest until it writes [`DONE`], and returns its results.
+///
+/// # Panics
+/// As [`next_write`].
+pub fn results(vcpu: &mut dyn Vcpu) -> Vec<u32> {
+    let mut results = Vec::new();
+    loop {
+        match next_write(vcpu) {
+            (RESULT, value) => results.push(value),
+            (DONE, _) => return results,
+            _ => {}
+        }
+    }
+}
 
 const GDT: u64 = 0x1000;
 const PML4: u64 = 0x2000;
