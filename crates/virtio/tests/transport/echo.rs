@@ -11,7 +11,7 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// What the device's thread would do.
+    /// Work of the device's thread.
     pub(crate) fn serve(&self) -> bool {
         let mut running = self.running.lock().unwrap();
         let Some((activation, queue)) = running.as_mut() else { return false };
