@@ -25,10 +25,11 @@ fn run(code: &[u8]) -> common::Done {
     folder.run(&["run", &image])
 }
 
-/// Starts a guest that prints a line and then goes on as `rest`; gives the process once the line
-/// has come.
+/// Starts a guest whose vCPU 0 prints a line and then runs `rest`, while the others spin; returns
+/// the process once the line is there.
 fn start(folder: &Folder, change: impl FnOnce(&mut Command), rest: &[u8]) -> Child {
-    let image = folder.file("image", image::elf(&[&image::print("up\n")[..], rest].concat()));
+    let image =
+        folder.file("image", image::elf(&[&image::ON_VCPU_0[..], &image::print("up\n"), rest].concat()));
     let mut command = folder.vmm(&["run"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     change(&mut command);

@@ -124,6 +124,9 @@ pub fn print(text: &str) -> Vec<u8> {
     text.bytes().flat_map(|byte| [0xbf, byte, 0, 0, 0, 0x66, 0xba, 0x20, 0x10, 0xef]).collect()
 }
 
+/// Code that only vCPU 0 leaves: all vCPUs start at the image's entry, and two that print at once
+/// mix their bytes. `test esi, esi; jz` over `jmp $`.
+pub const ON_VCPU_0: [u8; 6] = [0x85, 0xf6, 0x74, 0x02, 0xeb, 0xfe];
 /// Code that loops without end.
 pub const SPIN: [u8; 2] = [0xeb, 0xfe];
 /// Code that halts with interrupts off and never wakes.
