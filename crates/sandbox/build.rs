@@ -24,8 +24,13 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         writeln!(source, "    [")?;
         for features in rules::Features::all() {
             writeln!(source, "        &[")?;
-            for (code, jt, jf, k) in compile::compile(&rules::rules(kind, features), rules::REFUSED)? {
-                writeln!(source, "            Instruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},")?;
+            for (code, jt, jf, k) in
+                compile::compile(&rules::rules(kind, features), rules::REFUSED)?
+            {
+                writeln!(
+                    source,
+                    "            Instruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},"
+                )?;
             }
             writeln!(source, "        ],")?;
         }

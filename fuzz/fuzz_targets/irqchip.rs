@@ -12,6 +12,7 @@ const STEPS: usize = 400;
 
 libfuzzer_sys::fuzz_target!(|input: (bool, Vec<exercise::Step>)| {
     let (has_eoi_register, steps) = input;
-    let version = if has_eoi_register { IoApicVersion::WithEoiRegister } else { IoApicVersion::Original };
+    let version =
+        if has_eoi_register { IoApicVersion::WithEoiRegister } else { IoApicVersion::Original };
     exercise::run(version, steps.into_iter().take(STEPS));
 });

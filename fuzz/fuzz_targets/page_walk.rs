@@ -6,8 +6,13 @@ use nerite_arch::paging::{self, Root};
 
 libfuzzer_sys::fuzz_target!(|input: (u64, u64, u64, u64, Vec<u64>)| {
     let (cr3, cr4, address, length, words) = input;
-    let special =
-        SpecialRegs { cr3, cr4, cr0: 1 << 31 | 1, efer: 1 << 8 | 1 << 10, ..SpecialRegs::default() };
+    let special = SpecialRegs {
+        cr3,
+        cr4,
+        cr0: 1 << 31 | 1,
+        efer: 1 << 8 | 1 << 10,
+        ..SpecialRegs::default()
+    };
     let Some(root) = Root::of(&special) else { return };
     // Memory of a few pages, which repeat without end.
     let reads = std::cell::Cell::new(0_u32);

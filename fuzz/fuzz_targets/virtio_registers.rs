@@ -31,9 +31,11 @@ impl Engine for Looks {
         for queue in session.queues.iter().flatten() {
             assert!(queue.size.is_power_of_two() && queue.size <= 256);
             let size = u64::from(queue.size);
-            for (at, bytes) in
-                [(queue.descriptors, 16 * size), (queue.available, 6 + 2 * size), (queue.used, 6 + 8 * size)]
-            {
+            for (at, bytes) in [
+                (queue.descriptors, 16 * size),
+                (queue.available, 6 + 2 * size),
+                (queue.used, 6 + 8 * size),
+            ] {
                 self.ram.check(at, bytes).expect("rings in RAM");
             }
         }
@@ -81,7 +83,11 @@ impl Machine {
             9 => drop(self.function.read_memory(bar.wrapping_add(near), bytes)),
             10 => drop(self.function.write_memory(bar.wrapping_add(offset), bytes, value)),
             // Addresses of rings that may be right.
-            11 => drop(self.function.write_memory(bar.wrapping_add(near), bytes, RAM + (value & 0xf_fff0))),
+            11 => drop(self.function.write_memory(
+                bar.wrapping_add(near),
+                bytes,
+                RAM + (value & 0xf_fff0),
+            )),
             12 => self.stage(at, bar, value),
             _ => drop(self.function.write_memory(bar.wrapping_add(near), bytes, value)),
         }
@@ -89,12 +95,17 @@ impl Machine {
 
     /// A stage of the handshake, in any order.
     fn stage(&self, number: u16, bar: u64, value: u64) {
-        let write = |at, bytes, value| drop(self.function.write_memory(bar.wrapping_add(at), bytes, value));
+        let write =
+            |at, bytes, value| drop(self.function.write_memory(bar.wrapping_add(at), bytes, value));
         let word = value >> 32 & 1;
         match number & 7 {
             0 => {
                 write(common_cfg::DRIVER_FEATURE_SELECT, 4, word);
-                write(common_cfg::DRIVER_FEATURE, 4, if word == 1 { 1 } else { value & 0x3000_0fff });
+                write(
+                    common_cfg::DRIVER_FEATURE,
+                    4,
+                    if word == 1 { 1 } else { value & 0x3000_0fff },
+                );
             }
             1 | 2 => {
                 write(common_cfg::QUEUE_SELECT, 2, word);
@@ -118,7 +129,8 @@ impl Machine {
 libfuzzer_sys::fuzz_target!(|steps: Vec<(u8, u16, u64)>| {
     let ram = ram(1 << 20);
     let looks = Looks { ram: ram.clone(), is_running: false };
-    let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1500), pairs: 2, offloads: u64::MAX };
+    let config =
+        NetConfig { mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1500), pairs: 2, offloads: u64::MAX };
     let card = Arc::new(Net::new(config, Side::Engine(Box::new(looks))).expect("a card"));
     let wiring = Wiring {
         ram,
@@ -131,7 +143,8 @@ libfuzzer_sys::fuzz_target!(|steps: Vec<(u8, u16, u64)>| {
     let mut bridge = Bridge::new();
     bridge.add(Arc::new(HostBridge::new()));
     bridge.add(function.clone());
-    let machine = Machine { ports: bridge.ports(), window: bridge.window(), function: function.clone() };
+    let machine =
+        Machine { ports: bridge.ports(), window: bridge.window(), function: function.clone() };
     let fixed = || [0, 8, 0x2c, 0x34].map(|at| function.read_config(at, 4));
     let before = fixed();
     steps.into_iter().take(STEPS).for_each(|step| machine.step(step));
@@ -141,7 +154,8 @@ libfuzzer_sys::fuzz_target!(|steps: Vec<(u8, u16, u64)>| {
     function.write_config(0x10, 4, BAR);
     let driver = Driver::new(function);
     driver.negotiate(0);
-    (0..2).for_each(|index| driver.set_queue(index, &Rings::at(RAM + 0x2000 * u64::from(index), 16)));
+    (0..2)
+        .for_each(|index| driver.set_queue(index, &Rings::at(RAM + 0x2000 * u64::from(index), 16)));
     driver.ready();
     assert_eq!(driver.status(), READY);
 });

@@ -125,7 +125,11 @@ mod tests {
     #[test]
     fn nonsense_names_the_part() {
         for bad in ["a", "1-", "-1", "1-2-3", "+1", "0x1", "99999999999999999999999"] {
-            assert_eq!(cpus(&format!("0,{bad}")), Err(AffinityError::Syntax(bad.to_owned())), "{bad}");
+            assert_eq!(
+                cpus(&format!("0,{bad}")),
+                Err(AffinityError::Syntax(bad.to_owned())),
+                "{bad}"
+            );
         }
         assert_eq!(cpus("3-1"), Err(AffinityError::Backwards("3-1".to_owned())));
         assert_eq!(cpus(""), Err(AffinityError::Empty));

@@ -202,15 +202,33 @@ mod tests {
 
     #[test]
     fn the_last_of_an_option_wins() {
-        let run = run(&["-m", "32M", "--memory=64M", "--memory-size", "128M", "--thp", "--thp=false", "img"]);
+        let run = run(&[
+            "-m",
+            "32M",
+            "--memory=64M",
+            "--memory-size",
+            "128M",
+            "--thp",
+            "--thp=false",
+            "img",
+        ]);
         assert_eq!(run.options.memory.size.map(MemorySize::bytes), Some(128 << 20));
         assert_eq!(run.options.memory.thp, Some(false));
     }
 
     #[test]
     fn the_peers_spellings_work() {
-        let run =
-            run(&["--memory-size", "32MiB", "--cpu-count", "2", "--env-vars", "A=b", "-e", "host", "img"]);
+        let run = run(&[
+            "--memory-size",
+            "32MiB",
+            "--cpu-count",
+            "2",
+            "--env-vars",
+            "A=b",
+            "-e",
+            "host",
+            "img",
+        ]);
         assert_eq!(run.options.memory.size.map(MemorySize::bytes), Some(32 << 20));
         assert_eq!(run.options.cpu.count.map(CpuCount::get), Some(2));
         assert_eq!(run.options.guest.env, [EnvSetting::set("A", "b"), EnvSetting::Host]);
@@ -237,7 +255,10 @@ mod tests {
         run.options.normalize().unwrap();
         let mounts = &run.options.files.mounts;
         let all: Vec<_> = mounts.iter().map(|mount| (mount.guest.as_str(), mount.access)).collect();
-        assert_eq!(all, [("/b", Access::ReadOnly), ("/d", Access::ReadWrite), ("/f", Access::ReadWrite)]);
+        assert_eq!(
+            all,
+            [("/b", Access::ReadOnly), ("/d", Access::ReadWrite), ("/f", Access::ReadWrite)]
+        );
         assert_eq!(run.options.files.max_written, Some(Bytes(1 << 30)));
     }
 

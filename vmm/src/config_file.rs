@@ -88,7 +88,8 @@ pub enum ConfigFileError {
 pub fn search_path(xdg_config_home: Option<&OsStr>, home: Option<&OsStr>) -> Vec<PathBuf> {
     let absolute = |path: Option<&OsStr>| path.map(PathBuf::from).filter(|path| path.is_absolute());
     let mut paths = vec![PathBuf::from("nerite.toml")];
-    let folder = absolute(xdg_config_home).or_else(|| absolute(home).map(|home| home.join(".config")));
+    let folder =
+        absolute(xdg_config_home).or_else(|| absolute(home).map(|home| home.join(".config")));
     paths.extend(folder.map(|folder| folder.join("nerite/nerite.toml")));
     paths
 }
@@ -106,8 +107,10 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigFileError> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(ConfigFileError::TooLarge(path.to_owned()));
     }
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|error| ConfigFileError::NotText { path: path.to_owned(), offset: error.valid_up_to() })?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| ConfigFileError::NotText {
+        path: path.to_owned(),
+        offset: error.valid_up_to(),
+    })?;
     parse(path, text)
 }
 
@@ -117,9 +120,11 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigFileError> {
 ///
 /// If it is not TOML, or says something that is not understood.
 pub fn parse(path: &Path, text: &str) -> Result<Loaded, ConfigFileError> {
-    let mut options: Options = toml::from_str(text).map_err(|error| content_error(path, text, &error))?;
-    let warnings =
-        options.normalize().map_err(|reason| ConfigFileError::Meaning { path: path.to_owned(), reason })?;
+    let mut options: Options =
+        toml::from_str(text).map_err(|error| content_error(path, text, &error))?;
+    let warnings = options
+        .normalize()
+        .map_err(|reason| ConfigFileError::Meaning { path: path.to_owned(), reason })?;
     let warnings = warnings.into_iter().map(|text| format!("{}: {text}", path.display())).collect();
     Ok(Loaded { options, warnings })
 }
@@ -131,7 +136,8 @@ fn content_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFile
     let start = error.span().map_or(0, |span| span.start).min(text.len());
     let before = text.get(..start).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let snippet = text.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default().trim();
+    let snippet =
+        text.get(line_start..).unwrap_or_default().lines().next().unwrap_or_default().trim();
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     let mut reason = message;
     if !snippet.is_empty() {

@@ -21,7 +21,10 @@ fn error(text: &str) -> String {
 #[test]
 fn an_empty_file_says_nothing() {
     assert_eq!(options(""), Options::default());
-    assert_eq!(options("# only a comment\n[memory]\n[cpu]\n[guest]\n[uhyve]\n"), Options::default());
+    assert_eq!(
+        options("# only a comment\n[memory]\n[cpu]\n[guest]\n[uhyve]\n"),
+        Options::default()
+    );
 }
 
 #[test]
@@ -121,7 +124,11 @@ fn every_key_of_the_peer() {
         "trace_dir",
     ];
     assert_eq!(warned, expected);
-    assert!(loaded.warnings.iter().all(|line| line.starts_with("uhyve.toml: `")), "{:?}", loaded.warnings);
+    assert!(
+        loaded.warnings.iter().all(|line| line.starts_with("uhyve.toml: `")),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]
@@ -129,8 +136,11 @@ fn files_of_the_host() {
     let text = "[files]\nmounts = ['./site:/www', 'data:/data:rw']\nmax_open_files = 10\n\
                 max_written = '1G'\nmax_temporary = 4096\n[uhyve]\nfile_mapping = ['x:/x']";
     let files = options(text).files;
-    let mounts: Vec<_> =
-        files.mounts.iter().map(|mount| (mount.guest.as_str(), mount.access == Access::ReadWrite)).collect();
+    let mounts: Vec<_> = files
+        .mounts
+        .iter()
+        .map(|mount| (mount.guest.as_str(), mount.access == Access::ReadWrite))
+        .collect();
     assert_eq!(mounts, [("/x", true), ("/www", false), ("/data", true)]);
     assert_eq!(files.max_open_files.map(FileCount::get), Some(10));
     assert_eq!((files.max_written, files.max_temporary), (Some(Bytes(1 << 30)), Some(Bytes(4096))));
@@ -186,7 +196,10 @@ fn bad_values_name_key_line_and_reason() {
         ("[guest]\nenv = [\"A\"]", [":2:7", "NAME=VALUE", "env ="]),
         ("[guest]\nargs = [\"a\\u0000b\"]", [":2:8", "zero byte", "args ="]),
         ("[guest]\noutput = \"\"", [":2:10", "empty", "output ="]),
-        ("[memory]\nsize = \"64M\"\nmemory_size = \"64M\"", [":1:1", "duplicate field `size`", "[memory]"]),
+        (
+            "[memory]\nsize = \"64M\"\nmemory_size = \"64M\"",
+            [":1:1", "duplicate field `size`", "[memory]"],
+        ),
         ("[memory]\nthp = true\nthp = true", [":3:1", "duplicate key", "thp"]),
         ("[memory\n", [":1:", "[memory", ""]),
         ("[memory]\nthp\n", [":2:", "thp", ""]),
@@ -256,7 +269,8 @@ fn network_cards() {
 
 #[test]
 fn a_file_says_what_a_crash_does_and_what_processors_there_are() {
-    let found = options("[cpu]\nmsr = \"report\"\nirqchip = \"user\"\n[guest]\non_crash = \"dump:core\"\n");
+    let found =
+        options("[cpu]\nmsr = \"report\"\nirqchip = \"user\"\n[guest]\non_crash = \"dump:core\"\n");
     assert_eq!((found.cpu.msr, found.cpu.irqchip), (Some(MsrPolicy::Report), Some(Irqchip::User)));
     assert_eq!(found.guest.on_crash, Some(CrashAction::Dump(Some("core".into()))));
     for (text, why) in [

@@ -169,8 +169,12 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
         CtlAction::Regs(one) => (Command::Regs, one.vcpu),
         CtlAction::Nmi(one) => (Command::Nmi, one.vcpu),
         CtlAction::Irq { line, level } => {
-            let request =
-                Request { command: Command::Irq, line: Some(*line), level: *level, ..Request::default() };
+            let request = Request {
+                command: Command::Irq,
+                line: Some(*line),
+                level: *level,
+                ..Request::default()
+            };
             return answer(client.ask(request)?);
         }
         CtlAction::Msi { address, data } => {
@@ -184,7 +188,12 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
         }
         CtlAction::Link { card, up } => {
             let (card, up) = (Some(card.clone()), Some(*up));
-            return answer(client.ask(Request { command: Command::Link, card, up, ..Request::default() })?);
+            return answer(client.ask(Request {
+                command: Command::Link,
+                card,
+                up,
+                ..Request::default()
+            })?);
         }
         CtlAction::Snapshot { directory, stop } => return snapshot(&mut client, directory, *stop),
         CtlAction::DumpMemory { file, address, length } => {
@@ -216,8 +225,9 @@ fn snapshot(client: &mut Client, directory: &Path, stop: bool) -> Result<u8, Err
         client.command(Command::Pause, None)?;
     }
     let saved = client.snapshot([state.as_fd(), memory.as_fd(), image.as_fd()]);
-    let saved =
-        saved.map_err(Error::from).and_then(|value| staging.commit().map(|()| value).map_err(Error::from));
+    let saved = saved
+        .map_err(Error::from)
+        .and_then(|value| staging.commit().map(|()| value).map_err(Error::from));
     if stop {
         let after = if saved.is_ok() { Command::Stop } else { Command::Resume };
         client.command(after, None)?;
@@ -247,7 +257,9 @@ mod tests {
         assert_eq!((parse_data("0x31"), parse_level("high")), (Ok(0x31), Ok(true)));
         assert_eq!((parse_link("up"), parse_link("down")), (Ok(true), Ok(false)));
         assert!(
-            parse_link("high").is_err() && parse_data("0x100000000").is_err() && parse_level("up").is_err()
+            parse_link("high").is_err()
+                && parse_data("0x100000000").is_err()
+                && parse_level("up").is_err()
         );
         for bad in ["", "0x", "0x+1", "-1", "1f", "0x10000000000000000"] {
             assert!(parse_number(bad).is_err(), "{bad}");

@@ -114,7 +114,11 @@ fn about(image: &Path, error: &nerite_machine::Error) -> String {
     let path = image.display().to_string();
     let is_elsewhere = error.kind() == ErrorKind::Host
         || matches!(error, Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. });
-    if is_elsewhere || error.to_string().contains(&path) { String::new() } else { format!("{path}: ") }
+    if is_elsewhere || error.to_string().contains(&path) {
+        String::new()
+    } else {
+        format!("{path}: ")
+    }
 }
 
 /// An error and its causes in one line of plain text.

@@ -35,10 +35,14 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         Machine::Hypervisor(Hypervisor::Ram { .. }) => {
             some("pass less to --memory, or free memory on this host")
         }
-        Machine::MountOfSnapshot { guest, rights } => Some(format!("pass --mount HOST:{guest}:{rights}")),
+        Machine::MountOfSnapshot { guest, rights } => {
+            Some(format!("pass --mount HOST:{guest}:{rights}"))
+        }
         Machine::Affinity { .. } => some("name one host CPU for each vCPU in --affinity"),
         Machine::Pin { .. } => some("name CPUs that this process may use in --affinity"),
-        Machine::NotForThisGuest { setting, .. } => Some(format!("leave out {}", option(*setting)?)),
+        Machine::NotForThisGuest { setting, .. } => {
+            Some(format!("leave out {}", option(*setting)?))
+        }
         Machine::NeedsSoftware { setting } => {
             Some(format!("leave out --accel kvm, or {}", option(*setting)?))
         }
@@ -53,7 +57,9 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         Machine::SameDisk { .. } => some("append `,ro` to both, or leave out one"),
         Machine::DiskCount { .. } => some("pass --disk less often"),
         Machine::EmulatingKvm { .. } => some("leave out --accel kvm to run it in software"),
-        Machine::UserIrqchip => some("leave out --irqchip user, or what it cannot be combined with"),
+        Machine::UserIrqchip => {
+            some("leave out --irqchip user, or what it cannot be combined with")
+        }
         Machine::Net(error) => net(error),
         Machine::Sandbox(error) => sandbox(error),
         Machine::Platform(error) => platform(error),
@@ -69,8 +75,12 @@ fn platform(error: &nerite_platform::Error) -> Option<String> {
         Platform::ImageNeedsMemory { required, .. } => {
             Some(format!("pass --memory {}M or more", required.div_ceil(1 << 20)))
         }
-        Platform::ImageNeedsCpus { required, .. } => Some(format!("pass --cpus {required} or more")),
-        Platform::MemoryTooSmall { .. } => Some(format!("pass --memory {}M or more", MIN_MEMORY >> 20)),
+        Platform::ImageNeedsCpus { required, .. } => {
+            Some(format!("pass --cpus {required} or more"))
+        }
+        Platform::MemoryTooSmall { .. } => {
+            Some(format!("pass --memory {}M or more", MIN_MEMORY >> 20))
+        }
         Platform::OneInitrd { .. } => some("concatenate the files, and pass --initrd once"),
         Platform::InitrdSize { .. } => some("pass more to --memory"),
         Platform::DebugExitPort { .. } => some("pass another port to --debug-exit"),
@@ -117,7 +127,9 @@ fn image(error: &nerite_loader::Error) -> Option<String> {
 fn memory(error: &nerite_memory::Error) -> Option<String> {
     use nerite_memory::Error as Memory;
     match error {
-        Memory::BadSize { suggestion, .. } => Some(format!("pass --memory {suggestion}M, for example")),
+        Memory::BadSize { suggestion, .. } => {
+            Some(format!("pass --memory {suggestion}M, for example"))
+        }
         Memory::TooSmall { needed, .. } => Some(format!("pass --memory {needed}M or more")),
         Memory::BeyondHost { .. } => some("pass less to --memory"),
         Memory::Conflict { .. } => some("leave out --hugepages, or both --thp and --ksm"),
@@ -147,9 +159,9 @@ fn net(error: &nerite_net::Error) -> Option<String> {
         Net::Tap { refusal: TapRefusal::Permission, .. } => some(
             "make the tap as root with `ip tuntap add NAME mode tap user $USER vnet_hdr`, or use --net user",
         ),
-        Net::Tap { refusal: TapRefusal::SingleQueue, .. } => {
-            some("make the tap with `ip tuntap add NAME mode tap multi_queue`, or leave out queues=")
-        }
+        Net::Tap { refusal: TapRefusal::SingleQueue, .. } => some(
+            "make the tap with `ip tuntap add NAME mode tap multi_queue`, or leave out queues=",
+        ),
         Net::Tap { refusal: TapRefusal::Other, .. } => some("look at the tap with `ip -d link`"),
         Net::Descriptor { fd, .. } => {
             Some(format!("--net fd={fd} takes a tap that the parent process has opened"))
@@ -157,7 +169,9 @@ fn net(error: &nerite_net::Error) -> Option<String> {
         Net::Mtu { name, mtu, .. } => {
             Some(format!("set it before, as root, with `ip link set {name} mtu {mtu}`"))
         }
-        Net::Vhost { source } => Some(format!("{}, or leave out vhost=on", device(source, "vhost_net"))),
+        Net::Vhost { source } => {
+            Some(format!("{}, or leave out vhost=on", device(source, "vhost_net")))
+        }
         Net::NoPasst(_) => some("install the package passt, or use --net tap=NAME"),
         _ => None,
     }
@@ -175,7 +189,9 @@ fn sandbox(error: &nerite_sandbox::Error) -> Option<String> {
     use nerite_sandbox::Error as Sandbox;
     match error {
         Sandbox::Strict(_) => some("use --sandbox normal to go on with less"),
-        Sandbox::User { .. } => some("only root can take --user, and only users of its user namespace"),
+        Sandbox::User { .. } => {
+            some("only root can take --user, and only users of its user namespace")
+        }
         Sandbox::Chroot { .. } => some("--chroot takes a directory, and only root can use it"),
         Sandbox::Seccomp(_) => {
             some("is the kernel built with CONFIG_SECCOMP_FILTER? --seccomp off does without it")

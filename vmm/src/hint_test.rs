@@ -11,9 +11,14 @@ fn tun(errno: Errno) -> String {
 fn the_tun_module_is_named_only_where_it_is_missing() {
     let missing = tun(Errno::NOENT);
     assert!(missing.starts_with("cannot open /dev/net/tun: No such file"), "{missing}");
-    assert!(missing.ends_with("; load the kernel module tun, or use --net user, which needs no tap"));
+    assert!(
+        missing.ends_with("; load the kernel module tun, or use --net user, which needs no tap")
+    );
     let denied = tun(Errno::ACCESS);
-    assert!(denied.contains("; give this user access to the device file, or use --net user"), "{denied}");
+    assert!(
+        denied.contains("; give this user access to the device file, or use --net user"),
+        "{denied}"
+    );
 }
 
 #[test]

@@ -72,7 +72,11 @@ impl Display for OfSnapshot<'_> {
         }
         for region in memory {
             let end = region.start.saturating_add(region.size);
-            line(f, "memory", &format_args!("{:#x}..{end:#x} ({} KiB)", region.start, region.size >> 10))?;
+            line(
+                f,
+                "memory",
+                &format_args!("{:#x}..{end:#x} ({} KiB)", region.start, region.size >> 10),
+            )?;
         }
         line(f, "memory digest", memory_digest)?;
         line(f, "image digest", image_digest)

@@ -26,7 +26,8 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 /// And it makes the heap one for all threads, because a heap for each vCPU costs more than it
 /// gains: they allocate next to nothing.
 fn prepare() {
-    let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+    let (stdin, stdout, stderr) =
+        (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut standard = [&stdin, &stdout, &stderr].map(|fd| PollFd::new(fd, PollFlags::empty()));
     let polled = poll(&mut standard, Some(&Timespec::default()));
     let closed = standard.iter().filter(|fd| fd.revents().contains(PollFlags::NVAL)).count();

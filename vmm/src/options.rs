@@ -100,7 +100,8 @@ impl Options {
     #[must_use]
     pub fn widening_key(&self) -> Option<&'static str> {
         let Self { guest, .. } = self;
-        let writes = guest.output.as_ref().is_some_and(|output| matches!(output.0, Output::File(_)));
+        let writes =
+            guest.output.as_ref().is_some_and(|output| matches!(output.0, Output::File(_)));
         let reacts = guest.on_crash.as_ref().is_some_and(|action| *action != CrashAction::Report);
         [
             (!self.files.mounts.is_empty(), "`mounts` in [files], or `file_mapping` in [uhyve],"),
@@ -156,8 +157,9 @@ impl Options {
     /// The machine for `image` with the guest's environment variables `env`.
     #[must_use]
     pub fn config(mut self, image: PathBuf, env: Vec<(String, String)>) -> Config {
-        let observe =
-            self.observe.config(self.guest.on_crash(&image), self.debugger().map(|(_, start)| start));
+        let observe = self
+            .observe
+            .config(self.guest.on_crash(&image), self.debugger().map(|(_, start)| start));
         let (output, output_limits) = self.guest.output();
         Config {
             accelerator: self.cpu.accel.unwrap_or_default(),

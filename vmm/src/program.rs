@@ -50,8 +50,13 @@ fn print_answer(error: &clap::Error) -> Result<u8, Error> {
         return error.print().map(|()| 0).map_err(Error::Stdout);
     }
     let text = error.render();
-    let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
-    let name = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand { "" } else { "vmm: " };
+    let text =
+        if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    let name = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        ""
+    } else {
+        "vmm: "
+    };
     // There is nowhere to say that standard error cannot be written.
     let _ = write!(std::io::stderr().lock(), "{name}{text}");
     Ok(exit_code::USAGE)

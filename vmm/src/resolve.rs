@@ -48,10 +48,16 @@ impl Environment {
     }
 
     /// The value of an environment variable that holds an option.
-    fn option<T: std::str::FromStr<Err: std::error::Error>>(&self, name: &str) -> Result<Option<T>, Error> {
+    fn option<T: std::str::FromStr<Err: std::error::Error>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Error> {
         let Some(value) = self.variable(name) else { return Ok(None) };
         let bad = |reason: &dyn std::fmt::Display| {
-            Error::Usage(format!("the environment variable {name} is `{}`: {reason}", value.display()))
+            Error::Usage(format!(
+                "the environment variable {name} is `{}`: {reason}",
+                value.display()
+            ))
         };
         let text = value.to_str().ok_or_else(|| bad(&"not UTF-8"))?;
         text.parse().map(Some).map_err(|error| bad(&error))
@@ -84,7 +90,9 @@ pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Erro
         on_changed: run.on_changed.unwrap_or_default(),
     });
     let needs_restore = [(run.verify, "--verify"), (run.on_changed.is_some(), "--on-changed")];
-    if let Some((_, option)) = needs_restore.iter().find(|(is_given, _)| *is_given && restore.is_none()) {
+    if let Some((_, option)) =
+        needs_restore.iter().find(|(is_given, _)| *is_given && restore.is_none())
+    {
         return Err(Error::Usage(format!("{option} is for --restore")));
     }
     if let Some(Restore { directory, .. }) = &restore {
@@ -122,7 +130,9 @@ pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Erro
     let options = upper.clone().over(lower);
     for (layer, path) in [(&upper, None), (&options, file.as_ref())] {
         layer.check(|| environment.cpus()).map_err(|reason| match path {
-            Some(path) => Error::ConfigFile(ConfigFileError::Meaning { path: path.clone(), reason }),
+            Some(path) => {
+                Error::ConfigFile(ConfigFileError::Meaning { path: path.clone(), reason })
+            }
             None => Error::Usage(reason),
         })?;
     }
@@ -141,8 +151,10 @@ fn find_file(
         let loaded = config_file::load(&path)?;
         return Ok(Some((path, loaded)));
     }
-    let usual =
-        config_file::search_path(environment.variable("XDG_CONFIG_HOME"), environment.variable("HOME"));
+    let usual = config_file::search_path(
+        environment.variable("XDG_CONFIG_HOME"),
+        environment.variable("HOME"),
+    );
     for path in usual {
         match config_file::load(&path) {
             Ok(loaded) => {
@@ -209,7 +221,9 @@ fn guest_environment(
 
 fn utf8(word: &OsStr) -> Result<String, Error> {
     let text = word.to_str().ok_or_else(|| {
-        Error::Usage(format!("the application's argument {word:?} is not UTF-8, which a Hermit guest needs"))
+        Error::Usage(format!(
+            "the application's argument {word:?} is not UTF-8, which a Hermit guest needs"
+        ))
     })?;
     Ok(text.to_owned())
 }

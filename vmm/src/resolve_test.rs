@@ -16,7 +16,8 @@ fn run(args: &[&str]) -> RunArgs {
 /// Environment with these variables, and a home that has no configuration file.
 fn around(variables: &[(&str, &str)]) -> Environment {
     let home = [("XDG_CONFIG_HOME", "/nonexistent")];
-    let variables = home.iter().chain(variables).map(|(name, value)| (name.into(), value.into())).collect();
+    let variables =
+        home.iter().chain(variables).map(|(name, value)| (name.into(), value.into())).collect();
     Environment { variables, cpus: Some(vec![0, 1, 2, 3]) }
 }
 
@@ -72,7 +73,8 @@ fn everything_said_arrives() {
     ];
     let config = config(&args, &[]);
     assert_eq!(config.image, PathBuf::from("img"));
-    let memory = MemoryConfig { size: Some(1 << 30), aslr: false, thp: true, ksm: true, hugepages: false };
+    let memory =
+        MemoryConfig { size: Some(1 << 30), aslr: false, thp: true, ksm: true, hugepages: false };
     assert_eq!(config.memory, memory);
     let cpus = CpuConfig {
         count: Some(2),
@@ -112,8 +114,15 @@ fn the_command_line_turns_off_what_the_file_turns_on() {
     let on = config(&["--config", path, "img"], &[]);
     assert_eq!((on.memory.aslr, on.memory.thp, on.memory.ksm), (false, true, true));
     assert_eq!((on.cpus.pit, on.cpus.power_management, on.output), (true, true, Output::None));
-    let switches =
-        ["--no-aslr=false", "--thp=false", "--ksm=false", "--pit=false", "--cpu-pm=false", "-o", "-"];
+    let switches = [
+        "--no-aslr=false",
+        "--thp=false",
+        "--ksm=false",
+        "--pit=false",
+        "--cpu-pm=false",
+        "-o",
+        "-",
+    ];
     let off = config(&[&["--config", path], &switches[..], &["img"]].concat(), &[]);
     assert_eq!(off, Config { image: "img".into(), ..Config::default() });
 }
@@ -159,9 +168,15 @@ fn set_variables_win_over_the_hosts_and_the_last_over_the_first() {
         &["--config", path, "-e", "B=x", "-e", "B=y", "-e", "D=a=b", "img"],
         &[("A", "host"), ("C", "host")],
     );
-    let env: Vec<_> = config.guest.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let expected =
-        [("XDG_CONFIG_HOME", "/nonexistent"), ("C", "host"), ("A", "file"), ("B", "y"), ("D", "a=b")];
+    let env: Vec<_> =
+        config.guest.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected = [
+        ("XDG_CONFIG_HOME", "/nonexistent"),
+        ("C", "host"),
+        ("A", "file"),
+        ("B", "y"),
+        ("D", "a=b"),
+    ];
     assert_eq!(env, expected);
 }
 
@@ -201,7 +216,10 @@ fn an_affinity_must_fit_the_vcpus_and_the_host() {
     let path = file.path().to_str().unwrap();
     let error = resolve(run(&["--config", path, "img"]), &around(&[])).unwrap_err();
     assert_eq!(error.exit_code(), crate::exit_code::CONFIG_FILE);
-    assert!(error.to_string().contains("host CPU 9") && error.to_string().contains(path), "{error}");
+    assert!(
+        error.to_string().contains("host CPU 9") && error.to_string().contains(path),
+        "{error}"
+    );
 }
 
 #[test]
@@ -236,7 +254,8 @@ fn a_crash_and_the_processors_are_the_command_lines_before_the_files() {
     let from_file = config(&["--config", path, "a/img"], &[]);
     assert_eq!((from_file.cpus.msr, from_file.cpus.irqchip), (MsrPolicy::Ignore, Irqchip::User));
     assert_eq!(from_file.observe.on_crash, OnCrash::Dump("img.core".into()));
-    let words = ["--config", path, "--msr", "report", "--irqchip", "kernel", "--on-crash", "report", "img"];
+    let words =
+        ["--config", path, "--msr", "report", "--irqchip", "kernel", "--on-crash", "report", "img"];
     let from_line = config(&words, &[]);
     assert_eq!((from_line.cpus.msr, from_line.cpus.irqchip), (MsrPolicy::Report, Irqchip::Kernel));
     assert_eq!(from_line.observe.on_crash, OnCrash::Report);

@@ -44,14 +44,17 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     }
     let descriptors = wanted_descriptors(&resolved.config.file_limits);
     // A sandbox sets the limit; what is opened before is little.
-    let limited =
-        resolved.options.sandbox.level() != SandboxLevel::Off && resolved.config.mounts.len() < FEW_MOUNTS;
+    let limited = resolved.options.sandbox.level() != SandboxLevel::Off
+        && resolved.config.mounts.len() < FEW_MOUNTS;
     let descriptors = if limited { Some(descriptors) } else { raise_descriptor_limit(descriptors) };
     let failed = |source| failed(&resolved.config, source);
     let mut statistics = statistics::Destination::open(resolved.options.observe.stats.as_ref())?;
     let mut counts = statistics::Counts::open(resolved.options.observe.count.as_ref())?;
-    let debugger =
-        resolved.options.debugger().map(|(address, _)| nerite_gdb::Server::bind(address)).transpose()?;
+    let debugger = resolved
+        .options
+        .debugger()
+        .map(|(address, _)| nerite_gdb::Server::bind(address))
+        .transpose()?;
     let server = resolved.options.observe.api_socket.as_deref().map(Server::bind).transpose()?;
     let mut opened = Opened::open(&resolved.config).map_err(failed)?;
     // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until
@@ -59,8 +62,10 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let signals = Signals::listen().map_err(Error::Signals)?;
     signals.end_within(END_WITHIN).map_err(Error::Signals)?;
     let policy = resolved.options.sandbox.policy(descriptors);
-    let folders =
-        server.iter().map(Server::folder).chain(debugger.iter().filter_map(nerite_gdb::Server::folder));
+    let folders = server
+        .iter()
+        .map(Server::folder)
+        .chain(debugger.iter().filter_map(nerite_gdb::Server::folder));
     let folders: Vec<_> = folders.collect();
     for missing in opened.confine(&policy, &folders).map_err(failed)? {
         warn!("{missing}");
@@ -78,8 +83,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     }
     let running = machine.start().map_err(failed)?;
     let stop = Some(signals.fd().map_err(Error::Signals)?);
-    let debugging =
-        debugger.map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
+    let debugging = debugger
+        .map(|server| start_debugger(server, running.handle(), resolved.config.observe.debug));
     let debugging = debugging.transpose()?;
     let serving = server.map(|server| server.start(Box::new(running.handle()))).transpose()?;
     let (outcome, report, remains) = running.wait_and_leave(stop);
@@ -137,7 +142,8 @@ fn failed(config: &Config, source: nerite_machine::Error) -> Error {
 /// Room for the guest's files, so that they do not take the descriptors that the program itself
 /// needs.
 fn wanted_descriptors(limits: &FileLimits) -> u64 {
-    let files = limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
+    let files =
+        limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
     u64::try_from(files).unwrap_or(u64::MAX)
 }
 

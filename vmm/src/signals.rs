@@ -126,7 +126,8 @@ impl Deadline {
         event.sigev_signo = SIGALRM;
         let mut timer: libc::timer_t = std::ptr::null_mut();
         // SAFETY: both pointers are to live variables of the call's types.
-        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
+        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0
+        {
             return Err(io::Error::last_os_error());
         }
         Ok(Self { timer, time })
@@ -137,8 +138,10 @@ impl Deadline {
             tv_sec: i64::try_from(self.time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: self.time.subsec_nanos().max(1).into(),
         };
-        let once =
-            libc::itimerspec { it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
+        let once = libc::itimerspec {
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: value,
+        };
         // SAFETY: the timer is never deleted, and the pointer is to a live structure; the old value
         // is not asked for. It fails only for times that are none.
         unsafe { libc::timer_settime(self.timer, 0, &raw const once, std::ptr::null_mut()) };

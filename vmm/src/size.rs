@@ -172,7 +172,10 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in ["", "M", ".", "1.", ".5G", "1.2.3M", "-1M", "+1M", "0x10"] {
-            assert!(matches!(parse_bytes(text), Err(SizeError::Syntax | SizeError::Unit(_))), "{text}");
+            assert!(
+                matches!(parse_bytes(text), Err(SizeError::Syntax | SizeError::Unit(_))),
+                "{text}"
+            );
             assert!(text.starts_with('0') || parse_bytes(text) == Err(SizeError::Syntax), "{text}");
         }
         assert_eq!(parse_bytes("64MM"), Err(SizeError::Unit("MM".to_owned())));

@@ -84,7 +84,10 @@ impl Counts {
         if let Some((path, file)) = &mut self.0 {
             let json = format!("{}\n", of_instructions(counts));
             if let Err(error) = file.write_all(json.as_bytes()) {
-                log::error!("cannot write the numbers of instructions to {}: {error}", path.display());
+                log::error!(
+                    "cannot write the numbers of instructions to {}: {error}",
+                    path.display()
+                );
             }
         }
     }

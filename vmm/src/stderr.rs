@@ -24,7 +24,8 @@ const LOG_LIMIT: u64 = 1 << 20;
 /// Time without any progress after which the reader of a report counts as gone.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-static STATE: Mutex<State> = Mutex::new(State { own: None, room: LOG_LIMIT, dropped: 0, is_cut: false });
+static STATE: Mutex<State> =
+    Mutex::new(State { own: None, room: LOG_LIMIT, dropped: 0, is_cut: false });
 
 struct State {
     /// Another open file description of the same pipe or terminal, which does not block.
@@ -100,7 +101,11 @@ impl State {
         if self.dropped > 0 {
             let (lines, are) = if self.dropped == 1 { ("line", "is") } else { ("lines", "are") };
             // Writing to memory does not fail.
-            let _ = writeln!(whole, "vmm: warning: {} {lines} of the log {are} left out here", self.dropped);
+            let _ = writeln!(
+                whole,
+                "vmm: warning: {} {lines} of the log {are} left out here",
+                self.dropped
+            );
         }
         whole.extend_from_slice(text);
         let mut rest = whole.as_slice();
@@ -142,7 +147,8 @@ impl State {
 /// Waits until standard error takes something, or for this time. Returns `true` if it does, or if
 /// an error can be had from it. Safe in a signal handler: one system call and no lock.
 pub(crate) fn wait(time: Timespec) -> bool {
-    poll(&mut [PollFd::from_borrowed_fd(stderr(), PollFlags::OUT)], Some(&time)).is_ok_and(|ready| ready > 0)
+    poll(&mut [PollFd::from_borrowed_fd(stderr(), PollFlags::OUT)], Some(&time))
+        .is_ok_and(|ready| ready > 0)
 }
 
 /// A [`io::Write`] for the log: each write is a line.

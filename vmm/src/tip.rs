@@ -21,8 +21,11 @@ fn tip(error: &clap::Error, words: &[OsString]) -> Option<String> {
     match error.kind() {
         ErrorKind::InvalidSubcommand => Some(format!("an image is run by `vmm run {first}`")),
         ErrorKind::UnknownArgument if first == "ctl" => {
-            let known: Vec<_> =
-                command.find_subcommand("ctl")?.get_subcommands().map(clap::Command::get_name).collect();
+            let known: Vec<_> = command
+                .find_subcommand("ctl")?
+                .get_subcommands()
+                .map(clap::Command::get_name)
+                .collect();
             Some(format!("commands of `vmm ctl` are {}", known.join(", ")))
         }
         ErrorKind::UnknownArgument if is_option_of_run(&command, first) => {
@@ -64,7 +67,9 @@ mod tests {
 
     #[test]
     fn options_before_run_are_pointed_behind_it() {
-        for (words, option) in [("vmm -m 1G image", "-m"), ("vmm --net=user run image", "--net=user")] {
+        for (words, option) in
+            [("vmm -m 1G image", "-m"), ("vmm --net=user run image", "--net=user")]
+        {
             let text = message(words);
             assert!(text.contains(&format!("tip: `{option}` is an option of `vmm run`")), "{text}");
         }

@@ -76,5 +76,12 @@ fn an_exit_allocates_nothing() {
     // Where 4000 exits take more than a second, the thread that waits for the end wakes up in
     // between, which does allocate.
     let more = many.0.abs_diff(few.0);
-    assert!(more < 10, "{} and {} allocations in runs of {} and {} exits", few.0, many.0, few.1, many.1);
+    assert!(
+        more < 10,
+        "{} and {} allocations in runs of {} and {} exits",
+        few.0,
+        many.0,
+        few.1,
+        many.1
+    );
 }

@@ -32,7 +32,8 @@ fn check(name: &str, life: Duration, own: &[i32], mut start: impl FnMut() -> Chi
     let mut own_ends = 0;
     for part in 0..moments() {
         // One in each part of its life; the clock's nanoseconds say where in the part.
-        let within = f64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos()) / 1e9;
+        let within =
+            f64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos()) / 1e9;
         let moment = life.mul_f64((f64::from(part) + within) / f64::from(moments()));
         let child = start();
         std::thread::sleep(moment);
@@ -45,7 +46,10 @@ fn check(name: &str, life: Duration, own: &[i32], mut start: impl FnMut() -> Chi
         own_ends += u32::from(code != 143);
         longest = longest.max(took);
     }
-    println!("{name}: {} signals, {own_ends} after the end, the longest end {longest:?}", moments());
+    println!(
+        "{name}: {} signals, {own_ends} after the end, the longest end {longest:?}",
+        moments()
+    );
 }
 
 /// `vmm run` with these words, whose streams are discarded.
@@ -101,7 +105,9 @@ fn a_start_and_an_end() {
 fn an_image_that_is_read_for_long() {
     let folder = Folder::new();
     let image = slow_image(&folder);
-    check("reading an image", Duration::from_secs(1), &[0], || quiet(&folder, &[&image]).spawn().unwrap());
+    check("reading an image", Duration::from_secs(1), &[0], || {
+        quiet(&folder, &[&image]).spawn().unwrap()
+    });
 }
 
 #[test]
@@ -133,7 +139,8 @@ fn output_that_is_not_read() {
 fn a_log_that_is_not_read() {
     let folder = Folder::new();
     // mov rdi, -1; mov dx, 0x1030; out dx, eax; jmp -3
-    let wrong = [0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, 0x66, 0xba, 0x30, 0x10, 0xef, 0xeb, 0xfd];
+    let wrong =
+        [0x48, 0xc7, 0xc7, 0xff, 0xff, 0xff, 0xff, 0x66, 0xba, 0x30, 0x10, 0xef, 0xeb, 0xfd];
     let flood = folder.file("flood", image::elf(&wrong));
     let (_reader, writer) = full_pipe();
     check("a full pipe for the log", Duration::from_millis(500), &[], || {

@@ -41,8 +41,10 @@ fn the_image_made_here_is_good_unless_broken() {
     let good = folder.file("good", image::elf(&image::exit(0)));
     let done = folder.run(&["inspect", &good]);
     assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{done:?}");
-    let packed =
-        image::tar(&[("hermit.toml", image::HERMIT_TOML.as_bytes()), ("kernel", &image::elf(&[0xf4]))]);
+    let packed = image::tar(&[
+        ("hermit.toml", image::HERMIT_TOML.as_bytes()),
+        ("kernel", &image::elf(&[0xf4])),
+    ]);
     let good = folder.file("good.tar.gz", image::gzip(&packed));
     let done = folder.run(&["inspect", &good]);
     assert_eq!((done.code, done.stderr.as_str()), (0, ""), "{done:?}");
@@ -170,7 +172,8 @@ fn malformed_archives() {
     bad_image(&packed, &["\"kernel\""]);
     bad_image(&image::gzip(&image::tar(&[("kernel", b"x")])), &["no hermit.toml"]);
     bad_image(&image::tar(&[("kernel", b"x")]), &["not compressed"]);
-    let packed = image::tar(&[("hermit.toml", image::HERMIT_TOML.as_bytes()), ("kernel", b"not ELF")]);
+    let packed =
+        image::tar(&[("hermit.toml", image::HERMIT_TOML.as_bytes()), ("kernel", b"not ELF")]);
     bad_image(&image::gzip(&packed), &["\"kernel\"", "not an image"]);
 }
 
@@ -195,7 +198,8 @@ fn malformed_hermit_toml() {
         ("version = \"1\"\n", &["hermit.toml"]),
         ("\u{1b}[31m", &["hermit.toml"]),
     ] {
-        let packed = image::tar(&[("hermit.toml", toml.as_bytes()), ("kernel", &image::elf(&[0xf4]))]);
+        let packed =
+            image::tar(&[("hermit.toml", toml.as_bytes()), ("kernel", &image::elf(&[0xf4]))]);
         bad_image(&image::gzip(&packed), parts);
     }
 }
@@ -203,7 +207,8 @@ fn malformed_hermit_toml() {
 #[test]
 fn what_the_image_requires_wins_over_too_little() {
     let folder = Folder::new();
-    let toml = image::HERMIT_TOML.replace("[requirements]", "[requirements]\nmemory = \"128 MiB\"\ncpus = 2");
+    let toml = image::HERMIT_TOML
+        .replace("[requirements]", "[requirements]\nmemory = \"128 MiB\"\ncpus = 2");
     let packed = image::tar(&[("hermit.toml", toml.as_bytes()), ("kernel", &image::elf(&[0xf4]))]);
     let path = folder.file("image.tar.gz", image::gzip(&packed));
     folder.run(&["run", "-m", "64M", &path]).is_error(USAGE, &["--memory 128M", &path]);
@@ -262,7 +267,8 @@ fn a_descriptor_that_is_no_tap() {
     for (open, reason) in [("7</dev/null", "it is no tap"), ("7<&-", "it is not open")] {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec \"$0\" \"$@\" {open}"), env!("CARGO_BIN_EXE_vmm")]);
-        let done = finish(command.args(["run", "--net", "fd=7", &image]).env("HOME", "/nonexistent"));
+        let done =
+            finish(command.args(["run", "--net", "fd=7", &image]).env("HOME", "/nonexistent"));
         let begins = format!("vmm: error: descriptor 7 is not a tap that a card can use: {reason}");
         done.is_error(USAGE, &[&begins, "; --net fd=7 takes a tap"]);
     }
@@ -282,7 +288,9 @@ fn malformed_configuration_file() {
         let bad = folder.file("bad.toml", text);
         folder.run(&["run", "--config", &bad, &path]).is_error(CONFIG_FILE, parts);
     }
-    folder.run(&["run", "--config", "no.toml", &path]).is_error(CONFIG_FILE, &["no.toml", "No such file"]);
+    folder
+        .run(&["run", "--config", "no.toml", &path])
+        .is_error(CONFIG_FILE, &["no.toml", "No such file"]);
 }
 
 #[test]

@@ -106,7 +106,10 @@ fn mistakes_are_told_and_end_with_240() {
     ] {
         let done = folder.run(words);
         assert_eq!(done.code, 240, "{words:?}: {done:?}");
-        assert!(done.stderr.starts_with("vmm: error: ") && done.stderr.contains(part), "{words:?}: {done:?}");
+        assert!(
+            done.stderr.starts_with("vmm: error: ") && done.stderr.contains(part),
+            "{words:?}: {done:?}"
+        );
         assert_eq!(done.stdout, "", "{words:?}");
         done.is_orderly();
     }
@@ -164,7 +167,8 @@ impl Sized {
         let mut command = self.folder.vmm(&[&["run"], words, &[&self.image]].concat());
         for (name, value) in variables {
             // Those that name a file or folder name one in the test's folder.
-            let value = if name.contains("CONFIG") { self.folder.path(value) } else { value.into() };
+            let value =
+                if name.contains("CONFIG") { self.folder.path(value) } else { value.into() };
             command.env(name, value);
         }
         let done = finish(&mut command);
@@ -189,7 +193,8 @@ fn command_line_then_environment_then_file_then_default() {
 #[test]
 fn the_files_in_their_order() {
     let sized = Sized::new();
-    let file = |name: &str, size: u32| sized.folder.file(name, format!("[memory]\nsize = '{size}M'"));
+    let file =
+        |name: &str, size: u32| sized.folder.file(name, format!("[memory]\nsize = '{size}M'"));
     file("home/.config/nerite/nerite.toml", 18);
     assert_eq!(sized.memory(&[], &[]), "18");
     file("xdg/nerite/nerite.toml", 20);
@@ -239,7 +244,10 @@ fn an_unreadable_home_is_no_obstacle() {
     command.args(["run", "no-image"]).uid(65534).gid(65534);
     let done = finish(command.env("HOME", &secret).current_dir("/"));
     assert_eq!(done.code, 242, "{done:?}");
-    assert!(done.stderr.starts_with("vmm: warning: going on without a configuration file"), "{done:?}");
+    assert!(
+        done.stderr.starts_with("vmm: warning: going on without a configuration file"),
+        "{done:?}"
+    );
 }
 
 #[test]
@@ -247,16 +255,25 @@ fn inspect_prints_and_a_reader_may_leave() {
     let folder = Folder::new();
     let files: Vec<_> = (0..5000).map(|number| format!("file{number:090}")).collect();
     let kernel = image::elf(&image::exit(0));
-    let mut entries = vec![("hermit.toml", image::HERMIT_TOML.as_bytes()), ("kernel", kernel.as_slice())];
+    let mut entries =
+        vec![("hermit.toml", image::HERMIT_TOML.as_bytes()), ("kernel", kernel.as_slice())];
     entries.extend(files.iter().map(|name| (name.as_str(), &b"x"[..])));
     let path = folder.file("image.tar.gz", image::gzip(&image::tar(&entries)));
     let done = folder.run(&["inspect", &path]);
     assert_eq!((done.code, done.stderr.as_str()), (0, ""));
-    assert!(done.stdout.contains("hermit.toml") && done.stdout.contains(&files[4999]), "{}", done.stdout);
+    assert!(
+        done.stdout.contains("hermit.toml") && done.stdout.contains(&files[4999]),
+        "{}",
+        done.stdout
+    );
 
     // More than a pipe holds: it waits, and has long been confined.
-    let mut child =
-        folder.vmm(&["inspect", &path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = folder
+        .vmm(&["inspect", &path])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut first = [0];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
@@ -267,8 +284,12 @@ fn inspect_prints_and_a_reader_may_leave() {
     wait(child);
 
     // More than a pipe holds, and without a reader.
-    let mut child =
-        folder.vmm(&["inspect", &path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = folder
+        .vmm(&["inspect", &path])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = wait(child);
     assert_eq!((code(output.status), output.stderr.as_slice()), (141, &b""[..]));
@@ -309,9 +330,10 @@ fn a_file_found_by_itself_does_not_widen_a_guests_reach() {
     let done = folder.run(&["run", "image"]);
     done.is_error(241, &["nerite.toml", "`mounts`", "found by itself", "--config nerite.toml"]);
     // Named, it is the user's.
-    for named in
-        [&["run", "--config", "nerite.toml", "image"][..], &["run", "--config", "./nerite.toml", "image"]]
-    {
+    for named in [
+        &["run", "--config", "nerite.toml", "image"][..],
+        &["run", "--config", "./nerite.toml", "image"],
+    ] {
         folder.run(named).is_error(242, &["image"]);
     }
     let mut command = folder.vmm(&["run", "image"]);

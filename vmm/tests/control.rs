@@ -154,7 +154,9 @@ fn a_guest_that_halts_or_waits_for_input_can_be_paused() {
     // in eax, dx: SerialReadByte; then the byte is the exit code.
     let read = [0x66, 0xba, 0x40, 0x10, 0xed, 0x89, 0xc7, 0x66, 0xba, 0x10, 0x10, 0xef];
     let mut waiting = Guest::start(&[], &read);
-    wait_until("the read", || waiting.answer(&["status"])["vcpus"] == serde_json::json!(["in service"]));
+    wait_until("the read", || {
+        waiting.answer(&["status"])["vcpus"] == serde_json::json!(["in service"])
+    });
     assert_eq!(waiting.answer(&["pause"])["vcpus"], serde_json::json!(["in service"]));
     assert_eq!(waiting.answer(&["regs"])["vcpus"][0]["general"]["rdx"], "0x1040");
     waiting.child.as_mut().unwrap().stdin.as_mut().unwrap().write_all(b"A").unwrap();
@@ -177,7 +179,10 @@ fn nonsense_gets_an_error_and_the_guest_runs_on() {
         (r#"{"version":1,"command":"nmi","vcpu":99999}"#, "not-there"),
         (r#"{"version":1,"command":"read-memory"}"#, "bad-request"),
         (r#"{"version":1,"command":"read-memory","address":0,"length":65537}"#, "bad-request"),
-        (r#"{"version":1,"command":"read-memory","address":18446744073709551615,"length":2}"#, "not-there"),
+        (
+            r#"{"version":1,"command":"read-memory","address":18446744073709551615,"length":2}"#,
+            "not-there",
+        ),
     ] {
         let answer = ask(&mut connection, line);
         assert_eq!(answer["error"]["code"], expected, "{line}: {answer}");
@@ -210,8 +215,12 @@ fn a_socket_in_use_is_left_alone() {
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(0)));
     let _listener = std::os::unix::net::UnixListener::bind(folder.path("socket")).unwrap();
-    folder.run(&["run", "--api-socket", "socket", &image]).is_error(243, &["socket", "another process"]);
+    folder
+        .run(&["run", "--api-socket", "socket", &image])
+        .is_error(243, &["socket", "another process"]);
     folder.file("plain", "text");
-    folder.run(&["run", "--api-socket", "plain", &image]).is_error(243, &["plain", "control socket"]);
+    folder
+        .run(&["run", "--api-socket", "plain", &image])
+        .is_error(243, &["plain", "control socket"]);
     folder.run(&["ctl", "nothing", "status"]).is_error(243, &["nothing", "--api-socket"]);
 }

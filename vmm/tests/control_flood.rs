@@ -75,8 +75,10 @@ impl Asker<'_> {
     /// One pause, three looks and the way on.
     fn cycle(&mut self, start: &Value) {
         let command = |command: &str| json!({ "version": 1, "command": command });
-        let memory = json!({ "version": 1, "command": "read-memory", "address": start, "length": 4096 });
-        let requests = [command("pause"), command("regs"), memory, command("regs"), command("resume")];
+        let memory =
+            json!({ "version": 1, "command": "read-memory", "address": start, "length": 4096 });
+        let requests =
+            [command("pause"), command("regs"), memory, command("regs"), command("resume")];
         let [held, before, memory, after, resumed] = self.ask(&requests).try_into().unwrap();
         self.check(&held, &before, &after, &resumed);
         assert_eq!(memory["data"].as_str().unwrap().len(), 8192);
@@ -104,7 +106,8 @@ fn pauses(cpus: usize, cycles: usize) {
     let folder = Folder::new();
     std::fs::create_dir(folder.path("data")).unwrap();
     let count = cpus.to_string();
-    let words = ["run", "-c", &count, "--mount", "data:/data:rw", "--api-socket", "socket", &kernel];
+    let words =
+        ["run", "-c", &count, "--mount", "data:/data:rw", "--api-socket", "socket", &kernel];
     let mut command = folder.vmm(&words);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut output = child.stdout.take().unwrap();
@@ -136,9 +139,13 @@ fn pauses(cpus: usize, cycles: usize) {
     // All that was written has arrived once, in order; and the file is what the last chunks make
     // it.
     let total = sum(FIRST_SUM, lines.as_bytes());
-    assert!(told.contains(&format!("console: {} lines, sum {total:016x}\n", lines.len() / 64)), "{told}");
+    assert!(
+        told.contains(&format!("console: {} lines, sum {total:016x}\n", lines.len() / 64)),
+        "{told}"
+    );
     let file = std::fs::read(folder.path("data/flood")).unwrap();
-    let chunks: u64 = told.split("file: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let chunks: u64 =
+        told.split("file: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     let mut total = FIRST_SUM;
     let first: Vec<u8> = (0..4096_u64).map(|at| (at * 7 + at / 251).to_le_bytes()[0]).collect();
     for round in 0..chunks {

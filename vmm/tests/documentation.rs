@@ -68,7 +68,8 @@ fn the_configuration_files_shown_load() {
     // Every key has its place in one of them: an unknown key makes the parser name them all.
     for table in ["memory", "cpu", "guest", "files", "sandbox", "uhyve"] {
         let message =
-            nerite_vmm::config_file::parse(Path::new("x"), &format!("[{table}]\nnonsense = 1")).unwrap_err();
+            nerite_vmm::config_file::parse(Path::new("x"), &format!("[{table}]\nnonsense = 1"))
+                .unwrap_err();
         let message = message.to_string();
         let keys = message.split("expected one of ").nth(1).unwrap();
         for key in keys.split(", in `").next().unwrap().split(", ") {
@@ -82,7 +83,9 @@ fn the_configuration_files_shown_load() {
 /// The example in the README is that of a crate, where it is compiled and run as a test.
 #[test]
 fn the_example_of_the_readme_is_tested() {
-    let (Some(readme), Some(of_crate)) = (text("README.md"), text("crates/arch/README.md")) else { return };
+    let (Some(readme), Some(of_crate)) = (text("README.md"), text("crates/arch/README.md")) else {
+        return;
+    };
     let examples = blocks(&readme, "rust");
     assert_eq!(examples.len(), 1);
     assert!(blocks(&of_crate, "rust").contains(&examples[0]), "copy it from crates/arch/README.md");

@@ -60,7 +60,9 @@ impl Guest {
 
     /// Reads (port 0x1130) or writes (port 0x1100) as many bytes as `data` has.
     fn transfer(&mut self, port: u16, fd: u32, data: &[u8]) {
-        let block = [&(data.len() as u64).to_le_bytes()[..], &[0; 16], &u64::from(fd).to_le_bytes()].concat();
+        let block =
+            [&(data.len() as u64).to_le_bytes()[..], &[0; 16], &u64::from(fd).to_le_bytes()]
+                .concat();
         self.call(port, &block, 16, data);
     }
 
@@ -89,7 +91,8 @@ fn start(folder: &Folder, options: &[&str], image: &[u8]) -> Child {
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -116,8 +119,10 @@ fn only_what_is_mounted_has_changed_even_when_killed() {
         guest.open("/read-only/new", O_CREAT_RDWR);
         guest.open("/read-only/old", O_CREAT_RDWR);
         guest.transfer(0x1100, 6, b"nowhere");
-        let mounts = [folder.path("data"), folder.path("read-only")].map(|path| path.display().to_string());
-        let (data, read_only) = (format!("{}:/data:rw", mounts[0]), format!("{}:/read-only", mounts[1]));
+        let mounts =
+            [folder.path("data"), folder.path("read-only")].map(|path| path.display().to_string());
+        let (data, read_only) =
+            (format!("{}:/data:rw", mounts[0]), format!("{}:/read-only", mounts[1]));
         let options = ["--mount", &data, "--mount", &read_only];
         let child = start(&folder, &options, &guest.build(|_| ()));
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -180,7 +185,10 @@ fn mounts_that_cannot_be_are_told() {
     for (mounts, parts) in [
         (vec![format!("{here}/none:/a")], ["none", "must exist", ""]),
         (vec![format!("{here}:/a"), format!("{here}:/b/../a")], ["two mounts", "/b/../a", ""]),
-        (vec![format!("{image}:/")], ["image", "guest path \"/\"", "a directory has the same name"]),
+        (
+            vec![format!("{image}:/")],
+            ["image", "guest path \"/\"", "a directory has the same name"],
+        ),
     ] {
         let options: Vec<_> = mounts.iter().flat_map(|mount| ["--mount", mount.as_str()]).collect();
         folder.run(&[&["run"][..], &options, &[&image]].concat()).is_error(240, &parts);

@@ -89,5 +89,8 @@ fn dropped_lines_are_counted() {
     assert_eq!(code(wait(child).status), 143);
     let text = String::from_utf8(said).unwrap();
     let lines = text.trim_start_matches('.').lines();
-    assert!(lines.clone().count() > 1 && lines.take(10).all(|line| line.starts_with("vmm: ")), "{text}");
+    assert!(
+        lines.clone().count() > 1 && lines.take(10).all(|line| line.starts_with("vmm: ")),
+        "{text}"
+    );
 }

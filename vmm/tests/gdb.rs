@@ -31,7 +31,14 @@ fn debug(options: &[&str], program: &[u8], commands: &[&str]) -> Session {
     wait_until("the socket", || folder.path("socket").exists());
     let socket = folder.path("socket");
     let mut gdb = Command::new(gdb_program());
-    gdb.args(["-nx", "-batch", "-ex", "set tcp connect-timeout 10", "-ex", "set architecture i386:x86-64"]);
+    gdb.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        "set tcp connect-timeout 10",
+        "-ex",
+        "set architecture i386:x86-64",
+    ]);
     gdb.args(["-ex", &format!("target remote {}", socket.display())]);
     commands.iter().for_each(|command| {
         gdb.args(["-ex", command]);
@@ -52,7 +59,9 @@ impl Session {
         for part in parts {
             match rest.split_once(part) {
                 Some((_, after)) => rest = after,
-                None => panic!("{part:?} is missing, or not in order:\n{}\n{}", self.text, self.vmm),
+                None => {
+                    panic!("{part:?} is missing, or not in order:\n{}\n{}", self.text, self.vmm)
+                }
             }
         }
     }

@@ -24,7 +24,11 @@ fn beginning<'a>(last: &'a str) -> [Feature<'a>; 5] {
             &["info symbol $pc", "p $pc == (long)&_start"],
             &["_start in section", "= 1\n"],
         ),
-        ("threads are vCPUs", &["info threads"], &["* 1 ", "Thread 1.1 (vCPU 0, paused)", "_start"]),
+        (
+            "threads are vCPUs",
+            &["info threads"],
+            &["* 1 ", "Thread 1.1 (vCPU 0, paused)", "_start"],
+        ),
         (
             "one vCPU steps while the others are held",
             // Without others it is the same thread that has gone on.
@@ -47,7 +51,11 @@ fn beginning<'a>(last: &'a str) -> [Feature<'a>; 5] {
                 _ => &["= 3\n", "= 4\n", "= 1\n", "= 1\n", "= 1\n"],
             },
         ),
-        ("interrupted", &["continue", "p $_thread", "p *(long*)&GO"], &["SIGINT", "= 1\n", "= 0\n"]),
+        (
+            "interrupted",
+            &["continue", "p $_thread", "p *(long*)&GO"],
+            &["SIGINT", "= 1\n", "= 0\n"],
+        ),
         (
             "memory is written",
             &["set scheduler-locking on", "set var *(long*)&GO = 1", "p *(long*)&GO"],
@@ -119,7 +127,11 @@ fn from_the_first_instruction_to_the_end(cpus: &str) {
         kill_process(gdb, Signal::INT).unwrap();
     });
     let (output, told) = (wait(child), told(&folder));
-    assert_eq!((code(output.status), told.contains("debugged: ok\n")), (0, true), "{told}\n{output:?}");
+    assert_eq!(
+        (code(output.status), told.contains("debugged: ok\n")),
+        (0, true),
+        "{told}\n{output:?}"
+    );
 }
 
 /// A guest that GDB attaches to while it runs, and again when it has halted; and then ends.

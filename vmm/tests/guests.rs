@@ -28,8 +28,8 @@ fn run(code: &[u8]) -> common::Done {
 /// Starts a guest whose vCPU 0 prints a line and then runs `rest`, while the others spin; returns
 /// the process once the line is there.
 fn start(folder: &Folder, change: impl FnOnce(&mut Command), rest: &[u8]) -> Child {
-    let image =
-        folder.file("image", image::elf(&[&image::ON_VCPU_0[..], &image::print("up\n"), rest].concat()));
+    let image = folder
+        .file("image", image::elf(&[&image::ON_VCPU_0[..], &image::print("up\n"), rest].concat()));
     let mut command = folder.vmm(&["run"]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     change(&mut command);
@@ -99,7 +99,8 @@ fn memory_and_vcpus_of_many_sizes() {
     let fixed = folder.file("fixed", fixed.build());
     // Exit of interface v1 is port 0x540; EAX is the address of the code, which is in the image
     // itself.
-    let mut v1 = Elf::new(&[0x8d, 0x05, 0x06, 0, 0, 0, 0x66, 0xba, 0x40, 0x05, 0xef, 0xf4, 3, 0, 0, 0]);
+    let mut v1 =
+        Elf::new(&[0x8d, 0x05, 0x06, 0, 0, 0, 0x66, 0xba, 0x40, 0x05, 0xef, 0xf4, 3, 0, 0, 0]);
     v1.interface = None;
     let v1 = folder.file("v1", v1.build());
     for image in [&image, &fixed, &v1] {
@@ -160,7 +161,8 @@ fn threads(child: &Child) -> Vec<String> {
 #[ignore = "needs a KVM"]
 fn each_vcpu_has_a_thread() {
     let folder = Folder::new();
-    for (options, expected) in [(&[][..], &["vmm", "vcpu0"][..]), (&["-c", "2"], &["vmm", "vcpu0", "vcpu1"])]
+    for (options, expected) in
+        [(&[][..], &["vmm", "vcpu0"][..]), (&["-c", "2"], &["vmm", "vcpu0", "vcpu1"])]
     {
         let add = |command: &mut Command| _ = command.args(options);
         let child = start(&folder, add, &image::SPIN);
@@ -190,7 +192,8 @@ fn a_line_without_end_is_seen_while_the_guest_loops_or_halts() {
 #[ignore = "needs a KVM"]
 fn an_ignored_signal_stays_ignored() {
     let folder = Folder::new();
-    let image = folder.file("image", image::elf(&[&image::print("up\n")[..], &image::SPIN].concat()));
+    let image =
+        folder.file("image", image::elf(&[&image::print("up\n")[..], &image::SPIN].concat()));
     let mut child = Command::new("sh")
         .args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_vmm"), "run", &image])
         .stdout(Stdio::piped())
@@ -214,12 +217,16 @@ fn start_and_fill_the_pipe(folder: &Folder, line: &str) -> Child {
     let back = -i8::try_from(guest.len() + 2).unwrap();
     guest.extend([0xeb, back.cast_unsigned()]);
     let image = folder.file("image", image::elf(&guest));
-    let child = folder.vmm(&["run", &image]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child =
+        folder.vmm(&["run", &image]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let tasks = format!("/proc/{}/task", child.id());
     wait_until("the pipe to fill up", || {
         let call = |task: &Path| std::fs::read_to_string(task.join("syscall")).unwrap_or_default();
         // System call 1 is write.
-        std::fs::read_dir(&tasks).unwrap().flatten().any(|task| call(&task.path()).starts_with("1 0x"))
+        std::fs::read_dir(&tasks)
+            .unwrap()
+            .flatten()
+            .any(|task| call(&task.path()).starts_with("1 0x"))
     });
     // Time for other threads to start waiting.
     std::thread::sleep(std::time::Duration::from_millis(50));
@@ -280,18 +287,24 @@ fn the_output_cannot_be_written() {
     let output = wait(command.stderr(Stdio::piped()).spawn().unwrap());
     assert_eq!(code(output.status), 243, "{output:?}");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("standard output: cannot write the guest's output: No space left"), "{text}");
+    assert!(
+        text.contains("standard output: cannot write the guest's output: No space left"),
+        "{text}"
+    );
 }
 
 #[test]
 #[ignore = "needs a KVM"]
 fn nothing_is_left_behind() {
     let folder = Folder::new();
-    let child = start(&folder, |command| _ = command.env("TMPDIR", folder.path("tmp")), &image::SPIN);
+    let child =
+        start(&folder, |command| _ = command.env("TMPDIR", folder.path("tmp")), &image::SPIN);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(code(wait(child).status), 130);
-    let left: Vec<_> =
-        std::fs::read_dir(folder.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(folder.path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(left, ["image"]);
 }
 
@@ -302,7 +315,14 @@ fn closed_standard_streams() {
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&[image::print("a\n"), image::exit(5)].concat()));
     let mut command = Command::new("sh");
-    command.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh", env!("CARGO_BIN_EXE_vmm"), "run", &image]);
+    command.args([
+        "-c",
+        "exec \"$@\" <&- >&- 2>&-",
+        "sh",
+        env!("CARGO_BIN_EXE_vmm"),
+        "run",
+        &image,
+    ]);
     assert_eq!(finish(&mut command).code, 5);
 }
 

@@ -128,7 +128,8 @@ fn a_core_file_takes_no_other_files_place() {
 fn statistics_name_exits_and_hypercalls() {
     let (_folder, done) = run(&["--stats"], &greeting());
     assert_eq!((done.code, &*done.stdout), (7, "hi\n"));
-    let table: Vec<Vec<&str>> = done.stderr.lines().map(|line| line.split_whitespace().collect()).collect();
+    let table: Vec<Vec<&str>> =
+        done.stderr.lines().map(|line| line.split_whitespace().collect()).collect();
     for row in [["SerialWriteByte", "3"], ["Exit", "1"]] {
         assert!(table.iter().any(|words| *words == row), "{row:?}: {done:?}");
     }
@@ -145,7 +146,10 @@ fn statistics_as_json_go_to_a_file() {
     assert_eq!(json["version"], 1);
     assert_eq!(json["total"]["hypercalls"]["SerialWriteByte"], 3);
     assert_eq!(json["vcpus"][0]["exits"]["port out"]["count"], 4);
-    assert_eq!(json["total"]["exits"]["port out"]["service"]["count"], 3, "the last one has no answer");
+    assert_eq!(
+        json["total"]["exits"]["port out"]["service"]["count"], 3,
+        "the last one has no answer"
+    );
     assert!(json["memory_touched"].as_u64().unwrap() > 0);
 }
 
@@ -187,7 +191,8 @@ fn instructions_are_counted_by_function_and_the_same_each_time() {
     assert_eq!((done.code, &*done.stdout), (7, "hi\n"), "{done:?}");
     let total = counts["instructions"].as_u64().unwrap();
     let by_function = counts["functions"].as_array().unwrap();
-    let sum = by_function.iter().map(|function| function["instructions"].as_u64().unwrap()).sum::<u64>();
+    let sum =
+        by_function.iter().map(|function| function["instructions"].as_u64().unwrap()).sum::<u64>();
     assert_eq!(sum + counts["elsewhere"].as_u64().unwrap(), total, "{counts}");
     assert_eq!(counts["vcpus"], serde_json::json!([total]));
     // No line but the table: nothing is odd about a processor in software here.
@@ -218,8 +223,8 @@ fn stops_at_the_same_instruction_every_time(options: &[&str]) {
     // 2 instructions, then 1000 rounds of 3; the string instruction between counts once. mov ecx,
     // 1000; nop; a: inc ebx; dec ecx; jnz a; mov edi, esp; mov ecx, 100; rep stosb; nop; jmp $
     let code = [
-        0xb9, 0xe8, 3, 0, 0, 0x90, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xfa, 0x48, 0x89, 0xe7, 0xb9, 100, 0, 0, 0,
-        0xf3, 0xaa, 0x90, 0xeb, 0xfe,
+        0xb9, 0xe8, 3, 0, 0, 0x90, 0xff, 0xc3, 0xff, 0xc9, 0x75, 0xfa, 0x48, 0x89, 0xe7, 0xb9, 100,
+        0, 0, 0, 0xf3, 0xaa, 0x90, 0xeb, 0xfe,
     ];
     for (limit, offset) in
         [(0, 0), (1, 5), (2, 6), (3, 8), (3001, 10), (3002, 12), (3004, 20), (3005, 22), (3006, 23)]

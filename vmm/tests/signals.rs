@@ -26,7 +26,10 @@ fn listener() -> Child {
 }
 
 fn started(command: &mut Command) -> Child {
-    command.args(["--exact", "listen", "--ignored", "--nocapture"]).env(LISTENER, "1").stdout(Stdio::piped());
+    command
+        .args(["--exact", "listen", "--ignored", "--nocapture"])
+        .env(LISTENER, "1")
+        .stdout(Stdio::piped());
     let mut child = common::hear_signals(command).spawn().unwrap();
     read_until(&mut child, "listening;");
     child
@@ -59,8 +62,10 @@ fn listen() {
     };
     assert_eq!(signals.received(), None);
     say("listening;");
-    let mut polled =
-        [rustix::event::PollFd::from_borrowed_fd(signals.fd().unwrap(), rustix::event::PollFlags::IN)];
+    let mut polled = [rustix::event::PollFd::from_borrowed_fd(
+        signals.fd().unwrap(),
+        rustix::event::PollFlags::IN,
+    )];
     while rustix::event::poll(&mut polled, None).is_err() {}
     say(&format!("{:?};", signals.received()));
     std::thread::sleep(Duration::from_secs(600));

@@ -76,7 +76,8 @@ fn goes_on(image: &[u8], vcpus: &str, right: i32, accelerators: &[&str]) {
             // The guest that used it has ended. On a tmpfs each takes memory.
             std::fs::remove_dir_all(folder.path(&format!("saved{before}"))).unwrap();
         }
-        guest = Guest::start(&folder, accelerators.next().unwrap(), &["--restore", &name, "--verify"]);
+        guest =
+            Guest::start(&folder, accelerators.next().unwrap(), &["--restore", &name, "--verify"]);
         saved += 1;
         // The rest without snapshots.
         if saved == most {
@@ -243,7 +244,9 @@ fn what_a_snapshot_is_can_be_printed() {
     let folder = saved();
     let done = folder.run(&["inspect", "--verify", "saved"]);
     assert_eq!((done.code, &*done.stderr), (0, ""));
-    for part in ["nerite", "software", "hermit, ", "[\"a word\"]", "/data (ro)", "65536 KiB", "digest"] {
+    for part in
+        ["nerite", "software", "hermit, ", "[\"a word\"]", "/data (ro)", "65536 KiB", "digest"]
+    {
         assert!(done.stdout.contains(part), "{part:?}: {}", done.stdout);
     }
     folder.run(&["inspect", "--verify", "image"]).is_error(240, &["--verify"]);
@@ -270,9 +273,11 @@ fn what_does_not_fit_a_snapshot_is_named() {
     for option in [&["-m", "64M"][..], &["-c", "2"], &["-e", "A=b"], &["--pit"], &["--no-aslr"]] {
         run(&[option, &mount[..]].concat()).is_error(240, &["--restore"]);
     }
-    for words in
-        [&["--restore", "saved", "image"][..], &["--verify", "image"], &["--on-changed", "eio", "image"]]
-    {
+    for words in [
+        &["--restore", "saved", "image"][..],
+        &["--verify", "image"],
+        &["--on-changed", "eio", "image"],
+    ] {
         assert_eq!(run(words).code, 240, "{words:?}");
     }
     let done = run(&mount);

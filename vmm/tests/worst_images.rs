@@ -40,7 +40,10 @@ fn cost(folder: &Folder, words: &[&str]) -> Cost {
     let log = folder.path("stderr");
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "measure", "--ignored", "--nocapture"]).env(WORDS, words.join("\n"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap());
     let output = common::wait_for(command.spawn().unwrap(), Duration::from_secs(300));
     let stdout = String::from_utf8(output.stdout).unwrap();
     let numbers = stdout.lines().find_map(|line| line.split_once("cost: ")).unwrap().1;
@@ -88,7 +91,11 @@ fn check(name: &str, archive: &[u8]) -> String {
         let Cost { memory, time, code, stderr } = cost(&folder, words);
         let guest = if words[0] == "run" { 16 << 10 } else { 0 };
         let more = memory.saturating_sub(own + guest);
-        println!("{name}, {}: {more} KiB, {time:?}, exit {code}, {} bytes of log", words[0], stderr.len());
+        println!(
+            "{name}, {}: {more} KiB, {time:?}, exit {code}, {} bytes of log",
+            words[0],
+            stderr.len()
+        );
         assert!(more < MEMORY, "{name}, {}: {more} KiB more than the image's {own}", words[0]);
         assert!(stderr.len() < LOG, "{name}: {} bytes of log", stderr.len());
         assert!(time < PROCESSOR_TIME, "{name}: {time:?} of processor time");
@@ -133,7 +140,10 @@ fn links_with_long_names() {
             (0..2000).for_each(|number| long_entry(archive, b'2', &escapes(number, 4090)));
         }),
     );
-    assert!(said.contains("2000 in all") && said.lines().count() < 5 && said.len() < 10_000, "{said}");
+    assert!(
+        said.contains("2000 in all") && said.lines().count() < 5 && said.len() < 10_000,
+        "{said}"
+    );
 }
 
 #[test]
@@ -146,7 +156,10 @@ fn many_links_and_special_files() {
             }
         }),
     );
-    assert!(said.contains("65000 in all") && said.lines().count() < 5 && said.len() < 10_000, "{said}");
+    assert!(
+        said.contains("65000 in all") && said.lines().count() < 5 && said.len() < 10_000,
+        "{said}"
+    );
 }
 
 #[test]
@@ -173,7 +186,10 @@ fn many_variables_and_arguments() {
     let said = check("malformed variables", &toml("env_vars", &|_| "'',".to_owned()));
     assert!(said.lines().count() < 5 && said.len() < 10_000, "{said}");
     check("arguments", &toml("app_args", &|_| "'',".to_owned()));
-    check("kernel arguments", &toml("kernel_args", &|_| "'\u{1b}',".to_owned().replace('\u{1b}', "\\u")));
+    check(
+        "kernel arguments",
+        &toml("kernel_args", &|_| "'\u{1b}',".to_owned().replace('\u{1b}', "\\u")),
+    );
 }
 
 #[test]

@@ -35,7 +35,11 @@ pub(crate) fn nightly() -> Command {
 
 /// Returns `true` if a command can be run and succeeds, whatever it says.
 pub(crate) fn works(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Runs a build. On a terminal cargo shows how far it is; elsewhere only what is wrong is shown.
@@ -82,7 +86,9 @@ pub(crate) fn vmm_for_tests() -> Result<PathBuf> {
     let step = progress::step("building vmm with debug assertions");
     let target = paths::target();
     let mut command = cargo();
-    command.args(["test", "--no-run", "--workspace", "--all-features", "--target-dir"]).arg(&target);
+    command
+        .args(["test", "--no-run", "--workspace", "--all-features", "--target-dir"])
+        .arg(&target);
     run(&mut command, "the sources of vmm")?;
     step.done();
     Ok(target.join("debug/vmm"))
@@ -100,7 +106,8 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot run {name}"))?;
     if !output.status.success() {
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         bail!("{}\n{}{}", output.status, err, out);
     }
     Ok(())

@@ -38,6 +38,7 @@ pub(crate) fn get() -> Result<PathBuf> {
 }
 
 fn needs_python(program: &PathBuf) -> Result<bool> {
-    let output = Command::new("ldd").arg(program).output().context("cannot run ldd (package libc-bin)")?;
+    let output =
+        Command::new("ldd").arg(program).output().context("cannot run ldd (package libc-bin)")?;
     Ok(String::from_utf8_lossy(&output.stdout).contains("libpython"))
 }

@@ -23,9 +23,11 @@ pub(crate) fn main() -> Result<()> {
     quiet(Command::new(paths::target().join("debug/examples/cli_files")).arg(&folder))?;
 
     let program = folder.join("vmm");
-    fs::copy(build::vmm()?, &program).with_context(|| format!("cannot write {}", program.display()))?;
+    fs::copy(build::vmm()?, &program)
+        .with_context(|| format!("cannot write {}", program.display()))?;
     let status = Command::new("strip").arg(&program).status();
-    let status = status.context("cannot run strip (package binutils, which comes with a C compiler)")?;
+    let status =
+        status.context("cannot run strip (package binutils, which comes with a C compiler)")?;
     ensure!(status.success(), "strip failed on {}", program.display());
     progress::say(&format!("{} holds vmm, completions and man pages", folder.display()));
     Ok(())

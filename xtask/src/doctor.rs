@@ -28,7 +28,9 @@ pub(crate) fn main() -> Result<i32> {
     disk();
     let verdict = match (hardware, lab) {
         (true, _) => "guests run on this host's hardware KVM",
-        (false, true) => "guests run in the lab: an emulated machine with real KVM, slower but complete",
+        (false, true) => {
+            "guests run in the lab: an emulated machine with real KVM, slower but complete"
+        }
         (false, false) => "guests cannot run here yet: see above for what to do, then ask again",
     };
     progress::print(verdict);
@@ -111,7 +113,8 @@ fn lab_kernel() -> bool {
 /// Memory that programs can still get on this host, in MiB.
 pub(crate) fn free_mib() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let value = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+    let value =
+        info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
     value.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
 }
 
@@ -129,12 +132,16 @@ fn disk() {
     match rustix::fs::statvfs(&folder) {
         Ok(found) => {
             let mib = found.f_bavail.saturating_mul(found.f_frsize) >> 20;
-            let text =
-                format!("{mib} MiB free at {}; a full test run wants {DISK_MIB} MiB", folder.display());
+            let text = format!(
+                "{mib} MiB free at {}; a full test run wants {DISK_MIB} MiB",
+                folder.display()
+            );
             line(mib >= DISK_MIB, "disk", &text);
         }
-        Err(error) => {
-            line(false, "disk", &format!("cannot tell what is free at {}: {error}", folder.display()))
-        }
+        Err(error) => line(
+            false,
+            "disk",
+            &format!("cannot tell what is free at {}: {error}", folder.display()),
+        ),
     }
 }

@@ -48,12 +48,18 @@ fn spawn(job: &Job) -> Result<Child, String> {
         // when it starts something in the background. Jobs are sent signals, so they get all of
         // them as by default.
         let mut command = Command::new("env");
-        command.arg("--default-signal").arg(find(program).ok_or(format!("cannot run {program}: not found"))?);
+        command
+            .arg("--default-signal")
+            .arg(find(program).ok_or(format!("cannot run {program}: not found"))?);
         command
     } else {
         Command::new(program)
     };
-    command.args(arguments).env_clear().envs([("PATH", PATH), ("HOME", "/root"), ("LANG", "C.UTF-8")]);
+    command.args(arguments).env_clear().envs([
+        ("PATH", PATH),
+        ("HOME", "/root"),
+        ("LANG", "C.UTF-8"),
+    ]);
     command.envs(&job.env).current_dir(job.dir.as_deref().unwrap_or("/".as_ref()));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.spawn().map_err(|e| format!("cannot run {program}: {e}"))
@@ -68,7 +74,12 @@ fn find(program: &str) -> Option<PathBuf> {
     PATH.split(':').map(|folder| Path::new(folder).join(program)).find(is_there)
 }
 
-fn supervise(job: &Job, mut child: Child, start: Instant, output: &mut dyn FnMut(Stream, &[u8])) -> Ending {
+fn supervise(
+    job: &Job,
+    mut child: Child,
+    start: Instant,
+    output: &mut dyn FnMut(Stream, &[u8]),
+) -> Ending {
     let (sender, events) = mpsc::sync_channel(PIECES);
     let pid = Pid::from_child(&child);
     feed(job, &mut child);
@@ -80,19 +91,25 @@ fn supervise(job: &Job, mut child: Child, start: Instant, output: &mut dyn FnMut
     }
     thread::spawn(move || {
         // Leaves the zombie in place, so the process id stays ours until the child is reaped below.
-        let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        let _ = rustix::process::waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
         let _ = sender.send(Event::Ended);
     });
 
     let mut deadline = start + Duration::from_secs(job.timeout);
-    let mut kill = job.kill.as_ref().map(|kill| Marker { text: kill.after.as_bytes(), tail: Vec::new() });
+    let mut kill =
+        job.kill.as_ref().map(|kill| Marker { text: kill.after.as_bytes(), tail: Vec::new() });
     let (mut open, mut running, mut timed_out) = (2, true, false);
     while open > 0 || running {
         let left = deadline.saturating_duration_since(Instant::now());
-        let event = if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { events.recv_timeout(left) };
+        let event =
+            if left.is_zero() { Err(RecvTimeoutError::Timeout) } else { events.recv_timeout(left) };
         match event {
             Ok(Event::Piece(stream, bytes)) => {
-                if stream == Stream::Out && kill.as_mut().is_some_and(|marker| marker.seen(&bytes)) {
+                if stream == Stream::Out && kill.as_mut().is_some_and(|marker| marker.seen(&bytes))
+                {
                     kill = None;
                     send_signal(pid, job);
                 }
@@ -171,7 +188,8 @@ struct Marker<'a> {
 impl Marker<'_> {
     fn seen(&mut self, piece: &[u8]) -> bool {
         self.tail.extend_from_slice(piece);
-        let found = self.text.is_empty() || self.tail.windows(self.text.len()).any(|w| w == self.text);
+        let found =
+            self.text.is_empty() || self.tail.windows(self.text.len()).any(|w| w == self.text);
         let keep = self.text.len().saturating_sub(1);
         self.tail.drain(..self.tail.len().saturating_sub(keep));
         found
@@ -270,11 +288,16 @@ mod tests {
     #[test]
     fn a_signal_follows_its_marker() {
         let kill = Some(Kill { after: "ready".to_owned(), signal: "SIGTERM".to_owned() });
-        let job =
-            Job { kill, ..shell("trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.1; done") };
+        let job = Job {
+            kill,
+            ..shell("trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.1; done")
+        };
         assert_eq!(run(&job).0, Ending::Exited(9));
         let kill = Some(Kill { after: "go".to_owned(), signal: "SIGINT".to_owned() });
-        assert_eq!(run(&Job { kill, ..shell("printf g; printf o; exec sleep 50") }).0, Ending::Signalled(2));
+        assert_eq!(
+            run(&Job { kill, ..shell("printf g; printf o; exec sleep 50") }).0,
+            Ending::Signalled(2)
+        );
     }
 
     /// These tests once more, with signals ignored as `nohup` and a shell without job control have
@@ -285,14 +308,16 @@ mod tests {
         let tests = ["a_signal_follows_its_marker", "a_program_that_is_not_there_is_named"];
         let mut command = Command::new("sh");
         command.args(["-c", script]).arg(std::env::current_exe().unwrap());
-        let output = command.args(tests.map(|test| format!("exec::tests::{test}"))).output().unwrap();
+        let output =
+            command.args(tests.map(|test| format!("exec::tests::{test}"))).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("2 passed"), "{text}");
     }
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let job = Job { command: vec!["/no/such/program".to_owned()], timeout: 1, ..Job::default() };
+        let job =
+            Job { command: vec!["/no/such/program".to_owned()], timeout: 1, ..Job::default() };
         assert!(matches!(run(&job).0, Ending::Failed(why) if why.contains("/no/such/program")));
     }
 }

@@ -30,7 +30,8 @@ pub(crate) fn select(filter: &str) -> Result<Vec<Test>> {
         group if group.starts_with(HOSTILE) => Suite::load_hostile(),
         _ => Suite::load(),
     }?;
-    let tests: Vec<Test> = suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
+    let tests: Vec<Test> =
+        suite.tests.into_iter().filter(|test| test.name.contains(filter)).collect();
     ensure!(!tests.is_empty(), "no test has \"{filter}\" in its name; --list shows them");
     Ok(tests)
 }
@@ -64,7 +65,10 @@ pub(crate) fn run_in_software(tests: &[Test], workers: usize, repeat: Repeat) ->
     for test in tests {
         match host.refuses(test) {
             Some(reason) => {
-                progress::print(&format!("SKIP {}: not on the processor in software: {reason}", test.name));
+                progress::print(&format!(
+                    "SKIP {}: not on the processor in software: {reason}",
+                    test.name
+                ));
                 results.summary.skipped += 1;
             }
             None => chosen.push(test.expecting(&test.software_stdout)),
@@ -88,7 +92,8 @@ fn run_adapted(
     vmm: &Path,
     adapt: &dyn Fn(&Test, Job) -> Result<Job>,
 ) -> Result<Results> {
-    let kernels = tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
+    let kernels =
+        tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
     let hermit = tests.iter().any(|test| test.hermit).then(hermit::build).transpose()?;
     let linux = tests.iter().any(|test| test.linux).then(linux::build).transpose()?;
     let images = paths::target().join("kernels/images");

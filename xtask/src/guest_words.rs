@@ -22,7 +22,8 @@ pub(crate) enum Words {
 /// Looks for wrong options, and for the image and whether it can be read. A test kernel that is not
 /// built yet is built.
 pub(crate) fn check(vmm: &Path, words: &[String]) -> Result<Words> {
-    let Some(image) = position_of_image(words, &mut |options| Ok(ask(vmm, options)?.status.success()))?
+    let Some(image) =
+        position_of_image(words, &mut |options| Ok(ask(vmm, options)?.status.success()))?
     else {
         let answer = ask(vmm, words)?;
         return Ok(if answer.status.success() { Words::NoImage } else { refused(&answer) });
@@ -93,7 +94,10 @@ mod tests {
             let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
             ensure_image_may_exist(&words).map_err(|error| error.to_string())
         };
-        assert_eq!(check("-m 1G nosuch a"), Err("no image: 1G, nosuch, a does not exist".to_owned()));
+        assert_eq!(
+            check("-m 1G nosuch a"),
+            Err("no image: 1G, nosuch, a does not exist".to_owned())
+        );
         assert_eq!(check("-m 1G Cargo.toml"), Ok(()));
         // A demo guest, with options of any kind.
         assert_eq!(check("-v --stats"), Ok(()));

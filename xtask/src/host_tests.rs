@@ -62,7 +62,11 @@ pub(crate) fn run(runner: &Runner, filter: Filter<'_>) -> Result<Results> {
     let vmm = build::vmm_for_tests()?;
     let mut programs = list()?;
     programs.retain(|program| name_of(program).contains(filter.program));
-    ensure!(!programs.is_empty(), "no test program that uses KVM has \"{}\" in its name", filter.program);
+    ensure!(
+        !programs.is_empty(),
+        "no test program that uses KVM has \"{}\" in its name",
+        filter.program
+    );
     // Those with much to do first, or one lab is left with them at the end.
     programs.sort_by_cached_key(|program| Reverse(tests_in(program, filter.test)));
     programs.retain(|program| tests_in(program, filter.test) > 0);
@@ -169,7 +173,9 @@ fn read(job: &Job, outcome: &Outcome) -> Reader {
     String::from_utf8_lossy(&outcome.stdout).lines().for_each(|line| {
         reader.line(line);
     });
-    for text in String::from_utf8_lossy(&outcome.stderr).lines().filter_map(|line| reader.error_line(line)) {
+    for text in
+        String::from_utf8_lossy(&outcome.stderr).lines().filter_map(|line| reader.error_line(line))
+    {
         progress::print(&text);
     }
     reader
@@ -182,8 +188,11 @@ fn singles(job: &Job, outcome: &Outcome) -> Vec<Single> {
         let found = reader.failed.iter().find(|failed| failed.failure.name == name);
         found.map(|failed| failed.failure.output.clone())
     };
-    let single =
-        |(name, time): &(String, Duration)| Single { name: name.clone(), time: *time, failed: failed(name) };
+    let single = |(name, time): &(String, Duration)| Single {
+        name: name.clone(),
+        time: *time,
+        failed: failed(name),
+    };
     let mut singles: Vec<Single> = reader.times.iter().map(single).collect();
     if outcome.ending != Ending::Exited(0) && reader.failed.is_empty() {
         let output = report::text(job, outcome, &[outcome.ending.to_string()]);
@@ -214,14 +223,18 @@ fn name_of(program: &Path) -> String {
 fn list() -> Result<Vec<PathBuf>> {
     let mut command = cargo();
     command.args(["test", "--quiet", "--no-run", "--workspace", "--all-features"]);
-    command.args(["--message-format", "json-render-diagnostics", "--target-dir"]).arg(paths::target());
+    command
+        .args(["--message-format", "json-render-diagnostics", "--target-dir"])
+        .arg(paths::target());
     let output = command.output().context("cannot run cargo")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the tests do not build:\n{errors}");
     let mut found = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Some((source, program)) = test_program(line) else { continue };
-        if FOLDERS.iter().any(|folder| source.starts_with(paths::root().join(folder))) && uses_kvm(&source)? {
+        if FOLDERS.iter().any(|folder| source.starts_with(paths::root().join(folder)))
+            && uses_kvm(&source)?
+        {
             found.push(program);
         }
     }
@@ -240,7 +253,8 @@ fn test_program(line: &str) -> Option<(PathBuf, PathBuf)> {
 /// Returns `true` if a test program's sources use KVM; unit tests are those of a whole folder.
 fn uses_kvm(source: &Path) -> Result<bool> {
     let read = |path: &Path| {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         anyhow::Ok(text.contains(LATER))
     };
     match source.parent() {

@@ -32,14 +32,21 @@ pub(crate) fn guest_cargo(subcommand: &str) -> std::process::Command {
     for name in NOT_FOR_GUESTS {
         command.env_remove(name);
     }
-    command.current_dir(source()).arg(subcommand).arg("--target-dir").arg(paths::target().join("kernels"));
+    command
+        .current_dir(source())
+        .arg(subcommand)
+        .arg("--target-dir")
+        .arg(paths::target().join("kernels"));
     command
 }
 
 /// Builds all test kernels and says in which folder they are.
 pub(crate) fn build() -> Result<PathBuf> {
     let step = progress::step("building the test kernels");
-    build::run(guest_cargo("build").args(["--release", "--workspace", "--bins"]), "the test kernels")?;
+    build::run(
+        guest_cargo("build").args(["--release", "--workspace", "--bins"]),
+        "the test kernels",
+    )?;
     step.done();
     Ok(paths::target().join("kernels/release"))
 }
@@ -127,7 +134,8 @@ impl Tar {
             if let Some(folder) = image.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let mut tar = tar::Builder::new(GzEncoder::new(File::create(image)?, Compression::fast()));
+            let mut tar =
+                tar::Builder::new(GzEncoder::new(File::create(image)?, Compression::fast()));
             let mut header = tar::Header::new_gnu();
             header.set_size(config.len() as u64);
             header.set_mode(0o644);
@@ -172,7 +180,9 @@ mod tests {
         }
         assert_eq!(texts[1], ("kernel".to_owned(), "ELF".to_owned()));
         assert_eq!(texts[0].0, "hermit.toml");
-        assert!(texts[0].1.contains("app_args = [\"a b\"]") && texts[0].1.contains("memory = \"32M\""));
+        assert!(
+            texts[0].1.contains("app_args = [\"a b\"]") && texts[0].1.contains("memory = \"32M\"")
+        );
         assert!(!texts[0].1.contains("cpus"));
     }
 }

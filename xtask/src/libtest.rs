@@ -86,7 +86,9 @@ impl Reader {
             self.failure_line(line);
             return None;
         }
-        if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
+        if let Some((name, verdict)) =
+            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
+        {
             return self.verdict(name.trim_end_matches(" - should panic"), verdict);
         }
         let noise = line.is_empty() || (line.starts_with("running ") && line.contains(" test"));
@@ -120,8 +122,10 @@ impl Reader {
     fn failure_line(&mut self, line: &str) {
         let head = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
         if let Some(name) = head {
-            self.captured =
-                self.failed.iter().position(|failed| failed.test == name && failed.path == self.path);
+            self.captured = self
+                .failed
+                .iter()
+                .position(|failed| failed.test == name && failed.path == self.path);
         } else if let Some(failed) = self.captured.and_then(|index| self.failed.get_mut(index)) {
             failed.failure.output.push_str(line);
             failed.failure.output.push('\n');
@@ -130,7 +134,11 @@ impl Reader {
 
     /// A test's name, the same wherever its program is run.
     fn full_name(&self, test: &str) -> String {
-        if self.path.is_empty() { test.to_owned() } else { format!("{}: {test}", program_name(&self.path)) }
+        if self.path.is_empty() {
+            test.to_owned()
+        } else {
+            format!("{}: {test}", program_name(&self.path))
+        }
     }
 
     /// Takes in a line of standard error: a test that says there that it was skipped counts as
@@ -147,8 +155,12 @@ impl Reader {
     /// A line for each reason why tests were ignored.
     pub(crate) fn skips(&self) -> Vec<String> {
         let line = |(reason, names): (&String, &Vec<String>)| match names.as_slice() {
-            _ if self.later && reason == LATER => format!("{} tests need a KVM and run later", names.len()),
-            [name] => format!("SKIP {name}: {}", if reason.is_empty() { "ignored" } else { reason }),
+            _ if self.later && reason == LATER => {
+                format!("{} tests need a KVM and run later", names.len())
+            }
+            [name] => {
+                format!("SKIP {name}: {}", if reason.is_empty() { "ignored" } else { reason })
+            }
             _ => format!("SKIP {} tests: {reason}", names.len()),
         };
         self.ignored.iter().map(line).collect()
@@ -165,7 +177,9 @@ pub(crate) fn program_name(path: &str) -> &str {
 fn timed(verdict: &str) -> (&str, Option<Duration>) {
     let time = |rest: &str| rest.strip_suffix("s>")?.parse::<f64>().ok();
     match verdict.split_once(" <") {
-        Some((word, rest)) => (word, time(rest).and_then(|time| Duration::try_from_secs_f64(time).ok())),
+        Some((word, rest)) => {
+            (word, time(rest).and_then(|time| Duration::try_from_secs_f64(time).ok()))
+        }
         None => (verdict, None),
     }
 }
@@ -234,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_test_that_should_panic_has_its_plain_name() {
-        let text = "test a - should panic ... FAILED\n\nfailures:\n\n---- a stdout ----\nit did not\n";
+        let text =
+            "test a - should panic ... FAILED\n\nfailures:\n\n---- a stdout ----\nit did not\n";
         let (reader, _) = read(Reader::of("/t/p-1"), text);
         assert_eq!(reader.failed[0].test, "a");
         assert_eq!(reader.failed[0].failure.output, "it did not\n");

@@ -27,7 +27,8 @@ fn target() -> PathBuf {
 /// The list of tests, in the format of the other kernels' `suite.toml`.
 pub(crate) fn suite() -> Result<String> {
     let path = paths::root().join("tests/linux/suite.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.replace(FOLDER, &target().display().to_string()))
 }
 
@@ -51,7 +52,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     }
     files.add_text("/modules/list", names);
     files.write(&folder.join("initramfs"))?;
-    fs::write(folder.join("multiboot"), multiboot()).context("cannot write the multiboot kernel")?;
+    fs::write(folder.join("multiboot"), multiboot())
+        .context("cannot write the multiboot kernel")?;
     fs::write(folder.join("pvh"), pvh()).context("cannot write the PVH kernel")?;
     step.done();
     Ok(folder)

@@ -22,13 +22,22 @@ pub(crate) fn check() -> Result<()> {
     }
     let mut command = cargo();
     // The sources are those of the tree, committed or not: that is what is tested here.
-    command.args(["package", "--quiet", "--workspace", "--exclude", "xtask", "--allow-dirty", "--no-verify"]);
+    command.args([
+        "package",
+        "--quiet",
+        "--workspace",
+        "--exclude",
+        "xtask",
+        "--allow-dirty",
+        "--no-verify",
+    ]);
     build::quiet(command.arg("--target-dir").arg(&target))?;
 
     let folder = target.join("package-check");
     let sources = folder.join("src");
     if sources.exists() {
-        fs::remove_dir_all(&sources).with_context(|| format!("cannot remove {}", sources.display()))?;
+        fs::remove_dir_all(&sources)
+            .with_context(|| format!("cannot remove {}", sources.display()))?;
     }
     let mut names = Vec::new();
     for package in crates_in(&packed)? {
@@ -47,13 +56,15 @@ pub(crate) fn check() -> Result<()> {
         command.args(["check", "--quiet", "--target-dir"]).arg(&target);
         // One at a time, so that none gets a feature of a dependency that another one asked for.
         command.args(["--package", name_of(package)]).current_dir(&folder);
-        build::quiet(&mut command).with_context(|| format!("the package {package} does not build alone"))?;
+        build::quiet(&mut command)
+            .with_context(|| format!("the package {package} does not build alone"))?;
     }
     Ok(())
 }
 
 fn crates_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     found.retain(|path| path.extension().is_some_and(|extension| extension == "crate"));
     found.sort();
@@ -79,7 +90,8 @@ fn name_of(package: &str) -> &str {
 /// Profiles of our own workspace, as the text of a manifest.
 fn profiles() -> Result<String> {
     let file = paths::root().join("Cargo.toml");
-    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut manifest: toml::Table = text.parse().context("Cargo.toml is malformed")?;
     manifest.retain(|name, _| name == "profile");
     toml::to_string(&manifest).context("cannot write the profiles of Cargo.toml")
@@ -88,8 +100,9 @@ fn profiles() -> Result<String> {
 /// A workspace of the packages, in which each takes the others from here rather than from the
 /// registry. `profiles` as in ours, since what is built in another way is built again.
 fn workspace(packages: &[String], profiles: &str) -> String {
-    let mut text =
-        format!("[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n{profiles}\n[patch.crates-io]\n");
+    let mut text = format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n{profiles}\n[patch.crates-io]\n"
+    );
     for package in packages {
         text.push_str(&format!("{} = {{ path = \"src/{package}\" }}\n", name_of(package)));
     }

@@ -40,11 +40,13 @@ const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Path of `tool` on this host.
 pub(crate) fn find(tool: Tool) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    let found =
-        std::env::split_paths(&path).map(|folder| folder.join(tool.program)).find(|file| file.is_file())?;
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(tool.program))
+        .find(|file| file.is_file())?;
     // The dynamic busybox has the same name; the dynamic one has no file in this folder of the
     // static package.
-    let right = tool.package != BUSYBOX.package || Path::new("/usr/share/doc/busybox-static").exists();
+    let right =
+        tool.package != BUSYBOX.package || Path::new("/usr/share/doc/busybox-static").exists();
     right.then_some(found)
 }
 
@@ -56,8 +58,9 @@ pub(crate) fn need(tools: &[Tool]) -> Result<Vec<PathBuf>> {
         install(&missing)?;
     }
     let found = tools.iter().map(|tool| {
-        find(*tool)
-            .with_context(|| format!("{} is not there although {} is installed", tool.program, tool.package))
+        find(*tool).with_context(|| {
+            format!("{} is not there although {} is installed", tool.program, tool.package)
+        })
     });
     found.collect()
 }
@@ -65,13 +68,19 @@ pub(crate) fn need(tools: &[Tool]) -> Result<Vec<PathBuf>> {
 /// The command someone types to install these packages.
 pub(crate) fn install_command(packages: &[&str]) -> String {
     let sudo = if is_root() { "" } else { "sudo " };
-    format!("{sudo}apt-get update && {sudo}apt-get install --no-install-recommends {}", packages.join(" "))
+    format!(
+        "{sudo}apt-get update && {sudo}apt-get install --no-install-recommends {}",
+        packages.join(" ")
+    )
 }
 
 fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let Some(root) = root_prefix() else {
-        bail!("the lab needs packages that are not installed; type:\n    {}", install_command(packages));
+        bail!(
+            "the lab needs packages that are not installed; type:\n    {}",
+            install_command(packages)
+        );
     };
     update_lists(&root)?;
     let step = progress::step(&format!("installing {names}"));
@@ -144,16 +153,19 @@ pub(crate) fn update() -> Result<()> {
 /// Age of the newest package list; `None` where there is none.
 fn lists_age() -> Option<Duration> {
     let entries = fs::read_dir("/var/lib/apt/lists").ok()?;
-    let lists = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
+    let lists =
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
     let has_lists = lists.count() > 0;
     // A list keeps the time at which the archive made it; the folder changes when lists are
     // fetched.
-    let fetched = ["/var/lib/apt/lists/partial", "/var/lib/apt/lists", "/var/cache/apt/pkgcache.bin"]
-        .into_iter()
-        .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
-        .max();
-    has_lists
-        .then(|| fetched.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default())
+    let fetched =
+        ["/var/lib/apt/lists/partial", "/var/lib/apt/lists", "/var/cache/apt/pkgcache.bin"]
+            .into_iter()
+            .filter_map(|path| fs::metadata(path).ok()?.modified().ok())
+            .max();
+    has_lists.then(|| {
+        fetched.and_then(|time| SystemTime::now().duration_since(time).ok()).unwrap_or_default()
+    })
 }
 
 /// The versioned package that the kernel's metapackage depends on.
@@ -162,7 +174,9 @@ pub(crate) fn kernel_package(meta: &str) -> Result<String> {
         return Ok(package);
     }
     let Some(root) = root_prefix() else {
-        bail!("the package lists do not know {meta}, the lab's kernel; type:\n    sudo apt-get update");
+        bail!(
+            "the package lists do not know {meta}, the lab's kernel; type:\n    sudo apt-get update"
+        );
     };
     apt(&root, &["update", "--quiet"])?;
     first_dependency(meta)?

@@ -52,7 +52,11 @@ pub(crate) struct Runner {
 impl Runner {
     /// Runs all jobs and hands each outcome to `report` as it comes, in no particular order.
     /// Returns how often a lab froze and was started again.
-    pub(crate) fn run(&self, jobs: &[Job], report: &mut dyn FnMut(usize, &Outcome)) -> Result<usize> {
+    pub(crate) fn run(
+        &self,
+        jobs: &[Job],
+        report: &mut dyn FnMut(usize, &Outcome),
+    ) -> Result<usize> {
         self.run_queue(jobs, &Queue::new(jobs.len()), report)
     }
 
@@ -77,7 +81,9 @@ impl Runner {
                     Platform::Hardware => {
                         scope.spawn(move || run_on_host(jobs, queue, &sender));
                     }
-                    Platform::Lab => labs.push(scope.spawn(move || self.run_in_lab(jobs, queue, &sender))),
+                    Platform::Lab => {
+                        labs.push(scope.spawn(move || self.run_in_lab(jobs, queue, &sender)))
+                    }
                 }
             }
             drop(sender);
@@ -86,7 +92,9 @@ impl Runner {
             }
             let mut freezes = 0;
             for lab in labs {
-                freezes += lab.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a lab's thread panicked")))?;
+                freezes += lab
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("a lab's thread panicked")))?;
             }
             Ok(freezes)
         })
@@ -133,7 +141,8 @@ mod tests {
             ..Job::default()
         };
         // The first one ends only if the second one runs meanwhile.
-        let jobs = [job("until [ -e go ]; do sleep 0.05; done; echo first"), job("touch go; exit 5")];
+        let jobs =
+            [job("until [ -e go ]; do sleep 0.05; done; echo first"), job("touch go; exit 5")];
         let (machine, repeat) = (Machine::default(), Repeat::default());
         let runner = Runner { platform: Platform::Hardware, workers: 2, machine, repeat };
         let mut seen = vec![None; jobs.len()];

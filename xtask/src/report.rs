@@ -45,10 +45,13 @@ mod tests {
     #[test]
     fn long_output_is_shown_without_its_middle() {
         let stdout: Vec<u8> = (0..200).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
-        let outcome = Outcome { ending: Ending::Exited(1), stdout, stderr: Vec::new(), time: Duration::ZERO };
+        let outcome =
+            Outcome { ending: Ending::Exited(1), stdout, stderr: Vec::new(), time: Duration::ZERO };
         let job = Job { command: vec!["a".to_owned(), "b c".to_owned()], ..Job::default() };
         let text = text(&job, &outcome, &["it is wrong".to_owned()]);
-        assert!(text.starts_with("command: a \"b c\"\nit is wrong\nstdout (1690 bytes):\n  line 0\n"));
+        assert!(
+            text.starts_with("command: a \"b c\"\nit is wrong\nstdout (1690 bytes):\n  line 0\n")
+        );
         assert!(text.contains("  line 39\n  ... 100 lines left out\n  line 140\n"));
         assert!(text.ends_with("  line 199\nstderr (0 bytes):"));
     }

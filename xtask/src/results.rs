@@ -109,7 +109,8 @@ impl std::fmt::Display for Results {
 
 /// Lines that name the slowest tests.
 fn slowest(times: &[(String, Duration)]) -> Vec<String> {
-    let mut slow: Vec<&(String, Duration)> = times.iter().filter(|(_, time)| *time >= SLOW).collect();
+    let mut slow: Vec<&(String, Duration)> =
+        times.iter().filter(|(_, time)| *time >= SLOW).collect();
     slow.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
     slow.truncate(SLOWEST);
     let head = (!slow.is_empty()).then(|| "slowest tests:".to_owned());
@@ -153,11 +154,9 @@ mod tests {
     #[test]
     fn a_test_that_is_flaky_twice_has_failed() {
         let (text, summary) = results(vec![flake("a"), flake("b"), flake("a")]).closing();
-        assert!(
-            text.ends_with(
-                "FAIL a: flaky 2 times in one run\n2 flaky: a, b\n3 passed, 2 failed, 1 skipped\n"
-            )
-        );
+        assert!(text.ends_with(
+            "FAIL a: flaky 2 times in one run\n2 flaky: a, b\n3 passed, 2 failed, 1 skipped\n"
+        ));
         assert_eq!((summary.passed, summary.failed), (3, 2));
     }
 

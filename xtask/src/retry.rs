@@ -47,7 +47,10 @@ pub(crate) fn again(
     for (index, failure) in failures.iter().enumerate() {
         if failures.len() > MOST {
             let count = failures.len();
-            progress::print(&format!("FAIL {} (not run again: {count} tests failed)", failure.name));
+            progress::print(&format!(
+                "FAIL {} (not run again: {count} tests failed)",
+                failure.name
+            ));
             results += Results::failed();
             continue;
         }

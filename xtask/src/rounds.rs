@@ -94,9 +94,11 @@ impl Table {
             let mut times = row.times.clone();
             times.sort_unstable();
             let at = |index: usize| times.get(index).map_or(0.0, Duration::as_secs_f64);
-            let (least, median, most) = (at(0), at(times.len() / 2), at(times.len().saturating_sub(1)));
+            let (least, median, most) =
+                (at(0), at(times.len() / 2), at(times.len().saturating_sub(1)));
             let (failed, runs, name) = (row.failed, times.len(), &row.name);
-            let _ = write!(text, "\n{failed:6} {runs:6} {least:8.2} {median:8.2} {most:8.2}  {name}");
+            let _ =
+                write!(text, "\n{failed:6} {runs:6} {least:8.2} {median:8.2} {most:8.2}  {name}");
         }
         text
     }
@@ -148,12 +150,15 @@ mod tests {
     #[test]
     fn the_table_begins_with_what_failed() {
         let mut table = Table::default();
-        for (name, seconds, failed) in [("a", 1, false), ("b", 3, false), ("b", 1, true), ("b", 2, false)] {
+        for (name, seconds, failed) in
+            [("a", 1, false), ("b", 3, false), ("b", 1, true), ("b", 2, false)]
+        {
             let failed = failed.then(String::new);
             table.add(Single { name: name.to_owned(), time: Duration::from_secs(seconds), failed });
         }
         let text = table.print();
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["1", "3", "1.00", "2.00", "3.00", "b"]);
         assert_eq!(lines[2], ["0", "1", "1.00", "1.00", "1.00", "a"]);
     }

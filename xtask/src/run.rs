@@ -10,7 +10,9 @@ use crate::{build, kernels, lab};
 
 /// `cargo xtask run`.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "cargo xtask run [--timeout SECONDS] [OPTIONS OF vmm run] [IMAGE [--] [ARGS]...]")]
+#[command(
+    override_usage = "cargo xtask run [--timeout SECONDS] [OPTIONS OF vmm run] [IMAGE [--] [ARGS]...]"
+)]
 pub(crate) struct Args {
     /// Kill the guest after this many seconds; stands before the words of `vmm run`
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
@@ -40,8 +42,11 @@ pub(crate) fn main(args: Args) -> Result<i32> {
         Platform::Hardware => {
             // In the foreground: the guest has our terminal.
             let seconds = args.timeout.to_string();
-            let status =
-                Command::new("timeout").args(["--foreground", &seconds]).arg(vmm).args(words).status();
+            let status = Command::new("timeout")
+                .args(["--foreground", &seconds])
+                .arg(vmm)
+                .args(words)
+                .status();
             let status = status.context("cannot run timeout (package coreutils)")?;
             let signal = std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or_default();
             Ok(status.code().unwrap_or(128 + signal))
@@ -62,7 +67,8 @@ mod tests {
     #[test]
     fn words_are_those_of_vmm_run() {
         let words = |text: &str| {
-            let cli = Cli::try_parse_from(["run"].into_iter().chain(text.split_whitespace())).unwrap();
+            let cli =
+                Cli::try_parse_from(["run"].into_iter().chain(text.split_whitespace())).unwrap();
             (cli.args.timeout, cli.args.words.join(" "))
         };
         assert_eq!(words("image a"), (600, "image a".to_owned()));

@@ -75,7 +75,8 @@ struct Process {
 /// group have probably got the signal from the terminal; they are sent it after the time `polite`.
 fn end(root: u32, signal: i32, polite: Duration, patience: Duration) {
     let start = Instant::now();
-    let own_group = all().into_iter().find(|process| process.id == root).map(|process| process.group);
+    let own_group =
+        all().into_iter().find(|process| process.id == root).map(|process| process.group);
     let mut told = HashSet::new();
     loop {
         let alive = descendants(root, &all());
@@ -111,7 +112,8 @@ fn descendants(root: u32, all: &[Process]) -> Vec<Process> {
             .filter(|process| !known.contains(&process.id))
             // A group has the number of the process that it was made for.
             .filter(|process| {
-                known.contains(&process.parent) || found.iter().any(|leader| leader.id == process.group)
+                known.contains(&process.parent)
+                    || found.iter().any(|leader| leader.id == process.group)
             })
             .copied()
             .collect();
@@ -180,7 +182,8 @@ mod tests {
         // One child ignores the signal, the other is in another group.
         let script = "(trap '' INT; echo ready; exec sleep 1000) & \
                       setsid sh -c 'echo ready; exec sleep 1000' & wait";
-        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().take(2);
         assert!(lines.into_iter().all(|line| line.unwrap() == "ready"));
         end(child.id(), SIGINT, Duration::ZERO, Duration::from_millis(300));

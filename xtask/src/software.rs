@@ -75,7 +75,11 @@ impl Host {
     fn try_namespaces(&self) -> Option<String> {
         let [program, words @ ..] = IN_NAMESPACES;
         let mut command = Command::new(program);
-        command.args(words).args(["tunctl", "-t", "probe"]).env("PATH", self.path()).stdin(Stdio::null());
+        command
+            .args(words)
+            .args(["tunctl", "-t", "probe"])
+            .env("PATH", self.path())
+            .stdin(Stdio::null());
         let why = match command.output() {
             Ok(Output { status, .. }) if status.success() => return None,
             Ok(Output { stderr, .. }) => String::from_utf8_lossy(&stderr).trim().to_owned(),
@@ -86,16 +90,18 @@ impl Host {
 
     /// Reason why `test` cannot run here, if there is one.
     pub(crate) fn refuses<'a>(&'a self, test: &'a Test) -> Option<&'a str> {
-        let without_user_mode = self.without_user_mode.as_deref().filter(|_| test.link() == Some(Link::User));
-        let without_namespaces = self.without_namespaces.as_deref().filter(|_| test.wants_namespaces());
+        let without_user_mode =
+            self.without_user_mode.as_deref().filter(|_| test.link() == Some(Link::User));
+        let without_namespaces =
+            self.without_namespaces.as_deref().filter(|_| test.wants_namespaces());
         test.kvm_only().or(without_user_mode).or(without_namespaces)
     }
 
     /// Makes the job of `test` one that can run here, beside others.
     pub(crate) fn adapt(&self, test: &Test, mut job: Job) -> Result<Job> {
         if test.makes_files() {
-            let folder =
-                tempfile::tempdir_in(self.folder.path()).context("cannot make a folder for a test")?;
+            let folder = tempfile::tempdir_in(self.folder.path())
+                .context("cannot make a folder for a test")?;
             // It ends with that of all tests.
             job.dir = Some(folder.keep());
         }
@@ -131,13 +137,17 @@ mod tests {
     use crate::suite::Suite;
 
     /// A host that has these reasons, and the tests of all suites that are not built from source.
-    fn refusals(without_namespaces: Option<&str>, without_user_mode: Option<&str>) -> Vec<(String, String)> {
+    fn refusals(
+        without_namespaces: Option<&str>,
+        without_user_mode: Option<&str>,
+    ) -> Vec<(String, String)> {
         let host = Host {
             folder: tempfile::tempdir().unwrap(),
             without_namespaces: without_namespaces.map(str::to_owned),
             without_user_mode: without_user_mode.map(str::to_owned),
         };
-        let tests = Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
+        let tests =
+            Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
         let refusal = |test: Test| Some((test.name.clone(), host.refuses(&test)?.to_owned()));
         tests.filter_map(refusal).collect()
     }
@@ -148,7 +158,11 @@ mod tests {
             refusals.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.clone())
         };
         let all = refusals(Some("no tap"), Some("no passt"));
-        let tap = ["net over tap", "linux, 2 processors, 256 MiB, a network card", "linux, disks that fail"];
+        let tap = [
+            "net over tap",
+            "linux, 2 processors, 256 MiB, a network card",
+            "linux, disks that fail",
+        ];
         for name in tap {
             assert_eq!(reason(&all, name).as_deref(), Some("no tap"), "{name}");
         }
@@ -161,19 +175,29 @@ mod tests {
 
     #[test]
     fn jobs_are_adapted_to_the_host() {
-        let host =
-            Host { folder: tempfile::tempdir().unwrap(), without_namespaces: None, without_user_mode: None };
+        let host = Host {
+            folder: tempfile::tempdir().unwrap(),
+            without_namespaces: None,
+            without_user_mode: None,
+        };
         let adapted = |name: &str| {
-            let tests = Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
+            let tests =
+                Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
             let test = tests.into_iter().find(|test| test.name == name).unwrap();
             let job = Job { command: vec!["it".to_owned()], timeout: 7, ..Job::default() };
             host.adapt(&test, job).unwrap()
         };
         let tap = adapted("net over tap");
-        assert_eq!((tap.command[0].as_str(), tap.command.last().unwrap().as_str()), ("unshare", "it"));
+        assert_eq!(
+            (tap.command[0].as_str(), tap.command.last().unwrap().as_str()),
+            ("unshare", "it")
+        );
         assert!(tap.env["PATH"].starts_with(host.programs().to_str().unwrap()));
         assert_eq!(adapted("net in user mode, address by DHCP").command[0], "flock");
-        assert_eq!((adapted("hello").command, adapted("hello").timeout), (vec!["it".to_owned()], 4 * 7));
+        assert_eq!(
+            (adapted("hello").command, adapted("hello").timeout),
+            (vec!["it".to_owned()], 4 * 7)
+        );
         assert!(adapted("linux, 2 processors, 128 MiB, disks").dir.unwrap().is_dir());
     }
 }

@@ -99,11 +99,8 @@ fn faults(words: &Words) -> Result<Vec<Fault>> {
         let name = relative(&root, file);
         let text = std::fs::read_to_string(file)?;
         let package = package(&name);
-        faults.extend(prose::faults(&text, &name, words).into_iter().map(|(rule, line, what)| Fault {
-            rule,
-            package: package.clone(),
-            place: format!("{name}:{line}"),
-            what,
+        faults.extend(prose::faults(&text, &name, words).into_iter().map(|(rule, line, what)| {
+            Fault { rule, package: package.clone(), place: format!("{name}:{line}"), what }
         }));
     }
     for package in ratchet::packages(&root)? {

@@ -16,7 +16,8 @@ use crate::packages;
 
 /// Texts that standard error must never have: a panic, a sanitizer's report, a system call that was
 /// not foreseen.
-const VMM_FAULTS: [&str; 4] = ["panicked at", "AddressSanitizer", "LeakSanitizer", "vmm: system call "];
+const VMM_FAULTS: [&str; 4] =
+    ["panicked at", "AddressSanitizer", "LeakSanitizer", "vmm: system call "];
 
 /// The file `suite.toml`.
 #[derive(Debug, Deserialize)]
@@ -122,7 +123,8 @@ impl Net {
             Link::User => "user",
             Link::Fd => "fd",
         };
-        let mut command: Vec<String> = vec![myself.into(), "net-peer".into(), "--link".into(), link.into()];
+        let mut command: Vec<String> =
+            vec![myself.into(), "net-peer".into(), "--link".into(), link.into()];
         command.push(format!("--options={}", self.options));
         command.extend(self.exercises.iter().map(|exercise| format!("--exercise={exercise}")));
         command.push("--".to_owned());
@@ -142,14 +144,16 @@ impl Suite {
     /// Reads the suite of this repository.
     pub(crate) fn load() -> Result<Self> {
         let path = kernels::source().join("suite.toml");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
     }
 
     /// Reads the hostile guests.
     pub(crate) fn load_hostile() -> Result<Self> {
         let path = kernels::source().join("hostile.toml");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
     }
 
@@ -163,7 +167,8 @@ impl Suite {
 
     /// Reads the tests of guests that are not Hermit.
     pub(crate) fn load_linux() -> Result<Self> {
-        let mut suite = Self::parse(&linux::suite()?).context("bad test suite tests/linux/suite.toml")?;
+        let mut suite =
+            Self::parse(&linux::suite()?).context("bad test suite tests/linux/suite.toml")?;
         suite.tests.iter_mut().for_each(|test| test.linux = true);
         Ok(suite)
     }
@@ -176,8 +181,13 @@ impl Suite {
             ensure!(pair[0] != pair[1], "two tests are called {}", pair[0]);
         }
         for test in &suite.tests {
-            let checks = !test.stdout.is_empty() || test.stdout_exact.is_some() || !test.stderr.is_empty();
-            ensure!(checks, "the test {} looks at no output, so it would pass without its guest", test.name);
+            let checks =
+                !test.stdout.is_empty() || test.stdout_exact.is_some() || !test.stderr.is_empty();
+            ensure!(
+                checks,
+                "the test {} looks at no output, so it would pass without its guest",
+                test.name
+            );
             if let Some(kill) = &test.kill {
                 let known = exec::signal_named(&kill.signal).is_some();
                 ensure!(known, "the test {} sends an unknown signal, {}", test.name, kill.signal);
@@ -190,7 +200,13 @@ impl Suite {
 impl Test {
     /// Returns the job, with the kernels in the folder `kernels`; packs the image if the test
     /// asks for it. `myself` is this program where guests run.
-    pub(crate) fn job(&self, vmm: &Path, kernels: &Path, images: &Path, myself: &str) -> Result<Job> {
+    pub(crate) fn job(
+        &self,
+        vmm: &Path,
+        kernels: &Path,
+        images: &Path,
+        myself: &str,
+    ) -> Result<Job> {
         let kernel = kernels.join(&self.image);
         let image = match &self.tar {
             None => kernel,
@@ -210,8 +226,10 @@ impl Test {
         }
         if let Some(script) = &self.script {
             let words = ["/bin/sh", "-c", script, "sh"].map(str::to_owned);
-            command =
-                words.into_iter().chain([vmm.display().to_string(), image.display().to_string()]).collect();
+            command = words
+                .into_iter()
+                .chain([vmm.display().to_string(), image.display().to_string()])
+                .collect();
         }
         let mut files = vec![vmm.to_owned(), image];
         files.extend(self.options.iter().map(PathBuf::from).filter(|path| path.is_file()));
@@ -269,7 +287,8 @@ impl Test {
     fn judge_vmm(&self, outcome: &Outcome) -> Vec<String> {
         let stderr = String::from_utf8_lossy(&outcome.stderr);
         let bad = VMM_FAULTS.iter().filter(|text| stderr.contains(**text));
-        let mut wrong: Vec<String> = bad.map(|text| format!("a fault of vmm on stderr: {text:?}")).collect();
+        let mut wrong: Vec<String> =
+            bad.map(|text| format!("a fault of vmm on stderr: {text:?}")).collect();
         let lines = stderr.lines().count();
         if let Some(most) = self.max_stderr_lines.filter(|most| lines > *most) {
             wrong.push(format!("{lines} lines on stderr instead of at most {most}"));
@@ -294,14 +313,19 @@ impl Test {
         }
         let stdout = String::from_utf8_lossy(&outcome.stdout);
         let stderr = String::from_utf8_lossy(&outcome.stderr);
-        for (name, texts, stream) in [("stdout", &self.stdout, &stdout), ("stderr", &self.stderr, &stderr)] {
+        for (name, texts, stream) in
+            [("stdout", &self.stdout, &stdout), ("stderr", &self.stderr, &stderr)]
+        {
             let missing = texts.iter().filter(|text| !stream.contains(text.as_str()));
             wrong.extend(missing.map(|text| format!("expected on {name}: {text:?}")));
         }
-        if let Some(exact) = self.stdout_exact.as_ref().filter(|exact| exact.as_bytes() != outcome.stdout) {
+        if let Some(exact) =
+            self.stdout_exact.as_ref().filter(|exact| exact.as_bytes() != outcome.stdout)
+        {
             wrong.push(format!("expected exactly this on stdout: {exact:?}"));
         }
-        let unwanted = self.absent.iter().filter(|text| stdout.contains(*text) || stderr.contains(*text));
+        let unwanted =
+            self.absent.iter().filter(|text| stdout.contains(*text) || stderr.contains(*text));
         wrong.extend(unwanted.map(|text| format!("must not be there: {text:?}")));
         wrong
     }
@@ -326,7 +350,9 @@ mod tests {
         assert!(error(&format!("{ONE}nonsense = 1")).contains("nonsense"));
         assert!(error(&format!("{ONE}{ONE}")).contains("two tests are called a"));
         assert!(error("[[test]]\nname = 'x'\nimage = 'y'").contains("looks at no output"));
-        assert!(error(&format!("{ONE}kill = {{ after = 'x', signal = 'SIGFOO' }}")).contains("SIGFOO"));
+        assert!(
+            error(&format!("{ONE}kill = {{ after = 'x', signal = 'SIGFOO' }}")).contains("SIGFOO")
+        );
         assert!(error(&format!("{ONE}tar = {{ colour = 'red' }}")).contains("colour"));
     }
 
@@ -362,12 +388,19 @@ mod tests {
     #[test]
     fn the_suites_of_this_repository_are_well_formed() {
         Suite::load().unwrap();
-        assert!(Suite::load_hostile().unwrap().tests.iter().all(|test| test.name.starts_with("hostile: ")));
+        assert!(
+            Suite::load_hostile()
+                .unwrap()
+                .tests
+                .iter()
+                .all(|test| test.name.starts_with("hostile: "))
+        );
     }
 
     #[test]
     fn exact_output_is_exact() {
-        let suite = Suite::parse("[[test]]\nname = 'a'\nimage = 'i'\nstdout_exact = \"x\\n\"").unwrap();
+        let suite =
+            Suite::parse("[[test]]\nname = 'a'\nimage = 'i'\nstdout_exact = \"x\\n\"").unwrap();
         let test = &suite.tests[0];
         assert!(test.judge(&outcome(0, "x\n")).is_empty());
         assert_eq!(test.judge(&outcome(0, "x")).len(), 1);

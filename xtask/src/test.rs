@@ -16,7 +16,8 @@ use crate::platform::Platform;
 use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::{
-    dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths, progress, smoke, style,
+    dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths, progress,
+    smoke, style,
 };
 
 /// `cargo xtask test`.
@@ -80,7 +81,9 @@ impl Run {
                 scope.spawn(move || {
                     while let Some(work) = next() {
                         match work {
-                            Work::Group(name, what) => drop(sender.send((name, attempt(name, what)))),
+                            Work::Group(name, what) => {
+                                drop(sender.send((name, attempt(name, what))))
+                            }
                             // A failure comes again, and is reported, in the group that needs it.
                             Work::Ahead(build) => drop(build()),
                         }
@@ -118,7 +121,9 @@ fn passed((): ()) -> Results {
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let mut run = Run::default();
     sources(&mut run);
-    run.group("unit and integration tests", || unit_tests(&["--tests"], !args.no_guests && !args.quick));
+    run.group("unit and integration tests", || {
+        unit_tests(&["--tests"], !args.no_guests && !args.quick)
+    });
     if args.quick {
         run.skip("all but style, lints, unit tests and a smoke set", "left out with --quick");
     } else {
@@ -183,8 +188,10 @@ fn sources(run: &mut Run) {
     run.check("format", || {
         quiet(cargo().args(["fmt", "--all", "--check"]))?;
         for folder in ["tests/kernels", "tests/hermit-app", "fuzz"] {
-            quiet(cargo().args(["fmt", "--all", "--check"]).current_dir(paths::root().join(folder)))
-                .with_context(|| folder.to_owned())?;
+            quiet(
+                cargo().args(["fmt", "--all", "--check"]).current_dir(paths::root().join(folder)),
+            )
+            .with_context(|| folder.to_owned())?;
         }
         Ok(())
     });
@@ -195,7 +202,15 @@ fn sources(run: &mut Run) {
     if is_installed("deny") {
         run.check("licences and sources of dependencies", || {
             // Duplicate versions are warnings, each with a graph; only errors are of interest.
-            quiet(cargo().args(["deny", "--log-level", "error", "check", "licenses", "bans", "sources"]))
+            quiet(cargo().args([
+                "deny",
+                "--log-level",
+                "error",
+                "check",
+                "licenses",
+                "bans",
+                "sources",
+            ]))
         });
     } else {
         run.skip(
@@ -205,7 +220,15 @@ fn sources(run: &mut Run) {
     }
     run.check("clippy on the test kernels", || {
         let mut command = kernels::guest_cargo("clippy");
-        quiet(command.args(["--quiet", "--release", "--workspace", "--bins", "--", "-D", "warnings"]))
+        quiet(command.args([
+            "--quiet",
+            "--release",
+            "--workspace",
+            "--bins",
+            "--",
+            "-D",
+            "warnings",
+        ]))
     });
 }
 
@@ -240,7 +263,9 @@ fn guests(run: &mut Run) {
         guest_tests::run_in_software(&smoke::in_software()?, workers, Repeat::default())
     });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
-    run.group("hostile guests", || hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner));
+    run.group("hostile guests", || {
+        hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner)
+    });
     run.group("real Hermit applications", || {
         let tests = guest_tests::select("hermit")?;
         guest_tests::run(&tests, &runner)
@@ -267,7 +292,14 @@ fn loom() -> Result<Results> {
 fn examples() -> Result<Results> {
     let target = paths::target();
     let mut command = cargo();
-    command.args(["build", "--quiet", "--workspace", "--all-features", "--examples", "--target-dir"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--all-features",
+        "--examples",
+        "--target-dir",
+    ]);
     quiet(command.arg(&target))?;
     let mut summary = Summary::default();
     let mut names = HashSet::new();

@@ -38,8 +38,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         let _load = args.repeat.load();
         return Ok(guest_tests::run_in_software(&tests, args.jobs, args.repeat)?.close());
     }
-    let runner = Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), args.jobs) };
-    let run = if filter.starts_with(guest_tests::HOSTILE) { hostile::run } else { guest_tests::run };
+    let runner =
+        Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), args.jobs) };
+    let run =
+        if filter.starts_with(guest_tests::HOSTILE) { hostile::run } else { guest_tests::run };
     let _load = args.repeat.load();
     Ok(run(&tests, &runner)?.close())
 }

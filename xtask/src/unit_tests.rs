@@ -51,11 +51,14 @@ struct UnitTest {
 /// Runs the tests and prints a line for each; the status is 1 if one failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let config = args.dir.join("x86/unittests.cfg");
-    let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
+    let text =
+        fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
     let dir = fs::canonicalize(&args.dir)?;
     let image = |test: &UnitTest| dir.join("x86").join(&test.file);
-    let tests: Vec<UnitTest> = parse(&text).into_iter().filter(|test| test.is_wanted(args)).collect();
-    let (there, missing): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| image(test).is_file());
+    let tests: Vec<UnitTest> =
+        parse(&text).into_iter().filter(|test| test.is_wanted(args)).collect();
+    let (there, missing): (Vec<_>, Vec<_>) =
+        tests.into_iter().partition(|test| image(test).is_file());
     for test in &missing {
         progress::print(&format!("SKIP {}: {} is not built", test.name, test.file));
     }
@@ -64,7 +67,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     if args.software {
         vmm = software::wrap(&vmm)?;
     }
-    let jobs: Vec<Job> = there.iter().map(|test| test.job(&vmm, &image(test), args.timeout)).collect();
+    let jobs: Vec<Job> =
+        there.iter().map(|test| test.job(&vmm, &image(test), args.timeout)).collect();
     let machine = Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() };
     let platform = if args.software { Platform::Hardware } else { Platform::choose() };
     let repeat = Repeat::default();
@@ -110,7 +114,9 @@ fn parse(text: &str) -> Vec<UnitTest> {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             tests.push(UnitTest { name: name.to_owned(), ..UnitTest::default() });
         }
-        let (Some(test), Some((key, value))) = (tests.last_mut(), line.split_once('=')) else { continue };
+        let (Some(test), Some((key, value))) = (tests.last_mut(), line.split_once('=')) else {
+            continue;
+        };
         let value = value.trim();
         match key.trim() {
             "file" => value.clone_into(&mut test.file),
@@ -172,7 +178,10 @@ mod tests {
     #[test]
     fn sections_become_commands() {
         let tests = parse(CONFIG);
-        assert_eq!(tests.iter().map(|test| test.name.as_str()).collect::<Vec<_>>(), ["one", "two", "three"]);
+        assert_eq!(
+            tests.iter().map(|test| test.name.as_str()).collect::<Vec<_>>(),
+            ["one", "two", "three"]
+        );
         let job = tests[0].job(Path::new("/vmm"), Path::new("/x86/a.flat"), 9);
         assert_eq!(job.command, ["/vmm", "run", "-c", "2", "-m", "2048M", "/x86/a.flat"]);
         let job = tests[1].job(Path::new("/vmm"), Path::new("/b"), 9);
@@ -184,8 +193,12 @@ mod tests {
     #[test]
     fn what_cannot_run_here_is_left_out() {
         let wanted = |filter: Option<&str>| {
-            let args =
-                Args { dir: PathBuf::new(), filter: filter.map(str::to_owned), timeout: 1, software: false };
+            let args = Args {
+                dir: PathBuf::new(),
+                filter: filter.map(str::to_owned),
+                timeout: 1,
+                software: false,
+            };
             let tests = parse(CONFIG).into_iter().filter(|test| test.is_wanted(&args));
             tests.map(|test| test.name).collect::<Vec<_>>()
         };

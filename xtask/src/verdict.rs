@@ -35,7 +35,8 @@ pub(crate) fn run(
             progress::print(&format!("ok   {} ({:.1} s)", job.name, outcome.time.as_secs_f64()));
             results += Results::passed();
         } else {
-            let failure = Failure { name: job.name.clone(), output: report::text(job, outcome, &wrong) };
+            let failure =
+                Failure { name: job.name.clone(), output: report::text(job, outcome, &wrong) };
             retry::announce(&failure);
             failed.push((index, failure));
         }
@@ -44,7 +45,8 @@ pub(crate) fn run(
         progress::say(&format!("the lab froze {freezes} times and was started again"));
     }
     let indices: Vec<usize> = failed.iter().map(|(index, _)| *index).collect();
-    let failed = failed.into_iter().filter_map(|(index, failure)| Some((jobs.get(index)?.clone(), failure)));
+    let failed =
+        failed.into_iter().filter_map(|(index, failure)| Some((jobs.get(index)?.clone(), failure)));
     results += retry::jobs_again(runner, failed.collect(), &|at, outcome| {
         indices.get(at).map_or_else(Vec::new, |index| wrong(*index, outcome))
     })?;
@@ -93,8 +95,16 @@ mod tests {
         assert_eq!(results.summary, Summary { passed: 2, failed: 1, skipped: 0 });
         let [flake] = results.flaky.as_slice() else { panic!("{:?}", results.flaky) };
         assert_eq!(flake.name, "job 1");
-        assert!(flake.failed.contains("not zero") && flake.failed.contains("\n  1"), "{}", flake.failed);
-        assert!(!flake.passed.contains("not zero") && flake.passed.contains("\n  2"), "{}", flake.passed);
+        assert!(
+            flake.failed.contains("not zero") && flake.failed.contains("\n  1"),
+            "{}",
+            flake.failed
+        );
+        assert!(
+            !flake.passed.contains("not zero") && flake.passed.contains("\n  2"),
+            "{}",
+            flake.passed
+        );
         assert_eq!(Results { times: Vec::new(), ..results }.close(), 1);
         assert_eq!(run_twice(&[1]).close(), 0);
     }

@@ -33,20 +33,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut memory = BTreeMap::new();
     for table in map.tables()? {
         let (entries, _) = table.bytes.as_chunks::<8>();
-        memory.extend((table.addr..).step_by(8).zip(entries.iter().map(|entry| u64::from_le_bytes(*entry))));
+        memory.extend(
+            (table.addr..).step_by(8).zip(entries.iter().map(|entry| u64::from_le_bytes(*entry))),
+        );
     }
     for vaddr in [addresses.entry, BASE + (4 << 20), 1 << 47] {
         match paging::walk(state.special.cr3, vaddr, |addr| memory.get(&addr).copied()) {
-            Ok(found) => println!("{vaddr:#x} is at {:#x}, in a page of {:#x}", found.phys, found.page_size),
+            Ok(found) => {
+                println!("{vaddr:#x} is at {:#x}, in a page of {:#x}", found.phys, found.page_size)
+            }
             Err(error) => println!("{error}"),
         }
     }
 
-    let tree = fdt::Builder::new().memory(BASE, 64 << 20).cpus(2).env("GREETING", "it's me").app_args([
-        "--verbose",
-        "two words",
-        "",
-    ]);
+    let tree = fdt::Builder::new()
+        .memory(BASE, 64 << 20)
+        .cpus(2)
+        .env("GREETING", "it's me")
+        .app_args(["--verbose", "two words", ""]);
     println!("\nbootargs: {}\ndevice tree: {} bytes", tree.bootargs()?, tree.finish()?.len());
     Ok(())
 }

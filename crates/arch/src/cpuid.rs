@@ -105,7 +105,8 @@ impl Leaves {
 
     /// The vendor string in EBX, EDX, ECX of leaf 0.
     fn is_amd(&self) -> bool {
-        let vendor = |entry: &CpuidEntry| [entry.ebx, entry.edx, entry.ecx].map(u32::to_le_bytes).concat();
+        let vendor =
+            |entry: &CpuidEntry| [entry.ebx, entry.edx, entry.ecx].map(u32::to_le_bytes).concat();
         let vendor = self.get(0).map(vendor).unwrap_or_default();
         vendor == b"AuthenticAMD" || vendor == b"HygonGenuine"
     }

@@ -6,7 +6,9 @@
 #[non_exhaustive]
 pub enum Error {
     /// A string for the guest holds a NUL byte, which no guest could see.
-    #[error("the {what} {text:?} holds a NUL character, which cannot be handed to the guest: remove it")]
+    #[error(
+        "the {what} {text:?} holds a NUL character, which cannot be handed to the guest: remove it"
+    )]
     Nul {
         /// Kind of the string.
         what: &'static str,
@@ -26,7 +28,9 @@ pub enum Error {
     #[error("cannot build the guest's device tree: {0}")]
     DeviceTree(String),
     /// The range to map or the tables are not where they can be.
-    #[error("boot page tables: {what} {value:#x} must be a multiple of {unit:#x} within the lower 128 TiB")]
+    #[error(
+        "boot page tables: {what} {value:#x} must be a multiple of {unit:#x} within the lower 128 TiB"
+    )]
     Unaligned {
         /// Which address.
         what: &'static str,

@@ -159,7 +159,8 @@ impl Builder {
     }
 
     fn write(&self, bootargs: &str) -> Result<Vec<u8>, vm_fdt::Error> {
-        let reserved = self.initrd.map(|(start, size)| FdtReserveEntry::new(start, size)).transpose()?;
+        let reserved =
+            self.initrd.map(|(start, size)| FdtReserveEntry::new(start, size)).transpose()?;
         let mut fdt = FdtWriter::new_with_mem_reserv(reserved.as_slice())?;
         let root = fdt.begin_node("")?;
         fdt.property_string("compatible", "hermit,uhyve")?;

@@ -101,7 +101,8 @@ fn absent_things_have_no_node() {
 
 #[test]
 fn command_lines_read_well() {
-    let builder = Builder::new().kernel_args(["-ip", "10.0.5.3"]).env("A", "b").app_args(["x", "y z"]);
+    let builder =
+        Builder::new().kernel_args(["-ip", "10.0.5.3"]).env("A", "b").app_args(["x", "y z"]);
     assert_eq!(builder.bootargs().unwrap(), "-ip 10.0.5.3 'env=A=b' -- x 'y z'");
     assert_eq!(Builder::new().bootargs().unwrap(), "");
     assert_eq!(Builder::new().app_args([""]).bootargs().unwrap(), "-- ''");
@@ -170,7 +171,8 @@ fn what_cannot_be_handed_over_is_an_error() {
 /// Text of any kind but with a liking for what shells treat specially; no NUL.
 fn text() -> impl Strategy<Value = String> {
     let special = proptest::sample::select(&[
-        '\'', '"', '\\', ' ', '\n', '\t', '\r', '#', '$', '`', '=', '-', '!', '^', 'a', '*', 'é', '😀',
+        '\'', '"', '\\', ' ', '\n', '\t', '\r', '#', '$', '`', '=', '-', '!', '^', 'a', '*', 'é',
+        '😀',
     ]);
     let any_char = any::<char>().prop_filter("no NUL", |&letter| letter != '\0');
     let letter = prop_oneof![4 => special, 1 => any_char];

@@ -41,10 +41,13 @@ impl Fpu {
     #[must_use]
     pub fn from_xsave(area: &[u8]) -> Self {
         let mut fpu = Self::default();
-        let given = |start: usize, end: usize| area.get(start..end.min(area.len())).unwrap_or_default();
+        let given =
+            |start: usize, end: usize| area.get(start..end.min(area.len())).unwrap_or_default();
         let parts = given(XSTATE_BV, XSTATE_BV.saturating_add(8)).first().copied().unwrap_or(0);
         // MXCSR has a value of its own even if SSE is in its initial state.
-        for (part, start, end) in [(1, 0, 24), (0, 24, 32), (1, 32, 160), (2, 160, 416), (4, AVX, SIZE)] {
+        for (part, start, end) in
+            [(1, 0, 24), (0, 24, 32), (1, 32, 160), (2, 160, 416), (4, AVX, SIZE)]
+        {
             if part == 0 || parts & part != 0 {
                 for (to, from) in fpu.bytes.iter_mut().skip(start).zip(given(start, end)) {
                     *to = *from;

@@ -156,7 +156,10 @@ pub struct BootState {
 /// The names of the set bits of `value`, as in ` PE ET PG`.
 fn bits(value: u64, names: &[(u32, &str)]) -> String {
     let set = |bit: u32| value.checked_shr(bit).unwrap_or(0) & 1 == 1;
-    names.iter().filter(|(bit, _)| set(*bit)).fold(String::new(), |text, (_, name)| text + " " + name)
+    names
+        .iter()
+        .filter(|(bit, _)| set(*bit))
+        .fold(String::new(), |text, (_, name)| text + " " + name)
 }
 
 const RFLAGS: &[(u32, &str)] = &[
@@ -249,7 +252,13 @@ impl fmt::Display for Segment {
             (true, false) => f.write_str("data")?,
             (false, _) => f.write_str("system")?,
         }
-        write!(f, " type {:x} dpl {}{}", self.kind, self.dpl, if self.present { "" } else { " not present" })
+        write!(
+            f,
+            " type {:x} dpl {}{}",
+            self.kind,
+            self.dpl,
+            if self.present { "" } else { " not present" }
+        )
     }
 }
 
@@ -294,8 +303,8 @@ mod tests {
     fn registers_print_all_sixteen_and_the_flags() {
         let regs = Regs { rax: 1, r15: 0xf, rip: 0x1_0004_1000, rflags: 0x246, ..Regs::default() };
         let text = regs.to_string();
-        for name in
-            "rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags".split_whitespace()
+        for name in "rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags"
+            .split_whitespace()
         {
             assert!(text.split_whitespace().any(|word| word == name), "{name} is missing:\n{text}");
         }
@@ -323,10 +332,19 @@ mod tests {
 
     #[test]
     fn segments_say_what_they_are() {
-        let code = Segment { selector: 8, kind: 11, s: true, l: true, present: true, ..Default::default() };
+        let code = Segment {
+            selector: 8,
+            kind: 11,
+            s: true,
+            l: true,
+            present: true,
+            ..Default::default()
+        };
         assert!(code.to_string().ends_with("code64 type b dpl 0"), "{code}");
         assert!(Segment { unusable: true, ..code }.to_string().ends_with("unusable"));
         assert!(Segment { kind: 3, l: false, ..code }.to_string().contains("data"));
-        assert!(Segment { s: false, present: false, ..code }.to_string().ends_with("dpl 0 not present"));
+        assert!(
+            Segment { s: false, present: false, ..code }.to_string().ends_with("dpl 0 not present")
+        );
     }
 }

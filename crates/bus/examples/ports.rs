@@ -27,7 +27,9 @@ struct Offsets;
 
 impl Device for Offsets {
     fn read(&self, offset: u64, width: Width) -> u64 {
-        (0..u64::from(width.bytes())).rev().fold(0, |value, byte| value << 8 | (offset + byte) & 0xff)
+        (0..u64::from(width.bytes()))
+            .rev()
+            .fold(0, |value, byte| value << 8 | (offset + byte) & 0xff)
     }
 
     fn write(&self, offset: u64, _width: Width, value: u64) {

@@ -141,7 +141,13 @@ impl Bus {
         }
         let at = self.claims.partition_point(|claim| claim.end < start);
         if let Some(other) = self.claims.get(at).filter(|claim| claim.start <= end) {
-            return Err(Error::Overlap { bus: self.name, start, end, device: name, other: other.name });
+            return Err(Error::Overlap {
+                bus: self.name,
+                start,
+                end,
+                device: name,
+                other: other.name,
+            });
         }
         self.claims.insert(at, Claim { name, start, end, device });
         Ok(())

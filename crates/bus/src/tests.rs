@@ -74,7 +74,10 @@ fn overlapping_and_empty_ranges_are_refused() {
     let reversed = 5..=4;
     assert!(matches!(bus.insert("none", reversed, probe.clone()), Err(Error::Empty { .. })));
     bus.insert("between", 0x20..=0x2f, probe).unwrap();
-    assert_eq!(format!("{bus:?}"), r#"{0x10..=0x1f: "one", 0x20..=0x2f: "between", 0x30..=0x3f: "two"}"#);
+    assert_eq!(
+        format!("{bus:?}"),
+        r#"{0x10..=0x1f: "one", 0x20..=0x2f: "between", 0x30..=0x3f: "two"}"#
+    );
 }
 
 proptest! {

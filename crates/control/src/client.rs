@@ -65,7 +65,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub fn snapshot(&mut self, files: [BorrowedFd<'_>; MAX_DESCRIPTORS]) -> Result<Value, ClientError> {
+    pub fn snapshot(
+        &mut self,
+        files: [BorrowedFd<'_>; MAX_DESCRIPTORS],
+    ) -> Result<Value, ClientError> {
         self.ask_with(Request { command: Command::Snapshot, ..Request::default() }, Some(files))
     }
 
@@ -93,7 +96,9 @@ impl Client {
         match (answer.ok, answer.error) {
             (Some(value), None) => Ok(value),
             (_, Some(failure)) => Err(failure.into()),
-            (None, None) => Err(ClientError::Answer("it has neither a result nor an error".to_owned())),
+            (None, None) => {
+                Err(ClientError::Answer("it has neither a result nor an error".to_owned()))
+            }
         }
     }
 
@@ -127,7 +132,8 @@ impl Client {
             })?;
             let bytes = value.get("data").and_then(Value::as_str).and_then(from_hex);
             let bytes = bytes.filter(|bytes| bytes.len() as u64 == piece);
-            let bytes = bytes.ok_or_else(|| ClientError::Answer("it has no such data".to_owned()))?;
+            let bytes =
+                bytes.ok_or_else(|| ClientError::Answer("it has no such data".to_owned()))?;
             output.write_all(&bytes).map_err(ClientError::Output)?;
             done = done.saturating_add(piece);
         }

@@ -62,7 +62,11 @@ impl Connection {
     }
 
     /// Answers the next request, if one is complete and the client has taken the answer before it.
-    pub fn answer(&mut self, now: Instant, answer: impl FnOnce(&Request) -> Result<Value, Failure>) {
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        answer: impl FnOnce(&Request) -> Result<Value, Failure>,
+    ) {
         if self.has_output() || !self.has_request() {
             return;
         }

@@ -46,9 +46,14 @@ fn requests_are_answered_one_at_a_time() {
         });
         // Not before the first answer is taken.
         connection.answer(now, |_| panic!("an answer is there already"));
-        assert!(connection.has_output() && !connection.wants_input() && connection.deadline().is_some());
+        assert!(
+            connection.has_output() && !connection.wants_input() && connection.deadline().is_some()
+        );
         connection.send(now, &mut client).unwrap();
-        assert_eq!((count, client.got.iter().filter(|&&byte| byte == b'\n').count()), (1, answered));
+        assert_eq!(
+            (count, client.got.iter().filter(|&&byte| byte == b'\n').count()),
+            (1, answered)
+        );
         assert_eq!(connection.deadline(), None);
     }
     connection.answer(now, |_| panic!("there is half a request"));

@@ -146,13 +146,15 @@ impl Failure {
 /// # Errors
 /// If it is not one, or of another version.
 pub fn parse(line: &[u8]) -> Result<Request, (Option<u64>, Failure)> {
-    let value: Value =
-        serde_json::from_slice(line).map_err(|error| (None, Failure::new(Code::BadRequest, error)))?;
+    let value: Value = serde_json::from_slice(line)
+        .map_err(|error| (None, Failure::new(Code::BadRequest, error)))?;
     let id = value.get("id").and_then(Value::as_u64);
     let bad = |message: &dyn std::fmt::Display| (id, Failure::new(Code::BadRequest, message));
     match value.get("version").map(Value::as_u64) {
         Some(Some(version)) if version == u64::from(VERSION) => {}
-        Some(_) => return Err(bad(&format_args!("only version {VERSION} of the protocol is known"))),
+        Some(_) => {
+            return Err(bad(&format_args!("only version {VERSION} of the protocol is known")));
+        }
         None => return Err(bad(&"the version is missing")),
     }
     serde_json::from_value(value).map_err(|error| bad(&error))
@@ -187,7 +189,8 @@ mod tests {
 
     #[test]
     fn requests_are_read() {
-        let request = parse(br#"{"version":1,"id":7,"command":"read-memory","address":4096,"length":16}"#);
+        let request =
+            parse(br#"{"version":1,"id":7,"command":"read-memory","address":4096,"length":16}"#);
         let expected = Request {
             version: 1,
             id: Some(7),

@@ -59,7 +59,11 @@ impl RequestHandler {
     ///
     /// # Errors
     /// If it cannot be met; the machine is as it was.
-    pub fn answer(&mut self, request: &Request, descriptors: Vec<OwnedFd>) -> Result<Value, Failure> {
+    pub fn answer(
+        &mut self,
+        request: &Request,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Value, Failure> {
         match request.command {
             Command::Status => Ok(self.status()),
             Command::Pause => self.pause(request.vcpu),
@@ -68,11 +72,12 @@ impl RequestHandler {
                 self.machine.stop();
                 Ok(json!({}))
             }
-            Command::Kill => {
-                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
-                    .map(|()| json!({}))
-                    .map_err(|error| Failure::new(Code::Failed, error))
-            }
+            Command::Kill => rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            )
+            .map(|()| json!({}))
+            .map_err(|error| Failure::new(Code::Failed, error)),
             Command::Stats => Ok(self.stats()),
             Command::Regs => self.registers(request.vcpu),
             Command::Nmi => {
@@ -93,8 +98,10 @@ impl RequestHandler {
         match vcpu {
             Some(vcpu) if vcpu < count => Ok(vcpu..vcpu.saturating_add(1)),
             Some(vcpu) => {
-                let message =
-                    format!("vCPU {vcpu} does not exist (vCPUs are 0..={})", count.saturating_sub(1));
+                let message = format!(
+                    "vCPU {vcpu} does not exist (vCPUs are 0..={})",
+                    count.saturating_sub(1)
+                );
                 Err(Failure::new(Code::NotThere, message))
             }
             None => Ok(0..count),
@@ -104,8 +111,10 @@ impl RequestHandler {
     fn status(&self) -> Value {
         let vcpus: Vec<_> = self.machine.states().into_iter().map(RunState::name).collect();
         let ram = self.machine.ram();
-        let regions =
-            ram.regions().iter().map(|region| json!({ "start": region.start, "size": region.size }));
+        let regions = ram
+            .regions()
+            .iter()
+            .map(|region| json!({ "start": region.start, "size": region.size }));
         json!({
             "pid": std::process::id(),
             "uptime_ns": u64::try_from(self.machine.uptime().as_nanos()).unwrap_or(u64::MAX),
@@ -128,7 +137,8 @@ impl RequestHandler {
     }
 
     fn resume(&mut self, vcpu: Option<usize>) -> Result<Value, Failure> {
-        let released: Vec<_> = self.vcpus(vcpu)?.filter(|vcpu| self.paused.remove(vcpu).is_some()).collect();
+        let released: Vec<_> =
+            self.vcpus(vcpu)?.filter(|vcpu| self.paused.remove(vcpu).is_some()).collect();
         released.iter().for_each(|vcpu| self.machine.release(*vcpu));
         Ok(json!({ "resumed": released.len() }))
     }
@@ -149,7 +159,9 @@ impl RequestHandler {
             "vcpus": vcpus.collect::<Vec<_>>(),
             "total": of_vcpus(&total),
         });
-        if let (Some(counts), Value::Object(fields)) = (self.machine.processor_counts(), &mut answer) {
+        if let (Some(counts), Value::Object(fields)) =
+            (self.machine.processor_counts(), &mut answer)
+        {
             fields.insert("processor".to_owned(), statistics::of_processor(counts));
         }
         answer
@@ -165,7 +177,9 @@ impl RequestHandler {
     }
 
     fn interrupt_line(&self, request: &Request) -> Result<Value, Failure> {
-        let Some(line) = request.line else { return Err(Failure::new(Code::BadRequest, "`line` is needed")) };
+        let Some(line) = request.line else {
+            return Err(Failure::new(Code::BadRequest, "`line` is needed"));
+        };
         // An edge, if nothing else is said.
         let levels = request.level.map_or(vec![true, false], |level| vec![level]);
         for level in levels {
@@ -192,7 +206,8 @@ impl RequestHandler {
 
     fn snapshot(&self, descriptors: Vec<OwnedFd>) -> Result<Value, Failure> {
         let Ok([state, memory, image]) = <[OwnedFd; 3]>::try_from(descriptors) else {
-            let message = "the descriptors of three files are needed: description, memory and image";
+            let message =
+                "the descriptors of three files are needed: description, memory and image";
             return Err(Failure::new(Code::BadRequest, message));
         };
         let files = Files { state: state.into(), memory: memory.into(), image: image.into() };
@@ -213,7 +228,10 @@ impl RequestHandler {
             return Err(Failure::new(Code::BadRequest, message));
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        self.machine.ram().read(address, &mut bytes).map_err(|error| Failure::new(Code::NotThere, error))?;
+        self.machine
+            .ram()
+            .read(address, &mut bytes)
+            .map_err(|error| Failure::new(Code::NotThere, error))?;
         Ok(json!({ "address": address, "data": to_hex(&bytes) }))
     }
 }

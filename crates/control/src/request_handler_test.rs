@@ -132,11 +132,15 @@ fn refusals_have_the_code_of_their_kind() {
     let mut refused = |request: Request| handler.answer(&request, Vec::new()).unwrap_err();
     let failure = refused(request(Command::Pause, Some(2)));
     assert_eq!(failure, Failure::new(Code::NotThere, "vCPU 2 does not exist (vCPUs are 0..=1)"));
-    assert_eq!(refused(Request { line: Some(9), ..request(Command::Irq, None) }).code, Code::NotThere);
+    assert_eq!(
+        refused(Request { line: Some(9), ..request(Command::Irq, None) }).code,
+        Code::NotThere
+    );
     let message = Request { address: Some(1), data: Some(1), ..request(Command::Msi, None) };
     assert_eq!(refused(message).code, Code::BadRequest);
     assert_eq!(refused(request(Command::Regs, None)).code, Code::Failed);
-    let memory = Request { address: Some(0xfff), length: Some(2), ..request(Command::ReadMemory, None) };
+    let memory =
+        Request { address: Some(0xfff), length: Some(2), ..request(Command::ReadMemory, None) };
     assert_eq!(refused(memory).code, Code::NotThere);
 }
 
@@ -154,7 +158,11 @@ fn a_snapshot_is_written_to_the_files_of_its_request() {
     assert_eq!(memory.metadata().unwrap().len(), size);
     for count in [0, 1, 2, 4] {
         let descriptors = (0..count).map(|_| file().into()).collect();
-        assert_eq!(handler.answer(&snapshot, descriptors).unwrap_err().code, Code::BadRequest, "{count}");
+        assert_eq!(
+            handler.answer(&snapshot, descriptors).unwrap_err().code,
+            Code::BadRequest,
+            "{count}"
+        );
     }
 }
 
@@ -163,6 +171,10 @@ fn memory_is_read_as_hexadecimal_digits() {
     let machine = Still::new();
     machine.ram.write(0x10, &[1, 0xab]).unwrap();
     let mut handler = RequestHandler::new(Box::new(machine));
-    let read = Request { address: Some(0x10), length: Some(2), ..request(Command::ReadMemory, None) };
-    assert_eq!(handler.answer(&read, Vec::new()).unwrap(), json!({ "address": 0x10, "data": "01ab" }));
+    let read =
+        Request { address: Some(0x10), length: Some(2), ..request(Command::ReadMemory, None) };
+    assert_eq!(
+        handler.answer(&read, Vec::new()).unwrap(),
+        json!({ "address": 0x10, "data": "01ab" })
+    );
 }

@@ -81,7 +81,8 @@ impl Server {
             other => other.map_err(failed)?,
         };
         listener.set_nonblocking(true).map_err(failed)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder =
+            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| failed(error.into()))?;
         Ok(Self { listener, path: path.to_owned(), folder })
@@ -98,7 +99,8 @@ impl Server {
     /// # Errors
     /// If the host has no thread or descriptor left.
     pub fn start(self, machine: Box<dyn ControlTarget>) -> Result<Serving, ServerError> {
-        let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
+        let end =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
         let end = Arc::new(end);
         let path = self.path.clone();
         let folder = self.folder.try_clone().map_err(ServerError::Thread)?;
@@ -120,15 +122,19 @@ impl Server {
             let now = Instant::now();
             let accepts = clients.len() < MAX_CLIENTS && accepting.is_none_or(|time| now >= time);
             let mut polled = vec![PollFd::new(end, PollFlags::IN)];
-            polled.extend(clients.iter().map(|client| PollFd::new(&client.stream, client.events())));
+            polled
+                .extend(clients.iter().map(|client| PollFd::new(&client.stream, client.events())));
             if accepts {
                 polled.push(PollFd::new(&self.listener, PollFlags::IN));
             }
             let busy = clients
                 .iter()
                 .any(|client| client.connection.has_request() && !client.connection.has_output());
-            let wake =
-                clients.iter().filter_map(|client| client.connection.deadline()).chain(accepting).min();
+            let wake = clients
+                .iter()
+                .filter_map(|client| client.connection.deadline())
+                .chain(accepting)
+                .min();
             let timeout = if busy { Some(now) } else { wake };
             let timeout = timeout.map(|time| time.saturating_duration_since(now));
             let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
@@ -218,7 +224,8 @@ impl Client {
             match descriptors::receive(&self.stream, &mut bytes, &mut self.descriptors) {
                 Ok(0) => return false,
                 Ok(length) => self.connection.receive(bytes.get(..length).unwrap_or_default()),
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 Err(_) => return false,
             }
         }

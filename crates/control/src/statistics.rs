@@ -32,8 +32,10 @@ pub fn of_vcpus(statistics: &Statistics, counts: &PortCounts) -> Value {
         exits.insert(kind.name().to_owned(), Value::Object(of_kind));
     }
     let PortCounts { calls, ports } = counts;
-    let calls: Map<_, _> = calls.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
-    let ports: Map<_, _> = ports.iter().map(|(port, count)| (port.to_string(), json!(count))).collect();
+    let calls: Map<_, _> =
+        calls.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
+    let ports: Map<_, _> =
+        ports.iter().map(|(port, count)| (port.to_string(), json!(count))).collect();
     json!({
         "exits": exits,
         "exits_total": statistics.exits.total(),

@@ -191,7 +191,10 @@ impl Console {
     /// the longest line.
     fn takes_more(&self) -> io::Result<bool> {
         let Some(sink) = self.sink() else { return Ok(true) };
-        match poll(&mut [PollFd::from_borrowed_fd(sink, PollFlags::OUT)], Some(&Timespec::default())) {
+        match poll(
+            &mut [PollFd::from_borrowed_fd(sink, PollFlags::OUT)],
+            Some(&Timespec::default()),
+        ) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
@@ -312,8 +315,10 @@ impl Input {
             Source::Stdin => rustix::stdio::stdin(),
             Source::Nothing => return Ok(0),
         };
-        let mut polled =
-            [PollFd::from_borrowed_fd(source, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        let mut polled = [
+            PollFd::from_borrowed_fd(source, PollFlags::IN),
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
+        ];
         poll(&mut polled, None)?;
         let [_, stopped] = &polled;
         if !stopped.revents().is_empty() {

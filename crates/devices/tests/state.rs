@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nerite_bus::{Device, Width};
 use nerite_devices::pc::{
-    Clock, ClockState, Equipment, FwCfg, FwCfgState, PowerManagement, PowerManagementState, Requests,
-    ResetControl, Serial, SerialState, TestMemory, TestRegister,
+    Clock, ClockState, Equipment, FwCfg, FwCfgState, PowerManagement, PowerManagementState,
+    Requests, ResetControl, Serial, SerialState, TestMemory, TestRegister,
 };
 use nerite_devices::{Console, ConsoleState, HostTime, Sink, VirtualTime};
 use nerite_event::Event;
@@ -121,7 +121,10 @@ fn access(devices: &Devices, (device, offset, width, value): Access) {
 
 fn accesses() -> impl Strategy<Value = Vec<Access>> {
     let width = prop::sample::select(vec![1_u8, 2, 4]);
-    prop::collection::vec((any::<u8>(), 0_u64..10, width, prop_oneof![0_u64..256, any::<u64>()]), 0..60)
+    prop::collection::vec(
+        (any::<u8>(), 0_u64..10, width, prop_oneof![0_u64..256, any::<u64>()]),
+        0..60,
+    )
 }
 
 /// Devices with something in every field of their state.
@@ -185,7 +188,9 @@ fn impossible_states_are_refused_by_name() {
     let changes: [(&str, Change); 8] = [
         ("console: line", |saved| saved.console.line = vec![b'x'; 4097]),
         ("serial port: interrupt enable", |saved| saved.serial.interrupt_enable = 0x10),
-        ("serial port: interrupt identification", |saved| saved.serial.interrupt_identification = 3),
+        ("serial port: interrupt identification", |saved| {
+            saved.serial.interrupt_identification = 3
+        }),
         ("serial port: input", |saved| saved.serial.input = vec![0; 65]),
         ("clock: register", |saved| saved.clock.index = 0x80),
         ("clock: size of memory", |saved| saved.clock.memory.truncate(127)),

@@ -88,7 +88,8 @@ impl Listener {
                 let listener = listener?;
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 let folder = folder.unwrap_or(Path::new("."));
-                let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                let folder =
+                    rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 Ok(Self::Unix(listener, path.clone(), folder))
             }
         }
@@ -182,8 +183,10 @@ impl Connection {
     fn fill(&mut self) -> io::Result<()> {
         loop {
             let fd = self.stream.as_fd();
-            let mut polled =
-                [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(&*self.end, PollFlags::IN)];
+            let mut polled = [
+                PollFd::from_borrowed_fd(fd, PollFlags::IN),
+                PollFd::new(&*self.end, PollFlags::IN),
+            ];
             match poll(&mut polled, None) {
                 Err(Errno::INTR) => continue,
                 other => other?,

@@ -19,7 +19,9 @@ use nerite_arch::SpecialRegs;
 use nerite_hypervisor::scripted::Scripted;
 use nerite_memory::{Backing, GuestRam, Region};
 use nerite_service::{DebugEvent, DebugReason, DebugTarget, Machine, Refusal};
-use nerite_vcpu::{DebugPlan, DebugStop, Debugger, Entry, Error, Exit, Held, Job, Layer, RunState, Vcpu};
+use nerite_vcpu::{
+    DebugPlan, DebugStop, Debugger, Entry, Error, Exit, Held, Job, Layer, RunState, Vcpu,
+};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::connection::{Connection, Stream};
@@ -166,7 +168,11 @@ impl Machine for MadeUp {
     }
 
     fn wait_held(&self, vcpu: usize) -> Held {
-        assert_ne!(self.lock().vcpus[vcpu].holds, 0, "vCPU {vcpu} has no hold and would never stop");
+        assert_ne!(
+            self.lock().vcpus[vcpu].holds,
+            0,
+            "vCPU {vcpu} has no hold and would never stop"
+        );
         Held::Paused
     }
 
@@ -279,12 +285,17 @@ pub fn exercise(bytes: &[u8]) {
 
 impl MadeUp {
     fn new() -> Self {
-        let ram = GuestRam::new(&[Region { start: 0, size: BYTES }], &Backing::default()).expect("memory");
+        let ram = GuestRam::new(&[Region { start: 0, size: BYTES }], &Backing::default())
+            .expect("memory");
         // One page of 1 GiB at address 0 (Intel SDM vol. 3, 5.5.4): present, writable, large.
         ram.write_obj(TABLES, &((TABLES + 0x1000) | 0x3)).expect("RAM");
         ram.write_obj(TABLES + 0x1000, &0x83_u64).expect("RAM");
-        let special =
-            SpecialRegs { cr0: CR0_PG_PE, cr3: TABLES, efer: EFER_LMA_LME, ..SpecialRegs::default() };
+        let special = SpecialRegs {
+            cr0: CR0_PG_PE,
+            cr3: TABLES,
+            efer: EFER_LMA_LME,
+            ..SpecialRegs::default()
+        };
         let vcpus = (0..VCPUS).map(|_| {
             let mut stage = Stage::default();
             stage.registers.special_regs = special;
@@ -329,7 +340,13 @@ mod tests {
                 "vCont;c",
             ],
             &["Z2,300,8", "Z3,310,8", "Z4,ffffffffffffffff,8", "c", "c", "z2,300,8", "s", "s", "D"],
-            &["qRcmd,7374617473", "qRcmd,6578697473", "qRcmd,706167657461626c652030", "qOffsets", "k"],
+            &[
+                "qRcmd,7374617473",
+                "qRcmd,6578697473",
+                "qRcmd,706167657461626c652030",
+                "qOffsets",
+                "k",
+            ],
             &["Z0,100,1", "vCont;s:1;s:2", "vCont;s:1", "m0,ffffffffffffffff", "G00", "P10=00"],
             &["\0$g#00$?#3f+-$m0,4#fd", "\u{3}", "g"],
         ] {
@@ -344,7 +361,8 @@ mod tests {
         let mut bytes = [0; 2];
         machine.ram.read(0x100, &mut bytes).unwrap();
         assert_eq!(bytes, [0x90, 0xc3]);
-        let rips: Vec<u64> = machine.lock().vcpus.iter().map(|vcpu| vcpu.registers.regs.rip).collect();
+        let rips: Vec<u64> =
+            machine.lock().vcpus.iter().map(|vcpu| vcpu.registers.regs.rip).collect();
         assert_eq!(rips, [0x101, 1]);
         assert!(!machine.lock().ending);
         machine.serve(b"k");

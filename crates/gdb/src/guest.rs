@@ -220,7 +220,8 @@ impl Guest {
         self.ask(index, move |vcpu, held| {
             if held != RunState::Paused {
                 return Err(
-                    "an access of this vCPU is being answered: its registers cannot be set now".to_owned()
+                    "an access of this vCPU is being answered: its registers cannot be set now"
+                        .to_owned(),
                 );
             }
             let done = (|| {
@@ -241,7 +242,8 @@ impl Guest {
         if let Some(special) = self.cached.get(index).copied().flatten() {
             return Ok(special);
         }
-        let special = self.ask(index, |vcpu, _| vcpu.special_regs().map_err(|error| error.to_string()))?;
+        let special =
+            self.ask(index, |vcpu, _| vcpu.special_regs().map_err(|error| error.to_string()))?;
         if let Some(cached) = self.cached.get_mut(index) {
             *cached = Some(special);
         }

@@ -79,12 +79,17 @@ impl Server {
     ///
     /// # Errors
     /// If the machine cannot be debugged, or the host has no thread or descriptor left.
-    pub fn start(self, machine: Box<dyn DebugTarget>, is_held: bool) -> Result<Serving, ServerError> {
+    pub fn start(
+        self,
+        machine: Box<dyn DebugTarget>,
+        is_held: bool,
+    ) -> Result<Serving, ServerError> {
         if !machine.is_debuggable() {
             return Err(ServerError::NotDebuggable);
         }
         let mut guest = Guest::new(machine, is_held);
-        let end = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
+        let end =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| ServerError::Thread(error.into()))?;
         let end = Arc::new(end);
         let thread = thread::Builder::new().name("gdb".to_owned()).spawn({
             let end = end.clone();
@@ -98,7 +103,8 @@ impl Server {
 
     fn serve(&self, guest: &mut Guest, end: &Arc<OwnedFd>) {
         loop {
-            let mut polled = [PollFd::new(&**end, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+            let mut polled =
+                [PollFd::new(&**end, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
             match poll(&mut polled, None) {
                 Err(Errno::INTR) => continue,
                 Err(error) => {

@@ -132,7 +132,8 @@ fn description() -> String {
         "idt_base",
         "idt_limit",
     ] {
-        let _ = write!(xml, "<reg name=\"{name}\" bitsize=\"64\" type=\"uint64\" group=\"system\"/>");
+        let _ =
+            write!(xml, "<reg name=\"{name}\" bitsize=\"64\" type=\"uint64\" group=\"system\"/>");
     }
     xml.push_str("</feature></target>");
     xml

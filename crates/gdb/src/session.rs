@@ -38,7 +38,9 @@ pub(crate) fn serve(guest: &mut Guest, connection: Connection) -> Ended {
     guest.hold_all();
     let ended = match GdbStub::new(connection).run_blocking::<Loop>(guest) {
         Ok(DisconnectReason::Kill) => Ended::Kill,
-        Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => Ended::Over,
+        Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => {
+            Ended::Over
+        }
         Ok(DisconnectReason::Disconnect) => Ended::Detached,
         Err(error) => {
             log::info!("the debugger's session ended: {error}");
@@ -72,7 +74,9 @@ impl BlockingEventLoop for Loop {
             }
             if guest.machine.is_ending() {
                 return Ok(Event::TargetStopped(match guest.machine.exit_code() {
-                    Some(code) => Stop::Exited(code.to_le_bytes().first().copied().unwrap_or_default()),
+                    Some(code) => {
+                        Stop::Exited(code.to_le_bytes().first().copied().unwrap_or_default())
+                    }
                     None => Stop::Terminated(Signal::SIGKILL),
                 }));
             }
@@ -108,7 +112,8 @@ enum Ready {
 fn wait(guest: &Guest, connection: &Connection, timeout: Option<Duration>) -> io::Result<Ready> {
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     let [events, end] = guest.machine.event_fds();
-    let mut polled = [connection.fd(), events, end].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    let mut polled =
+        [connection.fd(), events, end].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     match poll(&mut polled, timeout.as_ref()) {
         Err(Errno::INTR) => return Ok(Ready::Guest),
         other => other?,
@@ -128,7 +133,9 @@ fn reason(guest: &Guest, event: &DebugEvent) -> Stop {
     use gdbstub::target::ext::breakpoints::WatchKind;
     let tid = tid(event.vcpu);
     match &event.why {
-        DebugReason::Stop(DebugStop::Step) => Stop::SignalWithThread { tid, signal: Signal::SIGTRAP },
+        DebugReason::Stop(DebugStop::Step) => {
+            Stop::SignalWithThread { tid, signal: Signal::SIGTRAP }
+        }
         DebugReason::Stop(DebugStop::Breakpoint) => {
             let rip = guest.state(event.vcpu).map(|state| state.regs.rip).unwrap_or_default();
             if guest.hardware.contains(&rip) { Stop::HwBreak(tid) } else { Stop::SwBreak(tid) }

@@ -39,10 +39,15 @@ pub(crate) fn is_before_0_10(version: Option<KernelVersion>) -> bool {
 /// table would be. Without them each of the 17 408 words they read is an exit.
 ///
 /// Huge pages are too large for that: with them, such kernels only boot more slowly.
-pub(crate) fn regions(layout: &Layout, version: Option<KernelVersion>, hugepages: bool) -> Vec<Region> {
+pub(crate) fn regions(
+    layout: &Layout,
+    version: Option<KernelVersion>,
+    hugepages: bool,
+) -> Vec<Region> {
     let mut regions = Vec::new();
     if is_before(version, FIRST_WITHOUT_MP_SEARCH) && !hugepages {
-        let is_free = |search: &Region| !layout.regions.iter().any(|region| region.overlaps(search));
+        let is_free =
+            |search: &Region| !layout.regions.iter().any(|region| region.overlaps(search));
         regions.extend(MP_SEARCH.into_iter().filter(is_free));
     }
     regions.extend_from_slice(&layout.regions);
@@ -108,7 +113,11 @@ pub(crate) fn lay_out(
 }
 
 /// Loads the kernel, and writes the GDT and the page tables it starts with.
-pub(crate) fn load(kernel: &Kernel, layout: &Layout, ram: &GuestRam) -> Result<LoadedKernel, Error> {
+pub(crate) fn load(
+    kernel: &Kernel,
+    layout: &Layout,
+    ram: &GuestRam,
+) -> Result<LoadedKernel, Error> {
     let loaded = kernel.load(ram.inner(), layout.kernel.start)?;
     ram.write(layout.gdt, &gdt::bytes()).map_err(Error::writing("the GDT"))?;
     let map = IdentityMap {
@@ -185,7 +194,8 @@ pub(crate) fn describe(
         cpu_freq_khz: tsc_khz.and_then(NonZeroU32::new),
         boot_time_ns: i128::try_from(since_epoch.as_nanos()).unwrap_or(0),
     };
-    ram.write_obj(layout.boot_info, &RawBootInfo::from(&info)).map_err(Error::writing("the boot information"))
+    ram.write_obj(layout.boot_info, &RawBootInfo::from(&info))
+        .map_err(Error::writing("the boot information"))
 }
 
 /// What every vCPU's first state is made from.

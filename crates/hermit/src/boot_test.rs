@@ -33,7 +33,8 @@ fn boot(elf: &Elf, plan: &Plan, random: u64) -> Booted {
     let image = image::parse(elf);
     let kernel = image.kernel();
     let layout = lay_out(kernel, plan, random != 0, random, &[]).unwrap();
-    let ram = GuestRam::new(&regions(&layout, kernel.version(), false), &Backing::default()).unwrap();
+    let ram =
+        GuestRam::new(&regions(&layout, kernel.version(), false), &Backing::default()).unwrap();
     let loaded = load(kernel, &layout, &ram).unwrap();
     let clocks = Clocks { tsc_khz: Some(TSC_KHZ), boot_time: SystemTime::now() };
     describe(kernel, plan, &layout, &loaded, &ram, clocks, false).unwrap();
@@ -117,7 +118,8 @@ fn the_descriptor_table_and_the_first_instructions_are_in_place() {
 #[test]
 fn the_boot_information_says_what_there_is() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-    for (elf, port) in kernels().iter().zip([SERIAL_PORT_V2, SERIAL_PORT_V1, SERIAL_PORT_V1, SERIAL_PORT_V1])
+    for (elf, port) in
+        kernels().iter().zip([SERIAL_PORT_V2, SERIAL_PORT_V1, SERIAL_PORT_V1, SERIAL_PORT_V1])
     {
         let before = now();
         let guest = boot(elf, &plan(32 * MIB), 0);
@@ -131,7 +133,12 @@ fn the_boot_information_says_what_there_is() {
             serial_port: NonZeroU16::new(port),
             device_tree: NonZeroU64::new(guest.layout.fdt.start),
             kernel_range: guest.loaded.start..guest.loaded.end,
-            tls: Some(TlsInfo { start: tls.start, filesz: tls.filesz, memsz: tls.memsz, align: tls.align }),
+            tls: Some(TlsInfo {
+                start: tls.start,
+                filesz: tls.filesz,
+                memsz: tls.memsz,
+                align: tls.align,
+            }),
             has_pci: false,
             num_cpus: NonZeroU64::new(3).unwrap(),
             cpu_freq_khz: NonZeroU32::new(TSC_KHZ),
@@ -147,8 +154,11 @@ fn the_device_tree_in_memory_is_whole() {
         let guest = boot(&elf, &plan(32 * MIB), 0);
         let blob = guest.device_tree();
         let tree = fdt_of(&blob);
-        let memory: Vec<_> =
-            tree.memory().regions().map(|region| (region.starting_address as u64, region.size)).collect();
+        let memory: Vec<_> = tree
+            .memory()
+            .regions()
+            .map(|region| (region.starting_address as u64, region.size))
+            .collect();
         assert_eq!(memory, [(guest.layout.base, Some(32 << 20))]);
         assert_eq!(tree.cpus().count(), 3);
         let bootargs = tree.chosen().bootargs().unwrap();

@@ -14,7 +14,8 @@ use nerite_loader::{Image, Interface, LoadedKernel, Symbols};
 use nerite_memory::{Backing, GuestRam, Layout};
 use nerite_pci::Bridge;
 use nerite_platform::{
-    Environment, ExitHandler, KernelPlace, LogBudget, OutputClock, Platform, PlatformState, StopToken,
+    Environment, ExitHandler, KernelPlace, LogBudget, OutputClock, Platform, PlatformState,
+    StopToken,
 };
 use nerite_saved::SaveError;
 use nerite_vcpu::Control;
@@ -44,7 +45,12 @@ impl Builder {
     ///
     /// # Errors
     /// Fails if the image needs more than it is given, or the files cannot be set up.
-    pub fn new(image: Image, settings: Settings, mounts: Mounts, stop: &StopToken) -> Result<Self, Error> {
+    pub fn new(
+        image: Image,
+        settings: Settings,
+        mounts: Mounts,
+        stop: &StopToken,
+    ) -> Result<Self, Error> {
         let mut plan = Plan::new(&settings, &image)?;
         let files = files::take(mounts, &settings, &image, &plan.env)?;
         let files = files.interrupted_by(stop.event().clone());
@@ -54,7 +60,8 @@ impl Builder {
 
     /// The layout and the loaded kernel.
     fn loaded(&self) -> Result<(&Layout, &LoadedKernel), Error> {
-        let missing = || Error::host("building a Hermit guest")(std::io::Error::other("nothing is loaded"));
+        let missing =
+            || Error::host("building a Hermit guest")(std::io::Error::other("nothing is loaded"));
         self.layout.as_ref().zip(self.loaded.as_ref()).ok_or_else(missing)
     }
 }
@@ -103,7 +110,12 @@ impl nerite_platform::Builder for Builder {
         Bridge::new()
     }
 
-    fn create_vcpu(&self, vm: &dyn Vm, index: u32, cpuid: &[CpuidEntry]) -> Result<Box<dyn Vcpu>, Error> {
+    fn create_vcpu(
+        &self,
+        vm: &dyn Vm,
+        index: u32,
+        cpuid: &[CpuidEntry],
+    ) -> Result<Box<dyn Vcpu>, Error> {
         let (layout, loaded) = self.loaded()?;
         let addresses: BootAddresses = boot::addresses(layout, loaded);
         let state = BootState::hermit(index, &addresses);

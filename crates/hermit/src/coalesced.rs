@@ -42,7 +42,9 @@ impl Shared {
     /// Lets all posted writes take effect, as the exits that they did not cause would have: on a
     /// vCPU's thread, which may be made to wait.
     pub(crate) fn settle_coalesced(&self) -> Result<(), Next> {
-        let Some(writes) = self.coalesced.as_ref().filter(|writes| !writes.is_empty()) else { return Ok(()) };
+        let Some(writes) = self.coalesced.as_ref().filter(|writes| !writes.is_empty()) else {
+            return Ok(());
+        };
         let mut result = Ok(());
         writes.take(&mut |write| match self.apply(write, |byte| self.calls.put(byte)) {
             Next::Resume => ControlFlow::Continue(()),
@@ -64,11 +66,19 @@ impl Shared {
     /// is, as does what would exceed the guest's rate, unless this is `final_call`. Returns whether
     /// there was anything.
     pub(crate) fn collect_coalesced(&self, final_call: bool) -> bool {
-        let Some(writes) = self.coalesced.as_ref().filter(|writes| !writes.is_empty()) else { return false };
-        let may_hold = |byte| (final_call || self.calls.has_rate_left()) && self.calls.console.hold(byte);
+        let Some(writes) = self.coalesced.as_ref().filter(|writes| !writes.is_empty()) else {
+            return false;
+        };
+        let may_hold =
+            |byte| (final_call || self.calls.has_rate_left()) && self.calls.console.hold(byte);
         writes.try_take(&mut |write| {
-            let held = self.apply(write, |byte| if may_hold(byte) { Next::Resume } else { Next::Stopped });
-            if matches!(held, Next::Resume) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            let held =
+                self.apply(write, |byte| if may_hold(byte) { Next::Resume } else { Next::Stopped });
+            if matches!(held, Next::Resume) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
         });
         true
     }

@@ -35,7 +35,11 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>, control: Arc<Control>, deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        control: Arc<Control>,
+        deadline: Option<Instant>,
+    ) -> Self {
         Self { shared, scratch: Scratch::default(), control, deadline }
     }
 
@@ -91,7 +95,9 @@ impl Dispatcher {
             Next::Stopped => ControlFlow::Break(Ok(End::Stopped)),
             Next::Again => match self.control.service_requests(vcpu, RunState::InService) {
                 ControlFlow::Break(()) => ControlFlow::Break(Ok(End::Stopped)),
-                ControlFlow::Continue(()) if self.is_late() => ControlFlow::Break(Ok(End::TimeLimit)),
+                ControlFlow::Continue(()) if self.is_late() => {
+                    ControlFlow::Break(Ok(End::TimeLimit))
+                }
                 ControlFlow::Continue(()) => return None,
             },
         })

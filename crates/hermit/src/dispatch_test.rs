@@ -61,8 +61,11 @@ fn unknown_addresses_are_told_once() {
         Exit::MmioWrite { address: 0x60, width: 8, value: u64::MAX },
     ];
     let (answers, lines) = lines_of(|| answers(&mut guest, &exits));
-    let told =
-        [("read", "port address 0x60,"), ("write", "port address 0x64,"), ("read", "MMIO address 0x60,")];
+    let told = [
+        ("read", "port address 0x60,"),
+        ("write", "port address 0x64,"),
+        ("read", "MMIO address 0x60,"),
+    ];
     assert_eq!(lines.len(), told.len(), "{lines:?}");
     for (line, (what, place)) in lines.iter().zip(told) {
         assert!(line.contains(what) && line.contains(place), "{line}");
@@ -100,13 +103,22 @@ fn the_pci_host_is_there_and_empty() {
     ];
     let (answers, lines) = lines_of(|| answers(&mut guest, &exits));
     let data = Entry::Data;
-    let expected =
-        [Entry::Resume, data(address.into()), data(0xffff_ffff), data(0xffff), Entry::Resume, data(0xff)];
+    let expected = [
+        Entry::Resume,
+        data(address.into()),
+        data(0xffff_ffff),
+        data(0xffff),
+        Entry::Resume,
+        data(0xff),
+    ];
     assert_eq!(answers, expected);
     assert_eq!(lines, Vec::<String>::new());
     // An access that leaves the device's ports is nobody's.
     line_of(|| {
-        assert!(matches!(self::answers(&mut guest, &[port_in(0xcfe, 4)])[..], [Entry::Data(0xffff_ffff)]))
+        assert!(matches!(
+            self::answers(&mut guest, &[port_in(0xcfe, 4)])[..],
+            [Entry::Data(0xffff_ffff)]
+        ))
     });
 }
 
@@ -156,7 +168,8 @@ fn a_stopped_machine_waits_for_no_input() {
 #[test]
 fn what_a_guest_cannot_go_on_from_is_a_crash() {
     let mut guest = Guest::new();
-    let error = InternalError { suberror: 1, instruction: InstructionBytes::new(&[0x0f]), data: [0; 4] };
+    let error =
+        InternalError { suberror: 1, instruction: InstructionBytes::new(&[0x0f]), data: [0; 4] };
     let crashes = [
         Exit::Shutdown,
         Exit::EntryFailed { hardware_reason: 0x8000_0021 },
@@ -173,7 +186,9 @@ fn what_a_guest_cannot_go_on_from_is_a_crash() {
         assert!(matches!(end(&mut guest, exit), Ok(End::Crashed(why)) if why == exit), "{exit:?}");
     }
     for event in [SystemEvent::PowerOff, SystemEvent::Reset] {
-        assert!(matches!(end(&mut guest, Exit::System(event)), Ok(End::System(why)) if why == event));
+        assert!(
+            matches!(end(&mut guest, Exit::System(event)), Ok(End::System(why)) if why == event)
+        );
     }
 }
 

@@ -15,7 +15,8 @@ use crate::Error;
 use crate::hypercalls::{CommandLine, Hypercalls, Scratch};
 
 /// RAM of the guest that calls: 64 KiB at 0, and as much far above.
-const RAM: [Region; 2] = [Region { start: 0, size: 64 << 10 }, Region { start: 5 << 30, size: 64 << 10 }];
+const RAM: [Region; 2] =
+    [Region { start: 0, size: 64 << 10 }, Region { start: 5 << 30, size: 64 << 10 }];
 /// What stands for one call in the input: interface and number, and the address of the block.
 const RECORD: usize = 9;
 /// The most calls.
@@ -31,13 +32,18 @@ const CALLS: usize = 64;
 pub fn hypercalls(bytes: &[u8]) -> Result<(), Error> {
     let (first, bytes) = bytes.split_first().unwrap_or((&0, &[]));
     let count = usize::from(*first).min(CALLS).min(bytes.len().checked_div(RECORD).unwrap_or(0));
-    let (records, memory) = bytes.split_at_checked(count.saturating_mul(RECORD)).unwrap_or((&[], bytes));
+    let (records, memory) =
+        bytes.split_at_checked(count.saturating_mul(RECORD)).unwrap_or((&[], bytes));
     let ram = Arc::new(GuestRam::new(&RAM, &Backing::default())?);
     let fits = memory.get(..memory.len().min(64 << 10)).unwrap_or_default();
     // It is not longer than RAM.
     let _ = ram.write(0, fits);
-    let limits =
-        Limits { open_files: 8, temporary_bytes: 1 << 16, temporary_entries: 8, ..Limits::default() };
+    let limits = Limits {
+        open_files: 8,
+        temporary_bytes: 1 << 16,
+        temporary_entries: 8,
+        ..Limits::default()
+    };
     let calls = Hypercalls {
         ram,
         console: Arc::new(Console::new(Sink::Null)),

@@ -18,7 +18,11 @@ struct InArchive {
 
 impl AsRef<[u8]> for InArchive {
     fn as_ref(&self) -> &[u8] {
-        self.archive.entries().get(self.index).map(|entry| self.archive.data(entry)).unwrap_or_default()
+        self.archive
+            .entries()
+            .get(self.index)
+            .map(|entry| self.archive.data(entry))
+            .unwrap_or_default()
     }
 }
 
@@ -35,8 +39,11 @@ pub(crate) fn take(
 ) -> Result<HostFs, Error> {
     if image.kernel().interface() == Interface::V1 {
         let (variable, default) = V1_FOLDER;
-        let folder = env.iter().find(|(name, _)| name == variable).map_or(default, |(_, value)| value);
-        for mount in settings.mounts.iter().filter(|mount| !Path::new(&mount.guest).starts_with(folder)) {
+        let folder =
+            env.iter().find(|(name, _)| name == variable).map_or(default, |(_, value)| value);
+        for mount in
+            settings.mounts.iter().filter(|mount| !Path::new(&mount.guest).starts_with(folder))
+        {
             log::warn!(
                 "this kernel has hypercall interface v1 and looks for files only below {folder}: it does not see {} \
                  unless the environment variable {variable} names another folder",
@@ -52,7 +59,9 @@ pub(crate) fn take(
     let files = HostFs::with_mounts(mounts, files, settings.file_limits)?;
     if !hidden.is_empty() {
         let (count, names) = (hidden.len(), text::few(hidden));
-        log::warn!("the image's links and special files are not shown to the guest, {count} in all: {names}");
+        log::warn!(
+            "the image's links and special files are not shown to the guest, {count} in all: {names}"
+        );
     }
     Ok(files)
 }

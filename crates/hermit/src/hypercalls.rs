@@ -113,7 +113,9 @@ impl Hypercalls {
     fn after_write(&self, written: io::Result<()>) -> Next {
         match written {
             Ok(()) => Next::Resume,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && self.is_stopping() => Next::Stopped,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && self.is_stopping() => {
+                Next::Stopped
+            }
             Err(error) => Next::Host(error),
         }
     }

@@ -27,16 +27,25 @@ impl Plan {
         let required_cpus = own.and_then(|own| own.cpus).unwrap_or(0);
         let path = || settings.image.clone();
 
-        let memory = settings.memory.unwrap_or_else(|| DEFAULT_MEMORY.max(round_up(required_memory)));
+        let memory =
+            settings.memory.unwrap_or_else(|| DEFAULT_MEMORY.max(round_up(required_memory)));
         if memory < MIN_MEMORY {
             return Err(Error::MemoryTooSmall { given: memory });
         }
         if memory < required_memory {
-            return Err(Error::ImageNeedsMemory { image: path(), required: required_memory, given: memory });
+            return Err(Error::ImageNeedsMemory {
+                image: path(),
+                required: required_memory,
+                given: memory,
+            });
         }
         let cpus = settings.vcpus.unwrap_or_else(|| required_cpus.max(1));
         if cpus < required_cpus {
-            return Err(Error::ImageNeedsCpus { image: path(), required: required_cpus, given: cpus });
+            return Err(Error::ImageNeedsCpus {
+                image: path(),
+                required: required_cpus,
+                given: cpus,
+            });
         }
         let (memory, cpus) = check_size(memory, Some(cpus))?;
 

@@ -46,7 +46,8 @@ fn with_nothing_asked_for_it_is_64_mib_and_one_cpu() {
 
 #[test]
 fn the_image_asks_and_the_user_decides() {
-    let image = image::archive(&v2(), "env_vars = ['A=own', 'B=own=2']", "memory = '129 MiB'\ncpus = 3");
+    let image =
+        image::archive(&v2(), "env_vars = ['A=own', 'B=own=2']", "memory = '129 MiB'\ncpus = 3");
     let own = plan(&image, |_| {}).unwrap();
     // Rounded up to whole large pages.
     assert_eq!((own.memory, own.cpus), (130 * MIB, 3));
@@ -62,7 +63,10 @@ fn the_image_asks_and_the_user_decides() {
     });
     let given = given.unwrap();
     assert_eq!((given.memory, given.cpus), (256 * MIB, 4));
-    assert_eq!((given.kernel_args, given.app_args), (vec!["-k".to_owned()], vec!["given".to_owned()]));
+    assert_eq!(
+        (given.kernel_args, given.app_args),
+        (vec!["-k".to_owned()], vec!["given".to_owned()])
+    );
     assert_eq!(given.env, pairs(&[("A", "own"), ("B", "given"), ("C", "2")]));
 }
 
@@ -111,13 +115,17 @@ fn wrong_variables_are_one_short_line_however_many() {
     let variables: String = (0..20_000).map(|_| "'\u{202e}',").collect();
     let image = image::archive(&v2(), &format!("env_vars = [{variables}]"), "");
     let (_, lines) = lines_of(|| plan(&image, |_| {}).unwrap());
-    assert!(matches!(&lines[..], [line] if line.len() < 200 && line.contains("\\u{202e}")), "{lines:?}");
+    assert!(
+        matches!(&lines[..], [line] if line.len() < 200 && line.contains("\\u{202e}")),
+        "{lines:?}"
+    );
 }
 
 #[test]
 fn kernel_arguments_do_not_reach_a_v1_kernel_and_that_is_told() {
     let image = image::parse(&image::elf(1, None));
-    let (_, lines) = lines_of(|| plan(&image, |settings| settings.kernel_args = vec!["-ip".to_owned()]));
+    let (_, lines) =
+        lines_of(|| plan(&image, |settings| settings.kernel_args = vec!["-ip".to_owned()]));
     assert!(
         matches!(&lines[..], [line] if line.contains("not passed on") && line.contains("-ip")),
         "{lines:?}"

@@ -52,7 +52,11 @@ impl HermitState {
     }
 
     /// Puts `shared` into this state.
-    pub(crate) fn restore(&self, shared: &Shared, on_changed: OnChanged) -> Result<(), RestoreError> {
+    pub(crate) fn restore(
+        &self,
+        shared: &Shared,
+        on_changed: OnChanged,
+    ) -> Result<(), RestoreError> {
         shared.calls.console.restore(&self.console)?;
         shared.pci.restore(self.pci)?;
         shared.calls.files.restore(&self.files, on_changed)

@@ -65,7 +65,10 @@ impl Guest {
             files: HostFs::new(&[], &[], Limits::default()).unwrap(),
             command_line: setup.command_line,
             stop: StopToken::new().unwrap(),
-            rate: setup.bytes_per_second.and_then(NonZeroU64::new).map(|rate| Arc::new(Rate::new(rate))),
+            rate: setup
+                .bytes_per_second
+                .and_then(NonZeroU64::new)
+                .map(|rate| Arc::new(Rate::new(rate))),
             budget: LogBudget::new(64),
         };
         Self {
@@ -121,7 +124,11 @@ impl Guest {
 
     /// A call of interface v1 that must come back, with these parameters; gives what they are
     /// afterwards.
-    pub(crate) fn v1<T: FromBytes + IntoBytes + Immutable>(&mut self, call: v1::Call, params: T) -> T {
+    pub(crate) fn v1<T: FromBytes + IntoBytes + Immutable>(
+        &mut self,
+        call: v1::Call,
+        params: T,
+    ) -> T {
         self.ram.write_obj(PARAMS, &params).unwrap();
         let next = self.v1_at(call, PARAMS);
         assert!(matches!(next, Next::Resume), "{call:?}: {next:?}");
@@ -135,7 +142,11 @@ impl Guest {
 
     /// A call of interface v2 that must come back, with these parameters, which lie beyond 4 GiB;
     /// gives what they are afterwards.
-    pub(crate) fn v2<T: FromBytes + IntoBytes + Immutable>(&mut self, call: v2::Call, params: T) -> T {
+    pub(crate) fn v2<T: FromBytes + IntoBytes + Immutable>(
+        &mut self,
+        call: v2::Call,
+        params: T,
+    ) -> T {
         let address = HIGH + PARAMS;
         self.ram.write_obj(address, &params).unwrap();
         let next = self.v2_at(call, address);

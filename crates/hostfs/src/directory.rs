@@ -126,7 +126,9 @@ impl Listing {
         let mut cursor = self.cursor();
         let mut listing = Vec::new();
         for entry in page(cursor.as_deref()) {
-            if append(&mut listing, limit.min(MAX_LISTING), entry.inode, entry.kind, &entry.name).is_none() {
+            if append(&mut listing, limit.min(MAX_LISTING), entry.inode, entry.kind, &entry.name)
+                .is_none()
+            {
                 return if listing.is_empty() { Err(EINVAL) } else { Ok(listing) };
             }
             *cursor = Some(entry.name);

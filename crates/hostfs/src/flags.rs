@@ -2,8 +2,8 @@
 
 use nerite_hypercall::errno::EINVAL;
 use nerite_hypercall::file::{
-    ALLOWED_OPEN_FLAGS, O_ACCMODE, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC,
-    O_WRONLY,
+    ALLOWED_OPEN_FLAGS, O_ACCMODE, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR,
+    O_TRUNC, O_WRONLY,
 };
 use rustix::fs::OFlags;
 

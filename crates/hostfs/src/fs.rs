@@ -68,15 +68,17 @@ impl HostFs {
         }
         for point in &points {
             let kind = attributes::dirent_type(point.kind());
-            names.add_fixed(&point.guest, Node::MountPoint(kind)).map_err(|reason| Error::GuestPath {
-                host: point.path.clone(),
-                // Names have a slash before each part, so the root has none.
-                guest: if point.guest.is_empty() {
-                    "/".into()
-                } else {
-                    String::from_utf8_lossy(&point.guest).into()
-                },
-                reason,
+            names.add_fixed(&point.guest, Node::MountPoint(kind)).map_err(|reason| {
+                Error::GuestPath {
+                    host: point.path.clone(),
+                    // Names have a slash before each part, so the root has none.
+                    guest: if point.guest.is_empty() {
+                        "/".into()
+                    } else {
+                        String::from_utf8_lossy(&point.guest).into()
+                    },
+                    reason,
+                }
             })?;
         }
         points.sort_by_key(|point| std::cmp::Reverse(point.guest.len()));
@@ -170,9 +172,11 @@ impl HostFs {
                 let created = self.names().create(path.as_bytes(), Node::Temporary(file.clone()));
                 drop(file);
                 match created {
-                    Ok(found) => {
-                        self.open_found(path, &found, Flags { exclusive: false, create: false, ..flags })
-                    }
+                    Ok(found) => self.open_found(
+                        path,
+                        &found,
+                        Flags { exclusive: false, create: false, ..flags },
+                    ),
                     Err(EEXIST) if !flags.exclusive => {
                         let found = self.names().get(path.as_bytes(), false)?;
                         self.open_found(path, &found, flags)
@@ -188,7 +192,9 @@ impl HostFs {
         let inode = found.inode;
         match &found.node {
             _ if flags.exclusive => Err(EEXIST),
-            Node::Directory { .. } | Node::MountPoint(_) if flags.changes() || flags.create => Err(EISDIR),
+            Node::Directory { .. } | Node::MountPoint(_) if flags.changes() || flags.create => {
+                Err(EISDIR)
+            }
             Node::Directory { .. } | Node::MountPoint(_) => {
                 let attributes = found.attributes()?;
                 Ok(Open::Directory {
@@ -219,7 +225,11 @@ impl HostFs {
     ///
     /// # Errors
     /// `EBADF`, `EISDIR`, or what the host says, if nothing was read at all.
-    pub fn read<'a>(&self, fd: i32, pieces: impl IntoIterator<Item = VolatileSlice<'a>>) -> Result<u64, i32> {
+    pub fn read<'a>(
+        &self,
+        fd: i32,
+        pieces: impl IntoIterator<Item = VolatileSlice<'a>>,
+    ) -> Result<u64, i32> {
         let open = self.table.get(fd)?;
         transfer(&open, pieces, |mut piece| open.read(&mut piece, self.stop()))
     }
@@ -353,8 +363,12 @@ fn transfer<'a>(
 }
 
 fn add_image_file(names: &mut Names, file: &ImageFile) -> Result<(), Error> {
-    let bad = |reason| Error::ImageFile { name: String::from_utf8_lossy(&file.path).into_owned(), reason };
-    let path = GuestPath::parse(&file.path).map_err(|_| bad("it is empty, too long or has a zero byte"))?;
+    let bad = |reason| Error::ImageFile {
+        name: String::from_utf8_lossy(&file.path).into_owned(),
+        reason,
+    };
+    let path = GuestPath::parse(&file.path)
+        .map_err(|_| bad("it is empty, too long or has a zero byte"))?;
     if path.as_bytes().is_empty() || path.must_be_directory() {
         return Err(bad("it names a directory"));
     }

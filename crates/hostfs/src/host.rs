@@ -75,8 +75,10 @@ impl Mounts {
                 return Err(Error::Duplicate { guest: mount.guest.clone() });
             }
             if !point.is_directory() && opened.reopener.is_none() {
-                let failed =
-                    |source: Errno| Error::NoProc { path: mount.host.clone(), source: source.into() };
+                let failed = |source: Errno| Error::NoProc {
+                    path: mount.host.clone(),
+                    source: source.into(),
+                };
                 opened.reopener = Some(Reopener::new().map_err(failed)?);
             }
             opened.points.push(point);
@@ -122,19 +124,18 @@ impl MountPoint {
         let guest = mount.guest_path()?.as_bytes().to_vec();
         let path = &mount.host;
         let opening = |source: Errno| Error::Open { path: path.clone(), source: source.into() };
-        let host =
-            rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(opening)?;
+        let host = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(opening)?;
         let kind = file_type(&rustix::fs::fstat(&host).map_err(opening)?);
         if kind == FileType::Directory {
-            beneath(host.as_fd(), Path::new("."), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(
-                |source| match source {
+            beneath(host.as_fd(), Path::new("."), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|source| match source {
                     // Without the system call, or where a container forbids it.
                     Errno::NOSYS | Errno::PERM | Errno::INVAL => {
                         Error::NoOpenat2 { path: path.clone(), source: source.into() }
                     }
                     source => opening(source),
-                },
-            )?;
+                })?;
         }
         Ok(Self { guest, path: path.clone(), access: mount.access, host, kind })
     }
@@ -168,7 +169,11 @@ impl MountPoint {
         }
         let reopener = reopener.ok_or(nerite_hypercall::errno::ENOSYS)?;
         let file = reopener.open(self.host.as_fd(), flags.existing())?;
-        if self.kind == FileType::RegularFile { regular(file, flags) } else { Ok(Opened::Special(file)) }
+        if self.kind == FileType::RegularFile {
+            regular(file, flags)
+        } else {
+            Ok(Opened::Special(file))
+        }
     }
 
     fn open_beneath(&self, rest: &[u8], mut flags: Flags, mode: u32) -> Result<Opened, i32> {
@@ -228,7 +233,8 @@ impl MountPoint {
     pub(crate) fn make_directory(&self, rest: &[u8], mode: u32) -> Result<(), i32> {
         match self.parent(rest, false, EEXIST) {
             Ok((parent, name)) => {
-                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o777)).map_err(to_guest)
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o777))
+                    .map_err(to_guest)
             }
             // What exists is EEXIST also where nothing can be created.
             Err(EROFS) if self.stat(rest, false, false).is_ok() => Err(EEXIST),
@@ -238,7 +244,12 @@ impl MountPoint {
 
     /// The opened directory that `rest` is in, and the name there. A single name cannot lead out of
     /// a directory. `own` is the answer for the mount point itself.
-    fn parent<'a>(&self, rest: &'a [u8], directory: bool, own: i32) -> Result<(OwnedFd, &'a [u8]), i32> {
+    fn parent<'a>(
+        &self,
+        rest: &'a [u8],
+        directory: bool,
+        own: i32,
+    ) -> Result<(OwnedFd, &'a [u8]), i32> {
         if !self.is_directory() {
             self.must_be_file(rest, directory)?;
         }
@@ -270,7 +281,12 @@ impl MountPoint {
 }
 
 /// Opens a path that the host's kernel keeps inside of `directory`.
-fn beneath(directory: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn beneath(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut attempts = 0;
     loop {

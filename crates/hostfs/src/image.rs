@@ -65,7 +65,11 @@ impl Image {
     /// Copies from `position` on, and moves it by what was copied.
     ///
     /// Two readers of one position at the same time get different bytes.
-    pub(crate) fn read(&self, position: &AtomicU64, slice: &VolatileSlice<'_>) -> Result<usize, i32> {
+    pub(crate) fn read(
+        &self,
+        position: &AtomicU64,
+        slice: &VolatileSlice<'_>,
+    ) -> Result<usize, i32> {
         let bytes = self.bytes();
         let size = bytes.len() as u64;
         let end = |start: u64| start.max(start.saturating_add(slice.len() as u64).min(size));

@@ -62,8 +62,8 @@ pub use limits::Limits;
 pub use mount::{Access, Mount};
 pub use path::{GuestPath, NAME_MAX, PATH_MAX};
 pub use state::{
-    AccessState, Extent, FilesState, Identity, NameState, NodeState, OnChanged, OpenState, OriginState,
-    TemporaryState,
+    AccessState, Extent, FilesState, Identity, NameState, NodeState, OnChanged, OpenState,
+    OriginState, TemporaryState,
 };
 
 /// The README's example, kept true by running it.

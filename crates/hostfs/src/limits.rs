@@ -54,9 +54,9 @@ impl Budget {
 
     /// Takes `wanted`, or what is left of it.
     pub(crate) fn take(&self, wanted: u64) -> u64 {
-        let before = self
-            .left
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| Some(left.saturating_sub(wanted)));
+        let before = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
+            Some(left.saturating_sub(wanted))
+        });
         before.unwrap_or(0).min(wanted)
     }
 
@@ -89,8 +89,9 @@ mod tests {
     fn threads_share_a_budget_exactly() {
         let budget = Budget::new(1000);
         let taken: u64 = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (0..1000).map(|_| budget.take(1)).sum::<u64>())).collect();
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1000).map(|_| budget.take(1)).sum::<u64>()))
+                .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(taken, 1000);

@@ -46,7 +46,8 @@ impl Mount {
             Some((rest, "rw")) => (rest, Access::ReadWrite),
             _ => (text, default),
         };
-        let (host, guest) = rest.rsplit_once(':').ok_or_else(|| bad("the guest path is missing"))?;
+        let (host, guest) =
+            rest.rsplit_once(':').ok_or_else(|| bad("the guest path is missing"))?;
         if host.is_empty() {
             return Err(bad("the host path is empty"));
         }
@@ -63,11 +64,16 @@ impl Mount {
 
     /// The guest path, normalised.
     pub(crate) fn guest_path(&self) -> Result<GuestPath, Error> {
-        let bad = |reason| Error::GuestPath { host: self.host.clone(), guest: self.guest.clone(), reason };
+        let bad = |reason| Error::GuestPath {
+            host: self.host.clone(),
+            guest: self.guest.clone(),
+            reason,
+        };
         if !self.guest.starts_with('/') {
             return Err(bad("it does not start with a slash"));
         }
-        GuestPath::parse(self.guest.as_bytes()).map_err(|_| bad("it is too long or has a zero byte"))
+        GuestPath::parse(self.guest.as_bytes())
+            .map_err(|_| bad("it is too long or has a zero byte"))
     }
 }
 
@@ -83,7 +89,8 @@ mod tests {
     #[test]
     fn mounts_are_read() {
         use Access::{ReadOnly, ReadWrite};
-        let some = |host: &str, guest: &str, access| Some((host.to_owned(), guest.to_owned(), access));
+        let some =
+            |host: &str, guest: &str, access| Some((host.to_owned(), guest.to_owned(), access));
         assert_eq!(parse("a:/b"), some("a", "/b", ReadOnly));
         assert_eq!(parse("a:/b:rw"), some("a", "/b", ReadWrite));
         assert_eq!(parse("a:b:/c:ro"), some("a:b", "/c", ReadOnly));

@@ -192,8 +192,10 @@ impl Names {
             Walk::Part(parent, rest) => {
                 let count = rest.iter().filter(|&&byte| byte == b'/').count();
                 let size = count.saturating_mul(NAME_OVERHEAD).saturating_add(rest.len());
-                self.fixed_room =
-                    self.fixed_room.checked_sub(size).ok_or("the names are too many and too long")?;
+                self.fixed_room = self
+                    .fixed_room
+                    .checked_sub(size)
+                    .ok_or("the names are too many and too long")?;
                 self.put_all(parent, rest, node);
                 self.first_created = self.next_inode;
                 Ok(())
@@ -213,7 +215,11 @@ impl Names {
             Walk::Part(..) => Err(ENOENT),
             Walk::Whole(inode) => {
                 let found = self.found(inode)?;
-                if must_be_directory && !found.node.is_directory() { Err(ENOTDIR) } else { Ok(found) }
+                if must_be_directory && !found.node.is_directory() {
+                    Err(ENOTDIR)
+                } else {
+                    Ok(found)
+                }
             }
         }
     }
@@ -293,7 +299,8 @@ impl Names {
                 levels.pop();
                 continue;
             };
-            let Some(inode) = self.inodes.get(number).filter(|inode| inode.node.is_directory()) else {
+            let Some(inode) = self.inodes.get(number).filter(|inode| inode.node.is_directory())
+            else {
                 continue;
             };
             path.push(b'/');
@@ -357,7 +364,8 @@ impl Names {
             && self.inodes.last_key_value().is_none_or(|(last, _)| *last < inode);
         let directory = self.inodes.get_mut(&parent);
         let directory = directory.filter(|parent| matches!(parent.node, Node::Directory { .. }));
-        let (Some(directory), Some(room), true) = (directory, self.room.checked_sub(1), is_name && is_next)
+        let (Some(directory), Some(room), true) =
+            (directory, self.room.checked_sub(1), is_name && is_next)
         else {
             return false;
         };
@@ -372,7 +380,8 @@ impl Names {
 
     /// `true` if there is something besides directories in this one.
     fn has_file(&self, directory: &Inode) -> bool {
-        let is_file = |number| self.inodes.get(number).is_some_and(|inode| !inode.node.is_directory());
+        let is_file =
+            |number| self.inodes.get(number).is_some_and(|inode| !inode.node.is_directory());
         directory.children.values().any(is_file)
     }
 }

@@ -71,7 +71,9 @@ fn what_the_guest_creates_is_counted() {
 fn an_image_of_deep_names_is_refused() {
     let mut names = Names::new(0);
     let deep = |number: u32| format!("/{number}{}", "/a".repeat(2000)).into_bytes();
-    let added = (0..100).take_while(|&number| names.add_fixed(&deep(number), mount_point()).is_ok()).count();
+    let added = (0..100)
+        .take_while(|&number| names.add_fixed(&deep(number), mount_point()).is_ok())
+        .count();
     assert!((30..50).contains(&added), "{added}");
 }
 

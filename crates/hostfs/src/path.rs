@@ -114,8 +114,14 @@ mod tests {
         ] {
             assert_eq!(parsed(raw), expected, "{raw}");
         }
-        for (raw, directory) in [("/a", false), ("/a/", true), ("/a/.", true), ("/a/..", true), ("/", true)] {
-            assert_eq!(GuestPath::parse(raw.as_bytes()).unwrap().must_be_directory(), directory, "{raw}");
+        for (raw, directory) in
+            [("/a", false), ("/a/", true), ("/a/.", true), ("/a/..", true), ("/", true)]
+        {
+            assert_eq!(
+                GuestPath::parse(raw.as_bytes()).unwrap().must_be_directory(),
+                directory,
+                "{raw}"
+            );
         }
     }
 

@@ -75,7 +75,8 @@ impl HostFs {
         let open = self.table.all().into_iter();
         let open = open.map(|(fd, open)| Ok((fd, open.save(&mut temporary)?)));
         let open = open.collect::<Result<_, i32>>().map_err(host)?;
-        let temporary = temporary.0.iter().map(|file| file.save()).collect::<Result<_, _>>().map_err(host)?;
+        let temporary =
+            temporary.0.iter().map(|file| file.save()).collect::<Result<_, _>>().map_err(host)?;
         let bytes_written = self.written.used();
         Ok(FilesState {
             version: VERSION,
@@ -113,9 +114,13 @@ impl HostFs {
         // Each has a name or is open: a state does not make more descriptors than the limits allow.
         let most = self.names().limit().saturating_add(self.table.limit());
         refuse(PART, "number of temporary files", saved.temporary.len() > most)?;
-        let temporary = saved.temporary.iter().map(temporary).collect::<Result<Vec<_>, RestoreError>>()?;
+        let temporary =
+            saved.temporary.iter().map(temporary).collect::<Result<Vec<_>, RestoreError>>()?;
         restore_names(&mut self.names(), &saved.names, &temporary)?;
-        let open = saved.open.iter().map(|(fd, open)| Ok((*fd, self.reopen(open, &temporary, on_changed)?)));
+        let open = saved
+            .open
+            .iter()
+            .map(|(fd, open)| Ok((*fd, self.reopen(open, &temporary, on_changed)?)));
         let open = open.collect::<Result<Vec<_>, RestoreError>>()?;
         refuse(PART, "number of an open file", !self.table.replace(open))
     }
@@ -149,8 +154,10 @@ impl HostFs {
                 }
             }
             OpenState::Directory { path, cursor } => {
-                let found =
-                    self.names().get(parse(path)?.as_bytes(), true).map_err(|_| bad("open directory"))?;
+                let found = self
+                    .names()
+                    .get(parse(path)?.as_bytes(), true)
+                    .map_err(|_| bad("open directory"))?;
                 let attributes = found.attributes().map_err(|_| bad("open directory"))?;
                 let cursor = cursor.as_ref().map(|Bytes(name)| name.clone());
                 refuse(
@@ -158,7 +165,11 @@ impl HostFs {
                     "position in a directory",
                     cursor.as_ref().is_some_and(|name| name.len() > crate::NAME_MAX),
                 )?;
-                Ok(Open::Directory { path: path.clone(), attributes, listing: Listing::after(cursor) })
+                Ok(Open::Directory {
+                    path: path.clone(),
+                    attributes,
+                    listing: Listing::after(cursor),
+                })
             }
             OpenState::Lost => Ok(Open::Lost),
         }
@@ -212,7 +223,12 @@ impl Open {
             },
             Self::Temporary { inode, file } => {
                 let (position, access) = file.save();
-                OpenState::Temporary { file: temporary.index(file.node()), inode: *inode, position, access }
+                OpenState::Temporary {
+                    file: temporary.index(file.node()),
+                    inode: *inode,
+                    position,
+                    access,
+                }
             }
             Self::Image { inode, position, .. } => {
                 OpenState::Image { inode: *inode, position: position.load(Ordering::Acquire) }
@@ -230,8 +246,12 @@ impl Open {
             identity(file, whole).is_ok_and(|identity| identity == origin.identity)
         };
         match (self, saved) {
-            (Self::Regular { file, .. }, OpenState::Regular { origin, .. }) => is(file.as_fd(), origin, true),
-            (Self::Special { file, .. }, OpenState::Special { origin }) => is(file.as_fd(), origin, false),
+            (Self::Regular { file, .. }, OpenState::Regular { origin, .. }) => {
+                is(file.as_fd(), origin, true)
+            }
+            (Self::Special { file, .. }, OpenState::Special { origin }) => {
+                is(file.as_fd(), origin, false)
+            }
             (Self::HostDirectory { directory, .. }, OpenState::HostDirectory { origin, .. }) => {
                 is(directory.as_fd(), origin, false)
             }
@@ -243,9 +263,10 @@ impl Open {
     fn go_to(&self, saved: &OpenState) -> Result<(), i32> {
         let (file, position) = match (self, saved) {
             (Self::Regular { file, .. }, OpenState::Regular { position, .. })
-            | (Self::HostDirectory { directory: file, .. }, OpenState::HostDirectory { position, .. }) => {
-                (file, *position)
-            }
+            | (
+                Self::HostDirectory { directory: file, .. },
+                OpenState::HostDirectory { position, .. },
+            ) => (file, *position),
             _ => return Ok(()),
         };
         rustix::fs::seek(file, SeekFrom::Start(position)).map(drop).map_err(to_guest)
@@ -255,7 +276,8 @@ impl Open {
 impl Origin {
     fn save(&self, file: BorrowedFd<'_>, whole: bool) -> Result<OriginState, i32> {
         let Flags { access, append, .. } = self.flags;
-        let access = AccessState { read: access != OFlags::WRONLY, write: self.flags.writes(), append };
+        let access =
+            AccessState { read: access != OFlags::WRONLY, write: self.flags.writes(), append };
         Ok(OriginState { path: self.path.to_vec(), access, identity: identity(file, whole)? })
     }
 }

@@ -37,7 +37,11 @@ impl Table {
     /// Fails early where [`Self::insert`] would, before a file is created for nothing.
     pub(crate) fn has_room(&self) -> Result<(), i32> {
         let slots = self.slots();
-        if slots.len() < self.limit || slots.iter().any(Option::is_none) { Ok(()) } else { Err(EMFILE) }
+        if slots.len() < self.limit || slots.iter().any(Option::is_none) {
+            Ok(())
+        } else {
+            Err(EMFILE)
+        }
     }
 
     pub(crate) fn insert(&self, open: Open) -> Result<i32, i32> {
@@ -51,7 +55,8 @@ impl Table {
             }
             None => return Err(EMFILE),
         };
-        let fd = i32::try_from(index).ok().and_then(|index| index.checked_add(FIRST)).ok_or(EMFILE)?;
+        let fd =
+            i32::try_from(index).ok().and_then(|index| index.checked_add(FIRST)).ok_or(EMFILE)?;
         if let Some(slot) = slots.get_mut(index) {
             *slot = Some(open);
         }

@@ -35,7 +35,8 @@ impl TempStore {
 
     /// Makes an empty file.
     pub(crate) fn create(&self, mode: u32) -> Result<TempFile, i32> {
-        let file = rustix::fs::memfd_create("nerite-guest", MemfdFlags::CLOEXEC).map_err(to_guest)?;
+        let file =
+            rustix::fs::memfd_create("nerite-guest", MemfdFlags::CLOEXEC).map_err(to_guest)?;
         Ok(TempFile { file, mode: mode & 0o777, room: self.room.clone(), state: Mutex::default() })
     }
 }
@@ -243,9 +244,10 @@ impl OpenTemp {
         let last = if granted == growth { end } else { size.saturating_add(granted) };
         let length = usize::try_from(last.saturating_sub(start)).unwrap_or(0).min(slice.len());
         let result = match slice.subslice(0, length) {
-            Ok(part) if !part.is_empty() => {
-                self.node.go_to(&mut state, start).and_then(|()| write(self.node.file.as_fd(), &part))
-            }
+            Ok(part) if !part.is_empty() => self
+                .node
+                .go_to(&mut state, start)
+                .and_then(|()| write(self.node.file.as_fd(), &part)),
             _ => Err(ENOSPC),
         };
         let written = *result.as_ref().unwrap_or(&0) as u64;
@@ -298,8 +300,10 @@ mod tests {
         let file = Arc::new(store.create(0o4640).unwrap());
         // A memory file has a link count of 0 or 1 (depending on the kernel), and no directory that
         // it is in.
-        let name =
-            std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file.file)));
+        let name = std::fs::read_link(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&file.file)
+        ));
         assert_eq!(name.unwrap().to_str(), Some("/memfd:nerite-guest (deleted)"));
         let open = open(&file, O_CREAT | O_RDWR);
         let (mut from, mut to) = (*b"abc", [0; 4]);
@@ -323,12 +327,16 @@ mod tests {
         let [reader, writer, appender] =
             [O_RDONLY, O_WRONLY, O_WRONLY | O_APPEND].map(|flags| open(&file, flags));
         let (mut from, mut to) = (*b"abcd", [0; 2]);
-        let mut write = |file: &OpenTemp, count| file.write(&VolatileSlice::from(&mut from[..count]));
+        let mut write =
+            |file: &OpenTemp, count| file.write(&VolatileSlice::from(&mut from[..count]));
         let mut read = |file: &OpenTemp| {
             let length = file.read(&mut VolatileSlice::from(&mut to[..]))?;
             Ok(String::from_utf8(to[..length].to_vec()).unwrap())
         };
-        assert_eq!((write(&writer, 4), write(&appender, 2), write(&reader, 1)), (Ok(4), Ok(2), Err(EBADF)));
+        assert_eq!(
+            (write(&writer, 4), write(&appender, 2), write(&reader, 1)),
+            (Ok(4), Ok(2), Err(EBADF))
+        );
         assert_eq!((read(&reader), read(&writer)), (Ok("ab".to_owned()), Err(EBADF)));
         assert_eq!(write(&writer, 1), Ok(1));
         assert_eq!(

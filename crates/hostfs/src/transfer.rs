@@ -40,7 +40,11 @@ fn repeat(mut transfer: impl FnMut() -> Result<usize, i32>) -> Result<usize, i32
 }
 
 /// Waits until a pipe or device may go on. `EINTR` if `stop` became readable before.
-pub(crate) fn wait(file: BorrowedFd<'_>, writing: bool, stop: Option<BorrowedFd<'_>>) -> Result<(), i32> {
+pub(crate) fn wait(
+    file: BorrowedFd<'_>,
+    writing: bool,
+    stop: Option<BorrowedFd<'_>>,
+) -> Result<(), i32> {
     let events = if writing { PollFlags::OUT } else { PollFlags::IN };
     let mut both = [
         PollFd::from_borrowed_fd(stop.unwrap_or(file), PollFlags::IN),

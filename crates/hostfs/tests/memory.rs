@@ -41,9 +41,14 @@ fn open_directories_and_names_take_little() {
     }
     let data: SharedBytes = Arc::new(Vec::new());
     let files: Vec<_> = (0..400)
-        .map(|index| ImageFile { path: format!("m/file-{index:0>60}").into(), data: data.clone(), mode: 0 })
+        .map(|index| ImageFile {
+            path: format!("m/file-{index:0>60}").into(),
+            data: data.clone(),
+            mode: 0,
+        })
         .collect();
-    let mount = Mount { host: folder.path().into(), guest: "/data".into(), access: Access::ReadOnly };
+    let mount =
+        Mount { host: folder.path().into(), guest: "/data".into(), access: Access::ReadOnly };
     let limits = Limits { open_files: 400, ..Limits::default() };
     let fs = HostFs::new(&[mount], &files, limits).unwrap();
     for path in [&b"/data"[..], b"/m"] {
@@ -54,7 +59,11 @@ fn open_directories_and_names_take_little() {
             assert!(!fs.read_directory(fd, 100).unwrap().is_empty());
         }
         let each = (ALLOCATED.load(Ordering::Relaxed) - before) / descriptors.len();
-        assert!(each < 1000, "a descriptor of {} takes {each} bytes", String::from_utf8_lossy(path));
+        assert!(
+            each < 1000,
+            "a descriptor of {} takes {each} bytes",
+            String::from_utf8_lossy(path)
+        );
         descriptors.into_iter().for_each(|fd| fs.close(fd).unwrap());
     }
 
@@ -65,7 +74,8 @@ fn open_directories_and_names_take_little() {
         data: data.clone(),
         mode: 0o644,
     });
-    let fs = HostFs::with_mounts(nerite_hostfs::Mounts::default(), image, Limits::default()).unwrap();
+    let fs =
+        HostFs::with_mounts(nerite_hostfs::Mounts::default(), image, Limits::default()).unwrap();
     let names = ALLOCATED.load(Ordering::Relaxed) - before;
     assert!(names < 40 << 20, "{names} bytes");
     drop(fs);

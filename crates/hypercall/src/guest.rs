@@ -64,9 +64,14 @@ impl V1 {
     /// `T` is the block of `call`, and addresses inside it point to memory of the caller's that the
     /// call may read or write as it does.
     #[inline]
-    pub unsafe fn call<T: FromBytes + IntoBytes>(self, call: v1::Call, params: &mut T) -> Result<(), i32> {
+    pub unsafe fn call<T: FromBytes + IntoBytes>(
+        self,
+        call: v1::Call,
+        params: &mut T,
+    ) -> Result<(), i32> {
         debug_assert_eq!(call.param_size(), size_of::<T>());
-        let address = u32::try_from(core::ptr::from_mut(params).addr()).map_err(|_| errno::EFAULT)?;
+        let address =
+            u32::try_from(core::ptr::from_mut(params).addr()).map_err(|_| errno::EFAULT)?;
         // SAFETY: the block is exclusively ours and identity mapped (promise of the constructor),
         // and what it points to is the caller's promise.
         unsafe { out(call.port(), address, 0) };
@@ -82,8 +87,10 @@ impl V1 {
 
     /// Writes a buffer to the console; `Err(EFAULT)` where the stack lies beyond 4 GiB.
     pub fn write(self, bytes: &[u8]) -> Result<(), i32> {
-        let mut params =
-            v1::SerialWriteBufferParams { buf: bytes.as_ptr().addr() as u64, len: bytes.len() as u64 };
+        let mut params = v1::SerialWriteBufferParams {
+            buf: bytes.as_ptr().addr() as u64,
+            len: bytes.len() as u64,
+        };
         // SAFETY: the call only reads `bytes`.
         unsafe { self.call(v1::Call::SerialWriteBuffer, &mut params) }
     }
@@ -103,7 +110,8 @@ impl V1 {
 
     /// Writes to a descriptor. The interface has no result for this.
     pub fn write_fd(self, fd: i32, bytes: &[u8]) -> Result<(), i32> {
-        let mut params = v1::WriteParams { fd, buf: bytes.as_ptr().addr() as u64, len: bytes.len() as u64 };
+        let mut params =
+            v1::WriteParams { fd, buf: bytes.as_ptr().addr() as u64, len: bytes.len() as u64 };
         // SAFETY: the call only reads `bytes`.
         unsafe { self.call(v1::Call::FileWrite, &mut params) }
     }
@@ -156,8 +164,10 @@ impl V2 {
 
     /// Writes a buffer to the console.
     pub fn write(self, bytes: &[u8]) {
-        let mut params =
-            v2::SerialWriteBufferParams { len: bytes.len() as u64, buf: bytes.as_ptr().addr() as u64 };
+        let mut params = v2::SerialWriteBufferParams {
+            len: bytes.len() as u64,
+            buf: bytes.as_ptr().addr() as u64,
+        };
         // SAFETY: the call only reads `bytes`.
         unsafe { self.call(v2::Call::SerialWriteBuffer, &mut params) }
     }

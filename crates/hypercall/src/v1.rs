@@ -136,7 +136,9 @@ impl Call {
 pub const MAX_ARGC_ENVC: usize = 128;
 
 /// Parameters of [`Call::Cmdsize`]; all fields are filled in by the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C, packed)]
 pub struct CmdsizeParams {
     /// Number of arguments; the first one is the kernel's path.
@@ -158,7 +160,17 @@ impl Default for CmdsizeParams {
 /// Parameters of [`Call::Cmdval`]. The guest lays out the tables and the buffers they point to, of
 /// the lengths that [`Call::Cmdsize`] told.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct CmdvalParams {
@@ -170,7 +182,17 @@ pub struct CmdvalParams {
 
 /// Parameters of [`Call::Exit`].
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct ExitParams {
@@ -180,7 +202,17 @@ pub struct ExitParams {
 
 /// Parameters of [`Call::FileUnlink`], the same in both versions.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct UnlinkParams {
@@ -193,7 +225,17 @@ pub struct UnlinkParams {
 /// Parameters of [`Call::FileWrite`]. The call has no result: a guest takes it for granted that all
 /// of `len` was written.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct WriteParams {
@@ -207,7 +249,17 @@ pub struct WriteParams {
 
 /// Parameters of [`Call::FileRead`].
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct ReadParams {
@@ -223,7 +275,17 @@ pub struct ReadParams {
 
 /// Parameters of [`Call::FileClose`], the same in both versions.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct CloseParams {
@@ -235,7 +297,17 @@ pub struct CloseParams {
 
 /// Parameters of [`Call::FileOpen`], the same in both versions.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct OpenParams {
@@ -251,7 +323,17 @@ pub struct OpenParams {
 
 /// Parameters of [`Call::FileLseek`].
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct LseekParams {
@@ -266,7 +348,17 @@ pub struct LseekParams {
 
 /// Parameters of [`Call::SerialWriteBuffer`].
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct SerialWriteBufferParams {

@@ -169,7 +169,9 @@ impl Call {
 }
 
 /// Parameters of [`Call::FileWrite`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct WriteParams {
     /// Number of bytes.
@@ -185,7 +187,9 @@ pub struct WriteParams {
 }
 
 /// Parameters of [`Call::FileRead`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct ReadParams {
     /// Size of the buffer in bytes.
@@ -201,7 +205,9 @@ pub struct ReadParams {
 }
 
 /// Parameters of [`Call::FileLseek`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct LseekParams {
     /// In: the offset. Out: the new position from the start, or a negative error number.
@@ -214,7 +220,9 @@ pub struct LseekParams {
 }
 
 /// Parameters of [`Call::SerialWriteBuffer`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct SerialWriteBufferParams {
     /// Number of bytes.
@@ -224,7 +232,9 @@ pub struct SerialWriteBufferParams {
 }
 
 /// Parameters of [`Call::SerialReadBuffer`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct SerialReadBufferParams {
     /// Size of the buffer in bytes.

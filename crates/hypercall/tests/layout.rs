@@ -69,8 +69,8 @@ fn version_2_blocks() {
         v2::FileAttr,
         p::FileAttr,
         [
-            st_dev, st_ino, st_nlink, st_mode, st_uid, st_gid, st_rdev, st_size, st_blksize, st_blocks,
-            st_atim, st_mtim, st_ctim,
+            st_dev, st_ino, st_nlink, st_mode, st_uid, st_gid, st_rdev, st_size, st_blksize,
+            st_blocks, st_atim, st_mtim, st_ctim,
         ]
     );
     same_layout!(v2::GetdentsResult, p::GetdentResult, []);
@@ -91,7 +91,10 @@ fn directory_entry_header_ends_where_the_name_starts() {
 
 /// Hands the bytes of one of our results to `uhyve-interface`, as memory shared with a guest does.
 fn as_theirs<Ours: zerocopy::IntoBytes + Copy, Theirs: Copy>(ours: Ours) -> Theirs {
-    assert_eq!((size_of::<Ours>(), align_of::<Ours>()), (size_of::<Theirs>(), align_of::<Theirs>()));
+    assert_eq!(
+        (size_of::<Ours>(), align_of::<Ours>()),
+        (size_of::<Theirs>(), align_of::<Theirs>())
+    );
     // SAFETY: the sizes are equal, every byte of `ours` is initialised (`IntoBytes`), and the
     // callers below pass only tags that the other enum has.
     unsafe { std::mem::transmute_copy(&ours) }
@@ -141,7 +144,11 @@ fn every_port_is_the_same_call() {
 
         let ours = v2::Call::from_port(port);
         let theirs = u2::HypercallAddress::try_from(u64::from(port)).ok();
-        assert_eq!(ours.map(|c| c.name().to_owned()), theirs.map(|t| format!("{t:?}")), "v2 port {port:#x}");
+        assert_eq!(
+            ours.map(|c| c.name().to_owned()),
+            theirs.map(|t| format!("{t:?}")),
+            "v2 port {port:#x}"
+        );
         seen2 += usize::from(ours.is_some());
     }
     assert_eq!((seen1, seen2), (v1::Call::ALL.len(), v2::Call::ALL.len()));
@@ -158,7 +165,10 @@ fn constants() {
     use uhyve_interface::v1::parameters as p;
     assert_eq!(nerite_hypercall::UHYVE_INTERFACE_VERSION, uhyve_interface::UHYVE_INTERFACE_VERSION);
     assert_eq!(v1::MAX_ARGC_ENVC, u1::MAX_ARGC_ENVC);
-    assert_eq!((nerite_hypercall::SERIAL_PORT_V1, nerite_hypercall::SERIAL_PORT_V2), (0x800, 0x1030));
+    assert_eq!(
+        (nerite_hypercall::SERIAL_PORT_V1, nerite_hypercall::SERIAL_PORT_V2),
+        (0x800, 0x1030)
+    );
     let ours = [
         file::O_RDONLY,
         file::O_WRONLY,

@@ -57,7 +57,13 @@ pub trait InterruptController: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Fails if the hypervisor refuses; what was connected before then stays.
-    fn connect_message(&self, id: MessageId, event: &Event, address: u64, data: u32) -> Result<(), Error>;
+    fn connect_message(
+        &self,
+        id: MessageId,
+        event: &Event,
+        address: u64,
+        data: u32,
+    ) -> Result<(), Error>;
 
     /// Disconnects the event of a slot: signals stay in the event.
     ///

@@ -175,8 +175,12 @@ pub trait OperandDecoder: Send + fmt::Debug {
     ///
     /// # Errors
     /// Fails if the hypervisor does. An instruction that cannot be read accesses nothing.
-    fn accesses(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>)
-    -> Result<(), Error>;
+    fn accesses(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        regs: &Regs,
+        accesses: &mut Vec<Access>,
+    ) -> Result<(), Error>;
 
     /// Returns `true` if the instruction at `regs.rip` is a string instruction with a repeat
     /// prefix, of which a step executes one element.

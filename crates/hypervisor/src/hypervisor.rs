@@ -142,7 +142,11 @@ pub trait Hypervisor: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Fails if there is no such counter, or the process has no right to it.
-    fn open_counter(&self, _kind: CounterKind, _period: Option<u64>) -> io::Result<Box<dyn GuestCounter>> {
+    fn open_counter(
+        &self,
+        _kind: CounterKind,
+        _period: Option<u64>,
+    ) -> io::Result<Box<dyn GuestCounter>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

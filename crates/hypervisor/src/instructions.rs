@@ -51,8 +51,9 @@ impl InstructionBudget {
 
     /// Takes one instruction, which is executed in any case. Returns `false` if none is left.
     pub fn take(&self) -> bool {
-        let one =
-            |budget: u64| budget.checked_sub(u64::from(budget & LEFT != 0)).filter(|new| *new != budget);
+        let one = |budget: u64| {
+            budget.checked_sub(u64::from(budget & LEFT != 0)).filter(|new| *new != budget)
+        };
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, one).is_ok()
     }
 

@@ -21,22 +21,22 @@ mod vcpu;
 pub use coalesced::{CoalescedWrite, CoalescedWrites};
 pub use controller::{InterruptController, LINES, MessageId};
 pub use debug::{
-    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop, Debugger,
-    GuestDebug, OperandDecoder, PointKind, WatchKind, Watchpoint,
+    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop,
+    Debugger, GuestDebug, OperandDecoder, PointKind, WatchKind, Watchpoint,
 };
 pub use direct::{DirectInterrupts, InterruptState};
 pub use error::Error;
 pub use exit::{Entry, Exit, ExitKind, InstructionBytes, InternalError, SystemEvent};
 pub use hypervisor::{
-    Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart, VirtualClock, Vm,
-    VmOptions,
+    Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart,
+    VirtualClock, Vm, VmOptions,
 };
 pub use instructions::{Executions, InstructionBudget, InstructionCounter, Lease};
 pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
 pub use state::{
-    DebugRegs, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState, VmState,
-    synchronise_tscs,
+    DebugRegs, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState,
+    VmState, synchronise_tscs,
 };
 pub use statistics::{ExitCounts, Histogram, KernelCounts, Statistics};
 pub use vcpu::Vcpu;

@@ -13,8 +13,8 @@ use nerite_memory::GuestRam;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    DebugControl, Entry, Error, Exit, GuestDebug, Kick, KickTimer, Kicker, RunState, STATE_VERSION, Vcpu,
-    VcpuState,
+    DebugControl, Entry, Error, Exit, GuestDebug, Kick, KickTimer, Kicker, RunState, STATE_VERSION,
+    Vcpu, VcpuState,
 };
 
 pub use vm::{Interrupt, ScriptedHypervisor, ScriptedInterrupts};

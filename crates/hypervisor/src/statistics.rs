@@ -131,7 +131,9 @@ impl Statistics {
 
     /// Time the VMM took for all exits.
     pub fn time_in_vmm(&self) -> Duration {
-        self.service.iter().fold(Duration::ZERO, |sum, histogram| sum.saturating_add(histogram.sum()))
+        self.service
+            .iter()
+            .fold(Duration::ZERO, |sum, histogram| sum.saturating_add(histogram.sum()))
     }
 
     /// Adds what was measured of another vCPU.

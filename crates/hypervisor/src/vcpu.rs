@@ -89,7 +89,10 @@ pub trait Vcpu: fmt::Debug + Send {
     /// # Errors
     /// Fails if the host refuses, or the hypervisor has no such counters.
     fn kick_at_overflow(&mut self, _counter: &dyn GuestCounter) -> Result<(), Error> {
-        Err(Error::Unsupported { index: self.index(), operation: "kicking at a counter's overflow" })
+        Err(Error::Unsupported {
+            index: self.index(),
+            operation: "kicking at a counter's overflow",
+        })
     }
 
     /// Makes a non-maskable interrupt pending.

@@ -88,7 +88,11 @@ impl Core<'_> {
         program_header(&mut head, PT_NOTE, [notes_at, 0, 0, notes_size]);
         for segment in &segments {
             let offset = ram_at.saturating_add(self.place_of(segment.physical).unwrap_or(0));
-            program_header(&mut head, PT_LOAD, [offset, segment.address, segment.physical, segment.size]);
+            program_header(
+                &mut head,
+                PT_LOAD,
+                [offset, segment.address, segment.physical, segment.size],
+            );
         }
         head.extend(notes);
         file.write_all_at(&head, 0)?;
@@ -174,16 +178,17 @@ impl Core<'_> {
             if step % STEPS_BETWEEN_LOOKS == 0 && is_stopped() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            let (found, size) = match paging::walk(root, address, |at| self.ram.read_obj::<u64>(at).ok()) {
-                Ok(page) => {
-                    // A large page may lie over the end of RAM.
-                    let is_whole = self.ram.check(page.phys, page.page_size).is_ok();
-                    let size = if is_whole { page.page_size } else { PAGE };
-                    let is_ram = is_whole || self.ram.check(page.phys, PAGE).is_ok();
-                    (is_ram.then_some(Segment { address, physical: page.phys, size }), size)
-                }
-                Err(error) => (None, hole(&error)),
-            };
+            let (found, size) =
+                match paging::walk(root, address, |at| self.ram.read_obj::<u64>(at).ok()) {
+                    Ok(page) => {
+                        // A large page may lie over the end of RAM.
+                        let is_whole = self.ram.check(page.phys, page.page_size).is_ok();
+                        let size = if is_whole { page.page_size } else { PAGE };
+                        let is_ram = is_whole || self.ram.check(page.phys, PAGE).is_ok();
+                        (is_ram.then_some(Segment { address, physical: page.phys, size }), size)
+                    }
+                    Err(error) => (None, hole(&error)),
+                };
             match (&mut current, found) {
                 (Some(last), Some(page)) if follows(last, &page) => {
                     last.size = last.size.saturating_add(page.size);

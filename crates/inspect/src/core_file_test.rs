@@ -15,7 +15,8 @@ fn ram() -> GuestRam {
 }
 
 fn vcpu(index: u32, cr3: Option<u64>) -> VcpuState {
-    let paged = cr3.map(|cr3| SpecialRegs { cr0: 1 << 31, efer: 1 << 10, cr3, ..SpecialRegs::default() });
+    let paged =
+        cr3.map(|cr3| SpecialRegs { cr0: 1 << 31, efer: 1 << 10, cr3, ..SpecialRegs::default() });
     VcpuState {
         index,
         regs: Regs { rip: 0x1234 + u64::from(index), rbx: 7, ..Regs::default() },
@@ -41,7 +42,13 @@ fn segments(bytes: &[u8]) -> Vec<(u64, u64)> {
 #[test]
 fn memory_is_where_the_guest_saw_it() {
     let ram = ram();
-    let map = IdentityMap { pml4: 0x1000, tables_start: 0x2000, tables_end: 0x8000, start: 0, end: 2 * MIB };
+    let map = IdentityMap {
+        pml4: 0x1000,
+        tables_start: 0x2000,
+        tables_end: 0x8000,
+        start: 0,
+        end: 2 * MIB,
+    };
     for table in map.tables().unwrap() {
         ram.write(table.addr, table.bytes.as_slice()).unwrap();
     }
@@ -84,7 +91,8 @@ fn circles() -> GuestRam {
 #[test]
 fn tables_that_lead_in_circles_come_to_an_end() {
     let ram = circles();
-    let bytes = written(&Core { ram: &ram, vcpus: &[vcpu(0, Some(0x1000))], crashed: 0, entry: None });
+    let bytes =
+        written(&Core { ram: &ram, vcpus: &[vcpu(0, Some(0x1000))], crashed: 0, entry: None });
     assert!(segments(&bytes).len() <= MAX_SEGMENTS);
 }
 
@@ -115,7 +123,8 @@ fn writing_ends_when_it_is_stopped() {
 
 #[test]
 fn the_one_that_crashed_is_the_first_thread() {
-    let core = Core { ram: &ram(), vcpus: &[vcpu(0, None), vcpu(1, None)], crashed: 1, entry: Some(9) };
+    let core =
+        Core { ram: &ram(), vcpus: &[vcpu(0, None), vcpu(1, None)], crashed: 1, entry: Some(9) };
     let notes = core.notes();
     let word = |at: usize| u32::from_le_bytes(notes[at..at + 4].try_into().unwrap());
     // Two of 20 + 336 bytes, and one of 20 + 48.

@@ -200,10 +200,9 @@ impl Unwinder<'_> {
     /// `true` if `address` lies in an executable segment of the kernel.
     fn is_code(&self, address: u64) -> bool {
         let Some(linked) = self.linked(address) else { return false };
-        self.kernel
-            .segments()
-            .iter()
-            .any(|segment| segment.flags.execute && segment.address <= linked && linked < segment.end())
+        self.kernel.segments().iter().any(|segment| {
+            segment.flags.execute && segment.address <= linked && linked < segment.end()
+        })
     }
 
     /// `address` as the kernel was linked.
@@ -233,7 +232,8 @@ impl Unwinder<'_> {
         if !address.is_multiple_of(8) {
             return None;
         }
-        let translation = paging::walk(root, address, |entry| self.ram.read_obj::<u64>(entry).ok()).ok()?;
+        let translation =
+            paging::walk(root, address, |entry| self.ram.read_obj::<u64>(entry).ok()).ok()?;
         self.ram.read_obj::<u64>(translation.phys).ok()
     }
 }

@@ -24,7 +24,8 @@ struct Guest {
 
 fn guest() -> Guest {
     let mut elf = Elf::hermit();
-    let symbol = |name, offset, size| Symbol { name, info: 0x12, section: 1, value: CODE + offset, size };
+    let symbol =
+        |name, offset, size| Symbol { name, info: 0x12, section: 1, value: CODE + offset, size };
     elf.symbols.truncate(1);
     elf.symbols.extend([symbol(b"outer", 0x10, 0x30), symbol(b"inner", 0x40, 0x30)]);
     let image = image::parse(&elf);
@@ -43,7 +44,8 @@ impl Guest {
     }
 
     fn backtrace(&self, rip: u64, rbp: u64, rsp: u64) -> Vec<Frame> {
-        let unwinder = Unwinder { ram: &self.ram, kernel: self.image.kernel(), loaded: &self.loaded };
+        let unwinder =
+            Unwinder { ram: &self.ram, kernel: self.image.kernel(), loaded: &self.loaded };
         unwinder.backtrace(&Regs { rip, rbp, rsp, ..Regs::default() }, &self.special)
     }
 
@@ -58,15 +60,19 @@ fn frame_pointers_lead_to_the_callers() {
     guest.words(STACK, &[STACK + 0x20, TEXT + 0x20]);
     guest.words(STACK + 0x20, &[0, TEXT + 0x40]);
     // A call at a function's end returns to where the next one begins.
-    let expected =
-        ["0x0000000000050045 inner+0x5", "0x0000000000050020 outer+0x10", "0x0000000000050040 outer+0x30"];
+    let expected = [
+        "0x0000000000050045 inner+0x5",
+        "0x0000000000050020 outer+0x10",
+        "0x0000000000050040 outer+0x30",
+    ];
     assert_eq!(guest.shown(TEXT + 0x45, STACK, 0), expected);
 }
 
 #[test]
 fn without_frame_pointers_the_stack_is_searched() {
     let guest = guest();
-    guest.words(STACK, &[1, TEXT + 0x45, KERNEL, u64::MAX, TEXT + 0x123, TEXT + 0x122, TEXT + 0x18]);
+    guest
+        .words(STACK, &[1, TEXT + 0x45, KERNEL, u64::MAX, TEXT + 0x123, TEXT + 0x122, TEXT + 0x18]);
     let expected = [
         "0x00000000d0000000 ?",
         "0x0000000000050045 inner+0x5 (found on the stack)",
@@ -104,7 +110,9 @@ fn no_chain_of_frames_is_followed_in_circles_or_for_ever() {
 fn frame_pointers_to_nowhere_end_the_chain() {
     let guest = guest();
     let unmapped = RAM_END - 0x1000;
-    for pointer in [0, unmapped, 0x8000_0000_0000, 0xffff_7fff_ffff_fff8, u64::MAX - 7, u64::MAX, STACK + 3] {
+    for pointer in
+        [0, unmapped, 0x8000_0000_0000, 0xffff_7fff_ffff_fff8, u64::MAX - 7, u64::MAX, STACK + 3]
+    {
         assert_eq!(guest.backtrace(TEXT, pointer, 0).len(), 1, "{pointer:#x}");
         guest.words(STACK, &[pointer, TEXT + 0x20]);
         assert_eq!(guest.backtrace(TEXT, STACK, 0).len(), 2, "{pointer:#x}");
@@ -137,7 +145,11 @@ fn five_levels_of_page_tables_are_honoured() {
     guest.words(table + 511 * 8, &[tables::ROOT | 3]);
     guest.special.cr3 = table;
     let upper = 0xffff_0000_0000_0000;
-    assert_eq!(guest.backtrace(TEXT, upper + STACK, 0).len(), 1, "no such address with four levels");
+    assert_eq!(
+        guest.backtrace(TEXT, upper + STACK, 0).len(),
+        1,
+        "no such address with four levels"
+    );
     guest.special.cr4 |= 1 << 12;
     assert_eq!(guest.backtrace(TEXT, upper + STACK, 0).len(), 2);
     assert_eq!(guest.backtrace(TEXT, STACK, 0).len(), 1, "not mapped");
@@ -155,8 +167,11 @@ fn outside_of_64_bit_mode_nothing_is_followed() {
 #[test]
 fn registers_after_a_reset_are_told_from_those_of_the_guest() {
     let told = |rip, cr0, base| {
-        let special_regs =
-            SpecialRegs { cr0, cs: Segment { base, ..Segment::default() }, ..SpecialRegs::default() };
+        let special_regs = SpecialRegs {
+            cr0,
+            cs: Segment { base, ..Segment::default() },
+            ..SpecialRegs::default()
+        };
         let regs = Regs { rip, ..Regs::default() };
         let vcpu = VcpuState { index: 2, regs, special_regs, fpu: None, backtrace: Vec::new() };
         let report = CrashReport { vcpu: 2, exit: Exit::Shutdown, vcpus: vec![vcpu], kernel: 0..0 };
@@ -176,9 +191,17 @@ fn report(exit: Exit) -> String {
         VcpuState {
             index: 0,
             regs: Regs { rax: 0x1234, ..Regs::default() },
-            special_regs: SpecialRegs { cr2: 0x5678, cs: Segment::default(), ..tables::special_regs() },
+            special_regs: SpecialRegs {
+                cr2: 0x5678,
+                cs: Segment::default(),
+                ..tables::special_regs()
+            },
             fpu: None,
-            backtrace: vec![Frame { address: 0x1_0000, symbol: Some(("main".to_owned(), 4)), certain: true }],
+            backtrace: vec![Frame {
+                address: 0x1_0000,
+                symbol: Some(("main".to_owned(), 4)),
+                certain: true,
+            }],
         },
         VcpuState {
             index: 1,

@@ -8,7 +8,11 @@ use nerite_memory::GuestRam;
 ///
 /// # Errors
 /// Fails if the address is not mapped.
-pub fn translate(ram: &GuestRam, special: &SpecialRegs, address: u64) -> Result<Translation, String> {
+pub fn translate(
+    ram: &GuestRam,
+    special: &SpecialRegs,
+    address: u64,
+) -> Result<Translation, String> {
     match Root::of(special) {
         Some(root) => paging::walk(root, address, |entry| ram.read_obj::<u64>(entry).ok())
             .map_err(|error| error.to_string()),

@@ -47,7 +47,13 @@ impl Board {
 
     /// Asserts or de-asserts a line for one of the devices that share it: it is asserted while one
     /// of them asserts it. A line that does not exist is ignored.
-    pub fn set_line(&mut self, apics: &mut impl LocalApics, gsi: u8, source: LineSource, is_asserted: bool) {
+    pub fn set_line(
+        &mut self,
+        apics: &mut impl LocalApics,
+        gsi: u8,
+        source: LineSource,
+        is_asserted: bool,
+    ) {
         let Some(level) = self.lines.set(gsi, source, is_asserted) else { return };
         let route = self.lines.route(gsi);
         if let Some(pin) = route.pic {
@@ -114,7 +120,9 @@ impl Board {
     /// pins that have it.
     #[must_use]
     pub fn lines_with(&self, vector: u8) -> u32 {
-        self.lines_where(|route| route.ioapic.is_some_and(|pin| self.ioapic.is_level_with(pin, vector)))
+        self.lines_where(|route| {
+            route.ioapic.is_some_and(|pin| self.ioapic.is_level_with(pin, vector))
+        })
     }
 
     /// Lines, one bit for each, whose interrupts end with this write to a port of the 8259 pair:
@@ -129,7 +137,9 @@ impl Board {
 
     fn lines_where(&self, is_meant: impl Fn(Route) -> bool) -> u32 {
         let bit = |gsi: u8| 1_u32.wrapping_shl(gsi.into());
-        (0..GSIS).filter(|gsi| is_meant(self.lines.route(*gsi))).fold(0, |lines, gsi| lines | bit(gsi))
+        (0..GSIS)
+            .filter(|gsi| is_meant(self.lines.route(*gsi)))
+            .fold(0, |lines, gsi| lines | bit(gsi))
     }
 
     /// The acknowledge cycle of a processor that has an [external
@@ -150,7 +160,8 @@ impl Board {
         self.set_line(apics, TIMER_GSI, LineSource::TIMER, false);
         // A guest's watchdog: the timer as an NMI at LINT0, which KVM sends past the 8259 pair.
         for vcpu in 0..apics.count() {
-            let watch = |apic: &mut LocalApic| apic.takes_watchdog() && apic.accept(Delivery::Nmi, false);
+            let watch =
+                |apic: &mut LocalApic| apic.takes_watchdog() && apic.accept(Delivery::Nmi, false);
             if apics.with(vcpu, watch) == Some(true) {
                 apics.wake(vcpu);
             }
@@ -187,7 +198,13 @@ impl Board {
 
     /// Writes a byte to a port of [`PIC_PORTS`] or [`PIT_PORTS`] at `now`, in nanoseconds. Returns
     /// `false` for another port.
-    pub fn write_port(&mut self, apics: &mut impl LocalApics, port: u16, value: u8, now: u64) -> bool {
+    pub fn write_port(
+        &mut self,
+        apics: &mut impl LocalApics,
+        port: u16,
+        value: u8,
+        now: u64,
+    ) -> bool {
         if PIC_PORTS.contains(&port) {
             self.pics.write_port(port, value);
             self.update_output(apics);

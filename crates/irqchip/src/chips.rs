@@ -64,7 +64,11 @@ impl ChipsConfig {
         let board = Board::restore(&saved.board, time.nanoseconds)?;
         refuse("board", "I/O APIC version", saved.board.ioapic.kind != self.ioapic)?;
         refuse("board", "routes", saved.board.routes != self.routes)?;
-        refuse("board", "number of local APICs", u32::try_from(saved.apics.len()) != Ok(self.cpus))?;
+        refuse(
+            "board",
+            "number of local APICs",
+            u32::try_from(saved.apics.len()) != Ok(self.cpus),
+        )?;
         let restore = |(vcpu, saved): (u32, &SavedLocalApic)| {
             refuse("local APIC", "id", saved.id != vcpu)?;
             let mut apic = LocalApic::restore(self.apic(vcpu), saved, time)?;
@@ -170,8 +174,10 @@ impl InterruptChips {
     /// in KVM.
     pub fn acknowledge(&mut self, vcpu: u32) -> Option<u8> {
         let apic = self.apics.all.get(index(vcpu))?;
-        let external =
-            apic.has_external_interrupt().then(|| self.board.acknowledge(&mut self.apics)).flatten();
+        let external = apic
+            .has_external_interrupt()
+            .then(|| self.board.acknowledge(&mut self.apics))
+            .flatten();
         external.or_else(|| self.apic(vcpu)?.acknowledge())
     }
 
@@ -245,7 +251,11 @@ impl InterruptChips {
     ///
     /// # Errors
     /// If the state is not one that controllers with this configuration can have.
-    pub fn restore(config: &ChipsConfig, saved: &SavedChips, time: Time) -> Result<Self, RestoreError> {
+    pub fn restore(
+        config: &ChipsConfig,
+        saved: &SavedChips,
+        time: Time,
+    ) -> Result<Self, RestoreError> {
         let (board, all) = config.restore(saved, time)?;
         Ok(Self::from_parts(board, all))
     }

@@ -65,7 +65,10 @@ fn a_line_reaches_the_ioapic_and_the_pics() {
     route(&mut chips, 23, 0x55);
     chips.set_line(23, FIRST, true);
     chips.set_line(24, FIRST, true);
-    assert_eq!((chips.acknowledge(0), chips.acknowledge(2), woken(&mut chips)), (Some(0x55), None, vec![0]));
+    assert_eq!(
+        (chips.acknowledge(0), chips.acknowledge(2), woken(&mut chips)),
+        (Some(0x55), None, vec![0])
+    );
 }
 
 /// SDM vol. 3, 12.1 and 12.5.1: external interrupts go before those of the local APIC, at an
@@ -105,7 +108,11 @@ fn devices_share_a_line() {
     chips.set_line(10, FIRST, false);
     assert_eq!(end(&mut chips), Some(0x52));
     chips.set_line(10, SECOND, false);
-    assert_eq!([0, 0].map(|_| end(&mut chips)), [Some(0x52), None], "the last one was requested already");
+    assert_eq!(
+        [0, 0].map(|_| end(&mut chips)),
+        [Some(0x52), None],
+        "the last one was requested already"
+    );
     assert_eq!((LineSource::new(63), LineSource::new(255)), (None, None));
 }
 
@@ -116,7 +123,10 @@ fn ends_of_interrupts_name_their_lines() {
     for (pin, entry) in [(5, 0x51), (9, 0x8052), (10, 0x8052), (11, 0x8053)] {
         route(&mut chips, pin, entry);
     }
-    assert_eq!([0x51, 0x52, 0x53, 0].map(|vector| chips.lines_with(vector)), [0, 3 << 9, 1 << 11, 0]);
+    assert_eq!(
+        [0x51, 0x52, 0x53, 0].map(|vector| chips.lines_with(vector)),
+        [0, 3 << 9, 1 << 11, 0]
+    );
     let mut chips = set_up(&ChipsConfig { routes: Routes::TimerOnPin2, ..ChipsConfig::of(1) });
     route(&mut chips, 2, 0x8052);
     assert_eq!(chips.lines_with(0x52), 1, "the timer's line is 0");
@@ -130,7 +140,8 @@ fn writes_to_the_pair_name_the_lines_that_they_end() {
     chips.set_line(10, FIRST, true);
     assert_eq!(chips.lines_ended_by(0xa0, 0x20), 0, "none is in service");
     assert_eq!(chips.acknowledge(0), Some(0x3a));
-    let ended = [(0xa0, 0x20), (0xa0, 0x62), (0xa0, 0x61), (0x20, 0x20), (0xa0, 0x0b), (0xa1, 0x20)];
+    let ended =
+        [(0xa0, 0x20), (0xa0, 0x62), (0xa0, 0x61), (0x20, 0x20), (0xa0, 0x0b), (0xa1, 0x20)];
     let ended = ended.map(|(port, value)| chips.lines_ended_by(port, value));
     assert_eq!(ended, [1 << 10, 1 << 10, 0, 1 << 2, 0, 0]);
 }
@@ -204,7 +215,11 @@ fn the_timer_interrupts() {
         assert_eq!(woken(&mut chips), NONE);
         chips.advance(Time::from_nanoseconds(at));
         assert_eq!(woken(&mut chips), [0, 1]);
-        assert_eq!([0, 1].map(|vcpu| chips.acknowledge(vcpu)), [Some(0x30), Some(0x50)], "{routes:?}");
+        assert_eq!(
+            [0, 1].map(|vcpu| chips.acknowledge(vcpu)),
+            [Some(0x30), Some(0x50)],
+            "{routes:?}"
+        );
         assert_eq!(chips.apic(1).unwrap().take_events().nmis, 1);
     }
     let mut chips = machine(1);
@@ -254,7 +269,9 @@ fn saved_chips_go_on_and_bad_ones_are_refused() {
     assert!(bad(|saved| saved.apics.truncate(1)).contains("number of local APICs"));
     assert!(bad(|saved| saved.apics[1].id = 0).contains("id"));
     assert!(bad(|saved| saved.board.routes = Routes::TimerOnPin2).contains("routes"));
-    assert!(bad(|saved| saved.board.ioapic.kind = IoApicVersion::WithEoiRegister).contains("version"));
+    assert!(
+        bad(|saved| saved.board.ioapic.kind = IoApicVersion::WithEoiRegister).contains("version")
+    );
     // LINT0 is what the 8259 pair says.
     let mut wrong = saved.clone();
     wrong.apics[0].pins[0] = false;

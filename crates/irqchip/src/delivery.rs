@@ -34,7 +34,8 @@ pub fn deliver(apics: &mut impl LocalApics, message: &Message) -> bool {
             Some(vcpu) => give(apics, vcpu, message),
             None => {
                 let count = apics.count();
-                let accepts = |vcpu: &u32| is_addressed(apics, *vcpu, message) && give(apics, *vcpu, message);
+                let accepts =
+                    |vcpu: &u32| is_addressed(apics, *vcpu, message) && give(apics, *vcpu, message);
                 (0..count).filter(accepts).count() > 0
             }
         },

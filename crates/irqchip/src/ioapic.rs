@@ -224,7 +224,8 @@ impl IoApic {
         let Some((pin, is_upper)) = self.selected() else { return Pins::NONE };
         let asserted = self.asserted & bit(pin);
         let Some(entry) = self.entry_mut(pin) else { return Pins::NONE };
-        let (kept, shift) = if is_upper { (u64::from(u32::MAX), 32) } else { (!u64::from(u32::MAX), 0) };
+        let (kept, shift) =
+            if is_upper { (u64::from(u32::MAX), 32) } else { (!u64::from(u32::MAX), 0) };
         let remote = *entry & REMOTE_IRR;
         *entry = (*entry & kept | u64::from(value) << shift) & WRITABLE | remote;
         if *entry & LEVEL == 0 {
@@ -256,8 +257,9 @@ impl IoApic {
         let refuse = |field, is_bad| refuse("I/O APIC", field, is_bad);
         check_version("I/O APIC", saved.version, IOAPIC_VERSION)?;
         refuse("id", saved.id > 0xf)?;
-        let is_bad =
-            |entry: &u64| entry & !(WRITABLE | REMOTE_IRR) != 0 || entry & (LEVEL | REMOTE_IRR) == REMOTE_IRR;
+        let is_bad = |entry: &u64| {
+            entry & !(WRITABLE | REMOTE_IRR) != 0 || entry & (LEVEL | REMOTE_IRR) == REMOTE_IRR
+        };
         refuse("entries", saved.entries.iter().any(is_bad))?;
         refuse("asserted", saved.asserted >> IOAPIC_PINS != 0)?;
         Ok(Self {

@@ -41,7 +41,10 @@ fn identification_registers_read_as_the_data_sheet_says() {
     assert_eq!((read(&mut chip, 5), read(&mut chip, 0x40)), (u32::MAX, u32::MAX));
     assert_eq!((chip.read(SELECT, 4), chip.read(0x20, 4)), (0x40, 0));
     assert_eq!((read(&mut chip, 0x10), read(&mut chip, 0x11)), (0x1_0000, 0));
-    assert_eq!((chip.read(WINDOW, 1), read(&mut chip, 0x10), chip.read(WINDOW, 2)), (0, 0x1_0000, 0));
+    assert_eq!(
+        (chip.read(WINDOW, 1), read(&mut chip, 0x10), chip.read(WINDOW, 2)),
+        (0, 0x1_0000, 0)
+    );
 }
 
 /// 82093AA, 3.2.4: an edge sends one message, and one on a masked pin is lost.
@@ -72,7 +75,8 @@ fn a_level_waits_for_its_end_and_for_its_unmasking() {
     let due = chip.set_pin(10, true);
     assert_eq!(deliver(&mut chip, due), []);
     let due = route(&mut chip, 10, 0x0100_0000_0000_a852);
-    let message = Message { is_level: true, ..Message::new(Target::Logical(1), Delivery::Fixed(0x52)) };
+    let message =
+        Message { is_level: true, ..Message::new(Target::Logical(1), Delivery::Fixed(0x52)) };
     assert_eq!(deliver(&mut chip, due), [(10, message)]);
     assert_eq!(read(&mut chip, 0x10 + 20), 0xe852);
     // Read-only bits stay, and nothing is sent twice.
@@ -168,7 +172,10 @@ fn a_saved_ioapic_goes_on_and_a_bad_one_is_refused() {
     };
     assert_eq!(bad(|saved| saved.version = 2), "saved I/O APIC state has version 2, expected 1");
     assert_eq!(bad(|saved| saved.id = 16), "saved I/O APIC state has an impossible id");
-    assert_eq!(bad(|saved| saved.entries[3] = 1 << 20), "saved I/O APIC state has an impossible entries");
+    assert_eq!(
+        bad(|saved| saved.entries[3] = 1 << 20),
+        "saved I/O APIC state has an impossible entries"
+    );
     assert!(bad(|saved| saved.entries[3] = REMOTE_IRR).contains("entries"));
     assert!(bad(|saved| saved.asserted = 1 << 24).contains("asserted"));
 }

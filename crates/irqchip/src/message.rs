@@ -118,7 +118,9 @@ impl Message {
         let [vector, mode, ..] = data.to_le_bytes();
         let delivery = device_delivery(mode, vector)?;
         let delivery = match delivery {
-            Delivery::Fixed(vector) if address & REDIRECTION_HINT != 0 => Delivery::LowestPriority(vector),
+            Delivery::Fixed(vector) if address & REDIRECTION_HINT != 0 => {
+                Delivery::LowestPriority(vector)
+            }
             other => other,
         };
         let target = Self::target(destination.into(), 0xff, is_logical);
@@ -161,7 +163,8 @@ mod tests {
     #[test]
     fn commands_are_decoded() {
         let x2apic = |command| Message::from_x2apic(command, 3);
-        let sent = |target, delivery| Some(Message { sender: Some(3), ..Message::new(target, delivery) });
+        let sent =
+            |target, delivery| Some(Message { sender: Some(3), ..Message::new(target, delivery) });
         let fixed = Delivery::Fixed(0x41);
         assert_eq!(x2apic(5 << 32 | 0x4041), sent(Target::Physical(5), fixed));
         assert_eq!(x2apic(0xffff_ffff << 32 | 0x4041), sent(Target::All, fixed));
@@ -170,8 +173,11 @@ mod tests {
         assert_eq!(x2apic(1 << 18 | 0x4041), sent(Target::Sender, fixed));
         assert_eq!(x2apic(2 << 18 | 0x4141), sent(Target::All, Delivery::LowestPriority(0x41)));
         assert_eq!(x2apic(3 << 18 | 0x4400), sent(Target::Others, Delivery::Nmi));
-        let init =
-            Message { is_level: true, sender: Some(3), ..Message::new(Target::Physical(1), Delivery::Init) };
+        let init = Message {
+            is_level: true,
+            sender: Some(3),
+            ..Message::new(Target::Physical(1), Delivery::Init)
+        };
         assert_eq!(x2apic(1 << 32 | 0xc500), Some(init));
         assert_eq!(x2apic(1 << 32 | 0x8500), None, "INIT, de-asserted");
         assert_eq!(x2apic(1 << 32 | 0x4609), sent(Target::Physical(1), Delivery::Startup(9)));
@@ -195,7 +201,10 @@ mod tests {
         let lowest = Message::new(Target::Logical(3), Delivery::LowestPriority(0x51));
         assert_eq!(from(0xfee0_300c, 0x51), Some(lowest));
         assert_eq!(from(0xfee0_3004, 0x151), Some(lowest));
-        assert_eq!(from(0xfee0_0000, 0x400), Some(Message::new(Target::Physical(0), Delivery::Nmi)));
+        assert_eq!(
+            from(0xfee0_0000, 0x400),
+            Some(Message::new(Target::Physical(0), Delivery::Nmi))
+        );
         assert!(from(0xfee0_0000, 0xc051).is_some_and(|message| message.is_level));
         for (address, data) in
             [(0xfef0_2000, 0x51), (0x1_fee0_0000, 0x51), (0xfee0_0000, 0x251), (0xfee0_0000, 0x751)]

@@ -148,7 +148,11 @@ impl PicPair {
     pub fn restore(saved: &SavedPicPair) -> Result<Self, RestoreError> {
         check_version("8259", saved.version, PIC_VERSION)?;
         let [first, second] = &saved.chips;
-        refuse("8259", "level", first.level & !FIRST_ELCR != 0 || second.level & !SECOND_ELCR != 0)?;
+        refuse(
+            "8259",
+            "level",
+            first.level & !FIRST_ELCR != 0 || second.level & !SECOND_ELCR != 0,
+        )?;
         Ok(Self { first: Pic::restore(true, first)?, second: Pic::restore(false, second)? })
     }
 }

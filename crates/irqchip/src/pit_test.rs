@@ -111,7 +111,11 @@ fn latches_hold_until_they_are_read() {
     assert_eq!(pit.read_port(0x40, at(16)), Some(0xb4), "output, both bytes, mode 2");
     assert_eq!([0x30, 0x12].map(|_| pit.read_port(0x40, at(20)).unwrap()), [0x30, 0x12]);
     assert_eq!([0, 0].map(|_| pit.read_port(0x40, at(0x34)).unwrap()), [0x00, 0x12]);
-    assert_eq!(pit.read_port(0x42, at(20)), Some(0x70), "no output, null count, both bytes, mode 0");
+    assert_eq!(
+        pit.read_port(0x42, at(20)),
+        Some(0x70),
+        "no output, null count, both bytes, mode 0"
+    );
     assert_eq!(pit.read_port(CONTROL_PORT, at(20)), Some(0));
     // A new control word throws latches away.
     pit.write_port(CONTROL_PORT, READ_BACK | 2, at(60));
@@ -122,7 +126,10 @@ fn latches_hold_until_they_are_read() {
     // The high byte alone.
     pit.write_port(CONTROL_PORT, 0x24, at(70));
     pit.write_port(0x40, 2, at(70));
-    assert_eq!((pit.read_port(0x40, at(71)), pit.read_port(0x40, at(0x200 + 69))), (Some(1), Some(0)));
+    assert_eq!(
+        (pit.read_port(0x40, at(71)), pit.read_port(0x40, at(0x200 + 69))),
+        (Some(1), Some(0))
+    );
 }
 
 /// 8254, "write operations": in mode 0 the first byte of a new count stops the last one, and the
@@ -183,7 +190,10 @@ fn port_0x61_reads_back_what_it_controls() {
     program(&mut pit, 2, 3, 1193, 100);
     assert_eq!(pit.tone(), Some(1000));
     pit.write_port(SPEAKER_PORT, 0x01, nanoseconds(200));
-    assert_eq!((pit.tone(), pit.read_port(SPEAKER_PORT, nanoseconds(201)).unwrap() & 0x23), (None, 0x21));
+    assert_eq!(
+        (pit.tone(), pit.read_port(SPEAKER_PORT, nanoseconds(201)).unwrap() & 0x23),
+        (None, 0x21)
+    );
     assert_eq!((pit.read_port(0x44, 0), pit.write_port(0x44, 0, 0)), (None, false));
 }
 
@@ -210,8 +220,12 @@ fn a_saved_timer_goes_on_and_a_bad_one_is_refused() {
     assert!(bad(|saved| saved.channels[0].initial = Some(0)).contains("initial"));
     assert!(bad(|saved| saved.channels[0].next.as_mut().unwrap().0 = 1 << 20).contains("next"));
     assert!(bad(|saved| saved.channels[0].mode = Mode::OneShot).contains("next"));
-    assert!(bad(|saved| saved.channels[0].run.as_mut().unwrap().count = 0x1_0001).contains("count"));
-    assert!(bad(|saved| saved.channels[0].run.as_mut().unwrap().elapsed = u64::MAX).contains("elapsed"));
+    assert!(
+        bad(|saved| saved.channels[0].run.as_mut().unwrap().count = 0x1_0001).contains("count")
+    );
+    assert!(
+        bad(|saved| saved.channels[0].run.as_mut().unwrap().elapsed = u64::MAX).contains("elapsed")
+    );
     assert!(bad(|saved| saved.not_before = u64::MAX).contains("not_before"));
 }
 

@@ -24,11 +24,19 @@ pub enum RestoreError {
 }
 
 /// Checks the version of a saved state.
-pub(crate) fn check_version(chip: &'static str, found: u32, expected: u32) -> Result<(), RestoreError> {
+pub(crate) fn check_version(
+    chip: &'static str,
+    found: u32,
+    expected: u32,
+) -> Result<(), RestoreError> {
     if found == expected { Ok(()) } else { Err(RestoreError::Version { chip, found, expected }) }
 }
 
 /// An error for `field` of `chip` if it is bad.
-pub(crate) fn refuse(chip: &'static str, field: &'static str, is_bad: bool) -> Result<(), RestoreError> {
+pub(crate) fn refuse(
+    chip: &'static str,
+    field: &'static str,
+    is_bad: bool,
+) -> Result<(), RestoreError> {
     if is_bad { Err(RestoreError::Field { chip, field }) } else { Ok(()) }
 }

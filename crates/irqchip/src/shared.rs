@@ -107,7 +107,8 @@ impl<W: Wake> SharedChips<W> {
     /// in KVM.
     pub fn acknowledge(&self, vcpu: u32) -> Option<u8> {
         let is_external = self.with_apic(vcpu, |apic| apic.has_external_interrupt())?;
-        let external = is_external.then(|| self.board.lock().acknowledge(&mut self.apics())).flatten();
+        let external =
+            is_external.then(|| self.board.lock().acknowledge(&mut self.apics())).flatten();
         external.or_else(|| self.with_apic(vcpu, LocalApic::acknowledge)?)
     }
 
@@ -119,7 +120,8 @@ impl<W: Wake> SharedChips<W> {
 
     /// Delivers a device's message (MSI). Returns `true` if a processor accepted it.
     pub fn send_message(&self, address: u64, data: u32) -> bool {
-        Message::from_device(address, data).is_some_and(|message| deliver(&mut self.apics(), &message))
+        Message::from_device(address, data)
+            .is_some_and(|message| deliver(&mut self.apics(), &message))
     }
 
     /// Moves the shared timer on to `now`, in nanoseconds.
@@ -204,7 +206,10 @@ impl<W: Wake> SharedChips<W> {
 impl<W> std::fmt::Debug for SharedChips<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { board, apics, wake: _ } = self;
-        f.debug_struct("SharedChips").field("board", board).field("apics", apics).finish_non_exhaustive()
+        f.debug_struct("SharedChips")
+            .field("board", board)
+            .field("apics", apics)
+            .finish_non_exhaustive()
     }
 }
 

@@ -67,6 +67,9 @@ mod tests {
         assert_eq!(Deadline::Tsc(999).delay(now, khz), 0);
         assert_eq!(Deadline::Tsc(u64::MAX).delay(now, NonZeroU32::MIN), u64::MAX);
         assert!(Deadline::Tsc(1000).has_passed(now) && !Deadline::Tsc(1001).has_passed(now));
-        assert!(Deadline::Nanoseconds(100).has_passed(now) && !Deadline::Nanoseconds(101).has_passed(now));
+        assert!(
+            Deadline::Nanoseconds(100).has_passed(now)
+                && !Deadline::Nanoseconds(101).has_passed(now)
+        );
     }
 }

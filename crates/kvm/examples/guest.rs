@@ -56,7 +56,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             Exit::MmioRead { .. } => Entry::Data(0x5678_1234),
             Exit::PortOut { .. } | Exit::MmioWrite { .. } => Entry::Resume,
             _ => {
-                println!("That is its end. The registers (on AMD, those after a reset):\n{}", vcpu.regs()?);
+                println!(
+                    "That is its end. The registers (on AMD, those after a reset):\n{}",
+                    vcpu.regs()?
+                );
                 return Ok(());
             }
         };
@@ -67,7 +70,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// A VM whose only vCPU is at the program's first instruction, in long mode.
 fn set_up(system: &System) -> Result<KvmVcpu, Box<dyn Error>> {
     let ram = GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default())?;
-    let map = IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: 2 * RAM };
+    let map =
+        IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: 2 * RAM };
     for table in map.tables()? {
         ram.write(table.addr, table.bytes.as_slice())?;
     }
@@ -76,7 +80,11 @@ fn set_up(system: &System) -> Result<KvmVcpu, Box<dyn Error>> {
 
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
     let state = BootState::hermit(0, &addresses);
-    let one = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() };
+    let one = cpuid::Guest {
+        vcpu_index: 0,
+        vcpu_count: 1,
+        tsc_deadline: system.has_tsc_deadline_timer(),
+    };
     let cpuid = cpuid::for_guest(&system.supported_cpuid()?, &one);
     let vm = KvmVm::new(system, Arc::new(ram), &VmOptions::default())?;
     Ok(vm.vcpu(0, VcpuStart::At(&state), &cpuid)?)

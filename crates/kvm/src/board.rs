@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use kvm_bindings::{
-    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_PIT_FLAGS_SPEAKER_DATA_ON,
-    kvm_clock_data, kvm_ioapic_state, kvm_irqchip, kvm_pic_state, kvm_pit_channel_state, kvm_pit_state2,
+    KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    KVM_PIT_FLAGS_SPEAKER_DATA_ON, kvm_clock_data, kvm_ioapic_state, kvm_irqchip, kvm_pic_state,
+    kvm_pit_channel_state, kvm_pit_state2,
 };
 use nerite_hypervisor::{Error, STATE_VERSION, StateError, VmState};
 use nerite_irqchip::{
-    Access, BOARD_VERSION, Board, IOAPIC_VERSION, IoApicVersion, Mode, NextWord, PIC_VERSION, PIT_HZ,
-    PIT_VERSION, Routes, SavedBoard, SavedChannel, SavedIoApic, SavedPic, SavedPicPair, SavedPit, SavedRun,
+    Access, BOARD_VERSION, Board, IOAPIC_VERSION, IoApicVersion, Mode, NextWord, PIC_VERSION,
+    PIT_HZ, PIT_VERSION, Routes, SavedBoard, SavedChannel, SavedIoApic, SavedPic, SavedPicPair,
+    SavedPit, SavedRun,
 };
 
 use crate::KvmVm;
@@ -50,7 +52,10 @@ impl KvmVm {
         Ok(SavedBoard {
             version: BOARD_VERSION,
             ioapic: ioapic_from_kvm(&self.ioapic()?),
-            pics: SavedPicPair { version: PIC_VERSION, chips: chips.map(|chip| pic_from_kvm(&chip)) },
+            pics: SavedPicPair {
+                version: PIC_VERSION,
+                chips: chips.map(|chip| pic_from_kvm(&chip)),
+            },
             pit,
             routes: Routes::Identity,
             lines: [0; 24],
@@ -76,7 +81,8 @@ impl KvmVm {
             self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))?;
             // A chip is read, changed and written: the rest is KVM's own.
             let [first, second] = &board.pics.chips;
-            for (chip, saved) in [(KVM_IRQCHIP_PIC_MASTER, first), (KVM_IRQCHIP_PIC_SLAVE, second)] {
+            for (chip, saved) in [(KVM_IRQCHIP_PIC_MASTER, first), (KVM_IRQCHIP_PIC_SLAVE, second)]
+            {
                 let mut pic = self.pic(chip)?;
                 pic_to_kvm(saved, &mut pic);
                 self.set_chip(chip, |state| state.pic = pic)?;
@@ -122,7 +128,8 @@ impl KvmVm {
 /// Checks the chips by restoring them into those of `nerite_irqchip`, and the wiring against KVM's.
 fn check(board: &SavedBoard) -> Result<(), StateError> {
     Board::restore(board, 0)?;
-    let impossible = |value: &str| Err(StateError::Field { field: "board", value: value.to_owned() });
+    let impossible =
+        |value: &str| Err(StateError::Field { field: "board", value: value.to_owned() });
     if board.ioapic.kind != IoApicVersion::Original {
         return impossible("an I/O APIC with an EOI register, which KVM does not have");
     }
@@ -241,7 +248,8 @@ fn channel_from_kvm(state: &kvm_pit_channel_state, now: i64) -> SavedChannel {
     let mode = MODES.get(usize::from(state.mode)).copied();
     let count = state.count.clamp(1, MAX_COUNT);
     let passed = u64::try_from(now.saturating_sub(state.count_load_time)).unwrap_or(0);
-    let ticks = u128::from(passed).saturating_mul(PIT_HZ.into()).checked_div(NANOSECONDS).unwrap_or(0);
+    let ticks =
+        u128::from(passed).saturating_mul(PIT_HZ.into()).checked_div(NANOSECONDS).unwrap_or(0);
     let elapsed = u64::try_from(ticks).unwrap_or(0);
     let run = SavedRun { count, elapsed, is_held: false };
     let is_first_read = state.count_latched == HIGH && state.rw_mode == FIRST;
@@ -285,7 +293,8 @@ fn channel_to_kvm(saved: &SavedChannel, state: &mut kvm_pit_channel_state, now: 
         Access::High => (HIGH, HIGH),
         Access::Both => (FIRST, FIRST),
     };
-    let number = MODES.iter().position(|mode| *mode == saved.mode).and_then(|at| u8::try_from(at).ok());
+    let number =
+        MODES.iter().position(|mode| *mode == saved.mode).and_then(|at| u8::try_from(at).ok());
     *state = kvm_pit_channel_state {
         count,
         latched_count: saved.latched_count.map_or(0, |(count, _)| count),
@@ -333,7 +342,9 @@ mod tests {
     #[test]
     fn a_pic_comes_back_as_it_went() {
         let mut pair = PicPair::new();
-        for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 3), (0x20, 0xc3), (0x4d0, 0x20)] {
+        for (port, value) in
+            [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 3), (0x20, 0xc3), (0x4d0, 0x20)]
+        {
             assert!(pair.write_port(port, value));
         }
         for (port, value) in [(0xa0, 0x11), (0xa1, 0x38)] {
@@ -358,7 +369,10 @@ mod tests {
         assert_eq!(ioapic_from_kvm(&state), saved);
         // Bits that are no state are dropped.
         state.redirtbl[9].bits = 0xffff_ffff_ffff_5031;
-        assert_eq!(ioapic_from_kvm(&state).entries[9], 0xff00_0000_0001_0031 & !0x1_0000 | 0x1_0000);
+        assert_eq!(
+            ioapic_from_kvm(&state).entries[9],
+            0xff00_0000_0001_0031 & !0x1_0000 | 0x1_0000
+        );
     }
 
     #[test]

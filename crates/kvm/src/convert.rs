@@ -1,9 +1,9 @@
 //! Between Nerite's neutral state and KVM's structures, field by field.
 
 use kvm_bindings::{
-    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP,
-    KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_cpuid_entry2, kvm_dtable, kvm_guest_debug, kvm_regs,
-    kvm_segment, kvm_sregs,
+    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE,
+    KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_cpuid_entry2,
+    kvm_dtable, kvm_guest_debug, kvm_regs, kvm_segment, kvm_sregs,
 };
 use nerite_arch::{CpuidEntry, DescriptorTable, Regs, Segment, SpecialRegs};
 use nerite_hypervisor::{DebugCause, GuestDebug, PointKind};
@@ -219,7 +219,13 @@ mod tests {
     fn nothing_is_lost_on_the_way_there_and_back() {
         let state = nerite_arch::BootState::hermit(
             3,
-            &nerite_arch::hermit::BootAddresses { entry: 1, boot_info: 2, stack: 3, pml4: 0x4000, gdt: 5 },
+            &nerite_arch::hermit::BootAddresses {
+                entry: 1,
+                boot_info: 2,
+                stack: 3,
+                pml4: 0x4000,
+                gdt: 5,
+            },
         );
         assert_eq!(regs_from_kvm(&regs_to_kvm(&state.regs)), state.regs);
         let mut sregs = kvm_sregs { interrupt_bitmap: [1, 2, 3, 4], ..Default::default() };

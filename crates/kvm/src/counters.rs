@@ -118,8 +118,13 @@ mod tests {
 
     #[test]
     fn counters_are_found_by_name() {
-        let all =
-            [("halt_exits", 1), ("other", 2), ("nmi_injections", 3), ("exits", 4), ("irq_injections", 5)];
+        let all = [
+            ("halt_exits", 1),
+            ("other", 2),
+            ("nmi_injections", 3),
+            ("exits", 4),
+            ("irq_injections", 5),
+        ];
         let expected = KernelCounts { exits: 4, interrupts: 5, nmis: 3, halts: 1 };
         assert_eq!(Counters::find(file(&all)).unwrap().read(), Some(expected));
     }

@@ -24,7 +24,9 @@ pub enum OpenError {
     #[error("cannot open /dev/kvm: {0}")]
     Open(#[source] io::Error),
     /// `/dev/kvm` speaks another API.
-    #[error("/dev/kvm has API version {found}, and only version 12 is known; this kernel cannot be used")]
+    #[error(
+        "/dev/kvm has API version {found}, and only version 12 is known; this kernel cannot be used"
+    )]
     ApiVersion {
         /// The version it has.
         found: i32,

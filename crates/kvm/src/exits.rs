@@ -58,9 +58,11 @@ pub(crate) fn copy(exit: &VcpuExit<'_>) -> Raw {
         VcpuExit::MmioRead(address, data) => {
             Raw::Exit(Exit::MmioRead { address: *address, width: length(data) }, Pending::Mmio)
         }
-        VcpuExit::MmioWrite(address, data) => {
-            done(Exit::MmioWrite { address: *address, width: length(data), value: little_endian(data) })
-        }
+        VcpuExit::MmioWrite(address, data) => done(Exit::MmioWrite {
+            address: *address,
+            width: length(data),
+            value: little_endian(data),
+        }),
         VcpuExit::Hypercall(call) => {
             Raw::Exit(Exit::Hypercall { number: call.nr, arguments: call.args }, Pending::Hypercall)
         }
@@ -73,9 +75,10 @@ pub(crate) fn copy(exit: &VcpuExit<'_>) -> Raw {
         VcpuExit::X86Rdmsr(msr) => {
             Raw::Exit(Exit::MsrRead { index: msr.index }, Pending::Msr { is_read: true })
         }
-        VcpuExit::X86Wrmsr(msr) => {
-            Raw::Exit(Exit::MsrWrite { index: msr.index, value: msr.data }, Pending::Msr { is_read: false })
-        }
+        VcpuExit::X86Wrmsr(msr) => Raw::Exit(
+            Exit::MsrWrite { index: msr.index, value: msr.data },
+            Pending::Msr { is_read: false },
+        ),
         VcpuExit::Hlt => done(Exit::Halt),
         VcpuExit::Shutdown => done(Exit::Shutdown),
         VcpuExit::IrqWindowOpen => done(Exit::InterruptWindow),
@@ -110,8 +113,12 @@ pub(crate) fn finish(raw: Raw, fd: &mut VcpuFd) -> (Exit, Pending) {
             let exit = pending.next(fd).unwrap_or(Exit::Unknown { reason: KVM_EXIT_IO });
             (exit, pending)
         }
-        Raw::InternalError => (Exit::InternalError(internal_error(fd.get_kvm_run())), Pending::None),
-        Raw::Invalid | Raw::Other => (Exit::Unknown { reason: fd.get_kvm_run().exit_reason }, Pending::None),
+        Raw::InternalError => {
+            (Exit::InternalError(internal_error(fd.get_kvm_run())), Pending::None)
+        }
+        Raw::Invalid | Raw::Other => {
+            (Exit::Unknown { reason: fd.get_kvm_run().exit_reason }, Pending::None)
+        }
     }
 }
 
@@ -150,7 +157,9 @@ impl Pending {
                     let element = port_element(fd, usize::from(*width), *done)?;
                     // SAFETY: `element` points to `width` bytes in the `kvm_run` mapping, `value`
                     // has 8, and `length` is the smaller of both.
-                    unsafe { element.copy_from_nonoverlapping(NonNull::from(&value).cast(), length) };
+                    unsafe {
+                        element.copy_from_nonoverlapping(NonNull::from(&value).cast(), length)
+                    };
                 }
                 *done = done.saturating_add(1);
                 let next = self.next(fd);
@@ -216,7 +225,8 @@ fn internal_error(run: &kvm_run) -> InternalError {
             // SAFETY: the flag says that the inner union holds size and bytes; they are integers.
             let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
             let size = usize::from(instruction.insn_size).min(instruction.insn_bytes.len());
-            error.instruction = InstructionBytes::new(instruction.insn_bytes.get(..size).unwrap_or_default());
+            error.instruction =
+                InstructionBytes::new(instruction.insn_bytes.get(..size).unwrap_or_default());
         }
     }
     error

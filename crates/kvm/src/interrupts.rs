@@ -49,7 +49,9 @@ impl KvmInterrupts {
         }
         let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
         let table = KvmIrqRouting::from_entries(&routes).map_err(too_many);
-        table.and_then(|table| self.fd.set_gsi_routing(&table)).map_err(failed("KVM_SET_GSI_ROUTING"))
+        table
+            .and_then(|table| self.fd.set_gsi_routing(&table))
+            .map_err(failed("KVM_SET_GSI_ROUTING"))
     }
 }
 
@@ -88,7 +90,13 @@ impl InterruptController for KvmInterrupts {
         Some(MessageId(id))
     }
 
-    fn connect_message(&self, id: MessageId, event: &Event, address: u64, data: u32) -> Result<(), Error> {
+    fn connect_message(
+        &self,
+        id: MessageId,
+        event: &Event,
+        address: u64,
+        data: u32,
+    ) -> Result<(), Error> {
         // Before anything is changed: there may be no descriptor left.
         let event = eventfd(event)?;
         let mut messages = self.messages.lock();
@@ -136,7 +144,9 @@ impl Doorbells for KvmInterrupts {
 fn slot(messages: &mut [Slot], id: MessageId) -> Result<&mut Slot, Error> {
     let at = usize::try_from(id.0).unwrap_or(usize::MAX);
     let source = || std::io::ErrorKind::NotFound.into();
-    messages.get_mut(at).ok_or_else(|| Error::Call { operation: "connecting a message", source: source() })
+    messages
+        .get_mut(at)
+        .ok_or_else(|| Error::Call { operation: "connecting a message", source: source() })
 }
 
 impl fmt::Debug for KvmInterrupts {
@@ -158,7 +168,8 @@ fn pin_routes(gsi: u32) -> impl Iterator<Item = kvm_irq_routing_entry> {
         _ => None,
     };
     let entry = move |irqchip, pin| {
-        let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+        let mut entry =
+            kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
         entry.u.irqchip = kvm_irq_routing_irqchip { irqchip, pin };
         entry
     };

@@ -50,7 +50,9 @@ extern "C" fn on_kick(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
 fn install_handler() -> io::Result<()> {
     static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
     RESULT
-        .get_or_init(|| register_signal_handler(kick_signal(), on_kick).map_err(|error| error.errno()))
+        .get_or_init(|| {
+            register_signal_handler(kick_signal(), on_kick).map_err(|error| error.errno())
+        })
         .map_err(io::Error::from_raw_os_error)
 }
 
@@ -165,7 +167,9 @@ mod tests {
         info.si_code = code;
         // SAFETY: `si_value` lies 24 bytes from the start (`<asm-generic/siginfo.h>`), well inside
         // of the structure's 128 bytes.
-        unsafe { (&raw mut info).cast::<u8>().wrapping_add(24).cast::<*mut u8>().write_unaligned(value) };
+        unsafe {
+            (&raw mut info).cast::<u8>().wrapping_add(24).cast::<*mut u8>().write_unaligned(value)
+        };
         // SAFETY: the pointer is to a live structure, which the kernel only reads.
         let sent = unsafe {
             libc::syscall(

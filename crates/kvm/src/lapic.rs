@@ -81,7 +81,12 @@ fn vectors(state: &kvm_lapic_state, first: usize) -> [u32; 8] {
 
 /// The state of the APIC with this ID; `base` is its `IA32_APIC_BASE` and `deadline` its
 /// `IA32_TSC_DEADLINE`, which are not in the page.
-pub(crate) fn from_kvm(state: &kvm_lapic_state, id: u32, base: u64, deadline: u64) -> SavedLocalApic {
+pub(crate) fn from_kvm(
+    state: &kvm_lapic_state,
+    id: u32,
+    base: u64,
+    deadline: u64,
+) -> SavedLocalApic {
     let is_x2apic = base & X2APIC != 0;
     let [own_id, ..] = id.to_le_bytes();
     let [.., xapic_id] = word(state, ID).to_le_bytes();
@@ -111,7 +116,11 @@ pub(crate) fn from_kvm(state: &kvm_lapic_state, id: u32, base: u64, deadline: u6
         xapic_id: if is_x2apic { own_id } else { xapic_id },
         task_priority: word(state, TASK_PRIORITY).to_le_bytes()[0],
         // In x2APIC mode it follows from the ID.
-        logical_destination: if is_x2apic { 0 } else { word(state, LOGICAL_DESTINATION) & 0xff00_0000 },
+        logical_destination: if is_x2apic {
+            0
+        } else {
+            word(state, LOGICAL_DESTINATION) & 0xff00_0000
+        },
         destination_format: word(state, DESTINATION_FORMAT) | 0x0fff_ffff,
         spurious,
         requested: vectors(state, REQUESTED),
@@ -136,8 +145,8 @@ pub(crate) fn from_kvm(state: &kvm_lapic_state, id: u32, base: u64, deadline: u6
 pub(crate) fn to_kvm(saved: &SavedLocalApic, state: &mut kvm_lapic_state) {
     let is_x2apic = saved.base & X2APIC != 0;
     let [timer, ..] = saved.entries;
-    let [command_low, command_high] =
-        [saved.command & 0xffff_ffff, saved.command >> 32].map(|half| u32::try_from(half).unwrap_or(0));
+    let [command_low, command_high] = [saved.command & 0xffff_ffff, saved.command >> 32]
+        .map(|half| u32::try_from(half).unwrap_or(0));
     // A count of less than one is one, or it would not come to its end.
     let left = saved.remaining.map_or(0, |left| {
         let count = left.div_ceil(divider(saved.divide)).max(1);
@@ -208,7 +217,8 @@ mod tests {
             assert_eq!(there_and_back(&saved), saved);
         }
         let mut xapic = LocalApic::new(1, ApicConfig::of(1));
-        for (offset, value) in [(0xf0, 0x1ff), (0x20, 9 << 24), (0xd0, 0x200_0000), (0x350, 0x8700)] {
+        for (offset, value) in [(0xf0, 0x1ff), (0x20, 9 << 24), (0xd0, 0x200_0000), (0x350, 0x8700)]
+        {
             xapic.write_mmio(offset, 4, value, Time::default());
         }
         let saved = xapic.save(Time::default());
@@ -229,7 +239,10 @@ mod tests {
         let mut saved = busy(0).save(Time::default());
         [saved.entries[0], ..] = [0x40; 6];
         saved.remaining = None;
-        assert_eq!((there_and_back(&saved).initial_count, there_and_back(&saved).remaining), (0, None));
+        assert_eq!(
+            (there_and_back(&saved).initial_count, there_and_back(&saved).remaining),
+            (0, None)
+        );
         // And one that is about to end does end.
         saved.remaining = Some(0);
         assert_eq!(there_and_back(&saved).remaining, Some(1));

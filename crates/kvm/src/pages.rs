@@ -40,7 +40,9 @@ impl SharedPages {
         if pages == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        NonNull::new(pages.cast()).map(Self).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        NonNull::new(pages.cast())
+            .map(Self)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
     /// Where the first page begins.

@@ -35,9 +35,9 @@ impl StateParts {
     /// Size of the extended state in bytes; 0 before Linux 5.17, where it always is that of
     /// `kvm_xsave`.
     pub(crate) fn xsave_size(&self) -> usize {
-        *self
-            .xsave_size
-            .get_or_init(|| usize::try_from(self.vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0))
+        *self.xsave_size.get_or_init(|| {
+            usize::try_from(self.vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0)
+        })
     }
 }
 

@@ -117,7 +117,8 @@ impl nerite_hypervisor::GuestCounter for GuestCounter {
     fn signal_this_thread(&self) -> io::Result<()> {
         let owner = Owner { kind: F_OWNER_TID, id: thread_id() };
         // SAFETY: the descriptor is open, and the kernel reads a structure of this layout.
-        let set = unsafe { libc::fcntl(self.file.as_raw_fd(), F_SETOWN_EX, std::ptr::from_ref(&owner)) };
+        let set =
+            unsafe { libc::fcntl(self.file.as_raw_fd(), F_SETOWN_EX, std::ptr::from_ref(&owner)) };
         if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
@@ -143,7 +144,9 @@ mod tests {
     /// A counter that every host has: `PERF_COUNT_SW_PAGE_FAULTS`. Not everybody may use it.
     fn page_faults(period: Option<u64>) -> Option<GuestCounter> {
         let counter = GuestCounter::event(1, 2, period, 0);
-        counter.inspect_err(|error| skip(&format!("this user may not count page faults: {error}"))).ok()
+        counter
+            .inspect_err(|error| skip(&format!("this user may not count page faults: {error}")))
+            .ok()
     }
 
     /// Not through `eprintln`, which is not shown of a test that passes.

@@ -15,8 +15,8 @@ use nerite_arch::hermit::BootAddresses;
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::{BootState, cpuid, gdt};
 use nerite_hypervisor::{
-    DebugCaps, DebugCause, DebugControl as _, DebugPoint, Entry, Error, Exit, GuestCounter, GuestDebug,
-    PointKind, Vcpu, VcpuStart, VmOptions,
+    DebugCaps, DebugCause, DebugControl as _, DebugPoint, Entry, Error, Exit, GuestCounter,
+    GuestDebug, PointKind, Vcpu, VcpuStart, VmOptions,
 };
 use nerite_memory::{Backing, GuestRam, Region};
 
@@ -114,7 +114,8 @@ pub(crate) fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> 
     };
     let region = Region { start: 0, size: RAM };
     let ram = GuestRam::new(&[region], &Backing::default()).map_err(|error| bad(&error))?;
-    let map = IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: RAM };
+    let map =
+        IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: RAM };
     for table in map.tables().map_err(|error| bad(&error))? {
         ram.write(table.addr, table.bytes.as_slice()).map_err(|error| bad(&error))?;
     }
@@ -124,7 +125,11 @@ pub(crate) fn set_up(system: &System, program: &[u8]) -> Result<KvmVcpu, Error> 
     let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: PML4, gdt: GDT };
     let state = BootState { msrs: Vec::new(), ..BootState::hermit(0, &addresses) };
     let vm = KvmVm::new(system, Arc::new(ram), &VmOptions::default())?;
-    let one = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline: system.has_tsc_deadline_timer() };
+    let one = cpuid::Guest {
+        vcpu_index: 0,
+        vcpu_count: 1,
+        tsc_deadline: system.has_tsc_deadline_timer(),
+    };
     vm.vcpu(0, VcpuStart::At(&state), &cpuid::for_guest(&system.supported_cpuid()?, &one))
 }
 
@@ -193,7 +198,9 @@ fn run(mut vcpu: KvmVcpu) -> Result<Option<String>, Error> {
             "SSE in the guest ends with internal error {}, instruction {}",
             error.suberror, error.instruction
         )),
-        Exit::Kicked => Some(format!("a guest of a dozen instructions did not end in {TIME_LIMIT:?}")),
+        Exit::Kicked => {
+            Some(format!("a guest of a dozen instructions did not end in {TIME_LIMIT:?}"))
+        }
         other => Some(format!("SSE in the guest ends with {other:?}")),
     })
 }

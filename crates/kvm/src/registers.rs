@@ -94,7 +94,11 @@ impl Registers {
         Ok(convert::special_regs_from_kvm(&self.read_special(fd)?))
     }
 
-    pub(crate) fn set_special(&mut self, fd: &mut VcpuFd, regs: &SpecialRegs) -> Result<(), Failed> {
+    pub(crate) fn set_special(
+        &mut self,
+        fd: &mut VcpuFd,
+        regs: &SpecialRegs,
+    ) -> Result<(), Failed> {
         let mut special = self.read_special(fd)?;
         convert::special_regs_to_kvm(regs, &mut special);
         // KVM may change what it is given.
@@ -109,7 +113,11 @@ impl Registers {
     }
 
     /// What a vCPU starts with, which KVM will not refuse.
-    pub(crate) fn start_special(&mut self, fd: &mut VcpuFd, special: kvm_sregs) -> Result<(), Failed> {
+    pub(crate) fn start_special(
+        &mut self,
+        fd: &mut VcpuFd,
+        special: kvm_sregs,
+    ) -> Result<(), Failed> {
         if self.syncs_special {
             fd.sync_regs_mut().sregs = special;
             self.special = Some(special);

@@ -17,7 +17,8 @@ use crate::pages::{PAGE, SharedPages};
 /// How many entries the page has room for (`KVM_COALESCED_MMIO_MAX`). The ring is full with one
 /// less.
 #[allow(clippy::cast_possible_truncation, reason = "a page holds fewer than 4096 of them")]
-const ENTRIES: u32 = ((PAGE - size_of::<kvm_coalesced_mmio_ring>()) / size_of::<kvm_coalesced_mmio>()) as u32;
+const ENTRIES: u32 =
+    ((PAGE - size_of::<kvm_coalesced_mmio_ring>()) / size_of::<kvm_coalesced_mmio>()) as u32;
 
 /// The ring of a VM. KVM writes entries and `last`; the one reader there is at a time writes
 /// `first`.

@@ -7,14 +7,15 @@ mod msrs;
 use std::io;
 
 use kvm_bindings::{
-    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
-    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_debugregs, kvm_mp_state,
-    kvm_msr_entry, kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave, kvm_xsave2,
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE,
+    KVM_MP_STATE_UNINITIALIZED, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, Msrs,
+    Xsave, kvm_debugregs, kvm_mp_state, kvm_msr_entry, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
+    kvm_xsave, kvm_xsave2,
 };
 use nerite_arch::{Msr, Regs};
 use nerite_hypervisor::{
-    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, Vcpu as _,
-    VcpuState,
+    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError,
+    Vcpu as _, VcpuState,
 };
 use nerite_irqchip::{ApicConfig, LocalApic, Time};
 
@@ -119,7 +120,9 @@ impl KvmVcpu {
             return Err(impossible("pending interrupt with RFLAGS.IF clear", vector));
         }
         let indices = self.state_msrs()?;
-        if let Some(msr) = state.msrs.iter().find(|msr| msr.value != 0 && !indices.contains(&msr.index)) {
+        if let Some(msr) =
+            state.msrs.iter().find(|msr| msr.value != 0 && !indices.contains(&msr.index))
+        {
             return Err(StateError::Msr { index: msr.index, value: msr.value }.into());
         }
         self.set_tsc_rate(state)?;
@@ -131,7 +134,8 @@ impl KvmVcpu {
             self.fd.set_lapic(&page).map_err(self.call_error("KVM_SET_LAPIC"))?;
         }
         // After the APIC, whose registers some of them are.
-        let known: Vec<Msr> = state.msrs.iter().filter(|msr| indices.contains(&msr.index)).copied().collect();
+        let known: Vec<Msr> =
+            state.msrs.iter().filter(|msr| indices.contains(&msr.index)).copied().collect();
         self.set_state_msrs(&known)?;
         // The deadline is compared with the counter, which therefore comes first, and with the
         // timer's mode, which is the APIC's.
@@ -143,7 +147,8 @@ impl KvmVcpu {
         // Last: setting registers changes what is pending.
         let events = events_to_kvm(&state.events);
         self.fd.set_vcpu_events(&events).map_err(self.call_error("KVM_SET_VCPU_EVENTS"))?;
-        if SYSTEM_TIME.into_iter().any(|index| state.msr(index).is_some_and(|value| value & 1 == 1)) {
+        if SYSTEM_TIME.into_iter().any(|index| state.msr(index).is_some_and(|value| value & 1 == 1))
+        {
             self.fd.kvmclock_ctrl().map_err(self.call_error("KVM_KVMCLOCK_CTRL"))?;
         }
         Ok(())
@@ -177,7 +182,8 @@ impl KvmVcpu {
         if !self.is_drained {
             return Err(StateError::NotDrained.into());
         }
-        let mut events = self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
+        let mut events =
+            self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
         self.set_processor(state)?;
         self.set_state_msrs(&state.msrs)?;
         // Interrupts stay as they are; the exception of an instruction that KVM could not execute
@@ -217,7 +223,11 @@ impl KvmVcpu {
         if self.is_direct {
             // Without local APICs KVM knows runnable vCPUs only.
             let is_runnable = state == RunState::Runnable;
-            return if is_runnable { Ok(()) } else { Err(impossible("run state", format!("{state:?}"))) };
+            return if is_runnable {
+                Ok(())
+            } else {
+                Err(impossible("run state", format!("{state:?}")))
+            };
         }
         let set = self.fd.set_mp_state(kvm_mp_state { mp_state });
         Ok(set.map_err(self.call_error("KVM_SET_MP_STATE"))?)
@@ -231,7 +241,9 @@ impl KvmVcpu {
             return Ok(());
         }
         let set = self.fd.set_tsc_khz(wanted);
-        set.map_err(|_| impossible("tsc_khz", format!("{wanted}: the counter here has {has} and no scaling")))
+        set.map_err(|_| {
+            impossible("tsc_khz", format!("{wanted}: the counter here has {has} and no scaling"))
+        })
     }
 
     /// All of the extended state, in KVM's (the standard) format.
@@ -251,7 +263,8 @@ impl KvmVcpu {
 
     fn empty_xsave(&self) -> Result<Xsave, Error> {
         let beyond = self.parts.xsave_size().saturating_sub(size_of::<kvm_xsave>());
-        let entries = beyond.div_ceil(size_of::<<kvm_xsave2 as vmm_sys_util::fam::FamStruct>::Entry>());
+        let entries =
+            beyond.div_ceil(size_of::<<kvm_xsave2 as vmm_sys_util::fam::FamStruct>::Entry>());
         Xsave::new(entries).map_err(|_| Error::Vcpu {
             index: self.index,
             operation: "allocating an XSAVE area",
@@ -290,8 +303,10 @@ impl KvmVcpu {
         let mut values = Vec::with_capacity(indices.len());
         let mut rest = indices;
         while !rest.is_empty() {
-            let entries: Vec<_> =
-                rest.iter().map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
+            let entries: Vec<_> = rest
+                .iter()
+                .map(|index| kvm_msr_entry { index: *index, ..Default::default() })
+                .collect();
             let mut msrs = self.msr_list(&entries)?;
             let taken = self.fd.get_msrs(&mut msrs).map_err(self.call_error("KVM_GET_MSRS"))?;
             let read = msrs.as_slice().iter().take(taken);
@@ -319,11 +334,17 @@ impl KvmVcpu {
         while !rest.is_empty() {
             let entries: Vec<_> = rest
                 .iter()
-                .map(|msr| kvm_msr_entry { index: msr.index, data: msr.value, ..Default::default() })
+                .map(|msr| kvm_msr_entry {
+                    index: msr.index,
+                    data: msr.value,
+                    ..Default::default()
+                })
                 .collect();
             let list = self.msr_list(&entries)?;
             let taken = self.fd.set_msrs(&list).map_err(self.call_error("KVM_SET_MSRS"))?;
-            if let Some(Msr { index, value }) = rest.get(taken).copied().filter(|msr| msr.value != 0) {
+            if let Some(Msr { index, value }) =
+                rest.get(taken).copied().filter(|msr| msr.value != 0)
+            {
                 return Err(StateError::Msr { index, value }.into());
             }
             rest = rest.get(taken.saturating_add(1)..).unwrap_or_default();

@@ -70,8 +70,10 @@ impl System {
     /// # Errors
     /// If KVM does not say.
     pub fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {
-        let cpuid =
-            self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         Ok(cpuid.as_slice().iter().map(convert::cpuid_from_kvm).collect())
     }
 }

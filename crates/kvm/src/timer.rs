@@ -28,7 +28,12 @@ impl KickTimer {
         let mut id: libc::c_int = 0;
         // SAFETY: both pointers are to live structures of the kernel's layout for this call.
         let made = unsafe {
-            libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw mut event, &raw mut id)
+            libc::syscall(
+                libc::SYS_timer_create,
+                libc::CLOCK_MONOTONIC,
+                &raw mut event,
+                &raw mut id,
+            )
         };
         if made != 0 {
             return Err(io::Error::last_os_error());

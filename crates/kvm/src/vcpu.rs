@@ -9,8 +9,8 @@ use kvm_bindings::{KVM_MP_STATE_HALTED, kvm_interrupt, kvm_sregs};
 use kvm_ioctls::VcpuFd;
 use nerite_arch::{CpuidEntry, Fpu, Regs, SpecialRegs};
 use nerite_hypervisor::{
-    DebugControl, DirectInterrupts, Entry, Error, Exit, GuestCounter, GuestDebug, InterruptState, Kicker,
-    Statistics, Vcpu, VcpuState,
+    DebugControl, DirectInterrupts, Entry, Error, Exit, GuestCounter, GuestDebug, InterruptState,
+    Kicker, Statistics, Vcpu, VcpuState,
 };
 use nerite_memory::GuestRam;
 
@@ -74,7 +74,8 @@ enum Mode {
 impl KvmVcpu {
     pub(crate) fn new(index: u32, mut fd: VcpuFd, properties: Properties) -> Result<Self, Error> {
         let Properties { sync_capability, is_direct, parts, cpuid, ram } = properties;
-        let failed = |source| Error::Vcpu { index, operation: "mapping the vCPU's kvm_run", source };
+        let failed =
+            |source| Error::Vcpu { index, operation: "mapping the vCPU's kvm_run", source };
         let pages = Arc::new(SharedPages::new(&fd).map_err(failed)?);
         let kick = KickFlag::new(pages.clone()).map_err(failed)?;
         let registers = Registers::new(&mut fd, sync_capability);
@@ -317,7 +318,9 @@ impl DebugControl for KvmVcpu {
     fn set_guest_debug(&mut self, debug: &GuestDebug) -> Result<(), Error> {
         // Setting a trap looks at RIP and changes the flags.
         self.flush_registers()?;
-        self.fd.set_guest_debug(&convert::debug_to_kvm(debug)).map_err(self.call_error("KVM_SET_GUEST_DEBUG"))
+        self.fd
+            .set_guest_debug(&convert::debug_to_kvm(debug))
+            .map_err(self.call_error("KVM_SET_GUEST_DEBUG"))
     }
 }
 
@@ -336,7 +339,8 @@ impl DirectInterrupts for KvmVcpu {
         let interrupt = kvm_interrupt { irq: vector.into() };
         // SAFETY: the descriptor is that of an open vCPU, and KVM reads a structure of this type at
         // this address.
-        let injected = unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_INTERRUPT, &raw const interrupt) };
+        let injected =
+            unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_INTERRUPT, &raw const interrupt) };
         if injected < 0 {
             let (operation, source) = ("KVM_INTERRUPT", io::Error::last_os_error());
             return Err(Error::Vcpu { index: self.index, operation, source });

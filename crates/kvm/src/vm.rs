@@ -14,7 +14,8 @@ use kvm_bindings::{
 use kvm_ioctls::{IoEventAddress, VmFd};
 use nerite_arch::{CpuidEntry, Msr};
 use nerite_hypervisor::{
-    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, Vcpu, VcpuStart, VmOptions, VmState,
+    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, Vcpu, VcpuStart, VmOptions,
+    VmState,
 };
 use nerite_memory::{GuestRam, Mapping};
 
@@ -113,8 +114,11 @@ impl KvmVm {
     /// APIC ids above 254 and no broadcast quirk: x2APIC as the Intel SDM (vol. 3, 12.12) has it.
     fn enable_x2apic(&self) -> Result<(), Error> {
         let flags = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
-        let cap =
-            kvm_enable_cap { cap: KVM_CAP_X2APIC_API, args: [flags.into(), 0, 0, 0], ..Default::default() };
+        let cap = kvm_enable_cap {
+            cap: KVM_CAP_X2APIC_API,
+            args: [flags.into(), 0, 0, 0],
+            ..Default::default()
+        };
         self.fd.enable_cap(&cap).map_err(failed("KVM_ENABLE_CAP(KVM_CAP_X2APIC_API)"))
     }
 
@@ -123,7 +127,8 @@ impl KvmVm {
             | KVM_X86_DISABLE_EXITS_HLT
             | KVM_X86_DISABLE_EXITS_PAUSE
             | KVM_X86_DISABLE_EXITS_CSTATE;
-        let possible = self.fd.check_extension_raw(KVM_CAP_X86_DISABLE_EXITS.into()).cast_unsigned() & wanted;
+        let possible =
+            self.fd.check_extension_raw(KVM_CAP_X86_DISABLE_EXITS.into()).cast_unsigned() & wanted;
         if possible == 0 {
             return Err(Error::Lacks { capability: "KVM_CAP_X86_DISABLE_EXITS" });
         }
@@ -165,7 +170,12 @@ impl KvmVm {
     ///
     /// # Errors
     /// Fails if a call of KVM does, or KVM refuses an MSR (which is named).
-    pub fn vcpu(&self, index: u32, start: VcpuStart<'_>, cpuid: &[CpuidEntry]) -> Result<KvmVcpu, Error> {
+    pub fn vcpu(
+        &self,
+        index: u32,
+        start: VcpuStart<'_>,
+        cpuid: &[CpuidEntry],
+    ) -> Result<KvmVcpu, Error> {
         let state = match start {
             VcpuStart::At(state) => state,
             VcpuStart::WaitForSipi(msrs) => return self.new_vcpu(index, cpuid, msrs),
@@ -187,7 +197,12 @@ impl KvmVm {
     }
 
     /// A vCPU in the state of a reset, but for CPUID and these MSRs.
-    pub(crate) fn new_vcpu(&self, index: u32, cpuid: &[CpuidEntry], msrs: &[Msr]) -> Result<KvmVcpu, Error> {
+    pub(crate) fn new_vcpu(
+        &self,
+        index: u32,
+        cpuid: &[CpuidEntry],
+        msrs: &[Msr],
+    ) -> Result<KvmVcpu, Error> {
         let fd = self.fd.create_vcpu(index.into()).map_err(failed("KVM_CREATE_VCPU"))?;
         let properties = Properties {
             sync_capability: self.sync_capability,
@@ -253,7 +268,11 @@ impl nerite_hypervisor::Vm for KvmVm {
 /// say `EINVAL`.
 fn memory_region(slot: u32, mapping: &Mapping) -> Result<kvm_userspace_memory_region, Error> {
     if mapping.size > MAX_SLOT {
-        return Err(Error::TooMuchRam { start: mapping.guest, size: mapping.size, limit: MAX_SLOT });
+        return Err(Error::TooMuchRam {
+            start: mapping.guest,
+            size: mapping.size,
+            limit: MAX_SLOT,
+        });
     }
     Ok(kvm_userspace_memory_region {
         slot,
@@ -277,7 +296,9 @@ fn create(system: &System) -> Result<VmFd, Error> {
 fn set_cpuid(vcpu: &KvmVcpu, entries: &[CpuidEntry]) -> Result<(), Error> {
     let entries: Vec<_> = entries.iter().map(convert::cpuid_to_kvm).collect();
     let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
-    let set = CpuId::from_entries(&entries).map_err(too_many).and_then(|cpuid| vcpu.fd.set_cpuid2(&cpuid));
+    let set = CpuId::from_entries(&entries)
+        .map_err(too_many)
+        .and_then(|cpuid| vcpu.fd.set_cpuid2(&cpuid));
     set.map_err(vcpu.call_error("KVM_SET_CPUID2"))
 }
 
@@ -287,7 +308,8 @@ fn set_msrs(vcpu: &KvmVcpu, index: u32, msrs: &[Msr]) -> Result<(), Error> {
         .map(|msr| kvm_msr_entry { index: msr.index, data: msr.value, ..Default::default() })
         .collect();
     let too_many = |_| kvm_ioctls::Error::new(libc::E2BIG);
-    let set = Msrs::from_entries(&entries).map_err(too_many).and_then(|msrs| vcpu.fd.set_msrs(&msrs));
+    let set =
+        Msrs::from_entries(&entries).map_err(too_many).and_then(|msrs| vcpu.fd.set_msrs(&msrs));
     let taken = set.map_err(vcpu.call_error("KVM_SET_MSRS"))?;
     match msrs.get(taken) {
         None => Ok(()),
@@ -315,7 +337,10 @@ mod tests {
     fn more_ram_than_a_slot_can_have_is_named() {
         let mapping = |size| Mapping { guest: 0x1_0000_0000, size, host: std::ptr::null_mut() };
         let region = memory_region(3, &mapping(MAX_SLOT)).unwrap();
-        assert_eq!((region.slot, region.guest_phys_addr, region.memory_size), (3, 0x1_0000_0000, MAX_SLOT));
+        assert_eq!(
+            (region.slot, region.guest_phys_addr, region.memory_size),
+            (3, 0x1_0000_0000, MAX_SLOT)
+        );
         let error = memory_region(0, &mapping(60_000 << 30)).unwrap_err().to_string();
         for part in ["60000 GiB", "0x100000000", "just below 8192 GiB"] {
             assert!(error.contains(part), "{part} in {error}");

@@ -14,8 +14,8 @@ use std::time::Duration;
 use nerite_arch::cpuid::{self, Guest};
 use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_hypervisor::{
-    Entry, Error, Exit, GuestDebug, Hypervisor, PendingException, RunState, StateError, Vcpu, VcpuStart,
-    VcpuState, Vm, VmOptions, VmState,
+    Entry, Error, Exit, GuestDebug, Hypervisor, PendingException, RunState, StateError, Vcpu,
+    VcpuStart, VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_kvm::System;
 use nerite_memory::GuestRam;
@@ -35,15 +35,18 @@ fn software() -> Software {
 
 /// The leaves of a guest that runs on both.
 fn leaves(vcpu_index: u32) -> Vec<CpuidEntry> {
-    let common =
-        cpuid::common(&software().supported_cpuid().unwrap(), &Hypervisor::supported_cpuid(&kvm()).unwrap());
+    let common = cpuid::common(
+        &software().supported_cpuid().unwrap(),
+        &Hypervisor::supported_cpuid(&kvm()).unwrap(),
+    );
     cpuid::for_guest(&common, &Guest { vcpu_index, vcpu_count: 2, tsc_deadline: true })
 }
 
 fn create(hypervisor: &dyn Hypervisor, ram: Arc<GuestRam>, starts: &[BootState]) -> Machine {
     let options = VmOptions { pit: true, vcpus: 2, ..VmOptions::default() };
     let vm = hypervisor.create_vm(ram, &options).unwrap();
-    let start = |(index, state)| vm.create_vcpu(index, VcpuStart::At(state), &leaves(index)).unwrap();
+    let start =
+        |(index, state)| vm.create_vcpu(index, VcpuStart::At(state), &leaves(index)).unwrap();
     let vcpus = (0..).zip(starts).map(start).collect();
     (vm, vcpus)
 }
@@ -228,7 +231,10 @@ fn states_that_cannot_be_are_refused_by_name() {
 #[ignore = "needs a KVM that runs SSE"]
 #[expect(clippy::print_stdout, reason = "figures for a long run by hand")]
 fn a_guest_is_handed_over_a_thousand_times() {
-    let count = std::env::var("NERITE_HAND_OVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(1000);
+    let count = std::env::var("NERITE_HAND_OVERS")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(1000);
     let rounds = count * 2;
     let expected = vm::results(&mut *create(&kvm(), vm::ram(), &[vm::checksum(rounds)]).1[0]);
     assert_eq!(expected.len(), 5);

@@ -30,14 +30,22 @@ struct Guest {
 /// A vCPU in 64-bit mode at the first byte of `code`, with RSI = RDI = `DATA` and RBX = `MMIO`.
 fn guest(code: &[u8]) -> Guest {
     let system = System::open().unwrap();
-    let ram = Arc::new(GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default()).unwrap());
-    let map = IdentityMap { pml4: 0x2000, tables_start: 0x3000, tables_end: CODE, start: 0, end: 4 << 20 };
+    let ram =
+        Arc::new(GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default()).unwrap());
+    let map = IdentityMap {
+        pml4: 0x2000,
+        tables_start: 0x3000,
+        tables_end: CODE,
+        start: 0,
+        end: 4 << 20,
+    };
     for table in map.tables().unwrap() {
         ram.write(table.addr, table.bytes.as_slice()).unwrap();
     }
     ram.write(0x1000, &gdt::bytes()).unwrap();
     ram.write(CODE, code).unwrap();
-    let addresses = BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: 0x2000, gdt: 0x1000 };
+    let addresses =
+        BootAddresses { entry: CODE, boot_info: 0, stack: CODE, pml4: 0x2000, gdt: 0x1000 };
     let mut state = BootState::hermit(0, &addresses);
     (state.regs.rsi, state.regs.rdi, state.regs.rbx) = (DATA, DATA, MMIO);
     let vm = KvmVm::new(&system, ram.clone(), &VmOptions::default()).unwrap();
@@ -94,7 +102,8 @@ fn mmio_goes_both_ways_in_all_widths() {
 fn strings_come_one_element_at_a_time() {
     // mov edx, 0x50 ; mov ecx, 4 ; rep outsw ; mov ecx, 3 ; rep insb ; out 0x51, al
     let mut guest = guest(&[
-        0xba, 0x50, 0, 0, 0, 0xb9, 4, 0, 0, 0, 0x66, 0xf3, 0x6f, 0xb9, 3, 0, 0, 0, 0xf3, 0x6c, 0xe6, 0x51,
+        0xba, 0x50, 0, 0, 0, 0xb9, 4, 0, 0, 0, 0x66, 0xf3, 0x6f, 0xb9, 3, 0, 0, 0, 0xf3, 0x6c,
+        0xe6, 0x51,
     ]);
     guest.ram.write(DATA, &[1, 0, 2, 0, 3, 0, 4, 0]).unwrap();
     for value in 1..=4 {
@@ -261,11 +270,14 @@ fn a_triple_fault_is_a_shutdown() {
 #[ignore = "needs a KVM"]
 fn an_msr_that_is_refused_is_named() {
     let system = System::open().unwrap();
-    let ram = Arc::new(GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default()).unwrap());
+    let ram =
+        Arc::new(GuestRam::new(&[Region { start: 0, size: RAM }], &Backing::default()).unwrap());
     let vm = KvmVm::new(&system, ram, &VmOptions::default()).unwrap();
     let msrs = vec![nerite_arch::Msr { index: 0xdead_beef, value: 1 }];
-    let error =
-        vm.vcpu(0, VcpuStart::At(&BootState { msrs, ..BootState::default() }), &[]).unwrap_err().to_string();
+    let error = vm
+        .vcpu(0, VcpuStart::At(&BootState { msrs, ..BootState::default() }), &[])
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("KVM_SET_MSRS took 0 of 1") && error.contains("0xdeadbeef"), "{error}");
 }
 

@@ -42,7 +42,8 @@ impl ImageConfig {
             .map_err(|error| problem(bytes, Some(error.valid_up_to()), "not UTF-8"))?;
         let config: Config<'_> = toml::from_str(text).map_err(|error| explain(text, &error))?;
         let Config::V1 { input, requirements, kernel } = config;
-        let owned = |texts: Vec<std::borrow::Cow<'_, str>>| texts.into_iter().map(Into::into).collect();
+        let owned =
+            |texts: Vec<std::borrow::Cow<'_, str>>| texts.into_iter().map(Into::into).collect();
         let config = Self {
             kernel: kernel.into_owned(),
             kernel_args: owned(input.kernel_args),
@@ -119,7 +120,8 @@ fn problem(bytes: &[u8], offset: Option<usize>, problem: &str) -> Error {
 mod tests {
     use super::*;
 
-    const MINIMAL: &str = "version = \"1\"\nkernel = \"app\"\n\n[input]\nkernel_args = []\napp_args = []\n";
+    const MINIMAL: &str =
+        "version = \"1\"\nkernel = \"app\"\n\n[input]\nkernel_args = []\napp_args = []\n";
 
     fn error(text: &str) -> String {
         ImageConfig::parse(text.as_bytes()).unwrap_err().to_string()
@@ -160,9 +162,15 @@ mod tests {
         let unknown = MINIMAL.replace("\"1\"", "\"2\"");
         assert_eq!(error(&unknown), "hermit.toml, line 1: unknown variant `2`, expected `1`");
         let number = MINIMAL.replace("\"app\"", "7");
-        assert_eq!(error(&number), "hermit.toml, line 2: invalid type: integer `7`, expected a string");
+        assert_eq!(
+            error(&number),
+            "hermit.toml, line 2: invalid type: integer `7`, expected a string"
+        );
         let argument = MINIMAL.replace("app_args = []", "app_args = [\n  \"a\",\n  7]");
-        assert_eq!(error(&argument), "hermit.toml, line 8: invalid type: integer `7`, expected a string");
+        assert_eq!(
+            error(&argument),
+            "hermit.toml, line 8: invalid type: integer `7`, expected a string"
+        );
         let cpus = format!("{MINIMAL}\n[requirements]\ncpus = -1\n");
         assert_eq!(error(&cpus), "hermit.toml, line 9: invalid value: integer `-1`, expected u32");
         let memory = format!("{MINIMAL}[requirements]\nmemory = \"x\"\n");

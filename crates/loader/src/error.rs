@@ -50,14 +50,18 @@ pub enum Error {
         limit: u64,
     },
     /// Neither ELF nor gzip, nor anything else that boots.
-    #[error("not an image: {found}, neither an ELF file nor a gzip'd tar, nor a Linux or multiboot kernel")]
+    #[error(
+        "not an image: {found}, neither an ELF file nor a gzip'd tar, nor a Linux or multiboot kernel"
+    )]
     UnknownFormat {
         /// Description of the first bytes.
         found: String,
     },
 
     /// The ELF file ends early.
-    #[error("truncated ELF file: {what} needs {needed} bytes, the file has {size}; copy or build it again")]
+    #[error(
+        "truncated ELF file: {what} needs {needed} bytes, the file has {size}; copy or build it again"
+    )]
     Truncated {
         /// The part that lies outside of the file.
         what: &'static str,
@@ -115,7 +119,9 @@ pub enum Error {
         found: u8,
     },
     /// The kernel speaks a hypercall interface that is not known here.
-    #[error("hypercall interface version {found} is not supported, only 1 to 3; a newer monitor is needed")]
+    #[error(
+        "hypercall interface version {found} is not supported, only 1 to 3; a newer monitor is needed"
+    )]
     InterfaceVersion {
         /// The version found.
         found: u32,

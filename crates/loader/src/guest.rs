@@ -48,7 +48,11 @@ impl GuestImage {
     /// # Errors
     ///
     /// Any [`Error`] but those of loading.
-    pub fn parse(bytes: Vec<u8>, protocol: Option<Protocol>, limits: &Limits) -> Result<Self, Error> {
+    pub fn parse(
+        bytes: Vec<u8>,
+        protocol: Option<Protocol>,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         let size = bytes.len() as u64;
         if size > limits.max_file {
             return Err(Error::TooLarge { size, limit: limits.max_file });
@@ -57,7 +61,9 @@ impl GuestImage {
             Protocol::Hermit => Image::parse(bytes, limits).map(Box::new).map(Self::Hermit),
             Protocol::Linux => BzImage::from_bytes(Bytes::new(bytes)).map(Self::Linux),
             Protocol::Pvh => Pvh::from_bytes(Bytes::new(bytes), limits).map(Self::Pvh),
-            Protocol::Multiboot => Multiboot::from_bytes(Bytes::new(bytes), limits).map(Self::Multiboot),
+            Protocol::Multiboot => {
+                Multiboot::from_bytes(Bytes::new(bytes), limits).map(Self::Multiboot)
+            }
         }
     }
 

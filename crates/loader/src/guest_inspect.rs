@@ -69,7 +69,11 @@ fn linux(f: &mut fmt::Formatter<'_>, image: &BzImage) -> fmt::Result {
     line(
         f,
         "address",
-        format_args!("{movable}preferred {:#x}, align {:#x}", image.preferred_address(), image.alignment()),
+        format_args!(
+            "{movable}preferred {:#x}, align {:#x}",
+            image.preferred_address(),
+            image.alignment()
+        ),
     )?;
     let size = u64::from(image.init_size());
     line(f, "memory", format_args!("{size:#x} ({})", Size(size)))?;

@@ -66,7 +66,9 @@ impl Image {
         let entry = archive.get(config::NAME.as_bytes()).ok_or(Error::NoConfig)?;
         let config = ImageConfig::parse(archive.share(entry)?.as_slice())?;
         let name = || text::printable(config.kernel.as_bytes());
-        let entry = archive.get(config.kernel.as_bytes()).ok_or_else(|| Error::NoKernel { name: name() })?;
+        let entry = archive
+            .get(config.kernel.as_bytes())
+            .ok_or_else(|| Error::NoKernel { name: name() })?;
         let bytes = archive.share(entry)?;
         let kernel = parse_inner(bytes, limits)
             .map_err(|error| Error::InArchive { name: name(), error: Box::new(error) })?;
@@ -108,7 +110,9 @@ impl Image {
 fn parse_inner(bytes: Bytes, limits: &Limits) -> Result<Kernel, Error> {
     match bytes.as_slice() {
         [] => Err(Error::Empty),
-        start if !start.starts_with(elf::MAGIC) => Err(Error::UnknownFormat { found: guess(start) }),
+        start if !start.starts_with(elf::MAGIC) => {
+            Err(Error::UnknownFormat { found: guess(start) })
+        }
         _ => Kernel::from_source(Source::Memory(bytes), limits),
     }
 }

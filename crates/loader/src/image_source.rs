@@ -70,7 +70,11 @@ impl ImageSource {
     /// # Errors
     ///
     /// As [`GuestImage::read`].
-    pub fn read_guest(self, protocol: Option<Protocol>, limits: &Limits) -> Result<GuestImage, Error> {
+    pub fn read_guest(
+        self,
+        protocol: Option<Protocol>,
+        limits: &Limits,
+    ) -> Result<GuestImage, Error> {
         self.parse(protocol, limits, |contents| match contents {
             Contents::All(bytes, file) => Ok(match GuestImage::parse(bytes, protocol, limits)? {
                 GuestImage::Hermit(image) => GuestImage::Hermit(Box::new(image.with(file))),
@@ -88,8 +92,9 @@ impl ImageSource {
     ///
     /// If it cannot be read or is larger than [`Limits::max_file`].
     pub fn read_bytes(self, limits: &Limits) -> Result<Vec<u8>, Error> {
-        let read =
-            check_size(self.size, limits).and_then(|size| read_from(&self.file, &[], size)).map_err(Box::new);
+        let read = check_size(self.size, limits)
+            .and_then(|size| read_from(&self.file, &[], size))
+            .map_err(Box::new);
         read.map_err(|error| Error::InFile { path: self.path, error })
     }
 
@@ -132,14 +137,22 @@ enum Contents {
 }
 
 impl Contents {
-    fn read(file: File, size: u64, protocol: Option<Protocol>, limits: &Limits) -> Result<Self, Error> {
+    fn read(
+        file: File,
+        size: u64,
+        protocol: Option<Protocol>,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         let length = check_size(size, limits)?;
         if size <= SMALL {
             return Ok(Self::All(read_from(&file, &[], length)?, file));
         }
         let head = read_from(&file, &[], HEAD)?;
         let is_kernel = head.starts_with(elf::MAGIC)
-            && protocol.map_or_else(|| pc::has_hermit_note(&head), |protocol| protocol == Protocol::Hermit);
+            && protocol.map_or_else(
+                || pc::has_hermit_note(&head),
+                |protocol| protocol == Protocol::Hermit,
+            );
         if is_kernel {
             return Ok(Self::Kernel(Source::File(ImageFile::new(file, size, head))));
         }
@@ -164,7 +177,11 @@ impl GuestImage {
     /// # Errors
     ///
     /// Any [`Error`] but those of loading, in an [`Error::InFile`] with the path.
-    pub fn read(path: impl AsRef<Path>, protocol: Option<Protocol>, limits: &Limits) -> Result<Self, Error> {
+    pub fn read(
+        path: impl AsRef<Path>,
+        protocol: Option<Protocol>,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
         ImageSource::open(path)?.read_guest(protocol, limits)
     }
 }
@@ -175,7 +192,8 @@ const NONBLOCK: i32 = 0o4000;
 /// Opens a regular file, and says how long it is.
 fn open_file(path: &Path) -> Result<(File, u64), Error> {
     // Opening a pipe would block; for regular files the flag has no meaning.
-    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(Error::Read)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path).map_err(Error::Read)?;
     regular(file)
 }
 

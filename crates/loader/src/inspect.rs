@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    Entry, Format, Image, ImageConfig, Interface, KernelVersion, RelocationCounts, Segment, Tls, text,
+    Entry, Format, Image, ImageConfig, Interface, KernelVersion, RelocationCounts, Segment, Tls,
+    text,
 };
 
 /// Everything about an image; shown as lines of `name: value`.
@@ -83,7 +84,11 @@ impl Inspection {
         }
         match self.interface_version {
             Some(number) => {
-                line(f, "hypercalls", format_args!("{} (interface version {number})", self.interface))?;
+                line(
+                    f,
+                    "hypercalls",
+                    format_args!("{} (interface version {number})", self.interface),
+                )?;
             }
             None => line(f, "hypercalls", format_args!("{} (no version given)", self.interface))?,
         }
@@ -112,7 +117,9 @@ impl Inspection {
                 line(
                     f,
                     "TLS",
-                    format_args!("{start:#010x} +{memsz:#x}, {filesz:#x} initialised, align {align:#x}"),
+                    format_args!(
+                        "{start:#010x} +{memsz:#x}, {filesz:#x} initialised, align {align:#x}"
+                    ),
                 )?;
             }
             None => line(f, "TLS", format_args!("none"))?,
@@ -177,8 +184,11 @@ fn show_config(f: &mut fmt::Formatter<'_>, config: &ImageConfig) -> fmt::Result 
     list(f, "arguments", config.app_args.iter().map(String::as_str))?;
     for (index, value) in config.env_vars.iter().enumerate() {
         let name = if index == 0 { "environment" } else { "" };
-        let note =
-            if crate::config::assignment(value).is_some() { "" } else { " (no effect: not NAME=value)" };
+        let note = if crate::config::assignment(value).is_some() {
+            ""
+        } else {
+            " (no effect: not NAME=value)"
+        };
         line(f, name, format_args!("{}{note}", text::printable(value.as_bytes())))?;
     }
     if let Some(memory) = config.memory {
@@ -191,7 +201,11 @@ fn show_config(f: &mut fmt::Formatter<'_>, config: &ImageConfig) -> fmt::Result 
 }
 
 /// A line for each value, the first with the name.
-fn list<'a>(f: &mut fmt::Formatter<'_>, name: &str, values: impl Iterator<Item = &'a str>) -> fmt::Result {
+fn list<'a>(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    values: impl Iterator<Item = &'a str>,
+) -> fmt::Result {
     for (index, value) in values.enumerate() {
         let name = if index == 0 { name } else { "" };
         line(f, name, format_args!("{}", text::printable(value.as_bytes())))?;
@@ -200,7 +214,11 @@ fn list<'a>(f: &mut fmt::Formatter<'_>, name: &str, values: impl Iterator<Item =
 }
 
 /// One line; the value starts in the same column on each.
-pub(crate) fn line(f: &mut fmt::Formatter<'_>, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+pub(crate) fn line(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    value: fmt::Arguments<'_>,
+) -> fmt::Result {
     let name = if name.is_empty() { String::new() } else { format!("{name}:") };
     writeln!(f, "{name:<18}{value}")
 }

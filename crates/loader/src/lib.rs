@@ -25,7 +25,9 @@ pub mod text;
 
 pub use archive::Archive;
 pub use config::ImageConfig;
-pub use elf::{Interface, Kernel, KernelVersion, LoadedKernel, RelocationCounts, Segment, SegmentFlags, Tls};
+pub use elf::{
+    Interface, Kernel, KernelVersion, LoadedKernel, RelocationCounts, Segment, SegmentFlags, Tls,
+};
 pub use entry::{Entry, EntryKind};
 pub use error::Error;
 pub use guest::GuestImage;

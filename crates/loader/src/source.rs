@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::volatile_memory::Error as VolatileError;
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryError, Permissions, ReadVolatile, VolatileSlice};
+use vm_memory::{
+    GuestAddress, GuestMemory, GuestMemoryError, Permissions, ReadVolatile, VolatileSlice,
+};
 
 use crate::bytes::{self, Bytes};
 use crate::{Error, text};
@@ -152,7 +154,8 @@ impl Source {
     ) -> Result<(), Error> {
         let outside = || Error::Memory(GuestMemoryError::InvalidGuestAddress(address));
         let length = usize::try_from(size).map_err(|_| outside())?;
-        let slices = memory.get_slices(address, length, Permissions::Write).map_err(Error::Memory)?;
+        let slices =
+            memory.get_slices(address, length, Permissions::Write).map_err(Error::Memory)?;
         let mut reader = Reader { source: self, offset };
         for slice in slices {
             let mut slice = slice.map_err(Error::Memory)?;
@@ -220,9 +223,16 @@ mod tests {
         let (memory, file, _) = both(&bytes);
         assert_eq!((memory.size(), file.size()), (0x2_8000, 0x2_8000));
         let end = bytes.len() as u64;
-        for (offset, size) in
-            [(0, 64), (90, 10), (90, 20), (end - 5, 5), (end - 5, 6), (end, 0), (end + 9, 0), (u64::MAX, 2)]
-        {
+        for (offset, size) in [
+            (0, 64),
+            (90, 10),
+            (90, 20),
+            (end - 5, 5),
+            (end - 5, 6),
+            (end, 0),
+            (end + 9, 0),
+            (u64::MAX, 2),
+        ] {
             assert_eq!(
                 memory.part(offset, size).unwrap(),
                 file.part(offset, size).unwrap(),

@@ -68,10 +68,15 @@ impl Symbols {
         let data = table.data(LE, bytes).ok()?;
         let count = data.len().checked_div(size_of::<Sym64<LittleEndian>>())?.min(MAX_SYMBOLS);
         let (entries, _) = pod::slice_from_bytes::<Sym64<LittleEndian>>(data, count).ok()?;
-        let mut symbols: Vec<Symbol> =
-            entries.iter().filter_map(Symbol::new).filter(|symbol| range.contains(&symbol.address)).collect();
+        let mut symbols: Vec<Symbol> = entries
+            .iter()
+            .filter_map(Symbol::new)
+            .filter(|symbol| range.contains(&symbol.address))
+            .collect();
         // The best of an address first, which dedup then keeps.
-        symbols.sort_unstable_by_key(|symbol| (symbol.address, std::cmp::Reverse(symbol.rank), symbol.name));
+        symbols.sort_unstable_by_key(|symbol| {
+            (symbol.address, std::cmp::Reverse(symbol.rank), symbol.name)
+        });
         symbols.dedup_by_key(|symbol| symbol.address);
         drop_inner_labels(&mut symbols);
         symbols.shrink_to_fit();
@@ -103,7 +108,8 @@ impl Symbols {
     /// Index of the function that `address` is in, as [`Self::lookup`] finds it.
     #[must_use]
     pub fn find(&self, address: u64) -> Option<usize> {
-        let index = self.symbols.partition_point(|symbol| symbol.address <= address).checked_sub(1)?;
+        let index =
+            self.symbols.partition_point(|symbol| symbol.address <= address).checked_sub(1)?;
         let symbol = self.symbols.get(index)?;
         let is_inside = symbol.size == 0 || address.wrapping_sub(symbol.address) < symbol.size;
         is_inside.then_some(index)
@@ -118,7 +124,10 @@ impl Symbols {
 
     fn name(&self, symbol: &Symbol) -> &[u8] {
         let names = self.names.as_ref().map(Bytes::as_slice).unwrap_or_default();
-        let from = usize::try_from(symbol.name).ok().and_then(|start| names.get(start..)).unwrap_or_default();
+        let from = usize::try_from(symbol.name)
+            .ok()
+            .and_then(|start| names.get(start..))
+            .unwrap_or_default();
         let limited = from.get(..MAX_NAME).unwrap_or(from);
         limited.split(|&byte| byte == 0).next().unwrap_or_default()
     }

@@ -54,8 +54,10 @@ pub(crate) fn entries(archive: &[u8], limits: &Limits) -> Result<Vec<Entry>, Err
             }
             _ => match std::mem::take(&mut pending).entry(header, data) {
                 Ok(entry) => {
-                    let size = entry.name.len().saturating_add(entry.target.as_ref().map_or(0, Vec::len));
-                    room = room.checked_sub(size).ok_or(Error::NamesTooLong { limit: max_names })?;
+                    let size =
+                        entry.name.len().saturating_add(entry.target.as_ref().map_or(0, Vec::len));
+                    room =
+                        room.checked_sub(size).ok_or(Error::NamesTooLong { limit: max_names })?;
                     entries.push(entry);
                     Ok(())
                 }
@@ -76,9 +78,11 @@ impl Pending {
     fn extend(&mut self, kind: EntryType, data: Option<&[u8]>) -> Result<(), Cow<'static, str>> {
         let data = data.ok_or("a header ends early")?;
         if data.len() > MAX_EXTENSION {
-            return Err(
-                format!("a header of {} bytes, at most {MAX_EXTENSION} are supported", data.len()).into()
-            );
+            return Err(format!(
+                "a header of {} bytes, at most {MAX_EXTENSION} are supported",
+                data.len()
+            )
+            .into());
         }
         if self.seen.contains(&kind) {
             return Err("two headers of one kind describe it".into());
@@ -113,7 +117,11 @@ impl Pending {
     }
 
     /// The entry itself.
-    fn entry(self, header: &Header, data: Option<Range<usize>>) -> Result<Entry, Cow<'static, str>> {
+    fn entry(
+        self,
+        header: &Header,
+        data: Option<Range<usize>>,
+    ) -> Result<Entry, Cow<'static, str>> {
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::Continuous => EntryKind::File,
             EntryType::Directory => EntryKind::Directory,
@@ -145,7 +153,9 @@ impl Pending {
 /// A copy of a name or link target that a header gives.
 fn name(bytes: &[u8]) -> Result<Vec<u8>, Cow<'static, str>> {
     if bytes.len() > MAX_NAME {
-        return Err(format!("a name of {} bytes, at most {MAX_NAME} are supported", bytes.len()).into());
+        return Err(
+            format!("a name of {} bytes, at most {MAX_NAME} are supported", bytes.len()).into()
+        );
     }
     Ok(bytes.to_vec())
 }
@@ -191,7 +201,8 @@ mod tests {
             let size = "4096 =\n".len() + key.len() + long.len();
             [format!("{size} {key}=").as_bytes(), &long, b"\n"].concat()
         };
-        let expected = "malformed tar archive, entry 0: a name of 4096 bytes, at most 4095 are supported";
+        let expected =
+            "malformed tar archive, entry 0: a name of 4096 bytes, at most 4095 are supported";
         for header in [
             block(b'L', "././@LongLink", &long),
             block(b'K', "././@LongLink", &long),
@@ -239,7 +250,10 @@ mod tests {
             format!("{prefix}a header of 65537 bytes, at most 65536 are supported")
         );
         let name = || block(b'L', "././@LongLink", b"name");
-        assert_eq!(error(&[name(), name(), entry()]), format!("{prefix}two headers of one kind describe it"));
+        assert_eq!(
+            error(&[name(), name(), entry()]),
+            format!("{prefix}two headers of one kind describe it")
+        );
         assert_eq!(
             error(&[entry(), name()]),
             "malformed tar archive, entry 1: a header describes it, but it is missing"

@@ -152,7 +152,11 @@ pub fn interface_note(version: u32) -> Note {
 
 /// The note that names the kernel's version: 6, major, minor, patch.
 pub fn abi_tag(words: [u32; 4]) -> Note {
-    Note { name: b"GNU\0", kind: 1, desc: words.iter().flat_map(|word| word.to_le_bytes()).collect() }
+    Note {
+        name: b"GNU\0",
+        kind: 1,
+        desc: words.iter().flat_map(|word| word.to_le_bytes()).collect(),
+    }
 }
 
 impl Elf {
@@ -278,13 +282,21 @@ impl Elf {
             return (symbols, strings, (0, 0));
         }
         entries.extend([(5, strings.0 + self.base), (10, strings.1), (0, 0)]);
-        let bytes: Vec<u8> =
-            entries.iter().flat_map(|(tag, value)| [*tag, *value]).flat_map(u64::to_le_bytes).collect();
+        let bytes: Vec<u8> = entries
+            .iter()
+            .flat_map(|(tag, value)| [*tag, *value])
+            .flat_map(u64::to_le_bytes)
+            .collect();
         (symbols, strings, file.add(&bytes))
     }
 
     /// Section headers, with the symbol table; gives their offset.
-    fn add_sections(&self, file: &mut File, dynamic_symbols: (u64, u64), dynamic_strings: (u64, u64)) -> u64 {
+    fn add_sections(
+        &self,
+        file: &mut File,
+        dynamic_symbols: (u64, u64),
+        dynamic_strings: (u64, u64),
+    ) -> u64 {
         let (symbols, names) = symbol_bytes(&self.symbols);
         let (symbols, names) = (file.add(&symbols), file.add(&names));
         let rows = [
@@ -365,9 +377,18 @@ fn symbol_bytes(symbols: &[Symbol]) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// A program header.
-fn row(kind: u32, flags: u32, at: u64, address: u64, size: u64, memory: u64, align: u64) -> Vec<u8> {
+fn row(
+    kind: u32,
+    flags: u32,
+    at: u64,
+    address: u64,
+    size: u64,
+    memory: u64,
+    align: u64,
+) -> Vec<u8> {
     let mut bytes = [kind, flags].map(u32::to_le_bytes).concat();
-    bytes.extend([at, address, address, size, memory, align].into_iter().flat_map(u64::to_le_bytes));
+    bytes
+        .extend([at, address, address, size, memory, align].into_iter().flat_map(u64::to_le_bytes));
     bytes
 }
 

@@ -111,7 +111,11 @@ mod tests {
             '\u{feff}',
             '\u{e0041}',
         ] {
-            assert!(printable(c.to_string().as_bytes()).starts_with("\\u{"), "{}", c.escape_unicode());
+            assert!(
+                printable(c.to_string().as_bytes()).starts_with("\\u{"),
+                "{}",
+                c.escape_unicode()
+            );
         }
         assert_eq!(printable("\u{1f980}\u{fe0f} \u{5d0}".as_bytes()), "\u{1f980}\u{fe0f} \u{5d0}");
     }

@@ -12,7 +12,9 @@ use nerite_machine::{Config, Error, ErrorKind, Machine, Outcome};
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     let Some(image) = arguments.next() else {
-        println!("usage: run IMAGE [ARGUMENTS]\nIMAGE is a Hermit application: an ELF file or a gzip'd tar.");
+        println!(
+            "usage: run IMAGE [ARGUMENTS]\nIMAGE is a Hermit application: an ELF file or a gzip'd tar."
+        );
         return ExitCode::SUCCESS;
     };
     let config = Config {

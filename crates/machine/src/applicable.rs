@@ -21,14 +21,18 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
         (Setting::Environment, !guest.env.is_empty(), true),
         (Setting::Mounts, !config.mounts.is_empty(), true),
     ];
-    let wrong = settings.into_iter().find(|(_, given, for_hermit)| *given && *for_hermit != is_hermit);
+    let wrong =
+        settings.into_iter().find(|(_, given, for_hermit)| *given && *for_hermit != is_hermit);
     if let Some((setting, ..)) = wrong {
         return Err(Error::NotForThisGuest { setting, protocol });
     }
-    if let Some(setting) = config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm) {
+    if let Some(setting) =
+        config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm)
+    {
         return Err(Error::NeedsSoftware { setting });
     }
-    let has_devices = !config.network.is_empty() || devices.random || devices.console == ConsoleKind::Virtio;
+    let has_devices =
+        !config.network.is_empty() || devices.random || devices.console == ConsoleKind::Virtio;
     let needs_controllers =
         config.cpus.clock == Clock::Virtual || config.cpus.pit || has_devices || !is_hermit;
     if config.cpus.irqchip == Irqchip::User && needs_controllers {
@@ -39,8 +43,11 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
 
 /// Checks that `hypervisor` can do what every setting needs of it.
 pub(crate) fn check_hypervisor(config: &Config, hypervisor: &dyn Hypervisor) -> Result<(), Error> {
-    let is_vhost = |link: &Link| matches!(link, Link::Tap { vhost: true, .. } | Link::Fd { vhost: true, .. });
-    if !hypervisor.capabilities().in_kernel && config.network.iter().any(|spec| is_vhost(&spec.link)) {
+    let is_vhost =
+        |link: &Link| matches!(link, Link::Tap { vhost: true, .. } | Link::Fd { vhost: true, .. });
+    if !hypervisor.capabilities().in_kernel
+        && config.network.iter().any(|spec| is_vhost(&spec.link))
+    {
         return Err(Error::VhostWithoutKernel { hypervisor: hypervisor.name() });
     }
     Ok(())

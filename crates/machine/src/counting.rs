@@ -40,13 +40,19 @@ impl Counters {
         let period = observe.instruction_limit.and_then(ahead::period);
         Self {
             statistics: observe.statistics.then(both),
-            limit: period.map(|period| hypervisor.open_counter(CounterKind::Instructions, Some(period))),
+            limit: period
+                .map(|period| hypervisor.open_counter(CounterKind::Instructions, Some(period))),
         }
     }
 
     /// Those of them that do count, from now on. Says why there are none, unless the hypervisor
     /// `counts_exactly` by itself.
-    pub(crate) fn begin(self, hypervisor: &dyn Hypervisor, vcpus: usize, counts_exactly: bool) -> Counting {
+    pub(crate) fn begin(
+        self,
+        hypervisor: &dyn Hypervisor,
+        vcpus: usize,
+        counts_exactly: bool,
+    ) -> Counting {
         let usable = |counter: &dyn GuestCounter| {
             let counts = hypervisor.counts_instructions(counter);
             if counts { Ok(()) } else { Err(io::Error::other(COUNTS_WRONG)) }
@@ -57,7 +63,8 @@ impl Counters {
                 let first = (instructions.read()?, cycles.read()?);
                 Ok(Arc::new(Totals { instructions, cycles, first }))
             });
-            let because = |error| log::info!("the guest's instructions and cycles are not counted: {error}");
+            let because =
+                |error| log::info!("the guest's instructions and cycles are not counted: {error}");
             checked.map_err(because).ok()
         });
         let limit = self.limit.filter(|_| !counts_exactly).and_then(|opened| {

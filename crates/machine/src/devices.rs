@@ -70,7 +70,10 @@ impl fmt::Display for DiskReport {
         writeln!(f, "disk {}{way}", self.path.display())?;
         let Totals { reads, read_bytes, writes, written_bytes, others, errors } = self.totals;
         writeln!(f, "     reads          bytes     writes          bytes     others     errors")?;
-        writeln!(f, "{reads:>10} {read_bytes:>14} {writes:>10} {written_bytes:>14} {others:>10} {errors:>10}")
+        writeln!(
+            f,
+            "{reads:>10} {read_bytes:>14} {writes:>10} {written_bytes:>14} {others:>10} {errors:>10}"
+        )
     }
 }
 
@@ -85,7 +88,8 @@ impl Devices {
         let host = || Error::host("making a virtio device");
         let mut lines = LINES.into_iter();
         // There are not more devices than lines.
-        let mut line = || lines.next().ok_or(io::Error::from(io::ErrorKind::StorageFull)).map_err(host());
+        let mut line =
+            || lines.next().ok_or(io::Error::from(io::ErrorKind::StorageFull)).map_err(host());
         for (file, spec) in files.into_iter().zip(&config.disks) {
             let read_only = file.is_read_only();
             let blk = Blk::new(Box::new(file), spec.serial_bytes()).map_err(host())?;
@@ -112,7 +116,9 @@ impl Devices {
         let enter = || -> Enter {
             let shared = shared.clone();
             Box::new(move || match &shared.confinement {
-                Some(confinement) => confinement.enter_thread(ThreadKind::Device).map_err(io::Error::other),
+                Some(confinement) => {
+                    confinement.enter_thread(ThreadKind::Device).map_err(io::Error::other)
+                }
                 None => Ok(()),
             })
         };
@@ -207,7 +213,9 @@ fn restore_optional<D: VirtioDevice>(
     saved: Option<&VirtioPciState<D::State>>,
 ) -> Result<(), RestoreError> {
     match (function, saved) {
-        (Some(function), Some(saved)) => function.restore(saved).map_err(|error| error.within(name)),
+        (Some(function), Some(saved)) => {
+            function.restore(saved).map_err(|error| error.within(name))
+        }
         (None, None) => Ok(()),
         _ => require_same("machine", name, false),
     }

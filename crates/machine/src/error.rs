@@ -60,7 +60,9 @@ pub enum Error {
         cpus: u32,
     },
     /// vhost on a hypervisor that is not the host's kernel.
-    #[error("vhost needs KVM: the host's kernel cannot interrupt a guest on the hypervisor {hypervisor}")]
+    #[error(
+        "vhost needs KVM: the host's kernel cannot interrupt a guest on the hypervisor {hypervisor}"
+    )]
     VhostWithoutKernel {
         /// Name of the hypervisor.
         hypervisor: &'static str,
@@ -145,7 +147,9 @@ pub enum Error {
         feature: String,
     },
     /// The guest of a snapshot has a mount that was not given.
-    #[error("the guest of this snapshot has files of the host at {guest} ({rights}), which were not given")]
+    #[error(
+        "the guest of this snapshot has files of the host at {guest} ({rights}), which were not given"
+    )]
     MountOfSnapshot {
         /// The guest's path.
         guest: String,
@@ -209,7 +213,8 @@ impl Error {
             Self::Net(error) if error.is_usage() => ErrorKind::Config,
             Self::Platform(error) => error.kind(),
             Self::Hypervisor(
-                nerite_hypervisor::Error::TooManyVcpus { .. } | nerite_hypervisor::Error::TooMuchRam { .. },
+                nerite_hypervisor::Error::TooManyVcpus { .. }
+                | nerite_hypervisor::Error::TooMuchRam { .. },
             ) => ErrorKind::Config,
             _ => ErrorKind::Host,
         }

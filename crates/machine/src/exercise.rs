@@ -28,7 +28,8 @@ pub enum Loop {
 /// If the machine cannot be built, or the guest ends in another way.
 pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
     let Machine { platform, environment, vcpus, msrs, vm, .. } = Machine::new(config)?;
-    let failed = |what: &str| Error::host("running the guest")(std::io::Error::other(what.to_owned()));
+    let failed =
+        |what: &str| Error::host("running the guest")(std::io::Error::other(what.to_owned()));
     let mut vcpu = vcpus.into_iter().next().ok_or_else(|| failed("it has no vCPU"))?;
     let control = Arc::new(Control::new());
     let mut dispatcher = platform.handler(control.clone(), None);
@@ -36,10 +37,16 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
         Loop::Bare => drive(&mut *vcpu, &mut *dispatcher)?,
         Loop::Full => {
             control.set_kicker(vcpu.kicker());
-            let mut stopper =
-                Stopper { dispatcher, control: control.clone(), events: None, holds_crashes: false, msrs };
+            let mut stopper = Stopper {
+                dispatcher,
+                control: control.clone(),
+                events: None,
+                holds_crashes: false,
+                msrs,
+            };
             let mut vcpu = Counted::new(vcpu);
-            drive_controlled(&mut vcpu, &mut stopper, &control)?.ok_or_else(|| failed("it was stopped"))?
+            drive_controlled(&mut vcpu, &mut stopper, &control)?
+                .ok_or_else(|| failed("it was stopped"))?
         }
     };
     platform.collect_coalesced(true);

@@ -49,10 +49,14 @@ impl fmt::Display for InstructionCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
         let mut row = |instructions: u64, what: &dyn fmt::Display| {
-            let tenths = u128::from(instructions).saturating_mul(1000).checked_div(total.into()).unwrap_or(0);
+            let tenths = u128::from(instructions)
+                .saturating_mul(1000)
+                .checked_div(total.into())
+                .unwrap_or(0);
             writeln!(f, "{instructions:>16} {:>4}.{} %  {what}", tenths / 10, tenths % 10)
         };
-        let (shown, others) = self.functions.split_at_checked(MAX_ROWS).unwrap_or((&self.functions, &[]));
+        let (shown, others) =
+            self.functions.split_at_checked(MAX_ROWS).unwrap_or((&self.functions, &[]));
         for function in shown {
             row(function.instructions, &function.name)?;
         }
@@ -124,7 +128,8 @@ impl FunctionCounters {
                 Some(FunctionCount { name, address, instructions: *instructions })
             })
             .collect();
-        functions.sort_by_key(|function| (std::cmp::Reverse(function.instructions), function.address));
+        functions
+            .sort_by_key(|function| (std::cmp::Reverse(function.instructions), function.address));
         InstructionCounts { vcpus, functions, elsewhere: counts.elsewhere }
     }
 }

@@ -10,7 +10,9 @@ use nerite_irqchip::Message;
 use nerite_memory::GuestRam;
 use nerite_platform::End;
 use nerite_sandbox::ThreadKind;
-use nerite_vcpu::{AskError, CoalescedWrites, Control, DebugCaps, Held, RunState, Statistics, Vcpu};
+use nerite_vcpu::{
+    AskError, CoalescedWrites, Control, DebugCaps, Held, RunState, Statistics, Vcpu,
+};
 
 use crate::Error;
 use crate::counting::{ProcessorCounts, Totals};
@@ -148,7 +150,9 @@ impl Handle {
     /// # Errors
     /// If there is no such vCPU.
     pub fn control(&self, index: usize) -> Result<&Arc<Control>, HandleError> {
-        self.controls.get(index).ok_or(HandleError::NoSuchVcpu { index, count: self.controls.len() })
+        self.controls
+            .get(index)
+            .ok_or(HandleError::NoSuchVcpu { index, count: self.controls.len() })
     }
 
     /// Where each vCPU is.
@@ -188,7 +192,9 @@ impl Handle {
         index: usize,
         question: impl FnOnce(&mut dyn Vcpu, RunState) -> T + Send + 'static,
     ) -> Result<T, HandleError> {
-        self.control(index)?.ask(PATIENCE, question).map_err(|source| HandleError::Ask { index, source })
+        self.control(index)?
+            .ask(PATIENCE, question)
+            .map_err(|source| HandleError::Ask { index, source })
     }
 
     /// The registers of a vCPU.
@@ -250,7 +256,9 @@ impl Handle {
         }
         let is_taken = match (&self.interrupts, &self.chips) {
             (Some(interrupts), _) => interrupts.send_message(address, data)?,
-            (None, Some(chips)) => Message::from_device(address, data).is_some_and(|it| chips.deliver(&it)),
+            (None, Some(chips)) => {
+                Message::from_device(address, data).is_some_and(|it| chips.deliver(&it))
+            }
             (None, None) => false,
         };
         if is_taken { Ok(()) } else { Err(HandleError::NotTaken) }

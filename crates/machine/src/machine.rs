@@ -74,7 +74,8 @@ impl Machine {
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
         let Opened { origin, resources } = opened;
         let HostResources { mut config, hypervisor, mounts, output, tracer, core, .. } = resources;
-        let HostResources { counters, links, initrd, disks, confinement, mut timeline, .. } = resources;
+        let HostResources { counters, links, initrd, disks, confinement, mut timeline, .. } =
+            resources;
         timeline.done("confine the process");
         let (image, saved) = match origin {
             Origin::Image(image) => (image, None),
@@ -85,7 +86,8 @@ impl Machine {
                 (ImageSource::from_file(&config.image, image)?, Some(saved))
             }
         };
-        let boot_image = config.observe.snapshots.then(|| image.file().try_clone().and_then(BootImage::new));
+        let boot_image =
+            config.observe.snapshots.then(|| image.file().try_clone().and_then(BootImage::new));
         let boot_image = boot_image.transpose().map_err(Error::host("keeping the image open"))?;
         let image = image.read_guest(config.boot.protocol, &Limits::default())?;
         let setup = Setup::of(&config, image.protocol());
@@ -110,7 +112,8 @@ impl Machine {
             builder.load(&ram)?;
             timeline.done("load the kernel");
         }
-        let vm: Arc<dyn Vm> = hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?.into();
+        let vm: Arc<dyn Vm> =
+            hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?.into();
         let mut pci = PciBuilder::new(builder.bridge(), &*vm);
         let network = Network::new(links, &mut pci, builder.vcpus())?;
         let devices = Devices::new(&config.devices, disks, &mut pci)?;
@@ -221,7 +224,11 @@ fn builder(
                 virtio_console: config.devices.console == ConsoleKind::Virtio,
                 mounts: config.mounts.clone(),
                 file_limits: config.file_limits,
-                on_changed: config.restore.as_ref().map(|restore| restore.on_changed).unwrap_or_default(),
+                on_changed: config
+                    .restore
+                    .as_ref()
+                    .map(|restore| restore.on_changed)
+                    .unwrap_or_default(),
             };
             Box::new(nerite_hermit::Builder::new(*image, settings, mounts, stop)?)
         }
@@ -293,7 +300,12 @@ fn check_vcpus(hypervisor: &dyn Hypervisor, cpus: u32) -> Result<(), Error> {
         let allowed = hypervisor.capabilities().max_vcpus;
         if usize::try_from(cpus).is_ok_and(|cpus| cpus > allowed) {
             let hypervisor = hypervisor.name();
-            return Err(nerite_hypervisor::Error::TooManyVcpus { asked: cpus, allowed, hypervisor }.into());
+            return Err(nerite_hypervisor::Error::TooManyVcpus {
+                asked: cpus,
+                allowed,
+                hypervisor,
+            }
+            .into());
         }
     }
     Ok(())

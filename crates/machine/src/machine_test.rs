@@ -158,7 +158,8 @@ fn a_time_limit_ends_a_guest() {
 #[test]
 fn unknown_msrs_get_what_the_policy_says() {
     let folder = Folder::hermit();
-    for (policy, answer) in [(MsrPolicy::Ignore, Entry::Data(0)), (MsrPolicy::Report, Entry::Fault)] {
+    for (policy, answer) in [(MsrPolicy::Ignore, Entry::Data(0)), (MsrPolicy::Report, Entry::Fault)]
+    {
         let mut config = folder.config();
         config.cpus.msr = policy;
         config.output_limits = OutputLimits { log_lines: 0, ..OutputLimits::default() };

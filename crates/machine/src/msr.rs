@@ -24,7 +24,8 @@ impl Msrs {
             MsrPolicy::Ignore => Entry::Data(0),
             MsrPolicy::Fault => Entry::Fault,
             MsrPolicy::Report => {
-                let (index, rip) = (vcpu.index(), vcpu.regs().map(|regs| regs.rip).unwrap_or_default());
+                let (index, rip) =
+                    (vcpu.index(), vcpu.regs().map(|regs| regs.rip).unwrap_or_default());
                 match exit {
                     Exit::MsrWrite { index: msr, value } => self.budget.guest_error(format_args!(
                         "vCPU {index} writes {value:#x} to the unknown MSR {msr:#x} at {rip:#x}, and gets a fault"
@@ -48,7 +49,8 @@ mod tests {
 
     #[test]
     fn the_policy_decides() {
-        let (read, write) = (Exit::MsrRead { index: 0x8b }, Exit::MsrWrite { index: 0x8b, value: 1 });
+        let (read, write) =
+            (Exit::MsrRead { index: 0x8b }, Exit::MsrWrite { index: 0x8b, value: 1 });
         for (policy, answer) in [
             (MsrPolicy::Fault, Entry::Fault),
             (MsrPolicy::Report, Entry::Fault),

@@ -55,7 +55,11 @@ pub struct CardReport {
 
 impl Network {
     /// Makes a card for each of `links`, and starts their threads.
-    pub(crate) fn new(links: Vec<Connection>, pci: &mut PciBuilder<'_>, cpus: u32) -> Result<Self, Error> {
+    pub(crate) fn new(
+        links: Vec<Connection>,
+        pci: &mut PciBuilder<'_>,
+        cpus: u32,
+    ) -> Result<Self, Error> {
         let mut network = Self::default();
         for (link, line) in links.into_iter().zip(LINES) {
             let queues = link.config.pairs;
@@ -119,7 +123,9 @@ impl Network {
         let save = |(card, name): (&Arc<VirtioPci<Net>>, _)| {
             card.save().map_err(|error| error.within(format!("network card {name}")))
         };
-        Ok(NetworkState { cards: self.cards.iter().zip(&self.names).map(save).collect::<Result<_, _>>()? })
+        Ok(NetworkState {
+            cards: self.cards.iter().zip(&self.names).map(save).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Puts all cards into a saved state, paused. The interrupt controllers have theirs by now.
@@ -156,7 +162,11 @@ impl Network {
 /// A card's queues in a table, as `--stats` prints it.
 impl fmt::Display for CardReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = if self.by_kernel { ", queues worked on and not counted by the host's kernel" } else { "" };
+        let by = if self.by_kernel {
+            ", queues worked on and not counted by the host's kernel"
+        } else {
+            ""
+        };
         writeln!(f, "network card {}{by}", self.mac)?;
         writeln!(f, "queue          packets          bytes      kicks interrupts    drops")?;
         for (index, queue) in self.queues.iter().enumerate() {

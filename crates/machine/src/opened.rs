@@ -91,7 +91,8 @@ impl Opened {
             applicable::check_hypervisor(config, &*choice.hypervisor)?;
         }
         let links = network::open(&config.network)?;
-        let initrd = config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
+        let initrd =
+            config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
         let counters = match &hypervisor {
             Ok(choice) => Counters::open(&*choice.hypervisor, &config.observe),
@@ -123,7 +124,11 @@ impl Opened {
     ///
     /// # Errors
     /// If the host refuses what the policy demands.
-    pub fn confine(&mut self, policy: &Policy, sockets: &[BorrowedFd<'_>]) -> Result<&[Missing], Error> {
+    pub fn confine(
+        &mut self,
+        policy: &Policy,
+        sockets: &[BorrowedFd<'_>],
+    ) -> Result<&[Missing], Error> {
         let resources = &mut self.resources;
         let mounts = resources.mounts.paths().map(|path| Reachable {
             file: path.file,
@@ -133,8 +138,11 @@ impl Opened {
             },
             is_directory: path.is_directory,
         });
-        let folder =
-            sockets.iter().map(|file| Reachable { file: *file, rights: Rights::Remove, is_directory: true });
+        let folder = sockets.iter().map(|file| Reachable {
+            file: *file,
+            rights: Rights::Remove,
+            is_directory: true,
+        });
         let observe = &resources.config.observe;
         let debug = observe.debug.is_some()
             || observe.instruction_limit.is_some()
@@ -172,7 +180,9 @@ fn open_disks(config: &Config) -> Result<Vec<RawFile>, Error> {
     for (index, spec) in disks.iter().enumerate() {
         let others = disks.iter().take(index).map(|other| other.path.as_path());
         opened.push(RawFile::open(&spec.path, spec.read_only).map_err(|error| match error {
-            OpenError::InUse(path) if others.into_iter().any(|other| is_same_file(other, &path)) => {
+            OpenError::InUse(path)
+                if others.into_iter().any(|other| is_same_file(other, &path)) =>
+            {
                 Error::SameDisk { path }
             }
             error => error.into(),
@@ -188,7 +198,8 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 fn trace_file(path: &Path) -> Result<Tracer, Error> {
-    let file = File::create(path).map_err(|source| Error::TraceFile { path: path.to_owned(), source })?;
+    let file =
+        File::create(path).map_err(|source| Error::TraceFile { path: path.to_owned(), source })?;
     Ok(Tracer::new(file))
 }
 
@@ -198,19 +209,24 @@ fn core_file(on_crash: &OnCrash) -> Result<Option<File>, Error> {
     let OnCrash::Dump(path) = on_crash else { return Ok(None) };
     let failed = |source| Error::CoreFile { path: path.clone(), source };
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    options
+        .write(true)
+        .mode(0o600)
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
     match options.clone().create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made.map(Some).map_err(failed),
     }
     let file = options.open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
-    let is_own = found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw();
+    let is_own =
+        found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw();
     if !is_own {
         let reason = "there is something else than a file of this user with this one name";
         return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
     }
-    let emptied = file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| file.set_len(0));
+    let emptied =
+        file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| file.set_len(0));
     emptied.map_err(failed).map(|()| Some(file))
 }
 

@@ -42,13 +42,16 @@ impl fmt::Display for Outcome {
             Self::Exited(code) => write!(f, "guest exited with code {code}"),
             Self::PoweredOff => f.write_str("guest powered off"),
             Self::Reset => f.write_str("guest asked for a reboot"),
-            Self::KeyboardReset => f.write_str("guest asked for a reset through the keyboard controller"),
+            Self::KeyboardReset => {
+                f.write_str("guest asked for a reset through the keyboard controller")
+            }
             Self::EscapeKey => f.write_str("guest left by the escape key"),
             Self::Crashed(report) => report.fmt(f),
             Self::Stopped => f.write_str("guest stopped"),
             Self::TimeLimit => f.write_str("the guest's time was up"),
             Self::InstructionLimit { vcpu, rip, stepped } => {
-                let counted = if *stepped { "executing one instruction at a time" } else { "the processor" };
+                let counted =
+                    if *stepped { "executing one instruction at a time" } else { "the processor" };
                 write!(
                     f,
                     "all instructions of the guest are executed; vCPU {vcpu} is at {rip:#x} (counted by {counted})"

@@ -50,7 +50,9 @@ impl Report {
 /// The name of the hypercall that a write or read of `port` makes, if it makes one.
 pub fn hypercall_name(port: u16) -> Option<&'static str> {
     use nerite_hypercall::{v1, v2};
-    v2::Call::from_port(port).map(v2::Call::name).or_else(|| v1::Call::from_port(port).map(v1::Call::name))
+    v2::Call::from_port(port)
+        .map(v2::Call::name)
+        .or_else(|| v1::Call::from_port(port).map(v1::Call::name))
 }
 
 /// Accesses of ports that make hypercalls, by name, and of all others, by port; the most frequent

@@ -152,11 +152,14 @@ impl Running {
                 }
                 continue;
             }
-            let mut polled: Vec<_> = self.environment.console.sink().map(writable).into_iter().collect();
+            let mut polled: Vec<_> =
+                self.environment.console.sink().map(writable).into_iter().collect();
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
             match poll(&mut polled, None) {
                 Err(Errno::INTR) => continue,
-                other => other.map_err(Error::host("waiting for the guest's output to be taken"))?,
+                other => {
+                    other.map_err(Error::host("waiting for the guest's output to be taken"))?
+                }
             };
             if stop.is_some() && polled.last().is_some_and(|stop| !stop.revents().is_empty()) {
                 return Ok(false);
@@ -207,7 +210,11 @@ impl Running {
         }
     }
 
-    fn take_down(&mut self, stop: Option<BorrowedFd<'_>>, report: &mut Report) -> Result<Outcome, Error> {
+    fn take_down(
+        &mut self,
+        stop: Option<BorrowedFd<'_>>,
+        report: &mut Report,
+    ) -> Result<Outcome, Error> {
         self.stop_vcpus();
         let mut finished = Vec::new();
         for (vcpu, ended) in std::mem::take(&mut *self.handle.shared.finished.lock()) {
@@ -265,7 +272,9 @@ impl Running {
                 let _ = self.environment.console.flush();
                 return Ok(Outcome::EscapeKey);
             }
-            End::InstructionLimit(rip) => Outcome::InstructionLimit { vcpu, rip, stepped: !self.counts },
+            End::InstructionLimit(rip) => {
+                Outcome::InstructionLimit { vcpu, rip, stepped: !self.counts }
+            }
             End::TimeLimit => {
                 let _ = self.environment.console.flush();
                 return Ok(Outcome::TimeLimit);
@@ -287,7 +296,9 @@ impl Running {
     ) -> Result<Outcome, Error> {
         let drained = self.drain(stop);
         log::debug!("the output before the crash is out: {drained:?}");
-        if let Exit::InternalError(InternalError { suberror: EMULATION_FAILED, instruction, .. }) = exit
+        if let Exit::InternalError(InternalError {
+            suberror: EMULATION_FAILED, instruction, ..
+        }) = exit
             && self.hypervisor.only_emulates()
         {
             return Err(Error::EmulatingKvm { instruction: instruction.to_string() });
@@ -302,8 +313,8 @@ impl Running {
         }
         if let Some((path, file)) = &self.core {
             let (ram, entry) = (&self.handle.ram, self.platform.kernel().entry);
-            let written =
-                Core { ram, vcpus: &vcpus, crashed: vcpu, entry }.write(file, &|| is_readable(stop));
+            let written = Core { ram, vcpus: &vcpus, crashed: vcpu, entry }
+                .write(file, &|| is_readable(stop));
             // The report is worth more than an error without it.
             match written {
                 Ok(()) => log::info!("the core file is {}", path.display()),

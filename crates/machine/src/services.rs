@@ -18,7 +18,9 @@ use crate::{Handle, HandleError, hypercall_name};
 fn no_card(card: &str, count: usize) -> Refusal {
     Refusal::NotThere(match count.checked_sub(1) {
         None => "this machine has no network card".to_owned(),
-        Some(last) => format!("network card {card:?} does not exist (cards are 0..={last}, or their taps)"),
+        Some(last) => {
+            format!("network card {card:?} does not exist (cards are 0..={last}, or their taps)")
+        }
     })
 }
 

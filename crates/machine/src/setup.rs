@@ -53,7 +53,10 @@ impl SavedMount {
     fn all(config: &Config) -> Vec<Self> {
         let mounts = config.mounts.iter();
         mounts
-            .map(|mount| Self { guest: mount.guest.clone(), writable: mount.access == Access::ReadWrite })
+            .map(|mount| Self {
+                guest: mount.guest.clone(),
+                writable: mount.access == Access::ReadWrite,
+            })
             .collect()
     }
 }
@@ -86,7 +89,8 @@ impl Setup {
     /// Fails if the host gives other mounts than the guest has, or there is no such protocol.
     pub(crate) fn apply(&self, config: &mut Config) -> Result<(), Error> {
         let Self { image, protocol, memory, vcpus, pit, power_management, .. } = self.clone();
-        let Self { kernel_args, app_args, env, command_line, debug_exit, mounts, .. } = self.clone();
+        let Self { kernel_args, app_args, env, command_line, debug_exit, mounts, .. } =
+            self.clone();
         let Self { random, virtio_console, .. } = *self;
         check_mounts(&mounts, &SavedMount::all(config))?;
         let known = Protocol::ALL.into_iter().find(|known| known.to_string() == protocol);
@@ -102,7 +106,8 @@ impl Setup {
         config.guest.app_args = app_args;
         config.guest.env = env;
         config.devices.random = random;
-        config.devices.console = if virtio_console { ConsoleKind::Virtio } else { ConsoleKind::Serial };
+        config.devices.console =
+            if virtio_console { ConsoleKind::Virtio } else { ConsoleKind::Serial };
         Ok(())
     }
 }
@@ -125,7 +130,8 @@ mod tests {
     use crate::config::Mount;
 
     fn config(mounts: &[&str]) -> Config {
-        let mounts = mounts.iter().map(|text| Mount::parse(text, Access::ReadOnly).unwrap()).collect();
+        let mounts =
+            mounts.iter().map(|text| Mount::parse(text, Access::ReadOnly).unwrap()).collect();
         Config { image: "hello".into(), mounts, ..Config::default() }
     }
 

@@ -56,7 +56,9 @@ pub enum SnapshotError {
     #[error("this machine was started without `Observe::snapshots`")]
     NotPrepared,
     /// A vCPU waits for the host.
-    #[error("vCPU {index} waits for the host in a call, such as a read of its input; try again later")]
+    #[error(
+        "vCPU {index} waits for the host in a call, such as a read of its input; try again later"
+    )]
     Busy {
         /// The vCPU.
         index: usize,
@@ -125,8 +127,11 @@ impl Handle {
         if !copied.map_err(SnapshotError::host("copying the image"))? {
             return Err(SnapshotError::ImageChanged);
         }
-        let memory =
-            self.ram().regions().iter().map(|region| Region { start: region.start, size: region.size });
+        let memory = self
+            .ram()
+            .regions()
+            .iter()
+            .map(|region| Region { start: region.start, size: region.size });
         let memory = memory.collect();
         files.describe(|memory_digest, image_digest| Manifest {
             writer: WRITER.to_owned(),
@@ -144,7 +149,9 @@ impl Handle {
         let mut tries = 0;
         loop {
             let pause = self.pause();
-            let Some(index) = pause.held().position(|held| held != Held::Paused) else { return Ok(pause) };
+            let Some(index) = pause.held().position(|held| held != Held::Paused) else {
+                return Ok(pause);
+            };
             if pause.held().nth(index) == Some(Held::Stopped) || tries == TRIES {
                 return Err(SnapshotError::Busy { index });
             }
@@ -179,7 +186,9 @@ impl Saver {
     /// State of the machine, whose vCPUs and devices are paused.
     fn state(&self, handle: &Handle) -> Result<MachineState, SnapshotError> {
         self.drain_output()?;
-        let save = |index| handle.ask(index, |vcpu, state| (state == RunState::Paused).then(|| vcpu.save()));
+        let save = |index| {
+            handle.ask(index, |vcpu, state| (state == RunState::Paused).then(|| vcpu.save()))
+        };
         let mut vcpus = Vec::with_capacity(handle.vcpu_count());
         for index in 0..handle.vcpu_count() {
             vcpus.push(save(index)?.ok_or(SnapshotError::Busy { index })??);
@@ -202,7 +211,8 @@ impl Saver {
         let begin = Instant::now();
         loop {
             self.platform.collect_coalesced(true);
-            let flushed = self.console.flush().map_err(SnapshotError::host("writing the guest's output"))?;
+            let flushed =
+                self.console.flush().map_err(SnapshotError::host("writing the guest's output"))?;
             if flushed && !self.platform.has_coalesced() {
                 return Ok(());
             }

@@ -29,7 +29,8 @@ impl Folder {
     }
 
     fn config(&self) -> Config {
-        let mut config = Config { image: self.path("image"), output: Output::None, ..Config::default() };
+        let mut config =
+            Config { image: self.path("image"), output: Output::None, ..Config::default() };
         config.cpus.count = Some(2);
         config.observe.snapshots = true;
         config
@@ -145,7 +146,10 @@ fn machines_that_cannot_be_saved_go_on() {
     let handle = running.handle();
     running.wait(None).unwrap();
     let files = Staging::create(&folder.path("saved")).unwrap();
-    assert!(matches!(handle.snapshot(files.files()), Err(SnapshotError::Busy { index: 0 })), "it has ended");
+    assert!(
+        matches!(handle.snapshot(files.files()), Err(SnapshotError::Busy { index: 0 })),
+        "it has ended"
+    );
 }
 
 /// A change of a saved state.
@@ -161,7 +165,11 @@ fn refused(change: Change) -> Error {
     let snapshot = nerite_snapshot::Snapshot::open(&folder.path("saved")).unwrap();
     let mut manifest = snapshot.read::<MachineState>().unwrap();
     change(&mut manifest.state);
-    let state = File::options().write(true).truncate(true).open(folder.path("saved/snapshot.json")).unwrap();
+    let state = File::options()
+        .write(true)
+        .truncate(true)
+        .open(folder.path("saved/snapshot.json"))
+        .unwrap();
     let (memory, image) = snapshot.into_files();
     Files { state, memory, image }.describe(|_, _| manifest).unwrap();
     build(&folder.restored(), finds).unwrap_err()

@@ -48,7 +48,10 @@ impl Timeline {
     /// The steps with the time that each took.
     pub fn durations(&self) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
         let before = std::iter::once(Duration::ZERO).chain(self.steps.iter().map(|step| step.end));
-        self.steps.iter().zip(before).map(|(step, before)| (step.name, step.end.saturating_sub(before)))
+        self.steps
+            .iter()
+            .zip(before)
+            .map(|(step, before)| (step.name, step.end.saturating_sub(before)))
     }
 }
 

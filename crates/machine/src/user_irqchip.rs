@@ -10,8 +10,8 @@ use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_hypervisor::GuestCounter;
 use nerite_irqchip::{Deadline, Delivery, Effect, LocalApic, LocalApics as _, X2APIC_MSRS};
 use nerite_vcpu::{
-    DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, HaltWait, KickTimer, Kicker,
-    Statistics, Vcpu,
+    DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, HaltWait,
+    KickTimer, Kicker, Statistics, Vcpu,
 };
 
 mod local_apics;
@@ -126,8 +126,12 @@ impl UserInterrupts {
             let until = timer.and_then(|at| self.chips.start.checked_add(Duration::from_nanos(at)));
             let rested = processor.control.wait_for_interrupt(until, || {
                 let apic = processor.apic.lock();
-                let (events, interrupt) = (apic.events(), halted && enabled && apic.pending().is_some());
-                events.init || events.nmis > 0 && halted || events.startup.is_some() && !halted || interrupt
+                let (events, interrupt) =
+                    (apic.events(), halted && enabled && apic.pending().is_some());
+                events.init
+                    || events.nmis > 0 && halted
+                    || events.startup.is_some() && !halted
+                    || interrupt
             });
             if rested == HaltWait::Request {
                 return Ok(false);
@@ -152,7 +156,8 @@ impl UserInterrupts {
             self.direct()?.set_priority_class(class);
         }
         if timer != self.timer {
-            let delay = timer.map(|at| Duration::from_nanos(at.saturating_sub(self.chips.now().nanoseconds)));
+            let delay = timer
+                .map(|at| Duration::from_nanos(at.saturating_sub(self.chips.now().nanoseconds)));
             self.set_timer(delay)?;
             self.timer = timer;
         }
@@ -161,7 +166,8 @@ impl UserInterrupts {
 
     /// The vCPU within, as one that takes interrupts from here.
     fn direct(&mut self) -> Result<&mut dyn DirectInterrupts, Error> {
-        let unsupported = Error::Unsupported { index: self.inner.index(), operation: "injecting interrupts" };
+        let unsupported =
+            Error::Unsupported { index: self.inner.index(), operation: "injecting interrupts" };
         self.inner.direct_interrupts().ok_or(unsupported)
     }
 
@@ -208,13 +214,15 @@ impl UserInterrupts {
                 }
             }
             Exit::MmioRead { address, width } => {
-                let read = |apic: &mut LocalApic| Some(apic.read_mmio(offset(apic, address)?, width, now));
+                let read =
+                    |apic: &mut LocalApic| Some(apic.read_mmio(offset(apic, address)?, width, now));
                 (Entry::Data(self.with(read)??.into()), None)
             }
             Exit::MmioWrite { address, width, value } => {
                 let value = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0);
-                let write =
-                    |apic: &mut LocalApic| Some(apic.write_mmio(offset(apic, address)?, width, value, now));
+                let write = |apic: &mut LocalApic| {
+                    Some(apic.write_mmio(offset(apic, address)?, width, value, now))
+                };
                 (Entry::Resume, self.with(write)??)
             }
             _ => return None,

@@ -147,7 +147,8 @@ fn to(id: u32, delivery: Delivery) -> Message {
 #[test]
 fn interrupts_are_injected_when_they_are_accepted() {
     let closed = InterruptState { accepts: false, ..READY };
-    let (mut vcpu, log) = setting([Exit::InterruptWindow, Exit::InterruptWindow], [closed, READY, READY]);
+    let (mut vcpu, log) =
+        setting([Exit::InterruptWindow, Exit::InterruptWindow], [closed, READY, READY]);
     vcpu.chips.deliver(&to(0, Delivery::Fixed(0x41)));
     vcpu.chips.deliver(&to(0, Delivery::Fixed(0x61)));
     assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);

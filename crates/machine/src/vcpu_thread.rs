@@ -12,8 +12,8 @@ use nerite_platform::{End, StopToken};
 use nerite_sandbox::{Confinement, ThreadKind};
 use nerite_vcpu::ahead::InstructionCount;
 use nerite_vcpu::{
-    Control, Counted, DebugCaps, Debugged, InstructionBudget, Limited, Measured, Statistics, Traced, Tracer,
-    Vcpu, drive_controlled,
+    Control, Counted, DebugCaps, Debugged, InstructionBudget, Limited, Measured, Statistics,
+    Traced, Tracer, Vcpu, drive_controlled,
 };
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
@@ -53,7 +53,10 @@ pub(crate) struct Shared {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("end", &self.end).field("left", &self.left).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("end", &self.end)
+            .field("left", &self.left)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,7 +130,8 @@ pub(crate) fn run(mut vcpu: Box<dyn Vcpu>, task: Task) {
         task.shared.finish(Some(index), Err(error.into()));
         None
     });
-    let counter = task.layers.counter.as_ref().map(|counter| counting::for_vcpu(&mut *vcpu, counter));
+    let counter =
+        task.layers.counter.as_ref().map(|counter| counting::for_vcpu(&mut *vcpu, counter));
     let counter = counter.transpose().unwrap_or_else(|error| {
         task.shared.finish(Some(index), Err(error));
         None
@@ -142,14 +146,21 @@ pub(crate) fn start_timer(
     interval: Duration,
 ) -> Result<Box<dyn KickTimer>, nerite_vcpu::Error> {
     let timer = vcpu.kick_timer()?;
-    let failed =
-        |source| nerite_vcpu::Error::Vcpu { index: vcpu.index(), operation: "starting a timer", source };
+    let failed = |source| nerite_vcpu::Error::Vcpu {
+        index: vcpu.index(),
+        operation: "starting a timer",
+        source,
+    };
     timer.set(first, interval).map_err(failed)?;
     Ok(timer)
 }
 
 /// Puts the layers that are wanted around a vCPU.
-fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, task: &Task) -> Box<dyn Vcpu> {
+fn stack(
+    mut vcpu: Box<dyn Vcpu>,
+    counter: Option<Box<dyn InstructionCount>>,
+    task: &Task,
+) -> Box<dyn Vcpu> {
     let layers = &task.layers;
     if let Some(chips) = task.chips.clone() {
         vcpu = Box::new(UserInterrupts::new(vcpu, chips));
@@ -173,7 +184,11 @@ fn stack(mut vcpu: Box<dyn Vcpu>, counter: Option<Box<dyn InstructionCount>>, ta
             vcpu = Box::new(limited);
         }
     }
-    vcpu = if layers.statistics { Box::new(Measured::new(vcpu)) } else { Box::new(Counted::new(vcpu)) };
+    vcpu = if layers.statistics {
+        Box::new(Measured::new(vcpu))
+    } else {
+        Box::new(Counted::new(vcpu))
+    };
     match layers.tracer.clone() {
         Some(tracer) => Box::new(Traced::new(vcpu, tracer)),
         None => vcpu,
@@ -184,7 +199,8 @@ fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> Result<End, Error> {
     let Task { cpu, mut stopper, control, shared, .. } = task;
     let (has_core, counts) = (task.layers.core, task.layers.functions.is_some());
     let index = vcpu.index();
-    let confine = || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
+    let confine =
+        || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
     let ready = cpu.map_or(Ok(()), |cpu| pin(index, cpu)).and_then(|()| Ok(confine()?));
     let end = match ready {
         Ok(()) => match drive_controlled(&mut *vcpu, &mut stopper, &control) {

@@ -37,7 +37,8 @@ impl<'a> PciBuilder<'a> {
         let failed = || Error::host("making a virtio device");
         let interrupts = self.vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
         // One for each queue, and one for the configuration.
-        let vectors = u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
+        let vectors =
+            u32::try_from(device.queue_sizes().len()).unwrap_or(u32::MAX).saturating_add(1);
         let host = Arc::new(Wires::new(interrupts.clone(), self.vm.doorbells(), vectors));
         let wiring = Wiring {
             ram: self.vm.ram().clone(),
@@ -47,7 +48,11 @@ impl<'a> PciBuilder<'a> {
             line,
         };
         let function = Arc::new(VirtioPci::new(Arc::new(device), wiring).map_err(failed())?);
-        interrupts.connect_level(line.into(), function.notifier().pin(), function.notifier().lowered())?;
+        interrupts.connect_level(
+            line.into(),
+            function.notifier().pin(),
+            function.notifier().lowered(),
+        )?;
         let slot = self.bridge.add(function.clone());
         slot.ok_or(io::Error::from(io::ErrorKind::StorageFull)).map_err(failed())?;
         self.address = self.address.saturating_add(BAR_SIZE);
@@ -85,7 +90,9 @@ impl MessageRoutes for Wires {
             return Err(io::ErrorKind::NotFound.into());
         };
         let done = match message {
-            Some(Message { address, data }) => self.interrupts.connect_message(id, event, address, data),
+            Some(Message { address, data }) => {
+                self.interrupts.connect_message(id, event, address, data)
+            }
             None => self.interrupts.disconnect_message(id, event),
         };
         done.map_err(io::Error::other)

@@ -18,11 +18,18 @@ fn main() -> Result<(), nerite_memory::Error> {
         initrd_size: 0,
         legacy_identity_map: false,
     };
-    let old = Request { memory_size: 5 << 30, address_limit: AddressLimit::Bits32, aslr: false, ..hermit };
+    let old = Request {
+        memory_size: 5 << 30,
+        address_limit: AddressLimit::Bits32,
+        aslr: false,
+        ..hermit
+    };
     let linked = Request { fixed_start: Some(0x20_0000), ..old };
     // A program that runs guests would draw this from the system.
     let random = 0x0123_4567_89ab_cdef;
-    for (name, request) in [("64 MiB anywhere", hermit), ("5 GiB from 0", old), ("linked to 2 MiB", linked)] {
+    for (name, request) in
+        [("64 MiB anywhere", hermit), ("5 GiB from 0", old), ("linked to 2 MiB", linked)]
+    {
         let layout = Layout::place(&request, random, 40)?;
         println!("{name}:\n{layout}");
         let ram = GuestRam::new(&layout.regions, &Backing::default())?;
@@ -33,6 +40,9 @@ fn main() -> Result<(), nerite_memory::Error> {
         println!("{}\n", outside.map_or_else(|error| error.to_string(), |()| "written".to_owned()));
     }
     let error = Layout::place(&Request { memory_size: 2 << 20, ..hermit }, random, 40);
-    println!("and too small: {}", error.map_or_else(|error| error.to_string(), |layout| layout.to_string()));
+    println!(
+        "and too small: {}",
+        error.map_or_else(|error| error.to_string(), |layout| layout.to_string())
+    );
     Ok(())
 }

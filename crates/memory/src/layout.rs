@@ -141,9 +141,15 @@ impl Layout {
         // RAM that starts below the gap cannot grow past it in one piece.
         if self.base < GAP_START && needed > GAP_START {
             let size = image_end.saturating_sub(self.kernel.start);
-            return Err(Error::ImageTooLarge { size, place: "below the gap in guest memory at 3 GiB" });
+            return Err(Error::ImageTooLarge {
+                size,
+                place: "below the gap in guest memory at 3 GiB",
+            });
         }
-        Err(Error::TooSmall { given: request.memory_size >> 20, needed: (needed >> 20).max(MIN_MIB) })
+        Err(Error::TooSmall {
+            given: request.memory_size >> 20,
+            needed: (needed >> 20).max(MIN_MIB),
+        })
     }
 }
 
@@ -152,7 +158,9 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
     let (low, high, size) = match (request.fixed_start, request.address_limit) {
         (Some(_), _) => return 0,
         (None, AddressLimit::Bits32) => (0, GAP_START, request.memory_size.min(GAP_START)),
-        (None, AddressLimit::Bits64) => (GAP_END, ASLR_END.min(address_end(phys_bits)), request.memory_size),
+        (None, AddressLimit::Bits64) => {
+            (GAP_END, ASLR_END.min(address_end(phys_bits)), request.memory_size)
+        }
     };
     let room = high.saturating_sub(low).saturating_sub(size);
     if !request.aslr {
@@ -163,7 +171,9 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
     let choices = (room / LARGE_PAGE).saturating_add(1);
     let choice = random.checked_rem(choices).unwrap_or(0);
     let choice = match choice {
-        _ if !ends_at_directory(request, low.saturating_add(choice.saturating_mul(LARGE_PAGE))) => choice,
+        _ if !ends_at_directory(request, low.saturating_add(choice.saturating_mul(LARGE_PAGE))) => {
+            choice
+        }
         0 if choices > 1 => 1,
         _ => choice.saturating_sub(1),
     };
@@ -177,8 +187,9 @@ fn base(request: &Request, random: u64, phys_bits: u8) -> u64 {
 /// kernel's end upwards, and take the memory for a new directory from the lowest that is free: here
 /// from the very page that this directory is to map.
 fn ends_at_directory(request: &Request, base: u64) -> bool {
-    let end = shift(request)
-        .and_then(|shift| base.checked_add(KERNEL)?.checked_add(shift)?.checked_add(request.kernel_mem_size));
+    let end = shift(request).and_then(|shift| {
+        base.checked_add(KERNEL)?.checked_add(shift)?.checked_add(request.kernel_mem_size)
+    });
     end.and_then(|end| align_up(end, LARGE_PAGE)).is_some_and(|end| end.is_multiple_of(GIB))
 }
 
@@ -226,11 +237,15 @@ fn place_at(request: &Request, base: u64) -> Result<Layout, Error> {
     let identity_map = Region::from_bounds(base, map_end);
 
     let stack = align_down(kernel_start, PAGE).saturating_sub(STACK_SIZE);
-    let below = |map: &Region| at(PAGE_TABLES).saturating_add(table_bytes(map)).saturating_add(STACK_SIZE);
+    let below =
+        |map: &Region| at(PAGE_TABLES).saturating_add(table_bytes(map)).saturating_add(STACK_SIZE);
     let lowest_kernel = below(&identity_map);
     if lowest_kernel > kernel_start {
         return Err(
-            match request.fixed_start.and_then(|_| lowest_start(request, base, lowest_kernel, below)) {
+            match request
+                .fixed_start
+                .and_then(|_| lowest_start(request, base, lowest_kernel, below))
+            {
                 Some(needed) => Error::NoRoomBelowKernel { start: kernel_start, needed },
                 None => {
                     let size = initrd.unwrap_or(kernel).end().saturating_sub(kernel_start);
@@ -279,13 +294,22 @@ impl Extent {
         if request.legacy_identity_map {
             map_end = map_end.max(align_down(kernel_start, GIB).saturating_add(GIB));
         }
-        Ok(Self { kernel: Region { start: kernel_start, size: request.kernel_mem_size }, initrd, map_end })
+        Ok(Self {
+            kernel: Region { start: kernel_start, size: request.kernel_mem_size },
+            initrd,
+            map_end,
+        })
     }
 }
 
 /// The lowest address that a kernel which found too little room below itself could be linked to, if
 /// there is one below the gap. `below` is what must lie below it, and `start` a first guess.
-fn lowest_start(request: &Request, base: u64, mut start: u64, below: impl Fn(&Region) -> u64) -> Option<u64> {
+fn lowest_start(
+    request: &Request,
+    base: u64,
+    mut start: u64,
+    below: impl Fn(&Region) -> u64,
+) -> Option<u64> {
     // A kernel that is moved up can need more page tables, so that it must be moved further. Each
     // round is a page or more.
     while start < GAP_START {

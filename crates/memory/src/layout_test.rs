@@ -82,7 +82,8 @@ fn ram_goes_on_after_the_gap() {
 #[test]
 fn a_fixed_kernel_stays_where_it_is_linked() {
     for address_limit in [AddressLimit::Bits32, AddressLimit::Bits64] {
-        let request = Request { fixed_start: Some(0x40_0123), address_limit, aslr: true, ..request() };
+        let request =
+            Request { fixed_start: Some(0x40_0123), address_limit, aslr: true, ..request() };
         let layout = Layout::place(&request, 12345, 48).unwrap();
         assert_eq!((layout.base, layout.kernel.start), (0, 0x40_0123));
         assert_eq!(layout.stack, 0x3f_8000);
@@ -97,7 +98,10 @@ fn a_fixed_kernel_needs_room_below_it() {
     let at = |start| Layout::place(&Request { fixed_start: Some(start), ..request() }, 0, 48);
     assert!(at(lowest).is_ok());
     let error = at(lowest - 1).unwrap_err();
-    assert!(matches!(error, Error::NoRoomBelowKernel { needed, .. } if needed == lowest), "{error}");
+    assert!(
+        matches!(error, Error::NoRoomBelowKernel { needed, .. } if needed == lowest),
+        "{error}"
+    );
     assert!(at(0).is_err());
     // A large device tree makes it need more, page by page.
     let fdt = Request { fixed_start: Some(lowest), fdt_size: 0x4001, ..request() };
@@ -117,7 +121,8 @@ fn a_large_device_tree_moves_the_kernel_up() {
 
 #[test]
 fn a_legacy_kernel_has_its_gib_mapped() {
-    let request = Request { legacy_identity_map: true, address_limit: AddressLimit::Bits32, ..request() };
+    let request =
+        Request { legacy_identity_map: true, address_limit: AddressLimit::Bits32, ..request() };
     assert_eq!(place(&request).identity_map, Region { start: 0, size: 1 << 30 });
     // 700 * 2 MiB lies in the second GiB.
     let layout = Layout::place(&Request { aslr: true, ..request }, 700, 48).unwrap();
@@ -137,7 +142,10 @@ fn what_does_not_fit_says_what_would() {
     let tight = Request { memory_size: 2 * MIB, kernel_mem_size: 2 * MIB - 0x40000, ..request() };
     assert!(Layout::place(&tight, 0, 48).is_ok());
     let error = Layout::place(&Request { kernel_mem_size: 40 * MIB, ..tight }, 0, 48).unwrap_err();
-    assert_eq!(error.to_string(), "the guest image does not fit in 2 MiB of guest memory, it needs 42 MiB");
+    assert_eq!(
+        error.to_string(),
+        "the guest image does not fit in 2 MiB of guest memory, it needs 42 MiB"
+    );
     let error = Layout::place(&Request { memory_size: 3 * MIB, ..request() }, 0, 48).unwrap_err();
     assert!(matches!(error, Error::BadSize { suggestion: 16, .. }), "{error}");
     assert!(matches!(
@@ -178,7 +186,8 @@ fn the_advised_start_has_room_for_the_tables_it_needs() {
 fn the_host_limits_the_addresses() {
     let request = Request { memory_size: 60 << 30, ..request() };
     assert!(Layout::place(&request, 0, 36).is_ok());
-    let error = Layout::place(&Request { memory_size: request.memory_size + 2 * MIB, ..request }, 0, 36);
+    let error =
+        Layout::place(&Request { memory_size: request.memory_size + 2 * MIB, ..request }, 0, 36);
     assert!(matches!(error, Err(Error::BeyondHost { phys_bits: 36, .. })), "{error:?}");
     // Too large to be moved, small enough for a host with more bits.
     let large = Request { memory_size: 100 << 30, aslr: true, ..request };
@@ -204,8 +213,14 @@ fn no_kernel_ends_where_its_first_new_page_directory_would_be() {
     const GIB: u64 = 1 << 30;
     let place = |address_limit, kernel_mem_size, fdt_size, random| {
         let memory_size = align_up(kernel_mem_size, LARGE_PAGE).unwrap() + 64 * MIB;
-        let request =
-            Request { memory_size, aslr: true, address_limit, kernel_mem_size, fdt_size, ..request() };
+        let request = Request {
+            memory_size,
+            aslr: true,
+            address_limit,
+            kernel_mem_size,
+            fdt_size,
+            ..request()
+        };
         Layout::place(&request, random, 48).unwrap()
     };
     // The last number of each is the base at which such a kernel would end at 1 GiB, or at 5 GiB.
@@ -250,8 +265,10 @@ fn sizes() -> impl Strategy<Value = u64> {
 }
 
 fn requests() -> impl Strategy<Value = Request> {
-    let memory = prop_oneof![8 => sizes().prop_map(|size| align_down(size, LARGE_PAGE)), 1 => sizes()];
-    let fixed = prop_oneof![3 => Just(None), 2 => (0..8 * MIB).prop_map(Some), 1 => sizes().prop_map(Some)];
+    let memory =
+        prop_oneof![8 => sizes().prop_map(|size| align_down(size, LARGE_PAGE)), 1 => sizes()];
+    let fixed =
+        prop_oneof![3 => Just(None), 2 => (0..8 * MIB).prop_map(Some), 1 => sizes().prop_map(Some)];
     let fdt = prop_oneof![4 => 0_u64..0x4001, 2 => 0..4 * MIB, 1 => sizes()];
     let initrd = prop_oneof![2 => Just(0), 2 => 0..8 * MIB, 1 => sizes()];
     let limit = prop_oneof![Just(AddressLimit::Bits32), Just(AddressLimit::Bits64)];
@@ -307,14 +324,18 @@ fn check_parts(request: &Request, layout: &Layout) {
         assert!(layout.regions[0].contains(part), "{name} {part} is not in RAM:\n{layout}");
         assert!(layout.identity_map.contains(part), "{name} {part} is not mapped:\n{layout}");
         for (other_name, other) in &parts[index + 1..] {
-            assert!(!part.overlaps(other), "{name} {part} overlaps {other_name} {other}:\n{layout}");
+            assert!(
+                !part.overlaps(other),
+                "{name} {part} overlaps {other_name} {other}:\n{layout}"
+            );
         }
     }
     assert!(layout.fdt.size >= request.fdt_size);
     assert_eq!(layout.kernel.size, request.kernel_mem_size);
     assert_eq!(layout.initrd.map_or(0, |initrd| initrd.size), request.initrd_size);
     assert!(request.fixed_start.is_none_or(|start| layout.kernel.start == start));
-    let aligned = [layout.gdt, layout.fdt.start, layout.boot_info, layout.pml4, layout.page_tables.start];
+    let aligned =
+        [layout.gdt, layout.fdt.start, layout.boot_info, layout.pml4, layout.page_tables.start];
     assert!(aligned.into_iter().chain([layout.stack]).all(|start| start.is_multiple_of(PAGE)));
     let tables = IdentityMap {
         pml4: layout.pml4,

@@ -45,8 +45,11 @@ impl MappedRegion {
         // Huge pages come aligned; for others there must be room to align in. What is left over
         // stays inaccessible.
         let slack = if backing.hugepages { 0 } else { LARGE_PAGE };
-        let sizes =
-            region.size.checked_add(slack).map(usize::try_from).zip(usize::try_from(region.size).ok());
+        let sizes = region
+            .size
+            .checked_add(slack)
+            .map(usize::try_from)
+            .zip(usize::try_from(region.size).ok());
         let Some((Ok(mapping_size), size)) = sizes else { return Err(too_large) };
         let failed = |errno: rustix::io::Errno| -> Error {
             let source = io::Error::from(errno);
@@ -56,14 +59,18 @@ impl MappedRegion {
             Error::Map { size: region.size >> 20, source }
         };
         // Reserved huge pages are set aside by mmap only without MAP_NORESERVE.
-        let kind =
-            if backing.hugepages { MapFlags::HUGETLB | MapFlags::HUGE_2MB } else { MapFlags::NORESERVE };
+        let kind = if backing.hugepages {
+            MapFlags::HUGETLB | MapFlags::HUGE_2MB
+        } else {
+            MapFlags::NORESERVE
+        };
         // SAFETY: Without MAP_FIXED the kernel chooses a free range, so no memory of this process
         // is affected.
-        let mapping =
-            unsafe { mmap_anonymous(null_mut(), mapping_size, ProtFlags::empty(), MapFlags::PRIVATE | kind) }
-                .map_err(failed)?
-                .cast::<u8>();
+        let mapping = unsafe {
+            mmap_anonymous(null_mut(), mapping_size, ProtFlags::empty(), MapFlags::PRIVATE | kind)
+        }
+        .map_err(failed)?
+        .cast::<u8>();
         let address = mapping.addr() as u64;
         let shift = align_up(address, LARGE_PAGE)
             .and_then(|aligned| aligned.checked_add(region.start & LARGE_PAGE.wrapping_sub(1)))
@@ -161,7 +168,10 @@ impl MappedRegion {
 
 impl fmt::Debug for MappedRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MappedRegion").field("region", &self.region).field("host", &self.start).finish()
+        f.debug_struct("MappedRegion")
+            .field("region", &self.region)
+            .field("host", &self.start)
+            .finish()
     }
 }
 
@@ -190,7 +200,8 @@ impl GuestMemoryRegion for MappedRegion {
 
     fn get_host_address(&self, addr: MemoryRegionAddress) -> Result<*mut u8, GuestMemoryError> {
         let offset = self.check_address(addr).ok_or(GuestMemoryError::InvalidBackendAddress)?;
-        let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        let offset =
+            usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
         Ok(self.start.wrapping_add(offset))
     }
 
@@ -203,7 +214,8 @@ impl GuestMemoryRegion for MappedRegion {
         if end.is_none_or(|end| end > self.region.size) {
             return Err(GuestMemoryError::InvalidBackendAddress);
         }
-        let offset = usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
+        let offset =
+            usize::try_from(offset.0).map_err(|_| GuestMemoryError::InvalidBackendAddress)?;
         // SAFETY: offset + count is at most the region's size, so the slice is within the
         // accessible part of the mapping, which lives as long as `self`, from which the slice
         // borrows. All use is through such slices, or by the guest, whom volatile accesses are for.
@@ -222,7 +234,8 @@ mod tests {
     #[test]
     fn host_and_guest_addresses_agree_below_2_mib() {
         for start in [0, 0x1000, 0x1f_f000, 0x1_0000_0000, 0x1_0012_3000] {
-            let mapped = MappedRegion::new(Region { start, size: 0x5000 }, &Backing::default()).unwrap();
+            let mapped =
+                MappedRegion::new(Region { start, size: 0x5000 }, &Backing::default()).unwrap();
             let host = mapped.host().addr() as u64;
             assert_eq!(host % LARGE_PAGE, start % LARGE_PAGE, "{start:#x}");
             let mapping = mapped.mapping.addr() as u64;
@@ -233,7 +246,8 @@ mod tests {
     #[test]
     fn only_pages_that_were_touched_count() {
         let size = 20 << 20;
-        let mapped = MappedRegion::new(Region { start: 0x1000, size }, &Backing::default()).unwrap();
+        let mapped =
+            MappedRegion::new(Region { start: 0x1000, size }, &Backing::default()).unwrap();
         let before = mapped.resident_bytes().unwrap();
         for offset in [0, 5 << 20, size - 1] {
             mapped.write_obj(1_u8, MemoryRegionAddress(offset)).unwrap();
@@ -245,7 +259,8 @@ mod tests {
     #[test]
     fn a_head_kept_small_costs_what_is_touched() {
         let start = 0x1_0000_0000;
-        let mapped = MappedRegion::new(Region { start, size: 4 << 20 }, &Backing::default()).unwrap();
+        let mapped =
+            MappedRegion::new(Region { start, size: 4 << 20 }, &Backing::default()).unwrap();
         mapped.disable_thp_for_head(2 << 20);
         for offset in [0, 0x1_0000, (2 << 20) - 1] {
             mapped.write_obj(1_u8, MemoryRegionAddress(offset)).unwrap();
@@ -255,7 +270,8 @@ mod tests {
 
     #[test]
     fn slices_end_with_the_region() {
-        let mapped = MappedRegion::new(Region { start: 0x1000, size: 0x2000 }, &Backing::default()).unwrap();
+        let mapped =
+            MappedRegion::new(Region { start: 0x1000, size: 0x2000 }, &Backing::default()).unwrap();
         assert!(mapped.get_slice(MemoryRegionAddress(0), 0x2000).is_ok());
         assert!(mapped.get_slice(MemoryRegionAddress(0x2000), 0).is_ok());
         assert!(mapped.get_slice(MemoryRegionAddress(1), 0x2000).is_err());
@@ -266,7 +282,8 @@ mod tests {
 
     #[test]
     fn memory_outside_the_region_is_inaccessible() {
-        let mapped = MappedRegion::new(Region { start: 0x1000, size: 0x1000 }, &Backing::default()).unwrap();
+        let mapped =
+            MappedRegion::new(Region { start: 0x1000, size: 0x1000 }, &Backing::default()).unwrap();
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let host = mapped.host().addr();
         let rights = |address: usize| {

@@ -38,10 +38,9 @@ impl Pages {
     #[must_use]
     pub fn page(&self, address: u64) -> Option<Page> {
         let start = address & !(SIZE as u64).wrapping_sub(1);
-        let mapping = self
-            .ram
-            .mappings()
-            .find(|mapping| start.checked_sub(mapping.guest).is_some_and(|offset| offset < mapping.size))?;
+        let mapping = self.ram.mappings().find(|mapping| {
+            start.checked_sub(mapping.guest).is_some_and(|offset| offset < mapping.size)
+        })?;
         let offset = usize::try_from(start.checked_sub(mapping.guest)?).ok()?;
         // Regions are multiples of 4 KiB at multiples of 4 KiB, so the whole page is in this one.
         let start = NonNull::new(mapping.host.wrapping_add(offset))?;
@@ -171,7 +170,8 @@ impl Page {
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<*mut u8> {
         // For a constant `len`, one comparison.
-        (len <= SIZE && offset <= SIZE.wrapping_sub(len)).then(|| self.start.as_ptr().wrapping_add(offset))
+        (len <= SIZE && offset <= SIZE.wrapping_sub(len))
+            .then(|| self.start.as_ptr().wrapping_add(offset))
     }
 
     /// Loads a word; `None` if it is not all in the page.
@@ -316,7 +316,13 @@ impl Page {
     /// REP MOVSB does where they overlap. `None`, and nothing copied, if they are not all in the
     /// pages.
     #[must_use]
-    pub fn copy_from(&self, offset: usize, source: &Self, source_offset: usize, len: usize) -> Option<()> {
+    pub fn copy_from(
+        &self,
+        offset: usize,
+        source: &Self,
+        source_offset: usize,
+        len: usize,
+    ) -> Option<()> {
         let to = self.at(offset, len)?;
         let from = source.at(source_offset, len)?;
         // SAFETY: Both ranges are in pages that are kept mapped for reading and writing. The
@@ -337,8 +343,9 @@ impl Page {
     #[must_use]
     pub fn fill<W: Word>(&self, offset: usize, value: W, count: usize) -> Option<()> {
         self.at(offset, count.checked_mul(size_of::<W>())?)?;
-        (0..count)
-            .try_for_each(|index| self.store(offset.wrapping_add(index.wrapping_mul(size_of::<W>())), value))
+        (0..count).try_for_each(|index| {
+            self.store(offset.wrapping_add(index.wrapping_mul(size_of::<W>())), value)
+        })
     }
 
     /// Stores `len` bytes of this value; `None`, and nothing stored, if they do not fit.

@@ -3,7 +3,8 @@ use crate::{Backing, GuestRam, Region};
 use super::*;
 
 fn pages() -> Pages {
-    let regions = [Region { start: 0x1000, size: 0x3000 }, Region { start: 0x10_0000, size: 0x1000 }];
+    let regions =
+        [Region { start: 0x1000, size: 0x3000 }, Region { start: 0x10_0000, size: 0x1000 }];
     Pages::new(&GuestRam::new(&regions, &Backing::default()).unwrap())
 }
 

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use vm_memory::volatile_memory::VolatileSlice;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollection};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionCollection,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::mapping::MappedRegion;
@@ -113,7 +115,9 @@ impl GuestRam {
 
     /// Number of resident bytes, in whole pages; `None` if the host does not report it.
     pub fn resident_bytes(&self) -> Option<u64> {
-        self.memory.iter().try_fold(0_u64, |sum, region| Some(sum.saturating_add(region.resident_bytes()?)))
+        self.memory
+            .iter()
+            .try_fold(0_u64, |sum, region| Some(sum.saturating_add(region.resident_bytes()?)))
     }
 
     /// Each region with its host address, lowest first, for registration with a hypervisor.
@@ -218,7 +222,11 @@ impl GuestRam {
     /// # Errors
     ///
     /// [`AccessError`] if it is not all in RAM; guest memory is then unchanged.
-    pub fn write_obj<T: IntoBytes + Immutable>(&self, addr: u64, value: &T) -> Result<(), AccessError> {
+    pub fn write_obj<T: IntoBytes + Immutable>(
+        &self,
+        addr: u64,
+        value: &T,
+    ) -> Result<(), AccessError> {
         self.write(addr, value.as_bytes())
     }
 

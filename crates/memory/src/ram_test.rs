@@ -37,8 +37,15 @@ fn memory_starts_zeroed_and_keeps_what_is_written() {
 #[test]
 fn an_access_that_runs_out_of_ram_touches_nothing() {
     let ram = three();
-    for addr in [BASE + 0x2000 - 2, BASE + 0x5000 - 2, BASE + 0x4000 - 2, BASE - 2, 0, u64::MAX - 2, u64::MAX]
-    {
+    for addr in [
+        BASE + 0x2000 - 2,
+        BASE + 0x5000 - 2,
+        BASE + 0x4000 - 2,
+        BASE - 2,
+        0,
+        u64::MAX - 2,
+        u64::MAX,
+    ] {
         assert_eq!(ram.write(addr, &[0xff; 4]), Err(AccessError { addr, len: 4 }));
         let mut data = [7; 4];
         assert_eq!(ram.read(addr, &mut data), Err(AccessError { addr, len: 4 }));
@@ -74,7 +81,10 @@ fn objects_need_no_alignment() {
     ram.write_obj(BASE + 0xffd, &0x1122_3344_5566_7788_u64).unwrap();
     assert_eq!(ram.read_obj::<u64>(BASE + 0xffd), Ok(0x1122_3344_5566_7788));
     assert_eq!(ram.read_obj::<u32>(BASE + 0xffd), Ok(0x5566_7788));
-    assert_eq!(ram.read_obj::<u64>(BASE + 0x1ffd), Err(AccessError { addr: BASE + 0x1ffd, len: 8 }));
+    assert_eq!(
+        ram.read_obj::<u64>(BASE + 0x1ffd),
+        Err(AccessError { addr: BASE + 0x1ffd, len: 8 })
+    );
 }
 
 #[test]
@@ -84,9 +94,15 @@ fn strings_end_with_their_nul() {
     ram.write(BASE + 0xf00, &long).unwrap();
     assert_eq!(ram.read_cstr(BASE + 0xf00, 4096).unwrap(), long, "over chunks and regions");
     assert_eq!(ram.read_cstr(BASE + 0xf00, 700).unwrap(), long, "exactly as long as allowed");
-    assert_eq!(ram.read_cstr(BASE + 0xf00, 699), Err(CStrError::TooLong { addr: BASE + 0xf00, max: 699 }));
+    assert_eq!(
+        ram.read_cstr(BASE + 0xf00, 699),
+        Err(CStrError::TooLong { addr: BASE + 0xf00, max: 699 })
+    );
     assert_eq!(ram.read_cstr(BASE, 0).unwrap(), b"");
-    assert_eq!(ram.read_cstr(BASE + 0xf00, 0), Err(CStrError::TooLong { addr: BASE + 0xf00, max: 0 }));
+    assert_eq!(
+        ram.read_cstr(BASE + 0xf00, 0),
+        Err(CStrError::TooLong { addr: BASE + 0xf00, max: 0 })
+    );
     // The NUL is the last byte of RAM.
     ram.write(BASE + 0x4ffd, b"ab").unwrap();
     assert_eq!(ram.read_cstr(BASE + 0x4ffd, 4096).unwrap(), b"ab");
@@ -97,9 +113,15 @@ fn strings_end_with_their_nul() {
         Err(CStrError::Access(AccessError { addr: BASE + 0x4ffd, len: 4 }))
     );
     // ... but not before the allowed length.
-    assert_eq!(ram.read_cstr(BASE + 0x4ffd, 2), Err(CStrError::TooLong { addr: BASE + 0x4ffd, max: 2 }));
+    assert_eq!(
+        ram.read_cstr(BASE + 0x4ffd, 2),
+        Err(CStrError::TooLong { addr: BASE + 0x4ffd, max: 2 })
+    );
     for addr in [0, BASE + 0x2000, u64::MAX] {
-        assert_eq!(ram.read_cstr(addr, usize::MAX), Err(CStrError::Access(AccessError { addr, len: 1 })));
+        assert_eq!(
+            ram.read_cstr(addr, usize::MAX),
+            Err(CStrError::Access(AccessError { addr, len: 1 }))
+        );
     }
 }
 
@@ -176,7 +198,10 @@ fn regions_are_checked() {
     for bad in [(0, 0), (0x800, 0x1000), (0, 0x1800), (u64::MAX - 0xfff, 0x1000)] {
         assert!(matches!(new(&[bad], plain), Error::BadRegion { .. }), "{bad:x?}");
     }
-    assert!(matches!(new(&[(0, 0x1000)], huge), Error::BadRegion { .. }), "not a multiple of 2 MiB");
+    assert!(
+        matches!(new(&[(0, 0x1000)], huge), Error::BadRegion { .. }),
+        "not a multiple of 2 MiB"
+    );
     assert!(matches!(new(&[(0x1000, 0x1000), (0, 0x1001 + 0xfff)], plain), Error::Overlap { .. }));
     let error = new(&[(0, 0x20_0000)], Backing { thp: true, ..huge });
     assert!(error.to_string().contains("transparent huge pages"), "{error}");
@@ -191,7 +216,8 @@ fn more_than_the_host_has_is_an_error_with_its_size() {
     assert!(matches!(error, Error::Map { .. }), "{error}");
     assert!(error.to_string().contains("cannot obtain 268435456 MiB"), "{error}");
     let region = Region { start: 0, size: 1 << 45 };
-    let error = GuestRam::new(&[region], &Backing { hugepages: true, ..Backing::default() }).unwrap_err();
+    let error =
+        GuestRam::new(&[region], &Backing { hugepages: true, ..Backing::default() }).unwrap_err();
     assert!(error.to_string().contains("cannot obtain 16777216 huge pages"), "{error}");
 }
 
@@ -223,8 +249,14 @@ fn advice_reaches_the_mapping_or_is_an_error() {
             Ok(ram) => {
                 let host = ram.mappings().next().unwrap().host.addr();
                 let flags = vm_flags(host);
-                assert!(flags.is_empty() || flags.iter().any(|name| name == flag), "{flag}: {flags:?}");
-                assert!(!vm_flags(host + (4 << 20)).iter().any(|name| name == flag), "beyond the region");
+                assert!(
+                    flags.is_empty() || flags.iter().any(|name| name == flag),
+                    "{flag}: {flags:?}"
+                );
+                assert!(
+                    !vm_flags(host + (4 << 20)).iter().any(|name| name == flag),
+                    "beyond the region"
+                );
             }
             Err(error) => assert!(error.to_string().contains(option), "{error}"),
         }
@@ -236,8 +268,8 @@ fn memory_is_not_counted_before_it_is_touched() {
     let ram = ram(&[(0, 4 << 20)]);
     let flags = vm_flags(ram.mappings().next().unwrap().host.addr());
     // Strict accounting (2) counts all memory, whatever is asked for.
-    let strict =
-        std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
+    let strict = std::fs::read_to_string("/proc/sys/vm/overcommit_memory")
+        .is_ok_and(|mode| mode.trim() == "2");
     assert!(strict || flags.iter().any(|name| name == "nr"), "{flags:?}");
 }
 

@@ -83,7 +83,10 @@ mod tests {
         assert!(!a.overlaps(&Region { start: 0x1800, size: 0 }), "an empty range shares nothing");
         assert!(a.contains(&Region { start: 0x2000, size: 0 }));
         assert!(!a.contains(&Region { start: 0x1800, size: 0x801 }));
-        assert!(!a.contains(&Region { start: u64::MAX, size: 2 }), "a range that wraps lies nowhere");
+        assert!(
+            !a.contains(&Region { start: u64::MAX, size: 2 }),
+            "a range that wraps lies nowhere"
+        );
         assert_eq!(Region { start: u64::MAX, size: 2 }.end(), u64::MAX);
         assert_eq!(a.to_string(), "0x1000..0x2000");
     }

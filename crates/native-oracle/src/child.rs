@@ -20,8 +20,9 @@ static CURRENT: AtomicPtr<Case> = AtomicPtr::new(ptr::null_mut());
 /// Maps memory.
 fn map(address: usize, size: usize, protection: i32, flags: i32) -> Result<*mut u8> {
     // SAFETY: the kernel chooses a free place, or the flags say that nothing is replaced.
-    let found =
-        unsafe { libc::mmap(address as *mut _, size, protection, flags | libc::MAP_ANONYMOUS, -1, 0) };
+    let found = unsafe {
+        libc::mmap(address as *mut _, size, protection, flags | libc::MAP_ANONYMOUS, -1, 0)
+    };
     if found == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(found.cast()) }
 }
 
@@ -167,8 +168,10 @@ extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, context: *mut libc
     }
     // SAFETY: the case is being executed by the only thread.
     let case = unsafe { &mut *CURRENT.load(Ordering::Relaxed) };
-    case.trap =
-        [machine.gregs[libc::REG_TRAPNO as usize] as u32, machine.gregs[libc::REG_ERR as usize] as u32];
+    case.trap = [
+        machine.gregs[libc::REG_TRAPNO as usize] as u32,
+        machine.gregs[libc::REG_ERR as usize] as u32,
+    ];
     for (register, index) in case.registers.iter_mut().zip(ORDER) {
         if index != libc::REG_RSP {
             *register = machine.gregs[index as usize] as u64;

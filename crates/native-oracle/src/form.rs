@@ -1,6 +1,8 @@
 //! Encodings of an instruction with operands at random.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Encoder, Instruction, OpCodeOperandKind, OpKind, Register,
+};
 
 use crate::random::Random;
 
@@ -104,8 +106,12 @@ fn set_operand(
             instruction.set_immediate8(random.next_u64() as u8);
             return Some(());
         }
-        K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 | K::xmm_or_mem => nth(Register::XMM0, 16, random),
-        K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 | K::ymm_or_mem => nth(Register::YMM0, 16, random),
+        K::xmm_reg | K::xmm_rm | K::xmm_vvvv | K::xmm_is4 | K::xmm_or_mem => {
+            nth(Register::XMM0, 16, random)
+        }
+        K::ymm_reg | K::ymm_rm | K::ymm_vvvv | K::ymm_is4 | K::ymm_or_mem => {
+            nth(Register::YMM0, 16, random)
+        }
         K::mm_reg | K::mm_rm | K::mm_or_mem => nth(Register::MM0, 8, random),
         K::r8_or_mem | K::r8_reg => general(Register::AL, random),
         K::r16_or_mem | K::r16_reg | K::r16_rm => general(Register::AX, random),

@@ -61,8 +61,12 @@ pub(crate) fn attach(fd: impl AsFd, name: &str, flags: i16) -> io::Result<()> {
 pub(crate) fn interface(fd: impl AsFd) -> io::Result<(String, i16)> {
     let mut request = request("")?;
     with_request(fd, TUNGETIFF, &mut request)?;
-    let name =
-        request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| byte.cast_unsigned()).collect();
+    let name = request
+        .ifr_name
+        .iter()
+        .take_while(|byte| **byte != 0)
+        .map(|byte| byte.cast_unsigned())
+        .collect();
     // SAFETY: TUNGETIFF has set the flags.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok((String::from_utf8(name).unwrap_or_default(), flags))
@@ -71,7 +75,9 @@ pub(crate) fn interface(fd: impl AsFd) -> io::Result<(String, i16)> {
 /// Sets how many bytes the header before each frame has.
 pub(crate) fn set_header_size(fd: impl AsFd, size: c_int) -> io::Result<()> {
     // SAFETY: TUNSETVNETHDRSZ takes a pointer to an int, which lives for the whole call.
-    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), TUNSETVNETHDRSZ, std::ptr::from_ref(&size)) })
+    check(unsafe {
+        libc::ioctl(fd.as_fd().as_raw_fd(), TUNSETVNETHDRSZ, std::ptr::from_ref(&size))
+    })
 }
 
 /// Sets what the reader of the tap can do by itself.

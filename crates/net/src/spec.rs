@@ -157,7 +157,9 @@ impl Spec {
                 let queues = value.parse().ok().filter(|queues| (1..=MAX_QUEUES).contains(queues));
                 self.queues = Some(queues.ok_or_else(|| bad("queues", value, "1 to 16"))?);
             }
-            ("vhost", Link::Tap { vhost, .. } | Link::Fd { vhost, .. }) => *vhost = switch("vhost", value)?,
+            ("vhost", Link::Tap { vhost, .. } | Link::Fd { vhost, .. }) => {
+                *vhost = switch("vhost", value)?
+            }
             ("host", Link::User { host, .. }) => *host = switch("host", value)?,
             ("hostfwd", Link::User { forwards, .. }) => forwards.push(value.parse()?),
             (_, link) => {

@@ -19,7 +19,9 @@ fn links_and_options_are_read() {
     );
     assert_eq!("fd=7,vhost".parse::<Spec>().unwrap().link, Link::Fd { fd: 7, vhost: true });
     let user: Spec =
-        "user,hostfwd=tcp:8080:80,hostfwd=udp:0.0.0.0/53:5353,hostfwd=tcp:::1/1:2,host=on".parse().unwrap();
+        "user,hostfwd=tcp:8080:80,hostfwd=udp:0.0.0.0/53:5353,hostfwd=tcp:::1/1:2,host=on"
+            .parse()
+            .unwrap();
     let Link::User { forwards, host: true } = user.link else { panic!("{user:?}") };
     assert_eq!(
         forwards[0],

@@ -61,8 +61,8 @@ impl Tap {
         // SAFETY: it is open, and the parent process passed it on for this card, so nothing else in
         // the process owns it.
         let fd_owned = unsafe { OwnedFd::from_raw_fd(fd) };
-        let (name, flags) =
-            ioctl::interface(&fd_owned).map_err(|source| error(format!("it is no tap ({source})")))?;
+        let (name, flags) = ioctl::interface(&fd_owned)
+            .map_err(|source| error(format!("it is no tap ({source})")))?;
         if flags & ioctl::TAP & !ioctl::short(libc::IFF_NO_PI) == 0 {
             return Err(error(format!("{name} carries packets and not Ethernet frames")));
         }
@@ -139,7 +139,8 @@ fn open_queue(name: &str, several: bool) -> Result<Tap, Error> {
     let fd = OwnedFd::from(open.map_err(Error::OpenTun)?);
     let base = ioctl::TAP | ioctl::VNET_HDR;
     let mut multi_queue = several;
-    let mut attached = ioctl::attach(&fd, name, base | if several { ioctl::MULTI_QUEUE } else { 0 });
+    let mut attached =
+        ioctl::attach(&fd, name, base | if several { ioctl::MULTI_QUEUE } else { 0 });
     // A tap that was made for several queues can be used with one.
     if !several && matches!(&attached, Err(error) if error.raw_os_error() == Some(libc::EINVAL)) {
         multi_queue = true;

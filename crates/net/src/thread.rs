@@ -63,7 +63,9 @@ pub(crate) fn start_worker_in_batch<T>(start: impl FnOnce() -> T) -> T {
     let result = start();
     set_sched_batch(false);
     // Until then it is a thread of the kernel, which has a name, and which only root may change.
-    if let Err(error) = kernel_workers().try_for_each(|worker| set_policy(worker, libc::SCHED_BATCH)) {
+    if let Err(error) =
+        kernel_workers().try_for_each(|worker| set_policy(worker, libc::SCHED_BATCH))
+    {
         log::debug!("vhost's thread is scheduled as others: {error}");
     }
     result

@@ -16,8 +16,8 @@ use nerite_memory::GuestRam;
 use nerite_virtio::{Event, Segment};
 use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, Mac, write_across};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-    recv, sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType, recv, sendmsg, socketpair,
 };
 
 use crate::{Error, Forward, ioctl, vectors};
@@ -82,7 +82,12 @@ impl User {
     ///
     /// # Errors
     /// If it cannot be started or ends at once, as when a port is taken.
-    pub fn start(forwards: &[Forward], reach_host: bool, mtu: u16, mac: Mac) -> Result<Self, Error> {
+    pub fn start(
+        forwards: &[Forward],
+        reach_host: bool,
+        mtu: u16,
+        mac: Mac,
+    ) -> Result<Self, Error> {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(Error::host("making a socket"))?;
@@ -109,7 +114,8 @@ impl User {
     }
 
     fn with(socket: OwnedFd, process: Option<Process>) -> Result<Self, Error> {
-        rustix::io::ioctl_fionbio(&socket, true).map_err(Error::host("making a socket non-blocking"))?;
+        rustix::io::ioctl_fionbio(&socket, true)
+            .map_err(Error::host("making a socket non-blocking"))?;
         widen(&socket);
         Ok(Self {
             socket,
@@ -199,7 +205,8 @@ impl Backend for User {
     }
 
     fn send(&mut self, ram: &GuestRam, pieces: &[Segment]) -> io::Result<()> {
-        let total = pieces.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.length as usize));
+        let total =
+            pieces.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.length as usize));
         let frame = total.saturating_sub(HEADER);
         // Passt closes the socket, and the guest's card is dead, at what cannot be a frame.
         if !(SHORTEST..=LONGEST).contains(&frame) {
@@ -250,7 +257,8 @@ impl Backend for User {
         let frame = self.input.get(frame).unwrap_or_default();
         write_across(ram, room, 0, &header).map_err(outside)?;
         write_across(ram, room, HEADER as u64, frame).map_err(outside)?;
-        let room = room.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.length as usize));
+        let room =
+            room.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.length as usize));
         // What did not fit: the end of the frame, and of the header if there was hardly any room.
         let rest = header.iter().chain(frame).skip(room);
         for (to, from) in spill.iter_mut().zip(rest) {
@@ -284,7 +292,13 @@ impl Backend for User {
 
 impl User {
     /// Keeps what the socket did not take of a frame: the guest may take its memory back at once.
-    fn keep(&mut self, prefix: &[u8], ram: &GuestRam, pieces: &[Segment], written: usize) -> io::Result<()> {
+    fn keep(
+        &mut self,
+        prefix: &[u8],
+        ram: &GuestRam,
+        pieces: &[Segment],
+        written: usize,
+    ) -> io::Result<()> {
         self.output.extend(prefix.iter().skip(written));
         let mut skip = written.saturating_sub(prefix.len()).saturating_add(HEADER);
         for piece in pieces {

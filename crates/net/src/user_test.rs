@@ -54,7 +54,10 @@ fn frames_come_in_whole_whatever_the_pieces_of_the_stream() {
     let room = [segment(RAM, 12), segment(RAM + 100, 4)];
     for part in [&b"\0\0"[..], b"\0\x06", b"abc"] {
         passt.write_all(part).unwrap();
-        assert_eq!(user.receive(&ram, &room, &mut spill).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(
+            user.receive(&ram, &room, &mut spill).unwrap_err().kind(),
+            ErrorKind::WouldBlock
+        );
     }
     passt.write_all(b"def\0\0\0\x01x").unwrap();
     assert_eq!(user.receive(&ram, &room, &mut spill).unwrap(), 18);
@@ -159,7 +162,8 @@ fn frames_are_taken_from_passt_while_the_guest_has_no_room() {
     let (mut user, mut passt) = pair();
     passt.set_nonblocking(true).unwrap();
     let ram = ram(1 << 20);
-    let frame = |number: u32| [&1500_u32.to_be_bytes()[..], &number.to_be_bytes(), &[7; 1496]].concat();
+    let frame =
+        |number: u32| [&1500_u32.to_be_bytes()[..], &number.to_be_bytes(), &[7; 1496]].concat();
     let mut sent = 0;
     while (u64::from(sent) + 1) * 1504 < INPUT as u64 {
         passt.write_all(&frame(sent)).unwrap();

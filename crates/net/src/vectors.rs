@@ -27,7 +27,9 @@ impl Vectors {
             skip = skip.saturating_sub(now);
             let length = u64::from(segment.length).saturating_sub(now);
             let slices = ram.slices(segment.address.saturating_add(now), length);
-            for slice in slices.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))? {
+            for slice in
+                slices.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
+            {
                 if !slice.is_empty() {
                     let start = slice.ptr_guard_mut().as_ptr().cast();
                     self.pieces.push(libc::iovec { iov_base: start, iov_len: slice.len() });
@@ -39,10 +41,9 @@ impl Vectors {
 
     fn count(&self) -> io::Result<i32> {
         let count = self.pieces.len();
-        i32::try_from(count)
-            .ok()
-            .filter(|_| count <= MAX_PIECES)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a frame in more than 1024 pieces"))
+        i32::try_from(count).ok().filter(|_| count <= MAX_PIECES).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a frame in more than 1024 pieces")
+        })
     }
 }
 
@@ -93,7 +94,8 @@ pub(crate) fn read(
     // SAFETY: `pieces` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the
     // whole call and to which there are no Rust references, or `spill`, which the caller lends
     // exclusively.
-    let read = result(unsafe { libc::readv(fd.as_fd().as_raw_fd(), vectors.pieces.as_ptr(), count) })?;
+    let read =
+        result(unsafe { libc::readv(fd.as_fd().as_raw_fd(), vectors.pieces.as_ptr(), count) })?;
     let mut rest = read;
     for segment in segments {
         let length = usize::try_from(segment.length).unwrap_or(usize::MAX).min(rest);

@@ -87,7 +87,10 @@ impl Pair {
 
     /// The numbers of the queues in use.
     fn queues(&self) -> impl Iterator<Item = usize> {
-        self.enabled.into_iter().enumerate().filter_map(|(number, is_enabled)| is_enabled.then_some(number))
+        self.enabled
+            .into_iter()
+            .enumerate()
+            .filter_map(|(number, is_enabled)| is_enabled.then_some(number))
     }
 
     fn start(
@@ -126,7 +129,9 @@ impl Pair {
 
     /// Has the kernel work on the queues, which go on where they were, or no longer.
     fn set_attached(&mut self, is_attached: bool) -> io::Result<()> {
-        if !self.is_running() || std::mem::replace(&mut self.is_attached, is_attached) == is_attached {
+        if !self.is_running()
+            || std::mem::replace(&mut self.is_attached, is_attached) == is_attached
+        {
             return Ok(());
         }
         for number in self.queues() {
@@ -147,7 +152,12 @@ impl Pair {
 }
 
 impl Engine for Vhost {
-    fn start(&mut self, activation: &Activation, calls: &[Event], broken: &Event) -> io::Result<()> {
+    fn start(
+        &mut self,
+        activation: &Activation,
+        calls: &[Event],
+        broken: &Event,
+    ) -> io::Result<()> {
         self.stop();
         self.memory.set(Arc::new(activation.ram.inner().clone()));
         for (index, pair) in (0_u16..).zip(&mut self.pairs) {
@@ -175,8 +185,10 @@ impl Engine for Vhost {
 
     fn next_available(&mut self, queue: u16) -> io::Result<u16> {
         let (pair, number) = (usize::from(queue / 2), usize::from(queue % 2));
-        let pair = self.pairs.get(pair).filter(|pair| pair.queues().any(|enabled| enabled == number));
-        let base = pair.ok_or(io::ErrorKind::NotFound)?.kernel.get_vring_base(number).map_err(failed)?;
+        let pair =
+            self.pairs.get(pair).filter(|pair| pair.queues().any(|enabled| enabled == number));
+        let base =
+            pair.ok_or(io::ErrorKind::NotFound)?.kernel.get_vring_base(number).map_err(failed)?;
         u16::try_from(base).map_err(io::Error::other)
     }
 
@@ -187,7 +199,10 @@ impl Engine for Vhost {
 
     fn set_link(&mut self, up: bool) -> io::Result<()> {
         if std::mem::replace(&mut self.link_up, up) != up && up {
-            self.pairs.iter().filter(|pair| pair.is_running()).for_each(|pair| Tap::drain(&pair.tap));
+            self.pairs
+                .iter()
+                .filter(|pair| pair.is_running())
+                .for_each(|pair| Tap::drain(&pair.tap));
         }
         self.place_queues()
     }

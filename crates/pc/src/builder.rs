@@ -37,7 +37,11 @@ impl Builder {
     ///
     /// # Errors
     /// Fails if no machine can be as the settings say.
-    pub fn new(image: GuestImage, files: Vec<InitFile>, settings: &Settings) -> Result<Self, Error> {
+    pub fn new(
+        image: GuestImage,
+        files: Vec<InitFile>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
         let plan = PcPlan::new(settings, &image)?;
         // Test kernels that are made for multiboot expect to be able to end themselves.
         let default = (image.protocol() == Protocol::Multiboot).then_some(DebugExit::DEFAULT_PORT);
@@ -63,7 +67,11 @@ impl nerite_platform::Builder for Builder {
         true
     }
 
-    fn allocate_ram(&mut self, backing: &Backing, _cpuid: &[CpuidEntry]) -> Result<GuestRam, Error> {
+    fn allocate_ram(
+        &mut self,
+        backing: &Backing,
+        _cpuid: &[CpuidEntry],
+    ) -> Result<GuestRam, Error> {
         Ok(GuestRam::new(&load::regions(self.plan.memory), backing)?)
     }
 
@@ -86,7 +94,12 @@ impl nerite_platform::Builder for Builder {
     }
 
     /// All vCPUs but the first one wait to be started.
-    fn create_vcpu(&self, vm: &dyn Vm, index: u32, cpuid: &[CpuidEntry]) -> Result<Box<dyn Vcpu>, Error> {
+    fn create_vcpu(
+        &self,
+        vm: &dyn Vm,
+        index: u32,
+        cpuid: &[CpuidEntry],
+    ) -> Result<Box<dyn Vcpu>, Error> {
         let msrs = common_msrs();
         let start = match index {
             0 => VcpuStart::At(&self.loaded()?.boot),

@@ -27,7 +27,12 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
     (PcDispatcher::new(platform, None), output)
 }
 
-fn out(dispatcher: &mut PcDispatcher, port: u16, width: u8, value: u32) -> ControlFlow<Stop, Entry> {
+fn out(
+    dispatcher: &mut PcDispatcher,
+    port: u16,
+    width: u8,
+    value: u32,
+) -> ControlFlow<Stop, Entry> {
     dispatcher.handle(&mut Scripted::default(), Exit::PortOut { port, width, value })
 }
 
@@ -79,7 +84,10 @@ fn the_devices_of_a_pc_answer() {
     output.read_exact(&mut text).unwrap();
     assert_eq!(&text, b"hello\n");
     let _ = out(&mut dispatcher, 0x510, 2, 5);
-    assert_eq!((read_port(&mut dispatcher, 0x511, 1), read_port(&mut dispatcher, 0x511, 1)), (3, 0));
+    assert_eq!(
+        (read_port(&mut dispatcher, 0x511, 1), read_port(&mut dispatcher, 0x511, 1)),
+        (3, 0)
+    );
     let _ = out(&mut dispatcher, 0x70, 1, 0x5f);
     assert_eq!(read_port(&mut dispatcher, 0x71, 1), 2);
     let _ = out(&mut dispatcher, 0xcf8, 4, 0x8000_0008);

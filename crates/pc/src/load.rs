@@ -68,7 +68,9 @@ pub(crate) fn load(
         GuestImage::Pvh(image) => loader.pvh(image.kernel()),
         GuestImage::Multiboot(image) => loader.multiboot(image.kernel()),
         // A Hermit image is loaded elsewhere, and there are no others.
-        _ => Err(Error::host("loading a kernel")(std::io::Error::other("it boots in no way of a PC's"))),
+        _ => Err(Error::host("loading a kernel")(std::io::Error::other(
+            "it boots in no way of a PC's",
+        ))),
     }
 }
 
@@ -77,7 +79,8 @@ fn write_tables(plan: &PcPlan, ram: &GuestRam) -> Result<(), Error> {
     for (address, value) in pc::BIOS_DATA {
         ram.write(address, &value.to_le_bytes()).map_err(Error::writing("the BIOS data area"))?;
     }
-    ram.write(pc::EBDA, &mp_table::bytes(pc::EBDA, plan.cpus)).map_err(Error::writing("the MP table"))?;
+    ram.write(pc::EBDA, &mp_table::bytes(pc::EBDA, plan.cpus))
+        .map_err(Error::writing("the MP table"))?;
     let window = (low_32(*WINDOW.start()), low_32(*WINDOW.end()));
     let pci = acpi::Pci { window, first_slot: FIRST_CARD_SLOT, lines: plan.lines.clone() };
     let tables = acpi::Machine { cpus: plan.cpus, legacy: true, pci: Some(pci) }.tables();
@@ -181,7 +184,12 @@ impl Loader<'_> {
     }
 
     /// Puts the one initial file system as high as it may be: address and size.
-    fn initrd(&self, protocol: Protocol, lowest: u64, limit: u64) -> Result<Option<(u64, u64)>, Error> {
+    fn initrd(
+        &self,
+        protocol: Protocol,
+        lowest: u64,
+        limit: u64,
+    ) -> Result<Option<(u64, u64)>, Error> {
         let file = match self.files {
             [] => return Ok(None),
             [file] => file,
@@ -209,7 +217,9 @@ impl Loader<'_> {
             end: IDENTITY_MAP_END,
         };
         for table in map.tables()? {
-            self.ram.write(table.addr, table.bytes.as_slice()).map_err(Error::writing("the page tables"))?;
+            self.ram
+                .write(table.addr, table.bytes.as_slice())
+                .map_err(Error::writing("the page tables"))?;
         }
         Ok(())
     }

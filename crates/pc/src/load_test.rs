@@ -36,7 +36,10 @@ fn u32_at(ram: &GuestRam, address: u64) -> u64 {
 fn ram_goes_around_the_gap() {
     assert_eq!(regions(128 * MIB), [Region { start: 0, size: 128 * MIB }]);
     let five = regions(5120 * MIB);
-    assert_eq!(five, [Region { start: 0, size: 3 << 30 }, Region { start: 4 << 30, size: 2 << 30 }]);
+    assert_eq!(
+        five,
+        [Region { start: 0, size: 3 << 30 }, Region { start: 4 << 30, size: 2 << 30 }]
+    );
 }
 
 #[test]
@@ -92,7 +95,10 @@ fn what_does_not_fit_is_refused() {
         load(image, files, plan, &ram).unwrap_err().to_string()
     };
     let image = kernel(0x10_0000, 0);
-    assert!(error(&image, &[file("huge", 16 << 20)], &small).contains("huge: 16777216 bytes do not fit"));
+    assert!(
+        error(&image, &[file("huge", 16 << 20)], &small)
+            .contains("huge: 16777216 bytes do not fit")
+    );
     assert!(error(&kernel(0x10_0000, 0x100_0000), &[], &small).contains("needs guest memory from"));
     assert!(error(&image, &[], &plan(16 * MIB, &"x".repeat(20_000))).contains("20000 bytes"));
     assert!(error(&image, &[], &plan(16 * MIB, "a\0b")).contains("NUL"));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use nerite_arch::pc::acpi;
 use nerite_bus::{Bus, Device};
 use nerite_devices::pc::{
-    Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests, ResetControl, Serial,
-    TestLines, TestMemory, TestRegister,
+    Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests,
+    ResetControl, Serial, TestLines, TestMemory, TestRegister,
 };
 use nerite_devices::{Console, TimeSource};
 use nerite_memory::GAP_START;
@@ -73,8 +73,11 @@ impl Devices {
             .map_err(Error::host("making the serial port"))?;
         let serial = Arc::new(serial);
         let low_memory = plan.memory.min(GAP_START);
-        let equipment =
-            Equipment { low_memory, high_memory: plan.memory.saturating_sub(low_memory), cpus: plan.cpus };
+        let equipment = Equipment {
+            low_memory,
+            high_memory: plan.memory.saturating_sub(low_memory),
+            cpus: plan.cpus,
+        };
         let cpus = u16::try_from(plan.cpus).unwrap_or(u16::MAX);
         let power = Arc::new(PowerManagement::new(acpi::S5, requests.clone(), time.clone()));
         let clock = Arc::new(Clock::new(&equipment, time));

@@ -89,7 +89,9 @@ impl PcState {
                 }
                 test.memory.restore(&saved.memory)
             }
-            (test, saved) => require_same(PART, "debug-exit port", test.is_none() && saved.is_none()),
+            (test, saved) => {
+                require_same(PART, "debug-exit port", test.is_none() && saved.is_none())
+            }
         }
     }
 }

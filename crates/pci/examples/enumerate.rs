@@ -29,7 +29,8 @@ impl Function for Card {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let identity = Identity { vendor: 0x1af4, device: 0x1041, class: 0x02_00_00, ..Identity::default() };
+    let identity =
+        Identity { vendor: 0x1af4, device: 0x1041, class: 0x02_00_00, ..Identity::default() };
     let mut config = ConfigSpace::new(&identity);
     config.add_bar(0, Bar { size: 0x8000, prefetchable: true })?;
     config.place(0, 0xc000_0000);
@@ -38,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let ports = bridge.ports();
     let dword = Width::new(4).ok_or("four bytes are a width")?;
-    let select = |slot: u64, register: u64| ports.write(0, dword, 0x8000_0000 | slot << 11 | register);
+    let select =
+        |slot: u64, register: u64| ports.write(0, dword, 0x8000_0000 | slot << 11 | register);
     for slot in 0..32 {
         select(slot, 0);
         let id = ports.read(4, dword);

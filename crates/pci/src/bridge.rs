@@ -162,13 +162,15 @@ pub struct Window {
 impl Device for Window {
     fn read(&self, offset: u64, width: Width) -> u64 {
         let Some(address) = WINDOW.start().checked_add(offset) else { return width.all_ones() };
-        let found = self.slots.iter().find_map(|function| function.read_memory(address, width.bytes()));
+        let found =
+            self.slots.iter().find_map(|function| function.read_memory(address, width.bytes()));
         found.unwrap_or_else(|| width.all_ones())
     }
 
     fn write(&self, offset: u64, width: Width, value: u64) {
         let Some(address) = WINDOW.start().checked_add(offset) else { return };
-        let taken = self.slots.iter().any(|function| function.write_memory(address, width.bytes(), value));
+        let taken =
+            self.slots.iter().any(|function| function.write_memory(address, width.bytes(), value));
         if !taken {
             log::debug!("guest write at {address:#x}, where no PCI function is");
         }

@@ -13,7 +13,8 @@ struct Plain {
 
 impl Plain {
     fn new(device: u16, address: u32) -> Arc<Self> {
-        let mut config = ConfigSpace::new(&Identity { vendor: 0x1af4, device, ..Identity::default() });
+        let mut config =
+            ConfigSpace::new(&Identity { vendor: 0x1af4, device, ..Identity::default() });
         config.add_bar(0, Bar { size: 16, prefetchable: false }).unwrap();
         config.place(0, address);
         Arc::new(Self { config: Mutex::new(config), written: Mutex::new(None) })
@@ -34,7 +35,9 @@ impl Function for Plain {
     }
 
     fn write_memory(&self, address: u64, width: u8, value: u64) -> bool {
-        let Some((_, offset)) = self.config.lock().unwrap().decode(address, width) else { return false };
+        let Some((_, offset)) = self.config.lock().unwrap().decode(address, width) else {
+            return false;
+        };
         *self.written.lock().unwrap() = Some((offset, value));
         true
     }
@@ -60,7 +63,8 @@ fn two() -> (Bridge, Arc<Plain>) {
 #[test]
 fn what_is_absent_reads_all_ones_in_every_width() {
     for ports in [Bridge::new().ports(), two().0.ports()] {
-        for (bus, device, function) in [(0, 2, 0), (0, 31, 7), (255, 3, 1), (1, 0, 0), (0, 0, 1), (128, 1, 0)]
+        for (bus, device, function) in
+            [(0, 2, 0), (0, 31, 7), (255, 3, 1), (1, 0, 0), (0, 0, 1), (128, 1, 0)]
         {
             ports.write(0, width(4), address(bus, device, function, 0));
             assert_eq!(ports.read(0, width(4)), address(bus, device, function, 0));

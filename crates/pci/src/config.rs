@@ -44,7 +44,9 @@ pub enum Error {
     #[error("base address {0} cannot be used: there are 0 to 5, each can be taken once")]
     BarTaken(usize),
     /// A region that a base address register cannot describe.
-    #[error("a region of {0:#x} bytes behind a base address: it must be a power of two from 16 to 2 GiB")]
+    #[error(
+        "a region of {0:#x} bytes behind a base address: it must be a power of two from 16 to 2 GiB"
+    )]
     BarSize(u32),
     /// The capabilities do not fit into 256 bytes.
     #[error("no room in configuration space for a capability of {0} bytes")]
@@ -136,7 +138,8 @@ impl ConfigSpace {
         if !bar.size.is_power_of_two() || bar.size < 16 {
             return Err(Error::BarSize(bar.size));
         }
-        let slot = self.bars.get_mut(index).filter(|slot| slot.is_none()).ok_or(Error::BarTaken(index))?;
+        let slot =
+            self.bars.get_mut(index).filter(|slot| slot.is_none()).ok_or(Error::BarTaken(index))?;
         *slot = Some(bar);
         let flags = if bar.prefetchable { PREFETCHABLE } else { 0 };
         let register = bar_register(index);
@@ -165,7 +168,8 @@ impl ConfigSpace {
         let offset = offset.ok_or(Error::NoRoom(length))?;
         self.put(start, &[capability.id, 0]);
         self.put(start.saturating_add(2), capability.body);
-        let writable = capability.writable.get(..capability.body.len()).unwrap_or(capability.writable);
+        let writable =
+            capability.writable.get(..capability.body.len()).unwrap_or(capability.writable);
         self.allow(start.saturating_add(2), writable);
         self.put(self.link, &[offset]);
         self.put(STATUS, &STATUS_CAPABILITIES.to_le_bytes());
@@ -210,7 +214,8 @@ impl ConfigSpace {
     pub fn read(&self, offset: u8, width: u8) -> u32 {
         let start = usize::from(offset);
         let mut bytes = [0xff; 4];
-        if let Some(registers) = self.registers.get(start..start.saturating_add(usize::from(width))) {
+        if let Some(registers) = self.registers.get(start..start.saturating_add(usize::from(width)))
+        {
             bytes = [0; 4];
             for (to, from) in bytes.iter_mut().zip(registers) {
                 *to = *from;

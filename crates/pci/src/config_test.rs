@@ -82,8 +82,11 @@ fn an_access_is_behind_a_base_address_with_all_its_bytes() {
 fn capabilities_are_linked_in_order() {
     let mut config = sample();
     assert_eq!(config.read(6, 2), 0);
-    let first = config.add_capability(&Capability { id: 9, body: &[1, 2, 3], writable: &[0, 0xf0] }).unwrap();
-    let second = config.add_capability(&Capability { id: 0x11, body: &[4; 10], writable: &[] }).unwrap();
+    let first = config
+        .add_capability(&Capability { id: 9, body: &[1, 2, 3], writable: &[0, 0xf0] })
+        .unwrap();
+    let second =
+        config.add_capability(&Capability { id: 0x11, body: &[4; 10], writable: &[] }).unwrap();
     assert_eq!(config.read(6, 2), 0x10);
     assert_eq!(config.read(0x34, 1), u32::from(first));
     assert_eq!(config.read(first, 4), 0x0201_0009 | u32::from(second) << 8);

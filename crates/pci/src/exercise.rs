@@ -98,10 +98,14 @@ pub fn exercise(steps: &[Step]) {
         for (vector, event) in events.iter().enumerate() {
             let entry = ENTRY_SIZE * vector as u64;
             let [address, rest] = [msix.read_table(entry, 8), msix.read_table(entry + 8, 8)];
-            let (message, is_masked) = (Message { address, data: rest as u32 }, rest >> 32 & 1 == 1);
+            let (message, is_masked) =
+                (Message { address, data: rest as u32 }, rest >> 32 & 1 == 1);
             let connected = routes.lock().connected[vector];
             if let Some(connected) = connected {
-                assert!(is_open && !is_masked && connected == message, "vector {vector}: {connected:x?}");
+                assert!(
+                    is_open && !is_masked && connected == message,
+                    "vector {vector}: {connected:x?}"
+                );
             }
             pending |= u64::from(connected.is_none() && event.is_signalled()) << vector;
         }

@@ -92,8 +92,9 @@ impl Msix {
         let mut body = [0; 10];
         let words = last.to_le_bytes().into_iter();
         let bar = u32::from(bar & 7);
-        let words =
-            words.chain(((table & !7) | bar).to_le_bytes()).chain(((pending & !7) | bar).to_le_bytes());
+        let words = words
+            .chain(((table & !7) | bar).to_le_bytes())
+            .chain(((pending & !7) | bar).to_le_bytes());
         for (to, from) in body.iter_mut().zip(words) {
             *to = from;
         }
@@ -174,7 +175,8 @@ impl Msix {
             data: message.data,
             masked: control & MASKED != 0,
         };
-        let pending = (0..self.vectors()).filter(|vector| self.is_pending(u64::from(*vector))).collect();
+        let pending =
+            (0..self.vectors()).filter(|vector| self.is_pending(u64::from(*vector))).collect();
         MsixState { entries: self.entries.iter().map(entry).collect(), pending }
     }
 
@@ -223,7 +225,8 @@ impl Msix {
     }
 
     fn set_word(&mut self, offset: u64, value: u32) {
-        let entry = usize::try_from(offset / ENTRY_SIZE).ok().and_then(|at| self.entries.get_mut(at));
+        let entry =
+            usize::try_from(offset / ENTRY_SIZE).ok().and_then(|at| self.entries.get_mut(at));
         let Some(entry) = entry else { return };
         let [low, high] = halves(entry.message.address);
         match offset % ENTRY_SIZE {
@@ -244,15 +247,18 @@ impl Msix {
     fn update(&mut self, vector: u16) {
         let is_open = self.is_bus_master && self.control & (ENABLE | MASK_ALL) == ENABLE;
         let at = usize::from(vector);
-        let (Some(entry), Some(event)) = (self.entries.get_mut(at), self.events.get(at)) else { return };
+        let (Some(entry), Some(event)) = (self.entries.get_mut(at), self.events.get(at)) else {
+            return;
+        };
         let wanted = (is_open && entry.control & MASKED == 0).then_some(entry.message);
         if wanted == entry.connected {
             return;
         }
         let connect = |message| {
             self.routes.connect(vector, event, message).inspect_err(|error| {
-                self.log
-                    .warn(format_args!("MSI-X vector {vector} cannot be connected to {message:x?}: {error}"));
+                self.log.warn(format_args!(
+                    "MSI-X vector {vector} cannot be connected to {message:x?}: {error}"
+                ));
             })
         };
         if connect(wanted).is_ok() {

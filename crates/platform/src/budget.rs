@@ -28,8 +28,10 @@ impl LogBudget {
 
     /// Takes one message; how many are left, or `None` if there was none.
     fn take(&self) -> Option<u32> {
-        let before =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).ok()?;
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .ok()?;
         before.checked_sub(1)
     }
 }

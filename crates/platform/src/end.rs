@@ -42,7 +42,11 @@ fn is_over(deadline: Option<Instant>) -> bool {
 
 /// Handles exits that no device of any platform handles: kicks, system events, and what a guest
 /// cannot go on from. Exits of model-specific registers are handled before.
-pub fn handle_common(exit: Exit, stop: &StopToken, deadline: Option<Instant>) -> ControlFlow<Stop, Entry> {
+pub fn handle_common(
+    exit: Exit,
+    stop: &StopToken,
+    deadline: Option<Instant>,
+) -> ControlFlow<Stop, Entry> {
     match exit {
         Exit::Kicked if stop.is_requested() => ControlFlow::Break(Ok(End::Stopped)),
         Exit::Kicked if is_over(deadline) => ControlFlow::Break(Ok(End::TimeLimit)),

@@ -62,7 +62,9 @@ pub enum Error {
         given: u64,
     },
     /// More strings than hypercall interface v1 can carry.
-    #[error("{given} {what} are more than the {allowed} that a kernel with hypercall interface v1 can take")]
+    #[error(
+        "{given} {what} are more than the {allowed} that a kernel with hypercall interface v1 can take"
+    )]
     TooManyStrings {
         /// Kind of the strings.
         what: &'static str,
@@ -197,7 +199,8 @@ impl Error {
                 _ => ErrorKind::Config,
             },
             Self::Hypervisor(
-                nerite_hypervisor::Error::TooManyVcpus { .. } | nerite_hypervisor::Error::TooMuchRam { .. },
+                nerite_hypervisor::Error::TooManyVcpus { .. }
+                | nerite_hypervisor::Error::TooMuchRam { .. },
             ) => ErrorKind::Config,
             _ => ErrorKind::Host,
         }

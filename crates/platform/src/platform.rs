@@ -73,7 +73,12 @@ pub trait Builder: fmt::Debug {
     ///
     /// # Errors
     /// Fails if the hypervisor does.
-    fn create_vcpu(&self, vm: &dyn Vm, index: u32, cpuid: &[CpuidEntry]) -> Result<Box<dyn Vcpu>, Error>;
+    fn create_vcpu(
+        &self,
+        vm: &dyn Vm,
+        index: u32,
+        cpuid: &[CpuidEntry],
+    ) -> Result<Box<dyn Vcpu>, Error>;
 
     /// Writes what depends on the VM, and makes the platform. `bridge` has all devices.
     ///

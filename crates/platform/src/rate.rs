@@ -70,7 +70,9 @@ impl Rate {
     }
 
     fn delay_at(&self, now: u64, bytes: usize) -> Duration {
-        let cost = u128::from(SECOND).saturating_mul(bytes as u128).div_euclid(self.per_second.get().into());
+        let cost = u128::from(SECOND)
+            .saturating_mul(bytes as u128)
+            .div_euclid(self.per_second.get().into());
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
         let begin = |through: u64| through.max(now.saturating_sub(BURST));
         let before = self.through.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |through| {
@@ -93,14 +95,23 @@ mod tests {
 
     #[test]
     fn a_second_is_free_after_silence_and_no_more() {
-        assert_eq!(delays(1000, &[(5000, 400), (5000, 600), (5000, 100), (5000, 1)]), [0, 0, 0, 100]);
-        assert_eq!(delays(1000, &[(9000, 1), (90_000, 1000), (90_000, 1), (90_000, 1)]), [0, 0, 0, 1]);
+        assert_eq!(
+            delays(1000, &[(5000, 400), (5000, 600), (5000, 100), (5000, 1)]),
+            [0, 0, 0, 100]
+        );
+        assert_eq!(
+            delays(1000, &[(9000, 1), (90_000, 1000), (90_000, 1), (90_000, 1)]),
+            [0, 0, 0, 1]
+        );
     }
 
     #[test]
     fn the_rate_holds_in_the_long_run() {
         // Each write waits for those before it.
-        assert_eq!(delays(1000, &[(0, 2000), (2000, 2000), (4000, 2000), (4500, 1)]), [0, 0, 0, 1500]);
+        assert_eq!(
+            delays(1000, &[(0, 2000), (2000, 2000), (4000, 2000), (4500, 1)]),
+            [0, 0, 0, 1500]
+        );
         assert_eq!(delays(1, &[(0, usize::MAX), (1, 1)])[1], u128::from(u64::MAX / MS - 1));
     }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use nerite_sandbox::{Policy, Reachable, Rights, enter};
 
-const USAGE: &str = "usage: try read PATH | write PATH | run PROGRAM | connect ADDRESS [REACHABLE_DIRECTORY]";
+const USAGE: &str =
+    "usage: try read PATH | write PATH | run PROGRAM | connect ADDRESS [REACHABLE_DIRECTORY]";
 
 #[allow(clippy::print_stdout, reason = "it is a program")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use super::rules::{CHILDREN, Condition, OWN_PROCESS, Rule};
@@ -89,7 +89,8 @@ pub(crate) fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Vec<Inst
             chain.push(SeccompRule::new(conditions)?);
         }
     }
-    let filter = SeccompFilter::new(table, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?;
+    let filter =
+        SeccompFilter::new(table, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?;
     let compiled: BpfProgram = filter.try_into()?;
     program.extend(compiled.iter().map(|i| (i.code, i.jt, i.jf, i.k)));
     Ok(program)
@@ -124,7 +125,9 @@ fn alternatives(rule: &Rule) -> Result<Vec<Vec<SeccompCondition>>, Error> {
         let choices = match *condition {
             Condition::OneOf(argument, values) => values
                 .iter()
-                .map(|&value| SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, value.into()))
+                .map(|&value| {
+                    SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, value.into())
+                })
                 .collect::<Result<Vec<_>, _>>()?,
             Condition::Bits { argument, mask, value } => {
                 vec![SeccompCondition::new(
@@ -135,11 +138,18 @@ fn alternatives(rule: &Rule) -> Result<Vec<Vec<SeccompCondition>>, Error> {
                 )?]
             }
             Condition::OwnProcess(argument) => {
-                vec![SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, OWN_PROCESS.into())?]
+                vec![SeccompCondition::new(
+                    argument,
+                    word.clone(),
+                    SeccompCmpOp::Eq,
+                    OWN_PROCESS.into(),
+                )?]
             }
             Condition::Child(argument) => CHILDREN
                 .iter()
-                .map(|&value| SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, value.into()))
+                .map(|&value| {
+                    SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, value.into())
+                })
                 .collect::<Result<Vec<_>, _>>()?,
             Condition::Null(argument) => {
                 vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?]
@@ -150,7 +160,9 @@ fn alternatives(rule: &Rule) -> Result<Vec<Vec<SeccompCondition>>, Error> {
             lists => lists
                 .iter()
                 .flat_map(|list| {
-                    choices.iter().map(|choice| [list.as_slice(), std::slice::from_ref(choice)].concat())
+                    choices
+                        .iter()
+                        .map(|choice| [list.as_slice(), std::slice::from_ref(choice)].concat())
                 })
                 .collect(),
         };

@@ -2,8 +2,8 @@
 //! (landlock(7)).
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, PathBeneath,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use crate::{Error, Missing, Reachable, Rights};
@@ -32,14 +32,18 @@ fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
 
 /// Leaves nothing but `reachable`, no TCP port to take or reach, and no process outside to send a
 /// signal to.
-pub(crate) fn confine(reachable: &[Reachable<'_>], missing: &mut Vec<Missing>) -> Result<(), Error> {
+pub(crate) fn confine(
+    reachable: &[Reachable<'_>],
+    missing: &mut Vec<Missing>,
+) -> Result<(), Error> {
     let status = restrict(reachable).map_err(|error| Error::Host {
         what: "confining this process with Landlock",
         source: std::io::Error::other(error),
     })?;
     let read_only = reachable.iter().any(|path| path.rights == Rights::Read);
     match status {
-        LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V3 || !read_only => {}
+        LandlockStatus::Available { effective_abi, .. }
+            if effective_abi >= ABI::V3 || !read_only => {}
         LandlockStatus::Available { .. } => missing.push(Missing::Truncation),
         _ => missing.push(Missing::Landlock { mounts: !reachable.is_empty() }),
     }

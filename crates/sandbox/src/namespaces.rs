@@ -23,14 +23,16 @@ const PLACE: &str = "/proc";
 /// own.
 pub(crate) fn enter(policy: &Policy, missing: &mut Vec<Missing>) -> Result<(), Error> {
     let mut own = policy.level != Level::Off;
-    let mut separated = if own { leave_host(policy.level).map_err(io::Error::from) } else { Ok(()) };
+    let mut separated =
+        if own { leave_host(policy.level).map_err(io::Error::from) } else { Ok(()) };
     if let Err(error) = &separated
         && is_missing(error, CapabilitySet::SYS_ADMIN)?
     {
         (own, separated) = (false, Ok(()));
     }
     if let Some(directory) = &policy.chroot {
-        change_root(directory).map_err(|source| Error::Chroot { path: directory.clone(), source })?;
+        change_root(directory)
+            .map_err(|source| Error::Chroot { path: directory.clone(), source })?;
     }
     let emptied = match separated {
         Ok(()) if own && policy.chroot.is_none() => empty_root().map_err(io::Error::from),

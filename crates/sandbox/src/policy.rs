@@ -133,7 +133,9 @@ mod tests {
     #[test]
     fn users_are_two_numbers() {
         assert_eq!("1000:100".parse(), Ok(User { uid: 1000, gid: 100 }));
-        for bad in ["", "1000", ":", "1:", ":1", "a:1", "-1:1", "1:2:3", "4294967295:0", "root:root"] {
+        for bad in
+            ["", "1000", ":", "1:", ":1", "a:1", "-1:1", "1:2:3", "4294967295:0", "root:root"]
+        {
             assert!(bad.parse::<User>().is_err(), "{bad}");
         }
     }
@@ -142,13 +144,17 @@ mod tests {
     fn levels_and_filters_are_words() {
         assert_eq!("strict".parse(), Ok(Level::Strict));
         assert_eq!("log".parse(), Ok(Seccomp::Log));
-        assert_eq!("On".parse::<Seccomp>().unwrap_err().to_string(), "`On` is not one of on, log, off");
+        assert_eq!(
+            "On".parse::<Seccomp>().unwrap_err().to_string(),
+            "`On` is not one of on, log, off"
+        );
         assert!("on".parse::<Level>().is_err());
     }
 
     #[test]
     fn filters_go_with_the_level() {
-        let policy = |level, seccomp| Policy { level, seccomp, ..Policy::default() }.effective_seccomp();
+        let policy =
+            |level, seccomp| Policy { level, seccomp, ..Policy::default() }.effective_seccomp();
         assert_eq!(policy(Level::Normal, None), Seccomp::On);
         assert_eq!(policy(Level::Off, None), Seccomp::Off);
         assert_eq!(policy(Level::Off, Some(Seccomp::On)), Seccomp::On);

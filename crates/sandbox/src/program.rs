@@ -27,7 +27,12 @@ impl Program {
     pub fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Self, Error> {
         let instructions =
             compile::compile(rules, refused).map_err(|error| Error::Table(error.to_string()))?;
-        Ok(Self(instructions.into_iter().map(|(code, jt, jf, k)| Instruction { code, jt, jf, k }).collect()))
+        Ok(Self(
+            instructions
+                .into_iter()
+                .map(|(code, jt, jf, k)| Instruction { code, jt, jf, k })
+                .collect(),
+        ))
     }
     pub(crate) fn instructions(&self) -> &[Instruction] {
         &self.0

@@ -7,7 +7,8 @@
 //! compared as 32-bit numbers.
 
 use libc::{
-    CLONE_THREAD, CLONE_VM, EACCES, ENOSYS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL, PROT_EXEC,
+    CLONE_THREAD, CLONE_VM, EACCES, ENOSYS, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_SETFD, F_SETFL,
+    PROT_EXEC,
 };
 
 // The build script compiles this file too, for which the paths must be given.
@@ -189,13 +190,20 @@ const CONTROL: &[Rule] = &[
 /// Packets to a debugger go out at once.
 const DEBUGGER: Rule = when(
     libc::SYS_setsockopt,
-    &[OneOf(1, &[libc::IPPROTO_TCP.cast_unsigned()]), OneOf(2, &[libc::TCP_NODELAY.cast_unsigned()])],
+    &[
+        OneOf(1, &[libc::IPPROTO_TCP.cast_unsigned()]),
+        OneOf(2, &[libc::TCP_NODELAY.cast_unsigned()]),
+    ],
 );
 const EVENT: Rule = any(libc::SYS_eventfd2);
 
 /// Disks: transfers between files and guest memory, flushes, and allocation or discard of room.
-const DISKS: &[Rule] =
-    &[any(libc::SYS_preadv), any(libc::SYS_pwritev), any(libc::SYS_fdatasync), any(libc::SYS_fallocate)];
+const DISKS: &[Rule] = &[
+    any(libc::SYS_preadv),
+    any(libc::SYS_pwritev),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_fallocate),
+];
 
 /// Network cards: taps, and the loops of the cards' threads.
 const NETWORK: &[Rule] = &[
@@ -222,7 +230,10 @@ const NETWORK: &[Rule] = &[
     when(libc::SYS_sched_getscheduler, &[OneOf(0, &[0])]),
     when(
         libc::SYS_sched_setscheduler,
-        &[OneOf(0, &[0]), OneOf(1, &[libc::SCHED_OTHER.cast_unsigned(), libc::SCHED_BATCH.cast_unsigned()])],
+        &[
+            OneOf(0, &[0]),
+            OneOf(1, &[libc::SCHED_OTHER.cast_unsigned(), libc::SCHED_BATCH.cast_unsigned()]),
+        ],
     ),
     // Ending passt, where Landlock does not forbid it.
     when(libc::SYS_kill, &[Child(0)]),

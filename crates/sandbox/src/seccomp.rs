@@ -69,7 +69,9 @@ impl Filters {
         for instruction in &mut program {
             if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRAP && self.log {
                 instruction.k = libc::SECCOMP_RET_LOG;
-            } else if let Some((_, number)) = places.iter().find(|(place, _)| *place == instruction.k) {
+            } else if let Some((_, number)) =
+                places.iter().find(|(place, _)| *place == instruction.k)
+            {
                 instruction.k = *number;
             }
         }
@@ -107,7 +109,12 @@ fn load(instructions: &[Instruction], flags: libc::c_ulong) -> Result<(), Error>
     // SAFETY: the program's pointer and length are those of a slice that outlives the call, and the
     // kernel only reads it.
     let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::from_ref(&program),
+        )
     };
     match result {
         0 => Ok(()),
@@ -128,7 +135,11 @@ extern "C" fn on_forbidden(_: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         // thread, which nothing else changes while the handler runs.
         let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
         let register = |index: libc::c_int| {
-            usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(-1)
+            usize::try_from(index)
+                .ok()
+                .and_then(|index| registers.get(index))
+                .copied()
+                .unwrap_or(-1)
         };
         message.text(violation.before.as_bytes());
         message.text(b"system call ");
@@ -142,7 +153,8 @@ extern "C" fn on_forbidden(_: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         message.text(violation.after.as_bytes());
     }
     let text = message.bytes.get(..message.length).unwrap_or_default();
-    let mut standard_error = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    let mut standard_error =
+        libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
     // SAFETY: the pointer is to one live structure; with no timeout it waits for nothing.
     if unsafe { libc::poll(&raw mut standard_error, 1, 0) } > 0 {
         // SAFETY: the pointer and length are those of a slice, which write(2) only reads.

@@ -35,8 +35,14 @@ const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
 /// A guest on KVM, and nothing more.
-const NONE: Features =
-    Features { files: false, control: false, network: false, debug: false, devices: false, kvm: true };
+const NONE: Features = Features {
+    files: false,
+    control: false,
+    network: false,
+    debug: false,
+    devices: false,
+    kvm: true,
+};
 const ALL: Features =
     Features { files: true, control: true, network: true, debug: true, devices: true, kvm: true };
 
@@ -134,9 +140,13 @@ fn arguments_are_looked_at() {
     assert_eq!(device(libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(device(libc::SYS_ioctl, ioctl(rules::kvm::RUN)), TRAP);
     assert_eq!(device(libc::SYS_ioctl, ioctl(rules::kvm::IRQFD)), TRAP);
-    for call in
-        [libc::SYS_openat2, libc::SYS_accept4, libc::SYS_unlinkat, libc::SYS_recvfrom, libc::SYS_execve]
-    {
+    for call in [
+        libc::SYS_openat2,
+        libc::SYS_accept4,
+        libc::SYS_unlinkat,
+        libc::SYS_recvfrom,
+        libc::SYS_execve,
+    ] {
         assert_eq!(device(call, [0; 6]), TRAP, "{call}");
     }
     assert_eq!(vcpu(libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), TRAP);
@@ -186,7 +196,11 @@ fn without_kvm_its_calls_are_forbidden() {
     for request in [rules::kvm::RUN, rules::kvm::CREATE_VM, rules::kvm::IRQFD, 0x4008_af30] {
         let arguments = [3, request.into(), 0, 0, 0, 0];
         for kind in rules::KINDS {
-            assert_eq!(judge(kind, software, libc::SYS_ioctl, arguments), TRAP, "{kind:?} {request:#x}");
+            assert_eq!(
+                judge(kind, software, libc::SYS_ioctl, arguments),
+                TRAP,
+                "{kind:?} {request:#x}"
+            );
         }
         assert_eq!(judge(Kind::Main, ALL, libc::SYS_ioctl, arguments), ALLOW, "{request:#x}");
     }

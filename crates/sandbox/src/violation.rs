@@ -13,6 +13,10 @@ pub struct Violation {
 
 impl Default for Violation {
     fn default() -> Self {
-        Self { before: "", after: " is not allowed in this sandbox, and was not made\n", exit_code: 1 }
+        Self {
+            before: "",
+            after: " is not allowed in this sandbox, and was not made\n",
+            exit_code: 1,
+        }
     }
 }

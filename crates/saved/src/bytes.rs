@@ -49,7 +49,8 @@ impl<'de> Visitor<'de> for BytesVisitor {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Vec<u8>, E> {
         let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit =
+            |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let byte = |&[high, low]: &[u8; 2]| Some(digit(high)? << 4 | digit(low)?);
         let bytes = pairs.iter().map(byte).collect::<Option<Vec<_>>>().filter(|_| rest.is_empty());
         bytes.ok_or_else(|| E::custom("a byte string is not an even number of hexadecimal digits"))

@@ -38,7 +38,9 @@ pub enum SaveError {
 
 impl SaveError {
     /// Names the part that the host failed for.
-    pub fn host<E: Into<Box<dyn Error + Send + Sync>>>(part: &'static str) -> impl FnOnce(E) -> Self {
+    pub fn host<E: Into<Box<dyn Error + Send + Sync>>>(
+        part: &'static str,
+    ) -> impl FnOnce(E) -> Self {
         move |source| Self::Host { part, source: source.into() }
     }
 
@@ -99,7 +101,9 @@ pub enum RestoreError {
 
 impl RestoreError {
     /// Names the part that cannot go on.
-    pub fn failed<E: Into<Box<dyn Error + Send + Sync>>>(part: &'static str) -> impl FnOnce(E) -> Self {
+    pub fn failed<E: Into<Box<dyn Error + Send + Sync>>>(
+        part: &'static str,
+    ) -> impl FnOnce(E) -> Self {
         move |source| Self::Failed { part, source: source.into() }
     }
 
@@ -114,7 +118,11 @@ impl RestoreError {
 ///
 /// # Errors
 /// Fails if it is not `expected`.
-pub const fn check_version(part: &'static str, found: u32, expected: u32) -> Result<(), RestoreError> {
+pub const fn check_version(
+    part: &'static str,
+    found: u32,
+    expected: u32,
+) -> Result<(), RestoreError> {
     if found == expected { Ok(()) } else { Err(RestoreError::Version { part, found, expected }) }
 }
 

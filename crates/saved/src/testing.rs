@@ -1,6 +1,10 @@
 //! For tests: golden files and hostile states.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "test support; a failure is what it looks for")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test support; a failure is what it looks for"
+)]
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +24,8 @@ pub fn golden<S: Serialize + DeserializeOwned>(path: impl AsRef<Path>, state: &S
         let text = serde_json::to_string_pretty(state).expect("a state");
         fs::write(path, text + "\n").expect("a golden file");
     }
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -57,18 +62,24 @@ fn mutate(root: &mut Value, (position, kind, number): Mutation) {
         (2, _) => Value::Null,
         (3, Value::Number(old)) => {
             json!(
-                old.as_u64().unwrap_or_default() ^ 1_u64.wrapping_shl((number & 63).try_into().unwrap_or(0))
+                old.as_u64().unwrap_or_default()
+                    ^ 1_u64.wrapping_shl((number & 63).try_into().unwrap_or(0))
             )
         }
         (3, Value::Bool(old)) => json!(!*old),
         (4, Value::Number(old)) => json!(old.as_u64().unwrap_or_default().wrapping_add(number & 3)),
         (_, Value::String(text)) => {
-            let at = usize::try_from(number).unwrap_or_default().checked_rem(text.len()).unwrap_or_default();
+            let at = usize::try_from(number)
+                .unwrap_or_default()
+                .checked_rem(text.len())
+                .unwrap_or_default();
             let (head, tail) = text.split_at_checked(at).unwrap_or((text, ""));
             match kind % 3 {
                 0 => json!(head),
                 1 => json!(format!("{head}00{tail}")),
-                _ => json!(format!("{head}{:x}{}", number >> 60, tail.get(1..).unwrap_or_default())),
+                _ => {
+                    json!(format!("{head}{:x}{}", number >> 60, tail.get(1..).unwrap_or_default()))
+                }
             }
         }
         (5, Value::Array(items)) => {

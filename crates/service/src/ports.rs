@@ -14,7 +14,10 @@ pub struct PortCounts {
 }
 
 /// Splits accesses of ports into hypercalls, which `name` knows, and others.
-pub fn port_counts(statistics: &Statistics, name: impl Fn(u16) -> Option<&'static str>) -> PortCounts {
+pub fn port_counts(
+    statistics: &Statistics,
+    name: impl Fn(u16) -> Option<&'static str>,
+) -> PortCounts {
     let mut counts = PortCounts::default();
     for &(port, count) in statistics.port_writes.iter().chain(&statistics.port_reads) {
         match name(port) {

@@ -29,7 +29,10 @@ pub fn query<M: Machine + ?Sized, T: Send + 'static>(
 ///
 /// # Errors
 /// As [`Machine::ask`], or if the hypervisor fails.
-pub fn registers<M: Machine + ?Sized>(machine: &M, vcpu: usize) -> Result<(Regs, SpecialRegs), Refusal> {
+pub fn registers<M: Machine + ?Sized>(
+    machine: &M,
+    vcpu: usize,
+) -> Result<(Regs, SpecialRegs), Refusal> {
     query(machine, vcpu, |vcpu, _| Ok((vcpu.regs()?, vcpu.special_regs()?)))?.map_err(failed)
 }
 

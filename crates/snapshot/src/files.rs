@@ -71,7 +71,8 @@ impl Snapshot {
             source: source.into(),
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(path, errno))?;
+        let directory =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(path, errno))?;
         let open = |name: &str| {
             open_beneath(directory.as_fd(), name).map_err(|errno| failed(&path.join(name), errno))
         };
@@ -107,7 +108,10 @@ impl Snapshot {
         let mut text = Vec::new();
         let mut state = &self.state;
         // It can have grown meanwhile.
-        state.rewind().and_then(|()| state.take(MAX_STATE).read_to_end(&mut text)).map_err(in_file(STATE))?;
+        state
+            .rewind()
+            .and_then(|()| state.take(MAX_STATE).read_to_end(&mut text))
+            .map_err(in_file(STATE))?;
         let manifest = Manifest::from_text(&text)?;
         let expected = manifest.memory_size()?;
         let size = self::size(&self.memory, MEMORY)?;
@@ -122,7 +126,8 @@ impl Snapshot {
     /// # Errors
     /// Fails if one is damaged or cannot be read.
     pub fn verify<S>(&self, manifest: &Manifest<S>) -> Result<(), Error> {
-        let memory = Digest::of_sparse(&self.memory, manifest.memory_size()?).map_err(in_file(MEMORY))?;
+        let memory =
+            Digest::of_sparse(&self.memory, manifest.memory_size()?).map_err(in_file(MEMORY))?;
         if memory != manifest.memory_digest {
             return Err(Error::Damaged { name: MEMORY });
         }

@@ -11,7 +11,10 @@ const PAGE: u64 = 4096;
 fn describe(files: &Files, state: Value) -> Result<(), Error> {
     files.describe(|memory_digest, image_digest| Manifest {
         writer: "test 1".to_owned(),
-        memory: vec![Region { start: 0, size: 64 * PAGE }, Region { start: 1 << 32, size: 64 * PAGE }],
+        memory: vec![
+            Region { start: 0, size: 64 * PAGE },
+            Region { start: 1 << 32, size: 64 * PAGE },
+        ],
         memory_digest,
         image_digest,
         state,
@@ -126,7 +129,8 @@ fn memory_of_another_size_is_refused() {
 
 #[test]
 fn damage_is_found_when_it_is_looked_for() {
-    for (name, offset) in [("memory", 0), ("memory", 70 * PAGE + 4), ("memory", 128 * PAGE - 1), ("image", 2)]
+    for (name, offset) in
+        [("memory", 0), ("memory", 70 * PAGE + 4), ("memory", 128 * PAGE - 1), ("image", 2)]
     {
         let folder = saved();
         let path = folder.path().join("saved");
@@ -153,9 +157,13 @@ fn files_of_other_kinds_are_refused() {
         assert!(Snapshot::open(&path).is_err(), "{name} is a link");
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
-        assert!(matches!(Snapshot::open(&path), Err(Error::NotAFile { .. })), "{name} is a directory");
+        assert!(
+            matches!(Snapshot::open(&path), Err(Error::NotAFile { .. })),
+            "{name} is a directory"
+        );
         std::fs::remove_dir(&file).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
         assert!(matches!(Snapshot::open(&path), Err(Error::NotAFile { .. })), "{name} is a pipe");
     }
     assert!(Snapshot::open(Path::new("/nonexistent")).is_err());
@@ -166,7 +174,12 @@ fn files_of_other_kinds_are_refused() {
 fn a_description_that_is_too_large_is_not_read() {
     let folder = saved();
     let path = folder.path().join("saved");
-    File::options().write(true).open(path.join("snapshot.json")).unwrap().set_len(MAX_STATE + 1).unwrap();
+    File::options()
+        .write(true)
+        .open(path.join("snapshot.json"))
+        .unwrap()
+        .set_len(MAX_STATE + 1)
+        .unwrap();
     let error = Snapshot::open(&path).unwrap().read::<Value>().unwrap_err();
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
 }

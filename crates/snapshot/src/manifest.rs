@@ -84,14 +84,19 @@ impl<S> Manifest<S> {
         }
         let (mut size, mut end) = (0_u64, 0_u64);
         for region in &self.memory {
-            if region.size == 0 || !region.start.is_multiple_of(PAGE) || !region.size.is_multiple_of(PAGE) {
+            if region.size == 0
+                || !region.start.is_multiple_of(PAGE)
+                || !region.size.is_multiple_of(PAGE)
+            {
                 return Err(Error::Invalid("a memory region is not a number of whole pages"));
             }
             if region.start < end {
                 return Err(Error::Invalid("the memory regions overlap or are not in order"));
             }
             let out_of_range = Error::Invalid("a memory region is out of range");
-            let Some(next) = region.start.checked_add(region.size) else { return Err(out_of_range) };
+            let Some(next) = region.start.checked_add(region.size) else {
+                return Err(out_of_range);
+            };
             (size, end) = (size.saturating_add(region.size), next);
         }
         // Offsets in files are signed.

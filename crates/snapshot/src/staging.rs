@@ -38,8 +38,9 @@ impl Staging {
     /// # Errors
     /// Fails if there is something under that name, another process writes it, or the host does.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let failed =
-            |what| move |errno: Errno| Error::Host { path: path.to_owned(), what, source: errno.into() };
+        let failed = |what| {
+            move |errno: Errno| Error::Host { path: path.to_owned(), what, source: errno.into() }
+        };
         let name = path.file_name().ok_or_else(|| Error::NoName(path.to_owned()))?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -50,7 +51,8 @@ impl Staging {
             return Err(Error::Exists(path.to_owned()));
         }
         let temporary = temporary_name(name);
-        let in_use = || Error::InUse { path: path.to_owned(), temporary: path.with_file_name(&temporary) };
+        let in_use =
+            || Error::InUse { path: path.to_owned(), temporary: path.with_file_name(&temporary) };
         let (directory, replaced) = match make_directory(&parent, &temporary) {
             Ok(made) => made.ok_or_else(in_use)?,
             Err(errno) => return Err(failed("making a temporary directory")(errno)),
@@ -104,7 +106,13 @@ impl Staging {
         }
         rustix::fs::fsync(&self.directory).map_err(failed("writing it to the disk"))?;
         let flags = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&self.parent, &self.temporary, &self.parent, &self.name, flags) {
+        match rustix::fs::renameat_with(
+            &self.parent,
+            &self.temporary,
+            &self.parent,
+            &self.name,
+            flags,
+        ) {
             Ok(()) => self.committed = true,
             Err(Errno::EXIST) => return Err(Error::Exists(self.path.clone())),
             Err(errno) => return Err(failed("giving it its name")(errno)),

@@ -32,7 +32,8 @@ impl Ring {
     /// no room.
     pub(crate) fn push(&self, write: CoalescedWrite) -> bool {
         let last = write.port.saturating_add(u16::from(write.width).saturating_sub(1));
-        let is_inside = |range: &RangeInclusive<u16>| range.contains(&write.port) && range.contains(&last);
+        let is_inside =
+            |range: &RangeInclusive<u16>| range.contains(&write.port) && range.contains(&last);
         if !self.ports.lock().iter().any(is_inside) {
             return false;
         }
@@ -92,7 +93,10 @@ mod tests {
         ring.add_ports(0x800, 4);
         let write = |port, value| CoalescedWrite { port, width: 1, value };
         assert!(!ring.push(write(0x7ff, 0)));
-        assert!(!ring.push(CoalescedWrite { port: 0x802, width: 4, value: 0 }), "only a part is inside");
+        assert!(
+            !ring.push(CoalescedWrite { port: 0x802, width: 4, value: 0 }),
+            "only a part is inside"
+        );
         for value in 0..u32::try_from(CAPACITY).unwrap() {
             assert!(ring.push(write(0x800, value)));
         }

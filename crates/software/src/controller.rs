@@ -61,7 +61,8 @@ impl Controller {
     fn lower(&self, lines: u32) -> Vec<Arc<Level>> {
         let has = |level: &&Arc<Level>| lines.wrapping_shr(level.line.into()) & 1 != 0;
         let levels = self.levels.read();
-        let raised = levels.iter().filter(has).filter(|level| level.raised.swap(false, Ordering::AcqRel));
+        let raised =
+            levels.iter().filter(has).filter(|level| level.raised.swap(false, Ordering::AcqRel));
         let raised: Vec<_> = raised.cloned().collect();
         drop(levels);
         raised.iter().for_each(|level| self.chips.set_line(level.line, level.source, false));
@@ -69,7 +70,8 @@ impl Controller {
     }
 
     fn source(&self) -> Result<LineSource, Error> {
-        let number = u8::try_from(self.levels.read().len()).ok().and_then(|n| n.checked_add(FIRST_DEVICE));
+        let number =
+            u8::try_from(self.levels.read().len()).ok().and_then(|n| n.checked_add(FIRST_DEVICE));
         number.and_then(LineSource::new).ok_or_else(|| refused("connecting an interrupt line"))
     }
 }
@@ -111,7 +113,8 @@ impl InterruptController for Controller {
 
     fn connect_level(&self, number: u32, raise: &Event, lowered: &Event) -> Result<(), Error> {
         let (line, source) = (line(number)?, self.source()?);
-        let level = Level { line, source, raised: AtomicBool::new(false), lowered: lowered.clone() };
+        let level =
+            Level { line, source, raised: AtomicBool::new(false), lowered: lowered.clone() };
         let level = Arc::new(level);
         self.levels.write().push(level.clone());
         let chips = self.chips.clone();
@@ -127,7 +130,13 @@ impl InterruptController for Controller {
         self.messages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok().map(MessageId)
     }
 
-    fn connect_message(&self, _id: MessageId, event: &Event, address: u64, data: u32) -> Result<(), Error> {
+    fn connect_message(
+        &self,
+        _id: MessageId,
+        event: &Event,
+        address: u64,
+        data: u32,
+    ) -> Result<(), Error> {
         let chips = self.chips.clone();
         event.connect(Arc::new(move || {
             chips.send_message(address, data);
@@ -209,7 +218,9 @@ mod tests {
         for (port, value) in [(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0x21, 0xfb)] {
             controller.write_port(port, value, 0);
         }
-        for (port, value) in [(0xa0, 0x11), (0xa1, 0x38), (0xa1, 2), (0xa1, 1), (0xa1, 0xfb), (0x4d1, 4)] {
+        for (port, value) in
+            [(0xa0, 0x11), (0xa1, 0x38), (0xa1, 2), (0xa1, 1), (0xa1, 0xfb), (0x4d1, 4)]
+        {
             controller.write_port(port, value, 0);
         }
         controller.chips.write_ioapic(0, 0x24);

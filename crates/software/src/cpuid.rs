@@ -11,10 +11,12 @@ pub(crate) fn supported() -> Vec<CpuidEntry> {
     // have it.
     let signature = *b"NeriteNerite";
     let word = |at: usize| {
-        let bytes = signature.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
+        let bytes =
+            signature.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default();
         u32::from_le_bytes(bytes)
     };
-    let entry = |function, eax, ebx, ecx, edx| CpuidEntry { function, index: None, eax, ebx, ecx, edx };
+    let entry =
+        |function, eax, ebx, ecx, edx| CpuidEntry { function, index: None, eax, ebx, ecx, edx };
     leaves.push(entry(0x4000_0000, 0x4000_0010, word(0), word(4), word(8)));
     leaves.push(entry(0x4000_0010, TSC_KHZ.get(), 0, 0, 0));
     // The TSC is invariant (Intel SDM vol. 3, 19.17.1): all vCPUs have the clock of the VM.

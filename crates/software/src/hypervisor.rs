@@ -77,7 +77,8 @@ impl Hypervisor for Software {
             return Err(Error::TooManyVcpus { asked, allowed, hypervisor });
         }
         let random = StdRng::from_rng(&mut *self.random.lock());
-        let clock = self.idle.map_or_else(Clock::host, |time| Clock::of_instructions(Idle::new(time)));
+        let clock =
+            self.idle.map_or_else(Clock::host, |time| Clock::of_instructions(Idle::new(time)));
         Ok(Box::new(SoftwareVm::new(ram, options, clock, random)?))
     }
 

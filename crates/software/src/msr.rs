@@ -16,8 +16,18 @@ const MTRR_CAP_VALUE: u64 = 0x508;
 
 /// Registers that read as zero and ignore writes, as in KVM: microcode version, machine-check
 /// control, and AMD's SYSCFG, HWCR, NB_CFG, OSVW and DE_CFG.
-const IGNORED: [u32; 10] =
-    [0x8b, 0x179, 0x17a, 0xc001_0010, 0xc001_0015, 0xc001_001f, 0xc001_0140, 0xc001_0141, 0xc001_1029, 0x17];
+const IGNORED: [u32; 10] = [
+    0x8b,
+    0x179,
+    0x17a,
+    0xc001_0010,
+    0xc001_0015,
+    0xc001_001f,
+    0xc001_0140,
+    0xc001_0141,
+    0xc001_1029,
+    0x17,
+];
 
 /// Memory types of a machine without caches: the registers hold what is written.
 #[derive(Debug, Default)]
@@ -71,7 +81,10 @@ mod tests {
     fn memory_types_are_kept_and_others_are_not_there() {
         let mut msrs = MachineMsrs::default();
         assert!(msrs.write(0x2ff, 0xc06));
-        assert_eq!((msrs.read(0x2ff), msrs.read(0x200), msrs.read(0x8b)), (Some(0xc06), Some(0), Some(0)));
+        assert_eq!(
+            (msrs.read(0x2ff), msrs.read(0x200), msrs.read(0x8b)),
+            (Some(0xc06), Some(0), Some(0))
+        );
         assert_eq!((msrs.read(MTRR_CAP), msrs.write(MTRR_CAP, 1)), (Some(0x508), false));
         assert_eq!((msrs.write(0xc001_0007, 1), msrs.read(0xc001_0007)), (true, Some(0)));
         assert_eq!((msrs.read(0x1234), msrs.write(0x1234, 1)), (None, false));

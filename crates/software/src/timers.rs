@@ -52,7 +52,9 @@ impl fmt::Debug for Timers {
 
 impl Timers {
     /// Starts the thread. `advance` moves the shared timer on and returns its next moment.
-    pub(crate) fn start(mut advance: impl FnMut() -> Option<Instant> + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(
+        mut advance: impl FnMut() -> Option<Instant> + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
         let thread = thread::Builder::new().name("timers".to_owned()).spawn(move || {
@@ -120,7 +122,8 @@ impl State {
             let mut alarm = kick.alarm.lock();
             if alarm.next.is_some_and(|moment| moment <= now) {
                 kick.signal.kick();
-                let again = (!alarm.interval.is_zero()).then(|| now.checked_add(alarm.interval)).flatten();
+                let again =
+                    (!alarm.interval.is_zero()).then(|| now.checked_add(alarm.interval)).flatten();
                 alarm.next = again;
             }
             next = earlier(next, alarm.next);

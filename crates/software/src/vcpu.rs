@@ -159,7 +159,9 @@ impl SoftwareVcpu {
             x86::Exit::PortIn { port, width } => self.port_in(port, width),
             x86::Exit::PortOut { port, width, value } => self.port_out(port, width, value),
             x86::Exit::MmioRead { address, width } => self.mmio_read(address, width),
-            x86::Exit::MmioWrite { address, width, value } => self.mmio_write(address, width, value),
+            x86::Exit::MmioWrite { address, width, value } => {
+                self.mmio_write(address, width, value)
+            }
             x86::Exit::MsrRead { index } => self.read_msr(index),
             x86::Exit::MsrWrite { index, value } => self.write_msr(index, value),
             x86::Exit::Halt if self.shared.chips.is_none() => Next::Leave(Exit::Halt),
@@ -168,12 +170,16 @@ impl SoftwareVcpu {
                 Next::Go(Resume)
             }
             x86::Exit::Shutdown => Next::Leave(Exit::Shutdown),
-            x86::Exit::InterruptWindow if self.shared.chips.is_none() => Next::Leave(Exit::InterruptWindow),
+            x86::Exit::InterruptWindow if self.shared.chips.is_none() => {
+                Next::Leave(Exit::InterruptWindow)
+            }
             x86::Exit::InterruptWindow => {
                 self.cpu.request_interrupt_window(false);
                 Next::Go(Resume)
             }
-            x86::Exit::PriorityLowered if self.shared.chips.is_none() => Next::Leave(Exit::TprBelowThreshold),
+            x86::Exit::PriorityLowered if self.shared.chips.is_none() => {
+                Next::Leave(Exit::TprBelowThreshold)
+            }
             x86::Exit::Debug { rip, vector, dr6 } => {
                 Next::Leave(Exit::Debug { rip, cause: debug::cause(vector, dr6) })
             }

@@ -128,7 +128,13 @@ impl Idle {
     }
 
     /// Waits on the thread of `vcpu` until it is woken, which `event` does, too.
-    pub(crate) fn wait(&self, vcpu: u32, event: Option<u64>, clock: &Instructions, signals: &Signals) {
+    pub(crate) fn wait(
+        &self,
+        vcpu: u32,
+        event: Option<u64>,
+        clock: &Instructions,
+        signals: &Signals,
+    ) {
         let Some(signal) = signals.of(vcpu) else { return };
         let until = self.begin(vcpu, event, clock, signals);
         signal.wait(until);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use nerite_arch::CpuidEntry;
 use nerite_hypervisor::{
-    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, STATE_VERSION, StateError, Vcpu,
-    VcpuStart, VirtualClock, Vm, VmOptions, VmState,
+    CoalescedWrites, Doorbells, Error, InterruptController, Irqchip, STATE_VERSION, StateError,
+    Vcpu, VcpuStart, VirtualClock, Vm, VmOptions, VmState,
 };
 use nerite_irqchip::{ChipsConfig, SharedChips};
 use nerite_memory::{GuestRam, WriteObserver};
@@ -46,7 +46,8 @@ impl SoftwareVm {
     ) -> Result<Self, Error> {
         let (signals, code) = (Signals::new(options.vcpus), CodePages::new());
         ram.observe(Arc::new(Decoded(code.clone())));
-        let config = ChipsConfig { address_bits: cpuid::address_bits(), ..ChipsConfig::of(options.vcpus) };
+        let config =
+            ChipsConfig { address_bits: cpuid::address_bits(), ..ChipsConfig::of(options.vcpus) };
         let chips = (options.irqchip == Irqchip::Hypervisor).then(|| {
             let shared = Arc::new(SharedChips::new(&config, signals.clone()));
             let controller = Arc::new(Controller::new(shared.clone()));
@@ -100,7 +101,10 @@ impl Vm for SoftwareVm {
     }
 
     fn interrupt_controller(&self) -> Option<Arc<dyn InterruptController>> {
-        self.shared.chips.as_ref().map(|chips| chips.controller.clone() as Arc<dyn InterruptController>)
+        self.shared
+            .chips
+            .as_ref()
+            .map(|chips| chips.controller.clone() as Arc<dyn InterruptController>)
     }
 
     fn virtual_clock(&self) -> Option<Arc<dyn VirtualClock>> {
@@ -141,7 +145,8 @@ impl Vm for SoftwareVm {
                 board.lower_lines();
                 let restored = chips.shared.restore_board(&board, moment);
                 restored.map_err(|error| Error::VmState(error.into()))?;
-                let next = chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
+                let next =
+                    chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
                 self.shared.set_board_timer(next);
                 Ok(())
             }

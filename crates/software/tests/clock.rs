@@ -84,7 +84,10 @@ fn time_that_is_waited_for_is_skipped() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert_periodic(&ticks, period / 10);
     let elapsed = machine.vm.virtual_clock().unwrap().elapsed();
-    assert!(elapsed >= Duration::from_secs(4) && elapsed < Duration::from_millis(4001), "{elapsed:?}");
+    assert!(
+        elapsed >= Duration::from_secs(4) && elapsed < Duration::from_millis(4001),
+        "{elapsed:?}"
+    );
 }
 
 #[test]
@@ -124,7 +127,9 @@ fn an_instruction_is_a_nanosecond_whatever_the_host_does() {
 
 #[test]
 fn vcpus_that_wait_are_woken_by_the_time_of_others() {
-    for (idle, body) in [(IdleTime::Skipped, HALT), (IdleTime::Skipped, WORK), (IdleTime::Waited, HALT)] {
+    for (idle, body) in
+        [(IdleTime::Skipped, HALT), (IdleTime::Skipped, WORK), (IdleTime::Waited, HALT)]
+    {
         let machine = guest(idle, 300_000, body);
         let others: Vec<_> = (0..3).map(|index| machine.vcpu(index)).collect();
         std::thread::scope(|scope| {

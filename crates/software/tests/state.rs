@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nerite_arch::cpuid::{self, Guest};
 use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_hypervisor::{
-    Entry, Error, Exit, Hypervisor, PendingException, RunState, StateError, Vcpu, VcpuStart, VcpuState, Vm,
-    VmOptions, VmState,
+    Entry, Error, Exit, Hypervisor, PendingException, RunState, StateError, Vcpu, VcpuStart,
+    VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_memory::GuestRam;
 use nerite_software::Software;
@@ -25,7 +25,8 @@ fn leaves(vcpu_index: u32) -> Vec<CpuidEntry> {
 fn create(ram: Arc<GuestRam>, starts: &[BootState]) -> (Box<dyn Vm>, Vec<Box<dyn Vcpu>>) {
     let options = VmOptions { pit: true, vcpus: 2, ..VmOptions::default() };
     let vm = Software::new().unwrap().create_vm(ram, &options).unwrap();
-    let start = |(index, state)| vm.create_vcpu(index, VcpuStart::At(state), &leaves(index)).unwrap();
+    let start =
+        |(index, state)| vm.create_vcpu(index, VcpuStart::At(state), &leaves(index)).unwrap();
     let vcpus = (0..).zip(starts).map(start).collect();
     (vm, vcpus)
 }
@@ -37,7 +38,10 @@ fn save(vm: &dyn Vm, vcpus: &mut [Box<dyn Vcpu>]) -> (VmState, Vec<VcpuState>) {
 }
 
 /// A new VM on a copy of the RAM, with a saved state.
-fn restore(ram: &GuestRam, (state, vcpus): &(VmState, Vec<VcpuState>)) -> (Box<dyn Vm>, Vec<Box<dyn Vcpu>>) {
+fn restore(
+    ram: &GuestRam,
+    (state, vcpus): &(VmState, Vec<VcpuState>),
+) -> (Box<dyn Vm>, Vec<Box<dyn Vcpu>>) {
     let starts = vec![BootState::default(); vcpus.len()];
     let (vm, mut restored) = create(vm::copy(ram), &starts);
     for (vcpu, state) in restored.iter_mut().zip(vcpus) {
@@ -55,7 +59,10 @@ fn a_computation_goes_on_in_another_vm() {
     let (vm, mut vcpus) = create(ram.clone(), &[vm::compute()]);
     for round in 0..16 {
         assert_eq!(vm::next_write(&mut *vcpus[0]).0, vm::STEP, "round {round}");
-        assert!(matches!(vcpus[0].save(), Err(Error::State { source: StateError::NotDrained, .. })));
+        assert!(matches!(
+            vcpus[0].save(),
+            Err(Error::State { source: StateError::NotDrained, .. })
+        ));
         assert_eq!(vcpus[0].complete(Entry::Resume).unwrap(), None);
         let saved = save(&*vm, &mut vcpus);
         let (_vm, mut restored) = restore(&ram, &saved);
@@ -141,7 +148,10 @@ fn the_counter_keeps_the_rate_that_it_had() {
     let outside = outside.elapsed().as_nanos();
     assert_eq!((first.tsc_khz, vcpu.tsc_khz()), (Some(2_500_000), Some(2_500_000)));
     let ticks = u128::from(second.tsc - first.tsc);
-    assert!((inside * 5 / 2..=outside * 5 / 2 + 3).contains(&ticks), "{ticks} in {inside} to {outside} ns");
+    assert!(
+        (inside * 5 / 2..=outside * 5 / 2 + 3).contains(&ticks),
+        "{ticks} in {inside} to {outside} ns"
+    );
     assert!(first.tsc >= 1 << 40);
 }
 
@@ -250,10 +260,14 @@ fn mutate(state: &mut VcpuState, field: usize, value: u64) {
         24 => state.tsc = value,
         25 => state.events.interrupt = Some(byte),
         26 => state.events.exception = Some(PendingException { vector: byte & 31, error: None }),
-        27 => state.events.exception = Some(PendingException { vector: byte & 31, error: Some(word) }),
+        27 => {
+            state.events.exception = Some(PendingException { vector: byte & 31, error: Some(word) })
+        }
         28 => state.events.nmis = byte & 3,
         29 => state.events.shadow ^= true,
-        30 => state.run_state = [RunState::Runnable, RunState::Halted, RunState::WaitForSipi][at % 3],
+        30 => {
+            state.run_state = [RunState::Runnable, RunState::Halted, RunState::WaitForSipi][at % 3]
+        }
         31 => apic.requested[at % 8] = word,
         32 => apic.in_service[at % 8] = word,
         33 => apic.entries[at % 6] = word & 0x7_ffff,

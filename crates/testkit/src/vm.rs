@@ -78,7 +78,8 @@ const GATE: u64 = 0x8e;
 /// RAM with page tables, descriptor tables and all programs.
 pub fn ram() -> Arc<GuestRam> {
     let ram = empty();
-    let map = IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: 4 << 20 };
+    let map =
+        IdentityMap { pml4: PML4, tables_start: TABLES, tables_end: CODE, start: 0, end: 4 << 20 };
     for table in map.tables().unwrap() {
         ram.write(table.addr, table.bytes.as_slice()).unwrap();
     }
@@ -96,7 +97,9 @@ pub fn ram() -> Arc<GuestRam> {
     for (address, code) in programs {
         ram.write(address, code).unwrap();
     }
-    for (vector, handler) in [(TICK_VECTOR, TICK_CODE), (IPI_VECTOR, IPI_CODE), (BEAT_VECTOR, BEAT_CODE)] {
+    for (vector, handler) in
+        [(TICK_VECTOR, TICK_CODE), (IPI_VECTOR, IPI_CODE), (BEAT_VECTOR, BEAT_CODE)]
+    {
         let gate = handler & 0xffff | CODE_SELECTOR << 16 | GATE << 40 | (handler >> 16) << 48;
         ram.write_obj(IDT + vector * 16, &gate).unwrap();
     }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use nerite_arch::Fpu;
 use nerite_arch::paging::{self, Root};
 use nerite_hypervisor::{
-    Entry, Error, Exit, GuestDebug, Hypervisor, InternalError, Irqchip, Layer, PendingEvents, RunState, Vcpu,
-    VcpuStart, VcpuState, Vm, VmOptions, VmState,
+    Entry, Error, Exit, GuestDebug, Hypervisor, InternalError, Irqchip, Layer, PendingEvents,
+    RunState, Vcpu, VcpuStart, VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_memory::GuestRam;
 use parking_lot::Mutex;
@@ -145,9 +145,14 @@ impl Assisted {
         let second = match &mut self.second {
             Some(second) => second,
             none => {
-                let mut second = vm.create_vcpu(index, VcpuStart::WaitForSipi(&[]), &before.cpuid)?;
+                let mut second =
+                    vm.create_vcpu(index, VcpuStart::WaitForSipi(&[]), &before.cpuid)?;
                 let unsupported = Error::Unsupported { index, operation: "single steps" };
-                let step = GuestDebug { single_step: true, block_interrupts: true, ..GuestDebug::default() };
+                let step = GuestDebug {
+                    single_step: true,
+                    block_interrupts: true,
+                    ..GuestDebug::default()
+                };
                 second.debug().ok_or(unsupported)?.set_guest_debug(&step)?;
                 none.insert(second)
             }
@@ -157,7 +162,9 @@ impl Assisted {
 
     /// Takes the state back after the instruction.
     fn finish(&mut self) -> Result<(), Error> {
-        let (Some(before), Some(second)) = (self.before.take(), &mut self.second) else { return Ok(()) };
+        let (Some(before), Some(second)) = (self.before.take(), &mut self.second) else {
+            return Ok(());
+        };
         self.inner.restore_registers(&merged(&before, &second.save()?))
     }
 }

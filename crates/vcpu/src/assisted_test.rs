@@ -5,8 +5,11 @@ use nerite_memory::{Backing, Region};
 
 use super::*;
 
-const UNKNOWN: Exit =
-    Exit::InternalError(InternalError { suberror: 1, instruction: InstructionBytes::EMPTY, data: [0; 4] });
+const UNKNOWN: Exit = Exit::InternalError(InternalError {
+    suberror: 1,
+    instruction: InstructionBytes::EMPTY,
+    data: [0; 4],
+});
 const STEP: Exit = Exit::Debug { rip: 0, cause: DebugCause::STEP };
 const WRITE: Exit = Exit::PortOut { port: 0x80, width: 1, value: 7 };
 const READ: Exit = Exit::MmioRead { address: 0x30_0000, width: 8 };
@@ -31,7 +34,8 @@ fn assisted(
     first.special_regs.cr4 = 1 << 17 | 1 << 5;
     let assistance = Assistance::new(ram(), 2, move || {
         let second = second.clone();
-        Ok(Arc::new(ScriptedHypervisor::new(move |_| Box::new(second.clone()))) as Arc<dyn Hypervisor>)
+        Ok(Arc::new(ScriptedHypervisor::new(move |_| Box::new(second.clone())))
+            as Arc<dyn Hypervisor>)
     });
     Assisted::new(Box::new(first), Arc::new(assistance))
 }

@@ -328,7 +328,11 @@ impl Control {
 
     /// The vCPU's thread: the guest has halted. Waits until `is_woken`, which [`Control::wake`] has
     /// it ask anew, or until a time, or until there is something in the inbox.
-    pub fn wait_for_interrupt(&self, until: Option<Instant>, mut is_woken: impl FnMut() -> bool) -> HaltWait {
+    pub fn wait_for_interrupt(
+        &self,
+        until: Option<Instant>,
+        mut is_woken: impl FnMut() -> bool,
+    ) -> HaltWait {
         let mut inbox = self.lock();
         inbox.resting = true;
         self.state.store(RunState::Halted as u8, Ordering::Release);
@@ -340,7 +344,8 @@ impl Control {
             if is_woken() || until.is_some_and(|until| now >= until) {
                 break HaltWait::Interrupt;
             }
-            let left = until.map_or(LONG_REST, |until| until.saturating_duration_since(now).min(LONG_REST));
+            let left = until
+                .map_or(LONG_REST, |until| until.saturating_duration_since(now).min(LONG_REST));
             inbox = self.await_change(inbox, Some(left)).0;
         };
         inbox.resting = false;

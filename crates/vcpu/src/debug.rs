@@ -7,8 +7,8 @@
 
 use nerite_arch::Regs;
 use nerite_hypervisor::{
-    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugPlan, DebugPoint, DebugStop, Debugger, Entry, Error,
-    Exit, GuestDebug, Layer, OperandDecoder, PointKind, Vcpu, WatchKind, Watchpoint,
+    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugPlan, DebugPoint, DebugStop, Debugger,
+    Entry, Error, Exit, GuestDebug, Layer, OperandDecoder, PointKind, Vcpu, WatchKind, Watchpoint,
 };
 
 /// A vCPU that can be debugged. While there is nothing to stop at, it runs as without this.
@@ -187,7 +187,8 @@ fn hits(point: &Watchpoint, access: &Access) -> bool {
         WatchKind::Read => access.reads,
         WatchKind::Access => true,
     };
-    let starts_before_end = |start: u64, other: u64, length: u64| start.wrapping_sub(other) < length;
+    let starts_before_end =
+        |start: u64, other: u64, length: u64| start.wrapping_sub(other) < length;
     wanted
         && (starts_before_end(access.address, point.address, point.length)
             || starts_before_end(point.address, access.address, access.length))
@@ -237,7 +238,11 @@ impl Layer for Debugged {
 
     fn run_layer(&mut self, entry: Entry) -> Result<Exit, Error> {
         self.stop = None;
-        if self.is_handled_by_hypervisor() { self.run_by_hypervisor(entry) } else { self.run_stepping(entry) }
+        if self.is_handled_by_hypervisor() {
+            self.run_by_hypervisor(entry)
+        } else {
+            self.run_stepping(entry)
+        }
     }
 
     fn complete_layer(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {

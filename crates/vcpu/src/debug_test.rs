@@ -123,7 +123,12 @@ impl DebugControl for Toy {
 pub(crate) struct Sees;
 
 impl OperandDecoder for Sees {
-    fn accesses(&mut self, _: &mut dyn Vcpu, regs: &Regs, accesses: &mut Vec<Access>) -> Result<(), Error> {
+    fn accesses(
+        &mut self,
+        _: &mut dyn Vcpu,
+        regs: &Regs,
+        accesses: &mut Vec<Access>,
+    ) -> Result<(), Error> {
         if regs.rip == 20 || regs.rip == 21 {
             let writes = regs.rip == 20;
             accesses.push(Access { address: 0x1004, length: 8, writes, reads: !writes });
@@ -152,7 +157,11 @@ const ALL: DebugCaps = DebugCaps { software: true, hardware: true };
 const OUT: Exit = Exit::PortOut { port: 1, width: 1, value: 0 };
 
 fn plan(breakpoints: &[u64], watchpoints: &[Watchpoint]) -> DebugPlan {
-    DebugPlan { breakpoints: breakpoints.into(), watchpoints: watchpoints.into(), ..DebugPlan::default() }
+    DebugPlan {
+        breakpoints: breakpoints.into(),
+        watchpoints: watchpoints.into(),
+        ..DebugPlan::default()
+    }
 }
 
 /// Continues to the next stop, past exits: the address, and the reason.
@@ -229,7 +238,9 @@ fn points_are_breakpoints_and_then_watchpoints() {
         None,
     ];
     assert_eq!(debug.points, expected);
-    for bad in [(0x2001, 8, WatchKind::Write), (0x2000, 3, WatchKind::Write), (0x2000, 8, WatchKind::Read)] {
+    for bad in
+        [(0x2001, 8, WatchKind::Write), (0x2000, 3, WatchKind::Write), (0x2000, 8, WatchKind::Read)]
+    {
         let (address, length, kind) = bad;
         assert!(!has_register_shape(&Watchpoint { address, length, kind }));
     }

@@ -16,11 +16,11 @@ mod trace;
 use std::ops::ControlFlow;
 
 pub use nerite_hypervisor::{
-    Access, CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan,
-    DebugPoint, DebugStop, Debugger, DirectInterrupts, Entry, Error, Executions, Exit, ExitCounts, ExitKind,
-    GuestDebug, Histogram, InstructionBudget, InstructionBytes, InternalError, InterruptState, KernelCounts,
-    Kick, KickTimer, Kicker, Layer, OperandDecoder, PointKind, Statistics, SystemEvent, Vcpu, WatchKind,
-    Watchpoint,
+    Access, CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl,
+    DebugPlan, DebugPoint, DebugStop, Debugger, DirectInterrupts, Entry, Error, Executions, Exit,
+    ExitCounts, ExitKind, GuestDebug, Histogram, InstructionBudget, InstructionBytes,
+    InternalError, InterruptState, KernelCounts, Kick, KickTimer, Kicker, Layer, OperandDecoder,
+    PointKind, Statistics, SystemEvent, Vcpu, WatchKind, Watchpoint,
 };
 
 pub use assisted::{Assistance, Assisted};

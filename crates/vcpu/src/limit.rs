@@ -6,7 +6,9 @@
 //! the processor's own counters have it. Where there is such a counter, the guest runs freely until
 //! little is left; see [`crate::ahead`].
 
-use nerite_hypervisor::{Entry, Error, Exit, GuestDebug, InstructionBudget, Layer, OperandDecoder, Vcpu};
+use nerite_hypervisor::{
+    Entry, Error, Exit, GuestDebug, InstructionBudget, Layer, OperandDecoder, Vcpu,
+};
 
 use crate::ahead::{self, InstructionCount, Progress};
 use crate::debug::{is_access, set_guest_debug};
@@ -27,7 +29,11 @@ pub struct Limited {
 
 impl Limited {
     /// Lets `inner` execute what is left of `budget`.
-    pub fn new(inner: Box<dyn Vcpu>, budget: InstructionBudget, operands: Box<dyn OperandDecoder>) -> Self {
+    pub fn new(
+        inner: Box<dyn Vcpu>,
+        budget: InstructionBudget,
+        operands: Box<dyn OperandDecoder>,
+    ) -> Self {
         Self { inner, budget, operands, pending: false, is_paid: false, ahead: None }
     }
 
@@ -49,12 +55,15 @@ impl Limited {
             operation: "counting instructions",
             source: std::io::Error::other(what),
         };
-        let left = match counter.count().map(|now| ahead::progress(self.budget.left(), *first, now)) {
+        let left = match counter.count().map(|now| ahead::progress(self.budget.left(), *first, now))
+        {
             Some(Progress::Run) => return Ok(exit),
             Some(Progress::Step(left)) => left,
             // A wrong number would be worse than none.
             Some(Progress::Over(over)) => {
-                return Err(failed(format!("the processor's counter was {over} instructions late")));
+                return Err(failed(format!(
+                    "the processor's counter was {over} instructions late"
+                )));
             }
             None => return Err(failed("the processor had no room for its counter".to_owned())),
         };
@@ -160,7 +169,8 @@ mod tests {
         let out = Exit::PortOut { port: 1, width: 1, value: 0 };
         let limited = |numbers: &[u64]| {
             let budget = InstructionBudget::new(50_000);
-            let mut vcpu = Limited::new(Box::new(Scripted::new([out, out])), budget.clone(), Box::new(Sees));
+            let mut vcpu =
+                Limited::new(Box::new(Scripted::new([out, out])), budget.clone(), Box::new(Sees));
             vcpu.count_by(says(numbers));
             (vcpu, budget)
         };
@@ -185,7 +195,8 @@ mod tests {
     fn the_budget_is_met_exactly_and_shared() {
         let budget = InstructionBudget::new(25);
         // The toy writes a port with its instruction at 10, which counts as one.
-        let mut first = Limited::new(Box::new(Toy::with_out_at(10)), budget.clone(), Box::new(Sees));
+        let mut first =
+            Limited::new(Box::new(Toy::with_out_at(10)), budget.clone(), Box::new(Sees));
         let out = first.run(Entry::Resume).unwrap();
         assert!(matches!(out, Exit::PortOut { .. }));
         assert_eq!(budget.left(), 14);

@@ -26,7 +26,10 @@ impl Tracer {
     /// Records to `sink`. Times count from now.
     pub fn new(sink: impl Write + Send + 'static) -> Self {
         let sink = BufWriter::new(Box::new(sink) as Box<dyn Write + Send>);
-        Self { shared: Arc::new(Mutex::new(Shared { sink, number: 0, failed: None })), start: Instant::now() }
+        Self {
+            shared: Arc::new(Mutex::new(Shared { sink, number: 0, failed: None })),
+            start: Instant::now(),
+        }
     }
 
     fn record(&self, vcpu: u32, entry: Entry, exit: &Exit) {
@@ -100,7 +103,10 @@ fn fields(exit: &Exit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Exit::Debug { rip, cause } => match cause {
             DebugCause::Breakpoint => write!(f, ",\"rip\":{rip},\"cause\":\"breakpoint\""),
             DebugCause::Trap { points, single_step } => {
-                write!(f, ",\"rip\":{rip},\"cause\":\"trap\",\"points\":{points},\"step\":{single_step}")
+                write!(
+                    f,
+                    ",\"rip\":{rip},\"cause\":\"trap\",\"points\":{points},\"step\":{single_step}"
+                )
             }
         },
         Exit::InstructionLimit { rip } => write!(f, ",\"rip\":{rip}"),
@@ -182,7 +188,8 @@ mod tests {
         }
         tracer.finish().unwrap();
         let text = String::from_utf8(receiver.try_iter().flatten().collect()).unwrap();
-        let lines: Vec<_> = text.lines().map(|line| line.split_once(",\"vcpu\":").unwrap().1).collect();
+        let lines: Vec<_> =
+            text.lines().map(|line| line.split_once(",\"vcpu\":").unwrap().1).collect();
         assert_eq!(
             lines,
             [

@@ -23,8 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         address: 0xc000_0000,
         line: 11,
     };
-    let function =
-        Arc::new(VirtioPci::new(Arc::new(Blk::new(Box::new(disk), *b"an example of a disk")?), wiring)?);
+    let function = Arc::new(VirtioPci::new(
+        Arc::new(Blk::new(Box::new(disk), *b"an example of a disk")?),
+        wiring,
+    )?);
     function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())))?;
 
     let driver = Driver::new(function.clone());

@@ -38,8 +38,11 @@ const DISCARD_ALIGNMENT: u32 = 8;
 
 /// What a disk offers.
 pub(crate) fn features(is_read_only: bool) -> u64 {
-    let ways =
-        if is_read_only { feature::RO } else { feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES };
+    let ways = if is_read_only {
+        feature::RO
+    } else {
+        feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES
+    };
     ways | feature::SIZE_MAX
         | feature::SEG_MAX
         | feature::BLK_SIZE

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use nerite_memory::GuestRam;
 use nerite_saved::{check_version, require_same};
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError,
-    VirtioDevice, Worker, config_bytes, lock,
+    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError,
+    StartError, VirtioDevice, Worker, config_bytes, lock,
 };
 
 use serde::{Deserialize, Serialize};
@@ -123,7 +123,12 @@ impl Blk {
     ///
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
-    pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
+    pub fn run(
+        &self,
+        notifier: &Arc<Notifier>,
+        kicks: &Arc<[Event]>,
+        enter: Enter,
+    ) -> io::Result<()> {
         lock(&self.shared.state).is_halted = false;
         let shared = self.shared.clone();
         self.worker.run(notifier, kicks, enter, move || shared.turn())
@@ -155,8 +160,14 @@ impl Shared {
     /// Takes a request, or says whether there may be more.
     fn take(&self) -> Result<Work, bool> {
         let mut state = lock(&self.state);
-        let State { live: Some(live), is_paused: false, is_halted: false, is_working, is_moving, .. } =
-            &mut *state
+        let State {
+            live: Some(live),
+            is_paused: false,
+            is_halted: false,
+            is_working,
+            is_moving,
+            ..
+        } = &mut *state
         else {
             return Err(false);
         };
@@ -169,7 +180,11 @@ impl Shared {
             return Err(live.queue.enable_kicks().unwrap_or_else(|error| live.fail(&error)));
         }
         let ram = live.queue.ram().clone();
-        let terms = Terms { features: live.features, sectors: self.sectors, is_read_only: self.is_read_only };
+        let terms = Terms {
+            features: live.features,
+            sectors: self.sectors,
+            is_read_only: self.is_read_only,
+        };
         let request = Request::read(&live.chain, &ram, terms).map_err(|error| live.fail(&error))?;
         *is_moving = request.moves_data();
         *is_working = true;
@@ -208,7 +223,8 @@ impl Shared {
             live.queue.undo_pop(1);
             return !has_to_wait;
         }
-        let written = request.answer(result, &live.chain, &ram, &self.serial, &self.counters, &live.log);
+        let written =
+            request.answer(result, &live.chain, &ram, &self.serial, &self.counters, &live.log);
         let given_back = live.queue.push(live.chain.head(), written);
         match given_back.and_then(|()| live.queue.wants_interrupt()) {
             Ok(true) => drop(live.notifier.queue(live.queue.index())),

@@ -78,7 +78,8 @@ mod tests {
         assert_eq!(range(0, 100), Some(Range { offset: 0, length: 51200 }));
         assert_eq!(range(99, 1), Some(Range { offset: 99 * 512, length: 512 }));
         assert_eq!(range(100, 0), Some(Range { offset: 51200, length: 0 }));
-        for (first, count) in [(100, 1), (99, 2), (0, 101), (u64::MAX, 1), (1, u64::MAX), (u64::MAX / 512, 2)]
+        for (first, count) in
+            [(100, 1), (99, 2), (0, 101), (u64::MAX, 1), (1, u64::MAX), (u64::MAX / 512, 2)]
         {
             assert_eq!(range(first, count), None, "{first} {count}");
         }

@@ -40,7 +40,11 @@ struct Checked(Vec<u8>);
 
 impl Checked {
     fn new() -> Self {
-        Self((0..SECTORS * SECTOR).map(|at| if at % SECTOR == 0 { (at / SECTOR) as u8 } else { 0 }).collect())
+        Self(
+            (0..SECTORS * SECTOR)
+                .map(|at| if at % SECTOR == 0 { (at / SECTOR) as u8 } else { 0 })
+                .collect(),
+        )
     }
 
     fn place(&mut self, offset: u64, length: u64) -> &mut [u8] {
@@ -59,13 +63,15 @@ impl Disk for Checked {
 
     fn read(&mut self, ram: &GuestRam, to: &[Segment], offset: u64) -> io::Result<u64> {
         let first = to[0];
-        ram.write(first.address, self.place(offset, first.length.into())).expect("pieces are in RAM");
+        ram.write(first.address, self.place(offset, first.length.into()))
+            .expect("pieces are in RAM");
         Ok(first.length.into())
     }
 
     fn write(&mut self, ram: &GuestRam, from: &[Segment], offset: u64) -> io::Result<u64> {
         let first = from[0];
-        ram.read(first.address, self.place(offset, first.length.into())).expect("pieces are in RAM");
+        ram.read(first.address, self.place(offset, first.length.into()))
+            .expect("pieces are in RAM");
         Ok(first.length.into())
     }
 
@@ -106,7 +112,9 @@ impl Bench {
     fn step(&mut self, (kind, at, value): Step) {
         match kind {
             0..96 => self.queue.scribble((kind, at, value), BUFFERS),
-            96..128 => drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes())),
+            96..128 => {
+                drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes()))
+            }
             128..192 => self.request(u32::from(kind) % 16, value % (SECTORS + 2), at),
             192..200 => self.blk.pause(),
             200..208 => self.blk.resume(),

@@ -154,7 +154,8 @@ impl Disk for RawFile {
         if range.length == 0 {
             return Ok(());
         }
-        let flags = if may_discard { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        let flags =
+            if may_discard { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
         match fallocate(&self.file, flags | FallocateFlags::KEEP_SIZE, range.offset, range.length) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP) => self.write_zeroes(range),

@@ -110,7 +110,9 @@ impl Request {
             kind::GET_ID if room == 0 => Err(Failure::NotAllowed("no room for the serial number")),
             kind::GET_ID => Ok(Task::Identify),
             kind::DISCARD if terms.agreed(feature::DISCARD) => terms.discard(chain, ram, data),
-            kind::WRITE_ZEROES if terms.agreed(feature::WRITE_ZEROES) => terms.zero(chain, ram, data),
+            kind::WRITE_ZEROES if terms.agreed(feature::WRITE_ZEROES) => {
+                terms.zero(chain, ram, data)
+            }
             _ => Err(Failure::Unsupported),
         };
         Ok(Self { kind, sector, room, task, flushes: !terms.agreed(feature::FLUSH) })
@@ -132,11 +134,15 @@ impl Request {
     ) -> Result<(), Failure> {
         match self.task {
             Ok(Task::Read(range)) => {
-                transfer(chain.writable(), 0, range, goes_on, |pieces, offset| disk.read(ram, pieces, offset))
+                transfer(chain.writable(), 0, range, goes_on, |pieces, offset| {
+                    disk.read(ram, pieces, offset)
+                })
             }
-            Ok(Task::Write(range)) => transfer(chain.readable(), HEADER, range, goes_on, |pieces, offset| {
-                disk.write(ram, pieces, offset)
-            }),
+            Ok(Task::Write(range)) => {
+                transfer(chain.readable(), HEADER, range, goes_on, |pieces, offset| {
+                    disk.write(ram, pieces, offset)
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -192,7 +198,9 @@ impl Request {
             Err(failure) => {
                 counters.error();
                 let Self { kind, sector, .. } = self;
-                log.warn(format_args!("a disk's request (kind {kind}, sector {sector}) failed: {failure}"));
+                log.warn(format_args!(
+                    "a disk's request (kind {kind}, sector {sector}) failed: {failure}"
+                ));
                 let is_unsupported = matches!(failure, Failure::Unsupported);
                 (if is_unsupported { UNSUPPORTED } else { IO_ERROR }, 0)
             }

@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn a_path_and_what_follows_it() {
         let spec: Spec = "/a/b.img".parse().unwrap();
-        assert_eq!((spec.path.to_str(), spec.read_only, &spec.serial), (Some("/a/b.img"), false, &None));
+        assert_eq!(
+            (spec.path.to_str(), spec.read_only, &spec.serial),
+            (Some("/a/b.img"), false, &None)
+        );
         assert_eq!(&spec.serial_bytes()[..6], b"b.img\0");
         let spec: Spec = "x,ro,serial=s1".parse().unwrap();
         assert!(spec.read_only);

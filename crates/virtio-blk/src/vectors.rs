@@ -40,12 +40,18 @@ fn result(done: isize) -> io::Result<u64> {
 ///
 /// # Errors
 /// As preadv(2); `InvalidInput` if memory is not RAM.
-pub(crate) fn read_at(file: impl AsFd, ram: &GuestRam, to: &[Segment], offset: u64) -> io::Result<u64> {
+pub(crate) fn read_at(
+    file: impl AsFd,
+    ram: &GuestRam,
+    to: &[Segment],
+    offset: u64,
+) -> io::Result<u64> {
     let vectors = vectors(ram, to)?;
     let (count, offset) = arguments(&vectors, offset)?;
     // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the
     // whole call and to which there are no Rust references.
-    let read = result(unsafe { libc::preadv(file.as_fd().as_raw_fd(), vectors.as_ptr(), count, offset) });
+    let read =
+        result(unsafe { libc::preadv(file.as_fd().as_raw_fd(), vectors.as_ptr(), count, offset) });
     for segment in to {
         ram.written(segment.address, segment.length.into());
     }
@@ -56,7 +62,12 @@ pub(crate) fn read_at(file: impl AsFd, ram: &GuestRam, to: &[Segment], offset: u
 ///
 /// # Errors
 /// As pwritev(2); `InvalidInput` if memory is not RAM.
-pub(crate) fn write_at(file: impl AsFd, ram: &GuestRam, from: &[Segment], offset: u64) -> io::Result<u64> {
+pub(crate) fn write_at(
+    file: impl AsFd,
+    ram: &GuestRam,
+    from: &[Segment],
+    offset: u64,
+) -> io::Result<u64> {
     let vectors = vectors(ram, from)?;
     let (count, offset) = arguments(&vectors, offset)?;
     // SAFETY: `vectors` holds `count` entries. Each is guest RAM, which `ram` keeps mapped for the

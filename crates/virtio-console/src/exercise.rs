@@ -64,9 +64,14 @@ impl Bench {
     fn step(&mut self, (kind, at, value): Step) {
         match kind {
             0..128 => self.queues[usize::from(kind >> 6)].scribble((kind, at, value), BUFFERS),
-            128..144 => drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes())),
+            128..144 => {
+                drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes()))
+            }
             144..160 => {
-                assert!(self.console.enqueue(&vec![value as u8; usize::from(at) % (2 * INPUT)]) <= INPUT);
+                assert!(
+                    self.console.enqueue(&vec![value as u8; usize::from(at) % (2 * INPUT)])
+                        <= INPUT
+                );
             }
             160..168 => self.console.pause(),
             168..176 => self.console.resume(),
@@ -99,7 +104,9 @@ pub fn exercise(features: u64, steps: &[Step]) {
     console.resume();
     ram.zero(RAM, 0x2000).expect("RAM");
     let mut queues = queues(&ram);
-    console.start(activation(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier)).expect("queues");
+    console
+        .start(activation(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier))
+        .expect("queues");
     lock(&written).clear();
     ram.write(TEXT, b"out").expect("RAM");
     queues[1].add(&[(TEXT, 3, 0)]);

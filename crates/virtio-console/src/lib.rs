@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex};
 
 use nerite_saved::{check_version, refuse};
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, QueueError, RestoreError,
-    StartError, VirtioDevice, Worker, feature, lock,
+    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, QueueError,
+    RestoreError, StartError, VirtioDevice, Worker, feature, lock,
 };
 use serde::{Deserialize, Serialize};
 
@@ -215,7 +215,9 @@ impl Shared {
         work(live)
             .inspect_err(|error| {
                 let log = &live.log;
-                log.warn(format_args!("the guest's console driver: {error}; the console needs a reset"));
+                log.warn(format_args!(
+                    "the guest's console driver: {error}; the console needs a reset"
+                ));
                 live.notifier.fail();
             })
             .ok()
@@ -284,7 +286,11 @@ impl Live {
 
     /// Number of bytes of the next buffer of output that are written.
     fn written(&self) -> u64 {
-        if self.is_sending { self.taken.saturating_sub(self.unwritten) } else { self.written_before }
+        if self.is_sending {
+            self.taken.saturating_sub(self.unwritten)
+        } else {
+            self.written_before
+        }
     }
 
     /// Gives back the buffer of output if all of it is out. A driver that has come meanwhile has
@@ -323,7 +329,8 @@ impl VirtioDevice for Console {
     }
 
     fn start(&self, activation: Activation) -> Result<(), StartError> {
-        let (receive, transmit) = (activation.enabled_queue(RECEIVE)?, activation.enabled_queue(TRANSMIT)?);
+        let (receive, transmit) =
+            (activation.enabled_queue(RECEIVE)?, activation.enabled_queue(TRANSMIT)?);
         lock(&self.shared.port).live = Some(Live {
             receive,
             transmit,

@@ -35,7 +35,10 @@ impl Bench {
     fn with(output: nerite_virtio_console::Output, written: Arc<Mutex<Vec<u8>>>) -> Self {
         let ram = ram(1 << 20);
         let function = function(Console::new().unwrap(), &ram);
-        function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output).unwrap();
+        function
+            .device()
+            .run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output)
+            .unwrap();
         Self { ram, driver: Driver::new(function.clone()), function, written }
     }
 

@@ -18,7 +18,10 @@ type Function = Arc<VirtioPci<Console>>;
 
 fn device(ram: &Arc<GuestRam>, output: Output) -> Function {
     let function = function(Console::new().unwrap(), ram);
-    function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output).unwrap();
+    function
+        .device()
+        .run(function.notifier(), function.kicks(), Box::new(|| Ok(())), output)
+        .unwrap();
     function
 }
 
@@ -58,7 +61,8 @@ fn output_and_input_arrive_once_and_in_order() {
     let mut function = device(&ram, into(&sink));
     let [mut receive, mut transmit] = start(&ram, &function);
     let (mut written, mut typed, mut read) = (0_usize, 0_usize, 0_usize);
-    let bytes = |from: usize, count| (from..from + count).map(|n| (n % 251) as u8).collect::<Vec<_>>();
+    let bytes =
+        |from: usize, count| (from..from + count).map(|n| (n % 251) as u8).collect::<Vec<_>>();
     let mut waiting = Vec::new();
     for turn in 0..300_usize {
         // A buffer of output of up to three pieces, and some input.

@@ -48,7 +48,8 @@ impl Backend for Loopback {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let backend = Loopback { event: Event::new()?, frames: VecDeque::new() };
-    let config = NetConfig { mac: Mac([0x52, 0x54, 0, 0, 0, 1]), mtu: Some(1500), pairs: 1, offloads: 0 };
+    let config =
+        NetConfig { mac: Mac([0x52, 0x54, 0, 0, 0, 1]), mtu: Some(1500), pairs: 1, offloads: 0 };
     let card = Arc::new(Net::new(config, Side::Backends(vec![Box::new(backend)]))?);
     let ram = ram(1 << 20);
     let wiring = Wiring {

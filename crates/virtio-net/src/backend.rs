@@ -45,7 +45,12 @@ pub trait Backend: Send {
     ///
     /// # Errors
     /// As of [`Self::send`].
-    fn send_built(&mut self, _headers: &[u8], _ram: &GuestRam, _pieces: &[Segment]) -> io::Result<()> {
+    fn send_built(
+        &mut self,
+        _headers: &[u8],
+        _ram: &GuestRam,
+        _pieces: &[Segment],
+    ) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -104,7 +109,8 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// If the host cannot do it.
-    fn start(&mut self, activation: &Activation, calls: &[Event], broken: &Event) -> io::Result<()>;
+    fn start(&mut self, activation: &Activation, calls: &[Event], broken: &Event)
+    -> io::Result<()>;
 
     /// Lets go of the queues: when this returns, they are no longer touched.
     fn stop(&mut self);

@@ -56,8 +56,9 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part =
-                parts.next().filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()));
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()));
             let part = part.ok_or_else(error)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| error())?;
         }
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn the_configuration_is_laid_out_as_specified() {
-        let config = NetConfig { mac: Mac([2, 1, 2, 3, 4, 5]), mtu: Some(9000), pairs: 4, offloads: 0 };
+        let config =
+            NetConfig { mac: Mac([2, 1, 2, 3, 4, 5]), mtu: Some(9000), pairs: 4, offloads: 0 };
         assert_eq!(config.bytes(true), [2, 1, 2, 3, 4, 5, 1, 0, 4, 0, 0x28, 0x23]);
         assert_eq!(config.bytes(false)[6], 0);
         assert_ne!(config.features() & feature::MQ, 0);

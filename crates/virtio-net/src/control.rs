@@ -14,7 +14,10 @@ const BATCH: u32 = 32;
 
 /// Answers commands. `set_pairs` is told how many pairs the driver wants, and returns whether it
 /// can have them. Returns whether the driver is to be interrupted.
-pub(crate) fn serve(queue: &mut Queue, mut set_pairs: impl FnMut(u16) -> bool) -> Result<bool, QueueError> {
+pub(crate) fn serve(
+    queue: &mut Queue,
+    mut set_pairs: impl FnMut(u16) -> bool,
+) -> Result<bool, QueueError> {
     let mut chain = Chain::new();
     let mut answered = false;
     for _ in 0..BATCH {
@@ -30,7 +33,10 @@ pub(crate) fn serve(queue: &mut Queue, mut set_pairs: impl FnMut(u16) -> bool) -
         if let Some(last) = chain.writable().last()
             && queue
                 .ram()
-                .write(last.address.saturating_add(u64::from(last.length).saturating_sub(1)), &[answer])
+                .write(
+                    last.address.saturating_add(u64::from(last.length).saturating_sub(1)),
+                    &[answer],
+                )
                 .is_ok()
         {
             // What is in front of it, if anything, was not written (2.7.8.2).

@@ -85,7 +85,9 @@ impl fmt::Display for Counters {
     /// One line for each queue that was used.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (index, queue) in self.queues().enumerate().filter(|(_, queue)| *queue != Totals::default()) {
+        for (index, queue) in
+            self.queues().enumerate().filter(|(_, queue)| *queue != Totals::default())
+        {
             let what = if index.is_multiple_of(2) { "receive" } else { "transmit" };
             let Totals { packets, bytes, kicks, interrupts, drops } = queue;
             write!(

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Activation, DeviceState, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError, VirtioDevice,
-    config_bytes, feature as transport, lock,
+    Activation, DeviceState, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError,
+    VirtioDevice, config_bytes, feature as transport, lock,
 };
 
 use crate::backend::{Backend, Engine};
@@ -248,15 +248,19 @@ impl Net {
     }
 
     fn start_pairs(&self, activation: &Activation) -> Result<(), StartError> {
-        let pairs = if activation.features & feature::MQ != 0 { self.shared.config.pairs } else { 1 };
+        let pairs =
+            if activation.features & feature::MQ != 0 { self.shared.config.pairs } else { 1 };
         for (index, lane) in (0..).zip(&self.shared.lanes) {
             let first = u16::saturating_mul(index, 2);
             let is_offered = index < pairs;
-            let enabled = |index| if is_offered { activation.enabled_queue(index) } else { Ok(None) };
+            let enabled =
+                |index| if is_offered { activation.enabled_queue(index) } else { Ok(None) };
             let (rx, tx) = (enabled(first)?, enabled(first.saturating_add(1))?);
             let mut lane = lock(lane);
             let host = |what| move |source| StartError::Host { what, source };
-            lane.backend.set_features(activation.features).map_err(host("setting a network backend up"))?;
+            lane.backend
+                .set_features(activation.features)
+                .map_err(host("setting a network backend up"))?;
             if let Err(error) = lane.backend.set_enabled(index == 0) {
                 activation.log.warn(format_args!("queue pair {index} of a network card: {error}"));
             }
@@ -300,7 +304,11 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, width: u8) -> u64 {
-        config_bytes(&self.config().bytes(self.shared.link_up.load(Ordering::Acquire)), offset, width)
+        config_bytes(
+            &self.config().bytes(self.shared.link_up.load(Ordering::Acquire)),
+            offset,
+            width,
+        )
     }
 
     fn start(&self, activation: Activation) -> Result<(), StartError> {
@@ -310,9 +318,9 @@ impl VirtioDevice for Net {
         let Some(engine) = engine.as_mut() else { return self.start_pairs(&activation) };
         let control = self.control(&activation)?;
         self.shared.broken.take();
-        engine
-            .start(&activation, &self.shared.calls, &self.shared.broken)
-            .map_err(|source| StartError::Host { what: "handing queues to the host's kernel", source })?;
+        engine.start(&activation, &self.shared.calls, &self.shared.broken).map_err(|source| {
+            StartError::Host { what: "handing queues to the host's kernel", source }
+        })?;
         lock(&self.shared.engine_state).live = Some((activation, control));
         Ok(())
     }

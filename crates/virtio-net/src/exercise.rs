@@ -57,7 +57,10 @@ impl Echo {
         let mut frame = headers.to_vec();
         for piece in pieces {
             let at = frame.len();
-            assert!(at + piece.length as usize <= 2 * MAX_FRAME, "a frame that no backend can take");
+            assert!(
+                at + piece.length as usize <= 2 * MAX_FRAME,
+                "a frame that no backend can take"
+            );
             frame.resize(at + piece.length as usize, 0);
             ram.read(piece.address, &mut frame[at..]).expect("pieces are in RAM");
         }
@@ -135,7 +138,11 @@ impl Bench {
         match kind & 15 {
             // Whatever is written to rings, descriptors and what they point to, in and out of RAM.
             0 => drop(self.ram.write(RAM + u64::from(at) % 0x5000, &value.to_le_bytes())),
-            1 => queue.set_descriptor(at % SIZE, (value, value as u32 >> 16, at >> 12), value as u16 % 20),
+            1 => queue.set_descriptor(
+                at % SIZE,
+                (value, value as u32 >> 16, at >> 12),
+                value as u16 % 20,
+            ),
             2 => queue.set_descriptor(
                 at % SIZE,
                 (FRAMES + value % 0x8000, (value >> 32) as u32 % 2000, at >> 12),
@@ -180,7 +187,8 @@ impl Bench {
 /// # Panics
 /// If something is not as it has to be.
 pub fn exercise(features: u64, steps: &[Step]) {
-    let known = transport::INDIRECT_DESC | transport::EVENT_IDX | feature::MRG_RXBUF | feature::OFFLOADS;
+    let known =
+        transport::INDIRECT_DESC | transport::EVENT_IDX | feature::MRG_RXBUF | feature::OFFLOADS;
     let mut bench = Bench::new(features & known);
     for step in steps.iter().take(STEPS) {
         if bench.step(*step).is_err() {
@@ -188,7 +196,8 @@ pub fn exercise(features: u64, steps: &[Step]) {
         }
     }
     bench = Bench::new(features & known);
-    let frame = [&[0; HEADER][..], b"there and back, sixty bytes as the shortest frames are"].concat();
+    let frame =
+        [&[0; HEADER][..], b"there and back, sixty bytes as the shortest frames are"].concat();
     bench.ram.write(FRAMES, &frame).expect("frames in RAM");
     bench.queues[0].add(&[(FRAMES + 0x2000, 2000, WRITE)]);
     bench.queues[1].add(&[(FRAMES, frame.len() as u32, 0)]);

@@ -56,7 +56,8 @@ impl Headers {
         }
         let mut this = Self { bytes: headers, length: 0, payload: 0 };
         // Flags, no segmentation, and the checksum of TCP right behind IPv4.
-        let is_plain = this.byte(0) == NEEDS_CSUM && this.byte(1) == 0 && this.field(6) == [34, 0, 16, 0];
+        let is_plain =
+            this.byte(0) == NEEDS_CSUM && this.byte(1) == 0 && this.field(6) == [34, 0, 16, 0];
         let is_tcp = this.at(12) == [8, 0]
             && this.field(HEADER.checked_add(14)?)[0] == 0x45
             && this.frame_byte(23) == 6;
@@ -142,7 +143,8 @@ impl Group {
             }
         }
         let size = self.first.get_or_insert(*headers).payload;
-        self.next = headers.sequence().wrapping_add(u32::try_from(headers.payload).unwrap_or_default());
+        self.next =
+            headers.sequence().wrapping_add(u32::try_from(headers.payload).unwrap_or_default());
         self.payload = self.payload.saturating_add(headers.payload);
         self.frames = self.frames.saturating_add(1);
         self.last_push = headers.has_push();
@@ -153,7 +155,8 @@ impl Group {
             let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
             let now = skip.min(length);
             skip = skip.saturating_sub(now);
-            let (Ok(offset), Ok(length)) = (u64::try_from(now), u32::try_from(length.saturating_sub(now)))
+            let (Ok(offset), Ok(length)) =
+                (u64::try_from(now), u32::try_from(length.saturating_sub(now)))
             else {
                 continue;
             };
@@ -212,8 +215,9 @@ impl Group {
 /// The ones' complement sum of 16-bit words, and of `sum` (RFC 1071), not inverted. At most a
 /// header's bytes.
 fn checksum(bytes: &[u8], sum: u32) -> u16 {
-    let words =
-        bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes(pair.try_into().unwrap_or_default())));
+    let words = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes(pair.try_into().unwrap_or_default())));
     let sum = words.fold(sum, u32::saturating_add);
     let sum = (sum & 0xffff).saturating_add(sum >> 16);
     let sum = (sum & 0xffff).saturating_add(sum >> 16);

@@ -31,7 +31,8 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
         return vec![frame.to_vec()];
     }
     assert_eq!((frame[0], frame[1]), (NEEDS_CSUM, GSO_TCPV4));
-    let [size, start] = [4, 2].map(|at| usize::from(u16::from_le_bytes([frame[at], frame[at + 1]])));
+    let [size, start] =
+        [4, 2].map(|at| usize::from(u16::from_le_bytes([frame[at], frame[at + 1]])));
     let payload = &frame[HEADER + start..];
     let total = u16::from_be_bytes([frame[HEADER + 16], frame[HEADER + 17]]);
     assert_eq!(usize::from(total) + 14 + HEADER, frame.len());
@@ -42,7 +43,8 @@ fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     let count = payload.len().div_ceil(size);
     (payload.chunks(size).enumerate())
         .map(|(at, piece)| {
-            let flags = if at + 1 == count { frame[HEADER + 47] } else { frame[HEADER + 47] & !PUSH };
+            let flags =
+                if at + 1 == count { frame[HEADER + 47] } else { frame[HEADER + 47] & !PUSH };
             segment(first.wrapping_add((at * size) as u32), flags, piece)
         })
         .collect()
@@ -93,7 +95,8 @@ fn segments_that_follow_each_other_become_one() {
     let mut memory = Memory::new();
     let mut group = Group::default();
     assert_eq!(memory.whole(&group), None);
-    let frames = [segment(u32::MAX - 1500, ACK, &[1; 1460]), segment(u32::MAX - 40, ACK | PUSH, &[2; 1000])];
+    let frames =
+        [segment(u32::MAX - 1500, ACK, &[1; 1460]), segment(u32::MAX - 40, ACK | PUSH, &[2; 1000])];
     for frame in &frames {
         let pieces = memory.put(frame, 700);
         let headers = Headers::read(&memory.ram, &pieces, frame.len() as u64).unwrap();

@@ -43,7 +43,10 @@ impl Pair {
 
     /// The progress of both queues: receive, then transmit.
     pub(crate) fn states(&self) -> [Option<QueueState>; 2] {
-        [self.receiver.as_ref().map(Receiver::state), self.transmitter.as_ref().map(Transmitter::state)]
+        [
+            self.receiver.as_ref().map(Receiver::state),
+            self.transmitter.as_ref().map(Transmitter::state),
+        ]
     }
 
     /// Receives a batch of frames. Returns whether the driver is to be interrupted, and how it
@@ -64,7 +67,9 @@ impl Pair {
         counters: &QueueCounters,
     ) -> Result<(bool, Progress), QueueError> {
         let idle = Ok((false, Progress::Idle));
-        self.transmitter.as_mut().map_or(idle, |transmitter| transmitter.transmit(backend, counters))
+        self.transmitter
+            .as_mut()
+            .map_or(idle, |transmitter| transmitter.transmit(backend, counters))
     }
 }
 

@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nerite_memory::GuestRam;
-use nerite_virtio::fake::{Buffer, FakeQueue, INDIRECT, NEXT, RAM, Rings, WRITE, ram, write_descriptor};
+use nerite_virtio::fake::{
+    Buffer, FakeQueue, INDIRECT, NEXT, RAM, Rings, WRITE, ram, write_descriptor,
+};
 use nerite_virtio::{Event, Segment, feature as transport};
 use proptest::prelude::*;
 
@@ -264,7 +266,8 @@ fn buffers_that_cannot_be_written_are_given_back() {
 #[test]
 fn a_frame_fills_several_buffers_where_that_is_agreed() {
     let mut bench = bench(16, feature::MRG_RXBUF);
-    let heads: Vec<u16> = (0..4).map(|n| bench.rx.add(&[(FRAMES + n * 4096, 700, WRITE)])).collect();
+    let heads: Vec<u16> =
+        (0..4).map(|n| bench.rx.add(&[(FRAMES + n * 4096, 700, WRITE)])).collect();
     bench.backend.incoming.extend([frame(1600, 3), frame(50, 4)]);
     assert_eq!(bench.receive(), (true, Progress::Idle));
     assert_eq!(bench.rx.take_used(), Some((heads[0].into(), 700)));
@@ -274,7 +277,8 @@ fn a_frame_fills_several_buffers_where_that_is_agreed() {
     assert_eq!(bench.read(FRAMES + 10, 2), [3, 0]);
     assert_eq!(bench.read(FRAMES + 3 * 4096 + 10, 2), [1, 0]);
     let whole =
-        [bench.read(FRAMES, 700), bench.read(FRAMES + 4096, 700), bench.read(FRAMES + 8192, 212)].concat();
+        [bench.read(FRAMES, 700), bench.read(FRAMES + 4096, 700), bench.read(FRAMES + 8192, 212)]
+            .concat();
     assert_eq!(whole[HEADER..], frame(1600, 3)[HEADER..]);
 }
 

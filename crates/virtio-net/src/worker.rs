@@ -69,8 +69,13 @@ impl Worker {
     pub(crate) fn start(name: String, task: impl Task + 'static) -> std::io::Result<Self> {
         let stop = Arc::new(Event::new()?);
         let is_stopped = Arc::new(AtomicBool::new(false));
-        let mut manager = EventManager::new().map_err(|error| std::io::Error::other(error.to_string()))?;
-        manager.add_subscriber(Subscriber { task, stop: stop.clone(), is_stopped: is_stopped.clone() });
+        let mut manager =
+            EventManager::new().map_err(|error| std::io::Error::other(error.to_string()))?;
+        manager.add_subscriber(Subscriber {
+            task,
+            stop: stop.clone(),
+            is_stopped: is_stopped.clone(),
+        });
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             while !is_stopped.load(Ordering::Acquire) {
                 if let Err(error) = manager.run() {

@@ -49,7 +49,9 @@ impl Bench {
     fn step(&mut self, (kind, at, value): Step) {
         match kind {
             0..128 => self.queue.scribble((kind, at, value), BUFFERS),
-            128..144 => drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes())),
+            128..144 => {
+                drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes()))
+            }
             144..152 => self.rng.pause(),
             152..160 => self.rng.resume(),
             _ => {

@@ -15,8 +15,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError, StartError,
-    VirtioDevice, Worker, feature, lock,
+    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError,
+    StartError, VirtioDevice, Worker, feature, lock,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -68,7 +68,12 @@ impl Rng {
     ///
     /// # Errors
     /// If the host has no thread left, or `enter` fails.
-    pub fn run(&self, notifier: &Arc<Notifier>, kicks: &Arc<[Event]>, enter: Enter) -> io::Result<()> {
+    pub fn run(
+        &self,
+        notifier: &Arc<Notifier>,
+        kicks: &Arc<[Event]>,
+        enter: Enter,
+    ) -> io::Result<()> {
         let state = self.state.clone();
         self.worker.run(notifier, kicks, enter, move || lock(&state).turn())
     }
@@ -104,7 +109,8 @@ impl Live {
         let wanted = usize::try_from(self.chain.writable_bytes()).unwrap_or(usize::MAX).min(MOST);
         let mut bytes = [0; MOST];
         let bytes = bytes.get_mut(..wanted).unwrap_or_default();
-        let got = if bytes.is_empty() { 0 } else { getrandom(&mut *bytes, GetRandomFlags::empty())? };
+        let got =
+            if bytes.is_empty() { 0 } else { getrandom(&mut *bytes, GetRandomFlags::empty())? };
         let bytes = bytes.get(..got).unwrap_or_default();
         let written = self.chain.copy_in(self.queue.ram(), 0, bytes);
         self.queue.push(self.chain.head(), u32::try_from(written)?)?;

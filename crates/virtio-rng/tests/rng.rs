@@ -25,7 +25,8 @@ impl Bench {
         let function = function(Rng::new().unwrap(), &ram);
         function.device().run(function.notifier(), function.kicks(), Box::new(|| Ok(()))).unwrap();
         let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, 16));
-        let mut bench = Self { ram, driver: Driver::new(function.clone()), _function: function, queue };
+        let mut bench =
+            Self { ram, driver: Driver::new(function.clone()), _function: function, queue };
         bench.start();
         bench
     }
@@ -53,7 +54,11 @@ fn bytes_fill_all_the_room_and_differ() {
     bench.ram.read(DATA, &mut first[..20]).unwrap();
     bench.ram.read(DATA + 0x100, &mut first[20..]).unwrap();
     assert!(first[..20] != [0; 20] && first[20..] != [0; 44]);
-    assert_eq!(bench.ram.read_obj::<[u8; 16]>(DATA + 20).unwrap(), [0; 16], "and no more than that");
+    assert_eq!(
+        bench.ram.read_obj::<[u8; 16]>(DATA + 20).unwrap(),
+        [0; 16],
+        "and no more than that"
+    );
     bench.ask(&[(DATA, 64, WRITE)]);
     assert_ne!(bench.ram.read_obj::<[u8; 64]>(DATA).unwrap(), first);
 }

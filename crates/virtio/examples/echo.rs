@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nerite_pci::NotConnected;
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Kind, NoDoorbells, Queue, RestoreError, StartError, VirtioDevice,
-    VirtioPci, Wiring,
+    Activation, Chain, DeviceState, Kind, NoDoorbells, Queue, RestoreError, StartError,
+    VirtioDevice, VirtioPci, Wiring,
 };
 
 #[derive(Default)]
@@ -64,7 +64,10 @@ impl VirtioDevice for Counter {
 
     fn save(&self) -> std::io::Result<DeviceState<()>> {
         let queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(DeviceState { queues: queue.iter().map(|queue| Some(queue.state(0))).collect(), device: () })
+        Ok(DeviceState {
+            queues: queue.iter().map(|queue| Some(queue.state(0))).collect(),
+            device: (),
+        })
     }
 
     fn restore(&self, (): &()) -> Result<(), RestoreError> {

@@ -133,7 +133,9 @@ impl Chain {
         let mut rest = &mut *to;
         let mut done = 0_usize;
         for piece in pieces(self.readable(), offset, rest.len() as u64) {
-            let Some((now, later)) = rest.split_at_mut_checked(piece.length as usize) else { break };
+            let Some((now, later)) = rest.split_at_mut_checked(piece.length as usize) else {
+                break;
+            };
             // It was in RAM when the chain was taken, and RAM does not shrink.
             if ram.read(piece.address, now).is_err() {
                 break;
@@ -234,7 +236,11 @@ impl Chain {
 
 /// What `length` bytes of `segments` from byte `offset` on are, in order; fewer if there are no
 /// more.
-pub fn pieces(segments: &[Segment], offset: u64, length: u64) -> impl Iterator<Item = Segment> + '_ {
+pub fn pieces(
+    segments: &[Segment],
+    offset: u64,
+    length: u64,
+) -> impl Iterator<Item = Segment> + '_ {
     let (mut skip, mut left) = (offset, length);
     segments.iter().filter_map(move |segment| {
         let skipped = u32::try_from(skip).unwrap_or(u32::MAX).min(segment.length);
@@ -307,7 +313,8 @@ mod tests {
         use crate::fake::{RAM, ram};
         let ram = ram(1 << 20);
         ram.write(RAM, b"abcdef").unwrap();
-        let segments = vec![segment(RAM, 2), segment(RAM + 3, 3), segment(RAM + 16, 2), segment(RAM + 32, 2)];
+        let segments =
+            vec![segment(RAM, 2), segment(RAM + 3, 3), segment(RAM + 16, 2), segment(RAM + 32, 2)];
         let chain = Chain { segments, readable: 2, readable_bytes: 5, writable_bytes: 4, head: 0 };
         let mut got = [0; 8];
         assert_eq!(chain.copy_out(&ram, 1, &mut got), 4);

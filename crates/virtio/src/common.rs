@@ -191,8 +191,9 @@ impl Common {
     /// # Errors
     /// If one of them cannot be used.
     fn enabled_queues(&self, ram: &GuestRam) -> Result<Vec<Option<QueueConfig>>, QueueFault> {
-        let enabled =
-            |(index, queue): (u16, &Registers)| queue.enabled.then(|| check(index, queue, ram)).transpose();
+        let enabled = |(index, queue): (u16, &Registers)| {
+            queue.enabled.then(|| check(index, queue, ram)).transpose()
+        };
         (0..).zip(self.queues()).map(enabled).collect()
     }
 
@@ -236,7 +237,8 @@ impl Common {
             (QUEUE_ENABLE, 2) => queue.is_some_and(|queue| queue.enabled).into(),
             (QUEUE_NOTIFY_OFF, 2) => queue.map_or(0, |_| self.queue_select.into()),
             (QUEUE_DESC..LENGTH_END, 4 | 8) if offset.is_multiple_of(width.into()) => {
-                let value = queue.and_then(|queue| queue.addresses.get(ring(offset))).copied().unwrap_or(0);
+                let value =
+                    queue.and_then(|queue| queue.addresses.get(ring(offset))).copied().unwrap_or(0);
                 if offset.is_multiple_of(8) { value } else { value >> 32 }
             }
             _ => u64::MAX,

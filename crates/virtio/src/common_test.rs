@@ -47,7 +47,9 @@ const GOOD: [u64; 3] = [0x10_0000, 0x10_1000, 0x10_2000];
 #[test]
 fn features_come_in_words_and_offered_is_not_accepted() {
     let mut common = common();
-    for (select, expected) in [(0, FEATURES & 0xffff_ffff), (1, 1), (2, 0), (3, 0), (0xffff_ffff, 0)] {
+    for (select, expected) in
+        [(0, FEATURES & 0xffff_ffff), (1, 1), (2, 0), (3, 0), (0xffff_ffff, 0)]
+    {
         common.write(DEVICE_FEATURE_SELECT, 4, select);
         assert_eq!(read(&common, DEVICE_FEATURE, 4), expected);
         common.write(DRIVER_FEATURE_SELECT, 4, select);
@@ -93,7 +95,11 @@ fn features_that_are_not_offered_are_not_agreed_on() {
         common.write(DRIVER_FEATURE, 4, 1);
         common.write(DRIVER_FEATURE_SELECT, 4, select);
         common.write(DRIVER_FEATURE, 4, bits);
-        assert_eq!(common.write(DEVICE_STATUS, 1, AGREED.into()), Action::None, "{select} {bits:#x}");
+        assert_eq!(
+            common.write(DEVICE_STATUS, 1, AGREED.into()),
+            Action::None,
+            "{select} {bits:#x}"
+        );
         assert_eq!(read(&common, DEVICE_STATUS, 1), 3);
     }
 }
@@ -176,7 +182,10 @@ fn queues_that_cannot_be_used_are_named() {
         frozen
     };
     for size in [0, 3, 128, 65535] {
-        assert!(matches!(freeze(size, GOOD), Err(QueueFault::Size { index: 1, max: 64, .. })), "{size}");
+        assert!(
+            matches!(freeze(size, GOOD), Err(QueueFault::Size { index: 1, max: 64, .. })),
+            "{size}"
+        );
     }
     let faults = [
         ([0x10_0008, GOOD[1], GOOD[2]], true),
@@ -220,7 +229,10 @@ fn vectors_that_are_not_there_are_none() {
     assert_eq!(read(&common, CONFIG_MSIX_VECTOR, 2), u64::from(NO_VECTOR));
     common.write(QUEUE_SELECT, 2, 1);
     assert_eq!(common.write(QUEUE_MSIX_VECTOR, 2, 1), Action::QueueVector { index: 1, vector: 1 });
-    assert_eq!(common.write(QUEUE_MSIX_VECTOR, 2, 9), Action::QueueVector { index: 1, vector: NO_VECTOR });
+    assert_eq!(
+        common.write(QUEUE_MSIX_VECTOR, 2, 9),
+        Action::QueueVector { index: 1, vector: NO_VECTOR }
+    );
     assert_eq!(read(&common, QUEUE_MSIX_VECTOR, 2), u64::from(NO_VECTOR));
 }
 

@@ -185,7 +185,8 @@ pub trait VirtioDevice: Send + Sync {
 /// `width` bytes of `config` at `offset`, little-endian; what is not there is zero.
 pub fn config_bytes(config: &[u8], offset: u64, width: u8) -> u64 {
     let mut bytes = [0; 8];
-    let from = usize::try_from(offset).ok().and_then(|start| config.get(start..)).unwrap_or_default();
+    let from =
+        usize::try_from(offset).ok().and_then(|start| config.get(start..)).unwrap_or_default();
     for (to, from) in bytes.iter_mut().zip(from).take(width.into()) {
         *to = *from;
     }

@@ -21,8 +21,8 @@ use nerite_memory::{Backing, Region};
 use nerite_pci::{COMMAND, Function, NotConnected, command};
 
 use crate::{
-    Activation, Event, LogBudget, NoDoorbells, Notifier, VirtioDevice, VirtioPci, Wiring, common_cfg,
-    feature, region, status,
+    Activation, Event, LogBudget, NoDoorbells, Notifier, VirtioDevice, VirtioPci, Wiring,
+    common_cfg, feature, region, status,
 };
 
 mod hostile;
@@ -114,7 +114,10 @@ impl Driver {
     /// # Panics
     /// If the function does not answer there.
     pub fn write(&self, offset: u64, width: u8, value: u64) {
-        assert!(self.function.write_memory(self.bar() + offset, width, value), "a base address that answers");
+        assert!(
+            self.function.write_memory(self.bar() + offset, width, value),
+            "a base address that answers"
+        );
     }
 
     /// The device status.
@@ -257,7 +260,8 @@ pub fn activation(
     features: u64,
     notifier: &Arc<Notifier>,
 ) -> Activation {
-    let events = |count| (0..count).map(|_| Event::new().expect("an event")).collect::<Arc<[Event]>>();
+    let events =
+        |count| (0..count).map(|_| Event::new().expect("an event")).collect::<Arc<[Event]>>();
     let config = |(index, queue): (u16, &&FakeQueue)| Some(queue.rings.config(index, max_size));
     Activation {
         features,

@@ -32,15 +32,17 @@ mod worker;
 
 pub use chain::{Chain, ChainError, Ring, Segment, pieces};
 pub use common::{
-    Action, Common, CommonState, NO_VECTOR, QueueConfig, QueueFault, QueueRegistersState, QueueState,
-    common_cfg, status,
+    Action, Common, CommonState, NO_VECTOR, QueueConfig, QueueFault, QueueRegistersState,
+    QueueState, common_cfg, status,
 };
 pub use device::{Activation, DeviceState, Kind, StartError, VirtioDevice, config_bytes};
 pub use nerite_log_budget::LogBudget;
 pub use nerite_pci::Event;
 pub use nerite_saved::{RestoreError, SaveError};
 pub use notifier::{Notifier, NotifierState};
-pub use pci::{BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, VirtioPciState, Wiring, region};
+pub use pci::{
+    BAR_SIZE, DoorbellError, Doorbells, NoDoorbells, VirtioPci, VirtioPciState, Wiring, region,
+};
 pub use queue::{Queue, QueueError};
 pub use worker::{Enter, Worker, lock};
 

@@ -117,7 +117,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         if queues > MAX_QUEUES {
             return Err(std::io::Error::other(format!("a virtio device of {queues} queues")));
         }
-        let events = |count| (0..count).map(|_| Event::new()).collect::<std::io::Result<Arc<[Event]>>>();
+        let events =
+            |count| (0..count).map(|_| Event::new()).collect::<std::io::Result<Arc<[Event]>>>();
         // One for each queue, and one for changes of the configuration.
         let vectors = events(queues.saturating_add(1))?;
         let notifier = Arc::new(Notifier::new(queues, vectors.clone())?);
@@ -265,7 +266,10 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     fn is_pci_cfg_data(state: &State, offset: u8) -> bool {
-        state.pci_cfg.checked_add(16).is_some_and(|data| (data..=data.saturating_add(3)).contains(&offset))
+        state
+            .pci_cfg
+            .checked_add(16)
+            .is_some_and(|data| (data..=data.saturating_add(3)).contains(&offset))
     }
 }
 
@@ -274,7 +278,8 @@ impl<D: VirtioDevice> Function for VirtioPci<D> {
         let state = self.lock();
         if Self::is_pci_cfg_data(&state, offset) {
             let Some((at, length)) = Self::pci_cfg_target(&state) else { return u32::MAX };
-            return u32::try_from(self.read_region(&state, at, length) & 0xffff_ffff).unwrap_or(u32::MAX);
+            return u32::try_from(self.read_region(&state, at, length) & 0xffff_ffff)
+                .unwrap_or(u32::MAX);
         }
         let value = state.config.read(offset, width);
         let has_status = offset == COMMAND && width == 4 && self.notifier.wants_pin();

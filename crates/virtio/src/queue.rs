@@ -54,7 +54,11 @@ impl Queue {
     ///
     /// # Errors
     /// If `config` is not one that [`crate::Common::freeze`] lets pass.
-    pub fn new(ram: Arc<GuestRam>, config: &QueueConfig, features: u64) -> Result<Self, QueueError> {
+    pub fn new(
+        ram: Arc<GuestRam>,
+        config: &QueueConfig,
+        features: u64,
+    ) -> Result<Self, QueueError> {
         let index = config.index;
         let ring = |source| QueueError::Ring { index, source };
         let mut rings = Rings::new(config.size).map_err(ring)?;
@@ -90,15 +94,21 @@ impl Queue {
     /// If the ring or the chain is malformed.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
         let index = self.index;
-        let mut available =
-            self.rings.iter(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })?;
+        let mut available = self
+            .rings
+            .iter(self.ram.inner())
+            .map_err(|source| QueueError::Ring { index, source })?;
         let Some(head) = available.next().map(|chain| chain.head_index()) else { return Ok(false) };
         let ring = Ring {
             descriptors: self.rings.desc_table(),
             size: self.rings.size(),
             max_indirect: self.max_indirect,
         };
-        chain.take(&self.ram, &ring, head).map_err(|source| QueueError::Chain { index, head, source })?;
+        chain.take(&self.ram, &ring, head).map_err(|source| QueueError::Chain {
+            index,
+            head,
+            source,
+        })?;
         let moved = self.silent_from.map(|from| self.rings.next_avail().wrapping_sub(from));
         if moved.is_some_and(|moved| moved > self.rings.size() / 2) {
             self.disable_kicks()?;
@@ -164,7 +174,9 @@ impl Queue {
     pub fn enable_kicks(&mut self) -> Result<bool, QueueError> {
         let index = self.index;
         self.silent_from = None;
-        self.rings.enable_notification(self.ram.inner()).map_err(|source| QueueError::Ring { index, source })
+        self.rings
+            .enable_notification(self.ram.inner())
+            .map_err(|source| QueueError::Ring { index, source })
     }
 
     /// Tells the driver that notifications are not needed, until they are enabled again.
@@ -185,7 +197,9 @@ impl Queue {
         let event = next.wrapping_add(size).wrapping_add(size / 2).wrapping_add(1);
         let offset = u64::from(size).saturating_mul(8).saturating_add(4);
         let at = self.rings.used_ring().saturating_add(offset);
-        self.ram.write(at, &event.to_le_bytes()).map_err(|_| ring(virtio_queue::Error::FindMemoryRegion))
+        self.ram
+            .write(at, &event.to_le_bytes())
+            .map_err(|_| ring(virtio_queue::Error::FindMemoryRegion))
     }
 }
 

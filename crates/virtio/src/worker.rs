@@ -66,7 +66,8 @@ impl Worker {
         self.halt();
         // A thread before this one may have ended with something left to do.
         self.wake.signal();
-        let wakes = Wakes { kicks: kicks.clone(), notifier: notifier.clone(), wake: self.wake.clone() };
+        let wakes =
+            Wakes { kicks: kicks.clone(), notifier: notifier.clone(), wake: self.wake.clone() };
         *lock(&self.thread) = Some(Thread::start(self.name, enter, wakes, turn)?);
         Ok(())
     }
@@ -112,7 +113,8 @@ impl Thread {
 fn work(stop: &Event, wakes: &Wakes, turn: &mut impl FnMut() -> bool) -> io::Result<()> {
     let mut has_more = false;
     loop {
-        let events = [stop, wakes.notifier.lowered(), &*wakes.wake].into_iter().chain(wakes.kicks.iter());
+        let events =
+            [stop, wakes.notifier.lowered(), &*wakes.wake].into_iter().chain(wakes.kicks.iter());
         let mut polled: Vec<_> =
             events.map(|event| PollFd::from_borrowed_fd(event.as_fd(), PollFlags::IN)).collect();
         let timeout = has_more.then(Timespec::default);
@@ -231,8 +233,9 @@ mod tests {
     fn a_thread_that_cannot_enter_does_not_work() {
         let (notifier, kicks) = transport();
         let enter = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
-        let result =
-            Worker::new("test").unwrap().run(&notifier, &kicks, Box::new(enter), || panic!("it works"));
+        let result = Worker::new("test")
+            .unwrap()
+            .run(&notifier, &kicks, Box::new(enter), || panic!("it works"));
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

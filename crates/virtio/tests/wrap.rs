@@ -94,7 +94,12 @@ impl Bench {
     /// The driver takes what was given back, and asks for an interrupt at the next one after that.
     fn take(&mut self) {
         while let Some((head, written)) = self.guest.take_used() {
-            assert_eq!((head, written), (self.seen % u32::from(self.guest.rings.size), 4), "{}", self.seen);
+            assert_eq!(
+                (head, written),
+                (self.seen % u32::from(self.guest.rings.size), 4),
+                "{}",
+                self.seen
+            );
             self.seen += 1;
         }
         if self.event_idx {
@@ -116,7 +121,11 @@ fn exchange(size: u16, event_idx: bool) {
             "request {}: the device has nothing to do and is not notified",
             bench.added
         );
-        assert!(bench.serve(is_silent), "request {}: the driver waits and is not interrupted", bench.added);
+        assert!(
+            bench.serve(is_silent),
+            "request {}: the driver waits and is not interrupted",
+            bench.added
+        );
         bench.take();
         assert_eq!((bench.served, bench.seen), (bench.added, bench.added));
         assert!(!bench.serve(is_silent), "an interrupt for nothing");

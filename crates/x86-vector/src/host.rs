@@ -195,6 +195,7 @@ unsafe fn careful<O: Float>(
 
 /// `true` if an element of half precision is tiny.
 fn has_tiny_half(register: &Ymm) -> bool {
-    let mut elements = register.0.as_chunks::<2>().0.iter().map(|&element| u16::from_le_bytes(element));
+    let mut elements =
+        register.0.as_chunks::<2>().0.iter().map(|&element| u16::from_le_bytes(element));
     elements.any(|bits| bits & 0x7c00 == 0 && bits & 0x3ff != 0)
 }

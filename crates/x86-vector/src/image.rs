@@ -147,7 +147,8 @@ impl VectorState {
     /// Reserved bits of MXCSR are left out.
     #[must_use]
     pub fn from_fxsave(image: &[u8; FXSAVE_SIZE]) -> Self {
-        let mut state = Self { mxcsr: u32::from_le_bytes(get(image, 24)) & MXCSR_MASK, ..Self::default() };
+        let mut state =
+            Self { mxcsr: u32::from_le_bytes(get(image, 24)) & MXCSR_MASK, ..Self::default() };
         state.read_x87(image, PointerWidth::Bits64);
         state.read_xmm(image, 16);
         state

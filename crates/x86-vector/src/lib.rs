@@ -20,7 +20,8 @@ mod x87;
 
 pub use features::{Features, supported};
 pub use image::{
-    AVX_OFFSET, AVX_SIZE, FXSAVE_SIZE, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE, XSTATE_X87, xsave_size,
+    AVX_OFFSET, AVX_SIZE, FXSAVE_SIZE, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE, XSTATE_X87,
+    xsave_size,
 };
 pub use operands::{Fields, Operands, VectorException};
 pub use state::{MXCSR_INIT, MXCSR_MASK, VectorState, X87, Ymm};

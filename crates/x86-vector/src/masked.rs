@@ -23,7 +23,10 @@ fn chosen<const N: usize>(mask: &[u8]) -> impl DoubleEndedIterator<Item = (usize
 
 /// VMASKMOVPS, VMASKMOVPD and VPMASKMOV from memory: elements of `N` bytes in a register of
 /// `BYTES`.
-fn masked_load<C: Operands, const N: usize, const BYTES: usize>(context: &mut C, op: &C::Op) -> Outcome<C> {
+fn masked_load<C: Operands, const N: usize, const BYTES: usize>(
+    context: &mut C,
+    op: &C::Op,
+) -> Outcome<C> {
     let mask = register(context.vector(), op.as_ref(), 1);
     let mut result = Ymm::default();
     let elements = result.0.as_chunks_mut::<N>().0;
@@ -41,7 +44,10 @@ fn masked_load<C: Operands, const N: usize, const BYTES: usize>(context: &mut C,
 /// VMASKMOVPS, VMASKMOVPD and VPMASKMOV to memory. The last element is written first, so that
 /// nothing is if the second of two pages faults; elements after one that faults may have been
 /// written.
-fn masked_store<C: Operands, const N: usize, const BYTES: usize>(context: &mut C, op: &C::Op) -> Outcome<C> {
+fn masked_store<C: Operands, const N: usize, const BYTES: usize>(
+    context: &mut C,
+    op: &C::Op,
+) -> Outcome<C> {
     let (state, fields) = (context.vector(), op.as_ref());
     let (mask, source) = (register(state, fields, 1), register(state, fields, 2));
     let elements = source.0.as_chunks::<N>().0;
@@ -112,7 +118,12 @@ fn gather<C: Operands, const I: usize, const N: usize, const COUNT: usize>(
 }
 
 /// Sets element `position`, of `N` bytes, of a register.
-fn set_element<const N: usize>(state: &mut VectorState, register: usize, position: usize, value: [u8; N]) {
+fn set_element<const N: usize>(
+    state: &mut VectorState,
+    register: usize,
+    position: usize,
+    value: [u8; N],
+) {
     let elements = state.ymm.get_mut(register).map(|ymm| ymm.0.as_chunks_mut::<N>().0);
     if let Some(element) = elements.and_then(|elements| elements.get_mut(position)) {
         *element = value;

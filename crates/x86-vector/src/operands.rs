@@ -106,7 +106,12 @@ pub trait Operands {
     /// # Errors
     ///
     /// The fault of the access.
-    fn load_element(&mut self, op: &Self::Op, index: i64, bytes: &mut [u8]) -> Result<(), Self::Fault>;
+    fn load_element(
+        &mut self,
+        op: &Self::Op,
+        index: i64,
+        bytes: &mut [u8],
+    ) -> Result<(), Self::Fault>;
 
     /// Linear address of the memory operand, for alignment checks.
     fn linear_address(&self, op: &Self::Op) -> u64;

@@ -6,8 +6,8 @@ use crate::Handler;
 use crate::control::registers;
 use crate::host::saves_pointers;
 use crate::image::{
-    AVX_OFFSET, COMPACTED, FXSAVE_SIZE, PointerWidth, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE,
-    XSTATE_X87, get, xsave_size,
+    AVX_OFFSET, COMPACTED, FXSAVE_SIZE, PointerWidth, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX,
+    XSTATE_SSE, XSTATE_X87, get, xsave_size,
 };
 use crate::operands::{Operands, VectorException, is_aligned};
 use crate::shapes::Outcome;
@@ -94,7 +94,12 @@ enum Form {
 
 /// Stores components. `form` as in [`Form`]. If a part of the area faults, others may have been
 /// written.
-fn xsave_form<C: Operands>(context: &mut C, op: &C::Op, form: Form, width: PointerWidth) -> Outcome<C> {
+fn xsave_form<C: Operands>(
+    context: &mut C,
+    op: &C::Op,
+    form: Form,
+    width: PointerWidth,
+) -> Outcome<C> {
     check_aligned(context, op, 64)?;
     let requested = requested(context);
     let count = registers(op.as_ref());
@@ -168,9 +173,11 @@ fn xrstor<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome
     let (known, avx) = image.split_at_mut(AVX_OFFSET);
     context.load(op, known)?;
     let header: [u8; 64] = get(known, 512);
-    let (present, layout) = (u64::from_le_bytes(get(&header, 0)), u64::from_le_bytes(get(&header, 8)));
+    let (present, layout) =
+        (u64::from_le_bytes(get(&header, 0)), u64::from_le_bytes(get(&header, 8)));
     let compacted = layout & COMPACTED != 0;
-    let (components, reserved) = if compacted { (layout & !COMPACTED, 16..64) } else { (xcr0, 8..24) };
+    let (components, reserved) =
+        if compacted { (layout & !COMPACTED, 16..64) } else { (xcr0, 8..24) };
     let reserved_zero = header.get(reserved).unwrap_or_default().iter().all(|&byte| byte == 0);
     if components & !xcr0 != 0 || present & !components != 0 || !reserved_zero {
         return Err(context.exception(VectorException::GeneralProtection));

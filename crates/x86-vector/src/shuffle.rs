@@ -43,8 +43,10 @@ macro_rules! lanes256 {
             let function: fn(Lane, Lane, u8, u8) -> Lane = $function;
             // SAFETY: the caller passes valid registers.
             let (a, b) = unsafe { (*a, *b) };
-            let result =
-                Ymm::from_lanes(function(a.low(), b.low(), imm, 0), function(a.high(), b.high(), imm, 1));
+            let result = Ymm::from_lanes(
+                function(a.low(), b.low(), imm, 0),
+                function(a.high(), b.high(), imm, 1),
+            );
             // SAFETY: the caller passes valid registers.
             unsafe { *d = result };
         }
@@ -138,7 +140,12 @@ pub(crate) fn high_half(_: Lane, b: Lane, _: u8, _: u8) -> Lane {
 /// PSHUFD, and PERMILPS with an immediate operand.
 #[inline(always)]
 pub(crate) fn pshufd(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
-    join([element::<4>(&b, imm & 3), element(&b, imm >> 2), element(&b, imm >> 4), element(&b, imm >> 6)])
+    join([
+        element::<4>(&b, imm & 3),
+        element(&b, imm >> 2),
+        element(&b, imm >> 4),
+        element(&b, imm >> 6),
+    ])
 }
 
 /// PSHUFLW, and PSHUFW in the low half.
@@ -160,7 +167,12 @@ pub(crate) fn pshufhw(_: Lane, b: Lane, imm: u8, _: u8) -> Lane {
 /// SHUFPS.
 #[inline(always)]
 pub(crate) fn shufps(a: Lane, b: Lane, imm: u8, _: u8) -> Lane {
-    join([element::<4>(&a, imm), element(&a, imm >> 2), element(&b, imm >> 4), element(&b, imm >> 6)])
+    join([
+        element::<4>(&a, imm),
+        element(&a, imm >> 2),
+        element(&b, imm >> 4),
+        element(&b, imm >> 6),
+    ])
 }
 
 /// The immediate operand's bits for elements of 64 bits in a lane.
@@ -328,7 +340,11 @@ pub(crate) fn perm2(a: Ymm, b: Ymm, imm: u8) -> Ymm {
 /// VINSERTF128 and VINSERTI128.
 #[inline(always)]
 pub(crate) fn insert128(a: Ymm, b: Ymm, imm: u8) -> Ymm {
-    if imm & 1 == 0 { Ymm::from_lanes(b.low(), a.high()) } else { Ymm::from_lanes(a.low(), b.low()) }
+    if imm & 1 == 0 {
+        Ymm::from_lanes(b.low(), a.high())
+    } else {
+        Ymm::from_lanes(a.low(), b.low())
+    }
 }
 
 /// VEXTRACTF128 and VEXTRACTI128.

@@ -8,13 +8,21 @@ use crate::state::Ymm;
 
 /// Compares strings; an index goes to ECX, or a mask to XMM0. `SIZE` is 4 or 8, the size of the
 /// lengths in RAX and RDX. Memory need not be aligned.
-fn compare<C: Operands, O: Execute, const SIZE: usize>(context: &mut C, op: &C::Op) -> Result<Ymm, C::Fault> {
+fn compare<C: Operands, O: Execute, const SIZE: usize>(
+    context: &mut C,
+    op: &C::Op,
+) -> Result<Ymm, C::Fault> {
     let fields = op.as_ref();
     let register = |context: &C, operand| {
         context.vector().ymm.get(number(fields.register(operand))).copied().unwrap_or_default()
     };
-    let b = if fields.is_register(1) { register(context, 1) } else { load::<C, 16, false>(context, op)? };
-    let (rax, rdx) = if SIZE == 8 { (Register::RAX, Register::RDX) } else { (Register::EAX, Register::EDX) };
+    let b = if fields.is_register(1) {
+        register(context, 1)
+    } else {
+        load::<C, 16, false>(context, op)?
+    };
+    let (rax, rdx) =
+        if SIZE == 8 { (Register::RAX, Register::RDX) } else { (Register::EAX, Register::EDX) };
     let mut lengths = Ymm::low64(context.gpr(rax));
     if let Some(second) = lengths.0.as_chunks_mut::<8>().0.get_mut(1) {
         *second = context.gpr(rdx).to_le_bytes();

@@ -300,7 +300,12 @@ macro_rules! immediate64 {
 /// An instruction with 128 immediate operands.
 macro_rules! immediate128 {
     ($text:literal) => {
-        by_immediate!($text, 127, "0,16,32,48,64,80,96,112", "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15")
+        by_immediate!(
+            $text,
+            127,
+            "0,16,32,48,64,80,96,112",
+            "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
+        )
     };
 }
 
@@ -317,8 +322,8 @@ macro_rules! immediate256 {
 }
 
 pub(crate) use {
-    avx, avx_from_gpr, avx_shift, avx256, avx256_shift, avx256_to_flags, avx256_to_gpr, by_immediate, gpr,
-    immediate4, immediate8, immediate16, immediate32, immediate64, immediate128, immediate256, lines, method,
-    mmx, mmx_shift, mmx_to_gpr, mmx_to_sse, sse, sse_from_gpr, sse_immediate, sse_masked, sse_shift,
-    sse_to_flags, sse_to_gpr, sse_to_mmx, strings,
+    avx, avx_from_gpr, avx_shift, avx256, avx256_shift, avx256_to_flags, avx256_to_gpr,
+    by_immediate, gpr, immediate4, immediate8, immediate16, immediate32, immediate64, immediate128,
+    immediate256, lines, method, mmx, mmx_shift, mmx_to_gpr, mmx_to_sse, sse, sse_from_gpr,
+    sse_immediate, sse_masked, sse_shift, sse_to_flags, sse_to_gpr, sse_to_mmx, strings,
 };

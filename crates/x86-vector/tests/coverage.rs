@@ -210,7 +210,9 @@ fn all_instructions_but_those_listed_have_a_handler() {
             missing.insert(format!("{code:?}"));
         }
     }
-    println!("{implemented} instructions have a handler; skipped: {skipped} that the host does not have");
+    println!(
+        "{implemented} instructions have a handler; skipped: {skipped} that the host does not have"
+    );
     let expected: BTreeSet<String> = EXPECTED.iter().map(|&name| name.to_owned()).collect();
     assert_eq!(missing, expected);
     assert!(implemented > 700);
@@ -218,7 +220,9 @@ fn all_instructions_but_those_listed_have_a_handler() {
 
 #[test]
 fn other_instructions_have_no_handler() {
-    for code in [Code::Add_rm64_r64, Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er, Code::Extrq_xmm_xmm] {
+    for code in
+        [Code::Add_rm64_r64, Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er, Code::Extrq_xmm_xmm]
+    {
         let mut instruction = Instruction::default();
         instruction.set_code(code);
         assert!(lookup::<Nothing>(&instruction).is_none());

@@ -17,7 +17,9 @@ use std::fmt::Write;
 
 use iced_x86::{Code, Instruction, OpKind};
 use model::{Fault, Model, Op};
-use nerite_native_oracle::{Case, MEMORY_ADDRESS, MEMORY_SIZE, Random, execute, form, vector_components};
+use nerite_native_oracle::{
+    Case, MEMORY_ADDRESS, MEMORY_SIZE, Random, execute, form, vector_components,
+};
 use nerite_x86_vector::{Handler, VectorState, lookup};
 
 /// Cases in a batch.
@@ -121,7 +123,8 @@ fn place(code: Code, instruction: &Instruction, case: &mut Case, offset: u64, ra
         let mut state = VectorState::from_xsave(&case.vector);
         let wide = instruction.is_vsib64();
         let far = if random.once_in(4) { random.below(8) } else { 8 };
-        for (number, element) in state.ymm[register].0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        for (number, element) in state.ymm[register].0.as_chunks_mut::<4>().0.iter_mut().enumerate()
+        {
             let high = wide && number % 2 == 1;
             let index = if high { 0 } else { random.below(64) as u32 };
             let index = if number as u64 == far && !high { 0x3000_0000 } else { index };
@@ -154,7 +157,8 @@ fn difference(
     model.vector.collect();
     let mut native = Model::of(after);
     let mut text = String::new();
-    let (ours, theirs) = (result.err().map(Fault::vector), after.exception().map(|(vector, _)| vector));
+    let (ours, theirs) =
+        (result.err().map(Fault::vector), after.exception().map(|(vector, _)| vector));
     if instruction.op0_kind() == OpKind::MemorySegRDI && ours.is_none() && theirs == Some(14) {
         // Processors may look at bytes of memory that are not chosen.
         return None;
@@ -162,7 +166,8 @@ fn difference(
     if ours != theirs {
         let _ = writeln!(text, "  exception {ours:?}, natively {theirs:?}");
     }
-    let (state, native_state) = (comparable(model.vector.clone()), comparable(native.vector.clone()));
+    let (state, native_state) =
+        (comparable(model.vector.clone()), comparable(native.vector.clone()));
     for (index, (ours, theirs)) in state.ymm.iter().zip(&native_state.ymm).enumerate() {
         if ours != theirs {
             let _ = writeln!(text, "  ymm{index} {:02x?}\n natively {:02x?}", ours.0, theirs.0);
@@ -172,7 +177,8 @@ fn difference(
     // inexact with an exponent of any size. This crate does not.
     let unlimited = theirs == Some(19) && state.mxcsr & !(state.mxcsr >> 7) & 0x18 != 0;
     // A dot product has two steps; this crate reports the flags of both.
-    let steps = theirs == Some(19) && format!("{:?}", instruction.code()).to_lowercase().contains("dpp");
+    let steps =
+        theirs == Some(19) && format!("{:?}", instruction.code()).to_lowercase().contains("dpp");
     let ignored_flags = if steps {
         0x3f
     } else if unlimited {
@@ -189,13 +195,24 @@ fn difference(
     model.registers[4] = 0;
     native.registers[4] = 0;
     if model.registers != native.registers {
-        let _ = writeln!(text, "  registers {:x?}\n  natively  {:x?}", model.registers, native.registers);
+        let _ = writeln!(
+            text,
+            "  registers {:x?}\n  natively  {:x?}",
+            model.registers, native.registers
+        );
     }
     if (model.flags ^ native.flags) & STATUS_FLAGS != 0 {
-        let _ = writeln!(text, "  flags {:#x}, natively {:#x}", model.flags, native.flags & STATUS_FLAGS);
+        let _ = writeln!(
+            text,
+            "  flags {:#x}, natively {:#x}",
+            model.flags,
+            native.flags & STATUS_FLAGS
+        );
     }
     let start = (before.registers[BASE] - MEMORY_ADDRESS) as usize;
-    for offset in ignored(instruction.code()).into_iter().filter(|offset| start + offset < MEMORY_SIZE) {
+    for offset in
+        ignored(instruction.code()).into_iter().filter(|offset| start + offset < MEMORY_SIZE)
+    {
         native.memory[start + offset] = model.memory[start + offset];
     }
     for (offset, (ours, theirs)) in model.memory.iter().zip(&native.memory).enumerate() {
@@ -235,19 +252,20 @@ fn compare(total: usize, seed: u64) {
         if filter.is_some_and(|filter| !format!("{code:?}").contains(&filter)) {
             continue;
         }
-        let made =
-            (0..each).map(|_| case(*code, &mut random).unwrap_or_else(|| panic!("no encoding of {code:?}")));
+        let made = (0..each)
+            .map(|_| case(*code, &mut random).unwrap_or_else(|| panic!("no encoding of {code:?}")));
         cases.extend(made.map(|(case, instruction)| (case, instruction, *handler)));
         if cases.len() < BATCH && number + 1 < codes.len() {
             continue;
         }
         for batch in cases.chunks(BATCH) {
-            let natively =
-                execute(batch.iter().map(|(case, _, _)| case.clone()).collect()).expect("a child process");
+            let natively = execute(batch.iter().map(|(case, _, _)| case.clone()).collect())
+                .expect("a child process");
             for ((before, instruction, handler), after) in batch.iter().zip(&natively) {
                 executed += 1;
                 if let Some(text) = difference(*handler, instruction, before, after) {
-                    let entry = wrong.entry(format!("{:?}", instruction.code())).or_insert((0, text));
+                    let entry =
+                        wrong.entry(format!("{:?}", instruction.code())).or_insert((0, text));
                     entry.0 += 1;
                 }
             }
@@ -283,7 +301,8 @@ fn agree(code: Code, prepare: fn(&mut VectorState)) {
         case.vector[512] = vector_components() as u8;
         cases.push((case, instruction));
     }
-    let natively = execute(cases.iter().map(|(case, _)| case.clone()).collect()).expect("a child process");
+    let natively =
+        execute(cases.iter().map(|(case, _)| case.clone()).collect()).expect("a child process");
     for ((before, instruction), after) in cases.iter().zip(&natively) {
         assert_eq!(difference(handler, instruction, before, after), None);
     }
@@ -316,7 +335,8 @@ fn exact_tiny_results_raise_unmasked_underflow() {
             }
             state.mxcsr = 0x1f80 & !(1 << 11) | 0x22;
             for (index, ymm) in state.ymm.iter_mut().enumerate() {
-                let value: u64 = if index % 2 == 0 { 0x3ff0_0000_0000_0000 } else { 0x0004_0000_3300_0000 };
+                let value: u64 =
+                    if index % 2 == 0 { 0x3ff0_0000_0000_0000 } else { 0x0004_0000_3300_0000 };
                 for element in ymm.0.as_chunks_mut::<8>().0 {
                     *element = value.to_le_bytes();
                 }
@@ -327,14 +347,22 @@ fn exact_tiny_results_raise_unmasked_underflow() {
 
 #[test]
 fn zeros_and_overflows_after_an_inexact_result_are_seen() {
-    for code in
-        [Code::Mulpd_xmm_xmmm128, Code::Divsd_xmm_xmmm64, Code::Addps_xmm_xmmm128, Code::Sqrtsd_xmm_xmmm64]
-    {
+    for code in [
+        Code::Mulpd_xmm_xmmm128,
+        Code::Divsd_xmm_xmmm64,
+        Code::Addps_xmm_xmmm128,
+        Code::Sqrtsd_xmm_xmmm64,
+    ] {
         agree(code, |state| {
             // The modes in which flags stay in the host's MXCSR.
             state.mxcsr = 0x1fa0;
-            let values =
-                [0_u64, 1 << 63, 0x0010_0000_0000_0000, 0x7fe0_0000_7f00_0000, 0x3ff0_0000_3f80_0000];
+            let values = [
+                0_u64,
+                1 << 63,
+                0x0010_0000_0000_0000,
+                0x7fe0_0000_7f00_0000,
+                0x3ff0_0000_3f80_0000,
+            ];
             for (index, ymm) in state.ymm.iter_mut().enumerate() {
                 for element in ymm.0.as_chunks_mut::<8>().0 {
                     *element = values[index % values.len()].to_le_bytes();
@@ -347,8 +375,9 @@ fn zeros_and_overflows_after_an_inexact_result_are_seen() {
 #[test]
 #[ignore = "takes minutes: for nightly runs"]
 fn instructions_do_what_the_processor_does_in_millions_of_cases() {
-    let cases: usize =
-        std::env::var("NERITE_CASES").ok().map_or(10_000_000, |cases| cases.parse().expect("a number"));
+    let cases: usize = std::env::var("NERITE_CASES")
+        .ok()
+        .map_or(10_000_000, |cases| cases.parse().expect("a number"));
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     for round in 0..cases.div_ceil(1_000_000) as u64 {

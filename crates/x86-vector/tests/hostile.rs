@@ -8,7 +8,9 @@ use std::arch::asm;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
 use nerite_native_oracle::Random;
-use nerite_x86_vector::{Fields, MXCSR_MASK, Operands, VectorException, VectorState, XSTATE_ALL, lookup};
+use nerite_x86_vector::{
+    Fields, MXCSR_MASK, Operands, VectorException, VectorState, XSTATE_ALL, lookup,
+};
 
 /// Instructions that are executed.
 const COUNT: u32 = 100_000;
@@ -182,11 +184,14 @@ fn any_bytes_on_any_state_are_executed_or_refused() {
     while executed < COUNT {
         let code = bytes(&mut random);
         let bitness = random.pick(&[16, 32, 64, 64]);
-        let instruction = Decoder::with_ip(bitness, &code, random.below(8), DecoderOptions::NONE).decode();
-        let Some(handler) = lookup::<Processor>(&instruction).filter(|_| !instruction.is_invalid()) else {
+        let instruction =
+            Decoder::with_ip(bitness, &code, random.below(8), DecoderOptions::NONE).decode();
+        let Some(handler) = lookup::<Processor>(&instruction).filter(|_| !instruction.is_invalid())
+        else {
             continue;
         };
-        let mut processor = Processor { vector: state(&mut random), random: random.clone(), accesses: 0 };
+        let mut processor =
+            Processor { vector: state(&mut random), random: random.clone(), accesses: 0 };
         processor.vector.begin();
         failed += u32::from(handler(&mut processor, &Op::new(instruction)).is_err());
         processor.vector.collect();

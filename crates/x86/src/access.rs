@@ -94,7 +94,8 @@ impl Core {
         let entry = self.tlb.entry(linear);
         if let Some(target) = &entry.target {
             let first = linear & 0xfff;
-            if target.chunk.has_code(entry.address, first, first.wrapping_add(size).wrapping_sub(1)) {
+            if target.chunk.has_code(entry.address, first, first.wrapping_add(size).wrapping_sub(1))
+            {
                 target.chunk.invalidate(entry.address);
             }
         }
@@ -104,7 +105,8 @@ impl Core {
     pub(crate) fn resolve(&mut self, linear: u64, write: bool) -> Run<Place> {
         let entry = self.tlb.entry(linear);
         let page = linear & PAGE;
-        let is_known = if write { entry.write == page || entry.code == page } else { entry.read == page };
+        let is_known =
+            if write { entry.write == page || entry.code == page } else { entry.read == page };
         if is_known && let Some(target) = &entry.target {
             let place = Place::Ram(target.clone(), entry.address | linear & 0xfff);
             if write && target.chunk.lines(entry.address) == 0 {
@@ -120,7 +122,9 @@ impl Core {
         let access = if write { Access::Write } else { Access::Read };
         let found = self.translate(linear, access)?;
         let address = found.address & PAGE;
-        let Some(memory) = self.physical.page(address) else { return Ok(Place::Device(found.address)) };
+        let Some(memory) = self.physical.page(address) else {
+            return Ok(Place::Device(found.address));
+        };
         let target = Target { page: memory.clone(), chunk: self.code.chunk(address) };
         if self.tlb.set != tlb::CHECKED {
             let has_code = target.chunk.lines(address) != 0;
@@ -183,7 +187,8 @@ impl Core {
                     _ => {
                         let mut bytes = [0; 8];
                         let count = usize::try_from(size).unwrap_or(0);
-                        let read = bytes.get_mut(..count).and_then(|part| target.page.read(offset, part));
+                        let read =
+                            bytes.get_mut(..count).and_then(|part| target.page.read(offset, part));
                         read.map(|()| u64::from_le_bytes(bytes))
                     }
                 };

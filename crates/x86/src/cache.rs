@@ -88,8 +88,12 @@ impl Cache {
             && can_be_linked
             && index != 0
         {
-            *jump =
-                Jump { linear, epoch: core.epoch, index: u32::try_from(index).unwrap_or(0), key: core.key };
+            *jump = Jump {
+                linear,
+                epoch: core.epoch,
+                index: u32::try_from(index).unwrap_or(0),
+                key: core.key,
+            };
         }
         Ok(index)
     }
@@ -102,7 +106,8 @@ impl Cache {
             return core.protection_fault(0);
         }
         // Bytes before the end of the code segment.
-        let room = if core.is_64() { u64::MAX } else { limit.wrapping_sub(core.rip).wrapping_add(1) };
+        let room =
+            if core.is_64() { u64::MAX } else { limit.wrapping_sub(core.rip).wrapping_add(1) };
         let address = core.fetch_address(linear)?;
         // Addresses have 52 bits.
         let place = address | u64::from(core.key) << 52;
@@ -141,12 +146,14 @@ impl Cache {
 
     /// Makes a way from a block to the one at RIP.
     pub(crate) fn link(&mut self, core: &Core, from: usize, to: usize) {
-        let can_be_linked = to != 0 && from != 0 && self.blocks.get(to).is_some_and(Block::can_be_linked);
+        let can_be_linked =
+            to != 0 && from != 0 && self.blocks.get(to).is_some_and(Block::can_be_linked);
         if can_be_linked
             && let Some(block) = self.blocks.get_mut(from)
             && let Some(link) = block.links.get_mut(core.link & 1)
         {
-            *link = Link { rip: core.rip, epoch: core.epoch, index: u32::try_from(to).unwrap_or(0) };
+            *link =
+                Link { rip: core.rip, epoch: core.epoch, index: u32::try_from(to).unwrap_or(0) };
         }
     }
 
@@ -211,7 +218,8 @@ fn is_current(block: &mut Block, core: &mut Core, linear: u64) -> Run<bool> {
         return Ok(true);
     }
     let mut now = [0; LONGEST * 15];
-    let first = usize::try_from(0x1000_u64.saturating_sub(linear & 0xfff)).unwrap_or(0).min(bytes.len());
+    let first =
+        usize::try_from(0x1000_u64.saturating_sub(linear & 0xfff)).unwrap_or(0).min(bytes.len());
     let (head, tail) = bytes.split_at_checked(first).unwrap_or_default();
     let same_head = decode::read(core, block.source.address, head.len(), &mut now) == head;
     let second = block.second.as_ref().map_or(0, |second| second.address);

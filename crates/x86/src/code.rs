@@ -141,7 +141,8 @@ impl Chunk {
     #[cold]
     pub(crate) fn invalidate(&self, address: u64) {
         let _held = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((lines, count)) = self.lines.get(index(address)).zip(self.generations.get(index(address)))
+        if let Some((lines, count)) =
+            self.lines.get(index(address)).zip(self.generations.get(index(address)))
         {
             count.fetch_add(1, Ordering::SeqCst);
             lines.store(0, Ordering::SeqCst);

@@ -6,8 +6,8 @@ use crate::exit::Exit;
 use crate::int::{Int, mask};
 use crate::op::Op;
 use crate::registers::{
-    CR0_CD, CR0_EM, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, CR4_PGE, CR4_SMEP, CS, EFER_LMA,
-    EFER_LME,
+    CR0_CD, CR0_EM, CR0_MP, CR0_NW, CR0_PE, CR0_PG, CR0_TS, CR4_PAE, CR4_PGE, CR4_SMEP, CS,
+    EFER_LMA, EFER_LME,
 };
 use crate::segment::TSS_16;
 
@@ -66,7 +66,12 @@ impl Core {
         }
         let changed = value ^ self.cr4;
         self.cr4 = value;
-        if changed & (CR4_PAE | CR4_PGE | CR4_SMEP | crate::registers::CR4_PSE | crate::registers::CR4_SMAP)
+        if changed
+            & (CR4_PAE
+                | CR4_PGE
+                | CR4_SMEP
+                | crate::registers::CR4_PSE
+                | crate::registers::CR4_SMAP)
             != 0
         {
             self.flush(true);

@@ -3,8 +3,8 @@
 use nerite_arch::CpuidEntry;
 
 use crate::registers::{
-    CR4_DE, CR4_FSGSBASE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_PAE, CR4_PCE, CR4_PGE, CR4_PSE,
-    CR4_SMAP, CR4_SMEP, CR4_TSD, CR4_UMIP,
+    CR4_DE, CR4_FSGSBASE, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_PAE, CR4_PCE, CR4_PGE,
+    CR4_PSE, CR4_SMAP, CR4_SMEP, CR4_TSD, CR4_UMIP,
 };
 
 /// Width of guest-physical addresses if the table does not say.
@@ -31,8 +31,15 @@ impl Cpuid {
         }
         let basic = cpuid.leaf(1, 0).unwrap_or_default();
         let extended = cpuid.leaf(7, 0).unwrap_or_default();
-        let mut cr4 =
-            CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+        let mut cr4 = CR4_TSD
+            | CR4_DE
+            | CR4_PSE
+            | CR4_PAE
+            | CR4_MCE
+            | CR4_PGE
+            | CR4_PCE
+            | CR4_OSFXSR
+            | CR4_OSXMMEXCPT;
         let optional = [
             (basic.ecx & 1 << 26, CR4_OSXSAVE),
             (extended.ebx & 1, CR4_FSGSBASE),
@@ -58,7 +65,9 @@ impl Cpuid {
     pub(crate) fn leaf(&self, function: u32, index: u32) -> Option<CpuidEntry> {
         self.entries
             .iter()
-            .find(|entry| entry.function == function && entry.index.is_none_or(|known| known == index))
+            .find(|entry| {
+                entry.function == function && entry.index.is_none_or(|known| known == index)
+            })
             .copied()
     }
 }

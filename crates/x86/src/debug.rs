@@ -79,7 +79,8 @@ impl Core {
         let (first, last) = (u64::from(port), u64::from(port).wrapping_add(size).wrapping_sub(1));
         for (bit, kind, address, length) in self.breakpoints() {
             let start = address & !length.wrapping_sub(1);
-            if kind == PORT && start <= last && first <= start.wrapping_add(length.wrapping_sub(1)) {
+            if kind == PORT && start <= last && first <= start.wrapping_add(length.wrapping_sub(1))
+            {
                 self.events.debug |= bit;
                 self.attention = true;
             }

@@ -18,7 +18,12 @@ use crate::ops;
 const LONGEST_INSTRUCTION: usize = 15;
 
 /// Copies code from RAM, as much as there is of it.
-pub(crate) fn read<'a>(core: &mut Core, address: u64, len: usize, buffer: &'a mut [u8]) -> &'a [u8] {
+pub(crate) fn read<'a>(
+    core: &mut Core,
+    address: u64,
+    len: usize,
+    buffer: &'a mut [u8],
+) -> &'a [u8] {
     let Some(part) = buffer.get_mut(..len) else { return &[] };
     match core.physical.page(address).and_then(|page| page.read(page_offset(address), part)) {
         Some(()) => part,

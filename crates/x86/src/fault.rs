@@ -130,6 +130,8 @@ mod tests {
     #[test]
     fn double_faults_are_those_of_the_manual() {
         assert!(is_double(PF, PF) && is_double(PF, GP) && is_double(GP, NP) && is_double(DE, SS));
-        assert!(!is_double(GP, PF) && !is_double(UD, GP) && !is_double(DB, PF) && !is_double(NM, NM));
+        assert!(
+            !is_double(GP, PF) && !is_double(UD, GP) && !is_double(DB, PF) && !is_double(NM, NM)
+        );
     }
 }

@@ -17,10 +17,17 @@ const XSAVE_AVX: u32 = 832;
 /// in the first ones.
 #[must_use]
 pub fn supported_cpuid() -> Vec<CpuidEntry> {
-    let bits =
-        |numbers: &[u32]| numbers.iter().fold(0_u32, |bits, number| bits | 1_u32.wrapping_shl(*number));
-    let leaf =
-        |function, [eax, ebx, ecx, edx]: [u32; 4]| CpuidEntry { function, index: None, eax, ebx, ecx, edx };
+    let bits = |numbers: &[u32]| {
+        numbers.iter().fold(0_u32, |bits, number| bits | 1_u32.wrapping_shl(*number))
+    };
+    let leaf = |function, [eax, ebx, ecx, edx]: [u32; 4]| CpuidEntry {
+        function,
+        index: None,
+        eax,
+        ebx,
+        ecx,
+        edx,
+    };
     let subleaf = |function, index, [eax, ebx, ecx, edx]: [u32; 4]| CpuidEntry {
         function,
         index: Some(index),
@@ -53,8 +60,8 @@ pub fn supported_cpuid() -> Vec<CpuidEntry> {
             (vector.f16c, 29),
         ]);
     // FSGSBASE, BMI1, SMEP, BMI2, ERMS, no FPU CS and DS, RDSEED, ADX, SMAP, CLFLUSHOPT.
-    let extended_ebx =
-        bits(&[0, 3, 7, 8, 9, 13, 18, 19, 20, 23]) | optional(&[(vector.avx2, 5), (vector.sha, 29)]);
+    let extended_ebx = bits(&[0, 3, 7, 8, 9, 13, 18, 19, 20, 23])
+        | optional(&[(vector.avx2, 5), (vector.sha, 29)]);
     let (parts, area) = if vector.avx { (7, XSAVE_AVX) } else { (3, XSAVE_SSE) };
     // UMIP, RDPID.
     let extended_ecx = bits(&[2, 22]);

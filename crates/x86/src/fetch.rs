@@ -9,7 +9,11 @@ use crate::walk::Access;
 impl Core {
     /// The linear address of the next instruction.
     pub(crate) fn linear_rip(&self) -> u64 {
-        if self.is_64() { self.rip } else { self.rip.wrapping_add(self.segment(CS).base) & 0xffff_ffff }
+        if self.is_64() {
+            self.rip
+        } else {
+            self.rip.wrapping_add(self.segment(CS).base) & 0xffff_ffff
+        }
     }
 
     /// Translates the address of code.

@@ -213,7 +213,8 @@ mod tests {
                 assert_eq!(
                     flags.of(),
                     a.cast_signed().checked_add_unsigned(0).is_some_and(|a| {
-                        i16::from(a) + i16::from(b.cast_signed()) + 1 != i16::from(sum.cast_signed())
+                        i16::from(a) + i16::from(b.cast_signed()) + 1
+                            != i16::from(sum.cast_signed())
                     })
                 );
                 assert_eq!((flags.cf(), flags.zf(), flags.sf()), (carry, sum == 0, sum >= 0x80));

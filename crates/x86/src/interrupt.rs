@@ -33,7 +33,8 @@ impl Core {
     pub(crate) fn interrupt(&mut self, vector: u8, error: Option<u32>, source: Source) -> Run {
         let flags = self.flags.get();
         // Faults are taken again after a return, without the breakpoint that may have caused them.
-        let is_fault = source == Source::Hardware && error.is_some() || matches!(vector, 0 | 5..=7 | 16 | 19);
+        let is_fault =
+            source == Source::Hardware && error.is_some() || matches!(vector, 0 | 5..=7 | 16 | 19);
         let saved = if is_fault { flags | RF } else { flags };
         if vector == DB && source == Source::Hardware {
             // Only the bits of breakpoints are cleared (Intel SDM vol. 3, 18.2.3).
@@ -128,7 +129,10 @@ impl Core {
             }
         };
         let is_64 = code.segment().l;
-        if !code.is_code() || code.dpl() > self.cpl || self.is_long() && (!is_64 || code.segment().db) {
+        if !code.is_code()
+            || code.dpl() > self.cpl
+            || self.is_long() && (!is_64 || code.segment().db)
+        {
             return self.protection_fault(error);
         }
         if !code.is_present() {
@@ -186,7 +190,13 @@ impl Core {
         Ok(())
     }
 
-    fn enter_protected(&mut self, gate: &Gate, flags: u64, error: Option<u32>, external: u16) -> Run {
+    fn enter_protected(
+        &mut self,
+        gate: &Gate,
+        flags: u64,
+        error: Option<u32>,
+        external: u16,
+    ) -> Run {
         let (code, level) = self.gate_code(gate, external)?;
         let size = if gate.kind & 8 != 0 { 4 } else { 2 };
         let old = self.stack();
@@ -196,7 +206,8 @@ impl Core {
             let (selector, pointer) = self.task_stack(level)?;
             let segment = self.inner_stack_segment(selector, level)?;
             let bits = if segment.db { 32 } else { 16 };
-            stack = Stack { segment, pointer, mask: mask(bits), is_privileged: true, is_flat: false };
+            stack =
+                Stack { segment, pointer, mask: mask(bits), is_privileged: true, is_flat: false };
             if was_v86 {
                 for number in [GS, FS, DS, ES] {
                     let selector = u64::from(self.segment(number).selector);

@@ -80,8 +80,11 @@ impl Core {
         let rip = self.pop_from(&mut stack, size)?;
         let selector = self.pop_from(&mut stack, size)? as u16;
         let flags = self.pop_from(&mut stack, size)?;
-        let code =
-            if self.is_v86() { v86_segment(selector) } else { real_segment(self.segment(CS), selector) };
+        let code = if self.is_v86() {
+            v86_segment(selector)
+        } else {
+            real_segment(self.segment(CS), selector)
+        };
         self.check_target(&code, rip)?;
         let mut allowed = STATUS | TF | DF | NT | IF | if size == 2 { 0 } else { RF | AC | ID };
         if !self.is_v86() {
@@ -95,7 +98,13 @@ impl Core {
         Ok(())
     }
 
-    fn iret_to_v86(&mut self, stack: &mut crate::stack::Stack, rip: u64, cs: u16, flags: u64) -> Run {
+    fn iret_to_v86(
+        &mut self,
+        stack: &mut crate::stack::Stack,
+        rip: u64,
+        cs: u16,
+        flags: u64,
+    ) -> Run {
         let pointer = self.pop_from(stack, 4)?;
         let mut selectors = [0_u16; 5];
         for selector in &mut selectors {

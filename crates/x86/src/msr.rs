@@ -72,8 +72,10 @@ impl Core {
     /// Sets a register that the processor has itself. `None` if it has not, `Some(false)` if it
     /// must not have the value.
     pub(crate) fn set_msr(&mut self, index: u32, value: u64, tsc: u64) -> Option<bool> {
-        let needs_canonical =
-            matches!(index, SYSENTER_ESP | SYSENTER_EIP | LSTAR | CSTAR | FS_BASE | GS_BASE | KERNEL_GS_BASE);
+        let needs_canonical = matches!(
+            index,
+            SYSENTER_ESP | SYSENTER_EIP | LSTAR | CSTAR | FS_BASE | GS_BASE | KERNEL_GS_BASE
+        );
         if needs_canonical && !is_canonical(value) {
             return Some(false);
         }

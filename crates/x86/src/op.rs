@@ -58,7 +58,10 @@ pub(crate) struct Op {
 
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Op").field("start", &self.start).field("end", &self.end).finish_non_exhaustive()
+        f.debug_struct("Op")
+            .field("start", &self.start)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,7 +142,13 @@ impl Core {
 
     /// The linear address of `size` bytes at an offset of a segment, checked against it (Intel SDM
     /// vol. 3, 5.3 to 5.5).
-    pub(crate) fn segment_address(&mut self, number: u8, offset: u64, size: u64, write: bool) -> Run<u64> {
+    pub(crate) fn segment_address(
+        &mut self,
+        number: u8,
+        offset: u64,
+        size: u64,
+        write: bool,
+    ) -> Run<u64> {
         let linear = offset.wrapping_add(self.r(SEGMENT.wrapping_add(number)));
         if self.is_64() {
             return Ok(linear);

@@ -129,7 +129,8 @@ impl Core {
             return Ok(());
         }
         let last = u64::from(descriptor.selector & !7).wrapping_add(15);
-        let limit = if descriptor.selector & 4 == 0 { u32::from(self.gdt.limit) } else { self.ldt.limit };
+        let limit =
+            if descriptor.selector & 4 == 0 { u32::from(self.gdt.limit) } else { self.ldt.limit };
         if last > u64::from(limit) {
             return self.raise_with(vector, u32::from(descriptor.selector & SELECTOR));
         }
@@ -173,7 +174,8 @@ impl Core {
             }
             let dpl = if number == SS { self.cpl } else { 0 };
             // The base of FS and GS stays on some processors; here it becomes 0 as on Intel's.
-            *self.segment_mut(number) = Segment { selector, dpl, unusable: true, ..Segment::default() };
+            *self.segment_mut(number) =
+                Segment { selector, dpl, unusable: true, ..Segment::default() };
             self.update_mode();
             return Ok(());
         }

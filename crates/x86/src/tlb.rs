@@ -48,7 +48,8 @@ pub(crate) struct Entry {
     pub(crate) global: bool,
 }
 
-const EMPTY: Entry = Entry { read: NONE, write: NONE, code: NONE, address: 0, target: None, global: false };
+const EMPTY: Entry =
+    Entry { read: NONE, write: NONE, code: NONE, address: 0, target: None, global: false };
 
 impl Entry {
     fn clear(&mut self) {

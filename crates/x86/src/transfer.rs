@@ -104,8 +104,12 @@ impl Core {
             return self.raise_with(NP, u32::from(error));
         }
         let mut stack = if self.is_long() {
-            let segment =
-                Segment { selector: u16::from(level), dpl: level, unusable: true, ..Segment::default() };
+            let segment = Segment {
+                selector: u16::from(level),
+                dpl: level,
+                unusable: true,
+                ..Segment::default()
+            };
             Stack { segment, pointer, mask: u64::MAX, is_privileged: true, is_flat: true }
         } else {
             let segment = self.inner_stack_segment(selector, level)?;
@@ -188,8 +192,9 @@ impl Core {
         }
         let code = self.descriptor(selector, exception::GP)?;
         let segment = code.segment();
-        let is_allowed =
-            code.is_code() && code.dpl() <= self.cpl && (!self.is_long() || segment.l && !segment.db);
+        let is_allowed = code.is_code()
+            && code.dpl() <= self.cpl
+            && (!self.is_long() || segment.l && !segment.db);
         if !is_allowed {
             return self.protection_fault(selector & SELECTOR);
         }
@@ -244,7 +249,8 @@ impl Core {
     }
 
     fn skip(&self, stack: &mut Stack, extra: u64) {
-        stack.pointer = stack.pointer & !stack.mask | stack.pointer.wrapping_add(extra) & stack.mask;
+        stack.pointer =
+            stack.pointer & !stack.mask | stack.pointer.wrapping_add(extra) & stack.mask;
     }
 
     /// The code segment that a return leads to.
@@ -257,7 +263,11 @@ impl Core {
         let level = (selector & 3) as u8;
         let dpl_fits = if code.is_conforming() { code.dpl() <= level } else { code.dpl() == level };
         let segment = code.segment();
-        if !code.is_code() || level < self.cpl || !dpl_fits || self.is_long() && segment.l && segment.db {
+        if !code.is_code()
+            || level < self.cpl
+            || !dpl_fits
+            || self.is_long() && segment.l && segment.db
+        {
             return self.protection_fault(error);
         }
         if !code.is_present() {
@@ -268,7 +278,14 @@ impl Core {
     }
 
     /// Enters a less privileged level (or, from IRET in 64-bit mode, the same one) with its stack.
-    pub(crate) fn return_outer(&mut self, code: Segment, rip: u64, level: u8, ss: u16, pointer: u64) -> Run {
+    pub(crate) fn return_outer(
+        &mut self,
+        code: Segment,
+        rip: u64,
+        level: u8,
+        ss: u16,
+        pointer: u64,
+    ) -> Run {
         let to_64 = self.is_long() && code.l;
         let segment = if ss & SELECTOR == 0 {
             if !to_64 || level == 3 || (ss & 3) as u8 != level {

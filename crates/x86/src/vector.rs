@@ -11,7 +11,9 @@ use crate::core::{Core, Run, Stop};
 use crate::exception::{GP, MF, NM, UD, XM};
 use crate::op::{FLAT, Handler, MEMORY, Op};
 use crate::ops::system;
-use crate::registers::{CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, RAX, RDI, SEGMENT};
+use crate::registers::{
+    CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, RAX, RDI, SEGMENT,
+};
 use crate::tlb::PAGE;
 
 /// Instructions that are gated in the same way (Intel SDM vol. 3, 2.5, table 14-1; vol. 2, 2.4).
@@ -29,7 +31,12 @@ enum Class {
 /// Chooses the function for a vector instruction in the present state of control registers.
 ///
 /// Blocks of code are kept by [`Core::gates`], so that they are decoded anew in another state.
-pub(crate) fn handler(core: &Core, instruction: &Instruction, bytes: &[u8], op: &mut Op) -> Option<Handler> {
+pub(crate) fn handler(
+    core: &Core,
+    instruction: &Instruction,
+    bytes: &[u8],
+    op: &mut Op,
+) -> Option<Handler> {
     let execute = lookup::<Core>(instruction)?;
     op.fields = Fields::new(instruction);
     let has_di = (0..instruction.op_count()).any(|operand| {
@@ -81,7 +88,8 @@ fn class(instruction: &Instruction) -> Class {
     let features = instruction.cpuid_features();
     let uses = |is_kind: fn(Register) -> bool| {
         (0..instruction.op_count()).any(|operand| {
-            instruction.op_kind(operand) == OpKind::Register && is_kind(instruction.op_register(operand))
+            instruction.op_kind(operand) == OpKind::Register
+                && is_kind(instruction.op_register(operand))
         })
     };
     let mnemonic = instruction.mnemonic();
@@ -89,10 +97,9 @@ fn class(instruction: &Instruction) -> Class {
         Class::Avx
     } else if mnemonic == Mnemonic::Wait {
         Class::Wait
-    } else if features
-        .iter()
-        .any(|feature| matches!(feature, CpuidFeature::XSAVE | CpuidFeature::XSAVEC | CpuidFeature::XSAVEOPT))
-    {
+    } else if features.iter().any(|feature| {
+        matches!(feature, CpuidFeature::XSAVE | CpuidFeature::XSAVEC | CpuidFeature::XSAVEOPT)
+    }) {
         Class::Xsave
     } else if features.contains(&CpuidFeature::FXSR) {
         Class::Fxsave

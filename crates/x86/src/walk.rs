@@ -76,9 +76,10 @@ impl Core {
                 Err(code) => {
                     let write = if access == Access::Write { FAULT_WRITE } else { 0 };
                     let by_user = if user { FAULT_USER } else { 0 };
-                    let tells_fetch =
-                        self.efer & EFER_NXE != 0 && self.cr4 & CR4_PAE != 0 || self.cr4 & CR4_SMEP != 0;
-                    let fetch = if access == Access::Execute && tells_fetch { FAULT_FETCH } else { 0 };
+                    let tells_fetch = self.efer & EFER_NXE != 0 && self.cr4 & CR4_PAE != 0
+                        || self.cr4 & CR4_SMEP != 0;
+                    let fetch =
+                        if access == Access::Execute && tells_fetch { FAULT_FETCH } else { 0 };
                     return self.page_fault(linear, code | write | by_user | fetch);
                 }
             }
@@ -139,7 +140,9 @@ impl Core {
             }
             Format::Bits32 => 0,
             Format::Pae if shift == 30 => too_wide | !mask(52) | 0b1_1110_0110,
-            Format::Pae => too_wide | mask(63) & !mask(52) | no_execute | if is_leaf { in_page } else { 0 },
+            Format::Pae => {
+                too_wide | mask(63) & !mask(52) | no_execute | if is_leaf { in_page } else { 0 }
+            }
             Format::Long if shift == 39 => too_wide | no_execute | LARGE,
             Format::Long => too_wide | no_execute | if is_leaf { in_page } else { 0 },
         }
@@ -191,13 +194,16 @@ impl Core {
             }
             let write = self.check(access, user, rights, no_execute != 0)?;
             let set_dirty = if access == Access::Write { DIRTY } else { 0 };
-            for (known, (at, entry)) in path.iter().copied().enumerate().filter(|(_, (at, _))| *at != 0) {
+            for (known, (at, entry)) in
+                path.iter().copied().enumerate().filter(|(_, (at, _))| *at != 0)
+            {
                 let bits = ACCESSED | if known == step { set_dirty } else { 0 };
                 if !self.set_in_table(format, at, entry, bits) {
                     return Ok(None);
                 }
             }
-            let high = if format == Format::Bits32 && is_large { (entry >> 13 & 0xff) << 32 } else { 0 };
+            let high =
+                if format == Format::Bits32 && is_large { (entry >> 13 & 0xff) << 32 } else { 0 };
             let in_page = mask(shift);
             return Ok(Some(Found {
                 address: (entry
@@ -215,7 +221,13 @@ impl Core {
     }
 
     /// Checks the rights of a page (Intel SDM vol. 3, 4.6). Returns `true` if it may be written to.
-    fn check(&self, access: Access, user: bool, rights: u64, no_execute: bool) -> Result<bool, u32> {
+    fn check(
+        &self,
+        access: Access,
+        user: bool,
+        rights: u64,
+        no_execute: bool,
+    ) -> Result<bool, u32> {
         let is_user_page = rights & USER != 0;
         let smap = is_user_page
             && !user

@@ -49,8 +49,8 @@ fn processor() -> Machine {
 /// Registers in the order of the oracle.
 fn registers(regs: &Regs) -> [u64; 16] {
     [
-        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9,
-        regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+        regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
+        regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
     ]
 }
 
@@ -141,13 +141,20 @@ fn defined(form: &Form, case: &Case) -> u64 {
         (RflagsBits::CF, 1),
         (RflagsBits::PF, 4),
     ];
-    let masked = bits.iter().filter(|(bit, _)| undefined & bit != 0).fold(0, |mask, (_, flag)| mask | flag);
+    let masked =
+        bits.iter().filter(|(bit, _)| undefined & bit != 0).fold(0, |mask, (_, flag)| mask | flag);
     // The count decides about the flags of shifts by CL, which stay as they are for 0.
     let is_shift = matches!(
         form.instruction.mnemonic(),
-        Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Sal | Mnemonic::Shld | Mnemonic::Shrd
+        Mnemonic::Shl
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Sal
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
     );
-    let wide = form.instruction.op0_register().size() == 8 || form.instruction.memory_size().size() == 8;
+    let wide =
+        form.instruction.op0_register().size() == 8 || form.instruction.memory_size().size() == 8;
     let count = case.registers[1] & if wide { 63 } else { 31 };
     let by_cl = form.instruction.op1_register() == iced_x86::Register::CL
         || form.instruction.op2_register() == iced_x86::Register::CL;
@@ -157,7 +164,8 @@ fn defined(form: &Form, case: &Case) -> u64 {
 /// `true` if the result is undefined, for these operands.
 fn is_undefined(form: &Form, case: &Case) -> bool {
     let mnemonic = form.instruction.mnemonic();
-    let is_16 = form.instruction.op0_register().size() == 2 || form.instruction.memory_size().size() == 2;
+    let is_16 =
+        form.instruction.op0_register().size() == 2 || form.instruction.memory_size().size() == 2;
     let count = if form.instruction.op2_register() == iced_x86::Register::CL {
         case.registers[1] & 31
     } else {
@@ -238,8 +246,13 @@ fn difference(machine: &mut Machine, form: &Form, before: &Case, after: &Case) -
     let mut memory = [0; MEMORY_SIZE];
     machine.ram.read(DATA_PAGE + MEMORY_ADDRESS % 4096, &mut memory).unwrap();
     if memory != after.memory && !undefined {
-        let at = memory.iter().zip(&after.memory).position(|(ours, theirs)| ours != theirs).unwrap_or(0);
-        let _ = writeln!(text, "  memory at {at:#x}: {:02x}, natively {:02x}", memory[at], after.memory[at]);
+        let at =
+            memory.iter().zip(&after.memory).position(|(ours, theirs)| ours != theirs).unwrap_or(0);
+        let _ = writeln!(
+            text,
+            "  memory at {at:#x}: {:02x}, natively {:02x}",
+            memory[at], after.memory[at]
+        );
     }
     (!text.is_empty()).then(|| {
         format!(
@@ -276,13 +289,15 @@ fn compare(cases: impl Iterator<Item = (Form, Case)>) {
 /// Compares about `total` cases at random, spread over all instructions.
 fn compare_random(total: usize, seed: u64) {
     let only = std::env::var("NERITE_ONLY").unwrap_or_default();
-    let codes: Vec<Code> = codes().into_iter().filter(|code| format!("{code:?}").contains(&only)).collect();
+    let codes: Vec<Code> =
+        codes().into_iter().filter(|code| format!("{code:?}").contains(&only)).collect();
     assert!(!codes.is_empty(), "no instruction is named {only}");
     println!("{} instructions", codes.len());
     let mut random = Random::new(seed);
     let each = total.div_ceil(codes.len());
     compare(codes.iter().flat_map(|code| std::iter::repeat_n(*code, each)).map(|code| {
-        let form = forms::encode(code, &mut random).unwrap_or_else(|| panic!("no encoding of {code:?}"));
+        let form =
+            forms::encode(code, &mut random).unwrap_or_else(|| panic!("no encoding of {code:?}"));
         let case = case(&form, &mut random);
         (form, case)
     }));
@@ -305,8 +320,9 @@ fn all_bytes(bytes: [u8; 2]) -> impl Iterator<Item = (Form, Case)> {
 #[ignore = "takes minutes: for nightly runs"]
 fn arithmetic_of_all_bytes() {
     // ADD, OR, ADC, SBB, AND, SUB, XOR and CMP; MUL, IMUL, DIV and IDIV.
-    for bytes in
-        (0..8).map(|number| [number * 8, 0xd8]).chain((4..8).map(|number| [0xf6, 0xc3 | number << 3]))
+    for bytes in (0..8)
+        .map(|number| [number * 8, 0xd8])
+        .chain((4..8).map(|number| [0xf6, 0xc3 | number << 3]))
     {
         compare(all_bytes(bytes));
     }
@@ -320,8 +336,9 @@ fn integer_instructions_do_what_the_processor_does() {
 #[test]
 #[ignore = "takes minutes: for nightly runs"]
 fn integer_instructions_do_what_the_processor_does_in_millions_of_cases() {
-    let cases: usize =
-        std::env::var("NERITE_CASES").ok().map_or(10_000_000, |cases| cases.parse().expect("a number"));
+    let cases: usize = std::env::var("NERITE_CASES")
+        .ok()
+        .map_or(10_000_000, |cases| cases.parse().expect("a number"));
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     for round in 0..cases.div_ceil(1_000_000) as u64 {

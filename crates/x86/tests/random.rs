@@ -81,7 +81,8 @@ fn random_code_in_random_states_ends() {
 #[test]
 #[ignore = "takes minutes: for nightly runs"]
 fn random_code_in_random_states_ends_in_many_cases() {
-    let cases: u64 = std::env::var("NERITE_CASES").map_or(100_000, |cases| cases.parse().expect("a number"));
+    let cases: u64 =
+        std::env::var("NERITE_CASES").map_or(100_000, |cases| cases.parse().expect("a number"));
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = Random(seed);

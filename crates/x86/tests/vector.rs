@@ -97,8 +97,10 @@ fn flags_of_mxcsr_are_those_of_the_guest() {
     }
 
     // rdtsc; stmxcsr [rbx]; divss xmm1, xmm2; rdtsc; stmxcsr [rbx+4]
-    let code: &[u8] =
-        &[0x0f, 0x31, 0x0f, 0xae, 0x1b, 0xf3, 0x0f, 0x5e, 0xca, 0x0f, 0x31, 0x0f, 0xae, 0x5b, 0x04, 0xf4];
+    let code: &[u8] = &[
+        0x0f, 0x31, 0x0f, 0xae, 0x1b, 0xf3, 0x0f, 0x5e, 0xca, 0x0f, 0x31, 0x0f, 0xae, 0x5b, 0x04,
+        0xf4,
+    ];
     let mut machine = machine(&[code]);
     machine.cpu = Cpu::new(Config {
         memory: Box::new(Pages::new(&machine.ram)),
@@ -173,7 +175,8 @@ fn a_store_that_faults_in_its_second_page_writes_nothing() {
 
 #[test]
 fn a_saved_state_is_restored() {
-    let mut machine = machine(&[FLD1, XSAVE_RBX, &[0x0f, 0x57, 0xc9], &[0xdd, 0xd8], XRSTOR_RBX, HLT]);
+    let mut machine =
+        machine(&[FLD1, XSAVE_RBX, &[0x0f, 0x57, 0xc9], &[0xdd, 0xd8], XRSTOR_RBX, HLT]);
     let mut fpu = Fpu::default();
     fpu.set_xmm(1, [7; 16]);
     machine.cpu.set_fpu(&fpu);

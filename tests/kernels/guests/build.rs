@@ -10,7 +10,9 @@ const MULTIBOOT: &str = "cpu-loops";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    for argument in ["-nostdlib", "-nostartfiles", "-static-pie", "-Wl,--build-id=none", "-Wl,-z,norelro"] {
+    for argument in
+        ["-nostdlib", "-nostartfiles", "-static-pie", "-Wl,--build-id=none", "-Wl,-z,norelro"]
+    {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
     for guest in FIXED {

@@ -95,9 +95,10 @@ mod tests {
 
     #[test]
     fn a_file_names_the_fault() {
-        let boot: BootOptions =
-            toml::from_str("protocol = 'linux'\ninitrd = ['a']\ncmdline = 'x y'\ndebug_exit = 0x501")
-                .unwrap();
+        let boot: BootOptions = toml::from_str(
+            "protocol = 'linux'\ninitrd = ['a']\ncmdline = 'x y'\ndebug_exit = 0x501",
+        )
+        .unwrap();
         assert_eq!((boot.protocol, boot.debug_exit), (Some(Protocol::Linux), Some(0x501)));
         let error = |text: &str| toml::from_str::<BootOptions>(text).unwrap_err().to_string();
         assert!(error("protocol = 'dos'").contains("hermit, linux, pvh and multiboot"));

@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use clap::Args;
 use merge::Merge;
-use nerite_machine::config::{Accelerator, Clock, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated};
+use nerite_machine::config::{
+    Accelerator, Clock, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated,
+};
 use serde::{Deserialize, Deserializer, de};
 
 use super::value;
@@ -112,7 +114,11 @@ impl CpuOptions {
     pub(super) fn config(&self, count: bool) -> CpuConfig {
         CpuConfig {
             count: self.count.map(CpuCount::get),
-            affinity: self.affinity.as_ref().map(|affinity| affinity.cpus().to_vec()).unwrap_or_default(),
+            affinity: self
+                .affinity
+                .as_ref()
+                .map(|affinity| affinity.cpus().to_vec())
+                .unwrap_or_default(),
             power_management: self.cpu_pm.unwrap_or_default(),
             pit: self.pit.unwrap_or_default(),
             msr: self.msr.unwrap_or_default(),
@@ -171,7 +177,9 @@ fn clock<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Clock>, D:
     value::parsed_by(deserializer, parse_clock)
 }
 
-fn accelerator<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Accelerator>, D::Error> {
+fn accelerator<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Accelerator>, D::Error> {
     value::parsed_by(deserializer, parse_accelerator)
 }
 
@@ -200,7 +208,9 @@ fn parse_irqchip(text: &str) -> Result<Irqchip, &'static str> {
     }
 }
 
-fn on_unemulated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnUnemulated>, D::Error> {
+fn on_unemulated<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<OnUnemulated>, D::Error> {
     value::parsed_by(deserializer, parse_on_unemulated)
 }
 

@@ -78,7 +78,11 @@ mod tests {
             high.merge(low.clone());
             high
         };
-        let high = DeviceOptions { disks: vec!["high,ro".parse().unwrap()], rng: Some(false), console: None };
+        let high = DeviceOptions {
+            disks: vec!["high,ro".parse().unwrap()],
+            rng: Some(false),
+            console: None,
+        };
         let both = over(high).config();
         assert_eq!(both.disks, ["high,ro".parse().unwrap()]);
         assert_eq!((both.random, both.console), (false, ConsoleKind::Virtio));
@@ -89,7 +93,8 @@ mod tests {
     #[test]
     fn a_file_names_the_fault() {
         let options: DeviceOptions =
-            toml::from_str("disks = ['a.img', 'b.img,ro']\nrng = true\nconsole = 'virtio'").unwrap();
+            toml::from_str("disks = ['a.img', 'b.img,ro']\nrng = true\nconsole = 'virtio'")
+                .unwrap();
         let config = options.config();
         assert_eq!((config.disks.len(), config.disks[1].read_only, config.random), (2, true, true));
         let error = |text: &str| toml::from_str::<DeviceOptions>(text).unwrap_err().to_string();

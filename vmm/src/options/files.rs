@@ -94,7 +94,9 @@ fn file_mapping(text: &str) -> Result<Mount, MountError> {
     })
 }
 
-pub(super) fn file_mappings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::Error> {
+pub(super) fn file_mappings<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Mount>, D::Error> {
     value::list_by(deserializer, file_mapping)
 }
 
@@ -141,8 +143,11 @@ mod tests {
         };
         let mut both = layer(&["high:/a", "high:/b"]);
         both.merge(layer(&["low:/a:rw", "low:/c"]));
-        let all: Vec<_> =
-            both.mounts.iter().map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str())).collect();
+        let all: Vec<_> = both
+            .mounts
+            .iter()
+            .map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str()))
+            .collect();
         assert_eq!(all, [("low", "/c"), ("high", "/a"), ("high", "/b")]);
     }
 

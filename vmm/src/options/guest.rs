@@ -30,7 +30,13 @@ pub struct GuestOptions {
     pub env: Vec<EnvSetting>,
 
     /// Pass an argument to the kernel (repeatable), such as -k -ip -k 10.0.5.3
-    #[arg(id = "kernel_arg", short, long = "kernel-arg", value_name = "ARG", allow_hyphen_values = true)]
+    #[arg(
+        id = "kernel_arg",
+        short,
+        long = "kernel-arg",
+        value_name = "ARG",
+        allow_hyphen_values = true
+    )]
     #[arg(action = clap::ArgAction::Append)]
     #[serde(deserialize_with = "words")]
     #[merge(strategy = merge::vec::overwrite_empty)]
@@ -109,7 +115,9 @@ fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::E
     value::list_by(deserializer, |text| Ok::<_, Infallible>(text.to_owned()))
 }
 
-pub(super) fn output<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OutputSetting>, D::Error> {
+pub(super) fn output<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<OutputSetting>, D::Error> {
     value::parsed_by(deserializer, |text| OutputSetting::try_from(OsString::from(text)))
 }
 
@@ -131,7 +139,9 @@ pub enum EnvSetting {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
     /// A variable without a value.
-    #[error("`{0}` has no `=`; write NAME=VALUE to set a variable, or `host` to pass all of vmm's own")]
+    #[error(
+        "`{0}` has no `=`; write NAME=VALUE to set a variable, or `host` to pass all of vmm's own"
+    )]
     Value(String),
     /// A variable without a name.
     #[error("`{0}` has no name before the `=`; write NAME=VALUE")]
@@ -229,7 +239,8 @@ mod tests {
 
     #[test]
     fn output_is_none_standard_output_or_a_path() {
-        let output = |text: &str| OutputSetting::try_from(OsString::from(text)).map(|setting| setting.0);
+        let output =
+            |text: &str| OutputSetting::try_from(OsString::from(text)).map(|setting| setting.0);
         assert_eq!(output("none"), Ok(Output::None));
         assert_eq!(output("-"), Ok(Output::Stdout));
         assert_eq!(output("./none"), Ok(Output::File("./none".into())));
@@ -245,7 +256,8 @@ mod tests {
         for bad in ["", "dump:", "core", "report:x", "gdb:x:y"] {
             assert_eq!(bad.parse::<CrashAction>(), Err(CrashActionError), "{bad}");
         }
-        let options = GuestOptions { on_crash: Some(CrashAction::Dump(None)), ..GuestOptions::default() };
+        let options =
+            GuestOptions { on_crash: Some(CrashAction::Dump(None)), ..GuestOptions::default() };
         assert_eq!(options.on_crash(Path::new("/a/hello")), OnCrash::Dump("hello.core".into()));
     }
 }

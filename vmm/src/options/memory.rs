@@ -53,7 +53,9 @@ pub struct MemoryOptions {
 impl MemoryOptions {
     pub(super) fn normalize(&mut self) -> Result<(), String> {
         match (self.aslr.take(), self.no_aslr) {
-            (Some(_), Some(_)) => Err("`aslr` and `no_aslr` in [memory] mean the same; keep one".to_owned()),
+            (Some(_), Some(_)) => {
+                Err("`aslr` and `no_aslr` in [memory] mean the same; keep one".to_owned())
+            }
             (Some(aslr), None) => {
                 self.no_aslr = Some(!aslr);
                 Ok(())

@@ -89,7 +89,10 @@ impl ObserveOptions {
         }
     }
 
-    pub(super) fn debugger<'a>(&'a self, on_crash: Option<&'a CrashAction>) -> Option<(&'a Address, Debug)> {
+    pub(super) fn debugger<'a>(
+        &'a self,
+        on_crash: Option<&'a CrashAction>,
+    ) -> Option<(&'a Address, Debug)> {
         let held = self.gdb.as_ref().map(|address| (address, Debug::Held));
         let later = match on_crash {
             Some(CrashAction::Gdb(address)) => self.gdb_attach.as_ref().or(Some(address)),
@@ -139,7 +142,8 @@ impl FromStr for StatsSetting {
 
 /// A number of instructions on the command line.
 fn parse_instructions(text: &str) -> Result<u64, &'static str> {
-    text.parse().map_err(|_| "not a number of instructions; write digits without a unit, such as 1000000")
+    text.parse()
+        .map_err(|_| "not a number of instructions; write digits without a unit, such as 1000000")
 }
 
 /// The longest time that can be asked for: a year.
@@ -186,8 +190,10 @@ mod tests {
         {
             assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "5", "s", "-1s", "+1s", "1 s", "1.2.3s", ".5s", "5.s", "0s", "9000000h", "1d", "1e3s"]
-        {
+        for bad in [
+            "", "5", "s", "-1s", "+1s", "1 s", "1.2.3s", ".5s", "5.s", "0s", "9000000h", "1d",
+            "1e3s",
+        ] {
             assert_eq!(parse_time(bad), Err(TimeError), "{bad}");
         }
     }

@@ -62,7 +62,8 @@ impl SandboxOptions {
     pub fn check(&self) -> Result<(), String> {
         match (self.level, self.seccomp) {
             (Some(SandboxLevel::Strict), Some(Seccomp::Log | Seccomp::Off)) => {
-                Err("a strict sandbox has seccomp on; leave out one, or take --sandbox normal".to_owned())
+                Err("a strict sandbox has seccomp on; leave out one, or take --sandbox normal"
+                    .to_owned())
             }
             _ => Ok(()),
         }
@@ -105,7 +106,8 @@ mod tests {
     fn the_command_line_wins_over_a_file() {
         let file: SandboxOptions =
             toml::from_str("level = \"strict\"\nuser = \"1:2\"\nchroot = \"/srv\"").unwrap();
-        let mut line = SandboxOptions { level: Some(SandboxLevel::Normal), ..SandboxOptions::default() };
+        let mut line =
+            SandboxOptions { level: Some(SandboxLevel::Normal), ..SandboxOptions::default() };
         line.merge(file);
         let expected = SandboxPolicy {
             level: SandboxLevel::Normal,

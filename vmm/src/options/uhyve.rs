@@ -30,7 +30,9 @@ impl UhyveOptions {
     pub(super) fn fold_into(mut self, options: &mut Options) -> Result<Vec<String>, String> {
         let warnings = self.without_effect().collect();
         if self.output.is_some() && options.guest.output.is_some() {
-            return Err("`output` in [guest] and `output` in [uhyve] mean the same; keep one".to_owned());
+            return Err(
+                "`output` in [guest] and `output` in [uhyve] mean the same; keep one".to_owned()
+            );
         }
         merge::option::overwrite_none(&mut options.guest.output, self.output.take());
         options.files.mounts.splice(0..0, self.file_mapping);
@@ -54,7 +56,9 @@ impl UhyveOptions {
             ("trace_dir", &self.trace_dir, "--trace records the exits of a run"),
         ]
         .into_iter()
-        .filter(|(_, value, _)| value.as_ref().is_some_and(|value| *value != toml::Value::Boolean(false)))
+        .filter(|(_, value, _)| {
+            value.as_ref().is_some_and(|value| *value != toml::Value::Boolean(false))
+        })
         .map(|(key, _, why)| format!("`{key}` in [uhyve] has no effect: {why}"))
     }
 }

@@ -51,7 +51,9 @@ where
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts
         .iter()
-        .map(|text| without_nul(text).and_then(|text| parse(text).map_err(|error| error.to_string())))
+        .map(|text| {
+            without_nul(text).and_then(|text| parse(text).map_err(|error| error.to_string()))
+        })
         .collect::<Result<_, _>>()
         .map_err(de::Error::custom)
 }

@@ -18,7 +18,8 @@ pub type Feature<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
 
 /// Paths of the kernel and of GDB.
 pub fn programs() -> (String, String) {
-    let path = |name| std::env::var(name).expect("`cargo xtask test-host` names the kernel and GDB");
+    let path =
+        |name| std::env::var(name).expect("`cargo xtask test-host` names the kernel and GDB");
     (path(KERNEL), path(GDB))
 }
 
@@ -68,14 +69,17 @@ pub fn try_out(mut gdb: Command, features: &[Feature<'_>], meanwhile: impl FnOnc
     let text = text.join().unwrap();
     for (name, _, parts) in features {
         let section = text.split(&format!("\n#### {name}\n")).nth(1);
-        let section = section.unwrap_or_else(|| panic!("GDB did not get as far as {name:?}:\n{text}"));
+        let section =
+            section.unwrap_or_else(|| panic!("GDB did not get as far as {name:?}:\n{text}"));
         let section = section.split("\n####").next().unwrap();
         let mut rest = section;
         for part in *parts {
             match rest.split_once(part) {
                 Some((_, after)) => rest = after,
                 None => {
-                    panic!("{name}: {part:?} is missing, or not in order:\n{section}\n\nin all of:\n{text}")
+                    panic!(
+                        "{name}: {part:?} is missing, or not in order:\n{section}\n\nin all of:\n{text}"
+                    )
                 }
             }
         }

@@ -28,7 +28,12 @@ pub const BREAKPOINTS: [Feature<'_>; 7] = [
             "p $rdi",
             "delete",
         ],
-        &["Hardware assisted breakpoint", "Cannot insert hardware breakpoint ", "Breakpoint 2, ", "= 2\n"],
+        &[
+            "Hardware assisted breakpoint",
+            "Cannot insert hardware breakpoint ",
+            "Breakpoint 2, ",
+            "= 2\n",
+        ],
     ),
     (
         "a watchpoint for writes",
@@ -50,7 +55,11 @@ pub const BREAKPOINTS: [Feature<'_>; 7] = [
     (
         "a watchpoint for both",
         &["awatch *(long*)&COUNTER", "continue", "p *(long*)&COUNTER", "delete"],
-        &["Hardware access (read/write) watchpoint", "Hardware access (read/write) watchpoint", "= 15\n"],
+        &[
+            "Hardware access (read/write) watchpoint",
+            "Hardware access (read/write) watchpoint",
+            "= 15\n",
+        ],
     ),
     (
         "any number of breakpoints in software",
@@ -179,7 +188,12 @@ pub const STATE: [Feature<'_>; 7] = [
             "set var ((long*)($cr3 & ~0xfff))[1] = 0",
             "eval \"x/1gx %ld\", $large",
         ],
-        &["= 0x1122334455667788\n", "= 0x4711\n", "page of 1048576 KiB, rw", "Cannot access memory"],
+        &[
+            "= 0x1122334455667788\n",
+            "= 0x4711\n",
+            "page of 1048576 KiB, rw",
+            "Cannot access memory",
+        ],
     ),
     (
         "page tables are shown",

@@ -144,8 +144,7 @@ pub const SSE: [u8; 13] = [
 ];
 
 /// A `hermit.toml` for a kernel called `kernel`, with no arguments.
-pub const HERMIT_TOML: &str =
-    "version = \"1\"\nkernel = \"kernel\"\n[input]\nkernel_args = []\napp_args = []\n[requirements]\n";
+pub const HERMIT_TOML: &str = "version = \"1\"\nkernel = \"kernel\"\n[input]\nkernel_args = []\napp_args = []\n[requirements]\n";
 
 /// A header block of a tar archive with this kind and name, and its data.
 pub fn tar_entry(archive: &mut Vec<u8>, kind: u8, name: &[u8], contents: &[u8]) {

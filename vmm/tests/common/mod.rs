@@ -1,6 +1,10 @@
 //! Running the built `vmm`, and images to run it on.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses a part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file is a crate of its own and uses a part of this"
+)]
 
 pub mod debugger;
 pub mod features;
@@ -97,7 +101,9 @@ impl Done {
     /// Checks that nothing looks like a panic.
     #[track_caller]
     pub fn is_orderly(&self) {
-        for word in ["panicked", "RUST_BACKTRACE", "stack backtrace", "unwrap", "internal error: entered"] {
+        for word in
+            ["panicked", "RUST_BACKTRACE", "stack backtrace", "unwrap", "internal error: entered"]
+        {
             assert!(!self.stderr.contains(word), "{self:?}");
         }
     }

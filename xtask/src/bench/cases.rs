@@ -67,8 +67,11 @@ impl Benches<'_> {
     fn add_loop(&mut self, kind: &str) {
         for (who, name) in [(Who::Ours, "full"), (Who::Peer, "bare")] {
             let path = |path: &Path| path.display().to_string();
-            let words =
-                [path(self.setting.loops), name.to_owned(), path(&self.setting.kernels.join("exits"))];
+            let words = [
+                path(self.setting.loops),
+                name.to_owned(),
+                path(&self.setting.kernels.join("exits")),
+            ];
             self.cases.push(Case {
                 bench: format!("{LOOP} {kind}"),
                 who,
@@ -148,8 +151,12 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
         benches.add(&format!("vcpus {cpus}"), &empty(None, Some(cpus)), counted);
     }
     for kind in ["out", "in", "mmio", "hypercall", "posted", "cpuid"] {
-        let guest =
-            Guest { image: kernel("exits"), args: &["2000", kind], expect: "exits: ok", ..Guest::default() };
+        let guest = Guest {
+            image: kernel("exits"),
+            args: &["2000", kind],
+            expect: "exits: ok",
+            ..Guest::default()
+        };
         benches.add(&format!("exits {kind}"), &guest, timed);
     }
     benches.add_notifications();
@@ -158,7 +165,8 @@ pub(crate) fn all(setting: &Setting<'_>, filter: &str) -> Result<Vec<Case>> {
         [("console lines", "flood", ["4000"]), ("console bytes", "flood-v1", ["20000"])]
     {
         let expect = format!("{image}: ok");
-        let guest = Guest { image: kernel(image), args: &args, expect: &expect, ..Guest::default() };
+        let guest =
+            Guest { image: kernel(image), args: &args, expect: &expect, ..Guest::default() };
         benches.add(bench, &guest, Effort { counted: true, ..timed });
     }
     for (mib, kib) in [("2", "1"), ("8", "8"), ("8", "64"), ("8", "1024")] {
@@ -186,8 +194,11 @@ pub(crate) fn images(path: &Path) -> Result<Vec<PathBuf>> {
     let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     folders.push(path.to_owned());
     folders.sort();
-    let images: Vec<PathBuf> =
-        folders.iter().map(|folder| folder.join("hello_world")).filter(|image| image.is_file()).collect();
+    let images: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| folder.join("hello_world"))
+        .filter(|image| image.is_file())
+        .collect();
     ensure!(!images.is_empty(), "there is no hello_world in {} or a folder in it", path.display());
     Ok(images)
 }
@@ -215,7 +226,11 @@ mod tests {
         let images = [PathBuf::from("/i/0.13/hello_world")];
         let cases = all(&setting(Some(Path::new("/uhyve")), &images), "").unwrap();
         let of = |bench: &str| -> Vec<String> {
-            cases.iter().filter(|case| case.bench == bench).map(|case| case.command.join(" ")).collect()
+            cases
+                .iter()
+                .filter(|case| case.bench == bench)
+                .map(|case| case.command.join(" "))
+                .collect()
         };
         assert_eq!(
             of("vcpus 4"),
@@ -229,7 +244,10 @@ mod tests {
     #[test]
     fn a_filter_and_a_missing_peer_leave_out() {
         let loops = all(&setting(None, &[]), LOOP).unwrap();
-        assert_eq!((loops.len(), loops[1].command.join(" ")), (6, "/l bare /k/exits 10000 out".to_owned()));
+        assert_eq!(
+            (loops.len(), loops[1].command.join(" ")),
+            (6, "/l bare /k/exits 10000 out".to_owned())
+        );
         let cases = all(&setting(None, &[]), "exits").unwrap();
         assert_eq!(cases.len(), 7);
         assert!(cases.iter().all(|case| case.who == Who::Ours && case.bench.starts_with("exits ")));
@@ -243,14 +261,20 @@ mod tests {
         let cases = all(&setting, "net tap").unwrap();
         let commands: Vec<_> = cases.iter().map(|case| case.command.join(" ")).collect();
         assert_eq!(cases.len(), 3);
-        assert!(commands[0].starts_with("/xtask net-peer --link tap --exercise="), "{}", commands[0]);
+        assert!(
+            commands[0].starts_with("/xtask net-peer --link tap --exercise="),
+            "{}",
+            commands[0]
+        );
         assert!(
             commands[0].ends_with(" -- /vmm run --net NET --memory-size 256MiB /k/net"),
             "{}",
             commands[0]
         );
         assert!(
-            commands[2].contains(" --foreign -- /uhyve --net tap:nerite0 --memory-size 256MiB /i/netserve")
+            commands[2].contains(
+                " --foreign -- /uhyve --net tap:nerite0 --memory-size 256MiB /i/netserve"
+            )
         );
         assert_eq!(cases[2].bench, "net tap, i/netserve");
     }

@@ -56,7 +56,12 @@ pub(super) fn main(args: &Args) -> Result<i32> {
 }
 
 /// The programs to compare, ours first.
-fn rivals(vmm: &Path, guest: &Path, folder: &Path, skipped: &mut Vec<String>) -> Result<Vec<Rival>> {
+fn rivals(
+    vmm: &Path,
+    guest: &Path,
+    folder: &Path,
+    skipped: &mut Vec<String>,
+) -> Result<Vec<Rival>> {
     let mut rivals = vec![Rival::vmm(vmm, guest)];
     let mut find = |name, tool| match packages::need(&[tool]) {
         Ok(paths) => paths.into_iter().next(),
@@ -80,7 +85,9 @@ fn measure(rivals: &[Rival], rounds: usize, skipped: &mut Vec<String>) -> Result
     let mut running = Vec::new();
     for rival in rivals {
         match Running::start(rival) {
-            Ok(started) => running.push((started, Results { name: rival.name(), samples: Vec::new() })),
+            Ok(started) => {
+                running.push((started, Results { name: rival.name(), samples: Vec::new() }))
+            }
             Err(error) => skipped.push(format!("{}: {error:#}", rival.name())),
         }
     }
@@ -102,7 +109,10 @@ fn measure(rivals: &[Rival], rounds: usize, skipped: &mut Vec<String>) -> Result
         let ours = running.first().map(|(_, results)| results.name);
         ensure!(ours == rivals.first().map(Rival::name), "{}", skipped.join("\n"));
         let kind = kinds.first().context("no program runs the loops")?;
-        ensure!(kinds.iter().all(|other| other == kind), "the programs run different loops: {kinds:?}");
+        ensure!(
+            kinds.iter().all(|other| other == kind),
+            "the programs run different loops: {kinds:?}"
+        );
         // The first loop of a round tells that the one before is complete.
         let is_first = first.get_or_insert_with(|| kind.clone()) == kind;
         if is_first && running.iter().all(|(_, results)| results.samples.len() > 1) {

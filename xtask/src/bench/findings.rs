@@ -78,7 +78,10 @@ struct Measures(Vec<Measure>);
 
 impl Measures {
     fn add(&mut self, case: &Case, what: &str, unit: &str, kind: Kind, value: f64) {
-        let found = self.0.iter_mut().position(|measure| measure.bench == case.bench && measure.what == what);
+        let found = self
+            .0
+            .iter_mut()
+            .position(|measure| measure.bench == case.bench && measure.what == what);
         let at = found.unwrap_or_else(|| {
             self.0.push(Measure {
                 bench: case.bench.clone(),
@@ -115,12 +118,19 @@ mod tests {
         };
         let cases = [case(Who::Ours), case(Who::Peer)];
         let mut findings = Findings::new(&cases);
-        let run = |whole| Run { first: 1.0, whole, values: vec![("w".to_owned(), 7.0, "MiB/s".to_owned())] };
+        let run = |whole| Run {
+            first: 1.0,
+            whole,
+            values: vec![("w".to_owned(), 7.0, "MiB/s".to_owned())],
+        };
         findings.take(Line::Timed { case: 0, run: run(2.0) });
         findings.take(Line::Timed { case: 1, run: run(3.0) });
         findings.take(Line::Timed { case: 0, run: run(4.0) });
         let exits = [("port in 0x1".to_owned(), 5), ("halt".to_owned(), 2)].into();
-        findings.take(Line::Counted { case: 0, counts: Counts { exits, syscalls: 9, rss: 100, threads: 1 } });
+        findings.take(Line::Counted {
+            case: 0,
+            counts: Counts { exits, syscalls: 9, rss: 100, threads: 1 },
+        });
         findings.take(Line::Failed { case: 1, why: "no".to_owned() });
         let measures = findings.measures();
         let of = |what: &str| measures.iter().find(|measure| measure.what == what).unwrap();
@@ -152,7 +162,11 @@ mod tests {
             findings.take(Line::Counted { case, counts });
         }
         let measures = findings.measures();
-        let found: Vec<_> = measures.iter().filter(|measure| measure.what == "system calls a MiB").collect();
-        assert_eq!((found.len(), found[0].bench.as_str(), found[0].ours[0]), (1, "file 64 KiB", 21.0));
+        let found: Vec<_> =
+            measures.iter().filter(|measure| measure.what == "system calls a MiB").collect();
+        assert_eq!(
+            (found.len(), found[0].bench.as_str(), found[0].ours[0]),
+            (1, "file 64 KiB", 21.0)
+        );
     }
 }

@@ -60,7 +60,9 @@ fn plot(svg: &mut String, measure: &Measure, top: f64) {
         escaped(&measure.what)
     );
     let _ = writeln!(svg, "<path d=\"M{LEFT} {top:.1}v28\" stroke=\"#999\"/>");
-    for (samples, colour, y) in [(&measure.ours, OURS, top + 8.0), (&measure.peer, PEER, top + 21.0)] {
+    for (samples, colour, y) in
+        [(&measure.ours, OURS, top + 8.0), (&measure.peer, PEER, top + 21.0)]
+    {
         if samples.is_empty() {
             continue;
         }
@@ -73,8 +75,11 @@ fn plot(svg: &mut String, measure: &Measure, top: f64) {
         }
         let middle = median(samples);
         let x = x(middle);
-        let _ =
-            writeln!(svg, "<path d=\"M{x:.1} {:.1}v11\" stroke=\"{colour}\" stroke-width=\"2\"/>", y - 5.5);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x:.1} {:.1}v11\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            y - 5.5
+        );
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{} {}</text>",

@@ -27,7 +27,12 @@ pub(super) fn measure(vmm: &Path, peer: Option<&Path>, empty: &Path) -> Result<M
     })
 }
 
-fn count(mut valgrind: Command, program: &Path, words: &[&str], image: &Path) -> Result<f64, String> {
+fn count(
+    mut valgrind: Command,
+    program: &Path,
+    words: &[&str],
+    image: &Path,
+) -> Result<f64, String> {
     let output = valgrind
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
@@ -71,7 +76,8 @@ mod tests {
         assert_eq!(sh("echo empty: ok; echo '==1== Collected : 5' >&2"), Ok(5.0));
         let error = sh("echo '==1== Collected : 5' >&2; echo because >&2").unwrap_err();
         assert!(error.contains("because"), "{error}");
-        let missing = count(Command::new("/does/not/exist"), Path::new("/vmm"), &[], Path::new("/e"));
+        let missing =
+            count(Command::new("/does/not/exist"), Path::new("/vmm"), &[], Path::new("/e"));
         assert!(missing.unwrap_err().contains("package valgrind"));
     }
 }

@@ -94,10 +94,11 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     };
     // Before anything is built or installed for it.
     let nothing = Path::new("");
-    let mut names: Vec<String> = cases::all(&setting("", nothing, nothing, nothing, nothing, None), filter)?
-        .into_iter()
-        .map(|case| case.bench)
-        .collect();
+    let mut names: Vec<String> =
+        cases::all(&setting("", nothing, nothing, nothing, nothing, None), filter)?
+            .into_iter()
+            .map(|case| case.bench)
+            .collect();
     names.dedup();
     names.extend(instructions::NAME.contains(filter).then(|| instructions::NAME.to_owned()));
     ensure!(!names.is_empty(), "no bench has \"{filter}\" in its name; --list shows them");
@@ -119,7 +120,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let (vmm, kernels) = (build::vmm()?, kernels::build()?);
     let empty = stripped(&kernels.join("empty"))?;
     let loops = paths::target().join("release/examples/loops");
-    let cases = cases::all(&setting(&myself, &vmm, &kernels, &empty, &loops, peer.as_deref()), filter)?;
+    let cases =
+        cases::all(&setting(&myself, &vmm, &kernels, &empty, &loops, peer.as_deref()), filter)?;
     if cases.iter().any(|case| case.bench.starts_with(cases::LOOP)) {
         build_loops()?;
     }
@@ -146,7 +148,9 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
             Platform::Hardware => format!("hardware, {kernel}"),
             Platform::Lab => format!("lab, {kernel}"),
         },
-        peer: peer.as_ref().map(|_| args.peer.as_ref().map_or(PEER.0, |_| "the given program").to_owned()),
+        peer: peer
+            .as_ref()
+            .map(|_| args.peer.as_ref().map_or(PEER.0, |_| "the given program").to_owned()),
         measures,
         skipped,
     };
@@ -196,19 +200,27 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Report> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let report: Report =
-        serde_json::from_str(&text).with_context(|| format!("{} is no report of a bench", path.display()))?;
-    ensure!(report.version == data::VERSION, "{} is of another version of the bench", path.display());
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let report: Report = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no report of a bench", path.display()))?;
+    ensure!(
+        report.version == data::VERSION,
+        "{} is of another version of the bench",
+        path.display()
+    );
     Ok(report)
 }
 
 /// The state of the source, for the report.
 fn source() -> String {
-    let git =
-        Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(paths::root()).output();
-    let text =
-        git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    let git = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(paths::root())
+        .output();
+    let text = git
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
     if text.is_empty() { "not known".to_owned() } else { text }
 }
 
@@ -226,10 +238,13 @@ fn peer(given: Option<&Path>, skipped: &mut Vec<String>) -> Result<Option<PathBu
     let folder = paths::target().join("peer");
     let program = folder.join("bin").join(name);
     if !program.is_file() {
-        let step =
-            progress::step(&format!("installing {name} {version} with cargo, for this comparison only"));
+        let step = progress::step(&format!(
+            "installing {name} {version} with cargo, for this comparison only"
+        ));
         let mut install = build::cargo();
-        install.args(["install", "--quiet", "--locked", "--version", version, name, "--root"]).arg(&folder);
+        install
+            .args(["install", "--quiet", "--locked", "--version", version, name, "--root"])
+            .arg(&folder);
         match build::quiet(&mut install) {
             Ok(()) => step.done(),
             Err(error) => {
@@ -242,7 +257,12 @@ fn peer(given: Option<&Path>, skipped: &mut Vec<String>) -> Result<Option<PathBu
 }
 
 /// Has the worker go through the cases; gives the kernel's release.
-fn run(platform: Platform, myself: &str, cases: &[Case], each: &mut dyn FnMut(Line)) -> Result<String> {
+fn run(
+    platform: Platform,
+    myself: &str,
+    cases: &[Case],
+    each: &mut dyn FnMut(Line),
+) -> Result<String> {
     let folder = paths::target().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let list = folder.join("cases.json");
@@ -251,8 +271,13 @@ fn run(platform: Platform, myself: &str, cases: &[Case], each: &mut dyn FnMut(Li
     let runs: usize = cases.iter().map(runs_of).sum();
     let time: u64 = cases.iter().map(|case| runs_of(case) as u64 * case.timeout / 3).sum();
     let mut files = vec![list.clone()];
-    files
-        .extend(cases.iter().flat_map(|case| &case.command).map(PathBuf::from).filter(|path| path.is_file()));
+    files.extend(
+        cases
+            .iter()
+            .flat_map(|case| &case.command)
+            .map(PathBuf::from)
+            .filter(|path| path.is_file()),
+    );
     if cases.iter().any(|case| case.bench.starts_with("net user")) {
         files.extend(packages::need(&[packages::PASST])?);
     }
@@ -316,7 +341,9 @@ fn show(done: usize, runs: usize, cases: &[Case], line: &Line) {
             counts.syscalls,
             counts.rss
         )),
-        Line::Failed { case: at, why } => progress::say(&format!("{percent} %: {}: {why}", case(*at))),
+        Line::Failed { case: at, why } => {
+            progress::say(&format!("{percent} %: {}: {why}", case(*at)))
+        }
     }
 }
 

@@ -11,20 +11,29 @@ use super::setting::{Setting, image_name};
 use crate::net_peer::{PLACE, TAP};
 
 /// Exercises of a guest, over links that go through this process or the host's kernel.
-const EXERCISES: [&str; 6] =
-    ["requests=200", "connections=50", "tcp-echo=1M", "to-guest=8M", "from-guest=8M", "udp-stream=500"];
+const EXERCISES: [&str; 6] = [
+    "requests=200",
+    "connections=50",
+    "tcp-echo=1M",
+    "to-guest=8M",
+    "from-guest=8M",
+    "udp-stream=500",
+];
 
 /// The cases: our guest, and the images, over each link; the peer has taps only.
 pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
     let own = setting.kernels.join("net");
     let mut cases = Vec::new();
-    for (image, name) in [(own.as_path(), String::new())]
-        .into_iter()
-        .chain(setting.servers.iter().map(|image| (image.as_path(), format!(", {}", image_name(image)))))
-    {
+    for (image, name) in [(own.as_path(), String::new())].into_iter().chain(
+        setting.servers.iter().map(|image| (image.as_path(), format!(", {}", image_name(image)))),
+    ) {
         let is_foreign = image != own;
         for link in ["tap", "vhost", "user"] {
-            let whos = if link == "tap" && is_foreign { &[Who::Ours, Who::Peer][..] } else { &[Who::Ours] };
+            let whos = if link == "tap" && is_foreign {
+                &[Who::Ours, Who::Peer][..]
+            } else {
+                &[Who::Ours]
+            };
             for &who in whos {
                 let Some(vmm) = program(who, setting, image) else { continue };
                 let mut command = vec![
@@ -38,7 +47,8 @@ pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
                 if link == "user" {
                     command.extend(["--options".to_owned(), "host=on".to_owned()]);
                 }
-                let done = EXERCISES.iter().filter(|one| link != "user" || !one.starts_with("from-guest"));
+                let done =
+                    EXERCISES.iter().filter(|one| link != "user" || !one.starts_with("from-guest"));
                 command.extend(done.map(|exercise| format!("--exercise={exercise}")));
                 command.extend(is_foreign.then(|| "--foreign".to_owned()));
                 command.push("--".to_owned());
@@ -62,7 +72,9 @@ pub(super) fn cases(setting: &Setting<'_>) -> Vec<Case> {
 fn program(who: Who, setting: &Setting<'_>, image: &Path) -> Option<Vec<String>> {
     let text = |path: &Path| path.display().to_string();
     let mut words = match who {
-        Who::Ours => vec![text(setting.vmm), "run".to_owned(), "--net".to_owned(), PLACE.to_owned()],
+        Who::Ours => {
+            vec![text(setting.vmm), "run".to_owned(), "--net".to_owned(), PLACE.to_owned()]
+        }
         Who::Peer => vec![text(setting.peer?), "--net".to_owned(), format!("tap:{TAP}")],
     };
     // Hermit's buffers take more than either program gives a guest by default.

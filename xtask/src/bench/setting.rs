@@ -25,7 +25,9 @@ pub(crate) struct Setting<'a> {
 /// Name of an image: its file and the folder it is in.
 pub(super) fn image_name(image: &Path) -> String {
     let name = |path: Option<&Path>| {
-        path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        path.and_then(Path::file_name)
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     };
     format!("{}/{}", name(image.parent()), name(Some(image)))
 }

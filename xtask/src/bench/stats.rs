@@ -9,7 +9,11 @@ pub(crate) fn quantile(samples: &[f64], part: f64) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = part.clamp(0.0, 1.0) * last as f64;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to the number of samples")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0 to the number of samples"
+    )]
     let below = place as usize;
     let rest = place - below as f64;
     let low = sorted.get(below).copied().unwrap_or_default();

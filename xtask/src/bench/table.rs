@@ -10,14 +10,21 @@ pub(crate) fn print(report: &Report, before: Option<&Report>) -> String {
     let mut out = String::new();
     let peer = report.peer.as_deref().unwrap_or("none");
     let _ = writeln!(out, "source {}, {}, peer {peer}", report.source, report.platform);
-    let _ = writeln!(out, "medians (middle half of the samples); the ratio is that of pairs of runs\n");
+    let _ =
+        writeln!(out, "medians (middle half of the samples); the ratio is that of pairs of runs\n");
     let header = ["", "ours", "peer", "ratio", if before.is_some() { "before" } else { "" }];
     let mut rows: Vec<[String; 5]> = vec![header.map(str::to_owned)];
     let mut bench = "";
     for measure in &report.measures {
         if measure.bench != bench {
             bench = &measure.bench;
-            rows.push([bench.to_owned(), String::new(), String::new(), String::new(), String::new()]);
+            rows.push([
+                bench.to_owned(),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
         }
         let ratio = paired_ratio(measure).map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
         let old = before.and_then(|before| same(before, measure)).map(|old| {
@@ -36,7 +43,8 @@ pub(crate) fn print(report: &Report, before: Option<&Report>) -> String {
             old.unwrap_or_default(),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..5).map(width).collect();
     for row in &rows {
         let mut line = format!("{:<1$}", row[0], widths[0]);
@@ -60,11 +68,18 @@ fn samples(measure: &Measure, samples: &[f64]) -> String {
     if measure.kind == Kind::Count || samples.len() < 2 {
         return format!("{middle}{unit}");
     }
-    format!("{middle}{unit} ({}-{})", number(quantile(samples, 0.25)), number(quantile(samples, 0.75)))
+    format!(
+        "{middle}{unit} ({}-{})",
+        number(quantile(samples, 0.25)),
+        number(quantile(samples, 0.75))
+    )
 }
 
 fn same<'a>(before: &'a Report, measure: &Measure) -> Option<&'a Measure> {
-    let found = before.measures.iter().find(|old| old.bench == measure.bench && old.what == measure.what)?;
+    let found = before
+        .measures
+        .iter()
+        .find(|old| old.bench == measure.bench && old.what == measure.what)?;
     (!found.ours.is_empty() && !measure.ours.is_empty()).then_some(found)
 }
 
@@ -107,7 +122,10 @@ mod tests {
     fn a_row_has_both_and_their_ratio() {
         let text = print(&report(Kind::Count, &[1100.0], &[2200.0]), None);
         let row = text.lines().find(|line| line.contains("exits")).unwrap();
-        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["exits", "1", "100", "2", "200", "0.50"]);
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["exits", "1", "100", "2", "200", "0.50"]
+        );
         assert!(text.contains("skipped: x: y"));
     }
 
@@ -116,7 +134,10 @@ mod tests {
         let (low, high) = (report(Kind::Count, &[5.0], &[]), report(Kind::Count, &[6.0], &[]));
         assert!(counts_are_worse(&low, &high));
         assert!(!counts_are_worse(&high, &low));
-        assert!(!counts_are_worse(&report(Kind::Time, &[5.0], &[]), &report(Kind::Time, &[50.0], &[])));
+        assert!(!counts_are_worse(
+            &report(Kind::Time, &[5.0], &[]),
+            &report(Kind::Time, &[50.0], &[])
+        ));
         assert!(print(&high, Some(&low)).contains("5 WORSE"));
         assert!(print(&low, Some(&high)).contains("6 better"));
     }

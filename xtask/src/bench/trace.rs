@@ -88,7 +88,8 @@ impl Tracer {
                 let _ = kill(self.first, Signal::SIGKILL);
                 bail!("it did not end in time");
             }
-            let Some((pid, status)) = waitpid(None, options).context("following the program")? else {
+            let Some((pid, status)) = waitpid(None, options).context("following the program")?
+            else {
                 std::thread::sleep(Duration::from_micros(50));
                 continue;
             };
@@ -151,7 +152,8 @@ impl Tracer {
         match self.inside.remove(&pid) {
             Some(Inside::Call) => return Ok(()),
             Some(Inside::Guest(run)) => {
-                let reason = if regs.rax == 0 { reason(pid, run) } else { "interrupted".to_owned() };
+                let reason =
+                    if regs.rax == 0 { reason(pid, run) } else { "interrupted".to_owned() };
                 *self.counts.exits.entry(reason).or_default() += 1;
                 return Ok(());
             }

@@ -17,7 +17,8 @@ use super::trace;
 
 /// Works through the cases in the file at `path`.
 pub(crate) fn main(path: &Path) -> Result<()> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let cases: Vec<Case> = serde_json::from_str(&text).context("bad list of cases")?;
     let mut works = vec![true; cases.len()];
     let mut benches: Vec<&str> = cases.iter().map(|case| case.bench.as_str()).collect();
@@ -41,7 +42,9 @@ pub(crate) fn main(path: &Path) -> Result<()> {
                 }
             }
         }
-        for case in mine.into_iter().filter(|case| works[*case] && cases[*case].counted).collect::<Vec<_>>() {
+        for case in
+            mine.into_iter().filter(|case| works[*case] && cases[*case].counted).collect::<Vec<_>>()
+        {
             let limit = Duration::from_secs(cases[case].timeout * 10);
             match trace::count(&cases[case].command, limit) {
                 Ok(counts) => tell(&Line::Counted { case, counts })?,
@@ -108,7 +111,10 @@ fn timed(case: &Case) -> Result<Run> {
         let mut said = String::new();
         errors.seek(SeekFrom::Start(0))?;
         errors.read_to_string(&mut said)?;
-        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing on standard error");
+        let last = said
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("nothing on standard error");
         bail!("{status}, and no {:?} in its output: {last}", case.expect);
     }
     ensure!(status.code().is_some(), "{status}");
@@ -158,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_run_without_what_is_expected_has_failed() {
-        let error = timed(&case("echo no; echo because >&2; exit 3", "ok")).unwrap_err().to_string();
+        let error =
+            timed(&case("echo no; echo because >&2; exit 3", "ok")).unwrap_err().to_string();
         assert!(error.contains("because") && error.contains('3'), "{error}");
         let hung = Case { timeout: 1, ..case("echo ok; exec sleep 60", "ok") };
         assert!(timed(&hung).is_err());

@@ -22,7 +22,9 @@ pub(super) fn file(target: &str) -> PathBuf {
 pub(super) fn parse(text: &str) -> Result<Vec<Vec<u8>>> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
     lines
-        .map(|(at, line)| decode(line).with_context(|| format!("line {}: not hexadecimal digits", at + 1)))
+        .map(|(at, line)| {
+            decode(line).with_context(|| format!("line {}: not hexadecimal digits", at + 1))
+        })
         .collect()
 }
 
@@ -35,8 +37,9 @@ fn decode(line: &str) -> Option<Vec<u8>> {
 
 /// Text of a corpus file with these inputs.
 pub(super) fn render(target: &str, inputs: &BTreeSet<(usize, Vec<u8>)>) -> String {
-    let mut text =
-        format!("# Inputs of the fuzz target {target}, made by `cargo xtask fuzz --keep {target}`.\n");
+    let mut text = format!(
+        "# Inputs of the fuzz target {target}, made by `cargo xtask fuzz --keep {target}`.\n"
+    );
     for (_, input) in inputs {
         for byte in input {
             // Writing to a string does not fail.
@@ -54,7 +57,8 @@ pub(super) fn unpack(target: &str, folder: &Path) -> Result<usize> {
     if !path.exists() {
         return Ok(0);
     }
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let inputs = parse(&text).with_context(|| format!("bad corpus {}", path.display()))?;
     for (number, input) in inputs.iter().enumerate() {
         let file = folder.join(format!("kept-{number}"));
@@ -66,7 +70,9 @@ pub(super) fn unpack(target: &str, folder: &Path) -> Result<usize> {
 /// Keeps the smallest of the inputs in `folder`. How many these are.
 pub(super) fn keep(target: &str, folder: &Path) -> Result<usize> {
     let mut inputs = BTreeSet::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let input = fs::read(entry?.path())?;
         inputs.insert((input.len(), input));
     }
@@ -78,7 +84,8 @@ pub(super) fn keep(target: &str, folder: &Path) -> Result<usize> {
     });
     let path = file(target);
     fs::create_dir_all(path.parent().context("no folder")?)?;
-    fs::write(&path, render(target, &inputs)).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, render(target, &inputs))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(inputs.len())
 }
 
@@ -93,14 +100,19 @@ mod tests {
         assert!(text.starts_with("# ") && text.ends_with("\n\n61\n00ff\n"), "{text}");
         assert_eq!(parse(&text).unwrap(), [vec![], b"a".to_vec(), vec![0, 0xff]]);
         for bad in ["0", "0g", "é", "+1"] {
-            assert_eq!(parse(bad).unwrap_err().to_string(), "line 1: not hexadecimal digits", "{bad}");
+            assert_eq!(
+                parse(bad).unwrap_err().to_string(),
+                "line 1: not hexadecimal digits",
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn every_target_has_a_corpus_that_can_be_read() {
         for target in super::super::targets().unwrap() {
-            let text = fs::read_to_string(file(&target)).unwrap_or_else(|error| panic!("{target}: {error}"));
+            let text = fs::read_to_string(file(&target))
+                .unwrap_or_else(|error| panic!("{target}: {error}"));
             assert!(!parse(&text).unwrap().is_empty(), "{target}");
         }
     }

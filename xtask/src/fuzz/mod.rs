@@ -46,8 +46,12 @@ struct Target {
 /// something.
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let filter = args.target.as_deref().unwrap_or_default();
-    let targets: Vec<String> = targets()?.into_iter().filter(|name| name.contains(filter)).collect();
-    ensure!(!targets.is_empty(), "no fuzz target has \"{filter}\" in its name; fuzz/Cargo.toml lists them");
+    let targets: Vec<String> =
+        targets()?.into_iter().filter(|name| name.contains(filter)).collect();
+    ensure!(
+        !targets.is_empty(),
+        "no fuzz target has \"{filter}\" in its name; fuzz/Cargo.toml lists them"
+    );
     let mut summary = Summary::default();
     if let Some(reason) = missing() {
         for name in targets {
@@ -73,7 +77,8 @@ fn folder() -> PathBuf {
 
 fn targets() -> Result<Vec<String>> {
     let path = folder().join("Cargo.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     names(&text).with_context(|| format!("bad manifest {}", path.display()))
 }
 
@@ -108,11 +113,15 @@ impl Folders {
         let target = paths::target().join("fuzz");
         let folder = |kind: &str| -> Result<PathBuf> {
             let folder = target.join(kind).join(name);
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
             Ok(folder)
         };
-        let folders =
-            Self { corpus: folder("corpus")?, kept: folder("kept")?, artifacts: folder("artifacts")? };
+        let folders = Self {
+            corpus: folder("corpus")?,
+            kept: folder("kept")?,
+            artifacts: folder("artifacts")?,
+        };
         corpus::unpack(name, &folders.kept)?;
         Ok(folders)
     }
@@ -141,7 +150,10 @@ fn run(name: &str, seconds: u64) -> Result<Summary> {
     let start = Instant::now();
     let mut command = fuzz("run", name);
     command.args([&folders.corpus, &folders.kept]);
-    command.arg("--").arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MIB}"));
+    command
+        .arg("--")
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-rss_limit_mb={MEMORY_MIB}"));
     command.arg(format!("-timeout={SLOW}")).arg("-print_final_stats=1").arg("-max_len=65536");
     command.arg(format!("-artifact_prefix={}/", folders.artifacts.display()));
     let step = progress::step(&format!("running the fuzz target {name}"));
@@ -154,7 +166,10 @@ fn run(name: &str, seconds: u64) -> Result<Summary> {
         progress::print(&format!("ok   {name} ({runs} inputs in {took} s)"));
         return Ok(Summary { passed: 1, ..Summary::default() });
     }
-    progress::print(&format!("FAIL {name} after {took} s; the input is in {}", folders.artifacts.display()));
+    progress::print(&format!(
+        "FAIL {name} after {took} s; the input is in {}",
+        folders.artifacts.display()
+    ));
     let lines: Vec<&str> = text.lines().collect();
     let last = lines.iter().skip(lines.len().saturating_sub(60));
     last.for_each(|line| progress::print(&format!("     {line}")));
@@ -179,7 +194,8 @@ fn keep(name: &str) -> Result<()> {
 
 /// Number of inputs that a target was run on, as libFuzzer says.
 fn executed(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
     line.trim().parse().ok()
 }
 
@@ -195,7 +211,8 @@ mod tests {
 
     #[test]
     fn the_number_of_inputs_is_read() {
-        let text = "Done 12 runs\nstat::number_of_executed_units: 1234\nstat::average_exec_per_sec: 1";
+        let text =
+            "Done 12 runs\nstat::number_of_executed_units: 1234\nstat::average_exec_per_sec: 1";
         assert_eq!(executed(text), Some(1234));
         assert_eq!(executed("nothing"), None);
     }

@@ -52,7 +52,8 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf> {
 /// file.
 fn inputs(toolchain: &Toolchain) -> Result<String> {
     let lock = super::source().join("Cargo.lock");
-    let lock = fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
+    let lock =
+        fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
     let mut hasher = DefaultHasher::new();
     (&toolchain.version, lock, include_str!("kernel.rs")).hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
@@ -74,11 +75,20 @@ fn fetch(toolchain: &Toolchain) -> Result<PathBuf> {
     let json = output_of(
         toolchain
             .cargo()
-            .args(["metadata", "--quiet", "--locked", "--format-version", "1", "--filter-platform", TARGET])
+            .args([
+                "metadata",
+                "--quiet",
+                "--locked",
+                "--format-version",
+                "1",
+                "--filter-platform",
+                TARGET,
+            ])
             .current_dir(super::source()),
     )
     .context("cannot get the Hermit kernel from the crate registry")?;
-    let metadata: Metadata = serde_json::from_str(&json).context("cannot understand cargo metadata")?;
+    let metadata: Metadata =
+        serde_json::from_str(&json).context("cannot understand cargo metadata")?;
     let kernel = metadata.packages.iter().find(|package| package.name == "hermit-kernel");
     let manifest = &kernel.context("tests/hermit-app does not name hermit-kernel")?.manifest_path;
     Ok(manifest.parent().context("the kernel's manifest is in no folder")?.to_owned())
@@ -92,7 +102,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &to)?;
         } else {
-            fs::copy(entry.path(), &to).with_context(|| format!("cannot write {}", to.display()))?;
+            fs::copy(entry.path(), &to)
+                .with_context(|| format!("cannot write {}", to.display()))?;
         }
     }
     Ok(())
@@ -123,13 +134,16 @@ fn patch(source: &Path) -> Result<()> {
 /// Replaces a text in all files of a folder and says in how many.
 fn replace(folder: &Path, from: &str, to: &str) -> Result<usize> {
     let mut changed = 0;
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             changed += replace(&path, from, to)?;
             continue;
         }
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if text.contains(from) {
             let text = text.replace(from, to);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -145,7 +159,11 @@ fn compile(toolchain: &Toolchain, source: &Path, folder: &Path) -> Result<()> {
             .cargo()
             .args(["rustc", "--locked", "--lib", "--crate-type", "staticlib", "--release"])
             .args(["--no-default-features", "--features", FEATURES, "--target", TARGET])
-            .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=compiler-builtins-mem", "--target-dir"])
+            .args([
+                "-Zbuild-std=core,alloc",
+                "-Zbuild-std-features=compiler-builtins-mem",
+                "--target-dir",
+            ])
             .arg(folder)
             .current_dir(source)
             // Its warnings are not ours.
@@ -160,12 +178,14 @@ fn compile(toolchain: &Toolchain, source: &Path, folder: &Path) -> Result<()> {
 /// application.
 fn hide_symbols(from: &Path, to: &Path) -> Result<()> {
     let needs = "renaming the kernel's symbols takes binutils";
-    let listing = output_of(Command::new("nm").args(["-g", "--defined-only", "--format=posix"]).arg(from));
+    let listing =
+        output_of(Command::new("nm").args(["-g", "--defined-only", "--format=posix"]).arg(from));
     let names = renamed(&listing.context(needs)?)?;
     let list = to.with_extension("symbols");
     fs::write(&list, names).with_context(|| format!("cannot write {}", list.display()))?;
     let mut objcopy = Command::new("objcopy");
-    output_of(objcopy.arg(format!("--redefine-syms={}", list.display())).arg(from).arg(to)).context(needs)?;
+    output_of(objcopy.arg(format!("--redefine-syms={}", list.display())).arg(from).arg(to))
+        .context(needs)?;
     Ok(())
 }
 
@@ -176,13 +196,15 @@ fn renamed(listing: &str) -> Result<String> {
         .filter(|line| !line.ends_with(':'))
         .filter_map(|line| line.split_whitespace().next())
         .collect();
-    let offered = |symbol: &str| matches!(symbol, "_start" | "runtime_entry") || symbol.starts_with("sys_");
+    let offered =
+        |symbol: &str| matches!(symbol, "_start" | "runtime_entry") || symbol.starts_with("sys_");
     ensure!(symbols.contains("_start"), "the kernel's library has no entry point");
     let mut lines = String::new();
     for symbol in symbols.into_iter().filter(|symbol| !offered(symbol)) {
         // A suffix after a dot leaves a mangled name readable in crash reports.
         let mangled = symbol.starts_with("_R") || symbol.starts_with("_ZN");
-        let new = if mangled { format!("{symbol}.kernel") } else { format!("hermit_kernel_{symbol}") };
+        let new =
+            if mangled { format!("{symbol}.kernel") } else { format!("hermit_kernel_{symbol}") };
         writeln!(lines, "{symbol} {new}")?;
     }
     Ok(lines)

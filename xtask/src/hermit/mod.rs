@@ -35,8 +35,10 @@ fn target() -> PathBuf {
 /// The list of tests, in the format of the other kernels' `suite.toml`.
 pub(crate) fn suite() -> Result<String> {
     let path = source().join("suite.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("this host's clock is before 1970")?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).context("this host's clock is before 1970")?;
     Ok(text.replace(NOW, &now.as_secs().to_string()))
 }
 

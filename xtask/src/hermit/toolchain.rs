@@ -52,7 +52,10 @@ impl Toolchain {
         }
         let mut toolchain = Self { usr: folder.join("usr"), lld: lld()?, version: String::new() };
         toolchain.version = toolchain.ask_version().with_context(|| {
-            format!("the compiler in {} does not run; delete that folder to get it again", folder.display())
+            format!(
+                "the compiler in {} does not run; delete that folder to get it again",
+                folder.display()
+            )
         })?;
         let minor = toolchain.version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
         ensure!(
@@ -103,9 +106,14 @@ impl Toolchain {
 
 /// The linker that comes with the pinned toolchain.
 fn lld() -> Result<PathBuf> {
-    let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]).current_dir(paths::root()))?;
+    let sysroot =
+        output_of(Command::new("rustc").args(["--print", "sysroot"]).current_dir(paths::root()))?;
     let lld = Path::new(sysroot.trim()).join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
-    ensure!(lld.is_file(), "{} is not there; the toolchain that rustup installs has it", lld.display());
+    ensure!(
+        lld.is_file(),
+        "{} is not there; the toolchain that rustup installs has it",
+        lld.display()
+    );
     Ok(lld)
 }
 
@@ -131,7 +139,8 @@ fn download(folder: &Path) -> Result<()> {
         output_of(Command::new("dpkg").arg("-x").arg(&deb).arg(fresh.path()))
             .with_context(|| format!("cannot unpack {name}"))?;
     }
-    fs::rename(fresh.keep(), folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::rename(fresh.keep(), folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
     step.done();
     Ok(())
 }
@@ -191,8 +200,9 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_is_quoted() {
-        let error =
-            output_of(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err().to_string();
+        let error = output_of(Command::new("sh").args(["-c", "echo why >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("sh failed") && error.contains("why"), "{error}");
         assert_eq!(output_of(Command::new("echo").arg("x")).unwrap(), "x\n");
     }

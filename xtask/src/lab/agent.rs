@@ -47,8 +47,10 @@ impl Line {
 
 /// Runs jobs of the file at `path` for as long as the host says which.
 pub(crate) fn main(path: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let list: JobList = toml::from_str(&text).with_context(|| format!("bad job list {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let list: JobList =
+        toml::from_str(&text).with_context(|| format!("bad job list {}", path.display()))?;
     let line = Line(Arc::new(Mutex::new(std::io::stdout())));
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     line.send(Kind::Ready, 0, release.trim().as_bytes());

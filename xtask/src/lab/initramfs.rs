@@ -73,7 +73,8 @@ impl Files {
         if self.entries.contains_key(&guest) {
             return Ok(());
         }
-        let meta = fs::metadata(host).with_context(|| format!("cannot add {} to the lab", host.display()))?;
+        let meta = fs::metadata(host)
+            .with_context(|| format!("cannot add {} to the lab", host.display()))?;
         if meta.is_dir() {
             for entry in fs::read_dir(host)? {
                 let entry = entry?;
@@ -81,8 +82,13 @@ impl Files {
             }
             return Ok(());
         }
-        ensure!(meta.is_file(), "cannot add {} to the lab: it is not a regular file", host.display());
-        self.entries.insert(guest, (meta.permissions().mode() & 0o7777, Content::File(host.to_owned())));
+        ensure!(
+            meta.is_file(),
+            "cannot add {} to the lab: it is not a regular file",
+            host.display()
+        );
+        self.entries
+            .insert(guest, (meta.permissions().mode() & 0o7777, Content::File(host.to_owned())));
         for library in shared_libraries(host)? {
             self.add(&library, &library)?;
         }
@@ -91,14 +97,17 @@ impl Files {
 
     /// Writes the archive to `path`.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let file = fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut cpio = Cpio { to: BufWriter::new(file), inode: 0 };
         let mut folders: BTreeSet<PathBuf> =
             ["/dev", "/proc", "/sys", "/tmp", "/root", "/etc", "/bin", "/run", "/var"]
                 .map(PathBuf::from)
                 .into();
         for path in self.entries.keys() {
-            folders.extend(path.ancestors().skip(1).filter(|p| p.parent().is_some()).map(Path::to_owned));
+            folders.extend(
+                path.ancestors().skip(1).filter(|p| p.parent().is_some()).map(Path::to_owned),
+            );
         }
         for folder in &folders {
             cpio.entry(folder, 0o040_755, (0, 0), &[])?;
@@ -109,7 +118,8 @@ impl Files {
             let bytes = match content {
                 Content::Bytes(bytes) => bytes,
                 Content::File(host) => {
-                    read = fs::read(host).with_context(|| format!("cannot read {}", host.display()))?;
+                    read = fs::read(host)
+                        .with_context(|| format!("cannot read {}", host.display()))?;
                     &read
                 }
             };
@@ -157,7 +167,8 @@ impl<W: Write> Cpio<W> {
         let name_size = u32::try_from(name.len() + 1)?;
         // inode, mode, uid, gid, links, mtime, size, device (major, minor), rdev (major, minor),
         // name size, check
-        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        let fields =
+            [self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
         let mut header = b"070701".to_vec();
         for field in fields {
             write!(header, "{field:08x}")?;
@@ -182,7 +193,8 @@ fn shared_libraries(path: &Path) -> Result<Vec<PathBuf>> {
     if !has_interpreter(path)? {
         return Ok(Vec::new());
     }
-    let output = Command::new("ldd").arg(path).output().context("cannot run ldd (package libc-bin)")?;
+    let output =
+        Command::new("ldd").arg(path).output().context("cannot run ldd (package libc-bin)")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(
         output.status.success() && !text.contains("not found"),
@@ -196,7 +208,8 @@ fn shared_libraries(path: &Path) -> Result<Vec<PathBuf>> {
 /// Every absolute path in the output of `ldd`, whose lines read `name => /path (address)` or `/path
 /// (address)`.
 fn libraries_in(ldd: &str) -> Vec<PathBuf> {
-    let words = ldd.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let words =
+        ldd.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     words.map(PathBuf::from).collect()
 }
 
@@ -206,7 +219,9 @@ fn has_interpreter(path: &Path) -> Result<bool> {
     use io::Read as _;
     let mut head = Vec::new();
     let file = fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    file.take(4096).read_to_end(&mut head).with_context(|| format!("cannot read {}", path.display()))?;
+    file.take(4096)
+        .read_to_end(&mut head)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     Ok(names_interpreter(&head).unwrap_or(false))
 }
 
@@ -217,7 +232,8 @@ fn names_interpreter(head: &[u8]) -> Option<bool> {
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return Some(false);
     }
-    let half = |at: usize| Some(usize::from(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?])));
+    let half =
+        |at: usize| Some(usize::from(u16::from_le_bytes([*head.get(at)?, *head.get(at + 1)?])));
     let table = usize::try_from(u64::from_le_bytes(head.get(32..40)?.try_into().ok()?)).ok()?;
     let (size, count) = (half(54)?, half(56)?);
     let entries = head.get(table..)?.chunks(size.max(4)).take(count);
@@ -240,8 +256,8 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         assert!(bytes.starts_with(b"070701"));
         let text = String::from_utf8_lossy(&bytes);
-        let order =
-            ["\0deep", "deep/er\0", "\0b\0", "deep/er/a\0"].map(|name| text.find(&name[1..]).unwrap());
+        let order = ["\0deep", "deep/er\0", "\0b\0", "deep/er/a\0"]
+            .map(|name| text.find(&name[1..]).unwrap());
         assert!(order[0] <= order[1] && order[1] < order[3], "folders come before what is in them");
         assert!(text.contains("TRAILER!!!"));
     }

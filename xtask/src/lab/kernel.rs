@@ -73,7 +73,8 @@ pub(crate) fn cached() -> Result<Option<Kernel>> {
     let folder = paths::lab().join(FOLDER);
     let Ok(release) = fs::read_to_string(folder.join("release")) else { return Ok(None) };
     let there = |names: &[&str]| {
-        let files = names.iter().map(|name| ((*name).to_owned(), folder.join(format!("{name}.ko"))));
+        let files =
+            names.iter().map(|name| ((*name).to_owned(), folder.join(format!("{name}.ko"))));
         files.filter(|(_, file)| file.is_file()).collect()
     };
     Ok(Some(Kernel {
@@ -111,7 +112,9 @@ fn unpack(deb: &Path, folder: &Path) -> Result<()> {
         .arg(deb)
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot run dpkg-deb (package dpkg): the lab's kernel comes as a Debian package")?;
+        .context(
+            "cannot run dpkg-deb (package dpkg): the lab's kernel comes as a Debian package",
+        )?;
     let stdout = child.stdout.take().context("no output from dpkg-deb")?;
     let found = pick(stdout, folder);
     // Reading may have stopped early on an error; closing the pipe has ended dpkg-deb by now.
@@ -147,8 +150,9 @@ fn pick(tar: impl Read, folder: &Path) -> Result<Found> {
             std::io::copy(&mut entry, &mut File::create(folder.join("vmlinuz"))?)?;
         } else if file == "modules.builtin" {
             entry.read_to_string(&mut found.builtin)?;
-        } else if let Some((name, packing)) =
-            file.split_once(".ko").filter(|(name, _)| MODULES.contains(name) || GUEST_MODULES.contains(name))
+        } else if let Some((name, packing)) = file
+            .split_once(".ko")
+            .filter(|(name, _)| MODULES.contains(name) || GUEST_MODULES.contains(name))
         {
             let target = folder.join(format!("{name}.ko"));
             std::io::copy(&mut entry, &mut File::create(folder.join(file))?)?;
@@ -169,7 +173,8 @@ fn unpack_module(from: &Path, to: &Path, packing: &str) -> Result<()> {
         other => bail!("the module {} is packed in an unknown way ({other})", from.display()),
     };
     let output = Command::new(program).arg("-dc").arg(from).stdout(File::create(to)?).status();
-    let status = output.with_context(|| format!("cannot run {program} to unpack {}", from.display()))?;
+    let status =
+        output.with_context(|| format!("cannot run {program} to unpack {}", from.display()))?;
     ensure!(status.success(), "{program} could not unpack {}", from.display());
     fs::remove_file(from).with_context(|| format!("cannot remove {}", from.display()))
 }

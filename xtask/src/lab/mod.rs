@@ -126,11 +126,17 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     let outcome = session.run_one(&job, &mut |stream, bytes| {
         // A reader that has gone away is its own business.
         let _ = match stream {
-            Stream::Out => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+            Stream::Out => {
+                std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush())
+            }
             Stream::Err => std::io::stderr().write_all(bytes),
         };
     })?;
-    progress::say(&format!("{} after {:.1} s in the lab", outcome.ending, outcome.time.as_secs_f64()));
+    progress::say(&format!(
+        "{} after {:.1} s in the lab",
+        outcome.ending,
+        outcome.time.as_secs_f64()
+    ));
     Ok(outcome.ending.code())
 }
 

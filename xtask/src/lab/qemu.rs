@@ -65,7 +65,14 @@ impl Qemu {
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
-            .args(["-accel", "tcg,thread=single", "-cpu", "max,+svm", "-nodefaults", "-no-user-config"])
+            .args([
+                "-accel",
+                "tcg,thread=single",
+                "-cpu",
+                "max,+svm",
+                "-nodefaults",
+                "-no-user-config",
+            ])
             .args(["-display", "none", "-nic", "none", "-no-reboot", "-monitor", "none"])
             .args(["-m", &format!("{}M", machine.memory_mib), "-smp", &machine.cpus.to_string()])
             .arg("-kernel")

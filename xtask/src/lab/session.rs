@@ -55,7 +55,9 @@ impl Session {
     /// Gets together what a lab is made of, downloading or installing what is missing.
     pub(crate) fn new(machine: Machine) -> Result<Self> {
         let tools = packages::need(&[packages::QEMU, packages::BUSYBOX])?;
-        let [qemu, busybox] = tools.as_slice() else { anyhow::bail!("the lab's programs are not there") };
+        let [qemu, busybox] = tools.as_slice() else {
+            anyhow::bail!("the lab's programs are not there")
+        };
         let kernel = kernel::get()?;
         sweep();
         let mut files = Files::new();
@@ -84,7 +86,11 @@ impl Session {
     }
 
     /// Runs one job and returns what came of it; what it writes is handed to `output` as it comes.
-    pub(crate) fn run_one(&mut self, job: &Job, output: &mut dyn FnMut(Stream, &[u8])) -> Result<Outcome> {
+    pub(crate) fn run_one(
+        &mut self,
+        job: &Job,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Outcome> {
         let mut outcome = None;
         self.run(std::slice::from_ref(job), &Queue::new(1), &mut |report| match report {
             Report::Output(stream, bytes) => output(stream, bytes),
@@ -108,21 +114,25 @@ impl Session {
                 self.files.add(file, file)?;
             }
         }
-        let list =
-            toml::to_string(&JobList { jobs: jobs.to_vec() }).context("cannot write the list of jobs")?;
+        let list = toml::to_string(&JobList { jobs: jobs.to_vec() })
+            .context("cannot write the list of jobs")?;
         self.files.add_text(JOBS, list);
         let mut freezes = 0;
         while !queue.is_empty() {
             let Err(freeze) = self.boot(jobs, queue, report)? else { break };
             freezes += 1;
-            let text = format!("the lab froze ({}); its console:\n{}\n", freeze.why, tail(&freeze.log));
+            let text =
+                format!("the lab froze ({}); its console:\n{}\n", freeze.why, tail(&freeze.log));
             progress::say(&text);
             freeze.job.into_iter().for_each(|job| queue.put_back(job));
             if freezes <= MAX_RETRIES {
-                progress::say(&format!("starting the lab again ({freezes} of {MAX_RETRIES} retries)"));
+                progress::say(&format!(
+                    "starting the lab again ({freezes} of {MAX_RETRIES} retries)"
+                ));
                 continue;
             }
-            let why = format!("the lab froze {freezes} times, the last time because {}", freeze.why);
+            let why =
+                format!("the lab froze {freezes} times, the last time because {}", freeze.why);
             while let Some(job) = queue.take() {
                 report(Report::Finished(job, &Outcome::failed(why.clone())));
             }
@@ -141,8 +151,9 @@ impl Session {
         let initramfs = folder.path().join("initramfs.cpio");
         self.files.write(&initramfs)?;
         let release = &self.kernel.release;
-        let booting =
-            progress::step(&format!("booting the lab (QEMU without KVM, nested SVM, Linux {release})"));
+        let booting = progress::step(&format!(
+            "booting the lab (QEMU without KVM, nested SVM, Linux {release})"
+        ));
         let (qemu, (commands, results)) =
             Qemu::start(&self.qemu, &self.kernel.image, &initramfs, self.machine, folder.path())?;
         let mut watch = Watch::new(listen(results), commands, qemu);
@@ -156,7 +167,8 @@ fn sweep() {
     let Ok(folders) = std::fs::read_dir(paths::lab()) else { return };
     for folder in folders.flatten() {
         let name = folder.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(RUN).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let process =
+            name.strip_prefix(RUN).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if process.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
             let _ = std::fs::remove_dir_all(folder.path());
         }
@@ -200,7 +212,16 @@ struct Watch<W, C> {
 impl<W: Write, C: Console> Watch<W, C> {
     fn new(frames: Receiver<Frame>, commands: W, qemu: C) -> Self {
         let now = Instant::now();
-        Self { frames, commands, qemu, console: 0, heard: now, started: now, booting: None, job: None }
+        Self {
+            frames,
+            commands,
+            qemu,
+            console: 0,
+            heard: now,
+            started: now,
+            booting: None,
+            job: None,
+        }
     }
 
     fn follow(
@@ -262,7 +283,8 @@ impl<W: Write, C: Console> Watch<W, C> {
     fn give_job(&mut self, queue: &Queue) -> Result<(), Freeze> {
         let job = queue.take();
         self.job = job.map(|job| (job, Instant::now()));
-        wire::tell(&mut self.commands, job).map_err(|error| self.freeze(format!("it takes no job: {error}")))
+        wire::tell(&mut self.commands, job)
+            .map_err(|error| self.freeze(format!("it takes no job: {error}")))
     }
 
     /// Looks for signs of a frozen lab.
@@ -280,7 +302,8 @@ impl<W: Write, C: Console> Watch<W, C> {
             return Err(self.freeze(format!("no sign of life for {} s", SILENCE.as_secs())));
         }
         if let Some((job, since)) = self.job {
-            let limit = jobs.get(job).map_or(Duration::ZERO, |job| Duration::from_secs(job.timeout));
+            let limit =
+                jobs.get(job).map_or(Duration::ZERO, |job| Duration::from_secs(job.timeout));
             if since.elapsed() > limit + GRACE {
                 return Err(self.freeze("it did not end a job whose time was up".to_owned()));
             }

@@ -21,7 +21,9 @@ fn follow(
 ) -> (Result<(), Freeze>, [Option<Outcome>; 2], String) {
     let (sender, receiver) = mpsc::channel();
     for (kind, job, payload) in frames {
-        sender.send(Frame { kind: *kind, job: *job, payload: payload.as_bytes().to_vec() }).unwrap();
+        sender
+            .send(Frame { kind: *kind, job: *job, payload: payload.as_bytes().to_vec() })
+            .unwrap();
     }
     drop(sender);
     let mut outcomes = [None, None];
@@ -32,7 +34,8 @@ fn follow(
             outcomes[job] = Some(outcome.clone());
         }
     };
-    let result = Watch::new(receiver, &mut told, Fake(console)).follow(&jobs, &Queue::new(2), &mut report);
+    let result =
+        Watch::new(receiver, &mut told, Fake(console)).follow(&jobs, &Queue::new(2), &mut report);
     (result, outcomes, String::from_utf8(told).unwrap())
 }
 
@@ -62,7 +65,8 @@ fn what_a_job_said_is_kept_with_how_it_ended() {
 
 #[test]
 fn a_lab_that_ends_in_the_middle_keeps_what_is_done() {
-    let frames = [(Kind::Ready, 0, ""), (Kind::Start, 0, ""), (Kind::End, 0, END), (Kind::Start, 1, "")];
+    let frames =
+        [(Kind::Ready, 0, ""), (Kind::Start, 0, ""), (Kind::End, 0, END), (Kind::Start, 1, "")];
     let (result, [first, second], _) = follow("", &frames);
     let freeze = result.unwrap_err();
     assert!(freeze.why.contains("ended by itself") && freeze.job == Some(1));

@@ -72,7 +72,9 @@ pub(crate) fn next_job(from: &mut impl BufRead) -> io::Result<Option<usize>> {
     from.read_line(&mut line)?;
     match line.trim() {
         DONE => Ok(None),
-        number => number.parse().map(Some).map_err(|_| io::Error::other(format!("{number:?} is no job"))),
+        number => {
+            number.parse().map(Some).map_err(|_| io::Error::other(format!("{number:?} is no job")))
+        }
     }
 }
 
@@ -130,7 +132,8 @@ mod tests {
         write(&mut line, Kind::Out, 3, &tricky).unwrap();
         write(&mut line, Kind::Done, 0, b"").unwrap();
         let mut from = line.as_slice();
-        let frame = |kind, job, payload: &[u8]| Some(Frame { kind, job, payload: payload.to_vec() });
+        let frame =
+            |kind, job, payload: &[u8]| Some(Frame { kind, job, payload: payload.to_vec() });
         assert_eq!(read(&mut from).unwrap(), frame(Kind::Ready, 0, b"6.1"));
         assert_eq!(read(&mut from).unwrap(), frame(Kind::Out, 3, &tricky));
         assert_eq!(read(&mut from).unwrap(), frame(Kind::Done, 0, b""));

@@ -41,7 +41,11 @@ fn runner() -> String {
 
 /// Builds the tests; cargo shows how far it is.
 fn build(tests: Tests<'_>) -> Result<()> {
-    if tests.documentation { Ok(()) } else { build::run((tests.command)().arg("--no-run"), "the tests") }
+    if tests.documentation {
+        Ok(())
+    } else {
+        build::run((tests.command)().arg("--no-run"), "the tests")
+    }
 }
 
 /// Builds and runs the tests, shows what they say, and runs those that fail once more, each in a
@@ -58,8 +62,11 @@ pub(crate) fn run(tests: Tests<'_>) -> Result<Results> {
     }
     // They count when they have been run again.
     results.summary.failed = results.summary.failed.saturating_sub(reader.failed.len());
-    let (failures, places): (Vec<Failure>, Vec<(String, String)>) =
-        reader.failed.into_iter().map(|failed| (failed.failure, (failed.path, failed.test))).unzip();
+    let (failures, places): (Vec<Failure>, Vec<(String, String)>) = reader
+        .failed
+        .into_iter()
+        .map(|failed| (failed.failure, (failed.path, failed.test)))
+        .unzip();
     failures.iter().for_each(retry::announce);
     results += retry::again(&failures, &mut |index| {
         let only = places.get(index).context("no such test")?;
@@ -67,8 +74,10 @@ pub(crate) fn run(tests: Tests<'_>) -> Result<Results> {
         let (reader, good) = once(tests, Some(only))?;
         // A name that no longer finds its test has passed nothing.
         let passed = good && reader.summary.passed == 1;
-        let output = reader.failed.into_iter().map(|failed| failed.failure.output).collect::<String>();
-        let output = if passed || !output.is_empty() { output } else { "it was not found again".to_owned() };
+        let output =
+            reader.failed.into_iter().map(|failed| failed.failure.output).collect::<String>();
+        let output =
+            if passed || !output.is_empty() { output } else { "it was not found again".to_owned() };
         let time = reader.times.first().map_or_else(|| start.elapsed(), |(_, time)| *time);
         Ok(Attempt { passed, output, time })
     })?;
@@ -86,8 +95,11 @@ fn once(tests: Tests<'_>, only: Option<&(String, String)>) -> Result<(Reader, bo
     if let Some((path, test)) = only {
         command.args(["--exact", test]).env(ONLY, path);
     }
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let errors = thread::spawn(move || {
         let mut reader = Reader::default();

@@ -45,7 +45,10 @@ impl Link {
 
 /// Makes the attempt again while the guest refuses, which these kinds of error mean, and patience
 /// lasts.
-pub(super) fn insist<T>(refusals: &[ErrorKind], mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub(super) fn insist<T>(
+    refusals: &[ErrorKind],
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     let is_refusal = |error: &Error| {
         error.downcast_ref::<io::Error>().is_some_and(|error| refusals.contains(&error.kind()))

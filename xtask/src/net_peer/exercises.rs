@@ -146,8 +146,9 @@ impl Exercise {
 fn ping(size: usize) -> Result<Option<Figure>> {
     for size in [0, 56, size] {
         let size = size.to_string();
-        let ping =
-            Command::new("ping").args(["-c", "3", "-W", "5", "-s", &size, &GUEST.to_string()]).output();
+        let ping = Command::new("ping")
+            .args(["-c", "3", "-W", "5", "-s", &size, &GUEST.to_string()])
+            .output();
         let ping = ping.context("cannot run ping")?;
         ensure!(ping.status.success(), "no answer: {}", String::from_utf8_lossy(&ping.stdout));
     }
@@ -191,7 +192,9 @@ impl Peer {
             socket.send(&sent)?;
             let mut back = [0; 2000];
             match socket.recv(&mut back) {
-                Ok(length) => ensure!(back[..length] == sent, "datagram {number} came back as another"),
+                Ok(length) => {
+                    ensure!(back[..length] == sent, "datagram {number} came back as another")
+                }
                 Err(_) => lost += 1,
             }
         }
@@ -302,7 +305,8 @@ impl Peer {
         let started = Instant::now();
         let link = self.link;
         thread::scope(|scope| {
-            let all: Vec<_> = (0..count).map(|_| scope.spawn(|| link.tcp_echo(100 << 10, true))).collect();
+            let all: Vec<_> =
+                (0..count).map(|_| scope.spawn(|| link.tcp_echo(100 << 10, true))).collect();
             all.into_iter().try_for_each(|one| match one.join() {
                 Ok(result) => result.map(drop),
                 Err(_) => bail!("a thread panicked"),
@@ -326,7 +330,10 @@ impl Peer {
             socket.connect(self.link.address(ECHO))?;
             socket.set_read_timeout(Some(Duration::from_millis(300)))?;
             socket.send(b"anybody there?")?;
-            ensure!(socket.recv(&mut [0; 100]).is_err(), "a frame came through a cable that is not there");
+            ensure!(
+                socket.recv(&mut [0; 100]).is_err(),
+                "a frame came through a cable that is not there"
+            );
             self.ctl(&["link", card, "up"], Stdio::null())?;
             self.wait_for("link up")?;
             self.link.tcp_echo(10 << 10, true)?;

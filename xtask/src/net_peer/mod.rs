@@ -136,7 +136,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     let passed = (args.link == Link::Fd).then(open_tap).transpose()?;
     let spec = args.link.spec(&args.options, passed.as_ref());
-    let words: Vec<_> = args.command.iter().map(|word| if word == PLACE { &spec } else { word }).collect();
+    let words: Vec<_> =
+        args.command.iter().map(|word| if word == PLACE { &spec } else { word }).collect();
     let (program, rest) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
     command.args(rest).stdout(Stdio::piped());
@@ -156,7 +157,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
             }
         }
     });
-    let control = words.iter().skip_while(|word| **word != "--api-socket").nth(1).map(|word| (*word).clone());
+    let control =
+        words.iter().skip_while(|word| **word != "--api-socket").nth(1).map(|word| (*word).clone());
     let vmm = program.to_string();
     let mut peer = Peer { link: args.link, child, lines, is_foreign: args.foreign, vmm, control };
     let done = peer.run(&args.exercises);
@@ -164,7 +166,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         peer.look_around();
         // The report is of the failure; what the guest said is above. Ended in this way, `vmm
         // --stats` still says what it counted.
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&peer.child), Signal::TERM);
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&peer.child),
+            Signal::TERM,
+        );
     }
     let status = peer.end();
     done?;
@@ -200,7 +205,10 @@ impl Peer {
         if self.is_foreign {
             say("host: done");
             // So that it can still say what it counted.
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM)?;
+            rustix::process::kill_process(
+                rustix::process::Pid::from_child(&self.child),
+                Signal::TERM,
+            )?;
         } else if !exercises.iter().any(Exercise::ends_guest) {
             self.tell("quit")?;
         }
@@ -256,8 +264,13 @@ impl Peer {
     /// Has `vmm ctl` do something with the machine, and print what there is to print to `output`.
     fn ctl(&self, words: &[&str], output: Stdio) -> Result<()> {
         let socket = self.control.as_ref().context("the guest has no --api-socket")?;
-        let status = Command::new(&self.vmm).args(["ctl", socket]).args(words).stdout(output).status();
-        ensure!(status.context("cannot run vmm ctl")?.success(), "vmm ctl {} failed", words.join(" "));
+        let status =
+            Command::new(&self.vmm).args(["ctl", socket]).args(words).stdout(output).status();
+        ensure!(
+            status.context("cannot run vmm ctl")?.success(),
+            "vmm ctl {} failed",
+            words.join(" ")
+        );
         Ok(())
     }
 
@@ -271,7 +284,9 @@ impl Peer {
             let mut answer = [0; 16];
             match socket.recv(&mut answer) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                    return Ok(());
+                }
                 Err(_) => {}
             }
         }
@@ -363,7 +378,8 @@ fn prepare_user_mode() -> Result<()> {
     }
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions("/dev/kvm", everybody).context("cannot open /dev/kvm to all")?;
-    let status = Command::new("brctl").args(["addbr", "uplink"]).status().context("cannot run brctl")?;
+    let status =
+        Command::new("brctl").args(["addbr", "uplink"]).status().context("cannot run brctl")?;
     ensure!(status.success(), "brctl addbr failed");
     ip(&["addr", "add", "10.9.0.1/24", "dev", "uplink"])?;
     ip(&["link", "set", "uplink", "up"])?;

@@ -45,8 +45,8 @@ fn load(folder: &Path, path: &[String], modules: &mut Modules) -> Result<()> {
         if entry.is_dir() {
             load(&entry, &module, modules)?;
         } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            let text =
-                fs::read_to_string(&entry).with_context(|| format!("cannot read {}", entry.display()))?;
+            let text = fs::read_to_string(&entry)
+                .with_context(|| format!("cannot read {}", entry.display()))?;
             let read = imports::read(&text);
             // A library and a program may share a root.
             let known = modules.entry(module).or_default();
@@ -65,7 +65,8 @@ fn circles(modules: &Modules) -> Vec<(String, String)> {
             let Some(target) = resolve(modules, module, path, STEPS) else { continue };
             let common = module.iter().zip(&target).take_while(|(a, b)| a == b).count();
             if let (Some(from), Some(to)) = (module.get(common), target.get(common)) {
-                let level = levels.entry(module.iter().take(common).cloned().collect()).or_default();
+                let level =
+                    levels.entry(module.iter().take(common).cloned().collect()).or_default();
                 level.entry(from.clone()).or_default().insert(to.clone());
             }
         }
@@ -165,19 +166,32 @@ mod tests {
 
     #[test]
     fn submodules_stand_for_their_module() {
-        let sources =
-            [("lib.rs", ""), ("a.rs", ""), ("a/x.rs", "use crate::b::B;"), ("b/mod.rs", "use super::a::A;")];
+        let sources = [
+            ("lib.rs", ""),
+            ("a.rs", ""),
+            ("a/x.rs", "use crate::b::B;"),
+            ("b/mod.rs", "use super::a::A;"),
+        ];
         assert_eq!(found(&sources), ["a", "b"]);
-        let inside =
-            [("lib.rs", "use a::A;"), ("a.rs", "use x::X;"), ("a/x.rs", "use super::A; use crate::Y;")];
+        let inside = [
+            ("lib.rs", "use a::A;"),
+            ("a.rs", "use x::X;"),
+            ("a/x.rs", "use super::A; use crate::Y;"),
+        ];
         assert_eq!(found(&inside), Vec::<String>::new());
-        let beside = [("lib.rs", ""), ("a.rs", ""), ("a/x.rs", "use super::y;"), ("a/y.rs", "use super::x;")];
+        let beside = [
+            ("lib.rs", ""),
+            ("a.rs", ""),
+            ("a/x.rs", "use super::y;"),
+            ("a/y.rs", "use super::x;"),
+        ];
         assert_eq!(found(&beside), ["a::x", "a::y"]);
     }
 
     #[test]
     fn exports_lead_to_where_a_name_comes_from() {
-        let sources = [("lib.rs", "pub use a::A;"), ("a.rs", "use crate::b::B;"), ("b.rs", "use crate::A;")];
+        let sources =
+            [("lib.rs", "pub use a::A;"), ("a.rs", "use crate::b::B;"), ("b.rs", "use crate::A;")];
         assert_eq!(found(&sources), ["a", "b"]);
     }
 }

@@ -58,7 +58,9 @@ fn faults(text: &str, path: &Path) -> Vec<String> {
 
 /// The text files under `folder`, without what is built.
 pub(crate) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default();
         if path.is_dir() {

@@ -20,7 +20,8 @@ pub(super) fn read(text: &str) -> Imports {
     let mut imports = Imports::default();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
-        let before = at.checked_sub(1).and_then(|before| tokens.get(before)).map_or("", String::as_str);
+        let before =
+            at.checked_sub(1).and_then(|before| tokens.get(before)).map_or("", String::as_str);
         let followed = tokens.get(at + 1).is_some_and(|next| next == "::");
         if token == "use" {
             let end = tokens.get(at..).unwrap_or_default().iter().position(|token| token == ";");
@@ -138,7 +139,8 @@ fn tokens(text: &str) -> Vec<String> {
         if let Some(length) = skipped(rest) {
             rest = rest.get(length..).unwrap_or_default();
         } else if is_name(rest) {
-            let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let length =
+                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
             let (name, after) = rest.split_at(length);
             tokens.push(name.to_owned());
             rest = after;

@@ -130,7 +130,10 @@ mod tests {
             [("words", 1), ("words", 5)]
         );
         assert_eq!(
-            found("It makes the very old sad.\nIt makes sad.\nIt makes one two three four sad.\n", "a.md"),
+            found(
+                "It makes the very old sad.\nIt makes sad.\nIt makes one two three four sad.\n",
+                "a.md"
+            ),
             [("words", 1)]
         );
         assert_eq!(found("# anyone\n", "a.toml"), []);

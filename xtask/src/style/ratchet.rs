@@ -69,7 +69,8 @@ fn file() -> PathBuf {
 impl Ratchet {
     pub(crate) fn load() -> Result<Self> {
         let path = file();
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("bad file {}", path.display()))
     }
 
@@ -90,9 +91,12 @@ impl Ratchet {
         let mut verdict = Verdict::default();
         let found = count(faults);
         let none = BTreeMap::new();
-        let total =
-            |counts: Option<&BTreeMap<String, usize>>| counts.map_or(0, |counts| counts.values().sum());
-        for rule in found.keys().chain(self.config.faults.keys().filter(|rule| !found.contains_key(*rule))) {
+        let total = |counts: Option<&BTreeMap<String, usize>>| {
+            counts.map_or(0, |counts| counts.values().sum())
+        };
+        for rule in
+            found.keys().chain(self.config.faults.keys().filter(|rule| !found.contains_key(*rule)))
+        {
             let allowed = self.config.faults.get(rule).unwrap_or(&none);
             let now = found.get(rule).unwrap_or(&none);
             let (all, all_allowed): (usize, usize) = (total(Some(now)), total(Some(allowed)));
@@ -154,13 +158,21 @@ impl Ratchet {
 fn count(faults: &[Fault]) -> Counts {
     let mut counts = Counts::new();
     for fault in faults {
-        *counts.entry(fault.rule.to_owned()).or_default().entry(fault.package.clone()).or_default() += 1;
+        *counts
+            .entry(fault.rule.to_owned())
+            .or_default()
+            .entry(fault.package.clone())
+            .or_default() += 1;
     }
     counts
 }
 
 /// The faults of a rule in a crate.
-fn shown<'a>(faults: &'a [Fault], rule: &'a str, package: &'a str) -> impl Iterator<Item = String> + 'a {
+fn shown<'a>(
+    faults: &'a [Fault],
+    rule: &'a str,
+    package: &'a str,
+) -> impl Iterator<Item = String> + 'a {
     let wanted = faults.iter().filter(move |fault| fault.rule == rule && fault.package == package);
     wanted.take(SHOWN).map(|fault| format!("    {fault}"))
 }
@@ -168,9 +180,12 @@ fn shown<'a>(faults: &'a [Fault], rule: &'a str, package: &'a str) -> impl Itera
 /// Folders of our crates.
 pub(crate) fn packages(root: &Path) -> Result<Vec<String>> {
     let folder = root.join("crates");
-    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut names: Vec<String> =
-        entries.flatten().map(|entry| format!("crates/{}", entry.file_name().to_string_lossy())).collect();
+    let entries =
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .map(|entry| format!("crates/{}", entry.file_name().to_string_lossy()))
+        .collect();
     names.extend(["vmm", "xtask"].map(str::to_owned));
     names.retain(|name| root.join(name).join("src").is_dir());
     names.sort();
@@ -202,7 +217,10 @@ mod tests {
     fn a_number_may_not_rise() {
         assert_eq!(judge(&["a", "a", "b"]), (vec![], vec![]));
         let (risen, fallen) = judge(&["a", "a", "b", "b"]);
-        assert_eq!(risen, ["b: 2 instead of 1 (width)", "    f:1: wide (width)", "    f:1: wide (width)"]);
+        assert_eq!(
+            risen,
+            ["b: 2 instead of 1 (width)", "    f:1: wide (width)", "    f:1: wide (width)"]
+        );
         assert!(fallen.is_empty());
     }
 
@@ -221,7 +239,10 @@ mod tests {
     #[test]
     fn a_new_crate_may_have_what_was_elsewhere() {
         assert_eq!(judge(&["c", "b"]).0, Vec::<String>::new());
-        assert_eq!(judge(&["a", "a", "b", "c"]).0, ["c: 1 instead of 0 (width)", "    f:1: wide (width)"]);
+        assert_eq!(
+            judge(&["a", "a", "b", "c"]).0,
+            ["c: 1 instead of 0 (width)", "    f:1: wide (width)"]
+        );
         let mut ratchet = Ratchet::parse(FILE).unwrap();
         ratchet.lower(&faults(&["c", "b"]));
         assert_eq!(ratchet.config.faults["width"].get("c"), Some(&1));

@@ -16,8 +16,11 @@ pub(super) fn wrap(source: &str) -> String {
             continue;
         };
         let mut texts = vec![first];
-        while let Some((.., text)) =
-            lines.peek().copied().and_then(comment).filter(|next| (next.0, next.1) == (indent, marker))
+        while let Some((.., text)) = lines
+            .peek()
+            .copied()
+            .and_then(comment)
+            .filter(|next| (next.0, next.1) == (indent, marker))
         {
             texts.push(text);
             lines.next();
@@ -69,8 +72,9 @@ fn block(texts: &[&str], room: usize) -> Vec<String> {
 fn bullet(text: &str) -> Option<usize> {
     let sign = text.split(' ').next()?;
     let digits = sign.trim_end_matches('.');
-    let is_number =
-        sign.len() == digits.len() + 1 && !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+    let is_number = sign.len() == digits.len() + 1
+        && !digits.is_empty()
+        && digits.chars().all(|c| c.is_ascii_digit());
     (is_number || sign == "*" || sign == "-").then_some(sign.len())
 }
 
@@ -118,7 +122,9 @@ mod tests {
         );
         assert!(wrapped.ends_with(" word end.\n    fn a() {}\n"), "{wrapped}");
         assert!(wrapped.lines().all(|line| line.chars().count() <= COLUMNS), "{wrapped}");
-        let flat = |text: &str| text.replace("    ///", "").split_whitespace().collect::<Vec<_>>().join(" ");
+        let flat = |text: &str| {
+            text.replace("    ///", "").split_whitespace().collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(flat(&wrapped), flat(&source));
         assert_eq!(wrap(&wrapped), wrapped);
     }
@@ -126,12 +132,21 @@ mod tests {
     #[test]
     fn list_items_hang_and_code_stays() {
         let wide = "word ".repeat(25);
-        let source = format!("//! * {0}\n//! * b\n//!\n//! ```\n//! {0}\n//! ```\n//! 1. {0}\n", wide.trim());
+        let source = format!(
+            "//! * {0}\n//! * b\n//!\n//! ```\n//! {0}\n//! ```\n//! 1. {0}\n",
+            wide.trim()
+        );
         let lines: Vec<String> = wrap(&source).lines().map(str::to_owned).collect();
-        assert!(lines[0].starts_with("//! * word") && lines[1].starts_with("//!   word"), "{lines:?}");
+        assert!(
+            lines[0].starts_with("//! * word") && lines[1].starts_with("//!   word"),
+            "{lines:?}"
+        );
         assert_eq!(lines[2], "//! * b");
         assert_eq!(lines[5], format!("//! {}", wide.trim()));
-        assert!(lines[7].starts_with("//! 1. word") && lines[8].starts_with("//!    word"), "{lines:?}");
+        assert!(
+            lines[7].starts_with("//! 1. word") && lines[8].starts_with("//!    word"),
+            "{lines:?}"
+        );
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub(super) fn ids(leaves: &mut Leaves, guest: &Guest) {
     for leaf in leaves.of(0x8000_0026) {
         *leaf = CpuidEntry { function: leaf.function, index: leaf.index, ..CpuidEntry::default() };
     }
-    let extensions = leaves.get(0x8000_0001).is_some_and(|leaf| leaf.ecx & TOPOLOGY_EXTENSIONS != 0);
+    let extensions =
+        leaves.get(0x8000_0001).is_some_and(|leaf| leaf.ecx & TOPOLOGY_EXTENSIONS != 0);
     if !extensions {
         return;
     }

@@ -133,7 +133,10 @@ impl Word {
             .find(|(f, r, b, _)| index == 0 && (*f, *r, *b) == (function, register, bit))
             .map(|(.., name)| (*name).to_owned());
         known.unwrap_or_else(|| {
-            format!("the feature of CPUID leaf {function:#x}, subleaf {index}, {} bit {bit}", register.name())
+            format!(
+                "the feature of CPUID leaf {function:#x}, subleaf {index}, {} bit {bit}",
+                register.name()
+            )
         })
     }
 }
@@ -172,7 +175,11 @@ pub fn common(base: &[CpuidEntry], other: &[CpuidEntry]) -> Vec<CpuidEntry> {
                 size = size.max(entry.eax.saturating_add(entry.ebx));
             }
             Some(2..) => {
-                *entry = CpuidEntry { function: entry.function, index: entry.index, ..CpuidEntry::default() };
+                *entry = CpuidEntry {
+                    function: entry.function,
+                    index: entry.index,
+                    ..CpuidEntry::default()
+                };
             }
             _ => {}
         }

@@ -140,8 +140,10 @@ fn topology_levels() {
             assert_eq!((level(2).eax, level(2).ebx, level(2).ecx), (0, 0, 2), "end");
         }
     }
-    let without =
-        intel().into_iter().filter(|entry| ![0xb, 0x1f].contains(&entry.function)).collect::<Vec<_>>();
+    let without = intel()
+        .into_iter()
+        .filter(|entry| ![0xb, 0x1f].contains(&entry.function))
+        .collect::<Vec<_>>();
     let leaves = for_guest(&without, &guest(1, 2));
     assert_eq!(find(&leaves, 0xb, Some(1)).edx, 1, "added where the highest leaf allows it");
     assert!(!leaves.iter().any(|entry| entry.function == 0x1f), "only where the host lists it");
@@ -168,7 +170,10 @@ fn the_brand_names_the_hypervisor() {
     assert_eq!(text.len(), 48);
     assert_eq!(text.strip_prefix(b"Nerite unikernel hypervisor").unwrap(), [0; 21]);
     let all = for_guest(&amd(), &guest(0, 1));
-    assert!(all.iter().any(|entry| entry.function == 0x8000_0004), "added where the highest leaf allows it");
+    assert!(
+        all.iter().any(|entry| entry.function == 0x8000_0004),
+        "added where the highest leaf allows it"
+    );
 }
 
 #[test]
@@ -201,7 +206,9 @@ fn amd_counts_cores() {
 #[test]
 fn other_leaves_are_as_the_host_gives_them() {
     let leaves = for_guest(&intel(), &guest(1, 2));
-    for (function, index) in [(0, None), (7, Some(0)), (0xd, Some(0)), (0xd, Some(1)), (0x4000_0000, None)] {
+    for (function, index) in
+        [(0, None), (7, Some(0)), (0xd, Some(0)), (0xd, Some(1)), (0x4000_0000, None)]
+    {
         assert_eq!(find(&leaves, function, index), find(&intel(), function, index));
     }
     assert!(leaves.is_sorted_by_key(|entry| (entry.function, entry.index)));

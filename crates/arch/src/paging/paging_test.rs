@@ -2,8 +2,13 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-const MAP: IdentityMap =
-    IdentityMap { pml4: 0x10000, tables_start: 0x11000, tables_end: 0x38000, start: 0, end: 4 << 20 };
+const MAP: IdentityMap = IdentityMap {
+    pml4: 0x10000,
+    tables_start: 0x11000,
+    tables_end: 0x38000,
+    start: 0,
+    end: 4 << 20,
+};
 
 /// Guest memory that holds nothing but the tables.
 fn memory(tables: &[Table]) -> impl Fn(u64) -> Option<u64> + use<> {
@@ -59,7 +64,10 @@ fn every_address_in_the_range_maps_to_itself_and_no_other() {
             assert_eq!(found.flags, Flags { writable: true, user: false, executable: true });
         }
         for vaddr in [start.wrapping_sub(1), end] {
-            assert!(walk(map.pml4, vaddr & 0x7fff_ffff_ffff, &read).is_err(), "{vaddr:#x} is mapped");
+            assert!(
+                walk(map.pml4, vaddr & 0x7fff_ffff_ffff, &read).is_err(),
+                "{vaddr:#x} is mapped"
+            );
         }
     }
 }
@@ -73,7 +81,8 @@ fn an_empty_range_needs_only_the_root() {
 #[test]
 fn room_is_used_up_to_its_end_and_not_beyond() {
     let gib = 1 << 30;
-    let map = |tables: u64| IdentityMap { tables_end: 0x11000 + tables * 0x1000, end: 3 * gib, ..MAP };
+    let map =
+        |tables: u64| IdentityMap { tables_end: 0x11000 + tables * 0x1000, end: 3 * gib, ..MAP };
     assert_eq!(map(4).tables().unwrap().len(), 5);
     assert_eq!(map(3).tables(), Err(Error::TableRoom { room: 0x3000, start: 0, end: 3 * gib }));
     // However much there is to map, no more tables than fit are made.

@@ -75,7 +75,9 @@ pub enum WalkError {
         vaddr: u64,
     },
     /// An entry is not present.
-    #[error("guest-virtual address {vaddr:#x} is not mapped: its entry of level {level} is not present")]
+    #[error(
+        "guest-virtual address {vaddr:#x} is not mapped: its entry of level {level} is not present"
+    )]
     NotPresent {
         /// The address.
         vaddr: u64,
@@ -83,7 +85,9 @@ pub enum WalkError {
         level: u8,
     },
     /// An entry has a bit set that must be zero.
-    #[error("guest-virtual address {vaddr:#x}: the entry {entry:#x} of level {level} has a reserved bit set")]
+    #[error(
+        "guest-virtual address {vaddr:#x}: the entry {entry:#x} of level {level} has a reserved bit set"
+    )]
     Reserved {
         /// The address.
         vaddr: u64,

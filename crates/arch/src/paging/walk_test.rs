@@ -16,9 +16,11 @@ fn memory(words: &[(u64, u64)]) -> impl Fn(u64) -> Option<u64> + use<> {
 /// Tables that lead `vaddr` through 0x1000, 0x2000, 0x3000 and 0x4000 to the page entry `leaf` on
 /// `level`.
 fn path(vaddr: u64, level: u8, leaf: u64) -> Vec<(u64, u64)> {
-    let slot = |level: u8| 0x1000 * (5 - u64::from(level)) + ((vaddr >> (12 + 9 * (level - 1))) & 511) * 8;
-    let mut words: Vec<_> =
-        (level + 1..=4).map(|upper| (slot(upper), (0x1000 * (6 - u64::from(upper))) | USABLE)).collect();
+    let slot =
+        |level: u8| 0x1000 * (5 - u64::from(level)) + ((vaddr >> (12 + 9 * (level - 1))) & 511) * 8;
+    let mut words: Vec<_> = (level + 1..=4)
+        .map(|upper| (slot(upper), (0x1000 * (6 - u64::from(upper))) | USABLE))
+        .collect();
     words.push((slot(level), leaf));
     words
 }
@@ -115,7 +117,10 @@ fn reserved_bits_are_refused() {
     ];
     for (level, bits) in cases {
         let entry = bits | USABLE;
-        assert_eq!(walk_path(vaddr, level, entry), Err(WalkError::Reserved { vaddr, level, entry }));
+        assert_eq!(
+            walk_path(vaddr, level, entry),
+            Err(WalkError::Reserved { vaddr, level, entry })
+        );
     }
 }
 
@@ -127,7 +132,10 @@ fn tables_outside_memory_are_named() {
         let expected = WalkError::BadTable { vaddr, level: level - 1, table: far };
         assert_eq!(walk_path(vaddr, level, far | USABLE), Err(expected));
     }
-    assert_eq!(walk(far, vaddr, memory(&[])), Err(WalkError::BadTable { vaddr, level: 4, table: far }));
+    assert_eq!(
+        walk(far, vaddr, memory(&[])),
+        Err(WalkError::BadTable { vaddr, level: 4, table: far })
+    );
 }
 
 #[test]
@@ -161,8 +169,9 @@ fn five_levels_translate_57_bits() {
     let low = 0x1234_5678_9abc;
     for top in [0x00a5_u64, 0x01a5] {
         let vaddr = ((top << 55).cast_signed() >> 7).cast_unsigned() | low;
-        let lower =
-            path(low, 1, 0x8000 | USABLE).into_iter().map(|(at, entry)| (at + 0x1000, entry + 0x1000));
+        let lower = path(low, 1, 0x8000 | USABLE)
+            .into_iter()
+            .map(|(at, entry)| (at + 0x1000, entry + 0x1000));
         let mut words: Vec<_> = lower.collect();
         words.push((0x1000 + top * 8, 0x2000 | USABLE));
         let found = walk(root(CR4_LA57), vaddr, memory(&words)).unwrap();
@@ -172,7 +181,10 @@ fn five_levels_translate_57_bits() {
         assert_eq!(rest, [Ok((0x9abc, 8))]);
         let last = words.len() - 1;
         words[last].1 &= !USER;
-        assert!(!walk(root(CR4_LA57), vaddr, memory(&words)).unwrap().flags.user, "rights of all levels");
+        assert!(
+            !walk(root(CR4_LA57), vaddr, memory(&words)).unwrap().flags.user,
+            "rights of all levels"
+        );
         words[last].1 |= LARGE;
         let entry = words[last].1;
         let reserved = WalkError::Reserved { vaddr, level: 5, entry };

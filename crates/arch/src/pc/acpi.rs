@@ -11,7 +11,9 @@ use acpi_tables::aml::{
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace as Space, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -148,7 +150,14 @@ impl Machine {
         let interrupt = u32::from(SCI_IRQ);
         // Active high, level-triggered.
         let flags = 0b1101;
-        madt.add_structure(Override { kind: 2, length: 10, bus: 0, source: SCI_IRQ, interrupt, flags });
+        madt.add_structure(Override {
+            kind: 2,
+            length: 10,
+            bus: 0,
+            source: SCI_IRQ,
+            interrupt,
+            flags,
+        });
         madt.add_structure(LocalNmi { kind: 4, length: 6, processor: 0xff, flags: 0, pin: 1 });
         madt
     }

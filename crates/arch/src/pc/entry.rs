@@ -136,11 +136,14 @@ mod tests {
 
     #[test]
     fn protected_mode_is_flat_without_paging() {
-        for state in [BootState::pvh(0x100_0000), BootState::multiboot(0x100_0000), BootState::linux_32(9)] {
+        for state in
+            [BootState::pvh(0x100_0000), BootState::multiboot(0x100_0000), BootState::linux_32(9)]
+        {
             let special = state.special;
             assert_eq!((special.cr0, special.cr3, special.cr4, special.efer), (0x11, 0, 0, 0));
             assert!(special.cs.db && !special.cs.l && special.cs.kind == 11);
-            for segment in [special.cs, special.ds, special.es, special.fs, special.gs, special.ss] {
+            for segment in [special.cs, special.ds, special.es, special.fs, special.gs, special.ss]
+            {
                 assert_eq!((segment.base, segment.limit), (0, 0xffff_ffff));
             }
             assert_eq!(state.regs.rflags, 2, "interrupts are off");
@@ -153,7 +156,10 @@ mod tests {
         assert_eq!((multiboot.rax, multiboot.rbx), (0x2bad_b002, super::super::INFO));
         assert_eq!(BootState::pvh(1).regs.rbx, super::super::INFO);
         let linux = BootState::linux_32(7).regs;
-        assert_eq!((linux.rip, linux.rsi, linux.rbp, linux.rdi, linux.rbx), (7, super::super::INFO, 0, 0, 0));
+        assert_eq!(
+            (linux.rip, linux.rsi, linux.rbp, linux.rdi, linux.rbx),
+            (7, super::super::INFO, 0, 0, 0)
+        );
         let long = BootState::linux_64(0x200);
         assert_eq!((long.regs.rip, long.regs.rsi), (0x200, super::super::INFO));
         assert!(long.special.cs.l && !long.special.cs.db);

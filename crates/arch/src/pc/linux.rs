@@ -52,7 +52,11 @@ impl ZeroPage<'_> {
         // A copy, because the structure is packed.
         let mut table = params.e820_table;
         for (to, entry) in table.iter_mut().zip(self.map) {
-            *to = boot_e820_entry { addr: entry.start, size: entry.size, r#type: entry.kind.number() };
+            *to = boot_e820_entry {
+                addr: entry.start,
+                size: entry.size,
+                r#type: entry.kind.number(),
+            };
             count = count.saturating_add(1);
         }
         params.e820_table = table;
@@ -81,7 +85,8 @@ mod tests {
             rsdp: 0xe_0000,
         };
         let bytes = page.bytes();
-        let u32_at = |offset: usize| u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
+        let u32_at =
+            |offset: usize| u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
         assert_eq!(bytes.len(), SIZE);
         assert_eq!(HEADER, 0x1f1);
         assert_eq!(bytes[0x1e8], 5);
@@ -95,8 +100,14 @@ mod tests {
 
     #[test]
     fn a_short_header_leaves_zeros() {
-        let page =
-            ZeroPage { header: &[7; 3], kernel: 0, command_line: 0, initrd: (0, 0), map: &[], rsdp: 0 };
+        let page = ZeroPage {
+            header: &[7; 3],
+            kernel: 0,
+            command_line: 0,
+            initrd: (0, 0),
+            map: &[],
+            rsdp: 0,
+        };
         let bytes = page.bytes();
         assert_eq!(bytes[HEADER..HEADER + 4], [7, 7, 7, 0]);
     }

@@ -60,10 +60,12 @@ mod tests {
         for pair in map.windows(2) {
             assert!(pair[0].start + pair[0].size <= pair[1].start, "{pair:x?}");
         }
-        let ram: u64 = map.iter().filter(|entry| entry.kind == Kind::Ram).map(|entry| entry.size).sum();
+        let ram: u64 =
+            map.iter().filter(|entry| entry.kind == Kind::Ram).map(|entry| entry.size).sum();
         assert_eq!(ram, (5 << 30) - (HIGH_MEMORY - EBDA));
         for address in [EBDA, BIOS, 0xf_ffff] {
-            let at = map.iter().find(|entry| (entry.start..entry.start + entry.size).contains(&address));
+            let at =
+                map.iter().find(|entry| (entry.start..entry.start + entry.size).contains(&address));
             assert_eq!(at.unwrap().kind, Kind::Reserved);
         }
         assert_eq!(entries(16 << 20, 0).len(), 4);

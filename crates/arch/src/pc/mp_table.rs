@@ -102,7 +102,8 @@ pub fn bytes(address: u64, cpus: u32) -> Vec<u8> {
     }
     // 4.3.2, a bus.
     entries.push([&[1, ISA][..], b"ISA   "].concat());
-    let io_apic = IoApic { kind: 2, id: cpus, version: IO_APIC_VERSION, flags: 1, address: IO_APIC };
+    let io_apic =
+        IoApic { kind: 2, id: cpus, version: IO_APIC_VERSION, flags: 1, address: IO_APIC };
     entries.push(io_apic.as_bytes().to_vec());
     for irq in 0..ISA_IRQS {
         // 4.3.4: an ordinary interrupt with the bus's own polarity and trigger.
@@ -113,7 +114,8 @@ pub fn bytes(address: u64, cpus: u32) -> Vec<u8> {
     entries.push(vec![4, 1, 0, 0, ISA, 0, ALL, 1]);
 
     let pointer_size = size_of::<Pointer>();
-    let length = entries.iter().fold(size_of::<Header>(), |sum, entry| sum.saturating_add(entry.len()));
+    let length =
+        entries.iter().fold(size_of::<Header>(), |sum, entry| sum.saturating_add(entry.len()));
     let header = Header {
         signature: *b"PCMP",
         length: u16::try_from(length).unwrap_or(u16::MAX),

@@ -97,19 +97,28 @@ pub fn information(
     };
     let mut tables = Vec::new();
     for module in modules {
-        let entry =
-            ModuleEntry { start: module.start, end: module.end, string: string(&module.name)?, reserved: 0 };
+        let entry = ModuleEntry {
+            start: module.start,
+            end: module.end,
+            string: string(&module.name)?,
+            reserved: 0,
+        };
         tables.extend_from_slice(entry.as_bytes());
     }
     let map_at = TABLES.saturating_add(tables.len() as u64);
     for entry in map {
-        let entry =
-            MapEntry { size: 20, address: entry.start, length: entry.size, kind: entry.kind.number() };
+        let entry = MapEntry {
+            size: 20,
+            address: entry.start,
+            length: entry.size,
+            kind: entry.kind.number(),
+        };
         tables.extend_from_slice(entry.as_bytes());
     }
     let map_end = TABLES.saturating_add(tables.len() as u64);
     // Memory from 1 MiB up to the first hole, in KiB.
-    let upper = map.iter().find(|entry| entry.start == HIGH_MEMORY).map_or(0, |entry| entry.size >> 10);
+    let upper =
+        map.iter().find(|entry| entry.start == HIGH_MEMORY).map_or(0, |entry| entry.size >> 10);
     let information = Information {
         flags: HAS_MEMORY
             | HAS_COMMAND_LINE
@@ -189,7 +198,10 @@ mod tests {
             information(0, &vec![module(""); 65], &[]),
             Err(Error::TooManyModules { given: 65, .. })
         ));
-        assert!(matches!(information(0, &[module(&"x".repeat(5000))], &[]), Err(Error::ModuleNames { .. })));
+        assert!(matches!(
+            information(0, &[module(&"x".repeat(5000))], &[]),
+            Err(Error::ModuleNames { .. })
+        ));
         assert!(matches!(information(0, &[module("a\0b")], &[]), Err(Error::Nul { .. })));
     }
 }

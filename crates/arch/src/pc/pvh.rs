@@ -62,7 +62,9 @@ pub fn start_info(
     let memory_map = TABLES.saturating_add(tables.len() as u64);
     for entry in map {
         let map::Entry { start: address, size, kind } = *entry;
-        tables.extend_from_slice(MapEntry { address, size, kind: kind.number(), reserved: 0 }.as_bytes());
+        tables.extend_from_slice(
+            MapEntry { address, size, kind: kind.number(), reserved: 0 }.as_bytes(),
+        );
     }
     let info = StartInfo {
         magic: MAGIC,
@@ -83,7 +85,9 @@ pub fn start_info(
 mod tests {
     use std::mem::offset_of;
 
-    use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
+    use linux_loader::loader::elf::start_info::{
+        hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
+    };
 
     use super::*;
 
@@ -101,13 +105,18 @@ mod tests {
     #[test]
     fn pointers_lead_to_what_they_name() {
         let map = map::entries(64 << 20, 0);
-        let [(at, info), (tables_at, tables)] = start_info(0x9_b000, 0xe_0000, Some((0x300_0000, 77)), &map);
-        let u64_at =
-            |bytes: &[u8], offset: usize| u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap());
+        let [(at, info), (tables_at, tables)] =
+            start_info(0x9_b000, 0xe_0000, Some((0x300_0000, 77)), &map);
+        let u64_at = |bytes: &[u8], offset: usize| {
+            u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+        };
         assert_eq!((at, tables_at), (INFO, TABLES));
         assert_eq!(info[..4], 0x336e_c578_u32.to_le_bytes());
         assert_eq!(info[12..16], [1, 0, 0, 0]);
-        assert_eq!((u64_at(&info, 16), u64_at(&info, 24), u64_at(&info, 32)), (TABLES, 0x9_b000, 0xe_0000));
+        assert_eq!(
+            (u64_at(&info, 16), u64_at(&info, 24), u64_at(&info, 32)),
+            (TABLES, 0x9_b000, 0xe_0000)
+        );
         assert_eq!((u64_at(&tables, 0), u64_at(&tables, 8)), (0x300_0000, 77));
         assert_eq!(u64_at(&info, 40), TABLES + 32);
         assert_eq!(tables.len(), 32 + map.len() * 24);

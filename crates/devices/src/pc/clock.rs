@@ -78,7 +78,10 @@ impl Clock {
             }
         }
         let now = time.now();
-        Self { state: Mutex::new(State { index: 0, memory, shown: (DateTime::new(now), now) }), time }
+        Self {
+            state: Mutex::new(State { index: 0, memory, shown: (DateTime::new(now), now) }),
+            time,
+        }
     }
 
     /// Selected register and memory.
@@ -98,7 +101,8 @@ impl Clock {
         let Ok(memory) = <[u8; 128]>::try_from(saved.memory.as_slice()) else {
             return refuse(PART, "size of memory", true);
         };
-        let fixed = (0..).zip(memory.iter().zip(&state.memory)).filter(|(index, _)| state.is_fixed(*index));
+        let fixed =
+            (0..).zip(memory.iter().zip(&state.memory)).filter(|(index, _)| state.is_fixed(*index));
         let is_same = fixed.into_iter().all(|(_, (saved, own))| saved == own);
         require_same(PART, "fixed register", is_same)?;
         (state.index, state.memory) = (saved.index, memory);
@@ -113,7 +117,8 @@ impl Clock {
 impl Equipment {
     /// Memory sizes and processors where PC firmware (IBM AT, SeaBIOS) keeps them.
     fn bytes(&self) -> [(u8, u8); 13] {
-        let capped = |value: u64, limit: u32| u32::try_from(value).unwrap_or(limit).min(limit).to_le_bytes();
+        let capped =
+            |value: u64, limit: u32| u32::try_from(value).unwrap_or(limit).min(limit).to_le_bytes();
         let above_1m = capped(self.low_memory.saturating_sub(1 << 20) >> 10, 0xffff);
         let above_16m = capped(self.low_memory.saturating_sub(16 << 20) >> 16, 0xffff);
         let above_4g = capped(self.high_memory >> 16, 0xff_ffff);
@@ -244,13 +249,19 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let days = days.saturating_add(DAYS_BEFORE_1970);
     let (era, day_of_era) = (days / PER_400_YEARS, days % PER_400_YEARS);
     // Takes out the leap days: every 4 years, not every 100, but every 400.
-    let leaps = (day_of_era / 1460).saturating_sub(day_of_era / 36_524).saturating_add(day_of_era / 146_096);
+    let leaps = (day_of_era / 1460)
+        .saturating_sub(day_of_era / 36_524)
+        .saturating_add(day_of_era / 146_096);
     let year_of_era = day_of_era.saturating_sub(leaps) / 365;
-    let before =
-        year_of_era.saturating_mul(365).saturating_add(year_of_era / 4).saturating_sub(year_of_era / 100);
+    let before = year_of_era
+        .saturating_mul(365)
+        .saturating_add(year_of_era / 4)
+        .saturating_sub(year_of_era / 100);
     let day_of_year = day_of_era.saturating_sub(before);
     let month = day_of_year.saturating_mul(5).saturating_add(2) / 153;
-    let day = day_of_year.saturating_sub(month.saturating_mul(153).saturating_add(2) / 5).saturating_add(1);
+    let day = day_of_year
+        .saturating_sub(month.saturating_mul(153).saturating_add(2) / 5)
+        .saturating_add(1);
     let year = era.saturating_mul(400).saturating_add(year_of_era);
     if month < 10 {
         (year, month.saturating_add(3), day)

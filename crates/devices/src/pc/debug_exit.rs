@@ -45,7 +45,10 @@ mod tests {
         for (value, expected) in [(0, 1), (1, 3), (0x10, 33), (0x80, 1), (u64::MAX, 255)] {
             let requests = Arc::new(Requests::default());
             DebugExit::new(requests.clone()).write(0, Width::new(4).unwrap(), value);
-            assert!(matches!(requests.take(), Some(Request::Exit(code)) if code == expected), "{value}");
+            assert!(
+                matches!(requests.take(), Some(Request::Exit(code)) if code == expected),
+                "{value}"
+            );
         }
     }
 }

@@ -120,7 +120,11 @@ impl Serial {
     ///
     /// # Errors
     /// If the host has no file descriptor left.
-    pub fn new(console: Arc<Console>, interrupt: Event, requests: Arc<Requests>) -> io::Result<Self> {
+    pub fn new(
+        console: Arc<Console>,
+        interrupt: Event,
+        requests: Arc<Requests>,
+    ) -> io::Result<Self> {
         let room = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let ends = (Interrupt(interrupt.clone()), Room(room.clone()), Output(console.clone()));
         let model = Model::with_events(ends.0, ends.1, ends.2);
@@ -165,7 +169,11 @@ impl Serial {
             scratch: saved.scratch,
             in_buffer: saved.input.clone(),
         };
-        let ends = (Interrupt(self.interrupt.clone()), Room(self.room.clone()), Output(self.console.clone()));
+        let ends = (
+            Interrupt(self.interrupt.clone()),
+            Room(self.room.clone()),
+            Output(self.console.clone()),
+        );
         let model = Model::from_state(&state, ends.0, ends.1, ends.2);
         // There is no other reason than more input than there is room for.
         *self.lock() = model.map_err(|_| RestoreError::Field { part: PART, field: "input" })?;
@@ -222,7 +230,8 @@ impl Device for Serial {
     }
 
     fn write(&self, offset: u64, width: Width, value: u64) {
-        let (Ok(offset @ 0..8), 1, [value, ..]) = (u8::try_from(offset), width.bytes(), value.to_le_bytes())
+        let (Ok(offset @ 0..8), 1, [value, ..]) =
+            (u8::try_from(offset), width.bytes(), value.to_le_bytes())
         else {
             return;
         };

@@ -81,8 +81,9 @@ impl Device for TestRegister {
         let mask = word(width.all_ones().wrapping_shl(shift));
         let bits = word(width.truncate(value).wrapping_shl(shift));
         // The closure never refuses.
-        let _ =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| Some(old & !mask | bits & mask));
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+            Some(old & !mask | bits & mask)
+        });
     }
 }
 
@@ -158,7 +159,8 @@ mod tests {
     fn ports_raise_and_lower_their_lines() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let to = seen.clone();
-        let lines = TestLines::new(Box::new(move |line, level| to.lock().unwrap().push((line, level))));
+        let lines =
+            TestLines::new(Box::new(move |line, level| to.lock().unwrap().push((line, level))));
         lines.write(11, width(4), 1);
         lines.write(11, width(1), 0);
         lines.write(23, width(1), 0x80);

@@ -96,18 +96,27 @@ impl Buffer {
     ///
     /// The pieces end early where page tables, which can change at any time, lead out of RAM: check
     /// first.
-    pub(crate) fn pieces<'a>(&self, ram: &'a GuestRam) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
+    pub(crate) fn pieces<'a>(
+        &self,
+        ram: &'a GuestRam,
+    ) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
         let (physical, pages) = match *self {
             Self::Physical { address, length } => (Some((address, length)), None),
             Self::Virtual { root, address, length } => {
                 let read = |entry| ram.read_obj::<u64>(entry).ok();
-                (None, root.map(|root| paging::chunks(root, address, length, read).map_while(Result::ok)))
+                (
+                    None,
+                    root.map(|root| {
+                        paging::chunks(root, address, length, read).map_while(Result::ok)
+                    }),
+                )
             }
         };
         let mut pages = pages.into_iter().flatten().peekable();
         let joined = std::iter::from_fn(move || {
             let (address, mut length) = pages.next()?;
-            let follows = |&(next, _): &(u64, u64), length| address.checked_add(length) == Some(next);
+            let follows =
+                |&(next, _): &(u64, u64), length| address.checked_add(length) == Some(next);
             while let Some((_, more)) = pages.next_if(|page| follows(page, length)) {
                 length = length.saturating_add(more);
             }
@@ -163,7 +172,8 @@ mod tests {
     /// Four MiB at 0 and two more at 5 GiB, with page tables from 0x1000 on that map pages as
     /// `pages` says.
     fn guest(pages: &[(u64, u64)]) -> GuestRam {
-        let regions = [Region { start: 0, size: 4 * MIB }, Region { start: 5 << 30, size: 2 * MIB }];
+        let regions =
+            [Region { start: 0, size: 4 * MIB }, Region { start: 5 << 30, size: 2 * MIB }];
         let ram = GuestRam::new(&regions, &Backing::default()).unwrap();
         for (table, next) in [(0x1000, 0x2000), (0x2000, 0x3000), (0x3000, 0x4000)] {
             ram.write_obj(table, &(next | WRITABLE_PRESENT)).unwrap();
@@ -178,12 +188,14 @@ mod tests {
     fn pieces(ram: &GuestRam, buffer: Buffer) -> Vec<(u64, usize)> {
         let guest_address = |host: usize| {
             let mut mappings = ram.mappings();
-            let found =
-                mappings.find(|mapping| (host.wrapping_sub(mapping.host.addr()) as u64) < mapping.size);
+            let found = mappings
+                .find(|mapping| (host.wrapping_sub(mapping.host.addr()) as u64) < mapping.size);
             found.map(|mapping| mapping.guest + (host - mapping.host.addr()) as u64).unwrap()
         };
         let pieces = buffer.pieces(ram);
-        pieces.map(|piece| (guest_address(piece.ptr_guard().as_ptr().addr()), piece.len())).collect()
+        pieces
+            .map(|piece| (guest_address(piece.ptr_guard().as_ptr().addr()), piece.len()))
+            .collect()
     }
 
     #[test]
@@ -194,7 +206,8 @@ mod tests {
         // As are pages that follow one another.
         let pages: Vec<_> = (0..256).map(|page| (page, MIB + page * 4096)).collect();
         let ram = guest(&pages);
-        let buffer = Buffer::Virtual { root: Some(Root::from(0x1000)), address: 5, length: MIB - 5 };
+        let buffer =
+            Buffer::Virtual { root: Some(Root::from(0x1000)), address: 5, length: MIB - 5 };
         assert_eq!(buffer.check(&ram), Ok(()));
         assert_eq!(pieces(&ram, buffer), [(MIB + 5, (1 << 20) - 5)]);
     }
@@ -203,7 +216,8 @@ mod tests {
     fn scattered_pages_are_pieces_in_order() {
         let high = 5 << 30;
         let ram = guest(&[(0, 0x9000), (1, 0xa000), (2, 0x8000), (3, high)]);
-        let buffer = Buffer::Virtual { root: Some(Root::from(0x1000)), address: 0xff0, length: 0x2020 };
+        let buffer =
+            Buffer::Virtual { root: Some(Root::from(0x1000)), address: 0xff0, length: 0x2020 };
         assert_eq!(pieces(&ram, buffer), [(0x9ff0, 0x1010), (0x8000, 0x1000), (high, 0x10)]);
     }
 
@@ -214,7 +228,9 @@ mod tests {
         assert_eq!(buffer.check(&ram), Err(EFAULT));
         // What is behind a hole must not move into its place.
         assert_eq!(pieces(&ram, buffer), [(0x9000, 0x1000)]);
-        for (address, length) in [(4 * MIB - 1, 2), (u64::MAX, 2), (0, u64::MAX), (3 * MIB, 5 << 30)] {
+        for (address, length) in
+            [(4 * MIB - 1, 2), (u64::MAX, 2), (0, u64::MAX), (3 * MIB, 5 << 30)]
+        {
             let buffer = Buffer::Physical { address, length };
             assert_eq!(buffer.check(&ram), Err(EFAULT));
             assert_eq!(pieces(&ram, buffer), []);

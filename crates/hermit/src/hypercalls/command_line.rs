@@ -43,14 +43,23 @@ impl CommandLine {
                 .chain(arguments.iter().map(String::as_str))
                 .map(|argument| with_zero(argument.to_owned()))
                 .collect(),
-            environment: environment.iter().map(|(key, value)| with_zero(format!("{key}={value}"))).collect(),
+            environment: environment
+                .iter()
+                .map(|(key, value)| with_zero(format!("{key}={value}")))
+                .collect(),
         };
         if !terminates_environment && line.environment.len() < UNTERMINATED_MINIMUM {
             line.environment.resize_with(UNTERMINATED_MINIMUM, || with_zero(String::new()));
         }
-        for (what, list) in [("arguments", &line.arguments), ("environment variables", &line.environment)] {
+        for (what, list) in
+            [("arguments", &line.arguments), ("environment variables", &line.environment)]
+        {
             if list.len() > MAX_ARGC_ENVC {
-                return Err(Error::TooManyStrings { what, given: list.len(), allowed: MAX_ARGC_ENVC });
+                return Err(Error::TooManyStrings {
+                    what,
+                    given: list.len(),
+                    allowed: MAX_ARGC_ENVC,
+                });
             }
         }
         Ok(line)
@@ -93,7 +102,8 @@ mod tests {
     use super::*;
 
     fn line(arguments: usize, environment: usize, terminates: bool) -> Result<CommandLine, Error> {
-        let environment: Vec<_> = (0..environment).map(|n| (format!("K{n}"), String::new())).collect();
+        let environment: Vec<_> =
+            (0..environment).map(|n| (format!("K{n}"), String::new())).collect();
         CommandLine::new("path", &vec![String::new(); arguments], &environment, terminates)
     }
 
@@ -103,9 +113,10 @@ mod tests {
         let full = line(MAX_ARGC_ENVC - 1, MAX_ARGC_ENVC, true).unwrap();
         let sizes = full.sizes();
         assert_eq!(({ sizes.argc }, { sizes.envc }), (128, 128));
-        for (arguments, environment, what) in
-            [(MAX_ARGC_ENVC, 0, "129 arguments"), (0, MAX_ARGC_ENVC + 1, "129 environment variables")]
-        {
+        for (arguments, environment, what) in [
+            (MAX_ARGC_ENVC, 0, "129 arguments"),
+            (0, MAX_ARGC_ENVC + 1, "129 environment variables"),
+        ] {
             let error = line(arguments, environment, true).unwrap_err().to_string();
             assert!(error.contains(what) && error.contains("128"), "{error}");
         }

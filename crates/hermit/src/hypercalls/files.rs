@@ -22,7 +22,9 @@ impl Hypercalls {
         match fd {
             STDOUT | STDERR => self.write_console(buffer, scratch),
             _ => self.transferred(
-                buffer.check(&self.ram).and_then(|()| self.files.write(fd, buffer.pieces(&self.ram))),
+                buffer
+                    .check(&self.ram)
+                    .and_then(|()| self.files.write(fd, buffer.pieces(&self.ram))),
             ),
         }
     }

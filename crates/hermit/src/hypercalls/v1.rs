@@ -23,7 +23,13 @@ const fn or_errno(result: Result<i32, i32>) -> i32 {
 
 impl Hypercalls {
     /// Answers a call; `data` is what the guest wrote to the port.
-    pub(crate) fn v1(&self, call: Call, data: u32, vcpu: &mut dyn Vcpu, scratch: &mut Scratch) -> Next {
+    pub(crate) fn v1(
+        &self,
+        call: Call,
+        data: u32,
+        vcpu: &mut dyn Vcpu,
+        scratch: &mut Scratch,
+    ) -> Next {
         match self.answer_v1(call, u64::from(data), vcpu, scratch) {
             Ok(next) | Err(Stop::Next(next)) => next,
             Err(Stop::Pointer(error)) => {
@@ -93,7 +99,8 @@ impl Hypercalls {
             Call::FileLseek => {
                 // This version knows only -1 as an error.
                 let params = ram.read_obj::<LseekParams>(data)?;
-                let position = self.file_seek(params.fd, params.offset, params.whence).unwrap_or(-1);
+                let position =
+                    self.file_seek(params.fd, params.offset, params.whence).unwrap_or(-1);
                 ram.write_obj(field(offset_of!(LseekParams, offset)), &position)?;
             }
             Call::Cmdsize => ram.write_obj(data, &self.command_line.sizes())?,
@@ -103,8 +110,10 @@ impl Hypercalls {
                 self.copy_strings(params.envp, self.command_line.environment())?;
             }
             _ => {
-                self.budget
-                    .guest_error(format_args!("hypercall {} is not provided and does nothing", call.name()));
+                self.budget.guest_error(format_args!(
+                    "hypercall {} is not provided and does nothing",
+                    call.name()
+                ));
             }
         }
         Ok(Next::Resume)
@@ -114,8 +123,9 @@ impl Hypercalls {
     fn without_result(&self, call: &str, answer: Answer<u64>) -> Result<(), Stop> {
         if let Err(errno) = answer.map_err(Stop::Next)? {
             let name = nerite_hypercall::errno::name(errno).unwrap_or("unknown");
-            self.budget
-                .guest_error(format_args!("hypercall {call} failed with {name}, which it cannot report"));
+            self.budget.guest_error(format_args!(
+                "hypercall {call} failed with {name}, which it cannot report"
+            ));
         }
         Ok(())
     }
@@ -133,6 +143,10 @@ impl Hypercalls {
 
 /// A buffer at a guest-virtual address, seen through the calling vCPU's page tables. Outside of
 /// 64-bit mode no such call can be right.
-fn virtual_buffer(vcpu: &mut dyn Vcpu, address: u64, length: u64) -> Result<Buffer, nerite_vcpu::Error> {
+fn virtual_buffer(
+    vcpu: &mut dyn Vcpu,
+    address: u64,
+    length: u64,
+) -> Result<Buffer, nerite_vcpu::Error> {
     Ok(Buffer::Virtual { root: Root::of(&vcpu.special_regs()?), address, length })
 }

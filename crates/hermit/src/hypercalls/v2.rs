@@ -4,9 +4,9 @@
 use std::mem::offset_of;
 
 use nerite_hypercall::v2::{
-    Call, CloseParams, FstatParams, GetdentsParams, GetdentsResult, LseekParams, MkdirParams, OpenParams,
-    ReadParams, SERIAL_END, SerialReadBufferParams, SerialWriteBufferParams, StatParams, StatusResult,
-    UnlinkParams, WriteParams,
+    Call, CloseParams, FstatParams, GetdentsParams, GetdentsResult, LseekParams, MkdirParams,
+    OpenParams, ReadParams, SERIAL_END, SerialReadBufferParams, SerialWriteBufferParams,
+    StatParams, StatusResult, UnlinkParams, WriteParams,
 };
 use nerite_memory::AccessError;
 use zerocopy::IntoBytes;
@@ -80,11 +80,17 @@ impl Hypercalls {
             let result = self.read_console(buffer, scratch)?;
             // The call cannot report an error: nothing was read.
             let length = result.unwrap_or(0);
-            ram.write_obj(data.wrapping_add(offset_of!(SerialReadBufferParams, len) as u64), &length)?;
+            ram.write_obj(
+                data.wrapping_add(offset_of!(SerialReadBufferParams, len) as u64),
+                &length,
+            )?;
             result
         } else {
             let params = ram.read_obj::<SerialWriteBufferParams>(data)?;
-            self.write_console(Buffer::Physical { address: params.buf, length: params.len }, scratch)?
+            self.write_console(
+                Buffer::Physical { address: params.buf, length: params.len },
+                scratch,
+            )?
         };
         if let Err(errno) = result {
             let name = nerite_hypercall::errno::name(errno).unwrap_or("unknown");
@@ -153,7 +159,8 @@ impl Hypercalls {
             }
             Call::FileStat => {
                 let params = ram.read_obj::<StatParams>(data)?;
-                let ret = self.store_attributes(params.attr, self.file_stat(params.name, params.kind));
+                let ret =
+                    self.store_attributes(params.attr, self.file_stat(params.name, params.kind));
                 ram.write_obj(field(offset_of!(StatParams, ret)), &ret)
             }
             Call::FileFstat => {
@@ -162,8 +169,10 @@ impl Hypercalls {
                 ram.write_obj(field(offset_of!(FstatParams, ret)), &ret)
             }
             _ => {
-                self.budget
-                    .guest_error(format_args!("hypercall {} is not provided and does nothing", call.name()));
+                self.budget.guest_error(format_args!(
+                    "hypercall {} is not provided and does nothing",
+                    call.name()
+                ));
                 Ok(())
             }
         }
@@ -175,7 +184,9 @@ impl Hypercalls {
         attributes: Result<nerite_hypercall::v2::FileAttr, i32>,
     ) -> StatusResult {
         status(&attributes.and_then(|attributes| {
-            self.ram.write(address, attributes.as_bytes()).map_err(|_| nerite_hypercall::errno::EFAULT)
+            self.ram
+                .write(address, attributes.as_bytes())
+                .map_err(|_| nerite_hypercall::errno::EFAULT)
         }))
     }
 }

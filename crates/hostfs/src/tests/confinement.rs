@@ -31,8 +31,13 @@ fn unreachable(files: &HostFs, path: &str) {
 #[test]
 fn parents_end_at_the_guests_root() {
     let (_folder, files) = prison();
-    for path in ["/data/../secret", "/data/../../../etc/passwd", "/../../etc/passwd", "../secret", "/data/.."]
-    {
+    for path in [
+        "/data/../secret",
+        "/data/../../../etc/passwd",
+        "/../../etc/passwd",
+        "../secret",
+        "/data/..",
+    ] {
         assert!(contents(&files, path).is_err(), "{path}");
     }
     assert_eq!(list(&files, "/data/../..", 1000).unwrap().last().unwrap().0, b"data");
@@ -102,10 +107,14 @@ fn hosts_descriptors_have_no_way_in() {
         assert!(contents(&files, path).is_err());
     }
     // With all of the host mounted, what are magic links there still is not followed.
-    let files = HostFs::new(&[mount("/", "/host", Access::ReadOnly)], &[], Limits::default()).unwrap();
+    let files =
+        HostFs::new(&[mount("/", "/host", Access::ReadOnly)], &[], Limits::default()).unwrap();
     assert!(contents(&files, "/host/etc/passwd").is_ok());
-    for path in ["/host/proc/self/fd/1", "/host/proc/self/root/etc/passwd", "/host/proc/self/cwd/Cargo.toml"]
-    {
+    for path in [
+        "/host/proc/self/fd/1",
+        "/host/proc/self/root/etc/passwd",
+        "/host/proc/self/cwd/Cargo.toml",
+    ] {
         assert!(files.open(path.as_bytes(), O_RDONLY, 0).is_err(), "{path}");
     }
 }
@@ -131,7 +140,8 @@ fn names_are_bytes() {
 fn renames_meanwhile_do_not_help() {
     let (folder, files) = prison();
     let inside = folder.path().join("inside");
-    let (place, directory, link) = (inside.join("x"), inside.join("directory"), inside.join("link"));
+    let (place, directory, link) =
+        (inside.join("x"), inside.join("directory"), inside.join("link"));
     std::fs::create_dir(&place).unwrap();
     std::fs::write(place.join("secret"), "public").unwrap();
     symlink("../outside", &link).unwrap();

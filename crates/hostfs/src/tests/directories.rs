@@ -26,7 +26,11 @@ fn large_directories_come_page_by_page() {
 #[test]
 fn large_directories_in_memory_come_page_by_page() {
     let data: crate::SharedBytes = Arc::new(Vec::new());
-    let image = |index: u32| ImageFile { path: format!("d/{index}").into(), data: data.clone(), mode: 0o644 };
+    let image = |index: u32| ImageFile {
+        path: format!("d/{index}").into(),
+        data: data.clone(),
+        mode: 0o644,
+    };
     let images: Vec<_> = (0..1000).map(image).collect();
     let files = HostFs::new(&[], &images, Limits::default()).unwrap();
     for size in [24, 100, 4096, 1 << 20] {
@@ -74,7 +78,10 @@ fn directories_are_made() {
     assert_eq!(files.make_directory(b"/tmp"), Err(EEXIST));
     assert_eq!(files.make_directory(b"/"), Err(EEXIST));
     assert_eq!(files.stat(b"/tmp/a", true).unwrap().st_mode, 0o040_777);
-    assert_eq!(list(&files, "/", 1000).unwrap()[2..], [(b"data".to_vec(), 4), (b"tmp".to_vec(), 4)]);
+    assert_eq!(
+        list(&files, "/", 1000).unwrap()[2..],
+        [(b"data".to_vec(), 4), (b"tmp".to_vec(), 4)]
+    );
     assert_eq!(files.unlink(b"/tmp"), Err(EISDIR));
     assert_eq!(files.open(b"/tmp", O_RDWR, 0), Err(EISDIR));
 }

@@ -9,7 +9,9 @@ use super::*;
 
 /// Bytes that tell which file and how far into it.
 fn pattern(file: usize, offset: usize, length: usize) -> Vec<u8> {
-    (offset..offset + length).map(|at| u8::try_from((file * 31 + at * 7 + at / 251) % 256).unwrap()).collect()
+    (offset..offset + length)
+        .map(|at| u8::try_from((file * 31 + at * 7 + at / 251) % 256).unwrap())
+        .collect()
 }
 
 /// 64 readers and writers on 100 files, in the memory of one guest.
@@ -29,7 +31,8 @@ fn sixty_four_at_once() {
             scope.spawn(move || {
                 let address = thread as u64 * 0x1_0000;
                 for file in (0..FILES).filter(|file| file % 16 == thread % 16) {
-                    let input = files.open(format!("/data/in-{file}").as_bytes(), O_RDONLY, 0).unwrap();
+                    let input =
+                        files.open(format!("/data/in-{file}").as_bytes(), O_RDONLY, 0).unwrap();
                     let name = format!("/data/out-{file}-{thread}");
                     let output = files.open(name.as_bytes(), O_CREAT | O_RDWR, 0o600).unwrap();
                     loop {
@@ -109,8 +112,10 @@ enum Call {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    let path =
-        || proptest::collection::vec(component(), 1..6).prop_map(|names| format!("/{}", names.join("/")));
+    let path = || {
+        proptest::collection::vec(component(), 1..6)
+            .prop_map(|names| format!("/{}", names.join("/")))
+    };
     let fd = || prop_oneof![8 => 2..12, 1 => any::<i32>()];
     prop_oneof![
         4 => (path(), any::<i32>(), any::<u32>()).prop_map(|(path, flags, mode)| Call::Open(path, flags & 0o203_303, mode)),

@@ -63,7 +63,8 @@ fn several_pieces_are_one_transfer() {
     assert_eq!(files.write(fd, pieces), Ok(9));
     files.seek(fd, 0, SEEK_SET).unwrap();
     let (mut first, mut second, mut third) = ([0; 4], [0; 4], [0xff; 4]);
-    let pieces = [&mut first, &mut second, &mut third].map(|piece| VolatileSlice::from(&mut piece[..]));
+    let pieces =
+        [&mut first, &mut second, &mut third].map(|piece| VolatileSlice::from(&mut piece[..]));
     assert_eq!(files.read(fd, pieces), Ok(9));
     assert_eq!((&first, &second, &third), (b"hell", b"o yo", b"u\xff\xff\xff"));
     assert_eq!(files.read(fd, []), Ok(0));
@@ -117,7 +118,8 @@ fn single_files_are_mounted() {
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     std::fs::write(&one, "1").unwrap();
     std::fs::write(&two, "2").unwrap();
-    let mounts = [mount(&one, "/etc/one", Access::ReadOnly), mount(&two, "/etc/two", Access::ReadWrite)];
+    let mounts =
+        [mount(&one, "/etc/one", Access::ReadOnly), mount(&two, "/etc/two", Access::ReadWrite)];
     let files = HostFs::new(&mounts, &[], Limits::default()).unwrap();
     assert_eq!(contents(&files, "/etc/one").unwrap(), b"1");
     create(&files, "/etc/two", b"22").unwrap();
@@ -129,10 +131,16 @@ fn single_files_are_mounted() {
     assert_eq!(files.unlink(b"/etc/two"), Err(EBUSY));
     assert_eq!(files.make_directory(b"/etc/two"), Err(EEXIST));
     assert_eq!(files.stat(b"/etc/two", true).unwrap().st_size, 2);
-    assert_eq!(list(&files, "/etc", 1000).unwrap()[2..], [(b"one".to_vec(), 8), (b"two".to_vec(), 8)]);
+    assert_eq!(
+        list(&files, "/etc", 1000).unwrap()[2..],
+        [(b"one".to_vec(), 8), (b"two".to_vec(), 8)]
+    );
     // Two descriptors have two positions.
     let (a, b) = (files.open(b"/etc/two", 0, 0).unwrap(), files.open(b"/etc/two", 0, 0).unwrap());
-    assert_eq!((read(&files, a, 9).unwrap(), read(&files, b, 9).unwrap()), (b"22".to_vec(), b"22".to_vec()));
+    assert_eq!(
+        (read(&files, a, 9).unwrap(), read(&files, b, 9).unwrap()),
+        (b"22".to_vec(), b"22".to_vec())
+    );
     assert_eq!(files.guest_directories(), [b"/etc"]);
 }
 
@@ -141,7 +149,8 @@ fn the_longest_mount_is_the_one() {
     let (outer, inner) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(inner.path().join("a"), "inner").unwrap();
     std::fs::write(outer.path().join("a"), "outer").unwrap();
-    let mounts = [mount(&outer, "/m", Access::ReadWrite), mount(&inner, "/m/x/y", Access::ReadOnly)];
+    let mounts =
+        [mount(&outer, "/m", Access::ReadWrite), mount(&inner, "/m/x/y", Access::ReadOnly)];
     let files = HostFs::new(&mounts, &[], Limits::default()).unwrap();
     assert_eq!(contents(&files, "/m/a").unwrap(), b"outer");
     assert_eq!(contents(&files, "/m/x/y/a").unwrap(), b"inner");
@@ -159,7 +168,8 @@ fn bad_mounts_are_refused() {
     let new = |mounts: &[Mount]| HostFs::new(mounts, &[], Limits::default()).unwrap_err();
     assert!(matches!(new(&[mount("/nowhere/x", "/a", Access::ReadOnly)]), Error::Open { .. }));
     assert!(matches!(new(&[mount(&folder, "a", Access::ReadOnly)]), Error::GuestPath { .. }));
-    let twice = [mount(&folder, "/a", Access::ReadOnly), mount(&folder, "/b/../a/", Access::ReadOnly)];
+    let twice =
+        [mount(&folder, "/a", Access::ReadOnly), mount(&folder, "/b/../a/", Access::ReadOnly)];
     assert!(matches!(new(&twice), Error::Duplicate { .. }));
     // A file cannot be a directory as well, in whatever order.
     let file = folder.path().join("file");
@@ -208,7 +218,9 @@ fn image_files_are_served_without_copies() {
 /// Numbers of system calls of this thread that read and that wrote, from `/proc/thread-self/io`.
 fn transfers() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/thread-self/io").unwrap();
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap();
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+    };
     (field("syscr: "), field("syscw: "))
 }
 

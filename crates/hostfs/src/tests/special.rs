@@ -26,14 +26,17 @@ fn special_files_in_a_directory_are_refused_at_once() {
     assert!(started.elapsed() < Duration::from_secs(5));
     assert_eq!(files.stat(b"/data/pipe", true).unwrap().st_mode & 0o170_000, 0o010_000);
     assert!(list(&files, "/data", 1000).unwrap().contains(&(b"pipe".to_vec(), 1)));
-    let files = HostFs::new(&[mount("/dev", "/dev", Access::ReadWrite)], &[], Limits::default()).unwrap();
+    let files =
+        HostFs::new(&[mount("/dev", "/dev", Access::ReadWrite)], &[], Limits::default()).unwrap();
     assert_eq!(files.open(b"/dev/null", O_RDWR, 0), Err(EACCES));
 }
 
 #[test]
 fn devices_are_opened_where_they_are_mounted_themselves() {
-    let mounts =
-        [mount("/dev/zero", "/zero", Access::ReadOnly), mount("/dev/null", "/null", Access::ReadWrite)];
+    let mounts = [
+        mount("/dev/zero", "/zero", Access::ReadOnly),
+        mount("/dev/null", "/null", Access::ReadWrite),
+    ];
     let files = HostFs::new(&mounts, &[], Limits::default()).unwrap();
     assert_eq!(contents(&files, "/zero").unwrap().len(), 1 << 16);
     create(&files, "/null", b"away").unwrap();

@@ -82,13 +82,19 @@ fn temporary_files_come_with_contents_holes_and_names() {
     let inode = files.fstat(unlinked).unwrap().st_ino;
     let saved = files.save().unwrap();
     let sparse = saved.temporary.iter().find(|file| file.size == (1 << 20) + 3).unwrap();
-    assert!(sparse.extents.iter().map(|extent| extent.bytes.len()).sum::<usize>() < 1 << 17, "holes");
+    assert!(
+        sparse.extents.iter().map(|extent| extent.bytes.len()).sum::<usize>() < 1 << 17,
+        "holes"
+    );
 
     let files = moved(files, &folder);
     assert_eq!(write(&files, fd, b" you"), Ok(4));
     assert_eq!(read(&files, again, 100).unwrap(), b"llo you");
     assert_eq!(contents(&files, "/tmp/deep/file").unwrap(), b"hello you");
-    assert_eq!(list(&files, "/tmp", 1000).unwrap()[2..], [(b"deep".to_vec(), 4), (b"empty".to_vec(), 4)]);
+    assert_eq!(
+        list(&files, "/tmp", 1000).unwrap()[2..],
+        [(b"deep".to_vec(), 4), (b"empty".to_vec(), 4)]
+    );
     assert_eq!(list(&files, "/etc", 1000).unwrap().len(), 5);
     assert_eq!(files.fstat(unlinked).unwrap().st_ino, inode);
     assert_eq!(files.seek(unlinked, -3, SEEK_END), Ok(1 << 20));

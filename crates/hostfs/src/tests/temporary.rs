@@ -53,7 +53,8 @@ fn threads_agree_on_who_created() {
     for round in 0..50 {
         let path = format!("/{round}");
         let created: usize = std::thread::scope(|scope| {
-            let open = || usize::from(files.open(path.as_bytes(), O_CREAT | O_EXCL | O_RDWR, 0).is_ok());
+            let open =
+                || usize::from(files.open(path.as_bytes(), O_CREAT | O_EXCL | O_RDWR, 0).is_ok());
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });

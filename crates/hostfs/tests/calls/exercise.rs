@@ -11,10 +11,26 @@ use nerite_hypercall::errno;
 use vm_memory::VolatileSlice;
 
 /// Names that lead somewhere, and some that do not.
-const NAMES: [&[u8]; 12] =
-    [b"..", b".", b"", b"data", b"image", b"link", b"out", b"a", b"b", b"read-only", b"tmp", b"\xff"];
-const LIMITS: Limits =
-    Limits { open_files: 8, bytes_written: 100_000, temporary_bytes: 10_000, temporary_entries: 10 };
+const NAMES: [&[u8]; 12] = [
+    b"..",
+    b".",
+    b"",
+    b"data",
+    b"image",
+    b"link",
+    b"out",
+    b"a",
+    b"b",
+    b"read-only",
+    b"tmp",
+    b"\xff",
+];
+const LIMITS: Limits = Limits {
+    open_files: 8,
+    bytes_written: 100_000,
+    temporary_bytes: 10_000,
+    temporary_entries: 10,
+};
 
 /// Normalises any bytes as a path.
 pub(crate) fn path(bytes: &[u8]) {
@@ -73,8 +89,10 @@ fn prepare(folder: &Path) -> HostFs {
     std::fs::write(out.join("a"), "untouched").unwrap();
     std::os::unix::fs::symlink("../out", inside.join("out")).unwrap();
     std::os::unix::fs::symlink("a", inside.join("link")).unwrap();
-    let mount = |host: &Path, guest: &str, access| Mount { host: host.into(), guest: guest.into(), access };
-    let image = ImageFile { path: b"image/a".to_vec(), data: Arc::new(b"image".to_vec()), mode: 0o755 };
+    let mount =
+        |host: &Path, guest: &str, access| Mount { host: host.into(), guest: guest.into(), access };
+    let image =
+        ImageFile { path: b"image/a".to_vec(), data: Arc::new(b"image".to_vec()), mode: 0o755 };
     let mounts = [
         mount(&inside, "/data", Access::ReadWrite),
         mount(&out, "/data/out/b", Access::ReadOnly),

@@ -28,7 +28,17 @@ pub mod file_type {
 /// [`Call::Getdents`](super::Call::Getdents) writes: Linux's `struct linux_dirent64` without its
 /// flexible array. Entries start at multiples of [`DIRENT_ALIGN`].
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
 )]
 #[repr(C, packed)]
 pub struct DirentHeader {
@@ -47,7 +57,9 @@ pub const DIRENT_ALIGN: usize = 8;
 
 /// Result of [`Call::Getdents`](super::Call::Getdents): `{ tag, value }`, the C layout of a Rust
 /// enum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct GetdentsResult {
     /// One of [`Self::NONE`], [`Self::SUCCESS`], [`Self::END`], [`Self::ERROR`].
@@ -90,7 +102,10 @@ impl GetdentsResult {
     /// The error number, where this is an error.
     #[must_use]
     pub const fn errno(&self) -> Option<i32> {
-        #[allow(clippy::cast_possible_truncation, reason = "the number is the low half of the field")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "the number is the low half of the field"
+        )]
         let low = self.value as u32;
         if self.tag == Self::ERROR { Some(low.cast_signed()) } else { None }
     }
@@ -98,7 +113,9 @@ impl GetdentsResult {
 
 /// Result of [`Call::Mkdir`](super::Call::Mkdir), [`super::Call::FileStat`] and
 /// [`super::Call::FileFstat`]: `{ tag, error number }`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct StatusResult {
     /// One of [`Self::NONE`], [`Self::SUCCESS`], [`Self::ERROR`].
@@ -135,7 +152,9 @@ impl StatusResult {
 }
 
 /// Parameters of [`Call::Getdents`](super::Call::Getdents).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct GetdentsParams {
     /// Descriptor of a directory.
@@ -151,7 +170,9 @@ pub struct GetdentsParams {
 }
 
 /// Parameters of [`Call::Mkdir`](super::Call::Mkdir).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct MkdirParams {
     /// Address of the zero-terminated path.
@@ -168,7 +189,9 @@ pub const STAT_FOLLOW: u32 = 0;
 pub const STAT_NO_FOLLOW: u32 = 1;
 
 /// A point in time, in [`FileAttr`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Timespec {
     /// Seconds since the Unix epoch.
@@ -181,7 +204,9 @@ pub struct Timespec {
 
 /// File metadata that [`Call::FileStat`](super::Call::FileStat) and [`super::Call::FileFstat`]
 /// write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct FileAttr {
     /// Device of the file.
@@ -215,7 +240,9 @@ pub struct FileAttr {
 }
 
 /// Parameters of [`Call::FileStat`](super::Call::FileStat).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct StatParams {
     /// Address of the zero-terminated path.
@@ -231,7 +258,9 @@ pub struct StatParams {
 }
 
 /// Parameters of [`Call::FileFstat`](super::Call::FileFstat).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct FstatParams {
     /// Descriptor.

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::{Program, Scripted};
 use crate::{
-    Capabilities, CoalescedWrites, Doorbells, Error, Hypervisor, InterruptController, Irqchip, LINES,
-    MessageId, RunState, Vcpu, VcpuStart, Vm, VmOptions, VmState,
+    Capabilities, CoalescedWrites, Doorbells, Error, Hypervisor, InterruptController, Irqchip,
+    LINES, MessageId, RunState, Vcpu, VcpuStart, Vm, VmOptions, VmState,
 };
 
 /// Makes the program of a vCPU, by index.
@@ -229,7 +229,13 @@ impl InterruptController for ScriptedInterrupts {
         Some(id)
     }
 
-    fn connect_message(&self, _: MessageId, event: &Event, address: u64, data: u32) -> Result<(), Error> {
+    fn connect_message(
+        &self,
+        _: MessageId,
+        event: &Event,
+        address: u64,
+        data: u32,
+    ) -> Result<(), Error> {
         self.record(event, Interrupt::Message(address, data));
         Ok(())
     }

@@ -152,7 +152,8 @@ fn ends_of_levels_are_broadcast() {
 #[test]
 fn commands_become_messages() {
     let fixed = |target, sender| {
-        let message = Message { sender: Some(sender), ..Message::new(target, Delivery::Fixed(0x41)) };
+        let message =
+            Message { sender: Some(sender), ..Message::new(target, Delivery::Fixed(0x41)) };
         Some(Effect::Send(message))
     };
     let mut apic = x2apic(3);
@@ -169,8 +170,9 @@ fn commands_become_messages() {
 #[test]
 fn messages_address_by_physical_and_logical_ids() {
     let to = |target| Message { sender: Some(3), ..Message::new(target, Delivery::Nmi) };
-    let count =
-        |apics: &[LocalApic], target| apics.iter().filter(|apic| apic.is_addressed(&to(target))).count();
+    let count = |apics: &[LocalApic], target| {
+        apics.iter().filter(|apic| apic.is_addressed(&to(target))).count()
+    };
     let apics: Vec<_> = (0..20).map(x2apic).collect();
     for (target, addressed) in [
         (Target::Physical(5), 1),
@@ -208,7 +210,10 @@ fn messages_address_by_physical_and_logical_ids() {
     let mut apic = xapic(300);
     assert_eq!(load(&mut apic, 0x20), 44 << 24);
     store(&mut apic, 0x20, 9 << 24);
-    assert_eq!([9, 44, 300].map(|id| apic.is_addressed(&to(Target::Physical(id)))), [true, false, true]);
+    assert_eq!(
+        [9, 44, 300].map(|id| apic.is_addressed(&to(Target::Physical(id)))),
+        [true, false, true]
+    );
 }
 
 /// SDM vol. 3, 12.4.7.3 and 12.12.5: INIT keeps the base and the ID; a start message after it
@@ -250,7 +255,8 @@ fn modes_change_only_as_the_manual_allows() {
         assert_eq!(apic.base(), if is_allowed { to } else { from });
         assert_eq!(apic.set_base(to).is_ok(), to != invalid);
     }
-    let mut apic = LocalApic::new(0, ApicConfig { has_x2apic: false, address_bits: 40, ..ApicConfig::of(0) });
+    let mut apic =
+        LocalApic::new(0, ApicConfig { has_x2apic: false, address_bits: 40, ..ApicConfig::of(0) });
     assert_eq!(apic.base(), 0xfee0_0900);
     for bad in [x2apic, xapic | 1, xapic | 1 << 9, xapic | 1 << 40, xapic | 1 << 63] {
         assert_eq!(apic.write_base(bad), Err(Refused), "{bad:#x}");
@@ -272,8 +278,13 @@ fn a_globally_disabled_apic_is_not_there() {
         (u32::MAX, 0xff, None)
     );
     assert_eq!(store(&mut apic, 0x300, 0x4041), None);
-    assert_eq!((apic.read_msr(0x802, NOW), apic.write_msr(0x80b, 0, NOW)), (Err(Refused), Err(Refused)));
-    assert!(!apic.is_addressed(&Message::new(Target::All, Delivery::Nmi)) && apic.pending().is_none());
+    assert_eq!(
+        (apic.read_msr(0x802, NOW), apic.write_msr(0x80b, 0, NOW)),
+        (Err(Refused), Err(Refused))
+    );
+    assert!(
+        !apic.is_addressed(&Message::new(Target::All, Delivery::Nmi)) && apic.pending().is_none()
+    );
     // The pin is the processor's own.
     assert!(apic.set_pin(Pin::Lint0, true) && apic.has_external_interrupt());
     apic.write_base(BASE_RESET).unwrap();
@@ -368,7 +379,10 @@ fn local_sources_interrupt() {
     store(&mut apic, 0x330, 0x71);
     store(&mut apic, 0x340, 0x400);
     assert!(apic.signal(LocalSource::Thermal) && apic.signal(LocalSource::PerformanceCounter));
-    assert_eq!((apic.pending(), apic.take_events().nmis, load(&mut apic, 0x340)), (Some(0x71), 1, 0x1_0400));
+    assert_eq!(
+        (apic.pending(), apic.take_events().nmis, load(&mut apic, 0x340)),
+        (Some(0x71), 1, 0x1_0400)
+    );
     assert!(!apic.signal(LocalSource::PerformanceCounter));
     assert!(!apic.takes_watchdog());
     store(&mut apic, 0x350, 0x400);

@@ -23,7 +23,8 @@ fn finish(apic: &mut LocalApic) -> Option<u8> {
 /// SDM vol. 3, 12.5.4 and figure 12-10: a count of one shot, with each divider.
 #[test]
 fn one_shot_comes_once() {
-    for (bits, divider) in [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (0xa, 128), (0xb, 1)] {
+    for (bits, divider) in [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (0xa, 128), (0xb, 1)]
+    {
         let mut apic = x2apic(0);
         set(&mut apic, 0x83e, bits, 0);
         set(&mut apic, 0x832, 0x40, 0);
@@ -34,7 +35,10 @@ fn one_shot_comes_once() {
         apic.advance(at(end - 1));
         assert_eq!(apic.pending(), None);
         apic.advance(at(end));
-        assert_eq!((finish(&mut apic), apic.next_event(), count(&apic, end)), (Some(0x40), None, 0));
+        assert_eq!(
+            (finish(&mut apic), apic.next_event(), count(&apic, end)),
+            (Some(0x40), None, 0)
+        );
         apic.advance(at(10 * end));
         assert_eq!(apic.pending(), None);
     }
@@ -48,7 +52,10 @@ fn periodic_comes_again_and_again() {
     set(&mut apic, 0x832, 0x2_0041, 0);
     set(&mut apic, 0x838, 300_000, 10_000);
     apic.advance(at(310_000));
-    assert_eq!((finish(&mut apic), apic.next_event()), (Some(0x41), Some(Deadline::Nanoseconds(610_000))));
+    assert_eq!(
+        (finish(&mut apic), apic.next_event()),
+        (Some(0x41), Some(Deadline::Nanoseconds(610_000)))
+    );
     apic.advance(at(610_000 + 300_000 * 1_000_000 + 7));
     assert_eq!((finish(&mut apic), apic.pending()), (Some(0x41), None));
     assert_eq!(apic.next_event(), Some(Deadline::Nanoseconds(910_000 + 300_000 * 1_000_000)));
@@ -86,9 +93,15 @@ fn changes_of_divider_and_mode_keep_the_count() {
     set(&mut apic, 0x832, 0x40, 0);
     set(&mut apic, 0x838, 1_000_000, 0);
     set(&mut apic, 0x83e, 1, 400_000);
-    assert_eq!((count(&apic, 400_000), apic.next_event()), (600_000, Some(Deadline::Nanoseconds(2_800_000))));
+    assert_eq!(
+        (count(&apic, 400_000), apic.next_event()),
+        (600_000, Some(Deadline::Nanoseconds(2_800_000)))
+    );
     set(&mut apic, 0x832, 0x2_0040, 500_000);
-    assert_eq!((count(&apic, 800_000), apic.next_event()), (500_000, Some(Deadline::Nanoseconds(2_800_000))));
+    assert_eq!(
+        (count(&apic, 800_000), apic.next_event()),
+        (500_000, Some(Deadline::Nanoseconds(2_800_000)))
+    );
     apic.advance(at(2_800_000));
     assert_eq!(apic.next_event(), Some(Deadline::Nanoseconds(6_800_000)));
     // The reserved mode does not run.
@@ -106,7 +119,11 @@ fn tsc_deadlines_expire_once() {
     assert_eq!((apic.tsc_deadline(), apic.next_event()), (0, None), "another mode");
     set(&mut apic, 0x838, 1 << 20, 0);
     set(&mut apic, 0x832, 0x4_0042, 0);
-    assert_eq!((apic.next_event(), read(&apic, 0x838)), (None, 0), "a change of mode stops the timer");
+    assert_eq!(
+        (apic.next_event(), read(&apic, 0x838)),
+        (None, 0),
+        "a change of mode stops the timer"
+    );
     set(&mut apic, 0x838, 1 << 20, 0);
     assert_eq!(read(&apic, 0x838), 0, "counts are ignored");
     apic.set_tsc_deadline(1000, tsc(0));

@@ -68,7 +68,9 @@ impl LocalApic {
         self.check_base(value)?;
         let new = mode_of(value).ok_or(Refused)?;
         match (self.mode(), new) {
-            (ApicMode::X2apic, ApicMode::Xapic) | (ApicMode::Disabled, ApicMode::X2apic) => Err(Refused),
+            (ApicMode::X2apic, ApicMode::Xapic) | (ApicMode::Disabled, ApicMode::X2apic) => {
+                Err(Refused)
+            }
             _ => self.set_base(value),
         }
     }

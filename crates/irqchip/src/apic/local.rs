@@ -130,7 +130,9 @@ impl LocalApic {
         let has_mode = entry.writable() & DELIVERY != 0;
         match value & DELIVERY {
             _ if !has_mode => self.accept(Delivery::Fixed(vector), false),
-            FIXED if entry == Entry::Lint0 && value & LEVEL != 0 => self.deliver_level(vector, value),
+            FIXED if entry == Entry::Lint0 && value & LEVEL != 0 => {
+                self.deliver_level(vector, value)
+            }
             FIXED => self.accept(Delivery::Fixed(vector), false),
             NMI => self.accept(Delivery::Nmi, false),
             INIT => self.accept(Delivery::Init, false),
@@ -228,6 +230,7 @@ impl LocalApic {
     /// KVM's watchdog does it.
     #[must_use]
     pub fn takes_watchdog(&self) -> bool {
-        self.entry(Entry::Lint0) & (MASKED | DELIVERY) == NMI && self.mode() != super::ApicMode::Disabled
+        self.entry(Entry::Lint0) & (MASKED | DELIVERY) == NMI
+            && self.mode() != super::ApicMode::Disabled
     }
 }

@@ -2,7 +2,8 @@
 
 use super::local::Entry;
 use super::{
-    ApicMode, ENABLED, Effect, FIRST_VECTOR, LocalApic, Refused, SUPPRESS_BROADCAST, X2APIC_MSRS, error,
+    ApicMode, ENABLED, Effect, FIRST_VECTOR, LocalApic, Refused, SUPPRESS_BROADCAST, X2APIC_MSRS,
+    error,
 };
 use crate::message::{Message, Target};
 use crate::time::Time;
@@ -76,9 +77,15 @@ impl LocalApic {
             register::TASK_PRIORITY => self.task_priority,
             register::PROCESSOR_PRIORITY => self.processor_priority().into(),
             register::SPURIOUS => self.spurious,
-            register::IN_SERVICE..=0x17 => self.in_service.word(number.wrapping_sub(register::IN_SERVICE)),
-            register::TRIGGER_MODE..=0x1f => self.level.word(number.wrapping_sub(register::TRIGGER_MODE)),
-            register::REQUESTED..=0x27 => self.requested.word(number.wrapping_sub(register::REQUESTED)),
+            register::IN_SERVICE..=0x17 => {
+                self.in_service.word(number.wrapping_sub(register::IN_SERVICE))
+            }
+            register::TRIGGER_MODE..=0x1f => {
+                self.level.word(number.wrapping_sub(register::TRIGGER_MODE))
+            }
+            register::REQUESTED..=0x27 => {
+                self.requested.word(number.wrapping_sub(register::REQUESTED))
+            }
             register::ERROR_STATUS => self.errors,
             register::FIRST_ENTRY..=register::LAST_ENTRY => {
                 Self::entry_of(number).map(|entry| self.entry(entry)).ok_or(Refused)?
@@ -146,7 +153,12 @@ impl LocalApic {
     /// # Errors
     /// If the APIC is in another mode, there is no such register that can be written, or the value
     /// is reserved.
-    pub fn write_msr(&mut self, msr: u32, value: u64, time: Time) -> Result<Option<Effect>, Refused> {
+    pub fn write_msr(
+        &mut self,
+        msr: u32,
+        value: u64,
+        time: Time,
+    ) -> Result<Option<Effect>, Refused> {
         if self.mode() != ApicMode::X2apic {
             return Err(Refused);
         }
@@ -163,7 +175,8 @@ impl LocalApic {
             register::SELF_INTERRUPT => {
                 let vector = u8::try_from(value).map_err(|_| Refused)?;
                 let delivery = crate::Delivery::Fixed(vector);
-                let message = Message { sender: Some(self.id), ..Message::new(Target::Sender, delivery) };
+                let message =
+                    Message { sender: Some(self.id), ..Message::new(Target::Sender, delivery) };
                 Ok(self.send(Some(message)))
             }
             register::END_OF_INTERRUPT | register::ERROR_STATUS if value != 0 => Err(Refused),
@@ -212,7 +225,8 @@ impl LocalApic {
             register::LOGICAL_DESTINATION => self.logical_destination = value & 0xff00_0000,
             register::DESTINATION_FORMAT => self.destination_format = value | 0x0fff_ffff,
             register::COMMAND_HIGH => {
-                self.command = self.command & u64::from(u32::MAX) | u64::from(value & 0xff00_0000) << 32;
+                self.command =
+                    self.command & u64::from(u32::MAX) | u64::from(value & 0xff00_0000) << 32;
             }
             register::COMMAND => {
                 self.command = self.command >> 32 << 32 | u64::from(value) & !DELIVERY_STATUS;

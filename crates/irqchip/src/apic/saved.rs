@@ -3,7 +3,8 @@
 use super::local::{EXT_INT, Entry, MASKED};
 use super::timer::{Timer, is_counting_mode, is_deadline_mode};
 use super::{
-    ApicConfig, ENABLED, Events, FIRST_VECTOR, LocalApic, MAX_NMIS, SUPPRESS_BROADCAST, Vectors, error,
+    ApicConfig, ENABLED, Events, FIRST_VECTOR, LocalApic, MAX_NMIS, SUPPRESS_BROADCAST, Vectors,
+    error,
 };
 use crate::saved::{RestoreError, check_version, refuse as refuse_field};
 use crate::time::Time;
@@ -105,7 +106,10 @@ impl LocalApic {
             entries: self.entries,
             initial_count: self.timer.initial_count,
             divide: self.timer.divide,
-            remaining: self.timer.deadline.map(|deadline| deadline.saturating_sub(time.nanoseconds)),
+            remaining: self
+                .timer
+                .deadline
+                .map(|deadline| deadline.saturating_sub(time.nanoseconds)),
             tsc_deadline: self.timer.tsc_deadline,
             pins: self.pins,
             init: self.events.init,
@@ -119,7 +123,11 @@ impl LocalApic {
     /// # Errors
     /// If the state is of another version, or not one that an APIC with this configuration can
     /// have.
-    pub fn restore(config: ApicConfig, saved: &SavedLocalApic, time: Time) -> Result<Self, RestoreError> {
+    pub fn restore(
+        config: ApicConfig,
+        saved: &SavedLocalApic,
+        time: Time,
+    ) -> Result<Self, RestoreError> {
         check_version("local APIC", saved.version, APIC_VERSION)?;
         let mut apic = Self::new(saved.id, config);
         apic.check(saved)?;
@@ -151,7 +159,11 @@ impl LocalApic {
     ///
     /// # Errors
     /// As [`Self::restore`]; the APIC is unchanged then.
-    pub fn restore_in_place(&mut self, saved: &SavedLocalApic, time: Time) -> Result<(), RestoreError> {
+    pub fn restore_in_place(
+        &mut self,
+        saved: &SavedLocalApic,
+        time: Time,
+    ) -> Result<(), RestoreError> {
         refuse_field("local APIC", "id", saved.id != self.id)?;
         *self = Self::restore(self.config, saved, time)?;
         Ok(())
@@ -166,9 +178,11 @@ impl LocalApic {
         let extra = if self.config.has_directed_eoi { SUPPRESS_BROADCAST } else { 0 };
         refuse("spurious", saved.spurious & !(0x3ff | extra) != 0)?;
         let legal = !((1_u32 << FIRST_VECTOR) - 1);
-        for (field, [first, ..]) in
-            [("requested", saved.requested), ("in_service", saved.in_service), ("level", saved.level)]
-        {
+        for (field, [first, ..]) in [
+            ("requested", saved.requested),
+            ("in_service", saved.in_service),
+            ("level", saved.level),
+        ] {
             refuse(field, first & !legal != 0)?;
         }
         refuse("errors", (saved.errors | saved.new_errors) & !error::ALL != 0)?;

@@ -35,7 +35,8 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    pub(super) const STOPPED: Self = Self { initial_count: 0, divide: 0, deadline: None, tsc_deadline: 0 };
+    pub(super) const STOPPED: Self =
+        Self { initial_count: 0, divide: 0, deadline: None, tsc_deadline: 0 };
 
     /// Ticks of the clock that one count takes (SDM figure 12-10).
     pub(super) const fn divider(&self) -> u64 {
@@ -116,7 +117,8 @@ impl LocalApic {
         let old = self.timer.divider();
         self.timer.divide = value & 0b1011;
         if let Some(deadline) = self.timer.deadline {
-            let left = u128::from(deadline.saturating_sub(now)).saturating_mul(self.timer.divider().into());
+            let left = u128::from(deadline.saturating_sub(now))
+                .saturating_mul(self.timer.divider().into());
             let left = left.checked_div(old.into()).and_then(|left| u64::try_from(left).ok());
             self.timer.deadline = Some(now.saturating_add(left.unwrap_or(u64::MAX)));
         }
@@ -161,11 +163,13 @@ impl LocalApic {
         }
         self.timer.tsc_deadline = 0;
         let mode = self.timer_mode();
-        self.timer.deadline = self.timer.deadline.filter(|_| mode == TimerMode::Periodic).map(|deadline| {
-            let period = self.timer.period(mode);
-            let missed = time.nanoseconds.saturating_sub(deadline).checked_div(period).unwrap_or(0);
-            deadline.saturating_add(missed.saturating_add(1).saturating_mul(period))
-        });
+        self.timer.deadline =
+            self.timer.deadline.filter(|_| mode == TimerMode::Periodic).map(|deadline| {
+                let period = self.timer.period(mode);
+                let missed =
+                    time.nanoseconds.saturating_sub(deadline).checked_div(period).unwrap_or(0);
+                deadline.saturating_add(missed.saturating_add(1).saturating_mul(period))
+            });
         self.deliver_entry(Entry::Timer);
     }
 }

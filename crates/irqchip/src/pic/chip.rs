@@ -41,7 +41,8 @@ fn bit(pin: u8) -> u8 {
 /// The set of one pin with the highest priority, if `lowest` is the pin with the lowest.
 fn first_after(lowest: u8, pins: u8) -> Option<u8> {
     let shift = u32::from(lowest).wrapping_add(1) & 7;
-    let place = u8::try_from(pins.rotate_right(shift).trailing_zeros()).ok().filter(|place| *place < 8)?;
+    let place =
+        u8::try_from(pins.rotate_right(shift).trailing_zeros()).ok().filter(|place| *place < 8)?;
     Some(place.wrapping_add(lowest).wrapping_add(1) & 7)
 }
 
@@ -221,7 +222,8 @@ impl Pic {
 
     /// OCW2: ends of interrupts and rotation.
     fn end(&mut self, command: u8, pin: u8) {
-        let serving = if self.special_mask { self.in_service & !self.masked } else { self.in_service };
+        let serving =
+            if self.special_mask { self.in_service & !self.masked } else { self.in_service };
         let highest = first_after(self.lowest, serving);
         match command {
             // Rotation in automatic mode, cleared and set.

@@ -175,7 +175,8 @@ impl Channel {
             let output = if self.output(tick) { OUTPUT } else { 0 };
             let null = if self.is_null { NULL_COUNT } else { 0 };
             let mode = (self.mode as u8) << 1;
-            self.latched_status = Some(output | null | self.access.bits() | mode | u8::from(self.is_bcd));
+            self.latched_status =
+                Some(output | null | self.access.bits() | mode | u8::from(self.is_bcd));
         }
     }
 

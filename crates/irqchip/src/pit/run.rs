@@ -76,7 +76,9 @@ impl Run {
         match mode {
             Mode::TerminalCount | Mode::OneShot => self.elapsed(tick) >= self.period(),
             Mode::RateGenerator | Mode::SquareWave if self.held.is_some() => true,
-            Mode::RateGenerator => self.phase(tick).saturating_add(1) < self.period() || self.count <= 1,
+            Mode::RateGenerator => {
+                self.phase(tick).saturating_add(1) < self.period() || self.count <= 1
+            }
             Mode::SquareWave => self.phase(tick) < self.high_half(),
             Mode::SoftwareStrobe | Mode::HardwareStrobe => self.elapsed(tick) != self.period(),
         }

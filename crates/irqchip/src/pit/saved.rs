@@ -104,13 +104,19 @@ impl SavedChannel {
             is_null: channel.is_null,
             idle: channel.idle,
             run: channel.run.map(|run| SavedRun::new(&run, tick)),
-            next: channel.next.map(|next| (next.at.saturating_sub(tick), SavedRun::new(&next.run, next.at))),
+            next: channel
+                .next
+                .map(|next| (next.at.saturating_sub(tick), SavedRun::new(&next.run, next.at))),
             rose: channel.rose,
         }
     }
 
     fn restore(&self, tick: u64) -> Result<Channel, RestoreError> {
-        refuse("8254", "initial", self.initial.is_some_and(|count| count == 0 || count > MAX_COUNT))?;
+        refuse(
+            "8254",
+            "initial",
+            self.initial.is_some_and(|count| count == 0 || count > MAX_COUNT),
+        )?;
         refuse("8254", "next", self.next.is_some_and(|(left, _)| left > MAX_COUNT.into()))?;
         let is_periodic = matches!(self.mode, Mode::RateGenerator | Mode::SquareWave);
         refuse("8254", "next", self.next.is_some() && !(is_periodic && self.run.is_some()))?;

@@ -3,8 +3,8 @@
 #![allow(clippy::cast_possible_truncation, reason = "any bits will do")]
 
 use nerite_irqchip::{
-    ChipsConfig, Effect, IOAPIC_PINS, InterruptChips, IoApicVersion, LineSource, LocalApic, PIC_PORTS,
-    PIT_PORTS, Pin, SharedChips, Time, Wake,
+    ChipsConfig, Effect, IOAPIC_PINS, InterruptChips, IoApicVersion, LineSource, LocalApic,
+    PIC_PORTS, PIT_PORTS, Pin, SharedChips, Time, Wake,
 };
 
 /// One access: its kind, a place and a value.
@@ -38,7 +38,10 @@ fn offset(place: u16) -> u64 {
 fn access(apic: &mut LocalApic, kind: u8, place: u16, value: u64, time: Time) -> Option<Effect> {
     match kind {
         0 | 1 => apic.write_mmio(offset(place), 4, value as u32, time),
-        2 => apic.write_msr(0x800 + u32::from(place % 0x44), value >> (place >> 10), time).ok().flatten(),
+        2 => apic
+            .write_msr(0x800 + u32::from(place % 0x44), value >> (place >> 10), time)
+            .ok()
+            .flatten(),
         3 => {
             let _ = apic.write_base(0xfee0_0000 | value & 0xc00);
             None
@@ -67,7 +70,8 @@ fn step(chips: &mut InterruptChips, (kind, place, value): Step, time: Time) {
     let (vcpu, gsi) = (value as u32 % (CPUS + 1), (place % (u16::from(IOAPIC_PINS) + 2)) as u8);
     match kind % 16 {
         kind @ 0..=7 => {
-            let effect = chips.apic(vcpu).and_then(|apic| access(apic, kind, place, value >> 8, time));
+            let effect =
+                chips.apic(vcpu).and_then(|apic| access(apic, kind, place, value >> 8, time));
             effect.into_iter().for_each(|effect| chips.carry_out(effect));
         }
         8 => drop(chips.acknowledge(vcpu)),
@@ -85,7 +89,8 @@ fn shared_step(chips: &SharedChips<Sleepless>, (kind, place, value): Step, time:
     let (vcpu, gsi) = (value as u32 % (CPUS + 1), (place % (u16::from(IOAPIC_PINS) + 2)) as u8);
     match kind % 16 {
         kind @ 0..=7 => {
-            let effect = chips.with_apic(vcpu, |apic| access(apic, kind, place, value >> 8, time)).flatten();
+            let effect =
+                chips.with_apic(vcpu, |apic| access(apic, kind, place, value >> 8, time)).flatten();
             effect.into_iter().for_each(|effect| chips.carry_out(effect));
         }
         8 => drop(chips.acknowledge(vcpu)),

@@ -45,7 +45,8 @@ impl Dynamic {
     /// Reads the section; a kernel without one gets an empty one.
     pub(super) fn parse(headers: &[ProgramHeader], source: &Source) -> Result<Self, Error> {
         let mut dynamic = Self::default();
-        let Some(header) = headers.iter().find(|header| header.p_type(LE) == elf::PT_DYNAMIC) else {
+        let Some(header) = headers.iter().find(|header| header.p_type(LE) == elf::PT_DYNAMIC)
+        else {
             return Ok(dynamic);
         };
         let bytes = super::header::small_segment(source, header, "the dynamic section")?;
@@ -74,13 +75,19 @@ impl Dynamic {
 
     /// Refuses a program that needs shared libraries. Segments may still be unchecked: the name is
     /// a courtesy.
-    pub(super) fn check_static(&self, headers: &[ProgramHeader], source: &Source) -> Result<(), Error> {
+    pub(super) fn check_static(
+        &self,
+        headers: &[ProgramHeader],
+        source: &Source,
+    ) -> Result<(), Error> {
         let Some(needed) = self.needed else { return Ok(()) };
         let name = self.strings.and_then(|strings| {
             let address = strings.checked_add(needed)?;
             let header = headers.iter().find(|header| {
                 header.p_type(LE) == elf::PT_LOAD
-                    && address.checked_sub(header.p_vaddr(LE)).is_some_and(|skip| skip < header.p_filesz(LE))
+                    && address
+                        .checked_sub(header.p_vaddr(LE))
+                        .is_some_and(|skip| skip < header.p_filesz(LE))
             })?;
             let skip = address.checked_sub(header.p_vaddr(LE))?;
             let size = header.p_filesz(LE).checked_sub(skip)?;
@@ -99,7 +106,9 @@ impl Dynamic {
             }
         }
         let from = |address: Option<u64>| {
-            address.and_then(|address| file_from(segments, source.size(), address)).unwrap_or_default()
+            address
+                .and_then(|address| file_from(segments, source.size(), address))
+                .unwrap_or_default()
         };
         Ok(Tables {
             rela_address: self.rela.unwrap_or(0),

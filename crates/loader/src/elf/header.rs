@@ -61,7 +61,10 @@ fn check_ident(bytes: &[u8], short: impl Fn() -> Error) -> Result<(), Error> {
 }
 
 /// The program headers.
-pub(super) fn program_headers(header: &Header, source: &Source) -> Result<Vec<ProgramHeader>, Error> {
+pub(super) fn program_headers(
+    header: &Header,
+    source: &Source,
+) -> Result<Vec<ProgramHeader>, Error> {
     const ENTRY_SIZE: u64 = size_of::<ProgramHeader>() as u64;
     let (start, count) = (header.e_phoff(LE), u32::from(header.e_phnum(LE)));
     if start == 0 || count == 0 {

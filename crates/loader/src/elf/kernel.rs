@@ -55,7 +55,8 @@ impl Kernel {
             return Err(Error::Entry { entry });
         }
         // Programs with a fixed address are loaded as they are.
-        let tables = if relocatable { dynamic.tables(&segments, &source)? } else { Tables::default() };
+        let tables =
+            if relocatable { dynamic.tables(&segments, &source)? } else { Tables::default() };
         let relocations = OnceLock::new();
         if let Source::Memory(_) = source {
             // Of a file they are read once, when they are applied, and checked then.

@@ -62,10 +62,16 @@ impl Kernel {
     /// Applies the relocations. Kernels have tens of thousands of them, so that looking up the
     /// memory region for each would take most of the time of loading: where the kernel lies in one
     /// piece of host memory, that is done once.
-    fn relocate<M: GuestMemory + ?Sized>(&self, memory: &M, start: u64, bias: u64) -> Result<(), Error> {
+    fn relocate<M: GuestMemory + ?Sized>(
+        &self,
+        memory: &M,
+        start: u64,
+        bias: u64,
+    ) -> Result<(), Error> {
         let size = usize::try_from(self.mem_size()).unwrap_or(usize::MAX);
-        let mut pieces =
-            memory.get_slices(GuestAddress(start), size, Permissions::ReadWrite).map_err(Error::Memory)?;
+        let mut pieces = memory
+            .get_slices(GuestAddress(start), size, Permissions::ReadWrite)
+            .map_err(Error::Memory)?;
         let whole = pieces.next().and_then(Result::ok).filter(|piece| piece.len() == size);
         let link_start = self.link_start();
         let mut relocations = Relocations::new(&self.tables, &self.source, self.mem_size());
@@ -73,7 +79,8 @@ impl Kernel {
         let pieces = |visit: &mut Visit<'_>| table_pieces(memory, table, bias, visit);
         relocations.each(pieces, |relocation| {
             let address = GuestAddress(relocation.place.wrapping_add(bias));
-            let offset = usize::try_from(relocation.place.wrapping_sub(link_start)).unwrap_or(usize::MAX);
+            let offset =
+                usize::try_from(relocation.place.wrapping_sub(link_start)).unwrap_or(usize::MAX);
             let field = whole.as_ref().and_then(|whole| whole.get_ref::<Le64>(offset).ok());
             let value = match relocation.value {
                 Value::Relative(value) => value.wrapping_add(bias),
@@ -99,7 +106,11 @@ impl Kernel {
     /// # Errors
     ///
     /// As [`Self::load`].
-    pub fn clear<M: GuestMemory + ?Sized>(&self, memory: &M, start_address: u64) -> Result<(), Error> {
+    pub fn clear<M: GuestMemory + ?Sized>(
+        &self,
+        memory: &M,
+        start_address: u64,
+    ) -> Result<(), Error> {
         let (mut at, end) = self.place(memory, start_address)?;
         let zeros = vec![0; CLEAR_CHUNK];
         while at < end {

@@ -81,10 +81,11 @@ pub(super) struct Notes {
 /// Reads the notes and checks that this kernel can be entered and answered.
 pub(super) fn parse(headers: &[ProgramHeader], source: &Source) -> Result<Notes, Error> {
     let mut segments = headers.iter().filter(|header| header.p_type(LE) == elf::PT_NOTE);
-    let first = segments.next().map(|header| collect(header, source)).transpose()?.unwrap_or_default();
+    let first =
+        segments.next().map(|header| collect(header, source)).transpose()?.unwrap_or_default();
     let Some(entry_version) = first.entry_version else {
-        let later =
-            segments.any(|header| collect(header, source).is_ok_and(|found| found.entry_version.is_some()));
+        let later = segments
+            .any(|header| collect(header, source).is_ok_and(|found| found.entry_version.is_some()));
         return Err(Error::NoNote { later });
     };
     if entry_version != ENTRY_VERSION {
@@ -109,8 +110,8 @@ struct Found {
 fn collect(header: &ProgramHeader, source: &Source) -> Result<Found, Error> {
     let mut found = Found::default();
     let bytes = super::header::small_segment(source, header, "the note segment")?;
-    let mut notes =
-        NoteIterator::<Header>::new(LE, header.p_align(LE), &bytes).map_err(super::header::malformed)?;
+    let mut notes = NoteIterator::<Header>::new(LE, header.p_align(LE), &bytes)
+        .map_err(super::header::malformed)?;
     while let Some(note) = notes.next().map_err(super::header::malformed)? {
         match (note.name(), note.n_type(LE).0) {
             (b"HERMIT", NT_HERMIT_ENTRY_VERSION) => {
@@ -137,7 +138,11 @@ fn abi_tag(desc: &[u8]) -> Option<KernelVersion> {
     let (words, rest) = desc.as_chunks::<4>();
     let &[system, major, minor, patch] = words else { return None };
     let [system, major, minor, patch] = [system, major, minor, patch].map(u32::from_le_bytes);
-    (rest.is_empty() && system == ELF_NOTE_OS_HERMIT).then_some(KernelVersion { major, minor, patch })
+    (rest.is_empty() && system == ELF_NOTE_OS_HERMIT).then_some(KernelVersion {
+        major,
+        minor,
+        patch,
+    })
 }
 
 fn bad_note(name: &str) -> Error {

@@ -43,7 +43,9 @@ impl RelocationCounts {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        [self.compact, self.absolute, self.glob_dat].into_iter().fold(self.relative, u64::saturating_add)
+        [self.compact, self.absolute, self.glob_dat]
+            .into_iter()
+            .fold(self.relative, u64::saturating_add)
     }
 }
 
@@ -183,7 +185,8 @@ impl<'a> Relocations<'a> {
 
     /// Value of a symbol plus the addend, and whether the symbol is weak and undefined.
     fn symbol(&mut self, place: u64, index: u32, addend: u64) -> Result<(Value, bool), Error> {
-        let symbol = self.read_symbol(index)?.ok_or(Error::RelocationSymbol { place, symbol: index })?;
+        let symbol =
+            self.read_symbol(index)?.ok_or(Error::RelocationSymbol { place, symbol: index })?;
         let value = symbol.st_value(LE).wrapping_add(addend);
         match symbol.st_shndx(LE) {
             elf::SHN_UNDEF if symbol.st_bind() == elf::STB_WEAK => Ok((Value::Fixed(0), true)),
@@ -225,7 +228,10 @@ impl<'a> Relocations<'a> {
     ///
     /// Places have to ascend, as linkers make them, so that there are no more of them than the
     /// memory has room for, however the table looks.
-    fn each_compact(&self, mut apply: impl FnMut(Relocation) -> Result<(), Error>) -> Result<(), Error> {
+    fn each_compact(
+        &self,
+        mut apply: impl FnMut(Relocation) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut next = 0;
         let mut relocate = |place: u64, next: &mut u64| {
             if place < *next {

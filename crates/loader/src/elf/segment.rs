@@ -80,7 +80,9 @@ pub(super) fn parse(
     let mut segments: Vec<Segment> = Vec::new();
     let mut last_index = 0;
     for (index, header) in headers.iter().enumerate() {
-        if header.p_type(LE) != elf::PT_LOAD || (header.p_memsz(LE) == 0 && header.p_filesz(LE) == 0) {
+        if header.p_type(LE) != elf::PT_LOAD
+            || (header.p_memsz(LE) == 0 && header.p_filesz(LE) == 0)
+        {
             continue;
         }
         let segment = check(index, header, source)?;
@@ -168,7 +170,8 @@ pub(super) fn tls(headers: &[ProgramHeader], segments: &[Segment]) -> Result<Opt
 /// Returns `true` if one segment has the whole range in memory.
 pub(super) fn contains(segments: &[Segment], address: u64, size: u64) -> bool {
     segments.iter().any(|segment| {
-        address >= segment.address && address.checked_add(size).is_some_and(|end| end <= segment.end())
+        address >= segment.address
+            && address.checked_add(size).is_some_and(|end| end <= segment.end())
     })
 }
 

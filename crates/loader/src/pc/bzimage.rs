@@ -45,7 +45,8 @@ pub struct BzImage {
 
 /// Returns `true` if `bytes` begin like a bzImage.
 pub(crate) fn is_bzimage(bytes: &[u8]) -> bool {
-    u16_at(bytes, BOOT_FLAG) == Some(0xaa55) && bytes.get(MAGIC..).is_some_and(|at| at.starts_with(b"HdrS"))
+    u16_at(bytes, BOOT_FLAG) == Some(0xaa55)
+        && bytes.get(MAGIC..).is_some_and(|at| at.starts_with(b"HdrS"))
 }
 
 impl BzImage {

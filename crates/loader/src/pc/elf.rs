@@ -76,7 +76,9 @@ fn malformed(error: object::read::Error) -> Error {
 }
 
 /// The program headers, with their number bounded.
-fn headers<H: FileHeader<Endian = LittleEndian>>(file: &[u8]) -> Result<(&H, &[H::ProgramHeader]), Error> {
+fn headers<H: FileHeader<Endian = LittleEndian>>(
+    file: &[u8],
+) -> Result<(&H, &[H::ProgramHeader]), Error> {
     let header = H::parse(file).map_err(malformed)?;
     if !header.is_little_endian() {
         return Err(Error::Malformed("a big-endian file, only x86 is supported".to_owned()));
@@ -109,7 +111,10 @@ fn notes<'a, H: FileHeader<Endian = LittleEndian>>(
     Ok(())
 }
 
-fn read<H: FileHeader<Endian = LittleEndian>>(file: &[u8], protocol: Protocol) -> Result<Program, Error> {
+fn read<H: FileHeader<Endian = LittleEndian>>(
+    file: &[u8],
+    protocol: Protocol,
+) -> Result<Program, Error> {
     let (header, headers) = headers::<H>(file)?;
     if !matches!(header.e_machine(LE), elf::EM_X86_64 | elf::EM_386) {
         return Err(Error::Kernel { protocol, problem: "built for another architecture than x86" });
@@ -129,7 +134,8 @@ fn read<H: FileHeader<Endian = LittleEndian>>(file: &[u8], protocol: Protocol) -
         }
         // The header's entry point is a virtual address.
         let virtual_start: u64 = header.p_vaddr(LE).into();
-        if let Some(offset) = entry.checked_sub(virtual_start).filter(|at| *at < segment.memory_size)
+        if let Some(offset) =
+            entry.checked_sub(virtual_start).filter(|at| *at < segment.memory_size)
             && moved.is_none()
         {
             moved = segment.address.checked_add(offset);

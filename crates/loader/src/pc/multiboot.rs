@@ -66,7 +66,10 @@ impl Multiboot {
             let program = elf::parse(file, Protocol::Multiboot)?;
             SegmentedKernel::new(bytes, program.segments, program.entry, limits)?
         } else {
-            return Err(wrong(Protocol::Multiboot, "neither an ELF file nor one with load addresses"));
+            return Err(wrong(
+                Protocol::Multiboot,
+                "neither an ELF file nor one with load addresses",
+            ));
         };
         Ok(Self { kernel, has_addresses })
     }
@@ -93,10 +96,12 @@ fn addressed(file: &[u8], offset: usize) -> Result<(Vec<PhysicalSegment>, u64), 
             .map(u64::from)
             .ok_or_else(|| problem("the file ends within the header; copy or build it again"))
     };
-    let (header, load, load_end, bss_end, entry) = (field(3)?, field(4)?, field(5)?, field(6)?, field(7)?);
+    let (header, load, load_end, bss_end, entry) =
+        (field(3)?, field(4)?, field(5)?, field(6)?, field(7)?);
     // The header's own place says where in the file the first loaded byte is.
-    let before =
-        header.checked_sub(load).ok_or_else(|| problem("the header is not within what is loaded"))?;
+    let before = header
+        .checked_sub(load)
+        .ok_or_else(|| problem("the header is not within what is loaded"))?;
     let start = (offset as u64)
         .checked_sub(before)
         .ok_or_else(|| problem("what is loaded begins before the file does"))?;
@@ -107,7 +112,10 @@ fn addressed(file: &[u8], offset: usize) -> Result<(Vec<PhysicalSegment>, u64), 
     };
     let memory_size = match bss_end {
         0 => file_size,
-        end => end.checked_sub(load).ok_or_else(|| problem("its .bss ends before it begins"))?.max(file_size),
+        end => end
+            .checked_sub(load)
+            .ok_or_else(|| problem("its .bss ends before it begins"))?
+            .max(file_size),
     };
     Ok((vec![PhysicalSegment { address: load, memory_size, file_offset: start, file_size }], entry))
 }

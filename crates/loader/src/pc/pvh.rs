@@ -23,7 +23,8 @@ impl Pvh {
             return Err(lacks("an ELF header"));
         }
         let program = elf::parse(bytes.as_slice(), Protocol::Pvh)?;
-        let entry = program.pvh_entry.ok_or_else(|| lacks("a note of Xen's with the entry point"))?;
+        let entry =
+            program.pvh_entry.ok_or_else(|| lacks("a note of Xen's with the entry point"))?;
         Ok(Self { kernel: SegmentedKernel::new(bytes, program.segments, entry, limits)? })
     }
 

@@ -70,7 +70,9 @@ pub(crate) fn elf(wide: bool, note: Option<(&[u8], u32, &[u8])>, code: &[u8]) ->
         (1_u64, code_at, LINK, LOAD, code.len() as u64, code.len() as u64 + 0x1000),
         (4, note_at, 0, 0, notes.len() as u64, notes.len() as u64),
     ];
-    for (index, (kind, offset, linked, load, in_file, in_memory)) in segments.into_iter().enumerate() {
+    for (index, (kind, offset, linked, load, in_file, in_memory)) in
+        segments.into_iter().enumerate()
+    {
         let at = header + index * entry;
         put(&mut file, at, kind, 4);
         let fields = [offset, linked, load, in_file, in_memory];

@@ -77,7 +77,8 @@ fn a_bzimage_loads_as_linux_loader_loads_it() {
     assert_eq!(loaded.kernel_end, 0x100_0000 + kernel.code_size());
     assert_eq!(bytes(&ours, 0x100_0000, 0x2000), bytes(&theirs, 0x100_0000, 0x2000));
     let header = loaded.setup_header.unwrap();
-    let (alignment, init_size, maximum) = (header.kernel_alignment, header.init_size, header.initrd_addr_max);
+    let (alignment, init_size, maximum) =
+        (header.kernel_alignment, header.init_size, header.initrd_addr_max);
     assert_eq!(
         (alignment, init_size, maximum),
         (kernel.alignment(), kernel.init_size(), kernel.initrd_max())
@@ -109,10 +110,15 @@ fn a_bzimage_with_impossible_numbers_is_refused() {
 
 #[test]
 fn elf_files_go_to_their_physical_addresses() {
-    for (file, entry) in [(pvh(true), LOAD + 8), (pvh(false), LOAD + 12), (multiboot_elf(), LOAD + 4)] {
+    for (file, entry) in
+        [(pvh(true), LOAD + 8), (pvh(false), LOAD + 12), (multiboot_elf(), LOAD + 4)]
+    {
         let image = parse(&file);
         let kernel = segmented(&image);
-        assert_eq!((kernel.start(), kernel.end(), kernel.entry()), (LOAD, LOAD + 64 + 0x1000, entry));
+        assert_eq!(
+            (kernel.start(), kernel.end(), kernel.entry()),
+            (LOAD, LOAD + 64 + 0x1000, entry)
+        );
         let ram = ram();
         kernel.load(&ram).unwrap();
         assert_eq!(bytes(&ram, LOAD, 64), file[file.len() - 64..]);
@@ -136,7 +142,10 @@ fn load_addresses_in_the_header_count() {
 fn too_little_memory_is_not_touched() {
     let small = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10_0800)]).unwrap();
     let image = parse(&multiboot_elf());
-    assert!(matches!(segmented(&image).load(&small), Err(Error::OutsideMemory { start: LOAD, .. })));
+    assert!(matches!(
+        segmented(&image).load(&small),
+        Err(Error::OutsideMemory { start: LOAD, .. })
+    ));
     assert_eq!(bytes(&small, LOAD, 16), [0; 16]);
     let GuestImage::Linux(kernel) = parse(&bzimage()) else { panic!() };
     assert!(matches!(kernel.load(&small), Err(Error::OutsideMemory { start: 0x100_0000, .. })));
@@ -158,5 +167,7 @@ fn inspecting_says_what_matters() {
     }
     assert!(parse(&pvh(true)).inspect().to_string().contains("PVH entry point"));
     assert!(parse(&multiboot_elf()).inspect().to_string().contains("multiboot 1, ELF"));
-    assert!(parse(&multiboot_flat()).inspect().to_string().contains("load addresses in its header"));
+    assert!(
+        parse(&multiboot_flat()).inspect().to_string().contains("load addresses in its header")
+    );
 }

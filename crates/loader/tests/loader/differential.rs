@@ -31,13 +31,20 @@ fn compare(file: &[u8], start: u64) {
     let range = loaded.load_info.kernel_image_addr_range;
     assert_eq!((mine.start, mine.end), (range.start, range.end));
     let tls = mine.tls.map(|tls| (tls.start, tls.filesz, tls.memsz, tls.align));
-    assert_eq!(tls, loaded.load_info.tls_info.map(|tls| (tls.start, tls.filesz, tls.memsz, tls.align)));
+    assert_eq!(
+        tls,
+        loaded.load_info.tls_info.map(|tls| (tls.start, tls.filesz, tls.memsz, tls.align))
+    );
 
     let mut bytes = vec![0; memory.len()];
     ram.read_slice(&mut bytes, GuestAddress(start)).unwrap();
     // SAFETY: each byte was initialised above.
     let memory: Vec<u8> = memory.into_iter().map(|byte| unsafe { byte.assume_init() }).collect();
-    assert!(bytes == memory, "first difference at {:?}", bytes.iter().zip(&memory).position(|(a, b)| a != b));
+    assert!(
+        bytes == memory,
+        "first difference at {:?}",
+        bytes.iter().zip(&memory).position(|(a, b)| a != b)
+    );
 }
 
 #[test]
@@ -99,7 +106,8 @@ fn kernel() -> impl Strategy<Value = Elf> {
     let tls = prop::option::of((0..100_u64, 0..1000_u64, 0..7_u32));
     (segments(), prop::collection::vec(relocation, 0..40), notes, tls).prop_map(
         |(segments, relocations, (interface, version), tls)| {
-            let mut elf = Elf { segments, dynamic_symbols: Elf::hermit().dynamic_symbols, ..Elf::default() };
+            let mut elf =
+                Elf { segments, dynamic_symbols: Elf::hermit().dynamic_symbols, ..Elf::default() };
             elf.notes.extend(version.map(|[a, b, c]| abi_tag([6, a, b, c])));
             elf.notes.extend(interface.map(interface_note));
             let first = &elf.segments[0];

@@ -24,7 +24,8 @@ fn damaged(at: usize, bytes: &[u8]) -> String {
 
 #[test]
 fn not_an_image() {
-    let parse = |bytes: &[u8]| Image::parse(bytes.to_vec(), &Limits::default()).unwrap_err().to_string();
+    let parse =
+        |bytes: &[u8]| Image::parse(bytes.to_vec(), &Limits::default()).unwrap_err().to_string();
     assert_eq!(parse(b""), "the file is empty; was the build interrupted?");
     assert_eq!(
         parse(b"hello\n"),
@@ -46,10 +47,21 @@ fn truncated() {
         kernel(file[..40].to_vec()).unwrap_err().to_string(),
         "truncated ELF file: the file header needs 64 bytes, the file has 40; copy or build it again"
     );
-    assert!(kernel(file[..5].to_vec()).unwrap_err().to_string().contains("the file header needs 64 bytes"));
-    assert!(kernel(file[..70].to_vec()).unwrap_err().to_string().contains("the program header table needs"));
+    assert!(
+        kernel(file[..5].to_vec())
+            .unwrap_err()
+            .to_string()
+            .contains("the file header needs 64 bytes")
+    );
+    assert!(
+        kernel(file[..70].to_vec())
+            .unwrap_err()
+            .to_string()
+            .contains("the program header table needs")
+    );
     // Without its last byte, and so on, down to where the loaded parts end.
-    let loaded = kernel(file.clone()).unwrap().segments().iter().map(|s| s.file_offset + s.file_size).max();
+    let loaded =
+        kernel(file.clone()).unwrap().segments().iter().map(|s| s.file_offset + s.file_size).max();
     let loaded = loaded.unwrap() as usize;
     for size in 0..loaded {
         assert!(kernel(file[..size].to_vec()).is_err(), "{size}");
@@ -62,7 +74,10 @@ fn truncated() {
 fn other_machines() {
     assert_eq!(damaged(18, &[183, 0]), format!("built for AARCH64, only x86-64 is supported"));
     assert_eq!(damaged(18, &[0xf3, 0]), format!("built for RISCV, only x86-64 is supported"));
-    assert_eq!(damaged(18, &[0xee, 0xee]), format!("built for machine 61166, only x86-64 is supported"));
+    assert_eq!(
+        damaged(18, &[0xee, 0xee]),
+        format!("built for machine 61166, only x86-64 is supported")
+    );
     let i386 = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0";
     assert_eq!(
         kernel(i386.to_vec()).unwrap_err().to_string(),
@@ -73,7 +88,10 @@ fn other_machines() {
         kernel(s390.to_vec()).unwrap_err().to_string(),
         format!("a big-endian ELF file for S390, only x86-64 is supported")
     );
-    assert_eq!(damaged(6, &[9]), "malformed ELF file: class 2, byte order 1 and version 9 are unknown");
+    assert_eq!(
+        damaged(6, &[9]),
+        "malformed ELF file: class 2, byte order 1 and version 9 are unknown"
+    );
     assert!(damaged(16, &[1]).starts_with("an object file (ET_REL), not an executable"));
     assert!(damaged(16, &[4]).starts_with("a core dump (ET_CORE), not an executable"));
     assert!(damaged(16, &[0, 0xfe]).starts_with("an ELF file of type 0xfe00, not an executable"));
@@ -87,7 +105,8 @@ fn dynamic_programs() {
     // The same for one that is no Hermit program at all.
     assert_eq!(error(&Elf { notes: Vec::new(), ..elf }), text);
     // This test is such a program.
-    let own = Image::read(std::env::current_exe().unwrap(), &Limits::default()).unwrap_err().to_string();
+    let own =
+        Image::read(std::env::current_exe().unwrap(), &Limits::default()).unwrap_err().to_string();
     assert!(own.contains("dynamically linked, it needs the shared library"), "{own}");
 }
 
@@ -97,7 +116,8 @@ fn notes() {
     let none = "no Hermit entry version note";
     assert_eq!(error(&Elf { notes: Vec::new(), ..elf.clone() }), none);
     assert_eq!(error(&Elf { notes: vec![interface_note(2)], ..elf.clone() }), none);
-    let later = Elf { notes: vec![interface_note(2)], more_notes: elf.notes.clone(), ..elf.clone() };
+    let later =
+        Elf { notes: vec![interface_note(2)], more_notes: elf.notes.clone(), ..elf.clone() };
     assert!(error(&later).contains("a later one has it"), "{}", error(&later));
     let with = |note: Note| {
         let mut elf = elf.clone();
@@ -111,7 +131,8 @@ fn notes() {
     );
     assert_eq!(with(entry(&[])), "malformed ELF file: the note HERMIT is too short or too long");
     assert!(
-        with(interface_note(4)).starts_with("hypercall interface version 4 is not supported, only 1 to 3")
+        with(interface_note(4))
+            .starts_with("hypercall interface version 4 is not supported, only 1 to 3")
     );
     assert!(with(interface_note(0)).starts_with("hypercall interface version 0 is not supported"));
     let short = Note { name: b"UHYVEIF\0", kind: 0x5b00, desc: vec![0, 0, 2] };
@@ -128,9 +149,18 @@ fn notes() {
 fn segments() {
     let second = program_header(Elf::segment_index(1));
     let size = |value: u64| value.to_le_bytes();
-    assert_eq!(damaged(second + 32, &size(0x2346)), "segment 2: more bytes in the file than in memory");
-    assert_eq!(damaged(second + 40, &size(0xff)), "segment 2: more bytes in the file than in memory");
-    assert_eq!(damaged(second + 40, &size(u64::MAX)), "segment 2: the address range is beyond 64 bits");
+    assert_eq!(
+        damaged(second + 32, &size(0x2346)),
+        "segment 2: more bytes in the file than in memory"
+    );
+    assert_eq!(
+        damaged(second + 40, &size(0xff)),
+        "segment 2: more bytes in the file than in memory"
+    );
+    assert_eq!(
+        damaged(second + 40, &size(u64::MAX)),
+        "segment 2: the address range is beyond 64 bits"
+    );
     assert_eq!(damaged(second + 8, &size(u64::MAX)), "segment 2: the file range is beyond 64 bits");
     assert_eq!(damaged(second + 48, &size(3)), "segment 2: the alignment is not a power of two");
     assert!(damaged(second + 8, &size(1 << 40)).starts_with("truncated ELF file: a segment needs"));
@@ -166,12 +196,20 @@ fn entry_point() {
 #[test]
 fn thread_local_storage() {
     let with = |tls| error(&Elf { tls: Some(tls), ..Elf::hermit() });
-    assert_eq!(with((CODE, 9, 8, 8)), "thread-local storage: more bytes in the file than in memory");
+    assert_eq!(
+        with((CODE, 9, 8, 8)),
+        "thread-local storage: more bytes in the file than in memory"
+    );
     assert_eq!(with((CODE, 8, 8, 24)), "thread-local storage: the alignment is not a power of two");
-    assert_eq!(with((u64::MAX, 0, 8, 8)), "thread-local storage: the address range is beyond 64 bits");
+    assert_eq!(
+        with((u64::MAX, 0, 8, 8)),
+        "thread-local storage: the address range is beyond 64 bits"
+    );
     let outside = "thread-local storage: the initial bytes are outside of all loadable segments";
     assert_eq!(with((CODE + 0x120, 4, 8, 8)), outside);
-    assert!(kernel(Elf { tls: Some((CODE + 0x120, 3, 0x9000, 0)), ..Elf::hermit() }.build()).is_ok());
+    assert!(
+        kernel(Elf { tls: Some((CODE + 0x120, 3, 0x9000, 0)), ..Elf::hermit() }.build()).is_ok()
+    );
 }
 
 #[test]
@@ -184,7 +222,9 @@ fn relocations() {
     let data = CODE + 0x1128;
     assert_eq!(
         with(data, 37, 0),
-        format!("relocation type R_X86_64_IRELATIVE at {data:#x} is not supported; link as static-pie")
+        format!(
+            "relocation type R_X86_64_IRELATIVE at {data:#x} is not supported; link as static-pie"
+        )
     );
     assert!(with(data, 0xffff, 0).starts_with("relocation type 65535 at"));
     let end = data + 0x2345;
@@ -252,7 +292,8 @@ fn relocated_values() {
     elf.relas.push(Rela { place: place + 8, kind: R_GLOB_DAT, symbol: 1, addend: 99 });
     elf.relas.push(Rela { place: u64::MAX, kind: 0, symbol: 9, addend: 9 });
 
-    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x10_0000), 0x2_0000)]).unwrap();
+    let memory =
+        GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0x10_0000), 0x2_0000)]).unwrap();
     let kernel = kernel(elf.build()).unwrap();
     kernel.load(&memory, 0x10_0000).unwrap();
     let read = |address: u64| memory.read_obj::<u64>(GuestAddress(0x10_0000 + address)).unwrap();
@@ -269,7 +310,8 @@ fn relocated_values() {
 
 #[test]
 fn where_it_is_loaded() {
-    let memory = |start, size| GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(start), size)]).unwrap();
+    let memory =
+        |start, size| GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(start), size)]).unwrap();
     let kernel_error = |file: Vec<u8>, memory: &GuestMemoryMmap<()>, start| {
         kernel(file).unwrap().load(memory, start).unwrap_err().to_string()
     };

@@ -71,7 +71,9 @@ fn use_kernel(kernel: &Kernel) {
     let start = kernel.fixed_start().unwrap_or(0x40_0000);
     let from = start.saturating_sub(0x1000) & !0xfff;
     let size = (kernel.mem_size() as usize + 0x4000).next_multiple_of(0x1000);
-    let Ok(memory) = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(from), size)]) else { return };
+    let Ok(memory) = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(from), size)]) else {
+        return;
+    };
     match kernel.load(&memory, start) {
         Ok(loaded) => {
             assert!((loaded.start..loaded.end).contains(&loaded.entry));
@@ -86,6 +88,9 @@ fn use_kernel(kernel: &Kernel) {
 /// Checks that an error can be shown.
 fn one_line(error: Error) -> Error {
     let text = error.to_string();
-    assert!(!text.is_empty() && !text.contains(|c: char| c.is_control()) && text.len() < 4000, "{text:?}");
+    assert!(
+        !text.is_empty() && !text.contains(|c: char| c.is_control()) && text.len() < 4000,
+        "{text:?}"
+    );
     error
 }

@@ -63,7 +63,8 @@ fn load(kernel: &Kernel) -> Result<(LoadedKernel, Vec<u8>), Error> {
     let start = kernel.fixed_start().unwrap_or(0x40_0000);
     let size = (kernel.mem_size() as usize).next_multiple_of(0x1000) + 0x1000;
     // A kernel that is linked where no memory can be.
-    let Ok(ram) = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(start & !0xfff), size)]) else {
+    let Ok(ram) = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(start & !0xfff), size)])
+    else {
         return Err(Error::Empty);
     };
     let loaded = kernel.load(&ram, start)?;
@@ -83,7 +84,10 @@ fn compare(bytes: Vec<u8>) {
             match (load(on_disk.kernel()), load(in_memory.kernel())) {
                 (Ok(on_disk), Ok(in_memory)) => assert!(on_disk == in_memory),
                 (on_disk, in_memory) => {
-                    assert_eq!(on_disk.unwrap_err().to_string(), in_memory.unwrap_err().to_string());
+                    assert_eq!(
+                        on_disk.unwrap_err().to_string(),
+                        in_memory.unwrap_err().to_string()
+                    );
                 }
             }
         }
@@ -105,9 +109,20 @@ fn it_is_the_same_kernel() {
     assert!(bytes.len() > 3 * LARGE);
     let image = OnDisk::new(&bytes).read().unwrap();
     assert_eq!((image.format(), image.file_size()), (Format::Elf, bytes.len() as u64));
-    assert_eq!((image.kernel().relocations().relative, image.kernel().relocations().compact), (5940, 66));
+    assert_eq!(
+        (image.kernel().relocations().relative, image.kernel().relocations().compact),
+        (5940, 66)
+    );
     // The folder and the file are gone: what is open stays.
-    assert!(image.kernel().symbols().lookup(START + 0x24).unwrap().to_string().starts_with("hermit::main"));
+    assert!(
+        image
+            .kernel()
+            .symbols()
+            .lookup(START + 0x24)
+            .unwrap()
+            .to_string()
+            .starts_with("hermit::main")
+    );
     compare(bytes);
 }
 

@@ -52,7 +52,8 @@ pub(crate) enum Place {
 pub(crate) fn damage() -> impl Strategy<Value = Damage> {
     let place = prop_oneof![
         (16..64_usize).prop_map(Place::Header),
-        (0..8_usize, 0..56_usize).prop_map(|(index, field)| Place::ProgramHeader(index, field & !3)),
+        (0..8_usize, 0..56_usize)
+            .prop_map(|(index, field)| Place::ProgramHeader(index, field & !3)),
         any::<Index>().prop_map(Place::Anywhere),
     ];
     prop_oneof![
@@ -111,14 +112,16 @@ pub(crate) fn odd_kernel() -> impl Strategy<Value = Elf> {
     (relr, relas, segments, tls, dynamic, number()).prop_map(
         |(relr, relas, segments, tls, dynamic, number)| {
             let mut elf = Elf { relr, tls, dynamic, ..Elf::hermit() };
-            elf.relas.extend(relas.into_iter().map(|(place, kind, symbol)| nerite_loader::testing::Rela {
-                place,
-                kind,
-                symbol,
-                addend: number as i64,
+            elf.relas.extend(relas.into_iter().map(|(place, kind, symbol)| {
+                nerite_loader::testing::Rela { place, kind, symbol, addend: number as i64 }
             }));
             elf.segments.extend(segments.into_iter().map(|(address, memory_size)| {
-                nerite_loader::testing::Segment { address, data: vec![1; 16], memory_size, flags: 7 }
+                nerite_loader::testing::Segment {
+                    address,
+                    data: vec![1; 16],
+                    memory_size,
+                    flags: 7,
+                }
             }));
             for symbol in &mut elf.symbols {
                 (symbol.value, symbol.size) = (number, number);
@@ -248,10 +251,16 @@ fn seeds() {
         let archive = archive(config, &kernel);
         exercise::elf(kernel.clone()).unwrap();
         exercise::image_tar(&archive).unwrap();
-        seeds.extend([("elf", kernel), ("image_tar", exercise::gzip(&archive)), ("image_tar", archive)]);
+        seeds.extend([
+            ("elf", kernel),
+            ("image_tar", exercise::gzip(&archive)),
+            ("image_tar", archive),
+        ]);
     }
     exercise::hermit_toml(config.as_bytes()).unwrap();
-    let Some(folder) = std::env::var_os("NERITE_SEEDS").map(std::path::PathBuf::from) else { return };
+    let Some(folder) = std::env::var_os("NERITE_SEEDS").map(std::path::PathBuf::from) else {
+        return;
+    };
     for (index, (target, seed)) in seeds.into_iter().enumerate() {
         std::fs::create_dir_all(folder.join(target)).unwrap();
         std::fs::write(folder.join(target).join(format!("seed-{index}")), seed).unwrap();

@@ -47,7 +47,10 @@ fn archive() {
     ]))
     .unwrap();
     assert_eq!(image.format(), Format::Archive);
-    assert_eq!(image.kernel().segments(), Kernel::parse(kernel, &Limits::default()).unwrap().segments());
+    assert_eq!(
+        image.kernel().segments(),
+        Kernel::parse(kernel, &Limits::default()).unwrap().segments()
+    );
     let config = image.config().unwrap();
     assert_eq!((config.memory, config.cpus), (Some(32 << 20), Some(2)));
     let archive = image.archive().unwrap();
@@ -86,7 +89,10 @@ fn bad_archives() {
     let kernel = Elf::hermit().build();
     let config = ("hermit.toml", CONFIG.as_bytes());
     assert_eq!(error(&[]), "the archive has no hermit.toml; it is no Hermit image");
-    assert_eq!(error(&[("bin/app", &kernel)]), "the archive has no hermit.toml; it is no Hermit image");
+    assert_eq!(
+        error(&[("bin/app", &kernel)]),
+        "the archive has no hermit.toml; it is no Hermit image"
+    );
     assert_eq!(
         error(&[config]),
         "hermit.toml names the kernel \"/bin/app\", which the archive does not have"
@@ -101,9 +107,13 @@ fn bad_archives() {
         format!("{prefix}the file is empty; was the build interrupted?")
     );
     assert!(
-        error(&[config, ("bin/app", b"#!/bin/sh")]).starts_with(&format!("{prefix}not an image: a script"))
+        error(&[config, ("bin/app", b"#!/bin/sh")])
+            .starts_with(&format!("{prefix}not an image: a script"))
     );
-    assert!(error(&[config, ("bin/app", &kernel[..50])]).starts_with(&format!("{prefix}truncated ELF file")));
+    assert!(
+        error(&[config, ("bin/app", &kernel[..50])])
+            .starts_with(&format!("{prefix}truncated ELF file"))
+    );
 
     let limits = Limits { max_entries: 2, ..Limits::default() };
     let three = gzip(&tar(&[("a", b""), ("b", b""), ("c", b"")]));
@@ -118,7 +128,10 @@ fn damaged_archives() {
     // Without the two empty blocks at the end, as some tools leave it.
     assert!(parse(&whole[..whole.len() - 1024]).is_ok());
     let text = |bytes: &[u8]| parse(bytes).unwrap_err().to_string();
-    assert_eq!(text(&whole[..whole.len() - 2048]), "malformed tar archive, entry 1: the data ends early");
+    assert_eq!(
+        text(&whole[..whole.len() - 2048]),
+        "malformed tar archive, entry 1: the data ends early"
+    );
     assert!(text(&whole[..1500]).starts_with("malformed tar archive, entry 1: "));
     let mut sum = whole.clone();
     sum[1024] ^= 1;
@@ -128,7 +141,8 @@ fn damaged_archives() {
     assert!(text(&size).starts_with("malformed tar archive, entry 0: "), "{}", text(&size));
 
     let packed = gzip(&whole);
-    let image = |bytes: &[u8]| Image::parse(bytes.to_vec(), &Limits::default()).unwrap_err().to_string();
+    let image =
+        |bytes: &[u8]| Image::parse(bytes.to_vec(), &Limits::default()).unwrap_err().to_string();
     assert!(image(&packed[..packed.len() - 3]).starts_with("malformed gzip data: "));
     let mut flipped = packed;
     flipped[2000] ^= 0x10;
@@ -148,7 +162,10 @@ fn gzip_bomb() {
     assert!(bomb.len() < 100_000);
     let limits = Limits { max_decompressed: 1 << 20, ..Limits::default() };
     let text = Image::parse(bomb.clone(), &limits).unwrap_err().to_string();
-    assert_eq!(text, "the archive has more than 1048576 bytes when decompressed, which is the limit");
+    assert_eq!(
+        text,
+        "the archive has more than 1048576 bytes when decompressed, which is the limit"
+    );
     // All of it is one empty archive.
     assert!(matches!(Image::parse(bomb, &Limits::default()), Err(Error::NoConfig)));
 }
@@ -195,7 +212,8 @@ fn links_and_odd_names_are_listed_but_not_followed() {
 fn inspect_shows_everything() {
     let config = CONFIG.replace("'A=1'", "'A=1', 'host'");
     let image =
-        parse(&tar(&[("hermit.toml", config.as_bytes()), ("bin/app", &Elf::hermit().build())])).unwrap();
+        parse(&tar(&[("hermit.toml", config.as_bytes()), ("bin/app", &Elf::hermit().build())]))
+            .unwrap();
     let shown = image.inspect().to_string();
     let expected = [
         "kernel version:   0.13.2",
@@ -241,10 +259,15 @@ fn files() {
     assert_eq!(read().unwrap().format(), Format::Elf);
     let limits = Limits { max_file: 1000, ..Limits::default() };
     let large = Image::read(&path, &limits).unwrap_err().to_string();
-    assert!(large.contains(": too large for an image: ") && large.ends_with("the limit is 1000"), "{large}");
+    assert!(
+        large.contains(": too large for an image: ") && large.ends_with("the limit is 1000"),
+        "{large}"
+    );
     let text = Image::read(folder.path(), &limits).unwrap_err().to_string();
     assert!(text.ends_with(": not a regular file; give the path of an image"));
-    assert!(Image::read("/dev/zero", &limits).unwrap_err().to_string().contains("not a regular file"));
+    assert!(
+        Image::read("/dev/zero", &limits).unwrap_err().to_string().contains("not a regular file")
+    );
 }
 
 #[test]
@@ -260,7 +283,8 @@ fn symbols() {
         Symbol { name: b"undefined", info: 0x12, section: 0, value: CODE + 0x90, size: 4 },
     ]);
     let image = Image::parse(elf.build(), &Limits::default()).unwrap();
-    let at = |address| image.kernel().symbols().lookup(address).map(|location| location.to_string());
+    let at =
+        |address| image.kernel().symbols().lookup(address).map(|location| location.to_string());
     assert_eq!(at(0), None);
     assert_eq!(at(CODE - 1), None);
     // A function rather than a label, although it comes later.
@@ -284,7 +308,13 @@ fn monstrous_symbols_are_cut() {
     name.extend(b"9aaaaaaaaa".repeat(2000));
     name.push(b'E');
     let mut elf = Elf::hermit();
-    elf.symbols.push(Symbol { name: name.leak(), info: 0x12, section: 1, value: CODE + 0x60, size: 4 });
+    elf.symbols.push(Symbol {
+        name: name.leak(),
+        info: 0x12,
+        section: 1,
+        value: CODE + 0x60,
+        size: 4,
+    });
     let image = Image::parse(elf.build(), &Limits::default()).unwrap();
     let location = image.kernel().symbols().lookup(CODE + 0x60).unwrap();
     assert!(location.name.chars().count() <= 257, "{}", location.name.len());

@@ -36,8 +36,12 @@ impl Running {
                         PollFlags::IN,
                     ));
                 }
-                PartialLine::Waits => wake = earlier(wake, Instant::now().checked_add(Console::GRACE)),
-                PartialLine::Blocked => polled.extend(self.environment.console.sink().map(writable)),
+                PartialLine::Waits => {
+                    wake = earlier(wake, Instant::now().checked_add(Console::GRACE))
+                }
+                PartialLine::Blocked => {
+                    polled.extend(self.environment.console.sink().map(writable))
+                }
             }
             let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
@@ -59,7 +63,10 @@ impl Running {
             if let Some(clock) = &mut clock {
                 let found = self.platform.collect_coalesced(false);
                 clock.looked(found);
-                if ready == 0 && !found && matches!(partial_line, PartialLine::None | PartialLine::Blocked) {
+                if ready == 0
+                    && !found
+                    && matches!(partial_line, PartialLine::None | PartialLine::Blocked)
+                {
                     continue;
                 }
                 // Output that was collected has waited for its time already.
@@ -68,7 +75,9 @@ impl Running {
                 }
             }
             partial_line = match partial_line {
-                PartialLine::Waits if self.environment.console.flush().map_err(Error::Output)? => {
+                PartialLine::Waits
+                    if self.environment.console.flush().map_err(Error::Output)? =>
+                {
                     PartialLine::None
                 }
                 PartialLine::Waits => PartialLine::Blocked,

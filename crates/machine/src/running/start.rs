@@ -5,7 +5,9 @@ use crate::saver::Saver;
 
 /// Starts the vCPU threads.
 pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
-    let Machine { hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, .. } = machine;
+    let Machine {
+        hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, ..
+    } = machine;
     let Machine {
         functions,
         counters,

@@ -27,7 +27,8 @@ impl Saved {
             snapshot.verify(&manifest)?;
         }
         let Manifest { memory: regions, state, .. } = manifest;
-        let regions = regions.iter().map(|region| Region { start: region.start, size: region.size });
+        let regions =
+            regions.iter().map(|region| Region { start: region.start, size: region.size });
         let regions = regions.collect();
         let (memory, image) = snapshot.into_files();
         Ok((Self { memory, regions, state }, image))
@@ -35,7 +36,8 @@ impl Saved {
 
     /// RAM, mapped from the snapshot.
     pub(crate) fn ram(&self, backing: &Backing) -> Result<GuestRam, Error> {
-        Ok(GuestRam::from_file(&self.regions, backing, &self.memory).map_err(nerite_platform::Error::from)?)
+        Ok(GuestRam::from_file(&self.regions, backing, &self.memory)
+            .map_err(nerite_platform::Error::from)?)
     }
 
     /// Creates the vCPUs of the VM and gives them their states, then gives the chips theirs.
@@ -54,7 +56,8 @@ impl Saved {
         if u32::try_from(states.len()) != Ok(vcpus) {
             return Err(Error::BadState("the number of vCPUs is not that of the guest"));
         }
-        let missing = states.iter().find_map(|state| cpuid::missing_feature(&state.cpuid, host_cpuid));
+        let missing =
+            states.iter().find_map(|state| cpuid::missing_feature(&state.cpuid, host_cpuid));
         if let Some(feature) = missing {
             return Err(Error::MissingFeature { feature });
         }

@@ -61,7 +61,8 @@ impl GuestRam {
             return Err(Error::Conflict { with: Advised::File });
         }
         let size = regions.iter().fold(0_u64, |sum, region| sum.saturating_add(region.size));
-        let length = file.metadata().map_err(|source| Error::Map { size: size >> 20, source })?.len();
+        let length =
+            file.metadata().map_err(|source| Error::Map { size: size >> 20, source })?.len();
         if length != size {
             return Err(Error::OutOfRange { what: "size of the memory file" });
         }

@@ -15,8 +15,15 @@ fn ram() -> GuestRam {
 }
 
 /// Addresses at the ends of pages, chunks and regions.
-const PLACES: [u64; 7] =
-    [0, 0xfff, (256 << 10) - 1, 256 << 10, (2 << 20) - 1, HIGH + 0x1000, HIGH + 0x1000 + (64 << 20) - 1];
+const PLACES: [u64; 7] = [
+    0,
+    0xfff,
+    (256 << 10) - 1,
+    256 << 10,
+    (2 << 20) - 1,
+    HIGH + 0x1000,
+    HIGH + 0x1000 + (64 << 20) - 1,
+];
 
 #[test]
 fn ram_is_the_same_in_the_file_and_from_it() {
@@ -48,7 +55,8 @@ fn what_is_written_stays_out_of_the_file() {
     ram.write(0x5000, b"saved").unwrap();
     let file = tempfile::tempfile().unwrap();
     ram.write_sparse(&file).unwrap();
-    let clones = [(); 2].map(|()| GuestRam::from_file(&regions(), &Backing::default(), &file).unwrap());
+    let clones =
+        [(); 2].map(|()| GuestRam::from_file(&regions(), &Backing::default(), &file).unwrap());
     clones[0].write(0x5000, b"other").unwrap();
     clones[0].write(HIGH + 0x1000, b"new").unwrap();
     assert_eq!(clones[0].read_obj::<[u8; 5]>(0x5000), Ok(*b"other"));

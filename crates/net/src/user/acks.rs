@@ -29,7 +29,9 @@ impl Acknowledgements {
     /// `true` if a segment repeats the acknowledgement before it, and is to be dropped.
     pub(super) fn is_idle(&self, header: &Header, now: Instant) -> bool {
         let Some((last, Some(at))) = self.last.get(&header.connection) else { return false };
-        is_bare(header) && *last == header.acknowledgement && now.saturating_duration_since(*at) < PAUSE
+        is_bare(header)
+            && *last == header.acknowledgement
+            && now.saturating_duration_since(*at) < PAUSE
     }
 
     /// Notes a segment that was sent.

@@ -56,7 +56,11 @@ impl Process {
 
 /// Waits until passt is ready or has ended. It gives no sign when it is ready, but what it forwards
 /// is listening then.
-fn settle(mut process: Process, stderr: Option<ChildStderr>, forwards: &[Forward]) -> Result<Process, Error> {
+fn settle(
+    mut process: Process,
+    stderr: Option<ChildStderr>,
+    forwards: &[Forward],
+) -> Result<Process, Error> {
     let Some(mut stderr) = stderr else { return Ok(process) };
     rustix::io::ioctl_fionbio(&stderr, true).map_err(Error::host("reading what passt says"))?;
     let started = Instant::now();
@@ -96,7 +100,8 @@ fn listens(forwards: &[Forward]) -> bool {
         // Local address and port, remote address and port, state: 0A listens.
         let port = format!(":{:04X} ", forward.host_port);
         std::fs::read_to_string(table).is_ok_and(|text| {
-            text.lines().any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("0A"))
+            text.lines()
+                .any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("0A"))
         })
     })
 }
@@ -121,7 +126,9 @@ fn last_words(said: &[u8], status: &str) -> String {
     let lines: Vec<_> = text
         .lines()
         .filter(|line| {
-            !line.is_empty() && !line.contains("to syslog") && !line.starts_with("Don't run as root")
+            !line.is_empty()
+                && !line.contains("to syslog")
+                && !line.starts_with("Don't run as root")
         })
         .collect();
     match lines.last() {
@@ -133,7 +140,8 @@ fn last_words(said: &[u8], status: &str) -> String {
 /// Arguments of passt: in the foreground, with fixed addresses for the guest, so that they are
 /// known beforehand.
 fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> {
-    let mut arguments: Vec<String> = vec!["--foreground".into(), "--quiet".into(), "--fd".into(), "0".into()];
+    let mut arguments: Vec<String> =
+        vec!["--foreground".into(), "--quiet".into(), "--fd".into(), "0".into()];
     let pairs = [
         ("--address", GUEST.to_string()),
         ("--netmask", PREFIX.to_string()),

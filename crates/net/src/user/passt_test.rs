@@ -20,7 +20,8 @@ fn passt_is_told_what_leads_where() {
 
 #[test]
 fn the_last_words_of_passt_are_told() {
-    let said = b"Failed to send 9 bytes to syslog\nDon't run as root. Changing\nFailed to bind port\n\n";
+    let said =
+        b"Failed to send 9 bytes to syslog\nDon't run as root. Changing\nFailed to bind port\n\n";
     assert_eq!(last_words(said, "exit status: 1"), "Failed to bind port (exit status: 1)");
     assert_eq!(last_words(b"", "exit status: 1"), "exit status: 1");
 }

@@ -132,7 +132,8 @@ const INTERRUPTING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQ_LIN
 const DEBUGGED: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_GUEST_DEBUG])]);
 
 /// Calls for the state of the chips that vCPUs share.
-const SAVING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[GET_IRQCHIP, GET_PIT2, GET_CLOCK])]);
+const SAVING: Rule =
+    when(libc::SYS_ioctl, &[Condition::OneOf(1, &[GET_IRQCHIP, GET_PIT2, GET_CLOCK])]);
 
 /// Calls that give a new VM a saved state, besides those of a vCPU's thread.
 const RESTORING: Rule = when(
@@ -159,7 +160,8 @@ const COUNTER: Rule = when(libc::SYS_fcntl, &[Condition::OneOf(1, &[F_SETOWN_EX]
 const F_SETOWN_EX: u32 = 15;
 
 /// Queues and interrupts of devices are connected by the vCPU thread of the guest's driver.
-const WIRES: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQFD, IOEVENTFD, SET_GSI_ROUTING])]);
+const WIRES: Rule =
+    when(libc::SYS_ioctl, &[Condition::OneOf(1, &[IRQFD, IOEVENTFD, SET_GSI_ROUTING])]);
 
 /// The host's kernel as a network card, which can notify guests on KVM alone.
 const VHOST: Rule = when(

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use nerite_sandbox::{
-    Condition, Confinement, Level, Policy, Program, Reachable, Rights, Rule, Seccomp, ThreadKind, Violation,
-    enter,
+    Condition, Confinement, Level, Policy, Program, Reachable, Rights, Rule, Seccomp, ThreadKind,
+    Violation, enter,
 };
 
 fn variable(name: &str) -> Option<String> {
@@ -66,8 +66,9 @@ fn own_calls() -> Program {
 #[ignore = "the other tests start it"]
 fn process() {
     let Some(action) = variable("ACTION") else { panic!("only the other tests start it") };
-    let mount: Option<OwnedFd> = variable("MOUNT")
-        .map(|path| OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap().into());
+    let mount: Option<OwnedFd> = variable("MOUNT").map(|path| {
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).unwrap().into()
+    });
     let reachable = mount.as_ref().map(|file| Reachable {
         file: file.as_fd(),
         rights: match variable("ACCESS").as_deref() {
@@ -85,26 +86,37 @@ fn process() {
     };
     let found = match act(&action, &target, &confinement, mount.as_ref()) {
         Ok(()) => "ok".to_owned(),
-        Err(error) => error.raw_os_error().map_or_else(|| error.to_string(), |number| number.to_string()),
+        Err(error) => {
+            error.raw_os_error().map_or_else(|| error.to_string(), |number| number.to_string())
+        }
     };
     println!("\nfound: {found}");
 }
 
-fn act(action: &str, target: &str, confinement: &Confinement, mount: Option<&OwnedFd>) -> io::Result<()> {
+fn act(
+    action: &str,
+    target: &str,
+    confinement: &Confinement,
+    mount: Option<&OwnedFd>,
+) -> io::Result<()> {
     match action {
         "read" => File::open(target).map(drop),
         "write" => OpenOptions::new().write(true).open(target).map(drop),
-        "truncate" => OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(target).map(drop),
+        "truncate" => {
+            OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(target).map(drop)
+        }
         "create" => OpenOptions::new().write(true).create_new(true).open(target).map(drop),
         "list" => std::fs::read_dir(target).map(drop),
         "remove" => {
             let (directory, name) = target.rsplit_once('/').unwrap();
-            let directory = rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+            let directory =
+                rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
             Ok(rustix::fs::unlinkat(directory, name, rustix::fs::AtFlags::empty())?)
         }
         "mkdir" => {
             let (directory, name) = target.rsplit_once('/').unwrap();
-            let directory = rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+            let directory =
+                rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
             Ok(rustix::fs::mkdirat(directory, name, rustix::fs::Mode::RWXU)?)
         }
         "reopen" => {

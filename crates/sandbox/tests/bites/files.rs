@@ -26,7 +26,8 @@ impl Folder {
 
     /// An attempt with the folder mounted, and no filter of system calls that could be in the way.
     fn attempt(&self, action: &str, target: &str, access: &str) -> Attempt {
-        alone(Attempt::to(action).mounting(&self.path("in"), access)).with("TARGET", self.path(target))
+        alone(Attempt::to(action).mounting(&self.path("in"), access))
+            .with("TARGET", self.path(target))
     }
 }
 

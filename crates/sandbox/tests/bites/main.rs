@@ -66,8 +66,10 @@ impl Attempt {
         use std::os::unix::process::ExitStatusExt as _;
         let output = self.start().wait_with_output().unwrap();
         let stdout = String::from_utf8_lossy(&output.stdout);
-        let found =
-            stdout.lines().find_map(|line| line.split_once("found: ")).map(|(_, found)| found.to_owned());
+        let found = stdout
+            .lines()
+            .find_map(|line| line.split_once("found: "))
+            .map(|(_, found)| found.to_owned());
         Ended {
             code: output.status.code().unwrap_or_else(|| -output.status.signal().unwrap_or(0)),
             found: found.unwrap_or_default(),
@@ -110,7 +112,8 @@ fn status(process: u32, name: &str) -> String {
     let newest = tasks
         .map(|task| task.unwrap().file_name().into_string().unwrap())
         .max_by_key(|id| id.len() * 1_000_000_000 + id.parse::<usize>().unwrap());
-    let text = std::fs::read_to_string(format!("/proc/{process}/task/{}/status", newest.unwrap())).unwrap();
+    let text = std::fs::read_to_string(format!("/proc/{process}/task/{}/status", newest.unwrap()))
+        .unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
 }

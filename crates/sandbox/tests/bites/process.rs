@@ -53,6 +53,9 @@ fn limits_cannot_be_raised() {
 fn off_changes_nothing() {
     Attempt::to("wait").with("LEVEL", "off").observed(|process| {
         assert_eq!(status(process, "CapEff"), status(std::process::id(), "CapEff"));
-        assert_eq!((status(process, "NoNewPrivs"), status(process, "Seccomp")), ("0".into(), "0".into()));
+        assert_eq!(
+            (status(process, "NoNewPrivs"), status(process, "Seccomp")),
+            ("0".into(), "0".into())
+        );
     });
 }

@@ -15,7 +15,8 @@ fn skipped() -> bool {
 /// The task that entered: the newest one.
 fn task(process: u32) -> String {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
-    let ids = tasks.map(|task| task.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap());
+    let ids =
+        tasks.map(|task| task.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap());
     format!("/proc/{process}/task/{}", ids.max().unwrap())
 }
 
@@ -36,7 +37,10 @@ fn the_root_directory_is_empty_and_the_namespaces_are_its_own() {
         });
     }
     // With nothing else in the way, not even the mount points of the host are there.
-    Attempt::to("read").with("SECCOMP", "off").with("TARGET", "/etc/passwd").finds(&libc::ENOENT.to_string());
+    Attempt::to("read")
+        .with("SECCOMP", "off")
+        .with("TARGET", "/etc/passwd")
+        .finds(&libc::ENOENT.to_string());
 }
 
 #[test]
@@ -47,11 +51,13 @@ fn another_directory_can_be_the_root() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("here"), "").unwrap();
     for level in ["strict", "normal", "off"] {
-        Attempt::to("wait").with("CHROOT", folder.path()).with("LEVEL", level).observed(|process| {
-            let names = fs::read_dir(format!("{}/root/", task(process))).unwrap();
-            let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-            assert_eq!(names, ["here"]);
-        });
+        Attempt::to("wait").with("CHROOT", folder.path()).with("LEVEL", level).observed(
+            |process| {
+                let names = fs::read_dir(format!("{}/root/", task(process))).unwrap();
+                let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+                assert_eq!(names, ["here"]);
+            },
+        );
     }
     let ended = Attempt::to("wait").with("CHROOT", folder.path().join("missing")).run();
     assert!(ended.found.contains("the root directory: No such file"), "{ended:?}");

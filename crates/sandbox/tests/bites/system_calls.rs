@@ -103,7 +103,10 @@ fn attempt(kind: &str, number: i64, arguments: &[i64]) -> Attempt {
 fn is_forbidden(kind: &str, name: &str, number: i64, arguments: &[i64]) {
     let ended = attempt(kind, number, arguments).run();
     assert_eq!(ended.code, FORBIDDEN, "{name} on the {kind} thread: {ended:?}");
-    assert!(ended.stderr.contains(&format!("test: system call {number} (arguments 0x")), "{name}: {ended:?}");
+    assert!(
+        ended.stderr.contains(&format!("test: system call {number} (arguments 0x")),
+        "{name}: {ended:?}"
+    );
 }
 
 #[test]
@@ -131,7 +134,8 @@ fn the_calls_of_kvm_are_for_guests_on_kvm() {
         let on_kvm = attempt("main", libc::SYS_ioctl, &[BAD_FD, request, 0]).run();
         assert_eq!(on_kvm.found, libc::EBADF.to_string(), "{on_kvm:?}");
         for kind in ["main", "vcpu"] {
-            let ended = attempt(kind, libc::SYS_ioctl, &[BAD_FD, request, 0]).with("SOFTWARE", "1").run();
+            let ended =
+                attempt(kind, libc::SYS_ioctl, &[BAD_FD, request, 0]).with("SOFTWARE", "1").run();
             assert_eq!(ended.code, FORBIDDEN, "{request:#x} on the {kind} thread: {ended:?}");
         }
     }
@@ -143,7 +147,10 @@ fn the_control_socket_is_answered_by_a_thread_of_its_own() {
     let ended = |kind: &str, number, arguments: &[i64]| {
         attempt(kind, number, arguments).mounting(folder.path(), "rm").run()
     };
-    assert_eq!(ended("control", libc::SYS_accept4, &[BAD_FD, 0, 0, 0]).found, libc::EBADF.to_string());
+    assert_eq!(
+        ended("control", libc::SYS_accept4, &[BAD_FD, 0, 0, 0]).found,
+        libc::EBADF.to_string()
+    );
     for (kind, number, arguments) in [
         ("vcpu", libc::SYS_accept4, &[BAD_FD, 0, 0, 0][..]),
         ("control", libc::SYS_ioctl, &[BAD_FD, 0xae80, 0]),
@@ -187,7 +194,8 @@ fn logging_lets_everything_pass() {
 fn off_is_off() {
     attempt("main", libc::SYS_getppid, &[]).with("LEVEL", "off").finds("ok");
     Attempt::to("read").with("LEVEL", "off").with("TARGET", "/etc/passwd").finds("ok");
-    let on = attempt("main", libc::SYS_getppid, &[]).with("LEVEL", "off").with("SECCOMP", "on").run();
+    let on =
+        attempt("main", libc::SYS_getppid, &[]).with("LEVEL", "off").with("SECCOMP", "on").run();
     assert_eq!(on.code, FORBIDDEN);
 }
 
@@ -214,13 +222,18 @@ fn only_a_child_is_ended() {
 
 #[test]
 fn panics_and_exhausted_memory_are_no_violation() {
-    for (what, text) in [("panic", "deliberately"), ("exhaust", "memory allocation of 12345 bytes failed")] {
+    for (what, text) in
+        [("panic", "deliberately"), ("exhaust", "memory allocation of 12345 bytes failed")]
+    {
         for backtrace in ["0", "1", "full"] {
             let mut attempt = Attempt::to(what);
             attempt.command.env("RUST_BACKTRACE", backtrace);
             let ended = attempt.run();
             assert!(ended.code != FORBIDDEN && ended.code != 0, "{ended:?}");
-            assert!(ended.stderr.contains(text) && !ended.stderr.contains("is forbidden"), "{ended:?}");
+            assert!(
+                ended.stderr.contains(text) && !ended.stderr.contains("is forbidden"),
+                "{ended:?}"
+            );
         }
     }
 }

@@ -53,13 +53,15 @@ fn digest(memory: &[u8]) -> nerite_snapshot::Digest {
 fn right(memory: &[u8]) -> Vec<u8> {
     use std::io::{Read as _, Seek as _};
     let size = (memory.len() as u64 & !0xfff).max(0x1000);
-    let mut files = nerite_snapshot::Files { state: file(b""), memory: file(memory), image: file(b"image") };
+    let mut files =
+        nerite_snapshot::Files { state: file(b""), memory: file(memory), image: file(b"image") };
     let make = |memory_digest, image_digest| Manifest {
         writer: "test 1".to_owned(),
         memory: vec![Region { start: 0, size }],
         memory_digest,
         image_digest,
-        state: (vec![Some(1_u64), None], [("name".to_owned(), vec![1_u8, 2])].into(), true) as State,
+        state: (vec![Some(1_u64), None], [("name".to_owned(), vec![1_u8, 2])].into(), true)
+            as State,
     };
     files.describe(make).unwrap();
     let mut text = Vec::new();

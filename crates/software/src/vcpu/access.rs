@@ -1,7 +1,9 @@
 //! Accesses of what the VM has itself: interrupt controllers, timers, doorbells, registers.
 
 use nerite_hypervisor::{CoalescedWrite, Exit};
-use nerite_irqchip::{Effect, IOAPIC_ADDRESS, IOAPIC_SIZE, PIC_PORTS, PIT_PORTS, Refused, X2APIC_MSRS};
+use nerite_irqchip::{
+    Effect, IOAPIC_ADDRESS, IOAPIC_SIZE, PIC_PORTS, PIT_PORTS, Refused, X2APIC_MSRS,
+};
 use nerite_x86::Entry;
 
 use super::{Next, SoftwareVcpu};
@@ -21,7 +23,8 @@ impl Chips {
 
 /// Bytes of an access of `width`, with the port of each.
 fn ports(first: u16, width: u8) -> impl Iterator<Item = (u32, u16)> {
-    (0..u16::from(width)).map(move |offset| (u32::from(offset).saturating_mul(8), first.wrapping_add(offset)))
+    (0..u16::from(width))
+        .map(move |offset| (u32::from(offset).saturating_mul(8), first.wrapping_add(offset)))
 }
 
 impl SoftwareVcpu {
@@ -50,7 +53,8 @@ impl SoftwareVcpu {
             chips.controller.write_port(port, byte, self.now());
         }
         if PIT_PORTS.contains(&port) {
-            let next = chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
+            let next =
+                chips.shared.next_board_event().and_then(|next| self.shared.clock.moment(next));
             self.shared.set_board_timer(next);
         }
         RESUME
@@ -65,16 +69,22 @@ impl SoftwareVcpu {
     pub(super) fn mmio_read(&mut self, address: u64, width: u8) -> Next {
         if let Some(offset) = self.apic_offset(address) {
             let time = self.time();
-            let value = self.with_apic(|apic| apic.read_mmio(offset, width, time)).unwrap_or(u32::MAX);
+            let value =
+                self.with_apic(|apic| apic.read_mmio(offset, width, time)).unwrap_or(u32::MAX);
             return Next::Go(Entry::Data(value.into()));
         }
         match (self.chips(), ioapic_offset(address)) {
-            (Some(chips), Some(offset)) => Next::Go(Entry::Data(chips.read_ioapic(offset, width).into())),
+            (Some(chips), Some(offset)) => {
+                Next::Go(Entry::Data(chips.read_ioapic(offset, width).into()))
+            }
             _ => Next::Leave(Exit::MmioRead { address, width }),
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "registers of interrupt controllers have 32 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "registers of interrupt controllers have 32 bits"
+    )]
     pub(super) fn mmio_write(&mut self, address: u64, width: u8, value: u64) -> Next {
         if let Some(offset) = self.apic_offset(address) {
             let time = self.time();
@@ -124,7 +134,8 @@ impl SoftwareVcpu {
     pub(super) fn write_msr(&mut self, index: u32, value: u64) -> Next {
         if self.shared.chips.is_some() && X2APIC_MSRS.contains(&index) {
             let time = self.time();
-            let effect = self.with_apic(|apic| apic.write_msr(index, value, time)).unwrap_or(Err(Refused));
+            let effect =
+                self.with_apic(|apic| apic.write_msr(index, value, time)).unwrap_or(Err(Refused));
             let Ok(effect) = effect else { return Next::Go(Entry::Fault) };
             self.carry_out(effect);
             return RESUME;

@@ -51,7 +51,9 @@ impl SoftwareVcpu {
                 self.cpu.request_interrupt_window(true);
             }
         }
-        let at = |deadline: Deadline| time.nanoseconds.saturating_add(deadline.delay(time, self.tsc_khz));
+        let at = |deadline: Deadline| {
+            time.nanoseconds.saturating_add(deadline.delay(time, self.tsc_khz))
+        };
         let own = next.map(at);
         let is_waiting = self.halted || self.waits_for_sipi;
         let next = match self.clock.of_instructions() {

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use nerite_arch::{Fpu, Msr, SpecialRegs};
 use nerite_hypervisor::{
-    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState,
+    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError,
+    VcpuState,
 };
 use nerite_irqchip::{LocalApic, Time};
 use nerite_x86 as x86;
@@ -121,8 +122,11 @@ impl SoftwareVcpu {
             return Err(impossible("xcr0", state.xcr0));
         }
         self.restore_xsave(&state.xsave)?;
-        let debug =
-            x86::DebugRegs { addresses: state.debug.addresses, dr6: state.debug.dr6, dr7: state.debug.dr7 };
+        let debug = x86::DebugRegs {
+            addresses: state.debug.addresses,
+            dr6: state.debug.dr6,
+            dr7: state.debug.dr7,
+        };
         match &mut self.guest_debug {
             Some(saved) => *saved = debug,
             None => self.cpu.set_debug_regs(&debug),
@@ -180,7 +184,8 @@ impl SoftwareVcpu {
         self.msrs = MachineMsrs::default();
         for msr in msrs {
             let is_elsewhere = IN_OTHER_PARTS.contains(&msr.index);
-            let is_set = !is_elsewhere && (self.cpu.set_msr(*msr) || self.msrs.write(msr.index, msr.value));
+            let is_set =
+                !is_elsewhere && (self.cpu.set_msr(*msr) || self.msrs.write(msr.index, msr.value));
             let is_known = x86::MSRS.contains(&msr.index) || is_elsewhere;
             if !is_set && (msr.value != 0 || is_known) {
                 return Err(StateError::Msr { index: msr.index, value: msr.value });

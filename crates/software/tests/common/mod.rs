@@ -25,7 +25,8 @@ impl Machine {
     }
 
     pub(crate) fn on(hypervisor: Software, program: &[u8]) -> Self {
-        let ram = GuestRam::new(&[Region { start: 0, size: 2 << 20 }], &Backing::default()).unwrap();
+        let ram =
+            GuestRam::new(&[Region { start: 0, size: 2 << 20 }], &Backing::default()).unwrap();
         ram.write(u64::from(CODE), program).unwrap();
         let ram = Arc::new(ram);
         let options = VmOptions { vcpus: 4, ..VmOptions::default() };
@@ -36,7 +37,8 @@ impl Machine {
     pub(crate) fn vcpu(&self, index: u32) -> Box<dyn Vcpu> {
         let mut special = reset::special_regs(0xfee0_0900);
         reset::start_at(&mut special, 0);
-        let regs = Regs { rip: u64::from(CODE), rsp: 0x7000 - 0x100 * u64::from(index), ..reset::regs() };
+        let regs =
+            Regs { rip: u64::from(CODE), rsp: 0x7000 - 0x100 * u64::from(index), ..reset::regs() };
         let boot = BootState { regs, special, msrs: Vec::new() };
         let cpuid = self.hypervisor.supported_cpuid().unwrap();
         self.vm.create_vcpu(index, VcpuStart::At(&boot), &cpuid).unwrap()

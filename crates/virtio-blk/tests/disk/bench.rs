@@ -66,7 +66,8 @@ impl Disk for Memory {
         self.check()?;
         let first = from[0];
         let length = (first.length as usize).min(1000);
-        ram.read(first.address, &mut self.bytes.lock().unwrap()[offset as usize..][..length]).unwrap();
+        ram.read(first.address, &mut self.bytes.lock().unwrap()[offset as usize..][..length])
+            .unwrap();
         Ok(length as u64)
     }
 

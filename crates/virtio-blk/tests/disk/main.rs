@@ -35,9 +35,15 @@ fn sectors_are_read_and_written_wherever_the_pieces_lie() {
     assert_eq!(bench.request(FLUSH, 0, &[]), (1, OK));
     let bytes = std::fs::read(file.path()).unwrap();
     assert_eq!(bytes.len(), 100 * 512 + 100);
-    assert_eq!((bytes[5 * 512 - 1], bytes[5 * 512], bytes[7 * 512 - 1], bytes[7 * 512]), (4, 7, 7, 7));
+    assert_eq!(
+        (bytes[5 * 512 - 1], bytes[5 * 512], bytes[7 * 512 - 1], bytes[7 * 512]),
+        (4, 7, 7, 7)
+    );
     let totals = bench.function.device().totals();
-    assert_eq!((totals.reads, totals.read_bytes, totals.writes, totals.written_bytes), (1, 1024, 1, 1024));
+    assert_eq!(
+        (totals.reads, totals.read_bytes, totals.writes, totals.written_bytes),
+        (1, 1024, 1, 1024)
+    );
     assert_eq!((totals.others, totals.errors), (1, 0));
 }
 
@@ -45,7 +51,11 @@ fn sectors_are_read_and_written_wherever_the_pieces_lie() {
 fn the_configuration_is_as_specified() {
     let (bench, ..) = memory(false);
     let read = |offset, width| bench.driver.read(region::DEVICE + offset, width);
-    assert_eq!((read(0, 4), read(4, 4), read(0, 8)), (200, 0, 200), "the capacity, in halves and as one");
+    assert_eq!(
+        (read(0, 4), read(4, 4), read(0, 8)),
+        (200, 0, 200),
+        "the capacity, in halves and as one"
+    );
     assert_eq!((read(33, 1), read(57, 1), read(58, 2)), (0, 0, 0), "bytes that are not used");
     let own = feature::SIZE_MAX | feature::SEG_MAX | feature::BLK_SIZE;
     let ways = feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES;
@@ -115,7 +125,10 @@ fn the_serial_number_is_told() {
 fn what_is_read_only_stays_as_it_is() {
     let (file, mut bench) = file(true);
     let before = std::fs::read(file.path()).unwrap();
-    assert_eq!(bench.driver.offered() & (feature::RO | feature::FLUSH | feature::DISCARD), feature::RO);
+    assert_eq!(
+        bench.driver.offered() & (feature::RO | feature::FLUSH | feature::DISCARD),
+        feature::RO
+    );
     assert_eq!(bench.request(OUT, 0, &[(DATA, 512, 0)]), (1, IO_ERROR));
     assert_eq!(bench.piece(DISCARD, 0, 8, 0), UNSUPPORTED);
     assert_eq!(bench.piece(WRITE_ZEROES, 0, 8, 0), UNSUPPORTED);
@@ -244,7 +257,10 @@ fn discarded_and_zeroed_sectors_are_zero_and_the_file_stays_as_long() {
     assert_eq!(bytes.len(), 100 * 512 + 100);
     for sector in 0..100_usize {
         let expected = if matches!(sector, 8..16 | 32..35 | 99) { 0 } else { sector as u8 };
-        assert!(bytes[sector * 512..][..512].iter().all(|byte| *byte == expected), "sector {sector}");
+        assert!(
+            bytes[sector * 512..][..512].iter().all(|byte| *byte == expected),
+            "sector {sector}"
+        );
     }
 }
 

@@ -115,7 +115,8 @@ impl SlowBench {
         ram.write(STATUS, &[0xaa]).unwrap();
         let mut buffers = vec![(HEADER, 16, 0)];
         if kind == IN {
-            buffers.extend((0..PIECES).map(|number| (DATA + number * u64::from(PIECE), PIECE, WRITE)));
+            buffers
+                .extend((0..PIECES).map(|number| (DATA + number * u64::from(PIECE), PIECE, WRITE)));
         }
         buffers.push((STATUS, 1, WRITE));
         queue.add(&buffers);

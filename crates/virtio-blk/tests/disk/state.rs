@@ -46,7 +46,9 @@ fn every_request_is_answered_once_wherever_it_was() {
             bench = bench.moved(&bytes);
         }
         let first = wait(|| bench.queue.take_used());
-        for (head, _) in std::iter::once(first).chain(std::iter::from_fn(|| bench.queue.take_used())) {
+        for (head, _) in
+            std::iter::once(first).chain(std::iter::from_fn(|| bench.queue.take_used()))
+        {
             assert_eq!(Some(head), heads.pop_front().map(u32::from), "in order, each once");
             assert_eq!(bench.ram.read_obj::<u8>(place(done) + 0x100).unwrap(), OK);
             done += 1;

@@ -90,7 +90,9 @@ impl Net {
         let mut engine = lock(&self.shared.engine);
         self.shared.tell_engine(&mut engine);
         match engine.as_mut() {
-            Some(engine) if pairs > 1 => engine.set_pairs(pairs).map_err(RestoreError::failed(PART)),
+            Some(engine) if pairs > 1 => {
+                engine.set_pairs(pairs).map_err(RestoreError::failed(PART))
+            }
             _ => Ok(()),
         }
     }

@@ -59,7 +59,9 @@ impl Task for PairTask {
             // Which one is the control queue depends on the features; the last can only be that.
             let pairs = usize::from(self.shared.config.pairs);
             sources.extend(
-                self.kicks.get(pairs.saturating_mul(2)).map(|event| readable(event.as_fd(), CONTROL)),
+                self.kicks
+                    .get(pairs.saturating_mul(2))
+                    .map(|event| readable(event.as_fd(), CONTROL)),
             );
         }
         sources
@@ -111,7 +113,9 @@ impl Task for PairTask {
             // Others get their turn first.
             Ok(Progress::More) => drop(self.wake().map(Event::signal)),
             Err(error) => {
-                live.log.warn(format_args!("the guest's network driver: {error}; the card needs a reset"));
+                live.log.warn(format_args!(
+                    "the guest's network driver: {error}; the card needs a reset"
+                ));
                 live.notifier.fail();
             }
         }
@@ -133,7 +137,8 @@ impl Live {
     ) -> Result<Progress, QueueError> {
         let rx = self.index.saturating_mul(2);
         let tx = rx.saturating_add(1);
-        let (Some(rx_counters), Some(tx_counters)) = (shared.counters.queue(rx), shared.counters.queue(tx))
+        let (Some(rx_counters), Some(tx_counters)) =
+            (shared.counters.queue(rx), shared.counters.queue(tx))
         else {
             return Ok(Progress::Idle);
         };
@@ -195,7 +200,9 @@ impl Shared {
             let mut state = lock(&self.engine_state);
             state.is_paused = is_paused;
             if let (Err(error), Some((activation, _))) = (set, &state.live) {
-                activation.log.warn(format_args!("the queues of a network card: {error}; it needs a reset"));
+                activation
+                    .log
+                    .warn(format_args!("the queues of a network card: {error}; it needs a reset"));
                 activation.notifier.fail();
             }
             // For commands that came meanwhile.
@@ -266,7 +273,8 @@ impl Task for EngineTask {
             self.shared.control_wake.take();
             return self.control();
         }
-        let Some(queue) = number.checked_sub(CALL).and_then(|queue| u16::try_from(queue).ok()) else {
+        let Some(queue) = number.checked_sub(CALL).and_then(|queue| u16::try_from(queue).ok())
+        else {
             return;
         };
         if self.shared.calls.get(usize::from(queue)).is_some_and(Event::take)
@@ -291,7 +299,8 @@ impl EngineTask {
             engine.stop();
         }
         if let Some((activation, _)) = lock(&self.shared.engine_state).live.take() {
-            let message = "the guest's network driver has broken a rule of a queue; the card needs a reset";
+            let message =
+                "the guest's network driver has broken a rule of a queue; the card needs a reset";
             activation.log.warn(format_args!("{message}"));
         }
         self.notifier.fail();
@@ -299,7 +308,8 @@ impl EngineTask {
 
     fn control(&self) {
         let mut held = lock(&self.shared.engine_state);
-        let EngineState { live: Some((activation, Some(control))), is_paused: false } = &mut *held else {
+        let EngineState { live: Some((activation, Some(control))), is_paused: false } = &mut *held
+        else {
             return;
         };
         let mut wanted = None;
@@ -316,7 +326,9 @@ impl EngineTask {
             Ok(false) => {}
             Err(error) => {
                 let log = &activation.log;
-                log.warn(format_args!("the guest's network driver: {error}; the card needs a reset"));
+                log.warn(format_args!(
+                    "the guest's network driver: {error}; the card needs a reset"
+                ));
                 // The thread's next turn takes the queues back.
                 return self.shared.broken.signal();
             }

@@ -228,7 +228,8 @@ impl Receiver {
         let header = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high];
         // A driver that knows nothing of checksums finds zeroes there (5.1.6.4.1), whatever a host
         // says of a frame it has checked.
-        let (at, bytes) = if self.takes_partial { (NUM_BUFFERS, &header[10..]) } else { (0, &header[..]) };
+        let (at, bytes) =
+            if self.takes_partial { (NUM_BUFFERS, &header[10..]) } else { (0, &header[..]) };
         // The pieces were in RAM when they were taken, and RAM does not go away.
         let _ = write_across(self.queue.ram(), &self.room.pieces, at, bytes);
         let mut rest = length;
@@ -255,7 +256,8 @@ impl Receiver {
             let _ = write_across(self.queue.ram(), &self.room.pieces, before, kept);
         }
         // What was copied now is no longer to be kept; the rest moves up.
-        let copied = usize::try_from(self.room.bytes.saturating_sub(before)).unwrap_or(usize::MAX).min(over);
+        let copied =
+            usize::try_from(self.room.bytes.saturating_sub(before)).unwrap_or(usize::MAX).min(over);
         if copied > 0 && copied < over {
             self.spill.copy_within(copied..over, 0);
         }

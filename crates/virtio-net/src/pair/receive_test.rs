@@ -24,7 +24,11 @@ fn a_frame_larger_than_the_mtu_is_dropped_if_it_is_whole() {
         }
         bench.backend.incoming.push_back(sent);
         bench.receive();
-        assert_eq!(bench.rx.take_used().is_none(), is_dropped, "{features:#x} {length} {kind} {tag}");
+        assert_eq!(
+            bench.rx.take_used().is_none(),
+            is_dropped,
+            "{features:#x} {length} {kind} {tag}"
+        );
         assert_eq!(bench.counters[0].totals().drops, u64::from(is_dropped));
     }
 }

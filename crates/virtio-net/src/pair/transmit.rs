@@ -129,7 +129,8 @@ impl Transmitter {
             None
         };
         self.streams |= bytes >= if headers.is_some() { STREAM } else { LARGE };
-        let joins = headers.as_ref().is_some_and(|headers| self.group.add(headers, self.chain.readable()));
+        let joins =
+            headers.as_ref().is_some_and(|headers| self.group.add(headers, self.chain.readable()));
         if !joins && !self.send_group(backend, counters)? {
             self.queue.undo_pop(1);
             return Ok(false);

@@ -56,7 +56,10 @@ fn the_backend_is_told_whether_what_was_sent_is_a_stream() {
     let mixed: [&[_]; 4] = [&[answer()], &[data(1), data(2)], &[data(3), answer()], &[data(4)]];
     assert_eq!(told(true, &mixed), [false, true, true, true]);
     assert_eq!(told(true, &[&[data(1)], &[answer()], &[data(2)]]), [true, false, true]);
-    assert_eq!(told(false, &[&[data(1)], &[large()], &[large()], &[data(2)]]), [false, true, true, false]);
+    assert_eq!(
+        told(false, &[&[data(1)], &[large()], &[large()], &[data(2)]]),
+        [false, true, true, false]
+    );
 }
 
 #[test]

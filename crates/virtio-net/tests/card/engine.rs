@@ -27,7 +27,8 @@ struct Teller {
 impl Engine for Teller {
     fn start(&mut self, activation: &Activation, _: &[Event], broken: &Event) -> io::Result<()> {
         let position = |queue: &QueueConfig| queue.progress.next_available;
-        *self.positions.lock().unwrap() = activation.queues.iter().flatten().map(position).collect();
+        *self.positions.lock().unwrap() =
+            activation.queues.iter().flatten().map(position).collect();
         *self.broken.lock().unwrap() = Some(broken.as_fd().try_clone_to_owned()?);
         self.is_running.store(true, Ordering::Release);
         Ok(())
@@ -99,7 +100,8 @@ fn an_engine_whose_driver_breaks_a_rule_is_stopped_until_a_reset() {
 
 #[test]
 fn an_engine_goes_on_where_another_one_was() {
-    let bench_of = |teller: &Teller| bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
+    let bench_of =
+        |teller: &Teller| bench_with(1, Side::Engine(Box::new(teller.clone())), Vec::new());
     let teller = Teller::default();
     let bench = bench_of(&teller);
     bench.start(0, 2);

@@ -130,7 +130,8 @@ fn frames_go_both_ways_and_interrupt() {
     assert_eq!((totals[0].packets, totals[0].bytes), (1, 16));
     assert_eq!((totals[1].packets, totals[1].bytes, totals[1].drops), (1, 14, 0));
     // The frame may have been found without it.
-    let kicks = || bench.function.device().counters().queues().nth(1).map_or(0, |queue| queue.kicks);
+    let kicks =
+        || bench.function.device().counters().queues().nth(1).map_or(0, |queue| queue.kicks);
     wait(|| (kicks() >= 1).then_some(()));
     let text = bench.function.device().counters().to_string();
     assert!(text.contains("queue 1 (transmit): 1 packets, 14 bytes"), "{text}");
@@ -282,6 +283,9 @@ fn a_card_needs_a_backend_for_each_pair() {
     for mtu in [0, 67] {
         let config = NetConfig { mtu: Some(mtu), pairs: 1, ..config };
         let (ours, _) = UnixDatagram::pair().unwrap();
-        assert!(Net::new(config, Side::Backends(vec![Box::new(Datagrams(ours))])).is_err(), "{mtu}");
+        assert!(
+            Net::new(config, Side::Backends(vec![Box::new(Datagrams(ours))])).is_err(),
+            "{mtu}"
+        );
     }
 }

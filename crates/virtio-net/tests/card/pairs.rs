@@ -37,9 +37,14 @@ fn further_pairs_are_used_when_the_driver_says_so() {
     assert_eq!(command(&bench, &mut control, 4, &[4, 0, 2, 0]), 0);
     bench.exchange(&mut queues, 1);
     bench.exchange(&mut queues, 0);
-    for bad in
-        [&[4, 0, 0, 0][..], &[4, 0, 3, 0], &[4, 0, 0xff, 0xff], &[4, 1, 1, 0], &[0, 0, 1], &[9, 9, 9, 9]]
-    {
+    for bad in [
+        &[4, 0, 0, 0][..],
+        &[4, 0, 3, 0],
+        &[4, 0, 0xff, 0xff],
+        &[4, 1, 1, 0],
+        &[0, 0, 1],
+        &[9, 9, 9, 9],
+    ] {
         assert_eq!(command(&bench, &mut control, 4, bad), 1, "{bad:?}");
     }
     // Without MQ, the control queue is the third one.

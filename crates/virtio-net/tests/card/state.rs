@@ -12,9 +12,11 @@ use super::*;
 impl Bench {
     /// A card like this one, on the same wires and with the same guest memory.
     fn successor(&self, pairs: u16, wires: &[UnixDatagram]) -> Arc<VirtioPci<Net>> {
-        let backend =
-            |wire: &UnixDatagram| Box::new(Datagrams(wire.try_clone().unwrap())) as Box<dyn Backend>;
-        let config = NetConfig { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: Some(1500), pairs, offloads: 0 };
+        let backend = |wire: &UnixDatagram| {
+            Box::new(Datagrams(wire.try_clone().unwrap())) as Box<dyn Backend>
+        };
+        let config =
+            NetConfig { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: Some(1500), pairs, offloads: 0 };
         let side = Side::Backends(wires.iter().map(backend).collect());
         let function = function(Net::new(config, side).unwrap(), &self.ram);
         function.device().run(function.notifier(), function.kicks()).unwrap();
@@ -46,7 +48,8 @@ fn bench_and_wires(pairs: u16) -> (Bench, Vec<UnixDatagram>) {
         ours.push(our);
         theirs.push(their);
     }
-    let backend = |wire: &UnixDatagram| Box::new(Datagrams(wire.try_clone().unwrap())) as Box<dyn Backend>;
+    let backend =
+        |wire: &UnixDatagram| Box::new(Datagrams(wire.try_clone().unwrap())) as Box<dyn Backend>;
     let side = Side::Backends(theirs.iter().map(backend).collect());
     (bench_with(pairs, side, ours), theirs)
 }

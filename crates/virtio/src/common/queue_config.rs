@@ -71,7 +71,11 @@ pub enum QueueFault {
 }
 
 /// Checks a queue (2.7): its size, and that its parts are aligned and in RAM.
-pub(super) fn check(index: u16, queue: &Registers, ram: &GuestRam) -> Result<QueueConfig, QueueFault> {
+pub(super) fn check(
+    index: u16,
+    queue: &Registers,
+    ram: &GuestRam,
+) -> Result<QueueConfig, QueueFault> {
     let Registers { size, max_size: max, addresses: [descriptors, available, used], .. } = *queue;
     if !size.is_power_of_two() || size > max {
         return Err(QueueFault::Size { index, size, max });

@@ -59,8 +59,11 @@ pub(super) fn config_space<D: VirtioDevice>(
     // Base address, offset and length can be written (4.1.4.9.1); the data that follows is looked
     // up.
     let writable = [0, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
-    let pci_cfg =
-        config.add_capability(&Capability { id: VENDOR_CAPABILITY, body: &body, writable: &writable })?;
+    let pci_cfg = config.add_capability(&Capability {
+        id: VENDOR_CAPABILITY,
+        body: &body,
+        writable: &writable,
+    })?;
     let table = u32::try_from(region::MSIX_TABLE).unwrap_or_default();
     let pending = u32::try_from(region::MSIX_PENDING).unwrap_or_default();
     let body = msix.capability(0, table, pending);

@@ -39,7 +39,8 @@ impl Doorbells for NoDoorbells {
 impl<D: VirtioDevice> VirtioPci<D> {
     /// Attaches, moves or detaches doorbells, as the driver's state and the base address want it.
     pub(super) fn place_doorbells(&self, state: &mut State) {
-        let address = state.config.bar_address(0).filter(|_| state.common.is_frozen() && !state.is_resetting);
+        let address =
+            state.config.bar_address(0).filter(|_| state.common.is_frozen() && !state.is_resetting);
         // Elsewhere other things answer.
         let address = address.filter(|address| WINDOW.contains(address));
         if state.attached.as_ref().map(|(at, _)| *at) == address {

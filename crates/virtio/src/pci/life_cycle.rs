@@ -11,7 +11,9 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let queues = match frozen {
             Ok(queues) => queues,
             Err(fault) => {
-                self.log.warn(format_args!("the guest's virtio driver: {fault}; the device needs a reset"));
+                self.log.warn(format_args!(
+                    "the guest's virtio driver: {fault}; the device needs a reset"
+                ));
                 return self.notifier.fail();
             }
         };

@@ -76,10 +76,15 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let mut state = self.lock();
         let config = state.config.restored(&saved.config)?;
         let common = state.common.restored(&saved.common)?;
-        require_same(PART, "features", !common.has_agreed() || self.device.accepts(common.features()))?;
+        require_same(
+            PART,
+            "features",
+            !common.has_agreed() || self.device.accepts(common.features()),
+        )?;
         // Queues of a device that needs a reset may be what it needs that for.
         let is_running = common.is_frozen() && !saved.interrupts.needs_reset;
-        let queues = if is_running { common.queues_at(&saved.queues, &self.ram) } else { Ok(Vec::new()) };
+        let queues =
+            if is_running { common.queues_at(&saved.queues, &self.ram) } else { Ok(Vec::new()) };
         let queues = queues.map_err(RestoreError::failed(PART))?;
 
         self.clear(&mut state);

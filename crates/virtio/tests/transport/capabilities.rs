@@ -21,9 +21,12 @@ fn capability(function: &dyn Function, kind: u32) -> u8 {
 fn capabilities_say_where_registers_are() {
     let machine = machine();
     let function = machine.function.as_ref();
-    for (kind, offset, length) in
-        [(1, region::COMMON, 56), (2, region::NOTIFY, 8), (3, region::ISR, 1), (4, region::DEVICE, 0x1000)]
-    {
+    for (kind, offset, length) in [
+        (1, region::COMMON, 56),
+        (2, region::NOTIFY, 8),
+        (3, region::ISR, 1),
+        (4, region::DEVICE, 0x1000),
+    ] {
         let at = capability(function, kind);
         assert_eq!(function.read_config(at + 4, 1), 0, "base address 0");
         assert_eq!(u64::from(function.read_config(at + 8, 4)), offset);
@@ -51,7 +54,8 @@ fn capabilities_are_laid_out_as_specified() {
     kinds.sort_unstable();
     assert_eq!(kinds, [1, 2, 3, 4, 5], "neither shared memory (8) nor vendor data (9)");
     let notify = capability(function, 2);
-    let (length, multiplier) = (function.read_config(notify + 12, 4), function.read_config(notify + 16, 4));
+    let (length, multiplier) =
+        (function.read_config(notify + 12, 4), function.read_config(notify + 16, 4));
     for queue in 0..2 {
         machine.driver.write(common_cfg::QUEUE_SELECT, 2, queue);
         let offset = machine.driver.read(common_cfg::QUEUE_NOTIFY_OFF, 2) as u32;
@@ -76,7 +80,8 @@ fn registers_can_be_reached_through_configuration_space() {
     assert_eq!(function.read_config(at + 16, 4), 3);
     access(region::DEVICE as u32, 4);
     assert_eq!(function.read_config(at + 16, 4), 0x0403_0201);
-    for (offset, length) in [(0xffff_fffc, 4), (0x7ffe, 4), (2, 4), (0, 3), (0, 0), (0, 8), (0, 0xffff_ffff)]
+    for (offset, length) in
+        [(0xffff_fffc, 4), (0x7ffe, 4), (2, 4), (0, 3), (0, 0), (0, 8), (0, 0xffff_ffff)]
     {
         access(offset, length);
         function.write_config(at + 16, 4, 0);

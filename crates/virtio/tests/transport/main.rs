@@ -14,8 +14,9 @@ use nerite_memory::GuestRam;
 use nerite_pci::{Event, Function, Message, MessageRoutes, NotConnected};
 use nerite_virtio::fake::{Driver, FakeQueue, RAM, Rings, WRITE, ram};
 use nerite_virtio::{
-    Activation, Chain, DeviceState, DoorbellError, Doorbells, Kind, NoDoorbells, Queue, RestoreError,
-    StartError, VirtioDevice, VirtioPci, Wiring, common_cfg, config_bytes, feature, region, status,
+    Activation, Chain, DeviceState, DoorbellError, Doorbells, Kind, NoDoorbells, Queue,
+    RestoreError, StartError, VirtioDevice, VirtioPci, Wiring, common_cfg, config_bytes, feature,
+    region, status,
 };
 use proptest::prelude::*;
 

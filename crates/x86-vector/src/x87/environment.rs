@@ -1,6 +1,9 @@
 //! FNSTENV, FLDENV, FNSAVE and FRSTOR in their four formats (Intel SDM vol. 1, 8.1.10).
 
-#![allow(clippy::cast_possible_truncation, reason = "fields have 16 bits, and bits of others are cut out")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "fields have 16 bits, and bits of others are cut out"
+)]
 
 use iced_x86::Code;
 
@@ -21,7 +24,8 @@ fn tag_word(x87: &X87) -> u16 {
     let tag = |(index, register): (usize, &[u8; 10])| {
         let (mantissa, exponent) = register.split_first_chunk().unwrap_or((&[0; 8], &[]));
         let mantissa = u64::from_le_bytes(*mantissa);
-        let exponent = exponent.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes) & 0x7fff);
+        let exponent =
+            exponent.first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes) & 0x7fff);
         if x87.tags >> index & 1 == 0 {
             3
         } else if exponent == 0 && mantissa == 0 {
@@ -51,12 +55,19 @@ fn environment(x87: &X87, real_mode: bool, wide: bool) -> [u32; FIELDS] {
     let [control, status, tags] = words;
     let (ip, dp, opcode) = (x87.instruction, x87.data, u32::from(x87.opcode));
     let pointers = match (real_mode, wide) {
-        (true, false) => [low(ip), (upper(ip) & 15) << 12 | opcode, low(dp), (upper(dp) & 15) << 12],
-        (true, true) => {
-            [0xffff_0000 | low(ip), upper(ip) << 12 | opcode, 0xffff_0000 | low(dp), upper(dp) << 12]
+        (true, false) => {
+            [low(ip), (upper(ip) & 15) << 12 | opcode, low(dp), (upper(dp) & 15) << 12]
         }
+        (true, true) => [
+            0xffff_0000 | low(ip),
+            upper(ip) << 12 | opcode,
+            0xffff_0000 | low(dp),
+            upper(dp) << 12,
+        ],
         (false, false) => [low(ip), 0, low(dp), 0],
-        (false, true) => [upper(ip) << 16 | low(ip), opcode << 16, upper(dp) << 16 | low(dp), 0xffff_0000],
+        (false, true) => {
+            [upper(ip) << 16 | low(ip), opcode << 16, upper(dp) << 16 | low(dp), 0xffff_0000]
+        }
     };
     let [p0, p1, p2, p3] = pointers;
     [control, status, tags, p0, p1, p2, p3]

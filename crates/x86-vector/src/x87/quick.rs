@@ -148,7 +148,11 @@ pub(super) use {quick, quick_lines};
 /// Executes an instruction the shorter way, if it has one, all its registers are in use, and it
 /// raises no exception that the guest has not seen. `number` is that of ST(i).
 #[inline(always)]
-pub(super) fn execute<O: Operation>(x87: &X87, number: usize, memory: &mut [u8; 16]) -> Option<Done> {
+pub(super) fn execute<O: Operation>(
+    x87: &X87,
+    number: usize,
+    memory: &mut [u8; 16],
+) -> Option<Done> {
     let in_use = |index: usize| x87.tags >> (x87.top().wrapping_add(index) & 7) & 1 != 0;
     let fits = match O::QUICK {
         Quick::None => false,

@@ -61,7 +61,9 @@ impl Model {
     fn address(&self, op: &Op, index: Option<i64>) -> u64 {
         let instruction = &op.instruction;
         let operand = (0..instruction.op_count())
-            .find(|&operand| matches!(instruction.op_kind(operand), OpKind::Memory | OpKind::MemorySegRDI))
+            .find(|&operand| {
+                matches!(instruction.op_kind(operand), OpKind::Memory | OpKind::MemorySegRDI)
+            })
             .expect("a memory operand");
         let value = |register: Register, _, _| match index {
             Some(index) if register.is_vector_register() => Some(index as u64),

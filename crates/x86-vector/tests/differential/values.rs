@@ -83,8 +83,9 @@ pub(crate) fn f80(random: &mut Random) -> [u8; 10] {
 pub(crate) fn fill(bytes: &mut [u8], random: &mut Random) {
     let kind = random.below(7);
     for chunk in bytes.as_chunks_mut::<8>().0 {
-        let narrow =
-            |random: &mut Random, of: &[u32]| u64::from(random.pick(of)) << 32 | u64::from(random.pick(of));
+        let narrow = |random: &mut Random, of: &[u32]| {
+            u64::from(random.pick(of)) << 32 | u64::from(random.pick(of))
+        };
         let value = match kind {
             0 => narrow(random, &F32),
             1 => random.pick(&F64),

@@ -40,8 +40,8 @@ impl Cpu {
     /// Sets general registers, RIP and RFLAGS.
     pub fn set_regs(&mut self, regs: &Regs) {
         let values = [
-            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8, regs.r9,
-            regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+            regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi,
+            regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
         ];
         for (number, value) in (0..16).zip(values) {
             self.core.set_r(number, value);
@@ -154,7 +154,8 @@ impl Cpu {
     /// `denominator`, which is not 0. The counter's value changes with it, and is to be set
     /// afterwards.
     pub fn set_tsc_rate(&mut self, numerator: u32, denominator: std::num::NonZeroU32) {
-        let multiplier = (u128::from(numerator) << TSC_FRACTION).checked_div(denominator.get().into());
+        let multiplier =
+            (u128::from(numerator) << TSC_FRACTION).checked_div(denominator.get().into());
         let multiplier = multiplier.and_then(|multiplier| u64::try_from(multiplier).ok());
         self.core.msrs.tsc_multiplier = multiplier.unwrap_or(u64::MAX);
     }

@@ -37,7 +37,11 @@ fn alu<O: alu::Alu + 'static>(instruction: &Instruction) -> Handler {
 
 fn shift<S: shift::Shift + 'static>(instruction: &Instruction) -> Handler {
     let size = size(instruction, 0);
-    if is_register(instruction, 1) { sized!(size, shift::by_cl, S) } else { sized!(size, shift::by_imm, S) }
+    if is_register(instruction, 1) {
+        sized!(size, shift::by_cl, S)
+    } else {
+        sized!(size, shift::by_imm, S)
+    }
 }
 
 /// Arithmetic, logic, bits.
@@ -107,7 +111,11 @@ fn arithmetic(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
         Mnemonic::Adox => sized!(first, alu::adx; true),
         Mnemonic::Crc32 => {
             let source = size(instruction, 1);
-            if first == 8 { sized!(source, bits::crc32, u64) } else { sized!(source, bits::crc32, u32) }
+            if first == 8 {
+                sized!(source, bits::crc32, u64)
+            } else {
+                sized!(source, bits::crc32, u32)
+            }
         }
         Mnemonic::Rdrand | Mnemonic::Rdseed => sized!(first, bits::random),
         Mnemonic::Rdpid => bits::rdpid,

@@ -101,8 +101,11 @@ fn moves(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
 fn mov(instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     let first = size(instruction, 0);
     let kind = |operand| {
-        let register =
-            if is_register(instruction, operand) { instruction.op_register(operand) } else { Register::None };
+        let register = if is_register(instruction, operand) {
+            instruction.op_register(operand)
+        } else {
+            Register::None
+        };
         (register.is_segment_register(), register.is_cr(), register.is_dr(), register.is_gpr())
     };
     Some(match (kind(0), kind(1)) {
@@ -136,7 +139,8 @@ fn stack_bytes(instruction: &Instruction) -> u64 {
 
 fn stack(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handler> {
     let bytes = stack_bytes(instruction);
-    let is_segment = is_register(instruction, 0) && instruction.op_register(0).is_segment_register();
+    let is_segment =
+        is_register(instruction, 0) && instruction.op_register(0).is_segment_register();
     let is_flat = core.mode == Mode::Bits64 && bytes == 8;
     let handler = match instruction.mnemonic() {
         Mnemonic::Push if is_segment => sized!(bytes, far::push_segment),
@@ -202,7 +206,8 @@ fn branches(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handl
             u64::from(instruction.far_branch32())
         };
     }
-    let is_far = is_far_immediate || instruction.is_jmp_far_indirect() || instruction.is_call_far_indirect();
+    let is_far =
+        is_far_immediate || instruction.is_jmp_far_indirect() || instruction.is_call_far_indirect();
     if is_far {
         let far = far_size(instruction);
         return Some(match instruction.mnemonic() {
@@ -217,7 +222,9 @@ fn branches(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handl
     }
     let bytes = stack_bytes(instruction);
     let handler = match instruction.mnemonic() {
-        _ if instruction.is_jcc_short_or_near() => conditional!(condition(instruction), branch::jcc),
+        _ if instruction.is_jcc_short_or_near() => {
+            conditional!(condition(instruction), branch::jcc)
+        }
         Mnemonic::Jmp if near => branch::jmp,
         Mnemonic::Jmp => sized!(size(instruction, 0), branch::jmp_to),
         Mnemonic::Call if near && is_64 && bytes == 8 => branch::call,
@@ -287,13 +294,20 @@ fn strings(core: &Core, instruction: &Instruction, op: &mut Op) -> Option<Handle
     };
     for operand in 0..instruction.op_count() {
         match instruction.op_kind(operand) {
-            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => op.flags |= ADDRESS_16,
-            OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => op.flags |= ADDRESS_32,
+            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => {
+                op.flags |= ADDRESS_16
+            }
+            OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => {
+                op.flags |= ADDRESS_32
+            }
             _ => {}
         }
     }
     op.segment = SEGMENT.wrapping_add(segment(instruction.memory_segment()));
-    debug_assert!(FS > SS && core.mode != Mode::Bits64 || op.segment >= SEGMENT, "a segment's base is added");
+    debug_assert!(
+        FS > SS && core.mode != Mode::Bits64 || op.segment >= SEGMENT,
+        "a segment's base is added"
+    );
     Some(match instruction.mnemonic() {
         Mnemonic::Movsb => string::movs::<u8>,
         Mnemonic::Movsw => string::movs::<u16>,

@@ -125,7 +125,11 @@ impl Core {
     /// Replaces the first operand, a register or memory, by a function of it. Returns the old and
     /// the new value.
     #[inline(always)]
-    pub(crate) fn update_first<T: Int>(&mut self, op: &Op, mut change: impl FnMut(T) -> T) -> Run<(T, T)> {
+    pub(crate) fn update_first<T: Int>(
+        &mut self,
+        op: &Op,
+        mut change: impl FnMut(T) -> T,
+    ) -> Run<(T, T)> {
         if op.flags & MEMORY != 0 {
             let linear = self.linear(op, T::BYTES, true)?;
             return self.update(linear, op.is_locked(), change);

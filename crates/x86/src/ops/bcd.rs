@@ -18,8 +18,11 @@ pub(crate) fn decimal<const SUBTRACT: bool>(core: &mut Core, _: &Op) -> Run {
     let adjust = old & 15 > 9 || old_adjust;
     let upper = old > 0x99 || old_carry;
     let amount = if adjust { 6 } else { 0_u8 } | if upper { 0x60 } else { 0 };
-    let (value, borrow) =
-        if SUBTRACT { (old.wrapping_sub(amount), old < 6) } else { (old.wrapping_add(amount), false) };
+    let (value, borrow) = if SUBTRACT {
+        (old.wrapping_sub(amount), old < 6)
+    } else {
+        (old.wrapping_add(amount), false)
+    };
     core.set_reg(RAX, value);
     set(core, value, adjust, upper || SUBTRACT && adjust && borrow);
     Ok(())

@@ -175,7 +175,8 @@ pub(crate) fn cmpxchg8b(core: &mut Core, op: &Op) -> Run {
     let pair = |core: &Core, low, high| core.r(low) & 0xffff_ffff | core.r(high) << 32;
     let expected = pair(core, RAX, RDX);
     let value = pair(core, crate::registers::RBX, crate::registers::RCX);
-    let (old, _) = core.update(linear, op.is_locked(), |old| if old == expected { value } else { old })?;
+    let (old, _) =
+        core.update(linear, op.is_locked(), |old| if old == expected { value } else { old })?;
     if old != expected {
         core.set_r(RAX, old & 0xffff_ffff);
         core.set_r(RDX, old >> 32);

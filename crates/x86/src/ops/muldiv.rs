@@ -109,7 +109,8 @@ pub(crate) fn idiv<T: Int>(core: &mut Core, op: &Op) -> Run {
     let divisor = i128::from(core.first::<T>(op)?.sx().cast_signed());
     let (low, high) = (core.reg::<T>(RAX).zx(), core.reg::<T>(upper::<T>()));
     let dividend = i128::from(high.sx().cast_signed()).wrapping_shl(T::BITS) | i128::from(low);
-    let (Some(quotient), Some(remainder)) = (dividend.checked_div(divisor), dividend.checked_rem(divisor))
+    let (Some(quotient), Some(remainder)) =
+        (dividend.checked_div(divisor), dividend.checked_rem(divisor))
     else {
         return core.raise(DE);
     };

@@ -118,7 +118,8 @@ fn rotate_carry<T: Int>(core: &mut Core, op: &Op, count: u32, left: bool) -> Run
     let count = count.checked_rem(width).unwrap_or(0);
     let carry = core.flags.cf();
     let turns = if left || count == 0 { count } else { width.wrapping_sub(count) };
-    let (old, new) = core.update_first::<T>(op, |value| T::of(through_carry(value, turns, carry) as u64))?;
+    let (old, new) =
+        core.update_first::<T>(op, |value| T::of(through_carry(value, turns, carry) as u64))?;
     if is_nothing {
         return Ok(());
     }
@@ -152,7 +153,10 @@ fn run<S: Shift, T: Int>(core: &mut Core, op: &Op, count: u32) -> Run {
         return Ok(());
     }
     let (old, new) =
-        core.update_first::<T>(op, |value| if count == 0 { value } else { S::shift(value, count, carry) })?;
+        core.update_first::<T>(
+            op,
+            |value| if count == 0 { value } else { S::shift(value, count, carry) },
+        )?;
     if count != 0 {
         S::set_flags(&mut core.flags, old, count, new);
     }
@@ -200,7 +204,10 @@ fn double<T: Int>(core: &mut Core, op: &Op, count: u32, left: bool) -> Run {
         }
     };
     let (old, new) =
-        core.update_first::<T>(op, |value| if count == 0 { value } else { T::of(shift(value) as u64) })?;
+        core.update_first::<T>(
+            op,
+            |value| if count == 0 { value } else { T::of(shift(value) as u64) },
+        )?;
     if count != 0 {
         let carry = if left {
             let number = T::BITS.wrapping_sub(count);

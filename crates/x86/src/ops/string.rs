@@ -145,7 +145,10 @@ pub(crate) fn movs<T: Int>(core: &mut Core, op: &Op) -> Run {
             let overlaps = from.is(&to) && distance != 0 && distance < T::BYTES as usize;
             let size = many.wrapping_mul(T::BYTES);
             let length = usize::try_from(size).unwrap_or(0);
-            if many > 1 && !overlaps && to.copy_from(to_offset, &from, from_offset, length).is_some() {
+            if many > 1
+                && !overlaps
+                && to.copy_from(to_offset, &from, from_offset, length).is_some()
+            {
                 after(core, destination, size)?;
                 done = many;
                 core.advance(RSI, op, T::BYTES, done);
@@ -173,8 +176,8 @@ pub(crate) fn stos<T: Int>(core: &mut Core, op: &Op) -> Run {
             let size = many.wrapping_mul(T::BYTES);
             let length = usize::try_from(size).unwrap_or(0);
             let byte = u8::of(value.zx());
-            let is_uniform =
-                value.zx() == u64::from(byte).wrapping_mul(0x0101_0101_0101_0101) & crate::int::mask(T::BITS);
+            let is_uniform = value.zx()
+                == u64::from(byte).wrapping_mul(0x0101_0101_0101_0101) & crate::int::mask(T::BITS);
             let filled = if is_uniform {
                 to.fill_bytes(offset, byte, length)
             } else {

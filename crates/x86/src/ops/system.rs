@@ -81,7 +81,8 @@ pub(crate) fn clflush(core: &mut Core, op: &Op) -> Run {
 /// INVLPG.
 pub(crate) fn invlpg(core: &mut Core, op: &Op) -> Run {
     privileged(core)?;
-    let base = if core.is_64() { core.r(op.segment) } else { core.segment(op.segment_number()).base };
+    let base =
+        if core.is_64() { core.r(op.segment) } else { core.segment(op.segment_number()).base };
     let linear = core.wrap(core.offset(op).wrapping_add(base));
     core.tlb.flush_page(linear);
     core.fetch.flush();
@@ -349,8 +350,11 @@ pub(crate) fn look<T: Int, const LIMIT: bool>(core: &mut Core, op: &Op) -> Run {
         descriptor.is_segment() || is_known
     });
     if let Some(descriptor) = found {
-        let value =
-            if LIMIT { u64::from(descriptor.segment().limit) } else { descriptor.low >> 32 & 0x00f0_ff00 };
+        let value = if LIMIT {
+            u64::from(descriptor.segment().limit)
+        } else {
+            descriptor.low >> 32 & 0x00f0_ff00
+        };
         core.set_reg(op.dst, T::of(value));
     }
     core.flags.change(ZF, if found.is_some() { ZF } else { 0 });
@@ -368,7 +372,8 @@ pub(crate) fn cpuid(core: &mut Core, op: &Op) -> Run {
     let mut leaf = core.cpuid.leaf(function, index).unwrap_or_default();
     match function {
         1 => {
-            leaf.ecx = leaf.ecx & !(1 << 27) | if core.cr4 & CR4_OSXSAVE != 0 { 1 << 27 } else { 0 };
+            leaf.ecx =
+                leaf.ecx & !(1 << 27) | if core.cr4 & CR4_OSXSAVE != 0 { 1 << 27 } else { 0 };
             if core.apic_base & 1 << 11 == 0 {
                 leaf.edx &= !(1 << 9);
             }

@@ -1,8 +1,8 @@
 //! Encodings of integer instructions with operands at random.
 
 use iced_x86::{
-    Code, CpuidFeature, Decoder, DecoderOptions, Encoder, Instruction, Mnemonic, OpCodeOperandKind, OpKind,
-    Register,
+    Code, CpuidFeature, Decoder, DecoderOptions, Encoder, Instruction, Mnemonic, OpCodeOperandKind,
+    OpKind, Register,
 };
 use nerite_native_oracle::Random;
 
@@ -199,8 +199,9 @@ fn try_encode(code: Code, random: &mut Random) -> Option<Form> {
     let bytes = encoder.take_buffer();
     let mut decoder = Decoder::new(64, &bytes, DecoderOptions::NONE);
     let decoded = decoder.decode();
-    let is_same =
-        !decoded.is_invalid() && decoded.len() == bytes.len() && decoded.mnemonic() == code.mnemonic();
+    let is_same = !decoded.is_invalid()
+        && decoded.len() == bytes.len()
+        && decoded.mnemonic() == code.mnemonic();
     is_same.then(|| Form { bytes, instruction: decoded, name: format!("{code:?}") })
 }
 

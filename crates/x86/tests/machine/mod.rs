@@ -104,7 +104,10 @@ impl Machine {
         }
         for vector in 0..256 {
             let handler = HANDLERS + vector * 16;
-            let low = handler & 0xffff | u64::from(KERNEL_CS) << 16 | 0x8e00 << 32 | (handler >> 16) << 48;
+            let low = handler & 0xffff
+                | u64::from(KERNEL_CS) << 16
+                | 0x8e00 << 32
+                | (handler >> 16) << 48;
             machine.put(IDT + vector * 16, &low.to_le_bytes());
             machine.put(handler, &[0xf4]);
         }
@@ -134,7 +137,8 @@ impl Machine {
 
     /// Enters 64-bit mode at [`CODE`]. Code at user level needs pages of its own.
     pub(crate) fn long_mode(&mut self, level: Level) {
-        let (cs, ss) = if level == Level::User { (USER_CS, USER_SS) } else { (KERNEL_CS, KERNEL_SS) };
+        let (cs, ss) =
+            if level == Level::User { (USER_CS, USER_SS) } else { (KERNEL_CS, KERNEL_SS) };
         let stack = segment(ss);
         let tr = Segment { kind: 11, ..segment(TSS_SELECTOR) };
         self.cpu.set_regs(&Regs { rip: CODE, rflags: 2, rsp: RSP, ..Regs::default() });
@@ -188,7 +192,13 @@ impl Machine {
 
     /// Runs to the next HLT. The vector of the handler that it is in, if it is in one.
     pub(crate) fn run_to_halt(&mut self) -> Option<u8> {
-        assert_eq!(self.run(100_000), Exit::Halt, "{}\n{}", self.cpu.regs(), self.cpu.special_regs());
+        assert_eq!(
+            self.run(100_000),
+            Exit::Halt,
+            "{}\n{}",
+            self.cpu.regs(),
+            self.cpu.special_regs()
+        );
         self.handler()
     }
 

@@ -4,7 +4,8 @@ use nerite_arch::{DescriptorTable, Fpu, Regs};
 use nerite_x86::{Entry, Exit};
 
 use crate::machine::{
-    CODE, DATA, GDT, IDT, KERNEL_CS_16, KERNEL_CS_32, KERNEL_DS_16, Level, Machine, PT, TSS, segment,
+    CODE, DATA, GDT, IDT, KERNEL_CS_16, KERNEL_CS_32, KERNEL_DS_16, Level, Machine, PT, TSS,
+    segment,
 };
 
 /// Instructions of an input at most, and exits.
@@ -40,8 +41,9 @@ impl Input<'_> {
 
 /// Vector registers of any contents, with any modes and exceptions, by a number.
 fn vector_state(seed: u8) -> Fpu {
-    let mut area: [u8; 832] =
-        std::array::from_fn(|index| (index as u8).wrapping_mul(seed).rotate_left(u32::from(seed) & 7));
+    let mut area: [u8; 832] = std::array::from_fn(|index| {
+        (index as u8).wrapping_mul(seed).rotate_left(u32::from(seed) & 7)
+    });
     // All components, in the standard format.
     area[512..576].fill(0);
     area[512] = 7;

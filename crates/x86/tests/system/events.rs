@@ -74,7 +74,10 @@ fn an_nmi_that_waited_comes_right_after_the_iret() {
     machine.cpu.inject_nmi();
     // IRET, and the first instruction of the handler again.
     assert_eq!(machine.run(2), Exit::Budget);
-    assert_eq!((machine.cpu.regs().rip, interrupted(&machine)), (crate::machine::HANDLERS + 33, CODE));
+    assert_eq!(
+        (machine.cpu.regs().rip, interrupted(&machine)),
+        (crate::machine::HANDLERS + 33, CODE)
+    );
 }
 
 #[test]
@@ -131,9 +134,11 @@ fn popf_sets_tf_for_the_instruction_after_it() {
 fn breakpoints_on_code_are_faults_and_on_data_traps() {
     // nop; mov [rbx], eax; nop
     let code = [NOP, 0x89, 0x03, NOP, HLT];
-    for (address, kind, rip, bits) in
-        [(CODE + 1, 0_u64, CODE + 1, 1), (DATA, 1, CODE + 3, 1), (DATA + 2, 0b11 | 0b01 << 2, CODE + 3, 1)]
-    {
+    for (address, kind, rip, bits) in [
+        (CODE + 1, 0_u64, CODE + 1, 1),
+        (DATA, 1, CODE + 3, 1),
+        (DATA + 2, 0b11 | 0b01 << 2, CODE + 3, 1),
+    ] {
         let mut machine = Machine::at(Level::Kernel, &code);
         machine.set(|regs| regs.rbx = DATA);
         machine.cpu.set_debug_regs(&DebugRegs {
@@ -209,7 +214,8 @@ fn states_between_instructions_are_saved_and_restored() {
     let mut machine = Machine::at(Level::Kernel, &[STI, NOP, NOP, HLT]);
     machine.cpu.inject_interrupt(0x55);
     assert_eq!(machine.run(1), Exit::Budget);
-    let (regs, special, events) = (machine.cpu.regs(), machine.cpu.special_regs(), machine.cpu.events());
+    let (regs, special, events) =
+        (machine.cpu.regs(), machine.cpu.special_regs(), machine.cpu.events());
     let mut other = Machine::processor(&machine.ram, &machine.code);
     other.set_regs(&regs);
     other.set_special_regs(&special);

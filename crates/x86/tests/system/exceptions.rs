@@ -23,7 +23,10 @@ fn user(code: &[u8]) -> Machine {
 fn frame(machine: &Machine, with_error: bool) -> (Option<u64>, [u64; 5]) {
     let rsp = machine.cpu.regs().rsp;
     let start = rsp + if with_error { 8 } else { 0 };
-    (with_error.then(|| machine.get(rsp)), std::array::from_fn(|index| machine.get(start + index as u64 * 8)))
+    (
+        with_error.then(|| machine.get(rsp)),
+        std::array::from_fn(|index| machine.get(start + index as u64 * 8)),
+    )
 }
 
 #[test]
@@ -69,7 +72,8 @@ fn an_interrupt_stack_is_used_whatever_the_level() {
 #[test]
 fn page_faults_tell_what_was_tried() {
     // mov [rbx], eax; mov eax, [rbx]; call rbx
-    let (write, read, fetch): (&[u8], &[u8], &[u8]) = (&[0x89, 0x03, HLT], &[0x8b, 0x03, HLT], &[0xff, 0xd3]);
+    let (write, read, fetch): (&[u8], &[u8], &[u8]) =
+        (&[0x89, 0x03, HLT], &[0x8b, 0x03, HLT], &[0xff, 0xd3]);
     for (code, entry, error) in [
         (write, 0, 0b110),
         (read, 0, 0b100),
@@ -201,7 +205,8 @@ fn alignment_is_checked_where_it_is_asked_for() {
 #[test]
 fn selectors_outside_of_their_table_are_named() {
     // mov ds, ax
-    for (selector, vector) in [(0x58_u64, 13), (0x0c, 13), (0x30, 13), (USER_CS.into(), 6), (0, 6)] {
+    for (selector, vector) in [(0x58_u64, 13), (0x0c, 13), (0x30, 13), (USER_CS.into(), 6), (0, 6)]
+    {
         let mut machine = Machine::at(Level::Kernel, &[0x8e, 0xd8, 0x0f, 0x0b]);
         machine.set(|regs| regs.rax = selector);
         assert_eq!(machine.run_to_halt(), Some(vector), "{selector:#x}");

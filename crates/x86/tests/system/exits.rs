@@ -63,7 +63,10 @@ fn wide_accesses_are_cut_into_eight_bytes() {
     // movups xmm0, [rbx]; movups [rbx+2], xmm0; hlt
     let mut machine = machine(&[0x0f, 0x10, 0x03, 0x0f, 0x11, 0x43, 0x02, 0xf4]);
     assert_eq!(machine.run(10), Exit::MmioRead { address: 0x4000_0000, width: 8 });
-    assert_eq!(machine.cpu.run(Entry::Data(1), 10), Exit::MmioRead { address: 0x4000_0008, width: 8 });
+    assert_eq!(
+        machine.cpu.run(Entry::Data(1), 10),
+        Exit::MmioRead { address: 0x4000_0008, width: 8 }
+    );
     let exit = machine.cpu.run(Entry::Data(2), 10);
     assert_eq!(exit, Exit::MmioWrite { address: 0x4000_0002, width: 8, value: 1 });
     assert_eq!(machine.run(10), Exit::MmioWrite { address: 0x4000_000a, width: 8, value: 2 });
@@ -155,7 +158,11 @@ fn cpuid_shows_what_can_be_enabled() {
     machine.set(|regs| regs.rax = 1);
     assert_eq!(machine.run_to_halt(), None);
     let ecx = machine.cpu.regs().rcx;
-    assert_eq!((ecx >> 26 & 1, ecx >> 27 & 1, ecx >> 3 & 1), (1, 1, 0), "XSAVE, OSXSAVE, no MONITOR");
+    assert_eq!(
+        (ecx >> 26 & 1, ecx >> 27 & 1, ecx >> 3 & 1),
+        (1, 1, 0),
+        "XSAVE, OSXSAVE, no MONITOR"
+    );
     // mov cr4, rax
     let mut machine = self::machine(&[0x0f, 0x22, 0xe0, 0xf4]);
     machine.set(|regs| regs.rax = 0x20 | 1 << 12);

@@ -26,7 +26,8 @@ fn protected(code: &[u8]) -> Machine {
     });
     for vector in 0..256 {
         let handler = HANDLERS + vector * 16;
-        let gate = handler & 0xffff | u64::from(KERNEL_CS_32) << 16 | 0x8e00 << 32 | (handler >> 16) << 48;
+        let gate =
+            handler & 0xffff | u64::from(KERNEL_CS_32) << 16 | 0x8e00 << 32 | (handler >> 16) << 48;
         machine.put(IDT + vector * 8, &gate.to_le_bytes());
     }
     machine
@@ -98,7 +99,10 @@ fn start_code_reaches_long_mode() {
     code.extend(at_32.to_le_bytes());
     code.extend(KERNEL_CS_32.to_le_bytes());
     let mut machine = real(&code);
-    machine.put(u64::from(pointer), &[&0x57_u16.to_le_bytes()[..], &(GDT as u32).to_le_bytes()].concat());
+    machine.put(
+        u64::from(pointer),
+        &[&0x57_u16.to_le_bytes()[..], &(GDT as u32).to_le_bytes()].concat(),
+    );
     let mut code = vec![0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0];
     code.extend([0xb8, 0, 0x10, 0, 0, 0x0f, 0x22, 0xd8]);
     code.extend([0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32, 0x0f, 0xba, 0xe8, 8, 0x0f, 0x30]);
@@ -187,7 +191,10 @@ fn virtual_8086_mode_is_entered_and_left() {
     let rsp = machine.cpu.regs().rsp;
     let saved: [u32; 10] = std::array::from_fn(|index| machine.get(rsp + index as u64 * 4) as u32);
     assert_eq!(saved, [0, 1, 0x2000, 0x3_0202, 0x7000, 0x1000, 0x11, 0x12, 0x13, 0x14]);
-    assert_eq!((machine.cpu.special_regs().ds.unusable, machine.cpu.regs().rflags >> 17 & 1), (true, 0));
+    assert_eq!(
+        (machine.cpu.special_regs().ds.unusable, machine.cpu.regs().rflags >> 17 & 1),
+        (true, 0)
+    );
 }
 
 #[test]
@@ -203,8 +210,10 @@ fn a_16_bit_stack_wraps() {
 #[test]
 fn a_task_gate_is_not_followed() {
     let mut machine = protected(&[0xcc]);
-    machine
-        .put(IDT + 3 * 8, &(0x8500_u64 << 32 | u64::from(crate::machine::TSS_SELECTOR) << 16).to_le_bytes());
+    machine.put(
+        IDT + 3 * 8,
+        &(0x8500_u64 << 32 | u64::from(crate::machine::TSS_SELECTOR) << 16).to_le_bytes(),
+    );
     assert_eq!(machine.run_to_halt(), Some(13));
     assert_eq!(machine.get(machine.cpu.regs().rsp) as u32, 3 * 8 + 2);
     let table = DescriptorTable { base: IDT, limit: 0x7ff };

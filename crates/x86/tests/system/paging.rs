@@ -172,7 +172,8 @@ fn memory_outside_of_ram_is_a_device() {
 fn the_walk_agrees_with_that_of_a_debugger() {
     let mut state = 1_u64;
     let mut random = move |below: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % below
     };
     let (mut found, mut missing) = (0, 0);
@@ -180,8 +181,12 @@ fn the_walk_agrees_with_that_of_a_debugger() {
         let mut machine = Machine::at(Level::Kernel, &[0x8a, 0x03, 0xf4]);
         // Tables of their own, for the upper half.
         let tables = [0x10_0000_u64, 0x10_1000, 0x10_2000];
-        let address =
-            0xffff_8000_0000_0000 | random(4) << 39 | random(4) << 30 | random(4) << 21 | random(4) << 12 | 8;
+        let address = 0xffff_8000_0000_0000
+            | random(4) << 39
+            | random(4) << 30
+            | random(4) << 21
+            | random(4) << 12
+            | 8;
         for (level, table) in (0..).zip(tables) {
             for index in 0..4 {
                 let next = tables.get(level + 1).copied().unwrap_or(random(256) << 12);

@@ -91,7 +91,8 @@ fn an_instruction_in_two_pages_changes_with_either() {
 #[test]
 fn another_processor_changes_code() {
     // The first: l: mov eax, 1; cmp eax, 7; jne l; hlt. The second: mov byte [CODE+1], 7; hlt
-    let mut machine = Machine::at(Level::Kernel, &[0xb8, 1, 0, 0, 0, 0x83, 0xf8, 7, 0x75, 0xf6, 0xf4]);
+    let mut machine =
+        Machine::at(Level::Kernel, &[0xb8, 1, 0, 0, 0, 0x83, 0xf8, 7, 0x75, 0xf6, 0xf4]);
     machine.put(DATA, &[0xc6, 0x04, 0x25, 1, 0, 1, 0, 7, 0xf4]);
     let mut other = Machine::processor(&machine.ram, &machine.code);
     let (mut regs, special) = (machine.cpu.regs(), machine.cpu.special_regs());
@@ -110,8 +111,10 @@ fn another_processor_changes_code() {
 fn locked_instructions_of_two_processors_are_atomic() {
     // l: lock inc qword [rbx]; lock xadd [rbx+8], rax; mov eax, 1; loop l; hlt, with words that are
     // not aligned
-    let code =
-        [0xf0, 0x48, 0xff, 0x03, 0xf0, 0x48, 0x0f, 0xc1, 0x43, 0x08, 0xb8, 1, 0, 0, 0, 0xe2, 0xef, 0xf4];
+    let code = [
+        0xf0, 0x48, 0xff, 0x03, 0xf0, 0x48, 0x0f, 0xc1, 0x43, 0x08, 0xb8, 1, 0, 0, 0, 0xe2, 0xef,
+        0xf4,
+    ];
     let mut machine = Machine::at(Level::Kernel, &code);
     machine.set(|regs| (regs.rax, regs.rbx, regs.rcx) = (1, DATA + 4, 20_000));
     let mut other = Machine::processor(&machine.ram, &machine.code);

@@ -3,8 +3,8 @@
 use nerite_arch::Msr;
 
 use crate::machine::{
-    CODE, DATA, GDT, KERNEL_CS, KERNEL_CS_32, KERNEL_SS, Level, Machine, RSP, STACK, USER_CS, USER_CS_32,
-    USER_SS,
+    CODE, DATA, GDT, KERNEL_CS, KERNEL_CS_32, KERNEL_SS, Level, Machine, RSP, STACK, USER_CS,
+    USER_CS_32, USER_SS,
 };
 
 const STAR: u32 = 0xc000_0081;
@@ -44,7 +44,10 @@ fn syscall_and_sysret_change_level_and_stay_in_64_bit_mode() {
     let special = machine.cpu.special_regs();
     let regs = machine.cpu.regs();
     assert_eq!((regs.rip, regs.rcx, regs.r11, regs.rflags), (0x1_1000, CODE + 2, 0x246, 0x46));
-    assert_eq!((special.cs.selector, special.cs.dpl, special.ss.selector), (KERNEL_CS, 0, KERNEL_SS));
+    assert_eq!(
+        (special.cs.selector, special.cs.dpl, special.ss.selector),
+        (KERNEL_CS, 0, KERNEL_SS)
+    );
     machine.run(1);
     let special = machine.cpu.special_regs();
     assert_eq!((special.cs.selector, special.ss.selector, special.cs.l), (0x23, 0x1b, true));
@@ -172,7 +175,10 @@ fn a_far_jump_enters_compatibility_mode_and_leaves_it() {
     // jmp far [rbx]; at DATA, 32 bits: mov eax, 1; jmp 8:CODE+0x100; at CODE+0x100, 64 bits: dec
     // rax is 48 ff c8
     let mut machine = machine(Level::Kernel, &[0xff, 0x2b]);
-    machine.put(DATA + 0x100, &[&(DATA as u32).to_le_bytes()[..], &KERNEL_CS_32.to_le_bytes()].concat());
+    machine.put(
+        DATA + 0x100,
+        &[&(DATA as u32).to_le_bytes()[..], &KERNEL_CS_32.to_le_bytes()].concat(),
+    );
     machine.put(DATA, &[0xb8, 1, 0, 0, 0, 0x48, 0xea, 0, 1, 1, 0, 8, 0]);
     machine.put(CODE + 0x100, &[0x48, 0xff, 0xc8, 0xf4]);
     machine.set(|regs| regs.rbx = DATA + 0x100);
@@ -222,7 +228,9 @@ fn swapgs_exchanges_the_bases() {
 fn bases_are_read_and_written_where_enabled() {
     // wrfsbase rax; rdfsbase rcx; hlt
     let code = [0xf3, 0x48, 0x0f, 0xae, 0xd0, 0xf3, 0x48, 0x0f, 0xae, 0xc1, 0xf4];
-    for (cr4, value, vector) in [(1 << 16, DATA, None), (0, DATA, Some(6)), (1 << 16, 1 << 60, Some(13))] {
+    for (cr4, value, vector) in
+        [(1 << 16, DATA, None), (0, DATA, Some(6)), (1 << 16, 1 << 60, Some(13))]
+    {
         let mut machine = machine(Level::Kernel, &code);
         machine.set_special(|special| special.cr4 |= cr4);
         machine.set(|regs| regs.rax = value);

@@ -31,7 +31,8 @@ fn work(index: usize) {
     for _ in 0..ROUNDS {
         ADDED.fetch_add(1, Ordering::Relaxed);
         // The same by compare and exchange, which must fail where another one was faster.
-        let _ = EXCHANGED.fetch_update(Ordering::AcqRel, Ordering::Acquire, |value| Some(value + 1));
+        let _ =
+            EXCHANGED.fetch_update(Ordering::AcqRel, Ordering::Acquire, |value| Some(value + 1));
     }
 }
 

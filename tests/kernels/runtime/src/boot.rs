@@ -121,7 +121,9 @@ pub fn command() -> Command {
     while let Some(word) = words.next() {
         if word == "--" {
             command.args.extend(&mut words);
-        } else if let Some((key, value)) = word.strip_prefix("env=").and_then(|word| word.split_once('=')) {
+        } else if let Some((key, value)) =
+            word.strip_prefix("env=").and_then(|word| word.split_once('='))
+        {
             command.env.push((key.to_string(), value.to_string()));
         } else {
             command.kernel_args.push(word);
@@ -160,8 +162,10 @@ pub fn command_v1() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         strings.iter_mut().map(|buffer| buffer.as_mut_ptr().addr() as u64).collect()
     };
     let (argv_table, envp_table) = (table(&mut argv), table(&mut envp));
-    let mut params =
-        v1::CmdvalParams { argv: argv_table.as_ptr().addr() as u64, envp: envp_table.as_ptr().addr() as u64 };
+    let mut params = v1::CmdvalParams {
+        argv: argv_table.as_ptr().addr() as u64,
+        envp: envp_table.as_ptr().addr() as u64,
+    };
     // SAFETY: the tables point to buffers of the lengths that the VMM asked for.
     unsafe { calls.call(v1::Call::Cmdval, &mut params) }.expect("the stack lies below 4 GiB");
     (argv, envp)

@@ -26,7 +26,9 @@ unsafe impl GlobalAlloc for Heap {
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
             // The heap starts at a page, so offsets are aligned where addresses are (up to a page).
-            let Some(start) = used.checked_next_multiple_of(layout.align()) else { return null_mut() };
+            let Some(start) = used.checked_next_multiple_of(layout.align()) else {
+                return null_mut();
+            };
             let Some(end) = start.checked_add(layout.size()) else { return null_mut() };
             if end > SIZE || layout.align() > 4096 {
                 return null_mut();

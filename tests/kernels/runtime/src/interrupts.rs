@@ -40,7 +40,8 @@ pub type Handler = fn(&mut Frame);
 const VECTORS: usize = 256;
 const STUB_SIZE: usize = 16;
 
-static HANDLERS: [AtomicPtr<()>; VECTORS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; VECTORS];
+static HANDLERS: [AtomicPtr<()>; VECTORS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; VECTORS];
 static SPURIOUS: AtomicU64 = AtomicU64::new(0);
 
 // One stub of 16 bytes for each vector: push an error code where the processor does not, and the
@@ -169,7 +170,8 @@ fn new_idt() -> *mut [[u64; 2]; VECTORS] {
     for (vector, gate) in idt.iter_mut().enumerate() {
         let address = (stubs + vector * STUB_SIZE) as u64;
         // Present, 64-bit interrupt gate, IST 1, selector 8 (SDM volume 3, 7.14.1).
-        gate[0] = address & 0xffff | 8 << 16 | 1 << 32 | 0x8e << 40 | (address >> 16 & 0xffff) << 48;
+        gate[0] =
+            address & 0xffff | 8 << 16 | 1 << 32 | 0x8e << 40 | (address >> 16 & 0xffff) << 48;
         gate[1] = address >> 32;
     }
     Box::into_raw(idt)
@@ -207,11 +209,16 @@ pub(crate) fn init(index: usize) {
         0u64,
         0x00af_9b00_0000_ffff,
         0x00cf_9300_0000_ffff,
-        (size_of::<Tss>() as u64 - 1) | (tss_at & 0xff_ffff) << 16 | 0x89 << 40 | (tss_at >> 24 & 0xff) << 56,
+        (size_of::<Tss>() as u64 - 1)
+            | (tss_at & 0xff_ffff) << 16
+            | 0x89 << 40
+            | (tss_at >> 24 & 0xff) << 56,
         tss_at >> 32,
     ]));
-    let gdt_pointer =
-        TablePointer { limit: size_of_val(gdt) as u16 - 1, base: core::ptr::from_ref(gdt).addr() as u64 };
+    let gdt_pointer = TablePointer {
+        limit: size_of_val(gdt) as u16 - 1,
+        base: core::ptr::from_ref(gdt).addr() as u64,
+    };
     let idt_pointer = TablePointer { limit: (VECTORS * 16 - 1) as u16, base: idt().addr() as u64 };
     // SAFETY: both tables are valid, have a static lifetime, and keep the meaning of the selectors
     // in use (8 and 0x10).

@@ -101,7 +101,8 @@ fn map_page(address: u64, physical: u64, page_size: u64) -> bool {
 pub fn map_identity(start: u64, end: u64) {
     let mut at = start & !(PAGE - 1);
     while at < end {
-        let size = if at.is_multiple_of(LARGE_PAGE) && at + LARGE_PAGE <= end { LARGE_PAGE } else { PAGE };
+        let size =
+            if at.is_multiple_of(LARGE_PAGE) && at + LARGE_PAGE <= end { LARGE_PAGE } else { PAGE };
         if let Some(mapping) = lookup(at) {
             // Go on after the page that is there.
             at = (at & !(mapping.page_size - 1)) + mapping.page_size;

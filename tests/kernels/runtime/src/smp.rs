@@ -24,7 +24,8 @@ pub struct Found {
     pub gdt: (u64, u16),
 }
 
-static FOUND: [AtomicPtr<Found>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+static FOUND: [AtomicPtr<Found>; MAX_CPUS] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 static WORK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 static STARTED: AtomicU32 = AtomicU32::new(1);
 static DONE: AtomicU32 = AtomicU32::new(0);
@@ -39,7 +40,9 @@ struct TableRegister {
 fn gdt() -> TableRegister {
     let mut gdt = TableRegister::default();
     // SAFETY: stores ten bytes into what is ten bytes.
-    unsafe { core::arch::asm!("sgdt [{}]", in(reg) &raw mut gdt, options(nostack, preserves_flags)) }
+    unsafe {
+        core::arch::asm!("sgdt [{}]", in(reg) &raw mut gdt, options(nostack, preserves_flags))
+    }
     gdt
 }
 

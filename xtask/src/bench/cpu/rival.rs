@@ -40,7 +40,8 @@ impl Rival {
 
     /// QEMU without KVM.
     pub(super) fn tcg(program: &Path, guest: &Path) -> Self {
-        let words = "-accel tcg -nodefaults -no-user-config -display none -serial stdio -m 64 -kernel";
+        let words =
+            "-accel tcg -nodefaults -no-user-config -display none -serial stdio -m 64 -kernel";
         let guest = guest.display().to_string();
         Self::new("TCG", program, &words.split(' ').chain([guest.as_str()]).collect::<Vec<_>>())
     }
@@ -49,7 +50,8 @@ impl Rival {
     pub(super) fn bochs(program: &Path, guest: &Path, folder: &Path) -> Result<Self> {
         let write = |name, contents: &[u8]| {
             let path = folder.join(name);
-            fs::write(&path, contents).with_context(|| format!("cannot write {}", path.display()))?;
+            fs::write(&path, contents)
+                .with_context(|| format!("cannot write {}", path.display()))?;
             Ok::<_, anyhow::Error>(path.display().to_string())
         };
         let image = fs::read(guest).with_context(|| format!("cannot read {}", guest.display()))?;
@@ -110,7 +112,8 @@ impl Running {
                 .map(|text| String::from_utf8_lossy(&text).trim_end().to_owned())
                 .try_for_each(|line| sender.send(line));
         });
-        let clock = clock_getcpuclockid(pid(&child)).context("no clock of the program's processor time")?;
+        let clock =
+            clock_getcpuclockid(pid(&child)).context("no clock of the program's processor time")?;
         let mut running = Self { child, clock, lines, before: Duration::ZERO };
         while running.line()? != START {}
         running.before = running.time()?;
@@ -125,7 +128,8 @@ impl Running {
         // Time that passes until it is stopped belongs to the next loop, as it has begun.
         let now = self.time()?;
         self.signal(Signal::SIGSTOP)?;
-        let (kind, instructions) = parse(&line).with_context(|| format!("not a line of a loop: {line}"))?;
+        let (kind, instructions) =
+            parse(&line).with_context(|| format!("not a line of a loop: {line}"))?;
         let seconds = now.saturating_sub(self.before).as_secs_f64();
         self.before = now;
         Ok(Sample { kind: kind.to_owned(), instructions, seconds })
@@ -137,7 +141,9 @@ impl Running {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 bail!("it is silent for {} seconds", PATIENCE.as_secs())
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => bail!("it ended early: {}", self.child.wait()?),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                bail!("it ended early: {}", self.child.wait()?)
+            }
         }
     }
 

@@ -53,7 +53,11 @@ pub(super) fn image(file: &[u8]) -> Result<Vec<u8>> {
     let last = size - SEGMENT;
     put(&mut rom, last + usize::from(CODE), &code(source, &kernel, length));
     put(&mut rom, last + usize::from(TABLE), &table());
-    put(&mut rom, last + usize::from(RESET), &[&[0xea], words(&[CODE, 0xf000]).as_slice()].concat());
+    put(
+        &mut rom,
+        last + usize::from(RESET),
+        &[&[0xea], words(&[CODE, 0xf000]).as_slice()].concat(),
+    );
     Ok(rom)
 }
 
@@ -99,7 +103,8 @@ fn code(source: u32, kernel: &Kernel<'_>, length: u32) -> Vec<u8> {
 /// Null, code and data descriptors, and the operand of LGDT.
 fn table() -> Vec<u8> {
     let descriptors = [0_u64, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
-    let mut table: Vec<u8> = descriptors.iter().flat_map(|descriptor| descriptor.to_le_bytes()).collect();
+    let mut table: Vec<u8> =
+        descriptors.iter().flat_map(|descriptor| descriptor.to_le_bytes()).collect();
     table.extend(23_u16.to_le_bytes());
     table.extend(linear(TABLE).to_le_bytes());
     table
@@ -123,7 +128,10 @@ mod tests {
     fn a_kernel_is_found_by_its_header() {
         let file = file(0x300);
         let kernel = Kernel::parse(&file).unwrap();
-        assert_eq!((kernel.bytes, kernel.address, kernel.entry), (&file[..0x300], 0x10_0000, 0x10_0030));
+        assert_eq!(
+            (kernel.bytes, kernel.address, kernel.entry),
+            (&file[..0x300], 0x10_0000, 0x10_0030)
+        );
         assert!(Kernel::parse(&file[..0x20]).is_none());
         assert!(Kernel::parse(&vec![0; 9000]).is_none());
     }

@@ -23,7 +23,8 @@ pub(super) fn setting() -> String {
 
 /// Millions of instructions a second in each round of one loop.
 fn rates(results: &Results, kind: &str) -> Vec<f64> {
-    let samples = results.samples.iter().filter(|sample| sample.kind == kind && sample.instructions != 0);
+    let samples =
+        results.samples.iter().filter(|sample| sample.kind == kind && sample.instructions != 0);
     samples.map(|sample| sample.instructions as f64 / sample.seconds.max(1e-9) / 1e6).collect()
 }
 
@@ -50,11 +51,13 @@ pub(super) fn print(results: &[Results]) -> String {
         let rates: Vec<Vec<f64>> = results.iter().map(|results| rates(results, kind)).collect();
         let Some((first, rest)) = rates.split_first() else { continue };
         let mut cells = vec![kind.to_owned()];
-        cells.extend(rates.iter().map(
-            |rates| {
-                if rates.is_empty() { "-".to_owned() } else { digits(median(rates)) }
-            },
-        ));
+        cells.extend(
+            rates.iter().map(
+                |rates| {
+                    if rates.is_empty() { "-".to_owned() } else { digits(median(rates)) }
+                },
+            ),
+        );
         cells.extend(rest.iter().map(|other| ratio(first, other).map_or("-".to_owned(), digits)));
         text.push_str(&line(&cells));
     }
@@ -73,7 +76,8 @@ fn digits(value: f64) -> String {
 }
 
 fn line(cells: &[String]) -> String {
-    let (first, rest) = cells.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    let (first, rest) =
+        cells.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     let rest: String = rest.iter().map(|cell| format!(" {cell:>11}")).collect();
     format!("{first:<12}{rest}\n")
 }
@@ -99,7 +103,8 @@ mod tests {
             results("TCG", [0.1, 1.0, 0.4]),
             results("native", [0.01; 3]),
         ]);
-        let cells: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let cells: Vec<Vec<&str>> =
+            table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(cells[0], ["MIPS", "vmm", "TCG", "native", "vmm/TCG", "vmm/native"]);
         assert_eq!(cells[1], ["integer", "300", "375", "6000", "1.25", "0.050"]);
         assert_eq!(cells[2], ["exits", "20.0", "60.0", "-", "0.333", "-"]);

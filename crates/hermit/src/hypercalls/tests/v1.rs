@@ -3,8 +3,8 @@ use std::io::Write as _;
 use nerite_hypercall::errno::{EBADF, EFAULT, ENAMETOOLONG, ENOENT};
 use nerite_hypercall::file::{O_CREAT, O_RDWR, SEEK_SET};
 use nerite_hypercall::v1::{
-    Call, CloseParams, CmdsizeParams, CmdvalParams, ExitParams, LseekParams, OpenParams, ReadParams,
-    SerialWriteBufferParams, UnlinkParams, WriteParams,
+    Call, CloseParams, CmdsizeParams, CmdvalParams, ExitParams, LseekParams, OpenParams,
+    ReadParams, SerialWriteBufferParams, UnlinkParams, WriteParams,
 };
 use zerocopy::FromZeros as _;
 
@@ -40,7 +40,10 @@ fn parameters_that_are_not_all_in_ram_are_told_and_change_nothing() {
         for address in [first_bad, RAM_END, u64::from(u32::MAX)] {
             let before = guest.bytes(RAM_END - 0x1000, 0x1000);
             let line = line_of(|| assert!(matches!(guest.v1_at(call, address), Next::Resume)));
-            assert!(line.contains(call.name()) && line.contains(&format!("{address:#x}")), "{line}");
+            assert!(
+                line.contains(call.name()) && line.contains(&format!("{address:#x}")),
+                "{line}"
+            );
             assert!(guest.bytes(RAM_END - 0x1000, 0x1000) == before, "{call:?} wrote");
         }
     }
@@ -78,7 +81,9 @@ fn a_serial_buffer_is_physical_and_may_be_large() {
 fn a_serial_buffer_over_the_end_of_ram_is_not_written_at_all() {
     let mut guest = Guest::new();
     guest.ram.write(RAM_END - 4, b"tail").unwrap();
-    for (buf, len) in [(RAM_END - 4, 5), (RAM_END, 1), (u64::MAX - 1, 2), (0, u64::MAX), (0, RAM_END + 1)] {
+    for (buf, len) in
+        [(RAM_END - 4, 5), (RAM_END, 1), (u64::MAX - 1, 2), (0, u64::MAX), (0, RAM_END + 1)]
+    {
         let line = line_of(|| {
             guest.v1(Call::SerialWriteBuffer, SerialWriteBufferParams { buf, len });
         });
@@ -144,8 +149,14 @@ fn a_write_that_fails_can_only_be_told_to_the_log() {
         })
     };
     // Into nothing, out of RAM, over the end of what is mapped, not canonical, too long.
-    let bad =
-        [(0x3_0000, 1), (0x1_2000, 1), (0x1_1fff, 2), (1 << 47, 1), (u64::MAX, 2), (0x1_0000, u64::MAX)];
+    let bad = [
+        (0x3_0000, 1),
+        (0x1_2000, 1),
+        (0x1_1fff, 2),
+        (1 << 47, 1),
+        (u64::MAX, 2),
+        (0x1_0000, u64::MAX),
+    ];
     for (buf, len) in bad {
         let line = failing(1, buf, len);
         assert!(line.contains("FileWrite failed with EFAULT"), "{line}");
@@ -215,7 +226,8 @@ fn a_file_lives_from_open_to_close() {
     let fd = guest.v1(Call::FileOpen, open).ret;
     assert_eq!(fd, 3);
     guest.v1(Call::FileWrite, WriteParams { fd, buf: 0x1_0000, len: 8 });
-    let position = guest.v1(Call::FileLseek, LseekParams { fd, offset: 3, whence: SEEK_SET }).offset;
+    let position =
+        guest.v1(Call::FileLseek, LseekParams { fd, offset: 3, whence: SEEK_SET }).offset;
     assert_eq!(position, 3);
     let ret = guest.v1(Call::FileRead, ReadParams { fd, buf: 0x1_1000, len: 100, ret: -1 }).ret;
     assert_eq!((ret, guest.bytes(0x8000, 5)), (5, b"tents".to_vec()));
@@ -230,7 +242,8 @@ fn standard_streams_are_not_closed_and_have_no_position() {
     let mut guest = paged();
     for fd in 0..3 {
         assert_eq!({ guest.v1(Call::FileClose, CloseParams { fd, ret: 9 }).ret }, 0);
-        let position = guest.v1(Call::FileLseek, LseekParams { fd, offset: 5, whence: SEEK_SET }).offset;
+        let position =
+            guest.v1(Call::FileLseek, LseekParams { fd, offset: 5, whence: SEEK_SET }).offset;
         assert_eq!(position, -1);
     }
     guest.ram.write(0x9000, b"open").unwrap();
@@ -238,7 +251,8 @@ fn standard_streams_are_not_closed_and_have_no_position() {
     assert_eq!(guest.shown(), b"open");
     for fd in [3, -1] {
         assert_eq!({ guest.v1(Call::FileClose, CloseParams { fd, ret: 9 }).ret }, -EBADF);
-        let position = guest.v1(Call::FileLseek, LseekParams { fd, offset: 0, whence: SEEK_SET }).offset;
+        let position =
+            guest.v1(Call::FileLseek, LseekParams { fd, offset: 0, whence: SEEK_SET }).offset;
         assert_eq!(position, -1);
     }
 }

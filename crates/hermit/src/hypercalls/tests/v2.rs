@@ -4,9 +4,9 @@ use std::time::Instant;
 use nerite_hypercall::errno::{EBADF, EFAULT, EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, ESPIPE};
 use nerite_hypercall::file::{O_CREAT, O_RDWR, SEEK_CUR};
 use nerite_hypercall::v2::{
-    Call, CloseParams, FileAttr, FstatParams, GetdentsParams, GetdentsResult, LseekParams, MkdirParams,
-    OpenParams, ReadParams, SERIAL_END, STAT_FOLLOW, SerialReadBufferParams, SerialWriteBufferParams,
-    StatParams, StatusResult, UnlinkParams, WriteParams,
+    Call, CloseParams, FileAttr, FstatParams, GetdentsParams, GetdentsResult, LseekParams,
+    MkdirParams, OpenParams, ReadParams, SERIAL_END, STAT_FOLLOW, SerialReadBufferParams,
+    SerialWriteBufferParams, StatParams, StatusResult, UnlinkParams, WriteParams,
 };
 
 use crate::hypercalls::Next;
@@ -29,7 +29,9 @@ const OUTSIDE: [(u64, u64); 6] = [
 #[test]
 fn exit_codes_are_the_low_half_of_rdi() {
     let mut guest = Guest::new();
-    for (rdi, code) in [(0, 0), (256, 256), (u64::MAX, -1), (0xdead_0000_002a, 42), (0x8000_0000, i32::MIN)] {
+    for (rdi, code) in
+        [(0, 0), (256, 256), (u64::MAX, -1), (0xdead_0000_002a, 42), (0x8000_0000, i32::MIN)]
+    {
         let next = guest.v2_at(Call::Exit, rdi);
         assert!(matches!(next, Next::Exit(given) if given == code), "{rdi:#x}: {next:?}");
     }
@@ -43,7 +45,10 @@ fn parameters_that_are_not_all_in_ram_are_told_and_change_nothing() {
             let before = guest.bytes(end - 0x1000, 0x1000);
             for address in [end - call.param_size() as u64 + 1, end, u64::MAX - 3] {
                 let line = line_of(|| assert!(matches!(guest.v2_at(call, address), Next::Resume)));
-                assert!(line.contains(call.name()) && line.contains(&format!("{address:#x}")), "{line}");
+                assert!(
+                    line.contains(call.name()) && line.contains(&format!("{address:#x}")),
+                    "{line}"
+                );
             }
             assert!(guest.bytes(end - 0x1000, 0x1000) == before, "{call:?} wrote");
         }
@@ -170,7 +175,8 @@ fn paths_are_checked_by_every_call() {
     guest.ram.write(0x6000, b"/not/there\0").unwrap();
     guest.ram.write(HIGH_END - 3, b"/no").unwrap();
     guest.ram.write(0x10_0000, &[b'/'; 0x10_0000]).unwrap();
-    let paths = [(0x6000, ENOENT), (HIGH_END - 3, EFAULT), (RAM_END, EFAULT), (0x10_0000, ENAMETOOLONG)];
+    let paths =
+        [(0x6000, ENOENT), (HIGH_END - 3, EFAULT), (RAM_END, EFAULT), (0x10_0000, ENAMETOOLONG)];
     for (name, errno) in paths {
         let open = guest.v2(Call::FileOpen, OpenParams { name, flags: 0, mode: 0, ret: 7 });
         assert_eq!({ open.ret }, -errno);
@@ -221,7 +227,8 @@ fn files_and_directories() {
 
     let open = OpenParams { name: 0x6000, flags: 0, mode: 0, ret: -1 };
     let folder = guest.v2(Call::FileOpen, open).ret;
-    let entries = |buf| GetdentsParams { fd: folder, buf, len: 0x1000, ..GetdentsParams::default() };
+    let entries =
+        |buf| GetdentsParams { fd: folder, buf, len: 0x1000, ..GetdentsParams::default() };
     // Entries are not lost to a bad buffer.
     assert_eq!(guest.v2(Call::Getdents, entries(HIGH_END - 1)).ret.errno(), Some(EFAULT));
     let ret = guest.v2(Call::Getdents, entries(0x8000)).ret;
@@ -246,7 +253,10 @@ fn a_closed_console_is_the_hosts_failure() {
     let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
     guest.screen = other;
     let next = guest.v2_at(Call::SerialWriteByte, u64::from(b'\n'));
-    assert!(matches!(&next, Next::Host(error) if error.kind() == std::io::ErrorKind::BrokenPipe), "{next:?}");
+    assert!(
+        matches!(&next, Next::Host(error) if error.kind() == std::io::ErrorKind::BrokenPipe),
+        "{next:?}"
+    );
     let params = 0x5000;
     let write = SerialWriteBufferParams { buf: 0x6000, len: 1 };
     guest.ram.write_obj(params, &write).unwrap();
@@ -265,11 +275,14 @@ fn a_stop_ends_whatever_waits() {
     let start = Instant::now();
     std::thread::scope(|scope| {
         let calls = &guest.shared.calls;
-        let waiting =
-            [(Call::SerialReadBuffer, 0x5100), (Call::FileRead, 0x5200), (Call::SerialWriteBuffer, 0x5000)]
-                .map(|(call, params)| {
-                    (call, scope.spawn(move || calls.v2(call, params, &mut Default::default())))
-                });
+        let waiting = [
+            (Call::SerialReadBuffer, 0x5100),
+            (Call::FileRead, 0x5200),
+            (Call::SerialWriteBuffer, 0x5000),
+        ]
+        .map(|(call, params)| {
+            (call, scope.spawn(move || calls.v2(call, params, &mut Default::default())))
+        });
         let byte = scope.spawn(|| calls.read_serial_byte());
         std::thread::sleep(std::time::Duration::from_millis(20));
         assert!(waiting.iter().all(|(_, call)| !call.is_finished()), "the calls wait");

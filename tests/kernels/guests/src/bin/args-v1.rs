@@ -31,13 +31,18 @@ fn main() {
     // Kernels before 0.10, of which this is one, need their list filled up with empty strings at
     // the end.
     let used = envp.iter().position(|entry| text(entry).is_empty()).unwrap_or(envp.len());
-    check!(envp[used..].iter().all(|entry| text(entry).is_empty()), "an empty string among the environment");
+    check!(
+        envp[used..].iter().all(|entry| text(entry).is_empty()),
+        "an empty string among the environment"
+    );
     envp.truncate(used);
     envp.sort();
     for entry in &envp {
         let entry = text(entry);
         match entry.iter().position(|&byte| byte == b'=') {
-            Some(at) => println!("environment {} {}", Escaped(&entry[..at]), Escaped(&entry[at + 1..])),
+            Some(at) => {
+                println!("environment {} {}", Escaped(&entry[..at]), Escaped(&entry[at + 1..]))
+            }
             None => check!(false, "an environment entry without '=': {}", Escaped(entry)),
         }
     }

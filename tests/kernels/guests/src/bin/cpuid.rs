@@ -13,12 +13,16 @@ fn check_features(index: usize) {
     for (bit, name) in [(21, "x2APIC"), (24, "TSC deadline"), (31, "hypervisor")] {
         check!(leaf1.ecx & 1 << bit != 0, "CPUID 1 ECX of processor {index} lacks {name}");
     }
-    for (bit, name) in [(4, "TSC"), (5, "MSR"), (6, "PAE"), (9, "APIC"), (25, "SSE"), (26, "SSE2")] {
+    for (bit, name) in [(4, "TSC"), (5, "MSR"), (6, "PAE"), (9, "APIC"), (25, "SSE"), (26, "SSE2")]
+    {
         check!(leaf1.edx & 1 << bit != 0, "CPUID 1 EDX of processor {index} lacks {name}");
     }
     let extended = cpu::cpuid(0x8000_0001, 0);
     for (bit, name) in [(20, "NX"), (29, "long mode")] {
-        check!(extended.edx & 1 << bit != 0, "CPUID 0x80000001 EDX of processor {index} lacks {name}");
+        check!(
+            extended.edx & 1 << bit != 0,
+            "CPUID 0x80000001 EDX of processor {index} lacks {name}"
+        );
     }
     let bits = cpu::cpuid(0x8000_0008, 0).eax;
     check!((36..=52).contains(&(bits & 0xff)), "{} physical address bits", bits & 0xff);

@@ -30,7 +30,11 @@ fn main() {
         check_eq!(state.cpu, index as u64, "RSI of processor {index}");
         let apic_base = if index == 0 { 0xfee0_0900 } else { 0xfee0_0800 };
         check_eq!(found.apic_base, apic_base, "IA32_APIC_BASE of processor {index}");
-        check_eq!(found.misc_enable & 1, 1, "fast strings in IA32_MISC_ENABLE of processor {index}");
+        check_eq!(
+            found.misc_enable & 1,
+            1,
+            "fast strings in IA32_MISC_ENABLE of processor {index}"
+        );
     }
     check_eq!(first.state.rsp, kernel.start - 0x8000, "the boot stack, just below the kernel");
     let (gdt, limit) = first.gdt;

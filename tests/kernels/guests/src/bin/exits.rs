@@ -15,7 +15,8 @@ const ADDRESS: u64 = 0xd123_4000;
 
 fn main() {
     let args = boot::args();
-    let count: u64 = args.first().and_then(|arg| arg.parse().ok()).expect("wants a number of exits");
+    let count: u64 =
+        args.first().and_then(|arg| arg.parse().ok()).expect("wants a number of exits");
     let kind = args.get(1).map_or("in", String::as_str);
     paging::map_identity(ADDRESS, ADDRESS + paging::PAGE);
     let start = cpu::tsc();

@@ -52,7 +52,11 @@ fn unlink(path: &core::ffi::CStr) -> i32 {
 fn main() {
     let calls = runtime::v1();
     for fd in [3, 1000, -1, i32::MAX, i32::MIN] {
-        check_eq!(calls.write_fd(fd, b"nowhere\n"), Ok(()), "write to descriptor {fd}, which has no result");
+        check_eq!(
+            calls.write_fd(fd, b"nowhere\n"),
+            Ok(()),
+            "write to descriptor {fd}, which has no result"
+        );
         check_eq!(calls.read_fd(fd, &mut [0; 8]), Err(EBADF), "read from descriptor {fd}");
         check_eq!(close(fd), -EBADF, "close of descriptor {fd}");
         check_eq!(lseek(fd, file::SEEK_SET), -1, "seek on descriptor {fd}");
@@ -64,7 +68,10 @@ fn main() {
             check!(ret < 0 && known.is_some(), "open of {path:?} with flags {flags:#o} gave {ret}");
         }
         let ret = unlink(path);
-        check!(ret < 0 && runtime::hypercall::errno::name(-ret).is_some(), "unlink of {path:?} gave {ret}");
+        check!(
+            ret < 0 && runtime::hypercall::errno::name(-ret).is_some(),
+            "unlink of {path:?} gave {ret}"
+        );
     }
     check_eq!(open(c"/etc/passwd", file::O_RDONLY), -ENOENT, "open of a host's file");
     for fd in [STDIN, STDOUT, STDERR] {

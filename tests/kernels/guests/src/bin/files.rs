@@ -106,9 +106,14 @@ fn bad_descriptors() {
 
 fn paths() {
     for path in [c"/etc/passwd", c"/root/nothing", c"relative", c"", c"../../etc/passwd"] {
-        for flags in [file::O_RDONLY, file::O_RDWR, file::O_WRONLY | file::O_TRUNC, file::O_DIRECTORY] {
+        for flags in
+            [file::O_RDONLY, file::O_RDWR, file::O_WRONLY | file::O_TRUNC, file::O_DIRECTORY]
+        {
             let ret = open(path, flags);
-            check!(ret < 0 && is_error(Some(-ret)), "open of {path:?} with flags {flags:#o} gave {ret}");
+            check!(
+                ret < 0 && is_error(Some(-ret)),
+                "open of {path:?} with flags {flags:#o} gave {ret}"
+            );
         }
         let ret = unlink(path);
         check!(ret < 0 && is_error(Some(-ret)), "unlink of {path:?} gave {ret}");

@@ -61,7 +61,11 @@ fn check_sse(index: usize) {
     let mut after = Registers([[0; 4]; 16]);
     round_trip!(&raw const before, &raw mut after, "movaps", "movaps", "xmm");
     for register in 0..16 {
-        check_eq!(&after.0[register][..2], &before.0[register][..2], "xmm{register} of processor {index}");
+        check_eq!(
+            &after.0[register][..2],
+            &before.0[register][..2],
+            "xmm{register} of processor {index}"
+        );
     }
 }
 

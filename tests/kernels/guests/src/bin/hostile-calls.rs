@@ -9,8 +9,8 @@ use runtime::hypercall::errno::{EBADF, EFAULT, EINVAL, ENAMETOOLONG, ENOENT};
 use runtime::hypercall::file::{O_CREAT, O_RDWR, O_TRUNC};
 use runtime::hypercall::guest;
 use runtime::hypercall::v2::{
-    Call, CloseParams, FstatParams, GetdentsParams, GetdentsResult, LseekParams, MkdirParams, OpenParams,
-    ReadParams, StatParams, StatusResult, UnlinkParams, WriteParams,
+    Call, CloseParams, FstatParams, GetdentsParams, GetdentsResult, LseekParams, MkdirParams,
+    OpenParams, ReadParams, StatParams, StatusResult, UnlinkParams, WriteParams,
 };
 use runtime::paging::PAGE;
 use runtime::prelude::*;
@@ -93,7 +93,8 @@ fn lengths(fd: i32) {
     }
     // The last byte of RAM, and one more.
     check_eq!(write(fd, end - 1, 1), 1, "a write of the last byte of RAM");
-    for (from, len) in [(end - 1, 2), (end, 1), (end - 8, 16), (u64::MAX, 1), (u64::MAX, 2), (0xd000_0000, 1)]
+    for (from, len) in
+        [(end - 1, 2), (end, 1), (end - 8, 16), (u64::MAX, 1), (u64::MAX, 2), (0xd000_0000, 1)]
     {
         check_eq!(write(fd, from, len), -i64::from(EFAULT), "a write from {from:#x}");
         check_eq!(read(fd, from, len), -i64::from(EFAULT), "a read to {from:#x}");
@@ -157,7 +158,8 @@ fn paths() {
             -params.ret
         },
         |path| {
-            let mut params = MkdirParams { path, len: u64::MAX, ret: StatusResult { tag: 9, value: 9 } };
+            let mut params =
+                MkdirParams { path, len: u64::MAX, ret: StatusResult { tag: 9, value: 9 } };
             // SAFETY: as above.
             unsafe { runtime::v2().call(Call::Mkdir, &mut params) };
             params.ret.errno().unwrap_or(0)
@@ -191,7 +193,11 @@ fn aliases(fd: i32) {
         unsafe {
             (block as *mut WriteParams).write_unaligned(params);
             guest::out(Call::FileWrite.port(), 0, block);
-            check_eq!((block as *const WriteParams).read_unaligned().ret, 4, "a block across pages");
+            check_eq!(
+                (block as *const WriteParams).read_unaligned().ret,
+                4,
+                "a block across pages"
+            );
         }
     }
     // Reads over the block that asks: what was asked is what counts, and the result is the last

@@ -139,6 +139,9 @@ fn main() {
     CHANGING.store(false, Ordering::Release);
     smp::wait_until_done();
     let guard = |words: &[u64; 512]| words.iter().all(|word| core::hint::black_box(*word) == GUARD);
-    check!(guard(&SHARED.before) && guard(&SHARED.after), "something beside the buffer has changed");
+    check!(
+        guard(&SHARED.before) && guard(&SHARED.after),
+        "something beside the buffer has changed"
+    );
     println!("{} processors", boot::cpus());
 }

@@ -63,7 +63,8 @@ fn buffers() {
     }
     // A table in RAM that points out of it.
     let table = [u64::MAX, 1 << 40, 0xd123_4000];
-    let mut values = CmdvalParams { argv: table.as_ptr().addr() as u64, envp: table.as_ptr().addr() as u64 };
+    let mut values =
+        CmdvalParams { argv: table.as_ptr().addr() as u64, envp: table.as_ptr().addr() as u64 };
     // SAFETY: nothing can be written to where the table points.
     let made = unsafe { calls.call(Call::Cmdval, &mut values) };
     check_eq!(made, Ok(()), "a block below 4 GiB");

@@ -66,7 +66,8 @@ fn buffers() {
         serial_write(address, 16);
         serial_write(address, 0);
 
-        let mut params = WriteParams { len: 16, ret: 0x5a5a, buf: address, fd: STDOUT, reserved: 0 };
+        let mut params =
+            WriteParams { len: 16, ret: 0x5a5a, buf: address, fd: STDOUT, reserved: 0 };
         // SAFETY: the call at most reads.
         unsafe { runtime::v2().call(Call::FileWrite, &mut params) };
         check_eq!(params.ret, -i64::from(EFAULT), "write from {address:#x}");

@@ -83,7 +83,10 @@ fn work(index: usize) {
         for chunk in 0..CHUNKS {
             fill(&mut expected, file, chunk);
             check_eq!(calls.read_fd(fd, &mut bytes), Ok(CHUNK), "read from file {file}");
-            check!(bytes == expected, "processor {index}: file {file} has other bytes in chunk {chunk}");
+            check!(
+                bytes == expected,
+                "processor {index}: file {file} has other bytes in chunk {chunk}"
+            );
         }
         check_eq!(calls.read_fd(fd, &mut bytes), Ok(0), "end of file {file}");
         check_eq!(close(fd), 0, "close of file {file}");

@@ -13,13 +13,18 @@ runtime::kernel!(v2, main);
 
 fn main() {
     let args = boot::args();
-    let expected = args.first().and_then(|arg| arg.parse().ok()).expect("wants the bytes of memory");
+    let expected =
+        args.first().and_then(|arg| arg.parse().ok()).expect("wants the bytes of memory");
     let regions = boot::memory();
     memory::regions(&regions, expected);
     memory::contents(&regions);
 
     let hardware = &boot::info().hardware_info;
-    check_eq!(hardware.serial_port_base.map_or(0, |port| port.get()), 0x1030, "serial port in the boot info");
+    check_eq!(
+        hardware.serial_port_base.map_or(0, |port| port.get()),
+        0x1030,
+        "serial port in the boot info"
+    );
     let tree = hardware.device_tree.map_or(0, |address| address.get());
     let end = tree + boot::fdt().total_size() as u64;
     check!(

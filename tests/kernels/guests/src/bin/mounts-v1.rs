@@ -21,7 +21,8 @@ fn call<T: runtime::Block>(call: Call, params: &mut T) {
 }
 
 fn open(flags: i32) -> i32 {
-    let mut params = OpenParams { name: NAME.as_ptr().addr() as u64, flags, mode: 0o600, ret: 0x5a5a };
+    let mut params =
+        OpenParams { name: NAME.as_ptr().addr() as u64, flags, mode: 0o600, ret: 0x5a5a };
     call(Call::FileOpen, &mut params);
     params.ret
 }

@@ -6,8 +6,8 @@
 
 use runtime::hypercall::errno::{EBUSY, EEXIST, EFAULT, ENOENT, EROFS};
 use runtime::hypercall::v2::{
-    Call, CloseParams, FileAttr, GetdentsParams, GetdentsResult, LseekParams, MkdirParams, OpenParams,
-    ReadParams, StatParams, UnlinkParams, WriteParams,
+    Call, CloseParams, FileAttr, GetdentsParams, GetdentsResult, LseekParams, MkdirParams,
+    OpenParams, ReadParams, StatParams, UnlinkParams, WriteParams,
 };
 use runtime::hypercall::{file, v2};
 use runtime::prelude::*;
@@ -20,7 +20,8 @@ const SAME: &core::ffi::CStr = c"/ro/../ro/./nerite-mounts-test";
 const MEGABYTE: usize = 1 << 20;
 
 fn open(path: &core::ffi::CStr, flags: i32) -> i32 {
-    let mut params = OpenParams { name: path.as_ptr().addr() as u64, flags, mode: 0o600, ret: UNTOUCHED };
+    let mut params =
+        OpenParams { name: path.as_ptr().addr() as u64, flags, mode: 0o600, ret: UNTOUCHED };
     // SAFETY: the call reads the path.
     unsafe { runtime::v2().call(Call::FileOpen, &mut params) };
     params.ret
@@ -49,7 +50,8 @@ fn seek(fd: i32, offset: i64, whence: i32) -> i64 {
 
 fn mkdir(path: &core::ffi::CStr) -> Option<i32> {
     let name = path.as_ptr().addr() as u64;
-    let mut params = MkdirParams { path: name, len: path.count_bytes() as u64 + 1, ..MkdirParams::default() };
+    let mut params =
+        MkdirParams { path: name, len: path.count_bytes() as u64 + 1, ..MkdirParams::default() };
     // SAFETY: the call reads the path.
     unsafe { runtime::v2().call(Call::Mkdir, &mut params) };
     params.ret.errno()
@@ -58,7 +60,8 @@ fn mkdir(path: &core::ffi::CStr) -> Option<i32> {
 fn stat(path: &core::ffi::CStr) -> Result<FileAttr, Option<i32>> {
     let mut attr = FileAttr::default();
     let at = core::ptr::from_mut(&mut attr).addr() as u64;
-    let mut params = StatParams { name: path.as_ptr().addr() as u64, attr: at, ..StatParams::default() };
+    let mut params =
+        StatParams { name: path.as_ptr().addr() as u64, attr: at, ..StatParams::default() };
     // SAFETY: the call reads the path and writes `attr`.
     unsafe { runtime::v2().call(Call::FileStat, &mut params) };
     if params.ret == v2::StatusResult::success() { Ok(attr) } else { Err(params.ret.errno()) }
@@ -79,7 +82,10 @@ fn lists(path: &core::ffi::CStr, name: &[u8]) -> bool {
             break;
         }
         check_eq!(params.ret.tag, GetdentsResult::SUCCESS, "directory entries");
-        check!(params.ret.value <= 512 && params.ret.value.is_multiple_of(8), "size of the entries");
+        check!(
+            params.ret.value <= 512 && params.ret.value.is_multiple_of(8),
+            "size of the entries"
+        );
         let mut rest = room.map(u64::to_le_bytes);
         let bytes = rest.as_flattened_mut();
         let mut at = 0;
@@ -100,7 +106,11 @@ fn data(fd: i32) {
     let mut bytes: Vec<u8> = (0..MEGABYTE).map(|at| (at * 7 + at / 255) as u8).collect();
     let copy = bytes.clone();
     check_eq!(calls.write_fd(fd, &bytes), Ok(MEGABYTE), "write of a megabyte");
-    check_eq!(stat(SAME).map(|attr| attr.st_size), Ok(MEGABYTE as i64), "size through the other mount");
+    check_eq!(
+        stat(SAME).map(|attr| attr.st_size),
+        Ok(MEGABYTE as i64),
+        "size through the other mount"
+    );
     check_eq!(seek(fd, 0, file::SEEK_SET), 0, "rewind");
     bytes.fill(0);
     check_eq!(calls.read_fd(fd, &mut bytes), Ok(MEGABYTE), "read of a megabyte");
@@ -110,7 +120,8 @@ fn data(fd: i32) {
     check_eq!(calls.read_fd(fd, &mut bytes), Ok(5), "read of the rest");
 
     let start = bytes.as_ptr().addr() as u64;
-    for (buf, len) in [(start, u64::MAX), (u64::MAX - 8, 16), (0xd000_0000, 4096), (start, 1 << 40)] {
+    for (buf, len) in [(start, u64::MAX), (u64::MAX - 8, 16), (0xd000_0000, 4096), (start, 1 << 40)]
+    {
         let mut write = WriteParams { len, buf, fd, ret: 77, reserved: 0 };
         // SAFETY: the call reads what is in RAM wholly, and this is not.
         unsafe { runtime::v2().call(Call::FileWrite, &mut write) };
@@ -128,7 +139,11 @@ fn main() {
     check_eq!(open(NAME, file::O_RDONLY), -ENOENT, "a file that is not there yet");
     let fd = open(NAME, file::O_RDWR | file::O_CREAT | file::O_EXCL);
     check_eq!(fd, 3, "the new file");
-    check_eq!(open(NAME, file::O_RDWR | file::O_CREAT | file::O_EXCL), -EEXIST, "the new file once more");
+    check_eq!(
+        open(NAME, file::O_RDWR | file::O_CREAT | file::O_EXCL),
+        -EEXIST,
+        "the new file once more"
+    );
     check!(lists(c"/data", b"nerite-mounts-test"), "the new file is not listed");
     check!(lists(c"/", b"data") && lists(c"/", b"ro"), "the mounts are not listed");
     data(fd);
@@ -148,12 +163,20 @@ fn main() {
     check_eq!(reader, 3, "open for reading where it is read-only");
     check_eq!(unlink(NAME), 0, "unlink");
     check_eq!(stat(NAME).err(), Some(Some(ENOENT)), "stat after unlink");
-    check_eq!(runtime::v2().read_fd(reader, &mut [0; 8]), Ok(8), "read of what is removed and open");
+    check_eq!(
+        runtime::v2().read_fd(reader, &mut [0; 8]),
+        Ok(8),
+        "read of what is removed and open"
+    );
 
     let image = open(c"/hermit.toml", file::O_RDONLY);
     check!(image >= 3, "open of the image's own file gave {image}");
     let mut start = [0; 7];
     check_eq!(runtime::v2().read_fd(image, &mut start), Ok(7), "read of the image's own file");
     check_eq!(&start, b"version", "the image's own file");
-    check_eq!(open(c"/hermit.toml", file::O_RDWR), -EROFS, "open of the image's own file for writing");
+    check_eq!(
+        open(c"/hermit.toml", file::O_RDWR),
+        -EROFS,
+        "open of the image's own file for writing"
+    );
 }

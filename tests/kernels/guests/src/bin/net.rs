@@ -35,8 +35,12 @@ struct Setup {
 }
 
 fn setup() -> Setup {
-    let mut setup =
-        Setup { ip: Some(Ipv4Address::new(10, 0, 5, 3)), mtu: 1500, polls: false, exit_after: u64::MAX };
+    let mut setup = Setup {
+        ip: Some(Ipv4Address::new(10, 0, 5, 3)),
+        mtu: 1500,
+        polls: false,
+        exit_after: u64::MAX,
+    };
     for arg in boot::args() {
         let (key, value) = arg.split_once('=').unwrap_or((&arg, ""));
         match key {
@@ -126,7 +130,10 @@ fn main() {
     }
     let (bytes, wrong) = (services.bytes(), services.wrong());
     let verdict = if wrong == 0 { "ok" } else { "FAILED" };
-    println!("{bytes} bytes, {wrong} of them wrong, {} interrupts\nnet: {verdict}", interrupt::count());
+    println!(
+        "{bytes} bytes, {wrong} of them wrong, {} interrupts\nnet: {verdict}",
+        interrupt::count()
+    );
     // Nothing is torn down: the card, its queues and the sockets end with the guest.
     runtime::exit(i32::from(wrong != 0));
 }

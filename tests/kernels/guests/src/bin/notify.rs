@@ -17,8 +17,10 @@ use runtime::prelude::*;
 runtime::kernel!(v2, main);
 
 fn main() {
-    let count: u64 =
-        boot::args().first().and_then(|arg| arg.parse().ok()).expect("wants a number of notifications");
+    let count: u64 = boot::args()
+        .first()
+        .and_then(|arg| arg.parse().ok())
+        .expect("wants a number of notifications");
     let Some(card) = Registers::find() else {
         check!(false, "there is no network card");
         return;

@@ -35,8 +35,9 @@ fn counts() -> [u64; 3] {
 
 fn main() {
     let args = boot::args();
-    let number =
-        |index: usize| args.get(index).and_then(|arg| arg.parse().ok()).expect("wants three numbers");
+    let number = |index: usize| {
+        args.get(index).and_then(|arg| arg.parse().ok()).expect("wants three numbers")
+    };
     let wanted: [u64; 3] = [number(0), number(1), number(2)];
     set_handler(NMI, |_| {
         NMIS.fetch_add(1, Ordering::AcqRel);

@@ -36,5 +36,9 @@ fn main() {
     ANSWERED.store(true, Ordering::Release);
     smp::wait_until_done();
     println!("Hello, {}!", String::from_utf8_lossy(&answer));
-    check_eq!(ROUNDS.load(Ordering::Acquire), 20 * u64::from(boot::cpus() - 1), "rounds of the others");
+    check_eq!(
+        ROUNDS.load(Ordering::Acquire),
+        20 * u64::from(boot::cpus() - 1),
+        "rounds of the others"
+    );
 }

@@ -27,7 +27,8 @@ fn each(start: u64, end: u64, step: u64, mut touch: impl FnMut(u64)) {
 
 fn main() {
     let args = boot::args();
-    let step: u64 = args.first().and_then(|arg| arg.parse().ok()).expect("wants a distance in bytes");
+    let step: u64 =
+        args.first().and_then(|arg| arg.parse().ok()).expect("wants a distance in bytes");
     assert!(step >= 8 && step.is_multiple_of(8), "words are 8 bytes apart at least");
     // What lies below the kernel's end is in use: tables, stacks, this code.
     let used = boot::info().load_info.kernel_image_addr_range.end.next_multiple_of(PAGE);
@@ -36,7 +37,11 @@ fn main() {
         map_identity(region.start, region.end);
         let holds_kernel = (region.start..region.end).contains(&(used - 1));
         let start = if holds_kernel { used } else { region.start };
-        check!(lookup(region.end - 1).is_some(), "the end of RAM at {:#x} could not be mapped", region.end);
+        check!(
+            lookup(region.end - 1).is_some(),
+            "the end of RAM at {:#x} could not be mapped",
+            region.end
+        );
         if start < region.end {
             parts.push(start..region.end);
         }
@@ -51,7 +56,9 @@ fn main() {
     }
     // All is written before anything is read, so memory that appears twice is found.
     for part in &parts {
-        each(part.start, part.end, step, |at| check_eq!(read64(at), pattern(at), "the word at {at:#x}"));
+        each(part.start, part.end, step, |at| {
+            check_eq!(read64(at), pattern(at), "the word at {at:#x}")
+        });
     }
     println!("{words} words");
     check!(words > 0, "there is no memory above the kernel");

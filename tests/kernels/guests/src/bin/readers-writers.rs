@@ -96,8 +96,11 @@ fn step(worker: &mut Worker, bytes: &mut [u8], forever: bool) {
             }
             close(*fd);
             let next = *file + WRITERS;
-            *worker =
-                if next < FILES { Worker::Writer { file: next, fd: -1, chunk: 0 } } else { Worker::Done };
+            *worker = if next < FILES {
+                Worker::Writer { file: next, fd: -1, chunk: 0 }
+            } else {
+                Worker::Done
+            };
         }
         Worker::Reader { file, fd, at, left } => {
             if *fd < 0 {
@@ -109,7 +112,8 @@ fn step(worker: &mut Worker, bytes: &mut [u8], forever: bool) {
                 check!(*fd >= 3, "open of file {file} for reading gave {fd}");
             }
             let count = runtime::v2().read_fd(*fd, bytes).unwrap_or(0);
-            let right = bytes.iter().take(count).enumerate().all(|(i, seen)| *seen == byte(*file, *at + i));
+            let right =
+                bytes.iter().take(count).enumerate().all(|(i, seen)| *seen == byte(*file, *at + i));
             check!(right, "file {file} has other bytes at {at}");
             *at += count;
             if *at == chunks(*file) * CHUNK {
@@ -130,7 +134,8 @@ fn work(index: usize) {
     let forever = boot::args().first().is_some_and(|arg| arg == "forever");
     let writers = (0..WRITERS).map(|file| Worker::Writer { file, fd: -1, chunk: 0 });
     // Each reads eight files through, in an order of its own.
-    let readers = (0..READERS).map(|at| Worker::Reader { file: at * 3 % FILES, fd: -1, at: 0, left: 8 });
+    let readers =
+        (0..READERS).map(|at| Worker::Reader { file: at * 3 % FILES, fd: -1, at: 0, left: 8 });
     let mine = writers.chain(readers).enumerate().filter(|(number, _)| number % cpus == index);
     let mut workers: Vec<Worker> = mine.map(|(_, worker)| worker).collect();
     let mut bytes = vec![0; CHUNK];
@@ -172,7 +177,8 @@ impl Sha1 {
             *word = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
         for at in 16..80 {
-            words[at] = (words[at - 3] ^ words[at - 8] ^ words[at - 14] ^ words[at - 16]).rotate_left(1);
+            words[at] =
+                (words[at - 3] ^ words[at - 8] ^ words[at - 14] ^ words[at - 16]).rotate_left(1);
         }
         let [mut a, mut b, mut c, mut d, mut e] = self.state;
         for (at, word) in words.into_iter().enumerate() {
@@ -182,7 +188,8 @@ impl Sha1 {
                 2 => (b & c | b & d | c & d, 0x8f1b_bcdc),
                 _ => (b ^ c ^ d, 0xca62_c1d6_u32),
             };
-            let next = a.rotate_left(5).wrapping_add(f).wrapping_add(e).wrapping_add(k).wrapping_add(word);
+            let next =
+                a.rotate_left(5).wrapping_add(f).wrapping_add(e).wrapping_add(k).wrapping_add(word);
             (e, d, c, b, a) = (d, c, b.rotate_left(30), a, next);
         }
         for (sum, value) in self.state.iter_mut().zip([a, b, c, d, e]) {

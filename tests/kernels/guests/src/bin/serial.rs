@@ -22,7 +22,11 @@ fn main() {
     calls.write(b"a line ");
     calls.write(b"in three ");
     calls.write(b"parts\n");
-    check_eq!(calls.write_fd(STDOUT, b"standard output\n"), Ok(16), "bytes written to descriptor 1");
+    check_eq!(
+        calls.write_fd(STDOUT, b"standard output\n"),
+        Ok(16),
+        "bytes written to descriptor 1"
+    );
     check_eq!(calls.write_fd(STDERR, b"standard error\n"), Ok(15), "bytes written to descriptor 2");
     check_eq!(calls.write_fd(STDOUT, b""), Ok(0), "bytes of an empty write");
 
@@ -33,7 +37,11 @@ fn main() {
         line[63] = b'\n';
     }
     calls.write(&large);
-    check_eq!(calls.write_fd(STDOUT, &large[..LARGE / 16]), Ok(LARGE / 16), "bytes of a large write");
+    check_eq!(
+        calls.write_fd(STDOUT, &large[..LARGE / 16]),
+        Ok(LARGE / 16),
+        "bytes of a large write"
+    );
     // Bytes that are no text go through as they are.
     calls.write(&[0xff, 0xfe, 0, 1, b'\n']);
 }

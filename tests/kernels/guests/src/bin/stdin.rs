@@ -36,7 +36,10 @@ fn main() {
         let start = if kind == "byte" { 0 } else { 4 };
         all.extend_from_slice(&part[start..start + count]);
         if kind != "byte" {
-            check!(part[..4].iter().chain(&part[4 + count..]).all(|&b| b == 0x7e), "bytes next to the input");
+            check!(
+                part[..4].iter().chain(&part[4 + count..]).all(|&b| b == 0x7e),
+                "bytes next to the input"
+            );
             part.fill(0x7e);
         }
     }

@@ -60,7 +60,8 @@ fn main() {
         input(&mut room[8..8 + LENGTH], width);
         let wrong = room[8..8 + LENGTH].iter().filter(|&&byte| byte != 0xff).count();
         check_eq!(wrong, 0, "bytes that are not all ones after input of width {width}");
-        let guards = room[..8].iter().chain(&room[8 + LENGTH..]).filter(|&&byte| byte != GUARD).count();
+        let guards =
+            room[..8].iter().chain(&room[8 + LENGTH..]).filter(|&&byte| byte != GUARD).count();
         check_eq!(guards, 0, "bytes written next to the buffer by input of width {width}");
         output(&room[8..8 + 600], width);
     }
@@ -72,6 +73,9 @@ fn main() {
             inout("rcx") 64 => _, options(nostack));
     }
     check!(room[8..72].iter().all(|&byte| byte == 0xff), "backward input left bytes out");
-    check!(room[..8].iter().chain(&room[72..]).all(|&byte| byte == GUARD), "backward input wrote too much");
+    check!(
+        room[..8].iter().chain(&room[72..]).all(|&byte| byte == GUARD),
+        "backward input wrote too much"
+    );
     println!("{LENGTH} bytes in each width");
 }

@@ -44,7 +44,10 @@ fn main() {
     {
         // Leaf 0x15 counts in whole parts of a crystal's clock.
         let Some(other) = other else { continue };
-        check!(other.abs_diff(khz) * 1000 <= khz, "{source} says {other} kHz, the boot info {khz} kHz");
+        check!(
+            other.abs_diff(khz) * 1000 <= khz,
+            "{source} says {other} kHz, the boot info {khz} kHz"
+        );
     }
     let mut previous = cpu::tsc();
     for _ in 0..10_000 {

@@ -6,7 +6,8 @@ use runtime::paging::PAGE;
 use runtime::prelude::*;
 
 use crate::raw::{
-    EVENT_IDX, INDIRECT_DESC, NEEDS_RESET, READY, Registers, Ring, SIZE, VERSION_1, WRITE, pages, wait,
+    EVENT_IDX, INDIRECT_DESC, NEEDS_RESET, READY, Registers, Ring, SIZE, VERSION_1, WRITE, pages,
+    wait,
 };
 
 /// Bytes before each frame.
@@ -148,7 +149,8 @@ impl Bench {
 
     /// Progress of each side, for a report.
     fn progress(&self) -> String {
-        let ring = |ring: &Ring| format!("{} of {} given back", ring.used_index(), ring.published());
+        let ring =
+            |ring: &Ring| format!("{} of {} given back", ring.used_index(), ring.published());
         format!(
             "status {:#x}, receiving: {}, sending: {}",
             self.card.status(),
@@ -160,12 +162,14 @@ impl Bench {
     fn is_answer(&self, head: u16) -> bool {
         let frame = self.buffer(head) + HEADER;
         let byte = |at: u64| mmio::read8(frame + at);
-        [byte(12), byte(13), byte(20), byte(21)] == [8, 6, 0, 2] && (0..4).map(|at| byte(28 + at)).eq(GATEWAY)
+        [byte(12), byte(13), byte(20), byte(21)] == [8, 6, 0, 2]
+            && (0..4).map(|at| byte(28 + at)).eq(GATEWAY)
     }
 
     /// Judges what came of a case on queue `queue`, and whether the card works afterwards.
     pub(crate) fn judge(&mut self, name: &str, queue: u16, wanted: Outcome) {
-        let ring = |bench: &Self| if queue == 0 { bench.rx.used_index() } else { bench.tx.used_index() };
+        let ring =
+            |bench: &Self| if queue == 0 { bench.rx.used_index() } else { bench.tx.used_index() };
         match wanted {
             Outcome::Broken => self.judge_broken(name),
             Outcome::Goes(count) => {

@@ -11,7 +11,9 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::DeviceType;
-use virtio_drivers::transport::pci::bus::{BarInfo, Command, ConfigurationAccess, DeviceFunction, PciRoot};
+use virtio_drivers::transport::pci::bus::{
+    BarInfo, Command, ConfigurationAccess, DeviceFunction, PciRoot,
+};
 use virtio_drivers::transport::pci::{PciTransport, virtio_device_type};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
@@ -50,7 +52,8 @@ unsafe impl Hal for Identity {
         {
             return (page.as_ptr().addr() as u64, page);
         }
-        let layout = Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a number of pages");
+        let layout =
+            Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a number of pages");
         // SAFETY: the layout is not empty: the number of pages is not zero.
         let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory for a queue");
         (memory.as_ptr().addr() as u64, memory)
@@ -68,7 +71,8 @@ unsafe impl Hal for Identity {
 
     unsafe fn mmio_phys_to_virt(physical: PhysAddr, size: usize) -> NonNull<u8> {
         map_identity(physical, physical + size as u64);
-        NonNull::new(core::ptr::with_exposed_provenance_mut(physical as usize)).expect("a device is not at 0")
+        NonNull::new(core::ptr::with_exposed_provenance_mut(physical as usize))
+            .expect("a device is not at 0")
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
@@ -83,8 +87,10 @@ struct Ports;
 
 fn select(function: DeviceFunction, register: u8) {
     let DeviceFunction { bus, device, function } = function;
-    let address =
-        u32::from(bus) << 16 | u32::from(device) << 11 | u32::from(function) << 8 | u32::from(register);
+    let address = u32::from(bus) << 16
+        | u32::from(device) << 11
+        | u32::from(function) << 8
+        | u32::from(register);
     cpu::out32(0xcf8, 1 << 31 | address);
 }
 
@@ -130,8 +136,9 @@ impl Card {
     /// The first network card on bus 0, set up.
     pub(crate) fn find(mtu: usize) -> Option<Self> {
         let root = PciRoot::new(Ports);
-        let (function, _) =
-            root.enumerate_bus(0).find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Network))?;
+        let (function, _) = root
+            .enumerate_bus(0)
+            .find(|(_, info)| virtio_device_type(info) == Some(DeviceType::Network))?;
         let line = (Ports.read_word(function, 0x3c) & 0xff) as u8;
         let size = mtu + ETHERNET + HEADER;
         let mut card = Self {
@@ -192,7 +199,8 @@ impl Card {
     /// Takes back what has been sent.
     fn reclaim(&mut self) {
         while let Some(token) = self.net().poll_transmit() {
-            let (buffer, length) = self.sending[usize::from(token)].take().expect("a frame that was sent");
+            let (buffer, length) =
+                self.sending[usize::from(token)].take().expect("a frame that was sent");
             // SAFETY: the same bytes as when the request began.
             unsafe { self.net().transmit_complete(token, &buffer[..length]) }
                 .expect("a request that is complete");
@@ -204,7 +212,8 @@ impl Card {
         let token = self.net().poll_receive()?;
         let buffer = self.receiving[usize::from(token)].take().expect("a buffer that was offered");
         // SAFETY: the same buffer as when the request began.
-        let (header, length) = unsafe { self.net().receive_complete(token, buffer) }.expect("a frame");
+        let (header, length) =
+            unsafe { self.net().receive_complete(token, buffer) }.expect("a frame");
         Some((buffer, header..header + length))
     }
 }
@@ -292,7 +301,8 @@ impl TxToken for Sending<'_> {
         let result = write(&mut buffer[header..header + length]);
         let length = header + length;
         // SAFETY: the buffer is kept in `sending`, untouched, until the request is complete.
-        let token = unsafe { card.net().transmit_begin(&buffer[..length]) }.expect("room for a frame");
+        let token =
+            unsafe { card.net().transmit_begin(&buffer[..length]) }.expect("room for a frame");
         card.sending[usize::from(token)] = Some((buffer, length));
         result
     }

@@ -43,19 +43,29 @@ fn ram_end() -> u64 {
 
 const SENDING: &[Case] = &[
     Case("a chain that ends in itself", Broken, Broken, |b| send(b, &[(b.data, FRAME, NEXT, 0)])),
-    Case("a loop of two", Broken, Broken, |b| send(b, &[(b.data, FRAME, NEXT, 1), (b.data, FRAME, NEXT, 0)])),
+    Case("a loop of two", Broken, Broken, |b| {
+        send(b, &[(b.data, FRAME, NEXT, 1), (b.data, FRAME, NEXT, 0)])
+    }),
     Case("a loop of the whole queue", Broken, Broken, |b| {
         (0..SIZE).for_each(|index| b.tx.set(index, (b.data, FRAME, NEXT, (index + 1) % SIZE)));
         b.tx.publish(0);
     }),
-    Case("the next descriptor is one too far", Broken, Broken, |b| send(b, &[(b.data, FRAME, NEXT, SIZE)])),
-    Case("the next descriptor is the last number", Broken, Broken, |b| send(b, &[(b.data, 4, NEXT, 0xffff)])),
+    Case("the next descriptor is one too far", Broken, Broken, |b| {
+        send(b, &[(b.data, FRAME, NEXT, SIZE)])
+    }),
+    Case("the next descriptor is the last number", Broken, Broken, |b| {
+        send(b, &[(b.data, 4, NEXT, 0xffff)])
+    }),
     Case("the first descriptor is one too far", Broken, Broken, |b| b.tx.publish(SIZE)),
     Case("the first descriptor is the last number", Broken, Broken, |b| b.tx.publish(0xffff)),
     Case("a buffer out of RAM", Broken, Broken, |b| send(b, &[(NO_RAM, FRAME, 0, 0)])),
     Case("a buffer in the card", Broken, Broken, |b| send(b, &[(b.card.bar, FRAME, 0, 0)])),
-    Case("a buffer over the end of RAM", Broken, Broken, |b| send(b, &[(ram_end() - 8, FRAME, 0, 0)])),
-    Case("a buffer over the end of all", Broken, Broken, |b| send(b, &[(u64::MAX - 7, FRAME, 0, 0)])),
+    Case("a buffer over the end of RAM", Broken, Broken, |b| {
+        send(b, &[(ram_end() - 8, FRAME, 0, 0)])
+    }),
+    Case("a buffer over the end of all", Broken, Broken, |b| {
+        send(b, &[(u64::MAX - 7, FRAME, 0, 0)])
+    }),
     Case("a length beyond RAM", Broken, Broken, |b| send(b, &[(b.data, u32::MAX, 0, 0)])),
     Case("a megabyte", Goes(1), Any, |b| send(b, &[(ram_end() - (2 << 20), 1 << 20, 0, 0)])),
     Case("nothing", Goes(1), Broken, |b| send(b, &[(b.data, 0, 0, 0)])),
@@ -65,7 +75,9 @@ const SENDING: &[Case] = &[
         send(b, &[(b.data, 0, NEXT, 1), (b.data, FRAME, 0, 0)]);
     }),
     Case("a frame in pieces of a few bytes", Goes(1), Goes(1), |b| {
-        (0..9).for_each(|n| b.tx.set(n, (b.data + 8 * u64::from(n), 8, if n < 8 { NEXT } else { 0 }, n + 1)));
+        (0..9).for_each(|n| {
+            b.tx.set(n, (b.data + 8 * u64::from(n), 8, if n < 8 { NEXT } else { 0 }, n + 1))
+        });
         b.tx.publish(0);
     }),
     Case("a frame to write", Goes(1), Broken, |b| send(b, &[(b.data, FRAME, WRITE, 0)])),
@@ -89,17 +101,29 @@ const SENDING: &[Case] = &[
         b.tx.set_available(0);
     }),
     Case("a table", Goes(1), Goes(1), |b| indirect(b, &[(b.data, FRAME, 0, 0)], 16, 0)),
-    Case("a table to write", Goes(1), Goes(1), |b| indirect(b, &[(b.data, FRAME, 0, 0)], 16, WRITE)),
-    Case("a table in a table", Broken, Broken, |b| indirect(b, &[(table(b), 16, INDIRECT, 0)], 16, 0)),
+    Case("a table to write", Goes(1), Goes(1), |b| {
+        indirect(b, &[(b.data, FRAME, 0, 0)], 16, WRITE)
+    }),
+    Case("a table in a table", Broken, Broken, |b| {
+        indirect(b, &[(table(b), 16, INDIRECT, 0)], 16, 0)
+    }),
     Case("an empty table", Broken, Broken, |b| indirect(b, &[(b.data, FRAME, 0, 0)], 0, 0)),
     Case("a table and a half", Broken, Broken, |b| indirect(b, &[(b.data, FRAME, 0, 0)], 24, 0)),
-    Case("a table with a successor", Broken, Any, |b| indirect(b, &[(b.data, FRAME, 0, 0)], 16, NEXT)),
+    Case("a table with a successor", Broken, Any, |b| {
+        indirect(b, &[(b.data, FRAME, 0, 0)], 16, NEXT)
+    }),
     Case("a table out of RAM", Broken, Broken, |b| send(b, &[(NO_RAM, 16, INDIRECT, 0)])),
-    Case("a table of 4 GiB", Goes(1), Broken, |b| indirect(b, &[(b.data, FRAME, 0, 0)], 0xffff_fff0, 0)),
+    Case("a table of 4 GiB", Goes(1), Broken, |b| {
+        indirect(b, &[(b.data, FRAME, 0, 0)], 0xffff_fff0, 0)
+    }),
     Case("a loop in a table", Broken, Broken, |b| indirect(b, &[(b.data, FRAME, NEXT, 0)], 16, 0)),
-    Case("beyond the end of a table", Broken, Broken, |b| indirect(b, &[(b.data, FRAME, NEXT, 1)], 16, 0)),
+    Case("beyond the end of a table", Broken, Broken, |b| {
+        indirect(b, &[(b.data, FRAME, NEXT, 1)], 16, 0)
+    }),
     Case("a table longer than the queue", Goes(1), Any, |b| {
-        let entry = |n| (b.data, if n == 0 { FRAME } else { 1 }, if n + 1 < MANY { NEXT } else { 0 }, n + 1);
+        let entry = |n| {
+            (b.data, if n == 0 { FRAME } else { 1 }, if n + 1 < MANY { NEXT } else { 0 }, n + 1)
+        };
         let entries: Vec<_> = (0..MANY).map(entry).collect();
         indirect(b, &entries, 16 * u32::from(MANY), 0);
     }),
@@ -113,12 +137,18 @@ const SENDING: &[Case] = &[
 
 /// The kernel looks at what it was given when there is a frame for it.
 const RECEIVING: &[Case] = &[
-    Case("a chain that ends in itself", Broken, Broken, |b| take(b, &[(b.data + PAGE, 64, WRITE | NEXT, 0)])),
+    Case("a chain that ends in itself", Broken, Broken, |b| {
+        take(b, &[(b.data + PAGE, 64, WRITE | NEXT, 0)])
+    }),
     Case("the first descriptor is one too far", Broken, Broken, |b| b.rx.publish(SIZE)),
     Case("a buffer out of RAM", Broken, Broken, |b| take(b, &[(NO_RAM, 2048, WRITE, 0)])),
-    Case("a buffer over the end of RAM", Broken, Broken, |b| take(b, &[(ram_end() - 8, 2048, WRITE, 0)])),
+    Case("a buffer over the end of RAM", Broken, Broken, |b| {
+        take(b, &[(ram_end() - 8, 2048, WRITE, 0)])
+    }),
     Case("a length beyond RAM", Broken, Broken, |b| take(b, &[(b.data, u32::MAX, WRITE, 0)])),
-    Case("a megabyte", Goes(1), Goes(1), |b| take(b, &[(ram_end() - (2 << 20), 1 << 20, WRITE, 0)])),
+    Case("a megabyte", Goes(1), Goes(1), |b| {
+        take(b, &[(ram_end() - (2 << 20), 1 << 20, WRITE, 0)])
+    }),
     Case("nothing", Goes(1), Any, |b| take(b, &[(b.data + PAGE, 0, WRITE, 0)])),
     Case("a buffer of one byte", Any, Any, |b| take(b, &[(b.data + PAGE, 1, WRITE, 0)])),
     Case("a buffer to read", Goes(1), Broken, |b| take(b, &[(b.data + PAGE, 2048, 0, 0)])),
@@ -141,7 +171,11 @@ pub(crate) fn play(bench: &mut Bench) -> usize {
             bench.start(features | INDIRECT_DESC);
             act(bench);
             bench.card.kick(1);
-            bench.judge(&format!("sending {name}"), 1, if bench.by_kernel { *by_kernel } else { *wanted });
+            bench.judge(
+                &format!("sending {name}"),
+                1,
+                if bench.by_kernel { *by_kernel } else { *wanted },
+            );
         }
     }
     for Case(name, wanted, by_kernel, act) in RECEIVING {
@@ -149,11 +183,19 @@ pub(crate) fn play(bench: &mut Bench) -> usize {
         act(bench);
         bench.card.kick(0);
         bench.ask();
-        bench.judge(&format!("receiving {name}"), 0, if bench.by_kernel { *by_kernel } else { *wanted });
+        bench.judge(
+            &format!("receiving {name}"),
+            0,
+            if bench.by_kernel { *by_kernel } else { *wanted },
+        );
     }
     bench.start(0);
     indirect(bench, &[(bench.data, FRAME, 0, 0)], 16, 0);
     bench.card.kick(1);
-    bench.judge("a table that was not agreed on", 1, if bench.by_kernel { Goes(1) } else { Broken });
+    bench.judge(
+        "a table that was not agreed on",
+        1,
+        if bench.by_kernel { Goes(1) } else { Broken },
+    );
     2 * SENDING.len() + RECEIVING.len() + 1
 }

@@ -62,7 +62,9 @@ pub(crate) fn connect(line: u8) {
     apic::set_timer_vector(TIMER);
     map_identity(IO_APIC, IO_APIC + 0x1000);
     let register = 0x10 + 2 * u32::from(line);
-    for (register, value) in [(register + 1, apic::id() << 24), (register, LEVEL_LOW | u32::from(VECTOR))] {
+    for (register, value) in
+        [(register + 1, apic::id() << 24), (register, LEVEL_LOW | u32::from(VECTOR))]
+    {
         mmio::write32(IO_APIC, register);
         mmio::write32(IO_APIC + 0x10, value);
     }

@@ -8,8 +8,9 @@ use runtime::prelude::*;
 use crate::bench::Outcome::{Any, Broken, Goes};
 use crate::bench::{Bench, FRAME, Outcome};
 use crate::raw::{
-    ACCEPT, ACCEPT_SELECT, ACKNOWLEDGE, CTRL_VQ, DRIVER, DRIVER_OK, FEATURES_OK, INDIRECT_DESC, NEXT,
-    QUEUE_DESC, QUEUE_ENABLE, QUEUE_SELECT, QUEUE_SIZE, READY, SIZE, STATUS, VERSION_1, WRITE, pages, wait,
+    ACCEPT, ACCEPT_SELECT, ACKNOWLEDGE, CTRL_VQ, DRIVER, DRIVER_OK, FEATURES_OK, INDIRECT_DESC,
+    NEXT, QUEUE_DESC, QUEUE_ENABLE, QUEUE_SELECT, QUEUE_SIZE, READY, SIZE, STATUS, VERSION_1,
+    WRITE, pages, wait,
 };
 
 /// An address that is not RAM: in the gap for devices.
@@ -101,8 +102,9 @@ fn write(at: u64, width: u64, value: u64) {
 /// Writes everything, in all widths, but for the status, which ends in a reset, and the selectors.
 fn play_widths(bench: &mut Bench) {
     bench.start(INDIRECT_DESC);
-    let selector =
-        |at, width| matches!((at, width), (0 | 8, 4) | (QUEUE_SELECT, 2) | (STATUS, 1) | (16 | 26, 2));
+    let selector = |at, width| {
+        matches!((at, width), (0 | 8, 4) | (QUEUE_SELECT, 2) | (STATUS, 1) | (16 | 26, 2))
+    };
     let before = common(bench);
     for width in [1, 2, 4, 8] {
         for at in (0..=COMMON + 8).filter(|at| !selector(*at, width)) {
@@ -111,14 +113,20 @@ fn play_widths(bench: &mut Bench) {
             }
         }
     }
-    check_eq!(common(bench), before, "registers of a driver that is ready, after writes in all widths");
+    check_eq!(
+        common(bench),
+        before,
+        "registers of a driver that is ready, after writes in all widths"
+    );
     check_eq!(mmio::read16(bench.card.common + STATUS), 0xffff, "the status in two bytes");
     check_eq!(mmio::read8(bench.card.common + QUEUE_SELECT), 0xff, "half of a selector");
     check_eq!(mmio::read32(bench.card.common + COMMON), u32::MAX, "what is behind the registers");
     // Where nothing is, everything reads and writes.
     for at in (0..0x8000).step_by(0x1fc) {
         let at = bench.card.bar + at;
-        if (bench.card.vectors..bench.card.vectors + PAGE).contains(&at) || at < bench.card.common + PAGE {
+        if (bench.card.vectors..bench.card.vectors + PAGE).contains(&at)
+            || at < bench.card.common + PAGE
+        {
             continue;
         }
         let _ = (mmio::read8(at), mmio::read64(at));
@@ -134,7 +142,8 @@ fn play_config(bench: &mut Bench) {
     bench.start(INDIRECT_DESC);
     // Command, status and base address are to be written below.
     let fixed = || (0..0x100).step_by(4).filter(|at| !matches!(at, 4 | 0xc | 0x10 | 0x3c));
-    let (command, before) = (card.config(4, 2), fixed().map(|at| card.config(at, 4)).collect::<Vec<_>>());
+    let (command, before) =
+        (card.config(4, 2), fixed().map(|at| card.config(at, 4)).collect::<Vec<_>>());
     let writable: Vec<_> = fixed()
         .zip(&before)
         .filter(|(at, value)| {
@@ -146,20 +155,33 @@ fn play_config(bench: &mut Bench) {
         .map(|(at, _)| at)
         .collect();
     fixed().zip(&before).for_each(|(at, value)| card.set_config(at, 4, *value));
-    check!(writable.iter().all(|at| *at >= 0x40), "registers of the header can be written: {writable:x?}");
-    check_eq!(fixed().map(|at| card.config(at, 4)).collect::<Vec<_>>(), before, "configuration space");
+    check!(
+        writable.iter().all(|at| *at >= 0x40),
+        "registers of the header can be written: {writable:x?}"
+    );
+    check_eq!(
+        fixed().map(|at| card.config(at, 4)).collect::<Vec<_>>(),
+        before,
+        "configuration space"
+    );
     card.set_config(4, 2, 0);
     check_eq!(mmio::read32(card.common), u32::MAX, "a card whose memory is turned off");
     bench.ask();
     card.set_config(4, 2, u32::MAX);
     card.set_config(4, 2, command);
     check_eq!(card.config(4, 2), command, "the command register");
-    for place in [0, 0xfee0_0000, 0xfec0_0000, 0x10_0000, 0xffff_8000, 0xc000_0000 + 7 * 0x8000, u32::MAX] {
+    for place in
+        [0, 0xfee0_0000, 0xfec0_0000, 0x10_0000, 0xffff_8000, 0xc000_0000 + 7 * 0x8000, u32::MAX]
+    {
         card.set_config(0x10, 4, place);
         bench.ask();
     }
     card.set_config(0x10, 4, u32::MAX);
-    check_eq!(card.config(0x10, 4) & !0xf, 0xffff_8000, "the size of what is behind the base address");
+    check_eq!(
+        card.config(0x10, 4) & !0xf,
+        0xffff_8000,
+        "the size of what is behind the base address"
+    );
     card.set_config(0x10, 4, card.bar as u32);
     bench.card.kick(1);
     check!(bench.exchange(20), "the card does not go on where it was");
@@ -201,7 +223,11 @@ fn play_moments(bench: &mut Bench) {
     mmio::write64(card.common + QUEUE_DESC, NO_RAM);
     mmio::write16(card.common + QUEUE_ENABLE, 0);
     check_eq!(mmio::read16(card.common + QUEUE_SIZE), SIZE, "the size of a queue in use");
-    check_eq!(mmio::read64(card.common + QUEUE_DESC), bench.tx.parts[0], "the address of a queue in use");
+    check_eq!(
+        mmio::read64(card.common + QUEUE_DESC),
+        bench.tx.parts[0],
+        "the address of a queue in use"
+    );
     check!(bench.exchange(20), "a card whose queues were written in use does not go on");
     card.reset();
     bench.tx.clear();
@@ -231,7 +257,11 @@ fn play_moments(bench: &mut Bench) {
         mmio::write32(card.common + ACCEPT_SELECT, word);
         mmio::write32(card.common + ACCEPT, bits);
         card.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        check_eq!(card.status(), ACKNOWLEDGE | DRIVER, "the status after features {bits:#x} of word {word}");
+        check_eq!(
+            card.status(),
+            ACKNOWLEDGE | DRIVER,
+            "the status after features {bits:#x} of word {word}"
+        );
         card.set_status(READY);
         check_eq!(card.status() & DRIVER_OK, 0, "a driver that is ready without features");
     }
@@ -263,7 +293,10 @@ fn play_commands(bench: &mut Bench) {
             (0..).zip(*command).for_each(|(index, descriptor)| control.set(index, *descriptor));
             control.publish(0);
             bench.card.kick(2);
-            check!(control.wait_used().is_some(), "command {number} of class {byte} is not answered");
+            check!(
+                control.wait_used().is_some(),
+                "command {number} of class {byte} is not answered"
+            );
         }
     }
     control.set(0, (request, 4, NEXT, 0));
@@ -286,13 +319,13 @@ pub(crate) fn play_resets(bench: &mut Bench, rounds: u64) {
         bench.card.kick(1);
         let _ = wait(round % 40 * 20, || None::<()>);
         bench.card.reset();
-        let seen =
-            [old.0, old.1].map(|page| (0..PAGE / 8).map(|word| mmio::read64(page + 8 * word)).sum::<u64>());
+        let seen = [old.0, old.1]
+            .map(|page| (0..PAGE / 8).map(|word| mmio::read64(page + 8 * word)).sum::<u64>());
         bench.card.kick(0);
         bench.card.kick(1);
         let _ = wait(200, || None::<()>);
-        let later =
-            [old.0, old.1].map(|page| (0..PAGE / 8).map(|word| mmio::read64(page + 8 * word)).sum::<u64>());
+        let later = [old.0, old.1]
+            .map(|page| (0..PAGE / 8).map(|word| mmio::read64(page + 8 * word)).sum::<u64>());
         check_eq!(later, seen, "used rings after reset {round}");
         bench.judge_after(&format!("reset {round} while the card is busy"));
     }

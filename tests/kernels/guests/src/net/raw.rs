@@ -44,7 +44,8 @@ pub(crate) const QUEUE_DEVICE: u64 = 48;
 
 /// Zeroed pages that are never freed.
 pub(crate) fn pages(count: u64) -> u64 {
-    let layout = Layout::from_size_align((count * PAGE) as usize, PAGE as usize).expect("a number of pages");
+    let layout =
+        Layout::from_size_align((count * PAGE) as usize, PAGE as usize).expect("a number of pages");
     // SAFETY: the layout is not empty: the number of pages is not zero.
     let memory = unsafe { alloc_zeroed(layout) };
     check!(!memory.is_null(), "no memory for {count} pages");
@@ -118,7 +119,17 @@ impl Registers {
     }
 
     fn at(slot: u32) -> Self {
-        Self { slot, bar: 0, common: 0, isr: 0, device: 0, notify: 0, multiplier: 0, vectors: 0, msix: 0 }
+        Self {
+            slot,
+            bar: 0,
+            common: 0,
+            isr: 0,
+            device: 0,
+            notify: 0,
+            multiplier: 0,
+            vectors: 0,
+            msix: 0,
+        }
     }
 
     /// Reads configuration space.
@@ -183,12 +194,21 @@ impl Registers {
             agreed |= u64::from(accepted) << (32 * word);
         }
         self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        check_eq!(self.status(), ACKNOWLEDGE | DRIVER | FEATURES_OK, "the status after the features");
+        check_eq!(
+            self.status(),
+            ACKNOWLEDGE | DRIVER | FEATURES_OK,
+            "the status after the features"
+        );
         agreed
     }
 
     /// Describes queue `index`, and enables it.
-    pub(crate) fn set_queue(&self, index: u16, size: u16, [descriptors, available, used]: [u64; 3]) {
+    pub(crate) fn set_queue(
+        &self,
+        index: u16,
+        size: u16,
+        [descriptors, available, used]: [u64; 3],
+    ) {
         mmio::write16(self.common + QUEUE_SELECT, index);
         mmio::write16(self.common + QUEUE_SIZE, size);
         mmio::write64(self.common + QUEUE_DESC, descriptors);
