@@ -1,4 +1,4 @@
-//! What a virtual machine is made of: one plain, serialisable-by-hand [`Config`].
+//! Configuration of a virtual machine: one plain, serialisable-by-hand [`Config`].
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub struct Config {
     /// snapshot's then; mounts, disks and network cards are those of this configuration, and must
     /// be the ones that the guest has.
     pub restore: Option<Restore>,
-    /// How it is started.
+    /// Boot settings.
     pub boot: BootConfig,
     /// The hypervisor.
     pub accelerator: Accelerator,
@@ -46,22 +46,22 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Virtual CPUs.
     pub cpus: CpuConfig,
-    /// What the guest is told: arguments and environment.
+    /// Arguments and environment of the guest.
     pub guest: GuestConfig,
     /// Files and directories of the host that the guest sees. Nothing else of the host is visible
     /// to it.
     pub mounts: Vec<Mount>,
-    /// How much of the host's files the guest may use.
+    /// Limits on the guest's use of the host's files.
     pub file_limits: FileLimits,
     /// Network cards, at most [`MAX_CARDS`].
     pub network: Vec<CardSpec>,
     /// Disks, which only guests have that are not Hermit, and other devices.
     pub devices: DeviceConfig,
-    /// Where the guest's console output goes.
+    /// Destination of the guest's console output.
     pub output: Output,
-    /// How much the guest may write there and into the log.
+    /// Limits on the guest's output there and into the log.
     pub output_limits: OutputLimits,
-    /// What is watched, and for how long the guest may run.
+    /// Observation, and the guest's time limit.
     pub observe: Observe,
 }
 
@@ -98,7 +98,7 @@ pub enum Accelerator {
     Software,
 }
 
-/// How a guest is started, and what kernels other than Hermit are handed.
+/// Boot settings, and the data that kernels other than Hermit are handed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BootConfig {
     /// The protocol, or `None` for the one that the image is recognised to have.
@@ -119,7 +119,7 @@ pub struct DeviceConfig {
     pub disks: Vec<DiskSpec>,
     /// `true` if there is a source of random numbers.
     pub random: bool,
-    /// What the guest's input goes to.
+    /// Device that the guest's input goes to.
     pub console: ConsoleKind,
 }
 
@@ -133,7 +133,7 @@ pub enum ConsoleKind {
     Virtio,
 }
 
-/// What is watched of a run, and what ends it. Whatever is off costs nothing.
+/// Observation of a run, and its limits. An observation that is off costs nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observe {
     /// Measure every exit: how often, how long. Without it, exits are only counted.
@@ -149,16 +149,16 @@ pub struct Observe {
     pub count: bool,
     /// Let a debugger attach: to a machine that is held before its first instruction, or later.
     pub debug: Option<Debug>,
-    /// What is done with a guest that has crashed.
+    /// Reaction to a crash of the guest.
     pub on_crash: OnCrash,
     /// Keep what it takes to write snapshots.
     pub snapshots: bool,
-    /// Leave a guest alone that has halted all its processors with interrupts off: somebody can
-    /// still wake it by an NMI, or wants to look at it. Otherwise that is reported like a crash.
+    /// Leave a guest alone that has halted all its processors with interrupts off, because an NMI
+    /// may still wake it, or it is to be inspected. Otherwise that is reported like a crash.
     pub keep_halted: bool,
 }
 
-/// What is done with a guest that has crashed, or halted for ever.
+/// Reaction to a guest that has crashed, or halted permanently.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum OnCrash {
     /// It is ended and reported.
@@ -171,7 +171,7 @@ pub enum OnCrash {
     Hold,
 }
 
-/// What a guest gets that accesses a model-specific register which the hypervisor does not know.
+/// Policy for guest accesses to MSRs that the hypervisor does not handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MsrPolicy {
     /// A general protection fault, as from a processor.
@@ -194,7 +194,7 @@ pub enum OnUnemulated {
     Crash,
 }
 
-/// Where a machine's interrupt controllers are.
+/// Implementation of a machine's interrupt controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Irqchip {
     /// In the host's kernel.
@@ -218,10 +218,10 @@ pub enum Clock {
     Virtual,
 }
 
-/// How a machine begins that can be debugged.
+/// Start of a machine that can be debugged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Debug {
-    /// Held before its first instruction: each vCPU once, until somebody releases it.
+    /// Held before its first instruction: each vCPU once, until it is released.
     Held,
     /// As without a debugger.
     Running,
@@ -252,8 +252,8 @@ impl Default for MemoryConfig {
 /// Virtual CPUs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CpuConfig {
-    /// How many, 1 to [`MAX_CPUS`], or `None` for what the image asks for, and 1 if it asks for
-    /// nothing.
+    /// Number of vCPUs, 1 to [`MAX_CPUS`], or `None` for the number that the image requests, and 1
+    /// if it requests none.
     pub count: Option<u32>,
     /// Host CPU of each vCPU, in order; empty for no pinning.
     pub affinity: Vec<usize>,
@@ -262,9 +262,9 @@ pub struct CpuConfig {
     pub power_management: bool,
     /// Create an in-kernel i8254 interval timer.
     pub pit: bool,
-    /// What accesses of unknown model-specific registers get.
+    /// Policy for accesses to unknown model-specific registers.
     pub msr: MsrPolicy,
-    /// Where the interrupt controllers are.
+    /// Implementation of the interrupt controllers.
     pub irqchip: Irqchip,
     /// Treatment of instructions that the hypervisor cannot execute.
     pub on_unemulated: OnUnemulated,
@@ -272,7 +272,7 @@ pub struct CpuConfig {
     pub clock: Clock,
 }
 
-/// What the guest is told.
+/// Arguments and environment of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GuestConfig {
     /// Arguments of the kernel, such as `-ip 10.0.5.3`. Empty: those of the image's `hermit.toml`.
@@ -283,7 +283,7 @@ pub struct GuestConfig {
     pub env: Vec<(String, String)>,
 }
 
-/// How much a guest may say.
+/// Limits on a guest's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimits {
     /// Bytes a second on the console, or `None` for as fast as the host takes them. After a
@@ -299,7 +299,7 @@ impl Default for OutputLimits {
     }
 }
 
-/// Where the guest's console output goes.
+/// Destination of the guest's console output.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Output {
     /// Standard output.

@@ -1,4 +1,4 @@
-//! What the processor counts while it executes the guest, where the host lets it.
+//! Hardware counters of the guest's execution, where the host allows them.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use nerite_vcpu::ahead::{self, InstructionCount};
 use crate::Error;
 use crate::config::Observe;
 
-/// What the processor has counted of a guest, all vCPUs together.
+/// Hardware counts of a guest, all vCPUs together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessorCounts {
     /// Instructions that it has completed. Those that KVM carries out for the guest are not among
@@ -27,7 +27,7 @@ pub(crate) struct Counters {
     limit: Option<io::Result<Box<dyn GuestCounter>>>,
 }
 
-/// Why a counter that can be opened is not used.
+/// Reason to leave a counter unused that can be opened.
 const COUNTS_WRONG: &str = "its counter of instructions does not count those of guests";
 
 impl Counters {
@@ -87,17 +87,17 @@ pub(crate) struct Counting {
     pub(crate) limit: Option<Arc<dyn GuestCounter>>,
 }
 
-/// What is counted of all vCPUs together.
+/// Counters of all vCPUs together.
 #[derive(Debug)]
 pub(crate) struct Totals {
     instructions: Box<dyn GuestCounter>,
     cycles: Box<dyn GuestCounter>,
-    /// What they said in the beginning.
+    /// Values at the beginning.
     first: (u64, u64),
 }
 
 impl Totals {
-    /// What it is now, unless the processor has had no room for it.
+    /// Current values; `None` if the PMU multiplexed a counter out.
     pub(crate) fn read(&self) -> Option<ProcessorCounts> {
         let (instructions, cycles) = (self.instructions.read().ok()?, self.cycles.read().ok()?);
         Some(ProcessorCounts {

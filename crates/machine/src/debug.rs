@@ -16,7 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::Error;
 use crate::msr::Msrs;
 
-/// Where vCPUs leave word for a debugger.
+/// Queue of stop events for the debugger.
 #[derive(Debug)]
 pub struct DebugEvents {
     queue: Mutex<VecDeque<DebugEvent>>,

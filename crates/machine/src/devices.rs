@@ -53,14 +53,14 @@ pub struct DevicesState {
     pub console: Option<VirtioPciState<ConsoleState>>,
 }
 
-/// What a disk has done.
+/// Counters of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskReport {
     /// The file.
     pub path: PathBuf,
     /// `true` if it could only be read.
     pub read_only: bool,
-    /// What was done.
+    /// Requests and bytes so far.
     pub totals: Totals,
 }
 
@@ -188,7 +188,7 @@ impl Devices {
         restore_optional("virtio console", self.console.as_deref(), saved.console.as_ref())
     }
 
-    /// What the disks have done so far.
+    /// Counters of the disks so far.
     pub(crate) fn report(&self) -> Vec<DiskReport> {
         let report = |disk: &Disk| DiskReport {
             path: disk.path.clone(),
@@ -238,8 +238,8 @@ impl InputLine for VirtioLine {
     }
 }
 
-/// What the virtio console's output goes to: as the serial port's, except that it is the device's
-/// thread that waits.
+/// Destination of the virtio console's output: the serial port's, except that the device's thread
+/// waits.
 fn output(environment: Environment, shared: Arc<Shared>) -> Output {
     Box::new(move |bytes| {
         write(&environment, bytes).inspect_err(|error| {

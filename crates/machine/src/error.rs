@@ -1,4 +1,4 @@
-//! What can go wrong outside of the guest.
+//! Errors from outside of the guest.
 
 use std::io;
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ pub enum Error {
     /// The list of host CPUs does not fit the vCPUs.
     #[error("{given} host CPUs for the affinity of {cpus} vCPUs")]
     Affinity {
-        /// How many host CPUs were named.
+        /// Number of host CPUs that were named.
         given: usize,
-        /// How many vCPUs there are.
+        /// Number of vCPUs.
         cpus: u32,
     },
     /// A vCPU cannot be bound to its host CPU.
@@ -54,9 +54,9 @@ pub enum Error {
     /// More queue pairs than vCPUs, which could not use them.
     #[error("a network card has {queues} queue pairs, more than the {cpus} vCPUs can use")]
     CardQueues {
-        /// How many queue pairs were asked for.
+        /// Number of queue pairs that were requested.
         queues: u16,
-        /// How many vCPUs there are.
+        /// Number of vCPUs.
         cpus: u32,
     },
     /// vhost on a hypervisor that is not the host's kernel.
@@ -122,7 +122,7 @@ pub enum Error {
         /// The setting.
         setting: Setting,
     },
-    /// What was asked for needs the kernel's interrupt controllers.
+    /// The request needs the kernel's interrupt controllers.
     #[error(
         "interrupt controllers in user space are local APICs only, without network cards, an interval timer, a virtual \
          clock, or guests that are not Hermit"

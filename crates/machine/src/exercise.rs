@@ -11,13 +11,13 @@ pub use nerite_hermit::exercise::hypercalls;
 use crate::debug::Stopper;
 use crate::{Config, Error, Machine};
 
-/// How the run loop of [`run_loop`] is made.
+/// Layers that [`run_loop`] is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loop {
     /// Enter, answer, enter again, and nothing else.
     Bare,
     /// As in a machine in which nothing is watched: exits are counted, and it can be held, asked,
-    /// stopped and debugged if somebody wants to.
+    /// stopped and debugged on request.
     Full,
 }
 

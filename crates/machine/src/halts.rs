@@ -1,9 +1,9 @@
-//! Finding out that a guest has halted for ever.
+//! Detects a guest that has halted permanently.
 //!
 //! A processor that halts with interrupts off is woken by an NMI, an INIT or a reset only. When all
-//! do, nobody is left to send one. KVM keeps halted processors to itself, so they have to be asked,
-//! which takes each out of its halt for a moment. A machine is asked only when its process has used
-//! next to no processor time, and ever less often while the answer is that it just waits.
+//! are, no source of one is left. KVM keeps halted processors to itself, so the vCPUs are queried,
+//! which takes each out of its halt for a moment. A machine is queried only when its process has
+//! used next to no processor time, and less and less often while it turns out to be just waiting.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use nerite_arch::Regs;
 use nerite_vcpu::{RunState, Vcpu};
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long a machine must have been idle before it is asked first.
+/// Idle time of a machine before its first query.
 pub(crate) const FIRST: Duration = Duration::from_secs(1);
 /// The longest time between two questions.
 const LONGEST: Duration = Duration::from_secs(16);
 /// A process that uses less than one part in so many of its time is idle.
 const IDLE_PART: u32 = 50;
 
-/// Watches for a guest that has halted for ever.
+/// Watches for a guest that has halted permanently.
 #[derive(Debug)]
 pub(crate) struct HaltWatch {
     interval: Duration,
@@ -42,8 +42,8 @@ impl HaltWatch {
         self.next
     }
 
-    /// Looks, if it is time to, which may mean to ask whether all vCPUs have halted. Returns
-    /// whether the guest has for ever.
+    /// Checks, if it is due, which may mean a query of all vCPUs. Returns `true` if the guest has
+    /// halted permanently.
     pub(crate) fn look(&mut self, all_halted: impl FnOnce() -> bool) -> bool {
         if Instant::now() < self.next {
             return false;

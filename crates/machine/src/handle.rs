@@ -22,12 +22,12 @@ use crate::saver::Saver;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::Shared;
 
-/// How many lines the interrupt controllers have: the pins of KVM's I/O APIC.
+/// Number of interrupt lines: the pins of KVM's I/O APIC.
 const LINES: u32 = nerite_hypervisor::LINES;
-/// Where messages go that are interrupts (Intel SDM vol. 3, 12.11.1).
+/// Addresses at which messages are interrupts (Intel SDM vol. 3, 12.11.1).
 const MESSAGES: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
 
-/// How long a vCPU may take to answer before it counts as waiting for the host.
+/// Time that a vCPU may take to answer before it counts as waiting for the host.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running machine, for those who hold, ask or end it. It can be cloned, and may outlive the
@@ -41,10 +41,10 @@ pub struct Handle {
     pub(crate) network: Network,
     pub(crate) debug: Option<Arc<DebugEvents>>,
     pub(crate) debug_caps: DebugCaps,
-    /// How much higher the kernel lies than it was linked for.
+    /// Distance of the kernel's load address from its link address.
     pub(crate) offset: u64,
     pub(crate) coalesced: Option<Arc<dyn CoalescedWrites>>,
-    /// What the processor counts, if that was asked for and it does.
+    /// Hardware counters, if they were requested and the processor has them.
     pub(crate) totals: Option<Arc<Totals>>,
     pub(crate) interrupts: Option<Arc<dyn InterruptController>>,
     /// The local APICs, where they are not in the kernel.
@@ -53,7 +53,7 @@ pub struct Handle {
     pub(crate) saver: Arc<Saver>,
 }
 
-/// Why a question about a vCPU has no answer.
+/// Reasons why a question about a vCPU has no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
@@ -62,7 +62,7 @@ pub enum HandleError {
     NoSuchVcpu {
         /// The one that was asked for.
         index: usize,
-        /// How many there are.
+        /// Number of vCPUs.
         count: usize,
     },
     /// The vCPU cannot be asked.
@@ -70,7 +70,7 @@ pub enum HandleError {
     Ask {
         /// The one that was asked.
         index: usize,
-        /// Why it did not answer.
+        /// Reason of the missing answer.
         source: AskError,
     },
     /// There is no such interrupt line.
@@ -85,7 +85,7 @@ pub enum HandleError {
         /// The address.
         address: u64,
     },
-    /// Nobody took an interrupt message.
+    /// No processor accepted an interrupt message.
     #[error("no processor took the message: none has the address's APIC id, or its APIC is off")]
     NotTaken,
     /// The hypervisor failed or refused.
@@ -101,7 +101,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// How each vCPU is held, in the order they were asked for.
+    /// State of each held vCPU, in the order of the requests.
     pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
         self.held.iter().map(|(_, held)| *held)
     }
@@ -125,7 +125,7 @@ impl Handle {
         Ok(confinement.map_or(Ok(()), |confinement| confinement.enter_thread(kind))?)
     }
 
-    /// How many vCPUs there are.
+    /// Number of vCPUs.
     pub fn vcpu_count(&self) -> usize {
         self.controls.len()
     }
@@ -135,7 +135,7 @@ impl Handle {
         &self.network
     }
 
-    /// How long the machine has been running.
+    /// Time since the machine started.
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
@@ -155,7 +155,7 @@ impl Handle {
             .ok_or(HandleError::NoSuchVcpu { index, count: self.controls.len() })
     }
 
-    /// Where each vCPU is.
+    /// State of each vCPU.
     pub fn states(&self) -> Vec<RunState> {
         self.controls.iter().map(|control| control.state()).collect()
     }
@@ -209,7 +209,7 @@ impl Handle {
         Ok(regs?)
     }
 
-    /// What was measured of each vCPU so far. A vCPU that cannot be asked has nothing.
+    /// Measurements of each vCPU so far; `None` for a vCPU that does not answer.
     pub fn statistics(&self) -> Vec<Option<Statistics>> {
         let ask = |index| self.ask(index, |vcpu, _| vcpu.statistics()).ok().flatten();
         (0..self.vcpu_count()).map(ask).collect()
@@ -228,8 +228,7 @@ impl Handle {
         self.coalesced.as_ref().map_or(0, |writes| writes.taken())
     }
 
-    /// What the processor has counted of all vCPUs together; `None` where nobody asked for it, or
-    /// it does not.
+    /// Hardware counts of all vCPUs together; `None` if they were not requested or do not exist.
     pub fn processor_counts(&self) -> Option<ProcessorCounts> {
         self.totals.as_ref().and_then(|totals| totals.read())
     }
@@ -264,7 +263,7 @@ impl Handle {
         if is_taken { Ok(()) } else { Err(HandleError::NotTaken) }
     }
 
-    /// Where vCPUs leave word for a debugger, if the machine can be debugged.
+    /// Queue of stop events for the debugger, if the machine can be debugged.
     pub fn debug_events(&self) -> Option<&Arc<DebugEvents>> {
         self.debug.as_ref()
     }
@@ -274,12 +273,12 @@ impl Handle {
         self.debug_caps
     }
 
-    /// How much higher in memory the kernel lies than it was linked for.
+    /// Distance of the kernel's load address from its link address.
     pub fn kernel_offset(&self) -> u64 {
         self.offset
     }
 
-    /// What the guest ended itself with, if it did.
+    /// Exit code that the guest ended itself with, if it did.
     pub fn exit_code(&self) -> Option<i32> {
         self.shared.exit_code.get().copied()
     }

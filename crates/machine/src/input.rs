@@ -11,10 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::isatty;
 
-/// How much is read at once.
+/// Bytes read at once.
 const CHUNK: usize = 256;
-/// How long a guest that takes no input, and may do so without telling, is left alone before it is
-/// tried again.
+/// Pause before input is offered again to a guest that takes none and gives no signal when it does.
 const TRY_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Source and destination of the guest's input.
@@ -25,7 +24,7 @@ pub(crate) struct Keyboard {
     escape: Option<Escape>,
 }
 
-/// Why there is no more input.
+/// Reason why there is no more input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The source is at its end.

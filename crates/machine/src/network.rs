@@ -30,7 +30,7 @@ pub(crate) fn open(specs: &[Spec]) -> Result<Vec<Connection>, Error> {
 #[derive(Debug, Clone, Default)]
 pub struct Network {
     cards: Vec<Arc<VirtioPci<Net>>>,
-    /// What each is connected to: a tap's name, or `user`.
+    /// Backend of each card: a tap's name, or `user`.
     names: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct NetworkState {
     pub cards: Vec<VirtioPciState<NetState>>,
 }
 
-/// What a network card has done.
+/// Counters of a network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CardReport {
     /// Its address.
@@ -74,7 +74,7 @@ impl Network {
         Ok(network)
     }
 
-    /// How many cards there are.
+    /// Number of cards.
     pub fn len(&self) -> usize {
         self.cards.len()
     }
@@ -141,7 +141,7 @@ impl Network {
         Ok(())
     }
 
-    /// What the cards have done so far.
+    /// Counters of the cards so far.
     pub fn report(&self) -> Vec<CardReport> {
         let report = |card: &Arc<VirtioPci<Net>>| CardReport {
             mac: card.device().config().mac,

@@ -1,4 +1,4 @@
-//! What a machine needs of its host, opened.
+//! Host resources of a machine, opened.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
@@ -35,7 +35,7 @@ pub struct Opened {
     pub(crate) resources: HostResources,
 }
 
-/// What there is of the host besides the image.
+/// Host resources besides the image.
 #[derive(Debug)]
 pub(crate) struct HostResources {
     pub(crate) config: Config,
@@ -230,7 +230,7 @@ fn core_file(on_crash: &OnCrash) -> Result<Option<File>, Error> {
     emptied.map_err(failed).map(|()| Some(file))
 }
 
-/// Where the guest's output goes.
+/// Destination of the guest's output.
 #[derive(Debug)]
 pub(crate) struct OpenOutput {
     sink: Sink,

@@ -1,10 +1,10 @@
-//! How a machine ends.
+//! The end of a machine.
 
 use std::fmt;
 
 use nerite_inspect::CrashReport;
 
-/// How a machine ended.
+/// The end of a machine.
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum Outcome {

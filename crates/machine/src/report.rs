@@ -1,4 +1,4 @@
-//! What a run was like.
+//! Measurements of a run.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use nerite_vcpu::{ExitKind, Histogram, Statistics};
 
 use crate::{InstructionCounts, ProcessorCounts, Timeline};
 
-/// How many ports that are no hypercall's are listed.
+/// Maximum number of listed ports that belong to no hypercall.
 const MAX_PORTS: usize = 16;
 
-/// What was measured of a run. Without [`crate::config::Observe::statistics`], exits are counted
-/// and not timed.
+/// Measurements of a run. Without [`crate::config::Observe::statistics`], exits are counted and not
+/// timed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Each vCPU's, in order of their index.
@@ -23,17 +23,17 @@ pub struct Report {
     pub memory_touched: Option<u64>,
     /// Bytes of guest RAM.
     pub memory_size: u64,
-    /// What the processor counted of the guest; `None` where it does not.
+    /// Hardware counts of the guest; `None` where the processor has none.
     pub processor: Option<ProcessorCounts>,
     /// Instructions of each function, if they are counted.
     pub instructions: Option<InstructionCounts>,
     /// Port writes that the guest did not wait for: KVM collected them.
     pub coalesced_writes: u64,
-    /// What each network card has done.
+    /// Counters of each network card.
     pub cards: Vec<CardReport>,
-    /// What each disk has done.
+    /// Counters of each disk.
     pub disks: Vec<DiskReport>,
-    /// What the start took, step by step.
+    /// Steps of the start and their durations.
     pub timeline: Option<Timeline>,
 }
 

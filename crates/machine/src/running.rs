@@ -53,9 +53,9 @@ pub struct Running {
     core: Option<(PathBuf, File)>,
     deadline: Option<Instant>,
     halts: Option<HaltWatch>,
-    /// What unknown model-specific registers get.
+    /// Policy for unknown model-specific registers.
     msrs: Arc<Msrs>,
-    /// `true` if a guest that has crashed or halted for ever is kept for a debugger.
+    /// `true` if a guest that has crashed or halted permanently is kept for a debugger.
     holds_crashes: bool,
     timeline: Timeline,
     /// `true` if the processor counts the instructions of a budget.
@@ -233,7 +233,7 @@ impl Running {
             let _ = thread.join();
         }
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
-        // No vCPU runs any more, so nobody waits for a frame.
+        // No vCPU runs any more, so no guest waits for a frame.
         self.handle.network.halt();
         report.cards = self.handle.network.report();
         self.devices.halt();

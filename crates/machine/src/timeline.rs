@@ -1,4 +1,4 @@
-//! How long each step of a start takes.
+//! Duration of each step of a start.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ pub struct Timeline {
 /// A step of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// What was done.
+    /// Name of the step.
     pub name: &'static str,
     /// When it was done, from the beginning on.
     pub end: Duration,
 }
 
 impl Timeline {
-    /// How many steps there are, so that noting them allocates once.
+    /// Number of steps, so that noting them allocates once.
     const STEPS: usize = 12;
 
     pub(crate) fn begin() -> Self {

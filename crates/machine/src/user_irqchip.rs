@@ -21,7 +21,7 @@ pub(crate) use local_apics::LocalApics;
 /// Size of the page of a local APIC's registers.
 const PAGE: u64 = 4096;
 
-/// What a vCPU does.
+/// Activity of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Activity {
     Running,
@@ -50,7 +50,7 @@ pub(crate) struct UserInterrupts {
     kick_timer: Option<Box<dyn KickTimer>>,
     /// `true` if it is executed one instruction at a time.
     is_stepped: bool,
-    /// How many interrupts were injected, and how many of them non-maskable; how often it halted.
+    /// Number of injected interrupts, the non-maskable ones among them, and number of halts.
     interrupts: u64,
     nmis: u64,
     halts: u64,
@@ -234,7 +234,7 @@ impl UserInterrupts {
         Some(entry)
     }
 
-    /// What a step of one instruction ends with, after an access that nobody else has seen.
+    /// Ends a step of one instruction after an access that was handled here.
     fn stepped(&mut self, mut entry: Entry) -> Result<Exit, Error> {
         while let Some(exit) = self.inner.complete(entry)? {
             match self.answer(&exit) {

@@ -33,21 +33,21 @@ pub(crate) struct Ended {
     pub(crate) end: Result<End, Error>,
 }
 
-/// What the vCPU threads and the one that waits for them share.
+/// State shared by the vCPU threads and the thread that waits for them.
 pub(crate) struct Shared {
     /// End of the machine: the first one counts.
     pub(crate) end: Mutex<Option<Ended>>,
     /// Requested when there is an `end`.
     pub(crate) stop: StopToken,
-    /// How many vCPU threads have not left their loop yet.
+    /// Number of vCPU threads that are still in their loop.
     pub(crate) left: Mutex<usize>,
     pub(crate) one_left: Condvar,
-    /// What the guest ended itself with, for those who ask after it is taken down.
+    /// Exit code that the guest ended itself with, for readers after the machine is taken down.
     pub(crate) exit_code: OnceLock<i32>,
-    /// What the process is confined to, if it is.
+    /// Confinement of the process, if it is confined.
     pub(crate) confinement: Option<Confinement>,
-    /// What the vCPUs that have left give back, and the vCPUs themselves, so that none takes the
-    /// time to close its own.
+    /// Results of the vCPUs that have left, and the vCPUs themselves, so that none takes the time
+    /// to close its own.
     pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Vcpu>)>>,
 }
 
@@ -75,19 +75,19 @@ impl Shared {
     }
 }
 
-/// What a vCPU thread gives back.
+/// Result of a vCPU thread.
 pub(crate) struct Finished {
     pub(crate) index: u32,
     pub(crate) statistics: Statistics,
     /// Number of instructions, if they are counted.
     pub(crate) instructions: Option<u64>,
-    /// Its vector registers, if a core file may need them and the hypervisor tells.
+    /// Its vector registers, if a core file may need them and the hypervisor has them.
     pub(crate) fpu: Option<Fpu>,
-    /// Its registers, unless the guest ended itself here: nobody asks for them then.
+    /// Its registers; `None` if the guest ended itself here, because nothing needs them then.
     pub(crate) state: Option<Result<(Regs, SpecialRegs), nerite_vcpu::Error>>,
 }
 
-/// What is put around a vCPU.
+/// Layers to wrap each vCPU in.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     pub(crate) statistics: bool,
@@ -229,7 +229,7 @@ struct Leaving {
     shared: Arc<Shared>,
     control: Arc<Control>,
     index: u32,
-    /// Why; none after a panic.
+    /// Reason; `None` after a panic.
     end: Option<Result<End, Error>>,
 }
 
@@ -241,7 +241,7 @@ impl Drop for Leaving {
             *left = left.saturating_sub(1);
             self.shared.one_left.notify_all();
         }
-        // Last: whoever takes the machine down then need not kick this thread out of anything.
+        // Last: then the machine is taken down without kicking this thread.
         match self.end.take() {
             Some(end) => self.shared.finish(Some(self.index), end),
             None => self.shared.finish(None, Ok(End::Stopped)),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// How far a partial line is on its way out.
+/// Progress of a partial line on its way out.
 #[derive(Debug, Clone, Copy)]
 enum PartialLine {
     /// There is none.
@@ -87,14 +87,14 @@ impl Running {
         }
     }
 
-    /// When to look whether the time is up, or the guest has halted for ever.
+    /// Time of the next check for an expired time limit or a permanently halted guest.
     fn next_look(&self) -> Option<Instant> {
         // The first vCPU ends the machine itself, unless it is waiting for the host.
         let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
         earlier(late, self.halts.as_ref().map(HaltWatch::next))
     }
 
-    /// Looks whether the time is up, or the guest has halted for ever, and ends the machine then.
+    /// Ends the machine if its time is up or the guest has halted permanently.
     fn look(&mut self) -> bool {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             self.handle.shared.finish(Some(0), Ok(End::TimeLimit));
