@@ -34,7 +34,7 @@ const PROGRAM: [u8; 35] = [
     0x48, 0x8b, 0x1c, 0x25, 0x08, 0x00, 0x20, 0x00, // mov rbx, [0x200008]
     0x89, 0xd8, //                                     mov eax, ebx
     0xef, //                                           out dx, eax
-    0x0f, 0x0b, //                                     ud2, and nobody handles exceptions
+    0x0f, 0x0b, //                                     ud2, and there is no exception handler
     0xeb, 0xfe, //                                     jmp $
 ];
 

@@ -137,7 +137,7 @@ pub(crate) fn cpuid_to_kvm(from: &CpuidEntry) -> kvm_cpuid_entry2 {
     }
 }
 
-/// How KVM is told what to stop at.
+/// Converts the set of stops to KVM's form.
 pub(crate) fn debug_to_kvm(from: &GuestDebug) -> kvm_guest_debug {
     let mut control = 0;
     for (wanted, bits) in [

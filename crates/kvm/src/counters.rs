@@ -1,4 +1,4 @@
-//! What KVM counts of a vCPU by itself: its binary statistics (KVM API, 4.133, `KVM_GET_STATS_FD`).
+//! KVM's own counters of a vCPU: its binary statistics (KVM API, 4.133, `KVM_GET_STATS_FD`).
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -68,7 +68,7 @@ impl Counters {
         Some(counters)
     }
 
-    /// What they say now.
+    /// Current values.
     pub(crate) fn read(&self) -> Option<KernelCounts> {
         let value = |at: Option<u64>| {
             let mut bytes = [0; 8];
@@ -106,8 +106,8 @@ mod tests {
             bytes.extend(vec![0; NAME - name.len()]);
         }
         counters.iter().for_each(|(_, value)| bytes.extend(value.to_le_bytes()));
-        // SAFETY: the name is a string that ends; the descriptor that comes back, if any, is nobody
-        // else's.
+        // SAFETY: the name is a string that ends; the descriptor that comes back, if any, has no
+        // other owner.
         let fd = unsafe { libc::memfd_create(c"counters".as_ptr(), libc::MFD_CLOEXEC) };
         assert!(fd >= 0);
         // SAFETY: as above.

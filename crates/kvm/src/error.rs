@@ -17,7 +17,7 @@ pub enum OpenError {
     /// The user may not open `/dev/kvm`.
     #[error("no permission to open /dev/kvm; {advice}")]
     Permission {
-        /// What gives the permission.
+        /// Remedy: a command that gives the permission.
         advice: String,
     },
     /// `/dev/kvm` is there and cannot be opened.

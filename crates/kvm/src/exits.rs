@@ -34,7 +34,7 @@ pub(crate) enum Pending {
     Msr { is_read: bool },
 }
 
-/// What `KVM_RUN` returned, copied out of the borrow that `kvm_ioctls` returns it in.
+/// Result of `KVM_RUN`, copied out of the borrow that `kvm_ioctls` returns it in.
 pub(crate) enum Raw {
     /// A finished exit, and what waits for its answer.
     Exit(Exit, Pending),
@@ -182,7 +182,7 @@ impl Pending {
     }
 }
 
-/// Where element number `index` of the pending port access lies.
+/// Address of element number `index` of the pending port access.
 fn port_element(fd: &mut VcpuFd, width: usize, index: usize) -> Option<NonNull<u8>> {
     let run = fd.get_kvm_run();
     // SAFETY: a pending port access means that the exit reason was KVM_EXIT_IO and `io` is the

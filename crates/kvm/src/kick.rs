@@ -19,7 +19,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::pages::SharedPages;
 
-/// Bit of the flag: somebody kicked. KVM looks at whether the byte is zero only.
+/// Bit of the flag: a kick is pending. KVM tests only whether the byte is zero.
 const KICK: u8 = 1;
 /// Bit of the flag: the vCPU is being drained.
 const DRAIN: u8 = 2;
@@ -92,7 +92,7 @@ impl KickFlag {
         Ok(Arc::new(Self { pages, thread: AtomicI32::new(0) }))
     }
 
-    /// Where the flag lies, for as long as `self`.
+    /// Address of the flag, valid for as long as `self`.
     pub(crate) fn address(&self) -> *mut u8 {
         // SAFETY: the offset lies in the first page, which `pages` maps readable and writable until
         // `self` is dropped.

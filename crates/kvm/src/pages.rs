@@ -45,12 +45,12 @@ impl SharedPages {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
-    /// Where the first page begins.
+    /// Address of the first page.
     pub(crate) const fn start(&self) -> NonNull<u8> {
         self.0
     }
 
-    /// Where page number `KVM_COALESCED_MMIO_PAGE_OFFSET` begins.
+    /// Address of page number `KVM_COALESCED_MMIO_PAGE_OFFSET`.
     pub(crate) const fn ring(&self) -> NonNull<u8> {
         const OFFSET: usize = kvm_bindings::KVM_COALESCED_MMIO_PAGE_OFFSET as usize * PAGE;
         const { assert!(OFFSET < PAGE * PAGES) };

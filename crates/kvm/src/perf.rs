@@ -1,4 +1,4 @@
-//! What the processor counts while it executes guests (perf_event_open(2), with the host excluded).
+//! Hardware counters of guests (perf_event_open(2), with the host excluded).
 //!
 //! A counter is opened by the thread that sets everything up, while it still has the right to, and
 //! is inherited by the threads it starts: what it says is of all vCPUs of the process together.
@@ -155,7 +155,7 @@ mod tests {
         let _ = writeln!(io::stderr(), "skipped: {reason}");
     }
 
-    /// Touches pages that nobody has touched before.
+    /// Touches pages that were never touched before.
     fn touch(pages: usize) {
         let mut memory = vec![0_u8; pages * 4096];
         for page in memory.chunks_mut(4096) {
@@ -209,7 +209,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_secs(10));
             kicker.kick();
         });
-        // The signal has come, and the guest that would spin for ever is not entered.
+        // The signal has come, and the guest, which would spin forever, is not entered.
         let start = std::time::Instant::now();
         assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Kicked);
         assert!(start.elapsed() < std::time::Duration::from_secs(5), "no signal came");

@@ -1,4 +1,4 @@
-//! What the host's KVM is good for, found out by running a guest.
+//! Abilities of the host's KVM, found out by running a guest.
 //!
 //! Capabilities and CPU flags claim more than works: there are hosts whose `/dev/kvm` opens,
 //! creates VMs and interprets simple integer code, but stops at the first SSE instruction. So a
@@ -22,19 +22,19 @@ use nerite_memory::{Backing, GuestRam, Region};
 
 use crate::{KvmVcpu, KvmVm, System};
 
-/// What the host's KVM is good for.
+/// Abilities of the host's KVM.
 #[derive(Debug)]
 pub enum HostKvm {
     /// It runs guests on the processor (or on one that does not differ for the guest).
     Hardware,
     /// It opens, but interprets guests and cannot run ordinary ones.
     Emulating {
-        /// What it could not do.
+        /// Step that failed.
         reason: String,
     },
     /// There is none that can be used.
     None {
-        /// Why.
+        /// Error of opening it.
         reason: Error,
     },
 }
@@ -51,7 +51,7 @@ impl fmt::Display for HostKvm {
     }
 }
 
-/// How long the guest of a dozen instructions may take.
+/// Time limit of the guest of a dozen instructions.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// The guest's RAM: one large page at address 0.
 const RAM: u64 = 2 << 20;
@@ -174,8 +174,8 @@ const ROUNDS: [u8; 12] = [
     0xe6, 0x80, //                   out 0x80, al
     0xf4, //                         hlt
 ];
-/// How many instructions the processor completes of that. The last may be counted or not, and so
-/// may entries and exits.
+/// Number of these instructions that the processor completes. The last may be counted or not, and
+/// so may entries and exits.
 const EXECUTED: std::ops::RangeInclusive<u64> = 10_000..=10_100;
 
 /// `true` if a counter of instructions, opened by this thread, counts those of guests: it runs one
@@ -205,7 +205,7 @@ fn run(mut vcpu: KvmVcpu) -> Result<Option<String>, Error> {
     })
 }
 
-/// Runs a guest to its next exit, but not for ever.
+/// Runs a guest to its next exit, or the time limit.
 fn under_watchdog(vcpu: &mut KvmVcpu) -> Result<Exit, Error> {
     let kicker = vcpu.kicker();
     let (done, wait) = channel::<()>();

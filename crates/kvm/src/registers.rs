@@ -5,9 +5,9 @@
 //! (`KVM_CAP_SYNC_REGS`), the general ones are valid after every exit, and dirty ones go in with
 //! the next `KVM_RUN`: neither takes a system call. Segments and control registers are read at most
 //! once between two runs; an exit does not make them valid, because KVM would have to collect them
-//! at each, and most exits need none. They are written at once, so that whoever sets a combination
-//! that KVM refuses is told, and not whoever runs the vCPU next. Only those that a vCPU starts
-//! with, which are known to be good, go in with the first `KVM_RUN`.
+//! at each, and most exits need none. They are written at once, so that a combination that KVM
+//! refuses is an error of the call that sets it, and not of the next run. Only those that a vCPU
+//! starts with, which are known to be good, go in with the first `KVM_RUN`.
 
 use kvm_bindings::{KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_sregs};
 use kvm_ioctls::{SyncReg, VcpuFd};
@@ -56,7 +56,7 @@ impl Registers {
         }
     }
 
-    /// How many system calls were made for registers.
+    /// Number of system calls that were made for registers.
     pub(crate) const fn calls(&self) -> u64 {
         self.calls
     }
@@ -112,7 +112,7 @@ impl Registers {
         Ok(())
     }
 
-    /// What a vCPU starts with, which KVM will not refuse.
+    /// Registers that a vCPU starts with, which KVM will not refuse.
     pub(crate) fn start_special(
         &mut self,
         fd: &mut VcpuFd,

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use crate::pages::{PAGE, SharedPages};
 
-/// How many entries the page has room for (`KVM_COALESCED_MMIO_MAX`). The ring is full with one
-/// less.
+/// Number of entries that the page has room for (`KVM_COALESCED_MMIO_MAX`). The ring is full with
+/// one less.
 #[allow(clippy::cast_possible_truncation, reason = "a page holds fewer than 4096 of them")]
 const ENTRIES: u32 =
     ((PAGE - size_of::<kvm_coalesced_mmio_ring>()) / size_of::<kvm_coalesced_mmio>()) as u32;
@@ -26,7 +26,7 @@ pub(crate) struct Ring {
     pages: Arc<SharedPages>,
     /// Held by the reader.
     reader: Mutex<()>,
-    /// How many entries were read.
+    /// Number of entries that were read.
     taken: AtomicU64,
 }
 
@@ -49,7 +49,7 @@ impl Ring {
         self.index(offset_of!(kvm_coalesced_mmio_ring, first))
     }
 
-    /// How far KVM has written. What lies before it can be read after this.
+    /// Position up to which KVM has written. The entries before it can be read after this.
     fn last(&self) -> u32 {
         self.index(offset_of!(kvm_coalesced_mmio_ring, last)).load(Ordering::Acquire)
     }
@@ -68,8 +68,8 @@ impl Ring {
         Some(unsafe { entry.read_volatile() })
     }
 
-    /// Reads on up to where `last` was at the beginning, so that a guest that goes on writing keeps
-    /// no reader for ever.
+    /// Reads up to where `last` was at the beginning, so that a guest that keeps writing does not
+    /// keep a reader busy indefinitely.
     fn read(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
         let last = self.last();
         let mut at = self.first().load(Ordering::Relaxed);

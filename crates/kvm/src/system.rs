@@ -27,8 +27,8 @@ const REQUIRED: (Cap, &str) = (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT");
 #[derive(Debug)]
 pub struct System {
     pub(crate) kvm: Arc<Kvm>,
-    /// What KVM hands over in a shared page (KVM_CAP_SYNC_REGS, Linux 4.18). With that it has all
-    /// that is older, too.
+    /// Register sets that KVM hands over in a shared page (KVM_CAP_SYNC_REGS, Linux 4.18). With
+    /// that it has all that is older, too.
     pub(crate) sync_capability: i32,
 }
 
@@ -54,7 +54,7 @@ impl System {
         Ok(Self { kvm, sync_capability: 0 })
     }
 
-    /// How many vCPUs a VM can have.
+    /// Maximum number of vCPUs of a VM.
     pub fn max_vcpus(&self) -> usize {
         self.kvm.get_max_vcpus()
     }

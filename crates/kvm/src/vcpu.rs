@@ -36,14 +36,14 @@ pub struct KvmVcpu {
     /// `true` if no instruction is half done.
     pub(crate) is_drained: bool,
     registers: Registers,
-    /// How often a signal ended `KVM_RUN`.
+    /// Number of `KVM_RUN` calls that a signal ended.
     signals: u64,
     /// `true` if the interrupt controllers are in the VMM.
     pub(crate) is_direct: bool,
     pub(crate) parts: Arc<StateParts>,
     /// The CPUID leaves that the guest sees.
     pub(crate) cpuid: Vec<CpuidEntry>,
-    /// What KVM counts of this vCPU, if that was asked for.
+    /// Counters that KVM has of this vCPU, if they were requested.
     counters: Option<Counters>,
     /// An open vCPU keeps its VM alive in the kernel, and the VM refers to this memory by address.
     _ram: Arc<GuestRam>,
@@ -62,7 +62,7 @@ pub(crate) struct Properties {
 /// `_IOW(KVMIO, 0x86, struct kvm_interrupt)`.
 const KVM_INTERRUPT: libc::Ioctl = 0x4004_ae86;
 
-/// What entering the guest is for.
+/// Purpose of entering the guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// To run it.
@@ -106,7 +106,7 @@ impl KvmVcpu {
         self.registers.flush(&mut self.fd).map_err(|error| self.failed(error))
     }
 
-    /// How many system calls were made to read or write registers.
+    /// Number of system calls that were made to read or write registers.
     pub fn register_calls(&self) -> u64 {
         self.registers.calls()
     }

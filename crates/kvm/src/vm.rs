@@ -35,7 +35,7 @@ const MAX_SLOT: u64 = 0x7fff_ffff << 12;
 /// A VM of KVM.
 pub struct KvmVm {
     pub(crate) fd: Arc<VmFd>,
-    /// What it says of `KVM_CAP_SYNC_REGS`.
+    /// Result of the query for `KVM_CAP_SYNC_REGS`.
     sync_capability: i32,
     irqchip: Irqchip,
     pub(crate) has_pit: bool,

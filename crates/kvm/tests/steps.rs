@@ -227,7 +227,7 @@ fn no_kick_is_lost_however_it_is_timed() {
     };
     for round in 0..200_u32 {
         ask.send(round * round).unwrap();
-        // A lost kick would leave the guest in its loop for ever.
+        // A lost kick would leave the guest in its loop forever.
         assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Kicked, "round {round}");
     }
     drop(ask);
