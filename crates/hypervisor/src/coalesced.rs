@@ -18,9 +18,9 @@ pub struct CoalescedWrite {
 /// The writes of all vCPUs of a machine that a hypervisor collects, in the order in which they were
 /// made.
 ///
-/// Whoever answers exits takes the collected writes *before* each exit, because the guest made them
-/// before. Nothing tells of a write as such: a guest that leaves for no other reason is found out
-/// by looking now and then.
+/// An exit handler takes the collected writes *before* each exit, because the guest made them
+/// before. A write raises no signal: the writes of a guest that leaves for no other reason are
+/// found by periodic checks.
 pub trait CoalescedWrites: fmt::Debug + Send + Sync {
     /// Returns `true` if there are none. Takes no lock: it is called at every exit.
     ///

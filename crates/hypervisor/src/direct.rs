@@ -11,7 +11,7 @@ pub struct InterruptState {
     /// RFLAGS.IF.
     pub enabled: bool,
     /// CR8: interrupts of this class and those below are not to be injected (Intel SDM vol. 3,
-    /// 12.8.6). Whoever injects keeps that; the processor does not look.
+    /// 12.8.6). The caller that injects observes that; the processor does not check.
     pub priority_class: u8,
     /// `IA32_APIC_BASE`, which the hypervisor keeps.
     pub apic_base: u64,
