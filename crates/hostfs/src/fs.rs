@@ -26,7 +26,7 @@ const NEW_DIRECTORY_MODE: u32 = 0o777;
 /// The files of one guest.
 ///
 /// Shared by all vCPUs; each call stands alone. Errors are positive numbers of
-/// [`nerite_hypercall::errno`]. A file on a slow disk or a pipe nobody writes to delays the vCPU
+/// [`nerite_hypercall::errno`]. A file on a slow disk, or a pipe without a writer, delays the vCPU
 /// that asked, and no other: no lock is held meanwhile.
 #[derive(Debug)]
 pub struct HostFs {
@@ -166,7 +166,7 @@ impl HostFs {
         match found {
             Err(ENOENT) if flags.create && path.must_be_directory() => Err(EISDIR),
             Err(ENOENT) if flags.create => {
-                // Made without the lock. Somebody else may be faster.
+                // Made without the lock. Another vCPU may be faster.
                 // Kept until after the lock, so that it is not closed with it.
                 let file = Arc::new(self.temporary.create(mode)?);
                 let created = self.names().create(path.as_bytes(), Node::Temporary(file.clone()));

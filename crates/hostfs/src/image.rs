@@ -11,10 +11,10 @@ use vm_memory::VolatileSlice;
 
 use crate::attributes;
 
-/// Bytes that somebody else keeps, such as a part of an unpacked image.
+/// Bytes with another owner, such as a part of an unpacked image.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
-/// A file that the guest can read and nobody can change.
+/// An immutable file that the guest can read.
 #[derive(Clone)]
 pub struct ImageFile {
     /// The guest's path. Without a slash at its beginning it starts at the root.
@@ -50,7 +50,7 @@ impl fmt::Debug for Image {
 
 impl Image {
     pub(crate) fn new(file: &ImageFile) -> Self {
-        // Nobody can write to it, whatever the archive says.
+        // It is not writable, whatever the archive says.
         Self { data: file.data.clone(), mode: file.mode & 0o555 }
     }
 

@@ -3,7 +3,7 @@
 //! The one idea: **a guest has names of its own, and only what was mounted has a way to the host**.
 //! A path is normalised, the mount it is below is found, and the host's kernel walks the rest from
 //! the mount's directory without ever leaving it (`openat2` with `RESOLVE_BENEATH`). So it does not
-//! matter what links and `..` say, nor what somebody renames meanwhile. Everything else is in
+//! matter what links and `..` say, nor what is renamed meanwhile. Everything else is in
 //! memory: the directories above the mount points, the files of a Hermit image (read-only, never
 //! copied), and temporary files, which have no name on the host and vanish with the process.
 //!
@@ -18,7 +18,8 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! std::fs::write(folder.path().join("hello"), "hi")?;
-//! let mount = Mount { host: folder.path().into(), guest: "/data".into(), access: Access::ReadOnly };
+//! let mount =
+//!     Mount { host: folder.path().into(), guest: "/data".into(), access: Access::ReadOnly };
 //! let files = HostFs::new(&[mount], &[], Limits::default())?;
 //!
 //! let fd = files.open(b"/data/../data/hello", file::O_RDONLY, 0).unwrap();

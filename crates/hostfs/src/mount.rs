@@ -33,7 +33,10 @@ impl Mount {
     /// use nerite_hostfs::{Access, Mount};
     ///
     /// let mount = Mount::parse("/srv/www:/www:ro", Access::ReadWrite)?;
-    /// assert_eq!(mount, Mount { host: "/srv/www".into(), guest: "/www".into(), access: Access::ReadOnly });
+    /// assert_eq!(
+    ///     mount,
+    ///     Mount { host: "/srv/www".into(), guest: "/www".into(), access: Access::ReadOnly }
+    /// );
     /// # Ok::<(), nerite_hostfs::Error>(())
     /// ```
     ///

@@ -12,8 +12,8 @@ const FIRST: i32 = STDERR + 1;
 
 /// Numbers for open files; the lowest that is free is the next.
 ///
-/// The lock is held only to look up and to change the table. Who uses a file holds a reference to
-/// it, so it can be closed at any time and goes away when nobody uses it any more.
+/// The lock is held only to look up and to change the table. Each user of a file holds a reference
+/// to it, so it can be closed at any time and is dropped by its last user.
 #[derive(Debug)]
 pub(crate) struct Table {
     slots: Mutex<Vec<Option<Arc<Open>>>>,

@@ -48,8 +48,8 @@ pub(crate) struct TempFile {
     mode: u32,
     room: Arc<Budget>,
     /// Held while the file is accessed, because only then is known which byte a write starts at.
-    /// The host's kernel has a lock of its own for that; and an access to memory waits for nobody
-    /// else.
+    /// The host's kernel has a lock of its own for that; and an access to memory waits for no other
+    /// process.
     state: Mutex<State>,
 }
 

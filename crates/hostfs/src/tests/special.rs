@@ -88,7 +88,7 @@ fn a_descriptor_closed_while_it_is_read_ends_well() {
         let reader = scope.spawn(|| read(&files, fd, 100));
         std::thread::sleep(Duration::from_millis(50));
         files.close(fd).unwrap();
-        // The number is somebody else's now; the reader's file is still the pipe.
+        // The number is another file's now; the reader's file is still the pipe.
         assert_eq!(files.open(b"/other", O_CREAT | O_RDWR, 0), Ok(fd));
         writer.write_all(b"late").unwrap();
         assert_eq!(reader.join().unwrap(), Ok(b"late".to_vec()));
