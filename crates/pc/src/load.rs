@@ -1,4 +1,4 @@
-//! Puts a kernel, its initial file system and what it is told into memory.
+//! Puts a kernel, its initial file system, command line and tables into memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use nerite_pci::{Bridge, HostBridge, WINDOW};
 use crate::Error;
 use crate::plan::PcPlan;
 
-/// How much the boot page tables map: 4 GiB.
+/// End of the range that the boot page tables map: 4 GiB.
 const IDENTITY_MAP_END: u64 = 4 << 30;
 
 /// The slot of the first network card: after the host bridge.
@@ -37,7 +37,7 @@ pub(crate) struct Loaded {
     pub(crate) kernel: Range<u64>,
 }
 
-/// Where RAM lies: from address 0, continued after the gap.
+/// Ranges of RAM: from address 0, continued after the gap.
 pub(crate) fn regions(memory: u64) -> Vec<Region> {
     let low = memory.min(GAP_START);
     let high = memory.saturating_sub(low);
@@ -74,7 +74,7 @@ pub(crate) fn load(
     }
 }
 
-/// What firmware leaves behind, whatever the protocol.
+/// Writes the tables that firmware leaves behind, whatever the protocol.
 fn write_tables(plan: &PcPlan, ram: &GuestRam) -> Result<(), Error> {
     for (address, value) in pc::BIOS_DATA {
         ram.write(address, &value.to_le_bytes()).map_err(Error::writing("the BIOS data area"))?;
@@ -91,7 +91,7 @@ struct Loader<'a> {
     files: &'a [InitFile],
     plan: &'a PcPlan,
     ram: &'a GuestRam,
-    /// Where RAM below the gap ends.
+    /// End of the RAM below the gap.
     low: u64,
     map: Vec<map::Entry>,
 }

@@ -26,8 +26,8 @@ impl PcPlan {
     }
 }
 
-/// What was given with `--cmdline`, then the words after the image. A multiboot kernel's begins
-/// with its own name. Linux is told to talk where its input comes from, if nobody says anything.
+/// Text of `--cmdline`, then the words after the image. A multiboot kernel's begins with its own
+/// name. Linux gets a console on the device of its input, unless the text names one.
 fn command_line(settings: &Settings, protocol: Protocol) -> String {
     let mut words: Vec<String> = Vec::new();
     if protocol == Protocol::Multiboot {

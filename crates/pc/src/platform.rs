@@ -24,7 +24,7 @@ pub(crate) mod ports {
     pub(crate) const SERIAL_IRQ: u32 = 4;
 }
 
-/// What all vCPUs of such a machine share.
+/// State shared by all vCPUs of such a machine.
 #[derive(Debug)]
 pub(crate) struct Devices {
     pub(crate) ports: Bus,
@@ -50,15 +50,15 @@ pub(crate) struct TestDevices {
     pub(crate) memory: Arc<TestMemory>,
 }
 
-/// What the platform is made from besides the plan.
+/// Parts of the platform besides the plan.
 pub(crate) struct Parts {
     pub(crate) console: Arc<Console>,
     /// Each signal is an edge at the serial port's interrupt.
     pub(crate) serial_interrupt: Event,
     pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) stop: StopToken,
-    /// Where the debug-exit port is, if there is one. The rest of what test kernels expect is there
-    /// then, too.
+    /// Port of the debug-exit device, if there is one. The other devices that test kernels expect
+    /// are there then, too.
     pub(crate) debug_exit: Option<u16>,
     /// Raises and lowers lines of the interrupt controllers.
     pub(crate) interrupts: Box<dyn Fn(u32, bool) + Send + Sync>,
