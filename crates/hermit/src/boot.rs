@@ -18,8 +18,8 @@ use crate::plan::Plan;
 const FIRST_WITH_VERSION: (u32, u32, u32) = (0, 10, 0);
 /// The first version that takes the interrupt controllers' addresses for granted.
 const FIRST_WITHOUT_MP_SEARCH: (u32, u32, u32) = (0, 13, 2);
-/// Where older kernels look for a MultiProcessor Specification table (MP 1.4, 4): the end of the
-/// first 640 KiB and the BIOS area.
+/// Ranges in which older kernels search for a MultiProcessor Specification table (MP 1.4, 4): the
+/// end of the first 640 KiB and the BIOS area.
 const MP_SEARCH: [Region; 2] =
     [Region { start: 0x9_f000, size: 0x1000 }, Region { start: 0xf_0000, size: 0x1_0000 }];
 /// The number of physical address bits of a processor that does not say (Intel SDM vol. 3, 4.1.4).
@@ -35,7 +35,7 @@ pub(crate) fn is_before_0_10(version: Option<KernelVersion>) -> bool {
     is_before(version, FIRST_WITH_VERSION)
 }
 
-/// What memory the machine needs: RAM, and, for kernels that would search there, zeros where an MP
+/// Memory that the machine needs: RAM, and, for kernels that would search there, zeros where an MP
 /// table would be. Without them each of the 17 408 words they read is an exit.
 ///
 /// Huge pages are too large for that: with them, such kernels only boot more slowly.
@@ -198,7 +198,7 @@ pub(crate) fn describe(
         .map_err(Error::writing("the boot information"))
 }
 
-/// What every vCPU's first state is made from.
+/// Addresses in every vCPU's first state.
 pub(crate) fn addresses(layout: &Layout, loaded: &LoadedKernel) -> BootAddresses {
     BootAddresses {
         entry: loaded.entry,

@@ -34,7 +34,7 @@ pub struct Builder {
     settings: Settings,
     plan: Plan,
     files: HostFs,
-    /// Where everything goes, once RAM is allocated.
+    /// Addresses of all parts, once RAM is allocated.
     layout: Option<Layout>,
     loaded: Option<LoadedKernel>,
 }

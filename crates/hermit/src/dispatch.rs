@@ -13,7 +13,7 @@ use nerite_vcpu::{CoalescedWrites, Control, Entry, Exit, Handler, RunState, Vcpu
 use crate::Error;
 use crate::hypercalls::{Hypercalls, Next, Scratch};
 
-/// What all vCPUs of a machine share: the two address spaces and the hypercalls.
+/// State shared by all vCPUs of a machine: the two address spaces and the hypercalls.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) ports: Bus,
@@ -86,7 +86,7 @@ impl Dispatcher {
         }
     }
 
-    /// How the vCPU goes on after a call; `None` if the call is to be made again.
+    /// Continuation of the vCPU after a call; `None` if the call is to be made again.
     fn after(&self, vcpu: &mut dyn Vcpu, next: Next) -> Option<ControlFlow<Stop, Entry>> {
         Some(match next {
             Next::Resume => ControlFlow::Continue(Entry::Resume),

@@ -27,7 +27,7 @@ fn answers(guest: &mut Guest, exits: &[Exit]) -> Vec<Entry> {
     guest.vcpu.entries.split_off(1)
 }
 
-/// Why the machine ends at this exit.
+/// Reason why the machine ends at this exit.
 fn end(guest: &mut Guest, exit: Exit) -> Stop {
     match guest.dispatcher().handle(&mut guest.vcpu, exit) {
         ControlFlow::Break(end) => end,

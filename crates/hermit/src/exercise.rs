@@ -17,7 +17,7 @@ use crate::hypercalls::{CommandLine, Hypercalls, Scratch};
 /// RAM of the guest that calls: 64 KiB at 0, and as much far above.
 const RAM: [Region; 2] =
     [Region { start: 0, size: 64 << 10 }, Region { start: 5 << 30, size: 64 << 10 }];
-/// What stands for one call in the input: interface and number, and the address of the block.
+/// Bytes of one call in the input: interface and number, and the address of the block.
 const RECORD: usize = 9;
 /// The most calls.
 const CALLS: usize = 64;

@@ -26,8 +26,8 @@ impl AsRef<[u8]> for InArchive {
     }
 }
 
-/// Where kernels with hypercall interface v1 look for files, unless this environment variable says
-/// otherwise.
+/// Environment variable that names the directory of files for kernels with hypercall interface v1,
+/// and its default.
 const V1_FOLDER: (&str, &str) = ("UHYVE_MOUNT", "/root");
 
 /// Takes the mounts and the files of the image.
@@ -103,7 +103,7 @@ fn relative(target: &[u8]) -> &[u8] {
     target.strip_prefix(b"/").unwrap_or(target)
 }
 
-/// The directories that the kernel is told to mount. It can name only what is UTF-8, and cannot
+/// The directories that the kernel is to mount. It can name only what is UTF-8, and cannot
 /// mount on its root.
 pub(crate) fn mount_points(files: &HostFs) -> Vec<String> {
     let mut points = Vec::new();

@@ -1,4 +1,4 @@
-//! What the machine answers to Hermit's hypercalls.
+//! Handles Hermit's hypercalls.
 //!
 //! A parameter structure is read once into a local copy, and only its result field is written back:
 //! another vCPU may change it at any time. A pointer that does not lie in RAM is answered with
@@ -24,7 +24,7 @@ use nerite_platform::{LogBudget, Rate, StopToken};
 pub(crate) use buffers::Scratch;
 pub(crate) use command_line::CommandLine;
 
-/// How a vCPU goes on after a hypercall.
+/// Continuation of a vCPU after a hypercall.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// With the next instruction.
@@ -35,12 +35,12 @@ pub(crate) enum Next {
     Host(io::Error),
     /// Not: the machine is being stopped.
     Stopped,
-    /// Not yet: somebody wants something of this vCPU while it waits for the host. Nothing of the
-    /// call is done; make it again.
+    /// Not yet: another thread has a request for this vCPU while it waits for the host. Nothing of
+    /// the call is done; make it again.
     Again,
 }
 
-/// Why a call was given up half way.
+/// Reason why a call was given up half way.
 enum Stop {
     /// Its parameters, or the field for its result, are not in RAM.
     Pointer(AccessError),
@@ -76,7 +76,7 @@ pub(crate) struct Hypercalls {
     pub(crate) command_line: CommandLine,
     /// The end of the machine.
     pub(crate) stop: StopToken,
-    /// How fast the guest may write to the console.
+    /// Limit on the rate of the guest's console output.
     pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) budget: LogBudget,
 }

@@ -7,7 +7,7 @@ use nerite_platform::{MIN_MEMORY, check_size};
 
 use crate::{DEFAULT_MEMORY, Error, Settings};
 
-/// What will be built: every choice is made.
+/// Plan of a machine: every choice is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) memory: u64,
@@ -95,7 +95,7 @@ impl Plan {
 #[derive(Debug, Default)]
 struct Environment {
     variables: Vec<(String, String)>,
-    /// Where each name is in the list, because a hostile image can have as many as it likes.
+    /// Index of each name in the list, because a hostile image can have as many as it likes.
     places: HashMap<String, usize>,
 }
 

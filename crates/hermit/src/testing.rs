@@ -1,4 +1,4 @@
-//! What this crate's unit tests share: a machine without a hypervisor, and a log that can be read.
+//! Bench of this crate's unit tests: a machine without a hypervisor, and a log that can be read.
 
 use std::io::Read;
 use std::num::NonZeroU64;
@@ -21,13 +21,13 @@ use nerite_platform::{LogBudget, Rate, StopToken};
 pub(crate) const MIB: u64 = 1 << 20;
 /// The end of the lower part of RAM.
 pub(crate) const RAM_END: u64 = 4 * MIB;
-/// Where the higher part of RAM is, which 32 bits cannot express.
+/// Start of the higher part of RAM, which 32 bits cannot express.
 pub(crate) const HIGH: u64 = 5 << 30;
-/// Where parameters are put.
+/// Address of parameters.
 pub(crate) const PARAMS: u64 = 0x5000;
 
 /// A machine as the hypercalls and the dispatcher see it: RAM at 0 to 4 MiB and 5 GiB to 5 GiB + 2
-/// MiB, a console whose other end is here, and a vCPU that does as it is told.
+/// MiB, a console whose other end is here, and a scripted vCPU.
 pub(crate) struct Guest {
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) shared: Arc<Shared>,
@@ -39,7 +39,7 @@ pub(crate) struct Guest {
     pub(crate) keyboard: Option<UnixStream>,
 }
 
-/// How a [`Guest`] differs from the usual one.
+/// Differences of a [`Guest`] from the usual one.
 #[derive(Default)]
 pub(crate) struct Setup {
     pub(crate) command_line: CommandLine,
@@ -89,13 +89,13 @@ impl Guest {
         Dispatcher::new(self.shared.clone(), Arc::default(), None)
     }
 
-    /// What has come out of the console, a partial line included.
+    /// Console output so far, a partial line included.
     pub(crate) fn shown(&mut self) -> Vec<u8> {
         self.calls().console.flush().unwrap();
         self.arrived()
     }
 
-    /// What has come out of the console so far.
+    /// Console output that has arrived so far.
     pub(crate) fn arrived(&mut self) -> Vec<u8> {
         let mut shown = Vec::new();
         let mut buffer = [0; 8192];

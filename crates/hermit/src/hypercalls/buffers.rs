@@ -5,7 +5,7 @@ use nerite_hypercall::errno::EFAULT;
 use nerite_memory::{AccessError, GuestRam};
 use vm_memory::VolatileSlice;
 
-/// How much is moved between guest memory and the host at a time, in bytes.
+/// Bytes that are moved between guest memory and the host at a time.
 pub(crate) const CHUNK: usize = 64 << 10;
 
 /// A vCPU's buffer on the way between guest memory and the host. It grows a few times at most, as
@@ -14,7 +14,7 @@ pub(crate) const CHUNK: usize = 64 << 10;
 pub(crate) struct Scratch(Vec<u8>);
 
 impl Scratch {
-    /// What a line fits into.
+    /// Size that fits a line.
     const SMALL: usize = 4 << 10;
 
     /// The first `length` bytes, or as many as there can be.
@@ -27,7 +27,7 @@ impl Scratch {
     }
 }
 
-/// Where a buffer lies: what its address means differs between the interface versions.
+/// Place of a buffer: the meaning of its address differs between the interface versions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Buffer {
     /// Guest-physical and contiguous (v2, and v1's serial buffer).
@@ -184,7 +184,7 @@ mod tests {
         ram
     }
 
-    /// Where in its region each piece begins, and its length.
+    /// Offset in its region and length of each piece.
     fn pieces(ram: &GuestRam, buffer: Buffer) -> Vec<(u64, usize)> {
         let guest_address = |host: usize| {
             let mut mappings = ram.mappings();

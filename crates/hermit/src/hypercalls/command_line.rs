@@ -4,9 +4,9 @@ use nerite_hypercall::v1::{CmdsizeParams, MAX_ARGC_ENVC};
 
 use crate::Error;
 
-/// How many environment strings a kernel is given that forgets the null pointer after the last one.
-/// Its table then is large enough to come from memory that was never used, and is zero, instead of
-/// the remains of a smaller allocation.
+/// Minimum number of environment strings for a kernel that forgets the null pointer after the last
+/// one. Its table then is large enough to come from memory that was never used, and is zero,
+/// instead of the remains of a smaller allocation.
 const UNTERMINATED_MINIMUM: usize = 16;
 
 /// The application's arguments and environment, ready to be copied into the guest.

@@ -5,7 +5,7 @@ use nerite_hypercall::errno::{EFAULT, EIO};
 use super::buffers::{Buffer, Scratch};
 use super::{Hypercalls, Next};
 
-/// What a call gives: a result or an error number for the guest, or the reason to end.
+/// Result of a call: a value or an error number for the guest, or the reason to end.
 pub(super) type Answer<T> = Result<Result<T, i32>, Next>;
 
 impl Hypercalls {
