@@ -53,7 +53,7 @@ pub(crate) struct SoftwareVcpu {
     guest_debug: Option<x86::DebugRegs>,
 }
 
-/// What follows from an exit of the processor.
+/// Consequence of an exit of the processor.
 enum Next {
     /// The processor goes on with this answer.
     Go(x86::Entry),
