@@ -14,7 +14,7 @@ use crate::ConfigPortsState;
 pub const FIRST_PORT: u16 = 0xcf8;
 /// Last configuration port: the last byte of the data register.
 pub const LAST_PORT: u16 = 0xcff;
-/// How many functions there is room for: one in each slot of bus 0.
+/// Maximum number of functions: one in each slot of bus 0.
 pub const SLOTS: usize = 32;
 /// The memory addresses that base addresses can be placed at: from the end of low RAM at 3 GiB to
 /// the first interrupt controller.
@@ -62,17 +62,17 @@ impl Bridge {
         Some(slot)
     }
 
-    /// Whether there is no function.
+    /// `true` if there is no function.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// What answers the ports [`FIRST_PORT`] to [`LAST_PORT`].
+    /// Device at the ports [`FIRST_PORT`] to [`LAST_PORT`].
     pub fn ports(&self) -> ConfigPorts {
         ConfigPorts { address: AtomicU32::new(0), slots: self.slots.clone() }
     }
 
-    /// What answers the memory addresses of [`WINDOW`].
+    /// Device at the memory addresses of [`WINDOW`].
     pub fn window(&self) -> Window {
         Window { slots: self.slots.clone() }
     }

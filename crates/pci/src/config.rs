@@ -12,11 +12,11 @@ const BARS: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
-/// Where the first capability goes: right after the header.
+/// Offset of the first capability: right after the header.
 const FIRST_CAPABILITY: usize = 0x40;
 /// Status register: there is a list of capabilities.
 const STATUS_CAPABILITIES: u16 = 1 << 4;
-/// How many base addresses there are.
+/// Number of base addresses.
 const BAR_COUNT: usize = 6;
 /// The bits of a memory base address that say what it is: 32 bits wide, prefetchable or not
 /// (6.2.5.1).
@@ -35,8 +35,7 @@ pub mod command {
     pub(crate) const WRITABLE: u16 = MEMORY | BUS_MASTER | INTX_DISABLE;
 }
 
-/// A function that cannot be described like this. All of these are mistakes of whoever builds a
-/// device.
+/// A function that cannot be described like this. All of these are mistakes in a device's code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -53,12 +52,12 @@ pub enum Error {
     NoRoom(usize),
 }
 
-/// What a function is (PCI 3.0, 6.2.1).
+/// Identity of a function (PCI 3.0, 6.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// Who made it.
+    /// Vendor ID.
     pub vendor: u16,
-    /// What it is, of that vendor.
+    /// Device ID, assigned by the vendor.
     pub device: u16,
     /// Its revision.
     pub revision: u8,
@@ -76,14 +75,14 @@ pub struct Identity {
 pub struct Bar {
     /// Its size in bytes: a power of two, at least 16.
     pub size: u32,
-    /// Whether it is called prefetchable.
+    /// `true` if it is marked prefetchable.
     pub prefetchable: bool,
 }
 
 /// A capability: an identifier, and registers that follow identifier and link (PCI 3.0, 6.7).
 #[derive(Debug, Clone, Copy)]
 pub struct Capability<'a> {
-    /// What it is: 0x09 vendor-specific, 0x11 MSI-X.
+    /// Capability ID: 0x09 vendor-specific, 0x11 MSI-X.
     pub id: u8,
     /// The registers after the identifier and the link.
     pub body: &'a [u8],
@@ -101,7 +100,7 @@ pub struct ConfigSpace {
     writable: [u8; 256],
     bars: [Option<Bar>; BAR_COUNT],
     next_capability: usize,
-    /// Where the link to the next capability is to be written.
+    /// Offset at which the link to the next capability is to be written.
     link: usize,
 }
 
@@ -191,7 +190,7 @@ impl ConfigSpace {
         self.registers.get(4..6).and_then(|word| word.try_into().ok()).map_or(0, u16::from_le_bytes)
     }
 
-    /// Where the region behind base address `index` is, if memory addresses are decoded.
+    /// Address of the region behind base address `index`, if memory addresses are decoded.
     pub fn bar_address(&self, index: usize) -> Option<u64> {
         self.bars.get(index).copied().flatten()?;
         let register = bar_register(index);

@@ -9,7 +9,7 @@
 //!   through [`Bridge::ports`] and accesses behind base addresses through [`Bridge::window`]. What
 //!   is absent reads all ones.
 //! * [`Msix`] is an MSI-X capability with its table: it connects an [`Event`] per vector to the
-//!   message that software chose, through [`MessageRoutes`], so that interrupts need nobody in
+//! message that software chose, through [`MessageRoutes`], so that interrupts need no thread in
 //!   between.
 //!
 //! There is no hypervisor in it.
@@ -17,7 +17,8 @@
 //! ```
 //! use nerite_pci::{Bar, ConfigSpace, Identity};
 //!
-//! let mut config = ConfigSpace::new(&Identity { vendor: 0x1af4, device: 0x1041, ..Identity::default() });
+//! let identity = Identity { vendor: 0x1af4, device: 0x1041, ..Identity::default() };
+//! let mut config = ConfigSpace::new(&identity);
 //! config.add_bar(0, Bar { size: 0x8000, prefetchable: true })?;
 //! // A driver finds the size out: all ones in, the bits that stay zero tell.
 //! config.write(0x10, 4, 0xffff_ffff);

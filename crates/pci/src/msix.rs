@@ -24,13 +24,13 @@ const MASK_ALL: u16 = 1 << 14;
 /// A message that raises an interrupt: what a function writes where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Message {
-    /// Where it is written.
+    /// Address of the write.
     pub address: u64,
-    /// What is written.
+    /// Value of the write.
     pub data: u32,
 }
 
-/// Carries messages: whoever delivers interrupts to the guest.
+/// Carries messages: delivers interrupts to the guest.
 pub trait MessageRoutes: Send + Sync {
     /// From now on, each signal of `event` is an interrupt by `message`, also one that is there
     /// already. With `None` signals stay in the event. `vector` tells the events of a function
@@ -101,12 +101,12 @@ impl Msix {
         body
     }
 
-    /// How many vectors there are.
+    /// Number of vectors.
     pub fn vectors(&self) -> u16 {
         u16::try_from(self.entries.len()).unwrap_or(MAX_VECTORS)
     }
 
-    /// Whether MSI-X is on, which turns the interrupt pin off.
+    /// `true` if MSI-X is on, which turns the interrupt pin off.
     pub fn is_enabled(&self) -> bool {
         self.control & ENABLE != 0
     }

@@ -89,7 +89,7 @@ fn a_signal_of_a_masked_vector_is_pending() {
     assert_eq!(msix.read_pending(0, 1), u64::MAX);
     msix.set_control(0x8000);
     msix.write_table(2 * 16 + 12, 4, 0);
-    assert_eq!(msix.read_pending(0, 8), 0, "delivered by whoever it is connected to");
+    assert_eq!(msix.read_pending(0, 8), 0, "delivered by the connected route");
 }
 
 #[test]
