@@ -29,7 +29,7 @@ pub enum ChainError {
     Index {
         /// The number.
         index: u16,
-        /// How many descriptors the table has.
+        /// Number of descriptors in the table.
         size: u32,
     },
     /// More descriptors than there may be in the ring or in an indirect table, as when a chain ends
@@ -39,7 +39,7 @@ pub enum ChainError {
     /// A buffer is not in RAM.
     #[error("the buffer of {length} bytes at {address:#x} is not in RAM")]
     OutsideRam {
-        /// Where it is said to be.
+        /// Address that the driver gave.
         address: u64,
         /// Its length in bytes.
         length: u32,
@@ -63,7 +63,7 @@ pub enum ChainError {
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
     segments: Vec<Segment>,
-    /// How many of `segments` are for the device to read.
+    /// Number of `segments` that are for the device to read.
     readable: usize,
     readable_bytes: u64,
     writable_bytes: u64,
@@ -82,7 +82,7 @@ pub struct Ring {
     pub max_indirect: Option<u16>,
 }
 
-/// Where descriptors are looked up.
+/// Table in which descriptors are looked up.
 #[derive(Clone, Copy)]
 struct Table {
     address: u64,
@@ -102,12 +102,12 @@ impl Chain {
         Self::default()
     }
 
-    /// What the device reads.
+    /// Segments that the device reads.
     pub fn readable(&self) -> &[Segment] {
         self.segments.get(..self.readable).unwrap_or_default()
     }
 
-    /// What the device writes.
+    /// Segments that the device writes.
     pub fn writable(&self) -> &[Segment] {
         self.segments.get(self.readable..).unwrap_or_default()
     }
@@ -117,7 +117,7 @@ impl Chain {
         self.readable_bytes
     }
 
-    /// How many bytes the device can write.
+    /// Number of bytes that the device can write.
     pub fn writable_bytes(&self) -> u64 {
         self.writable_bytes
     }
@@ -234,8 +234,8 @@ impl Chain {
     }
 }
 
-/// What `length` bytes of `segments` from byte `offset` on are, in order; fewer if there are no
-/// more.
+/// Parts of `segments` that hold `length` bytes from byte `offset` on, in order; fewer if the
+/// segments end before.
 pub fn pieces(
     segments: &[Segment],
     offset: u64,

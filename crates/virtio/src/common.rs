@@ -78,7 +78,7 @@ enum Queues {
     Frozen(Box<[Registers]>),
 }
 
-/// What a write asks the transport to do.
+/// Action of the transport that follows from a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Nothing.
@@ -91,7 +91,7 @@ pub enum Action {
     CheckFeatures {
         /// The features that the driver accepted, all of them offered.
         features: u64,
-        /// Whether the same write also said that the driver is ready.
+        /// `true` if the same write also said that the driver is ready.
         then_start: bool,
     },
     /// The MSI-X vector for configuration changes is this one now.
@@ -111,7 +111,7 @@ pub enum Action {
 pub struct Common {
     offered: u64,
     accepted: u64,
-    /// Whether the driver accepted a feature of a word that is not there.
+    /// `true` if the driver accepted a feature of a word that is not there.
     accepted_unknown: bool,
     status: u8,
     device_feature_select: u32,
@@ -155,12 +155,12 @@ impl Common {
         self.status & status::FEATURES_OK != 0
     }
 
-    /// Whether queues are frozen: the driver is ready.
+    /// `true` if queues are frozen: the driver is ready.
     pub fn is_frozen(&self) -> bool {
         matches!(self.queues, Queues::Frozen(_))
     }
 
-    /// Whether queue `index` is in use.
+    /// `true` if queue `index` is in use.
     pub fn is_live(&self, index: u16) -> bool {
         self.is_frozen() && self.queues().get(usize::from(index)).is_some_and(|queue| queue.enabled)
     }

@@ -201,7 +201,7 @@ fn queues_that_cannot_be_used_are_named() {
         assert_eq!(matches!(fault, QueueFault::Alignment { .. }), is_alignment, "{fault}");
         assert_eq!(matches!(fault, QueueFault::OutsideRam { .. }), !is_alignment, "{fault}");
     }
-    // Rings that overlap hurt nobody but the guest.
+    // Rings that overlap hurt only the guest.
     assert!(freeze(64, [GOOD[0]; 3]).is_ok());
 }
 

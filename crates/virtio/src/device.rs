@@ -1,4 +1,4 @@
-//! What a virtio device implements.
+//! The trait that a virtio device implements.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::common::QueueConfig;
 use crate::{Event, Notifier, Queue, QueueError, QueueState};
 
-/// What a device is.
+/// Kind of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     /// Virtio device identifier (virtio 1.2, 5): 1 is a network card.
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// Why a device cannot start with what the driver has chosen. It needs a reset.
+/// Reason why a device cannot start with the driver's choices. It needs a reset.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -46,17 +46,17 @@ pub enum StartError {
     /// A queue cannot be used.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// What the device stands for on the host failed.
+    /// The host backend failed.
     #[error("{what}: {source}")]
     Host {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// Why it failed.
+        /// Error of the host.
         source: io::Error,
     },
 }
 
-/// What a device gets when its driver is ready, until the next reset.
+/// Resources of a device from the time its driver is ready until the next reset.
 #[derive(Clone)]
 pub struct Activation {
     /// The features both sides agreed on.
@@ -121,14 +121,15 @@ pub trait VirtioDevice: Send + Sync {
     /// Saved state of the device besides its queues.
     type State: fmt::Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send;
 
-    /// What it is.
+    /// Its kind.
     fn kind(&self) -> Kind;
 
     /// The features it offers, its own and those of [`crate::feature`];
     /// [`crate::feature::VERSION_1`] is always offered.
     fn features(&self) -> u64;
 
-    /// Whether the device works with these features, a part of those it offers. The default is yes.
+    /// Returns `true` if the device works with these features, a part of those it offers. The
+    /// default is `true`.
     fn accepts(&self, _features: u64) -> bool {
         true
     }

@@ -48,7 +48,7 @@ pub fn ram(size: u64) -> Arc<GuestRam> {
     Arc::new(GuestRam::new(&[region], &Backing::default()).expect("memory for a test"))
 }
 
-/// Where [`ram`] begins.
+/// Start of [`ram`].
 pub const RAM: u64 = 1 << 20;
 
 /// A function of `device`, which no hypervisor is behind: notifications and interrupts stay in

@@ -37,9 +37,8 @@ impl NotifierState {
 
 /// Raises a device's interrupts, from any thread and without a lock.
 ///
-/// With MSI-X on, each interrupt is the signal of one event, and whoever connected the event
-/// delivers it. Otherwise there is the interrupt pin: its event is signalled while ISR status is
-/// not zero.
+/// With MSI-X on, each interrupt is the signal of one event, whose route delivers it. Otherwise
+/// there is the interrupt pin: its event is signalled while ISR status is not zero.
 #[derive(Debug)]
 pub struct Notifier {
     isr: AtomicU8,
@@ -106,13 +105,13 @@ impl Notifier {
         }
     }
 
-    /// Whether the device needs a reset.
+    /// `true` if the device needs a reset.
     pub fn has_failed(&self) -> bool {
         self.needs_reset.load(Ordering::Acquire)
     }
 
-    /// The event whose signal is the interrupt of queue `index`, if MSI-X is on: for whoever works
-    /// on a queue without this process, such as the host's kernel.
+    /// The event whose signal is the interrupt of queue `index`, if MSI-X is on: for a backend that
+    /// works on a queue without this process, such as the host's kernel.
     pub fn queue_event(&self, index: u16) -> Option<&Event> {
         if !self.msix.load(Ordering::Acquire) {
             return None;
@@ -127,7 +126,7 @@ impl Notifier {
     }
 
     /// Signalled by the hypervisor when the guest has ended an interrupt by pin and the line was
-    /// lowered. Whoever has a thread calls [`Self::resample`] then.
+    /// lowered. A thread that waits for it calls [`Self::resample`] then.
     pub fn lowered(&self) -> &Event {
         &self.lowered
     }
@@ -196,7 +195,7 @@ impl Notifier {
         }
     }
 
-    /// How interrupts go: by message, and if not, whether the pin is to stay silent.
+    /// Selects the kind of interrupts: by message, or by a pin that may be disabled.
     pub(crate) fn set_mode(&self, msix: bool, pin_disabled: bool) {
         let was_msix = self.msix.swap(msix, Ordering::AcqRel);
         let was_disabled = self.pin_disabled.swap(pin_disabled, Ordering::AcqRel);

@@ -18,7 +18,7 @@ use config::config_space;
 pub use doorbells::{DoorbellError, Doorbells, NoDoorbells};
 pub use state::VirtioPciState;
 
-/// Where things lie behind base address 0.
+/// Offsets of the structures behind base address 0.
 pub mod region {
     /// The common configuration (4.1.4.3).
     pub const COMMON: u64 = 0x0000;
@@ -50,7 +50,7 @@ const LOG_LINES: u32 = 16;
 /// Status register, bit 3: the function wants the pin raised.
 const INTERRUPT_STATUS: u32 = 1 << 19;
 
-/// What a function is connected to.
+/// Connections of a function.
 pub struct Wiring {
     /// Guest memory.
     pub ram: Arc<GuestRam>,
@@ -58,7 +58,7 @@ pub struct Wiring {
     pub doorbells: Arc<dyn Doorbells>,
     /// Ways for its messages.
     pub messages: Arc<dyn MessageRoutes>,
-    /// Where its base address 0 is at first.
+    /// Initial value of its base address 0.
     pub address: u32,
     /// The line of the interrupt controller that its pin is wired to.
     pub line: u8,
@@ -153,7 +153,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         })
     }
 
-    /// What raises its interrupts.
+    /// Notifier that raises its interrupts.
     pub fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
     }
@@ -242,7 +242,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
-    /// What follows from a write to configuration space.
+    /// Applies a write to configuration space.
     fn config_written(&self, state: &mut State) {
         let control = state.config.read(state.msix_control, 2);
         state.msix.set_control(u16::try_from(control).unwrap_or_default());

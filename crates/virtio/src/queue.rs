@@ -14,7 +14,7 @@ use crate::{Chain, ChainError, feature};
 /// Available ring, flags: the driver wants no interrupts (2.7.7).
 const NO_INTERRUPT: u16 = 1;
 
-/// What a driver must not do with a queue. The device needs a reset.
+/// Violation of a queue's rules by the driver. The device needs a reset.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
@@ -23,7 +23,7 @@ pub enum QueueError {
     Ring {
         /// Which queue.
         index: u16,
-        /// What is wrong.
+        /// Broken rule.
         source: virtio_queue::Error,
     },
     /// A chain is malformed.
@@ -33,7 +33,7 @@ pub enum QueueError {
         index: u16,
         /// The chain's first descriptor.
         head: u16,
-        /// What is wrong.
+        /// Broken rule.
         source: ChainError,
     },
 }
@@ -147,7 +147,8 @@ impl Queue {
             .map_err(|source| QueueError::Ring { index, source })
     }
 
-    /// Whether the driver wants an interrupt for what was given back since the last call (2.7.7.2).
+    /// Returns `true` if the driver wants an interrupt for the buffers returned since the last call
+    /// (2.7.7.2).
     ///
     /// # Errors
     /// If the ring is no longer there.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::{Event, Notifier};
 
-/// What a thread does before anything else, such as giving up rights.
+/// First step of a thread, such as giving up rights.
 pub type Enter = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
 /// The thread of a device: it works whenever there may be something to do. It ends when this is
@@ -32,7 +32,7 @@ struct Thread {
     handle: Option<JoinHandle<()>>,
 }
 
-/// What wakes a thread.
+/// Sources that wake a thread.
 struct Wakes {
     kicks: Arc<[Event]>,
     notifier: Arc<Notifier>,
@@ -98,7 +98,7 @@ impl Thread {
         let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let ready = enter();
             let goes_on = ready.is_ok();
-            // Whoever started this thread is waiting.
+            // The thread that started this one is waiting.
             let _ = entered.send(ready);
             if goes_on && let Err(error) = work(&stopped, &wakes, &mut turn) {
                 log::error!("a device's thread cannot wait: {error}");

@@ -302,7 +302,7 @@ fn a_queue_of_any_allowed_size_wraps() {
     }
 }
 
-/// What a well-behaved walk gives, computed in the plainest way.
+/// Result of a well-behaved walk, computed in the plainest way.
 fn model(table: &[(u64, u32, u16, u16)], head: u16) -> Option<(u64, u64)> {
     let (mut read, mut written) = (0, 0);
     let mut next = head;

@@ -34,7 +34,7 @@ pub struct QueueConfig {
     pub progress: QueueState,
 }
 
-/// Why a queue cannot be used. The device needs a reset.
+/// Reason why a queue cannot be used. The device needs a reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueFault {
@@ -43,9 +43,9 @@ pub enum QueueFault {
     Size {
         /// Which queue.
         index: u16,
-        /// What the driver wants.
+        /// Size that the driver chose.
         size: u16,
-        /// What is allowed.
+        /// Maximum size.
         max: u16,
     },
     /// A ring is not aligned (2.7).
@@ -55,7 +55,7 @@ pub enum QueueFault {
         index: u16,
         /// Which part of it.
         ring: &'static str,
-        /// Where it is said to be.
+        /// Address that the driver gave.
         address: u64,
     },
     /// A ring is not in RAM.
@@ -65,7 +65,7 @@ pub enum QueueFault {
         index: u16,
         /// Which part of it.
         ring: &'static str,
-        /// Where it is said to be.
+        /// Address that the driver gave.
         address: u64,
     },
 }

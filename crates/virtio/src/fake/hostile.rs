@@ -1,4 +1,4 @@
-//! What no driver may do to a queue, for property tests and fuzz targets.
+//! Violations of a queue's rules, for property tests and fuzz targets.
 
 use super::{FakeQueue, INDIRECT, WRITE, write_descriptor};
 

@@ -1,4 +1,4 @@
-//! What the configuration space of a virtio device is made of (virtio 1.2, 4.1.4).
+//! Contents of the configuration space of a virtio device (virtio 1.2, 4.1.4).
 
 use nerite_pci::{Bar, Capability, ConfigSpace, Identity, Msix};
 

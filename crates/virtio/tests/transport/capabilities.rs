@@ -1,4 +1,4 @@
-//! Where drivers find the registers.
+//! The capabilities by which drivers find the registers.
 
 use nerite_pci::Function;
 use nerite_virtio::{common_cfg, region};

@@ -215,7 +215,7 @@ fn a_mistake_needs_a_reset_and_is_forgotten_after_it() {
     machine.driver.kick(0);
     machine.function.device().serve();
     assert_ne!(machine.driver.status() & status::DEVICE_NEEDS_RESET, 0);
-    assert_eq!(machine.driver.isr() & 2, 2, "the driver is told");
+    assert_eq!(machine.driver.isr() & 2, 2, "the driver is notified");
     let mut queue = machine.start();
     machine.echo(&mut queue);
 

@@ -1,4 +1,4 @@
-//! What a driver finds in registers, and what interrupts it.
+//! Registers as a driver reads them, and the device's interrupts.
 
 use nerite_pci::Function as _;
 use nerite_virtio::fake::{RAM, Rings};
