@@ -12,7 +12,7 @@ pub mod feature {
     pub const RO: u64 = 1 << 5;
     /// The size of a block is in the configuration.
     pub const BLK_SIZE: u64 = 1 << 6;
-    /// What was written can be made to stay.
+    /// Written data can be made durable.
     pub const FLUSH: u64 = 1 << 9;
     /// Sectors can be given back.
     pub const DISCARD: u64 = 1 << 13;
@@ -36,7 +36,7 @@ const BLOCK: u32 = 512;
 /// Sectors that are given back are best whole pages of a file system.
 const DISCARD_ALIGNMENT: u32 = 8;
 
-/// What a disk offers.
+/// Features that a disk offers.
 pub(crate) fn features(is_read_only: bool) -> u64 {
     let ways = if is_read_only {
         feature::RO

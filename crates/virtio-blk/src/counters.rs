@@ -13,7 +13,7 @@ pub(crate) struct Counters {
     errors: AtomicU64,
 }
 
-/// What a disk has done so far.
+/// Requests and bytes of a disk so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Requests to read.

@@ -142,7 +142,7 @@ impl Blk {
         self.worker.halt();
     }
 
-    /// What it has done.
+    /// Requests and bytes so far.
     pub fn totals(&self) -> Totals {
         self.shared.counters.totals()
     }

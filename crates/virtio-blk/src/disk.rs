@@ -1,4 +1,4 @@
-//! What a block device reads and writes.
+//! The storage behind a block device.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub const SECTOR: u64 = 512;
 pub struct Range {
     /// The first one.
     pub offset: u64,
-    /// How many.
+    /// Number of sectors.
     pub length: u64,
 }
 
@@ -30,10 +30,10 @@ impl Range {
 
 /// A disk. It is called on one thread, which may wait.
 pub trait Disk: Send {
-    /// How large it is, in sectors. It stays that.
+    /// Size in sectors, which does not change.
     fn sectors(&self) -> u64;
 
-    /// Whether it can only be read.
+    /// `true` if it can only be read.
     fn is_read_only(&self) -> bool;
 
     /// Reads from byte `offset` on into guest memory. Returns how many bytes, which may be fewer;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::disk::{Disk, Range, SECTOR};
 use crate::vectors;
 
-/// How much is zeroed at once where the file system cannot do it by itself.
+/// Zeros that are written at once where the file system cannot zero a range by itself.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A file cannot be a disk.
@@ -25,9 +25,9 @@ pub enum OpenError {
     Open {
         /// Which one.
         path: PathBuf,
-        /// What for.
+        /// `true` if it was to be opened for reading only.
         read_only: bool,
-        /// Why not.
+        /// Error of the host.
         source: io::Error,
     },
     /// It is neither a file nor a block device.
@@ -38,7 +38,7 @@ pub enum OpenError {
     Size {
         /// Which one.
         path: PathBuf,
-        /// Why not.
+        /// Error of the host.
         source: io::Error,
     },
     /// There is not one whole sector in it.
@@ -49,7 +49,7 @@ pub enum OpenError {
         /// Its size in bytes.
         size: u64,
     },
-    /// Somebody else has it, and one of the two wants to write.
+    /// Another process holds a lock on it, and one of the two wants to write.
     #[error(
         "the disk {0} is in use by another process that has locked it: a disk that is written can only be given to one guest"
     )]
@@ -72,7 +72,7 @@ impl RawFile {
     /// Opens `path`.
     ///
     /// # Errors
-    /// If it cannot be opened, is no file or block device, holds no sector, or somebody else has
+    /// If it cannot be opened, is no file or block device, holds no sector, or another process has
     /// locked it.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         // Something that is no file, such as a pipe, does not make us wait.

@@ -12,9 +12,9 @@ pub const MAX_SERIAL: usize = 20;
 pub struct Spec {
     /// The file or block device.
     pub path: PathBuf,
-    /// Whether the guest can only read it.
+    /// `true` if the guest can only read it.
     pub read_only: bool,
-    /// What the guest is told as its serial number; `None` for the file's name.
+    /// Serial number; `None` for the file's name.
     pub serial: Option<String>,
 }
 

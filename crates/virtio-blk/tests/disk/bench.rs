@@ -24,7 +24,7 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const IO_ERROR: u8 = 1;
 pub(crate) const UNSUPPORTED: u8 = 2;
 
-/// How a [`Memory`] behaves, seen by the test.
+/// Behaviour of a [`Memory`], shared with the test.
 #[derive(Default)]
 pub(crate) struct Knobs {
     pub(crate) fails: AtomicBool,

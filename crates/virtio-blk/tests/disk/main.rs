@@ -1,5 +1,5 @@
 //! A whole device with its thread, a driver in guest memory, and a file or a disk in memory that
-//! fails as it is told.
+//! fails on request.
 
 #![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
