@@ -1,4 +1,4 @@
-//! Where frames come from and go to.
+//! Source and destination of frames.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -33,7 +33,7 @@ pub trait Backend: Send {
     /// is to be scheduled, so it should cost nothing if it was so before.
     fn set_stream(&mut self, _is_stream: bool) {}
 
-    /// Whether it takes TCP segments that are still to be cut (5.1.6.2) from this side, whatever
+    /// `true` if it takes TCP segments that are still to be cut (5.1.6.2) from this side, whatever
     /// the driver does. Then frames of one connection that follow each other come as one, through
     /// [`Self::send_built`].
     fn merges(&self) -> bool {
@@ -89,7 +89,8 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Whether the driver uses this pair. Pairs other than the first are not used at first.
+    /// Enables or disables this pair, as the driver asks. Pairs other than the first are disabled
+    /// at first.
     ///
     /// # Errors
     /// If the host cannot do it.
@@ -129,8 +130,8 @@ pub trait Engine: Send {
     /// If the host cannot do it.
     fn set_paused(&mut self, paused: bool) -> io::Result<()>;
 
-    /// Whether the link is up; it is at first. While it is not, no frame goes through. Also called
-    /// while the queues are not the engine's.
+    /// Sets the link up or down; it is up at first. While it is down, no frame goes through. Also
+    /// called while the queues are not the engine's.
     ///
     /// # Errors
     /// If the host cannot do it.
@@ -138,7 +139,7 @@ pub trait Engine: Send {
         Ok(())
     }
 
-    /// How many pairs the driver uses.
+    /// Sets the number of pairs that the driver uses.
     ///
     /// # Errors
     /// If the host cannot do it.

@@ -82,15 +82,15 @@ impl fmt::Display for Mac {
     }
 }
 
-/// What a card is.
+/// Configuration of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetConfig {
     /// Its address.
     pub mac: Mac,
-    /// The largest packet it carries, in bytes without the Ethernet header; the driver is told if
-    /// there is one.
+    /// The largest packet it carries, in bytes without the Ethernet header, which the driver then
+    /// reads as a configuration field.
     pub mtu: Option<u16>,
-    /// How many queue pairs it has, 1 to 32.
+    /// Number of queue pairs, 1 to 32.
     pub pairs: u16,
     /// Which of [`feature::OFFLOADS`] the other side can do.
     pub offloads: u64,
@@ -135,7 +135,7 @@ const NEEDS: [(u64, u64); 5] = [
     (feature::MQ, feature::CTRL_VQ),
 ];
 
-/// Whether features that need others came with them (5.1.3.1).
+/// `true` if features that need others came with them (5.1.3.1).
 pub(crate) fn are_consistent(features: u64) -> bool {
     NEEDS.iter().all(|(one, other)| features & one == 0 || features & other != 0)
 }

@@ -12,8 +12,8 @@ const ERROR: u8 = 1;
 /// Commands in a batch.
 const BATCH: u32 = 32;
 
-/// Answers commands. `set_pairs` is told how many pairs the driver wants, and returns whether it
-/// can have them. Returns whether the driver is to be interrupted.
+/// Executes commands. `set_pairs` gets the number of pairs that the driver wants, and returns
+/// `true` if it can have them. Returns `true` if the driver is to be interrupted.
 pub(crate) fn serve(
     queue: &mut Queue,
     mut set_pairs: impl FnMut(u16) -> bool,

@@ -1,4 +1,4 @@
-//! What a card has done.
+//! Counters of a card.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

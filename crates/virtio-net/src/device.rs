@@ -41,9 +41,9 @@ pub enum Error {
     /// Not as many backends as pairs, or a number of pairs that there cannot be.
     #[error("{pairs} queue pairs with {backends} backends: give one to each of 1 to 32 pairs")]
     Pairs {
-        /// How many pairs there were to be.
+        /// Number of pairs in the configuration.
         pairs: u16,
-        /// How many backends there are.
+        /// Number of backends.
         backends: usize,
     },
     /// A largest packet that no card has.
@@ -52,9 +52,9 @@ pub enum Error {
     /// The host cannot do it.
     #[error("a network card's {what}: {source}")]
     Host {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// Why it failed.
+        /// Error of the host.
         source: io::Error,
     },
 }
@@ -63,7 +63,7 @@ pub enum Error {
 pub enum Side {
     /// A backend for each queue pair, driven by a thread each.
     Backends(Vec<Box<dyn Backend>>),
-    /// Somebody who works on the queues by itself.
+    /// A backend that works on the queues by itself.
     Engine(Box<dyn Engine>),
 }
 
@@ -76,7 +76,7 @@ impl fmt::Debug for Side {
     }
 }
 
-/// What a pair's thread works on.
+/// State of a pair's thread.
 struct Lane {
     backend: Box<dyn Backend>,
     live: Option<Live>,
@@ -102,7 +102,7 @@ struct EngineState {
     is_paused: bool,
 }
 
-/// What all threads of a card share.
+/// State shared by all threads of a card.
 struct Shared {
     config: NetConfig,
     /// Address that the driver sees: a restored card keeps its own.
@@ -206,17 +206,17 @@ impl Net {
         drop(workers);
     }
 
-    /// What it has done. An [`Engine`]'s queues are not counted.
+    /// Counters so far. An [`Engine`]'s queues are not counted.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters
     }
 
-    /// Whether an [`Engine`] works on its queues.
+    /// `true` if an [`Engine`] works on its queues.
     pub fn has_engine(&self) -> bool {
         !self.shared.calls.is_empty()
     }
 
-    /// What it is.
+    /// Its configuration.
     pub fn config(&self) -> NetConfig {
         NetConfig { mac: *lock(&self.shared.mac), ..self.shared.config }
     }

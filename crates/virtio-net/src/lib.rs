@@ -4,8 +4,8 @@
 //! * [`Net`] is the device: give it to [`nerite_virtio::VirtioPci`].
 //! * A [`Backend`] sends and receives frames of one queue pair right from and into guest memory. It
 //!   does not know what a queue is. Tap devices and others are in the crate nerite-net.
-//! * An [`Engine`] is for somebody else who works on queues by itself, such as the host's kernel
-//!   with vhost.
+//! * An [`Engine`] works on queues by itself in place of backends, such as the host's kernel with
+//!   vhost.
 //! * [`Counters`] count packets, bytes, notifications, interrupts and drops of each queue.
 //!
 //! What a driver does wrong in a queue sets DEVICE_NEEDS_RESET; a frame that cannot be sent is

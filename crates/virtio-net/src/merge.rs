@@ -32,7 +32,7 @@ const MAX_PIECES: usize = 512;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Headers {
     bytes: [u8; LONGEST],
-    /// How many of them there are.
+    /// Number of them.
     length: usize,
     payload: usize,
 }
@@ -105,7 +105,7 @@ impl Headers {
         }
     }
 
-    /// Whether all that merging does not change is the same: addresses, ports, acknowledgement,
+    /// `true` if all that merging does not change is the same: addresses, ports, acknowledgement,
     /// window, options.
     fn is_alike(&self, other: &Self) -> bool {
         // Length, identification and checksum of IPv4; sequence number, flags and checksum of TCP.

@@ -25,7 +25,7 @@ pub(crate) fn segment(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What whoever has to cut a frame makes of it, as the specification and RFC 9293 have it.
+/// Frames that the receiver has to cut a frame into, by the specification and RFC 9293.
 fn cut(frame: &[u8]) -> Vec<Vec<u8>> {
     if frame[1] == 0 {
         return vec![frame.to_vec()];

@@ -14,7 +14,7 @@ use transmit::Transmitter;
 /// Frames in a batch. After one, other things get their turn.
 const BATCH: u32 = 128;
 
-/// How a batch ended.
+/// End of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// There is nothing to do until the driver or the backend says so.

@@ -9,16 +9,16 @@ use std::thread::JoinHandle;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use nerite_virtio::Event;
 
-/// What a thread has to do. It is called with which of the sources were ready.
+/// Work of a thread. It is called with those of the sources that were ready.
 pub(crate) trait Task: Send {
-    /// What to wait for: a descriptor, how, and a number that tells it apart.
+    /// Sources to wait for: a descriptor, the kind of watch, and a number that tells it apart.
     fn sources(&self) -> Vec<(RawFd, Watch, u32)>;
 
     /// Source `number` is ready.
     fn ready(&mut self, number: u32);
 }
 
-/// How a source is watched.
+/// Kind of a watch on a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watch {
     /// While it is readable.

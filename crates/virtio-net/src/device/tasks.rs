@@ -1,4 +1,4 @@
-//! What the threads of a network card do: one for each queue pair, and one for an engine.
+//! Threads of a network card: one for each queue pair, and one for an engine.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -232,8 +232,7 @@ impl Shared {
     }
 }
 
-/// The thread of a card whose queues somebody else works on: passes interrupts on, and answers
-/// commands.
+/// The thread of a card with an engine: passes interrupts on, and executes commands.
 pub(super) struct EngineTask {
     pub(super) shared: Arc<Shared>,
     pub(super) notifier: Arc<Notifier>,
@@ -288,7 +287,7 @@ impl Task for EngineTask {
 }
 
 impl EngineTask {
-    /// The driver has broken a rule of a queue: nobody works on any until it has reset the card.
+    /// The driver has broken a rule of a queue: the queues rest until it has reset the card.
     fn give_up(&self) {
         let mut engine = lock(&self.shared.engine);
         // A reset may have come first, and taken the signal with it.
@@ -334,7 +333,7 @@ impl EngineTask {
             }
         }
         let log = activation.log.clone();
-        // Whoever starts or stops takes the engine first.
+        // The thread that starts or stops the card takes the engine first.
         drop(held);
         if let Some(pairs) = wanted {
             self.shared.pairs_in_use.store(pairs, Ordering::Release);
