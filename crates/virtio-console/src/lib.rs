@@ -48,8 +48,8 @@ const CHUNK: usize = 4096;
 
 /// Takes a guest's output. It may wait, for which [`Console::halt`] waits, too.
 ///
-/// An error is final: the guest's output then goes nowhere. Whoever made the function sees to the
-/// machine's end.
+/// An error is final: the guest's output is discarded from then on. The function itself has to end
+/// the machine.
 pub type Output = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
 /// Version of [`ConsoleState`].
