@@ -2,23 +2,23 @@
 //!
 //! The orders are KVM's: a call may change what a later one reads, or undo what an earlier one set.
 
+mod events;
 mod msrs;
 
 use std::io;
 
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE,
-    KVM_MP_STATE_UNINITIALIZED, KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, Msrs,
-    Xsave, kvm_debugregs, kvm_mp_state, kvm_msr_entry, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
-    kvm_xsave, kvm_xsave2,
+    KVM_MP_STATE_UNINITIALIZED, KVM_VCPUEVENT_VALID_SHADOW, Msrs, Xsave, kvm_debugregs,
+    kvm_mp_state, kvm_msr_entry, kvm_xcr, kvm_xcrs, kvm_xsave, kvm_xsave2,
 };
 use nerite_arch::{Msr, Regs};
 use nerite_hypervisor::{
-    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError,
-    Vcpu as _, VcpuState,
+    DebugRegs, Error, RunState, STATE_VERSION, StateError, Vcpu as _, VcpuState,
 };
 use nerite_irqchip::{ApicConfig, LocalApic, Time};
 
+use self::events::{events_from_kvm, events_to_kvm};
 use self::msrs::{TSC, TSC_DEADLINE, state_msrs};
 use crate::{KvmVcpu, lapic};
 
@@ -350,64 +350,5 @@ impl KvmVcpu {
             rest = rest.get(taken.saturating_add(1)..).unwrap_or_default();
         }
         Ok(())
-    }
-}
-
-fn events_from_kvm(events: &kvm_vcpu_events) -> PendingEvents {
-    let exception = &events.exception;
-    // An exception that was injected and one that is pending are the same between two
-    // instructions; KVM has put the payload into CR2 or DR6.
-    let has_exception = exception.injected != 0 || exception.pending != 0;
-    let interrupt = &events.interrupt;
-    PendingEvents {
-        exception: has_exception.then(|| PendingException {
-            vector: exception.nr,
-            error: (exception.has_error_code != 0).then_some(exception.error_code),
-        }),
-        interrupt: (interrupt.injected != 0 && interrupt.soft == 0).then_some(interrupt.nr),
-        nmis: u8::from(events.nmi.injected != 0).saturating_add(events.nmi.pending.min(2)).min(2),
-        nmi_masked: events.nmi.masked != 0,
-        shadow: interrupt.shadow != 0,
-    }
-}
-
-fn events_to_kvm(events: &PendingEvents) -> kvm_vcpu_events {
-    let mut state = kvm_vcpu_events {
-        flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
-        ..Default::default()
-    };
-    if let Some(exception) = events.exception {
-        state.exception.injected = 1;
-        state.exception.nr = exception.vector;
-        state.exception.has_error_code = exception.error.is_some().into();
-        state.exception.error_code = exception.error.unwrap_or(0);
-    }
-    if let Some(vector) = events.interrupt {
-        state.interrupt.injected = 1;
-        state.interrupt.nr = vector;
-    }
-    state.nmi.pending = events.nmis;
-    state.nmi.masked = events.nmi_masked.into();
-    // KVM_X86_SHADOW_INT_STI; after a load of SS, which has the other one, it is as good.
-    state.interrupt.shadow = if events.shadow { 2 } else { 0 };
-    state
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_come_back_as_they_went() {
-        let events = PendingEvents {
-            exception: Some(PendingException { vector: 14, error: Some(6) }),
-            interrupt: Some(0x41),
-            nmis: 2,
-            nmi_masked: true,
-            shadow: true,
-        };
-        assert_eq!(events_from_kvm(&events_to_kvm(&events)), events);
-        let none = PendingEvents::default();
-        assert_eq!(events_from_kvm(&events_to_kvm(&none)), none);
     }
 }

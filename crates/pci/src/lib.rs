@@ -9,7 +9,7 @@
 //!   through [`Bridge::ports`] and accesses behind base addresses through [`Bridge::window`]. What
 //!   is absent reads all ones.
 //! * [`Msix`] is an MSI-X capability with its table: it connects an [`Event`] per vector to the
-//! message that software chose, through [`MessageRoutes`], so that interrupts need no thread in
+//!   message that software chose, through [`MessageRoutes`], so that interrupts need no thread in
 //!   between.
 //!
 //! There is no hypervisor in it.
