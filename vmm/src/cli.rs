@@ -81,14 +81,14 @@ pub struct RunArgs {
     #[arg(allow_hyphen_values = false, value_hint = ValueHint::FilePath)]
     pub image_and_args: Vec<OsString>,
 
-    /// Let the guest of a snapshot go on, which `vmm ctl SOCKET snapshot DIR` has made
+    /// Resume the guest of a snapshot, which `vmm ctl SOCKET snapshot DIR` has made
     ///
     /// In place of an image. Mounts, disks and network cards of the guest are given anew, with
     /// the host's files of now; so are the output and everything that watches or confines the run.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub restore: Option<PathBuf>,
 
-    /// Compare all memory of the snapshot with its digest before the guest goes on
+    /// Compare all memory of the snapshot with its digest before the guest resumes
     #[arg(long)]
     pub verify: bool,
 

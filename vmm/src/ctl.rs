@@ -34,7 +34,7 @@ pub struct CtlArgs {
 pub enum CtlAction {
     /// Hold all vCPUs, or one
     Pause(OneVcpu),
-    /// Let all vCPUs go on, or one
+    /// Resume all vCPUs, or one
     Resume(OneVcpu),
     /// End the guest as SIGTERM does, with exit code 143
     Stop,

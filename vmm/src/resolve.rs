@@ -20,7 +20,7 @@ use crate::options::{EnvSetting, Options};
 pub struct Environment {
     /// The environment variables.
     pub variables: Vec<(OsString, OsString)>,
-    /// The host CPUs this process may run on; `None` to ask only if someone wants to be bound to
+    /// The host CPUs this process may run on; `None` to query only if a vCPU is to be bound to
     /// one.
     pub cpus: Option<Vec<usize>>,
 }
@@ -165,13 +165,13 @@ fn find_file(
             }
             Err(ConfigFileError::Read { source, .. })
                 if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            // A home that belongs to someone else (as after a change of user that keeps HOME) is no
+            // A home that belongs to another user (as after a change of user that keeps HOME) is no
             // reason not to run.
             Err(error @ ConfigFileError::Read { .. })
                 if path.is_absolute() && is_permission_denied(&error) =>
             {
                 warnings.push(format!(
-                    "going on without a configuration file: {}",
+                    "continuing without a configuration file: {}",
                     crate::error::one_line(&error)
                 ));
             }

@@ -245,7 +245,7 @@ fn an_unreadable_home_is_no_obstacle() {
     let done = finish(command.env("HOME", &secret).current_dir("/"));
     assert_eq!(done.code, 242, "{done:?}");
     assert!(
-        done.stderr.starts_with("vmm: warning: going on without a configuration file"),
+        done.stderr.starts_with("vmm: warning: continuing without a configuration file"),
         "{done:?}"
     );
 }

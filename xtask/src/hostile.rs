@@ -23,7 +23,7 @@ const CHECKED: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
 ];
-/// To have everybody else's code optimised takes longer than the guests then save.
+/// To have all other crates optimised takes longer than the guests then save.
 const QUICKLY: &str = r#"profile.release.package."*".opt-level=0"#;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

@@ -1,6 +1,6 @@
 //! Gets the Debian packages the lab is made of, or says which command gets them.
 //!
-//! Nothing is installed behind the back of someone who sits at a terminal: there the exact command
+//! Nothing is installed behind the back of a user at a terminal: there the exact command
 //! is printed. On a build machine, packages are installed if that needs no
 //! password.
 
@@ -65,7 +65,7 @@ pub(crate) fn need(tools: &[Tool]) -> Result<Vec<PathBuf>> {
     found.collect()
 }
 
-/// The command someone types to install these packages.
+/// The command that installs these packages.
 pub(crate) fn install_command(packages: &[&str]) -> String {
     let sudo = if is_root() { "" } else { "sudo " };
     format!(
@@ -133,7 +133,7 @@ fn update_lists(root: &[&str]) -> Result<()> {
     let step = progress::step("fetching package lists");
     match (apt(root, &["update", "--quiet"]), age) {
         (Ok(()), _) => step.done(),
-        (Err(e), Some(_)) => progress::say(&format!("going on with old package lists: {e:#}")),
+        (Err(e), Some(_)) => progress::say(&format!("continuing with old package lists: {e:#}")),
         (Err(e), None) => return Err(e),
     }
     Ok(())

@@ -21,8 +21,8 @@ pub(crate) struct Single {
     pub(crate) failed: Option<String>,
 }
 
-/// Runs the jobs as often as `runner` is asked to, prints a line for each test and then the table.
-/// `judge` says which tests the job of this index ran. None is run again because it failed.
+/// Runs the jobs for the number of rounds in `runner`, prints a line for each test and then the
+/// table. `judge` says which tests the job of this index ran. None is run again because it failed.
 pub(crate) fn run(
     runner: &Runner,
     jobs: &[Job],

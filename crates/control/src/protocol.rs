@@ -58,7 +58,7 @@ pub enum Command {
     Status,
     /// Hold one vCPU or all.
     Pause,
-    /// Let one vCPU or all go on.
+    /// Resume one vCPU or all.
     Resume,
     /// End the machine in good order.
     Stop,

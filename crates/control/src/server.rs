@@ -216,8 +216,8 @@ impl Client {
         }
     }
 
-    /// Goes on with the connection: reads once, answers once, writes what the client takes. Returns
-    /// `false` if it ends.
+    /// Serves the connection for a step: reads once, answers once, writes what the client takes.
+    /// Returns `false` if it ends.
     fn serve(&mut self, is_ready: bool, now: Instant, handler: &mut RequestHandler) -> bool {
         if is_ready && self.connection.wants_input() {
             let mut bytes = [0; 4096];

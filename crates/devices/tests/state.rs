@@ -1,4 +1,4 @@
-//! Devices that are saved, and go on as others.
+//! Devices that are saved, and restored as others.
 
 #![cfg(test)]
 
@@ -97,7 +97,8 @@ impl Devices {
         Ok(())
     }
 
-    /// All that a guest can read, but the PM timer, which goes on. Reading changes some of it.
+    /// All that a guest can read, but the PM timer, which keeps running. Reading changes some of
+    /// it.
     fn visible(&self) -> Vec<u64> {
         let byte = Width::new(1).unwrap();
         let offsets = [0..8, 1..2, 0..8, 1..2, 0..2, 0..4];
@@ -153,7 +154,7 @@ fn states_of_version_1_can_be_restored() {
     let devices = Devices::new();
     devices.restore(&saved).unwrap();
     let after = devices.save();
-    assert!(after.power.timer.wrapping_sub(0x1234_5678) < 100_000_000, "the timer goes on");
+    assert!(after.power.timer.wrapping_sub(0x1234_5678) < 100_000_000, "the timer keeps running");
     state.power.timer = after.power.timer;
     assert_eq!(after, state);
     assert_eq!(devices.visible(), busy().visible());

@@ -77,7 +77,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Goes on to the next stop, and says what that is.
+    /// Resumes the guest to the next stop, and returns that.
     fn next_stop(&mut self) -> Option<DebugStop> {
         if self.plan.step {
             let regs = &mut self.registers.regs;

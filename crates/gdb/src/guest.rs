@@ -1,4 +1,4 @@
-//! The machine as a debugger handles it: all vCPUs held, or let go on to what is to be stopped at.
+//! The machine as a debugger handles it: all vCPUs held, or running to the next stop.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::registers::State;
 /// Action of a vCPU when the guest continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Go on.
+    /// Resume.
     Continue,
     /// One instruction. All that are not told to do one wait meanwhile.
     Step,
@@ -20,7 +20,7 @@ pub(crate) enum Action {
 /// Action of vCPUs without an [`Action`] of their own when the guest continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Others {
-    /// Go on, too.
+    /// Resume, too.
     GoOn,
     /// Wait.
     Wait,
@@ -87,7 +87,7 @@ impl Guest {
         }
     }
 
-    /// Keeps what would not happen again: at a breakpoint a vCPU stops anew when it goes on.
+    /// Keeps what would not happen again: at a breakpoint a vCPU stops anew when it resumes.
     fn keep(&mut self, event: DebugEvent) {
         if matches!(event.why, DebugReason::Stop(DebugStop::Watch(_)) | DebugReason::Crash(_)) {
             self.pending.push_back(event);
@@ -124,7 +124,7 @@ impl Guest {
         self.software.iter().chain(&self.hardware).copied().collect()
     }
 
-    /// Lets the vCPUs go on as `actions` says.
+    /// Resumes the vCPUs as `actions` says.
     pub(crate) fn go_on(&mut self) {
         self.cached.fill(None);
         if self.has_pending() {
@@ -152,11 +152,11 @@ impl Guest {
         }
     }
 
-    /// Lets one vCPU go on.
+    /// Resumes one vCPU.
     fn release(&mut self, index: usize, plan: DebugPlan) {
         let Some(held) = self.held.get_mut(index) else { return };
         if std::mem::replace(held, false) {
-            // It is done before the vCPU goes on, also if that waits for the host now.
+            // It is done before the vCPU resumes, also if that waits for the host now.
             let job = move |vcpu: &mut dyn Vcpu, _| {
                 let set = vcpu.debugger().map(|debugger| debugger.set_debug_plan(&plan));
                 if let Some(Err(error)) = set {
@@ -176,7 +176,7 @@ impl Guest {
         }
     }
 
-    /// Forgets all there is to stop at, and lets everything go on.
+    /// Clears all breakpoints and watchpoints, and resumes all vCPUs.
     pub(crate) fn let_go(&mut self) {
         self.hold_all();
         self.software.clear();

@@ -23,7 +23,7 @@ const NUDGE: Duration = Duration::from_millis(20);
 /// End of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The debugger has gone, and the guest goes on.
+    /// The debugger has gone, and the guest keeps running.
     Detached,
     /// The debugger wants the guest ended.
     Kill,
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     Over,
 }
 
-/// Serves a debugger until it goes, or the guest ends. The guest goes on after it, with nothing to
+/// Serves a debugger until it goes, or the guest ends. The guest runs on after it, with nothing to
 /// stop at.
 pub(crate) fn serve(guest: &mut Guest, connection: Connection) -> Ended {
     guest.machine.set_attached(true);

@@ -1,4 +1,4 @@
-//! Port writes that KVM collects while the guest goes on, and what becomes of them.
+//! Port writes that KVM collects while the guest keeps running, and their handling.
 //!
 //! Such a write reaches its device at the next exit of any vCPU, before that exit is answered, or
 //! when [`OutputClock`] says that it is time to look, or when all vCPUs have stopped. Three things

@@ -44,7 +44,7 @@ pub(crate) enum Next {
 enum Stop {
     /// Its parameters, or the field for its result, are not in RAM.
     Pointer(AccessError),
-    /// The vCPU does not go on.
+    /// The vCPU does not resume.
     Next(Next),
 }
 
@@ -109,7 +109,7 @@ impl Hypercalls {
         }
     }
 
-    /// Turns the console's answer to a write into how the vCPU goes on.
+    /// Turns the console's answer to a write into the vCPU's continuation.
     fn after_write(&self, written: io::Result<()>) -> Next {
         match written {
             Ok(()) => Next::Resume,

@@ -39,7 +39,7 @@ fn repeat(mut transfer: impl FnMut() -> Result<usize, i32>) -> Result<usize, i32
     }
 }
 
-/// Waits until a pipe or device may go on. `EINTR` if `stop` became readable before.
+/// Waits until a pipe or device is ready. `EINTR` if `stop` became readable before.
 pub(crate) fn wait(
     file: BorrowedFd<'_>,
     writing: bool,

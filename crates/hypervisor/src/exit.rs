@@ -18,7 +18,7 @@ pub enum Exit {
         /// Width of the access in bytes: 1, 2 or 4.
         width: u8,
     },
-    /// The guest writes an I/O port (`out`, `outs`). Go on with [`Entry::Resume`].
+    /// The guest writes an I/O port (`out`, `outs`). Continue with [`Entry::Resume`].
     PortOut {
         /// The port.
         port: u16,
@@ -34,7 +34,7 @@ pub enum Exit {
         /// Length in bytes, 1 to 8; not always a power of two (an access may cross a page).
         width: u8,
     },
-    /// The guest writes a guest-physical address that is not RAM. Go on with [`Entry::Resume`].
+    /// The guest writes a guest-physical address that is not RAM. Continue with [`Entry::Resume`].
     MmioWrite {
         /// The guest-physical address.
         address: u64,
@@ -57,8 +57,8 @@ pub enum Exit {
         /// The register's index (ECX).
         index: u32,
     },
-    /// The guest writes a model-specific register that the hypervisor does not handle. Go on with
-    /// [`Entry::Resume`], or with [`Entry::Fault`] to raise #GP.
+    /// The guest writes a model-specific register that the hypervisor does not handle. Continue
+    /// with [`Entry::Resume`], or with [`Entry::Fault`] to raise #GP.
     MsrWrite {
         /// The register's index (ECX).
         index: u32,
@@ -68,7 +68,8 @@ pub enum Exit {
     /// The guest executed HLT and the hypervisor leaves waiting to the caller. Enter again once an
     /// interrupt is pending.
     Halt,
-    /// The guest cannot go on: a triple fault, or a shutdown state (Intel SDM vol. 3, 7.15, "#DF").
+    /// The guest cannot continue: a triple fault, or a shutdown state (Intel SDM vol. 3, 7.15,
+    /// "#DF").
     Shutdown,
     /// The guest or the hypervisor asks for something that concerns the whole machine.
     System(SystemEvent),
@@ -121,7 +122,7 @@ pub enum SystemEvent {
     Other(u32),
 }
 
-/// Failure of a hypervisor to go on with a guest.
+/// Failure of a hypervisor to run a guest any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InternalError {
     /// The hypervisor's suberror; KVM: 1 emulation failed, 2 simultaneous exceptions, 3 delivery of

@@ -197,7 +197,7 @@ pub trait Vm: fmt::Debug + Send + Sync {
     /// Doorbells of this VM.
     fn doorbells(&self) -> Arc<dyn Doorbells>;
 
-    /// Coalesces writes to the `size` ports from `first` on: the guest goes on after them, and
+    /// Coalesces writes to the `size` ports from `first` on: the guest continues after them, and
     /// they collect in [`Vm::coalesced_writes`]. An access of any width must lie within the
     /// range. Writes still are exits when no more can be collected.
     ///

@@ -106,7 +106,7 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Displays in words why a guest cannot go on.
+/// Displays in words why a guest cannot be resumed.
 #[derive(Debug)]
 pub struct Reason<'a>(pub &'a Exit);
 

@@ -247,7 +247,7 @@ impl InterruptChips {
         }
     }
 
-    /// The controllers with a saved state, which go on at this moment.
+    /// The controllers with a saved state, which resume at this moment.
     ///
     /// # Errors
     /// If the state is not one that controllers with this configuration can have.

@@ -171,7 +171,7 @@ impl<W: Wake> SharedChips<W> {
         self.board.lock().save(now)
     }
 
-    /// Takes over a saved state of the chips that vCPUs share, which go on at `now`, in
+    /// Takes over a saved state of the chips that vCPUs share, which resume at `now`, in
     /// nanoseconds. The local APICs' pins follow the 8259 pair. The caller has paused vCPUs and
     /// devices.
     ///
@@ -187,7 +187,7 @@ impl<W: Wake> SharedChips<W> {
         Ok(())
     }
 
-    /// The controllers with a saved state, which go on at this moment.
+    /// The controllers with a saved state, which resume at this moment.
     ///
     /// # Errors
     /// If the state is not one that controllers with this configuration can have.

@@ -16,7 +16,7 @@ const DESCRIPTOR: usize = 16;
 const MAX_DESCRIPTORS: u32 = 1024;
 const MAX_NAME: u32 = 256;
 
-/// The counters of a vCPU that are told, and where each is in the file.
+/// The reported counters of a vCPU, and the offset of each in the file.
 #[derive(Debug)]
 pub(crate) struct Counters {
     file: File,

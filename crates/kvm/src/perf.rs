@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// A counter that every host has: `PERF_COUNT_SW_PAGE_FAULTS`. Not everybody may use it.
+    /// A counter that every host has: `PERF_COUNT_SW_PAGE_FAULTS`. Not every user may open it.
     fn page_faults(period: Option<u64>) -> Option<GuestCounter> {
         let counter = GuestCounter::event(1, 2, period, 0);
         counter

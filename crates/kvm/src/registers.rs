@@ -22,7 +22,7 @@ pub(crate) struct Registers {
     syncs: bool,
     /// It can do so with segments and control registers, too.
     syncs_special: bool,
-    /// The general registers in the page are what the guest has, or will have when it goes on.
+    /// The general registers in the page are what the guest has, or will have when it resumes.
     valid: bool,
     /// KVM has not seen the general registers in the page.
     dirty: bool,

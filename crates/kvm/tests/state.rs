@@ -225,7 +225,7 @@ fn states_that_cannot_be_are_refused_by_name() {
 }
 
 /// Moves a guest to the other hypervisor and back, each time after some rounds and some single
-/// steps, on the same RAM. Its results are those of a run that stays, and its timer goes on.
+/// steps, on the same RAM. Its results are those of a run that stays, and its timer keeps running.
 /// `NERITE_HAND_OVERS` sets the number for a long run.
 #[test]
 #[ignore = "needs a KVM that runs SSE"]

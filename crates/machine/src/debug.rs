@@ -111,7 +111,7 @@ impl Handler for Stopper {
                 let (index, reason) = (vcpu.index(), Reason(exit));
                 log::warn!("the guest crashed on vCPU {index}: {reason}; it is held for GDB");
             }
-            // However it is let go, the machine ends.
+            // However it is resumed, the machine ends.
             let _ = self.stop(vcpu, events, DebugReason::Crash(*exit));
         }
         next

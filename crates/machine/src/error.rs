@@ -134,7 +134,7 @@ pub enum Error {
     /// The state in a snapshot is not one of a machine.
     #[error("the snapshot is malformed: {0}")]
     BadState(&'static str),
-    /// A device cannot go on from its saved state.
+    /// A device cannot resume from its saved state.
     #[error(transparent)]
     Restore(#[from] nerite_saved::RestoreError),
     /// The guest of a snapshot uses a feature of the processor that there is not.

@@ -95,7 +95,7 @@ pub enum HandleError {
 
 /// Holds some vCPUs for as long as it lives.
 #[derive(Debug)]
-#[must_use = "the vCPUs go on when this is dropped"]
+#[must_use = "the vCPUs resume when this is dropped"]
 pub struct Pause {
     held: Vec<(Arc<Control>, Held)>,
 }
@@ -174,7 +174,7 @@ impl Handle {
     }
 
     fn hold<'a>(controls: impl Iterator<Item = &'a Arc<Control>>) -> Pause {
-        // All are told first: they stop at the same time.
+        // All get the request first: they stop at the same time.
         let controls: Vec<_> = controls.inspect(|control| control.hold()).cloned().collect();
         let held = controls.into_iter().map(|control| {
             let held = control.wait_held(PATIENCE);
@@ -183,7 +183,7 @@ impl Handle {
         Pause { held: held.collect() }
     }
 
-    /// Has `question` answered by a vCPU, held or not. It goes on as it was.
+    /// Has `question` answered by a vCPU, held or not. It stays as it was.
     ///
     /// # Errors
     /// If there is no such vCPU, it has stopped, or it waits for the host and does not answer.

@@ -18,7 +18,7 @@ pub enum Outcome {
     KeyboardReset,
     /// The escape key was typed.
     EscapeKey,
-    /// The guest could not go on.
+    /// The guest could not be resumed.
     Crashed(Box<CrashReport>),
     /// It was stopped from outside.
     Stopped,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::config::{Access, Config, ConsoleKind, Protocol};
 
-/// Configuration that a saved guest relies on: it goes on with the same.
+/// Configuration that a saved guest relies on: it is restored with the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {

@@ -32,7 +32,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineState {
-    /// Hypervisor that it ran on. It may go on with another one.
+    /// Hypervisor that it ran on. It may be restored on another one.
     pub hypervisor: String,
     /// Configuration that its guest relies on.
     pub setup: Setup,
@@ -48,7 +48,7 @@ pub struct MachineState {
     pub platform: PlatformState,
 }
 
-/// A snapshot cannot be made. The machine goes on.
+/// A snapshot cannot be made. The machine keeps running.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -102,7 +102,7 @@ impl SnapshotError {
 
 impl Handle {
     /// Writes a snapshot to `files`, which are empty. The guest is paused meanwhile, but for the
-    /// digests at the end, and goes on as it was.
+    /// digests at the end, and resumes as it was.
     ///
     /// # Errors
     /// Fails if the machine cannot be saved now or not at all, or a file cannot be written. The

@@ -98,7 +98,7 @@ fn a_machine_goes_on_with_its_registers_and_memory() {
     let running = marked(&folder.config());
     let report = folder.save(&running).unwrap();
     assert!(report.data >= 4096 && report.memory >= 64 << 20, "{report:?}");
-    // The machine that was saved goes on as well.
+    // The machine that was saved keeps running as well.
     assert_eq!(running.handle().registers(1).unwrap().0.rax, 8);
     running.handle().stop();
     assert!(matches!(running.wait(None).unwrap(), Outcome::Stopped));

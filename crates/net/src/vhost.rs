@@ -127,7 +127,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Has the kernel work on the queues, which go on where they were, or no longer.
+    /// Starts or stops the kernel's work on the queues, which resume where they were.
     fn set_attached(&mut self, is_attached: bool) -> io::Result<()> {
         if !self.is_running()
             || std::mem::replace(&mut self.is_attached, is_attached) == is_attached

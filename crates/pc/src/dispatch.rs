@@ -30,7 +30,7 @@ impl PcDispatcher {
         if port == ports::SERIAL
             && let Some(rate) = &devices.rate
         {
-            // Before the port's lock is taken, so that others can go on meanwhile.
+            // Before the port's lock is taken, so that others can use it meanwhile.
             match rate.wait(1, &devices.console, &devices.stop) {
                 Ok(true) => {}
                 Ok(false) => return ControlFlow::Break(Ok(End::Stopped)),

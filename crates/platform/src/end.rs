@@ -14,7 +14,7 @@ use crate::{Error, StopToken};
 pub enum End {
     /// The guest ended itself with this code.
     Exited(i32),
-    /// The guest cannot go on.
+    /// The guest cannot be resumed.
     Crashed(Exit),
     /// All vCPUs have halted, and no interrupt can wake them.
     Halted,
@@ -41,7 +41,7 @@ fn is_over(deadline: Option<Instant>) -> bool {
 }
 
 /// Handles exits that no device of any platform handles: kicks, system events, and what a guest
-/// cannot go on from. Exits of model-specific registers are handled before.
+/// cannot resume from. Exits of model-specific registers are handled before.
 pub fn handle_common(
     exit: Exit,
     stop: &StopToken,

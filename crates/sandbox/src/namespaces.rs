@@ -60,7 +60,7 @@ fn change_root(directory: &Path) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Puts an empty, read-only file system in the place of the root directory, and lets go of the old
+/// Puts an empty, read-only file system in the place of the root directory, and unmounts the old
 /// one (pivot_root(2)).
 fn empty_root() -> Result<(), Errno> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
@@ -69,7 +69,7 @@ fn empty_root() -> Result<(), Errno> {
     match rustix::process::pivot_root(".", ".") {
         // The old root then lies over the new one, at the same place.
         Ok(()) => unmount(".", UnmountFlags::DETACH)?,
-        // The first root of a system, in its memory, cannot be let go of: it is covered
+        // The first root of a system, in its memory, cannot be unmounted: it is covered
         // (switch_root(8)).
         Err(Errno::INVAL) => {
             mount_move(".", "/")?;

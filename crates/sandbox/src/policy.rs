@@ -22,7 +22,7 @@ pub enum Level {
 pub enum Seccomp {
     /// It ends the process.
     On,
-    /// It goes on, and the kernel's log says so.
+    /// The call is executed, and written to the kernel's log.
     Log,
     /// Nothing.
     Off,

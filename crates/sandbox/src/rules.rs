@@ -3,7 +3,7 @@
 //!
 //! This file is compiled twice: by the build script, which turns the tables to BPF, and into the
 //! library, whose tests look at them. A call that no table has ends the process with a message that
-//! names it, or with `--seccomp log` goes on and is written to the kernel's log. Arguments are
+//! names it, or with `--seccomp log` is executed and written to the kernel's log. Arguments are
 //! compared as 32-bit numbers.
 
 use libc::{

@@ -51,7 +51,7 @@ impl SaveError {
     }
 }
 
-/// A saved state that a part cannot have, or cannot go on from.
+/// A saved state that a part cannot have, or cannot resume from.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
@@ -81,7 +81,7 @@ pub enum RestoreError {
         /// The field.
         field: &'static str,
     },
-    /// The part cannot go on from the state.
+    /// The part cannot resume from the state.
     #[error("saved state of the {part}: {source}")]
     Failed {
         /// The part.
@@ -100,7 +100,7 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    /// Names the part that cannot go on.
+    /// Names the part that refuses its state.
     pub fn failed<E: Into<Box<dyn Error + Send + Sync>>>(
         part: &'static str,
     ) -> impl FnOnce(E) -> Self {

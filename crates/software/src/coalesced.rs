@@ -1,4 +1,4 @@
-//! Port writes that collect while the guest goes on.
+//! Port writes that collect while the guest keeps running.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, RangeInclusive};
@@ -47,7 +47,7 @@ impl Ring {
     }
 
     fn read(&self, each: &mut dyn FnMut(CoalescedWrite) -> ControlFlow<()>) {
-        // A guest that goes on writing keeps no taker here.
+        // A guest that keeps writing does not keep a reader here.
         let mut left = self.writes.lock().len();
         while left > 0 {
             let Some(write) = self.writes.lock().front().copied() else { return };

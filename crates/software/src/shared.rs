@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     /// Source of the seeds of vCPUs.
     pub(crate) random: Mutex<StdRng>,
     /// The moment at which the first of the vCPUs was restored, for the others: their time-stamp
-    /// counters go on together.
+    /// counters resume together.
     pub(crate) restored: Mutex<Option<u64>>,
 }
 
@@ -54,7 +54,7 @@ impl Shared {
         }
     }
 
-    /// The moment at which a restored machine goes on, in nanoseconds of its clock.
+    /// The moment at which a restored machine resumes, in nanoseconds of its clock.
     pub(crate) fn restored_at(&self) -> u64 {
         *self.restored.lock().get_or_insert_with(|| self.clock.now())
     }

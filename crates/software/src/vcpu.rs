@@ -55,7 +55,7 @@ pub(crate) struct SoftwareVcpu {
 
 /// Consequence of an exit of the processor.
 enum Next {
-    /// The processor goes on with this answer.
+    /// The processor resumes with this answer.
     Go(x86::Entry),
     /// The caller has to handle it.
     Leave(Exit),

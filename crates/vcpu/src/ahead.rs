@@ -26,7 +26,7 @@ pub const fn period(limit: u64) -> Option<u64> {
 /// Progress of a vCPU that runs ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// It may go on.
+    /// It may continue.
     Run,
     /// So many are left, to be stepped.
     Step(u64),

@@ -3,7 +3,8 @@
 //! KVM interprets instructions that access devices, and everything in modes that the processor does
 //! not run itself. It does not know all of them: a vector instruction of 32 bytes on MMIO is an
 //! internal error. Such an instruction is executed on a vCPU of another hypervisor, from the
-//! registers that it finds and back to them. The first one's interrupt controllers go on meanwhile.
+//! registers that it finds and back to them. The first one's interrupt controllers keep running
+//! meanwhile.
 
 use std::fmt;
 use std::sync::Arc;
@@ -192,7 +193,7 @@ impl Layer for Assisted {
             };
             let exit = second.run(std::mem::take(&mut entry))?;
             match exit {
-                // It goes on when it gets its answer.
+                // It resumes when it gets its answer.
                 Exit::PortIn { .. }
                 | Exit::PortOut { .. }
                 | Exit::MmioRead { .. }

@@ -140,7 +140,7 @@ impl Control {
         self.call(&inbox);
     }
 
-    /// Takes back one [`Control::hold`]. The vCPU goes on when all are taken back.
+    /// Takes back one [`Control::hold`]. The vCPU resumes when all are taken back.
     pub fn release(&self) {
         let mut inbox = self.lock();
         inbox.holds = inbox.holds.saturating_sub(1);
@@ -320,7 +320,7 @@ impl Control {
     pub fn wake(&self) {
         let inbox = self.lock();
         if inbox.attending {
-            // It looks before it goes on.
+            // It checks before it resumes.
             return;
         }
         self.call(&inbox);

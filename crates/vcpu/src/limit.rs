@@ -21,7 +21,7 @@ pub struct Limited {
     operands: Box<dyn OperandDecoder>,
     /// `true` if the last exit is an access that waits for its answer; its instruction is paid for.
     pending: bool,
-    /// `true` if the next step goes on with an instruction that is paid for.
+    /// `true` if the next step resumes an instruction that is paid for.
     is_paid: bool,
     /// The counter, and what it said in the beginning, while the guest runs freely.
     ahead: Option<(Box<dyn InstructionCount>, u64)>,

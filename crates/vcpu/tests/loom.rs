@@ -161,7 +161,7 @@ fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// Holds, looks whether nothing runs, lets go.
+/// Holds, checks that nothing runs, releases.
 fn hold_and_look(control: &Control, executed: &AtomicU32) {
     control.hold();
     assert_eq!(control.wait_held(Duration::MAX), Held::Paused);

@@ -93,7 +93,7 @@ pub fn exercise(features: u64, steps: &[Step]) {
     for step in steps.iter().take(STEPS) {
         bench.step(*step);
         if bench.notifier.has_failed() {
-            assert!(!bench.console.shared.turn(), "a device that needs a reset goes on");
+            assert!(!bench.console.shared.turn(), "a device that needs a reset keeps working");
             bench = Bench::new(features);
         }
     }

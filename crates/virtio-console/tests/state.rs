@@ -1,4 +1,4 @@
-//! A console that goes on as another device.
+//! A console that is restored as another device.
 
 #![cfg(test)]
 #![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]

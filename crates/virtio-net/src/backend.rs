@@ -40,7 +40,7 @@ pub trait Backend: Send {
         false
     }
 
-    /// Sends a frame that begins with `headers`, virtio's first, and goes on with `pieces`. Only
+    /// Sends a frame that begins with `headers`, virtio's first, and continues with `pieces`. Only
     /// called if [`Self::merges`].
     ///
     /// # Errors
@@ -76,7 +76,7 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Drops the frames that came before anybody drove the card. Without a driver a card of metal
+    /// Drops the frames that came before the card had a driver. Without one, a physical NIC
     /// receives nothing, and drivers exist that stumble over frames before they are through with
     /// their start (Hermit 0.13.2).
     fn discard(&mut self) {}
@@ -113,10 +113,10 @@ pub trait Engine: Send {
     fn start(&mut self, activation: &Activation, calls: &[Event], broken: &Event)
     -> io::Result<()>;
 
-    /// Lets go of the queues: when this returns, they are no longer touched.
+    /// Stops work on the queues: when this returns, they are no longer touched.
     fn stop(&mut self);
 
-    /// Index in the available ring at which a queue in use goes on. Called while the queues rest.
+    /// Index in the available ring at which a queue in use resumes. Called while the queues rest.
     ///
     /// # Errors
     /// If the host cannot do it, or the queue is not in use.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of one queue. Only its thread counts; anybody can look.
+/// Counts of one queue. Only its thread counts; every thread can read.
 #[derive(Debug, Default)]
 pub struct QueueCounters {
     packets: AtomicU64,

@@ -79,7 +79,7 @@ fn memory_that_is_not_there_needs_a_reset() {
     bench.driver.kick(0);
     let began = Instant::now();
     while bench.driver.status() & status::DEVICE_NEEDS_RESET == 0 {
-        assert!(began.elapsed() < Duration::from_secs(10), "the device goes on");
+        assert!(began.elapsed() < Duration::from_secs(10), "the device keeps working");
     }
     bench.start();
     assert_eq!(bench.ask(&[(DATA, 64, WRITE)]), 64);

@@ -1,4 +1,4 @@
-//! A source of random numbers that goes on as another device.
+//! A source of random numbers that is restored as another device.
 
 #![cfg(test)]
 

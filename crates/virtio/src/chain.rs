@@ -2,7 +2,7 @@
 
 use nerite_memory::GuestRam;
 
-/// A descriptor goes on with the one it names (2.7.5).
+/// A descriptor is followed by the one it names (2.7.5).
 const NEXT: u16 = 1;
 /// The device writes the buffer; otherwise it reads it.
 const WRITE: u16 = 2;

@@ -62,7 +62,7 @@ pub struct Activation {
     /// The features both sides agreed on.
     pub features: u64,
     /// The queues that the driver has enabled, by number; they no longer change. A restored device
-    /// goes on at their [`QueueConfig::progress`].
+    /// resumes at their [`QueueConfig::progress`].
     pub queues: Arc<[Option<QueueConfig>]>,
     /// Signalled when the driver says that a queue has new requests, by queue.
     pub kicks: Arc<[Event]>,
@@ -165,7 +165,7 @@ pub trait VirtioDevice: Send + Sync {
     /// later. Requests wait.
     fn pause(&self);
 
-    /// Ends [`Self::pause`]: the device goes on where it was.
+    /// Ends [`Self::pause`]: the device resumes where it was.
     fn resume(&self);
 
     /// State of the paused device and of its queues. Requests in flight are finished, or count as

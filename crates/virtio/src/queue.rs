@@ -50,7 +50,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue as the driver has set it up, which goes on at its saved progress.
+    /// A queue as the driver has set it up, which resumes at its saved progress.
     ///
     /// # Errors
     /// If `config` is not one that [`crate::Common::freeze`] lets pass.

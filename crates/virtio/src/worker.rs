@@ -212,7 +212,7 @@ mod tests {
             let (mine, count) = (Arc::new(()), Arc::new(AtomicU32::new(0)));
             let (held, before, turns) = (mine.clone(), last.clone(), count.clone());
             let enter = move || {
-                assert_eq!(Arc::strong_count(&before), 2, "the thread before this one goes on");
+                assert_eq!(Arc::strong_count(&before), 2, "the thread before this one runs");
                 Ok(())
             };
             let turn = move || {

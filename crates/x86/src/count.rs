@@ -35,7 +35,7 @@ struct Counts {
 
 impl Counts {
     fn report(&mut self, report: &mut Executions) {
-        // Each instruction was executed as often as the block went on behind it.
+        // Each instruction was executed each time the block continued behind it.
         let mut executions = self.ended.iter().fold(0_u64, |sum, count| sum.wrapping_add(*count));
         for (offset, ended) in self.offsets.iter().zip(&self.ended) {
             executions = executions.wrapping_sub(*ended);

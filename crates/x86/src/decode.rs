@@ -64,7 +64,7 @@ pub(crate) fn block(core: &mut Core, linear: u64, address: u64, room: u64) -> Ru
     let mut second = None;
     let mut kept: Box<[u8]> = Box::new([]);
     if ops.is_empty() && first < LONGEST_INSTRUCTION && room > in_page {
-        // The instruction goes on in the next page.
+        // The instruction extends into the next page.
         let next = core.fetch_address(core.wrap((linear & !0xfff).wrapping_add(0x1000)))?;
         let more = LONGEST_INSTRUCTION.wrapping_sub(first).min(room.wrapping_sub(in_page));
         second = Some(mark(core, next, more));

@@ -144,8 +144,8 @@ fn execute<'a>(core: &mut Core, ops: &'a [Op]) -> Option<(Stop, &'a Op)> {
 }
 
 impl Core {
-    /// Goes on after the first `count` instructions of a block, none of which was a branch, unless
-    /// it was all of them.
+    /// Continues after the first `count` instructions of a block, none of which was a branch,
+    /// unless it was all of them.
     fn next(&mut self, ops: &[Op], count: usize) {
         self.retired = self.retired.wrapping_add(count as u64);
         if let Some(op) = ops.get(count) {

@@ -35,7 +35,7 @@ pub struct SandboxOptions {
 
     /// Treatment of system calls that vmm does not make by itself: on, log or off [default: on]
     ///
-    /// `on` ends vmm, `log` writes a line into the kernel's log and goes on.
+    /// `on` ends vmm, `log` writes a line into the kernel's log and continues.
     #[arg(long, value_name = "MODE")]
     #[serde(deserialize_with = "value::parsed")]
     pub seccomp: Option<Seccomp>,

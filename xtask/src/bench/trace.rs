@@ -123,7 +123,7 @@ impl Tracer {
         match ptrace::syscall(pid, deliver) {
             // It has been killed meanwhile.
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(error) => Err(error).context("going on with the program"),
+            Err(error) => Err(error).context("resuming the program"),
         }
     }
 

@@ -100,7 +100,7 @@ fn missing() -> Option<&'static str> {
 
 /// The folders of a target in `target/fuzz`.
 struct Folders {
-    /// Inputs that runs have found, so that the next run goes on from there.
+    /// Inputs that runs have found, so that the next run continues from there.
     corpus: PathBuf,
     /// Inputs that are in the tree.
     kept: PathBuf,

@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// Runs the jobs in `queue`, one after the other, and tells `report` what happens. A job that
-    /// takes too long has failed; a lab that freezes is started again and goes on with the same
+    /// takes too long has failed; a lab that freezes is started again and continues with the same
     /// job, [`MAX_RETRIES`] times in all. After that, all that are left have failed. Returns how
     /// often it froze.
     pub(crate) fn run(

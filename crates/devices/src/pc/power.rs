@@ -87,7 +87,7 @@ impl PowerManagement {
         }
     }
 
-    /// Takes saved registers. The timer goes on from its saved value.
+    /// Takes saved registers. The timer resumes from its saved value.
     ///
     /// # Errors
     /// Fails if the registers cannot have these values.

@@ -1,4 +1,4 @@
-//! Files that a guest goes on with in another process.
+//! Files of a guest that resumes in another process.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -44,7 +44,7 @@ fn one_shot_comes_once() {
     }
 }
 
-/// Periods that passed unseen count as one interrupt, whatever their number; the beat goes on.
+/// Periods that passed unseen count as one interrupt, whatever their number; the period stays.
 #[test]
 fn periodic_comes_again_and_again() {
     let mut apic = x2apic(0);
@@ -59,7 +59,7 @@ fn periodic_comes_again_and_again() {
     apic.advance(at(610_000 + 300_000 * 1_000_000 + 7));
     assert_eq!((finish(&mut apic), apic.pending()), (Some(0x41), None));
     assert_eq!(apic.next_event(), Some(Deadline::Nanoseconds(910_000 + 300_000 * 1_000_000)));
-    // Masked, it goes on in silence; a count of zero stops it.
+    // Masked, it counts without interrupts; a count of zero stops it.
     set(&mut apic, 0x832, 0x3_0041, 0);
     apic.advance(at(1 << 60));
     assert!(apic.pending().is_none() && apic.next_event().is_some());

@@ -118,7 +118,7 @@ impl LocalApic {
         }
     }
 
-    /// The APIC with a saved state, which goes on at this moment.
+    /// The APIC with a saved state, which resumes at this moment.
     ///
     /// # Errors
     /// If the state is of another version, or not one that an APIC with this configuration can
@@ -155,7 +155,7 @@ impl LocalApic {
         Ok(apic)
     }
 
-    /// Takes over a saved state of an APIC with this one's ID, and goes on at this moment.
+    /// Takes over a saved state of an APIC with this one's ID, and resumes at this moment.
     ///
     /// # Errors
     /// As [`Self::restore`]; the APIC is unchanged then.

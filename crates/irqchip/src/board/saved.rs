@@ -64,7 +64,7 @@ impl Board {
         Ok(restored)
     }
 
-    /// The chips with a saved state, which go on at `now`, in nanoseconds.
+    /// The chips with a saved state, which resume at `now`, in nanoseconds.
     ///
     /// # Errors
     /// If a chip's state is of another version, or not one that it can have.

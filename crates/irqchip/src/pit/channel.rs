@@ -270,7 +270,7 @@ impl Channel {
         let ends_high = self.mode == Mode::SquareWave && phase < high;
         let left = if ends_high { high } else { period }.saturating_sub(phase);
         let at = tick.saturating_add(left);
-        // It goes on with the other half.
+        // It continues with the other half.
         let start = if ends_high { at.wrapping_sub(new.high_half()) } else { at };
         Next { at, run: Run { start, ..new } }
     }

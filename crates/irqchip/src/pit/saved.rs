@@ -161,7 +161,7 @@ impl Pit {
         }
     }
 
-    /// The timer with a saved state, which goes on at `now`, in nanoseconds.
+    /// The timer with a saved state, which resumes at `now`, in nanoseconds.
     ///
     /// # Errors
     /// If the state is of another version, or not one that the timer can have.

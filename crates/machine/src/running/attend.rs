@@ -101,7 +101,7 @@ impl Running {
             return true;
         }
         let handle = &self.handle;
-        // One that cannot be asked waits for the host, and will go on.
+        // One that does not answer waits for the host, and will continue.
         let is_halted = |index| matches!(handle.ask(index, halts::is_halted), Ok(Ok(true)));
         let all_halted = || (0..handle.vcpu_count()).all(is_halted);
         let halted = self.halts.as_mut().is_some_and(|halts| halts.look(all_halted));

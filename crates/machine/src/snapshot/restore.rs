@@ -78,6 +78,6 @@ impl Saved {
 pub(crate) enum Origin {
     /// The guest is booted.
     Image(nerite_loader::ImageSource),
-    /// The guest goes on.
+    /// The guest resumes.
     Snapshot(Box<Snapshot>),
 }

@@ -15,7 +15,7 @@ use crate::bench::{Bench, DATA, FLUSH, HEADER, IN, OK, STATUS, wait};
 /// Control over a [`Slow`] disk.
 #[derive(Default)]
 struct Gate {
-    /// Calls wait until this many may go on.
+    /// Number of calls that may complete; further ones wait.
     allowed: AtomicU64,
     entered: AtomicU64,
     left: AtomicU64,

@@ -1,4 +1,4 @@
-//! A disk that goes on as another device.
+//! A disk that is restored as another device.
 
 use std::collections::VecDeque;
 use std::io;
@@ -62,7 +62,7 @@ fn every_request_is_answered_once_wherever_it_was() {
     }
 }
 
-/// A disk whose discards wait to be let go on.
+/// A disk whose discards wait for permission.
 struct Waits(Receiver<()>);
 
 impl Disk for Waits {

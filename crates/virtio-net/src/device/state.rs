@@ -52,7 +52,7 @@ impl Net {
         if let (Some(engine), Some((activation, control))) = (engine.as_mut(), &state.live) {
             let data_queues = usize::from(self.control_index(activation.features));
             for config in activation.queues.iter().take(data_queues).flatten() {
-                // An engine goes on where the used ring ends.
+                // An engine resumes where the used ring ends.
                 let at = config.used.saturating_add(2);
                 let next_used = activation.ram.read_obj(at).map_err(io::Error::other)?;
                 let next_available = engine.next_available(config.index)?;

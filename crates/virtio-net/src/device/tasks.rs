@@ -193,7 +193,7 @@ impl Shared {
         }
     }
 
-    /// Has all queues rest, or go on.
+    /// Pauses or resumes all queues.
     pub(super) fn set_paused(&self, is_paused: bool) {
         if let Some(engine) = lock(&self.engine).as_mut() {
             let set = engine.set_paused(is_paused);

@@ -90,7 +90,7 @@ fn an_engine_whose_driver_breaks_a_rule_is_stopped_until_a_reset() {
     bench.start(0, 2);
     std::thread::sleep(Duration::from_millis(20));
     assert!(!is_broken());
-    // The control queue is the card's own, and its mistakes are everybody's.
+    // The control queue is the card's own, and its mistakes stop all queues.
     let mut queues = bench.start(feature::CTRL_VQ, 3);
     queues[2].add(&[(0xdead_0000, 60, 0)]);
     bench.driver.kick(2);

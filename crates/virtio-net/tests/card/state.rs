@@ -1,4 +1,4 @@
-//! A card that goes on as another device.
+//! A card that is restored as another device.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ impl Bench {
         function
     }
 
-    /// Goes on with a card like this one.
+    /// Restores the state in a card like this one.
     fn move_on(&mut self, pairs: u16, wires: &[UnixDatagram]) {
         self.function.pause();
         let saved = through_json(&self.function.save().unwrap());

@@ -74,7 +74,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         self.update_access(&mut state);
     }
 
-    /// Ends [`Self::pause`]: the device goes on where it was, and pending messages are sent.
+    /// Ends [`Self::pause`]: the device resumes where it was, and pending messages are sent.
     pub fn resume(&self) {
         let mut state = self.lock();
         state.is_paused = false;

@@ -62,7 +62,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
     }
 
     /// Puts the function into a saved state, with guest memory as it was then, and pauses it:
-    /// [`Self::resume`] lets it go on. The interrupt controllers must have their state by now, as
+    /// [`Self::resume`] resumes it. The interrupt controllers must have their state by now, as
     /// the pin may be raised.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use crate::int::Int;
 use crate::op::{ADDRESS_16, ADDRESS_32, Op};
 use crate::registers::{CS, RCX, RIP, RSP};
 
-/// Goes on at `offset` from the block's start, with the bits that RIP has at this operand size (in
-/// the displacement).
+/// Continues at `offset` from the block's start, with the bits that RIP has at this operand size
+/// (in the displacement).
 #[inline(always)]
 fn go(core: &mut Core, op: &Op, offset: u64) {
     core.rip = core.r(RIP).wrapping_add(offset) & op.disp;

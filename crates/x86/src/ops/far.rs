@@ -109,7 +109,7 @@ pub(crate) fn iret<T: Int>(core: &mut Core, _: &Op) -> Run {
     Err(Stop::Jump)
 }
 
-/// Delivers a software interrupt, after which the program goes on with the next instruction.
+/// Delivers a software interrupt, after which the program continues with the next instruction.
 fn software(core: &mut Core, op: &Op, vector: u8) -> Run {
     let rip = core.rip_of(op);
     core.rip = core.next_rip(op);
