@@ -1,11 +1,8 @@
 //! Debugging a guest: the abilities of a hypervisor, and the plan of a debugger.
 
-use std::fmt;
 use std::sync::Arc;
 
-use nerite_arch::Regs;
-
-use crate::{Error, Vcpu};
+use crate::Error;
 
 /// Number of addresses that a processor can watch (DR0 to DR3, Intel SDM vol. 3, 18.2).
 pub const DEBUG_REGISTERS: usize = 4;
@@ -154,38 +151,4 @@ pub trait Debugger {
 
     /// Takes the cause of the last step's end, if that was [`crate::Exit::Debug`].
     fn take_debug_stop(&mut self) -> Option<DebugStop>;
-}
-
-/// A memory operand of an instruction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
-    /// Guest-virtual address.
-    pub address: u64,
-    /// Length in bytes.
-    pub length: u64,
-    /// `true` if it is written.
-    pub writes: bool,
-    /// `true` if it is read.
-    pub reads: bool,
-}
-
-/// Decodes the memory operands of instructions.
-pub trait OperandDecoder: Send + fmt::Debug {
-    /// Adds the accesses of the instruction at which `vcpu` is to `accesses`.
-    ///
-    /// # Errors
-    /// Fails if the hypervisor does. An instruction that cannot be read accesses nothing.
-    fn accesses(
-        &mut self,
-        vcpu: &mut dyn Vcpu,
-        regs: &Regs,
-        accesses: &mut Vec<Access>,
-    ) -> Result<(), Error>;
-
-    /// Returns `true` if the instruction at `regs.rip` is a string instruction with a repeat
-    /// prefix, of which a step executes one element.
-    ///
-    /// # Errors
-    /// Fails if the hypervisor does.
-    fn is_repeated(&mut self, vcpu: &mut dyn Vcpu, regs: &Regs) -> Result<bool, Error>;
 }

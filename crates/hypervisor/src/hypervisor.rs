@@ -9,7 +9,10 @@ use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_event::Event;
 use nerite_memory::GuestRam;
 
-use crate::{CoalescedWrites, DebugCaps, Error, InterruptController, Vcpu, VmState};
+use crate::{
+    CoalescedWrites, CounterKind, DebugCaps, Error, GuestCounter, InterruptController, Vcpu,
+    VmState,
+};
 
 /// Properties of a hypervisor on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,31 +82,6 @@ pub enum VcpuStart<'a> {
     /// As an application processor after a reset: it waits for INIT and SIPI (Intel SDM vol. 3,
     /// 10.4.4), which set its registers. These MSRs are set before.
     WaitForSipi(&'a [Msr]),
-}
-
-/// Quantity that a [`GuestCounter`] counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CounterKind {
-    /// Instructions that the guest has completed.
-    Instructions,
-    /// Cycles of the processor in the guest.
-    Cycles,
-}
-
-/// A counter of what the processor does in guests of the thread that opened it and of threads
-/// started later.
-pub trait GuestCounter: fmt::Debug + Send + Sync {
-    /// Reads the counter.
-    ///
-    /// # Errors
-    /// Fails if the processor has had no room for the counter.
-    fn read(&self) -> io::Result<u64>;
-
-    /// Directs the signals of a counter with a period to the calling thread.
-    ///
-    /// # Errors
-    /// Fails if the host refuses.
-    fn signal_this_thread(&self) -> io::Result<()>;
 }
 
 /// A hypervisor: KVM, a software CPU, or a script in a test.

@@ -4,6 +4,7 @@
 
 mod coalesced;
 mod controller;
+mod counter;
 mod debug;
 mod direct;
 mod error;
@@ -12,6 +13,7 @@ mod hypervisor;
 mod instructions;
 mod kick;
 mod layer;
+mod operands;
 #[cfg(any(test, feature = "scripted"))]
 pub mod scripted;
 mod state;
@@ -20,20 +22,21 @@ mod vcpu;
 
 pub use coalesced::{CoalescedWrite, CoalescedWrites};
 pub use controller::{InterruptController, LINES, MessageId};
+pub use counter::{CounterKind, GuestCounter};
 pub use debug::{
-    Access, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop,
-    Debugger, GuestDebug, OperandDecoder, PointKind, WatchKind, Watchpoint,
+    DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl, DebugPlan, DebugPoint, DebugStop,
+    Debugger, GuestDebug, PointKind, WatchKind, Watchpoint,
 };
 pub use direct::{DirectInterrupts, InterruptState};
 pub use error::Error;
 pub use exit::{Entry, Exit, ExitKind, InstructionBytes, InternalError, SystemEvent};
 pub use hypervisor::{
-    Capabilities, CounterKind, Doorbells, GuestCounter, Hypervisor, Irqchip, VcpuStart,
-    VirtualClock, Vm, VmOptions,
+    Capabilities, Doorbells, Hypervisor, Irqchip, VcpuStart, VirtualClock, Vm, VmOptions,
 };
 pub use instructions::{Executions, InstructionBudget, InstructionCounter, Lease};
 pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
+pub use operands::{Access, OperandDecoder};
 pub use state::{
     DebugRegs, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState,
     VmState, synchronise_tscs,

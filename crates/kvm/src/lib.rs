@@ -6,6 +6,7 @@ mod convert;
 mod counters;
 mod error;
 mod exits;
+mod hypervisor;
 mod interrupts;
 mod kick;
 mod lapic;

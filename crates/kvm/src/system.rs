@@ -9,11 +9,10 @@ use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm};
 use nerite_arch::CpuidEntry;
 
-use nerite_hypervisor::{Capabilities, CounterKind, DebugCaps, Error, Hypervisor, VmOptions};
-use nerite_memory::GuestRam;
+use nerite_hypervisor::Error;
 
 use crate::error::failed;
-use crate::{GuestCounter, KvmVm, OpenError, convert, probe};
+use crate::{OpenError, convert};
 
 /// The only version of the KVM API there has been since Linux 2.6.22.
 const API_VERSION: i32 = 12;
@@ -75,57 +74,6 @@ impl System {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         Ok(cpuid.as_slice().iter().map(convert::cpuid_from_kvm).collect())
-    }
-}
-
-impl Hypervisor for System {
-    fn name(&self) -> &'static str {
-        "KVM"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            max_vcpus: self.max_vcpus(),
-            tsc_deadline: self.has_tsc_deadline_timer(),
-            in_kernel: true,
-        }
-    }
-
-    fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {
-        Self::supported_cpuid(self)
-    }
-
-    fn supported_msrs(&self) -> Result<Vec<u32>, Error> {
-        let list = self.kvm.get_msr_index_list().map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
-        Ok(list.as_slice().to_vec())
-    }
-
-    fn create_vm(
-        &self,
-        ram: Arc<GuestRam>,
-        options: &VmOptions,
-    ) -> Result<Box<dyn nerite_hypervisor::Vm>, Error> {
-        Ok(Box::new(KvmVm::new(self, ram, options)?))
-    }
-
-    fn debug_caps(&self) -> DebugCaps {
-        probe::debugging(self)
-    }
-
-    fn open_counter(
-        &self,
-        kind: CounterKind,
-        period: Option<u64>,
-    ) -> io::Result<Box<dyn nerite_hypervisor::GuestCounter>> {
-        Ok(Box::new(GuestCounter::open(kind, period)?))
-    }
-
-    fn counts_instructions(&self, counter: &dyn nerite_hypervisor::GuestCounter) -> bool {
-        probe::counts_instructions(self, counter)
-    }
-
-    fn only_emulates(&self) -> bool {
-        matches!(probe::try_guest(self), probe::HostKvm::Emulating { .. })
     }
 }
 

@@ -29,7 +29,7 @@ use crate::saver::BootImage;
 use crate::setup::Setup;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::wires::PciBuilder;
-use crate::{Error, Opened, Running, Timeline, accelerator, applicable, running};
+use crate::{Error, Opened, Timeline, accelerator, applicable};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -57,6 +57,16 @@ pub struct Machine {
     pub(crate) msrs: Arc<Msrs>,
     pub(crate) irqchip: Irqchip,
     pub(crate) timeline: Timeline,
+}
+
+impl Opened {
+    /// Reads the image and builds the machine.
+    ///
+    /// # Errors
+    /// As [`Machine::new`].
+    pub fn build(self) -> Result<Machine, Error> {
+        Machine::build(self)
+    }
 }
 
 impl Machine {
@@ -191,14 +201,6 @@ impl Machine {
     /// should be in raw mode while it runs.
     pub fn wants_terminal(&self) -> bool {
         self.keyboard.as_ref().is_some_and(Keyboard::is_terminal)
-    }
-
-    /// Starts a thread for each vCPU.
-    ///
-    /// # Errors
-    /// If the host has no thread left, or a vCPU cannot be bound to its host CPU.
-    pub fn start(self) -> Result<Running, Error> {
-        running::start(self)
     }
 }
 

@@ -13,6 +13,7 @@ use nerite_vcpu::{Entry, Exit, RunState};
 use tempfile::TempDir;
 
 use super::*;
+use crate::Running;
 use crate::config::{Output, OutputLimits};
 use crate::{Held, Outcome};
 

@@ -22,7 +22,7 @@ use crate::accelerator::Choice;
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
 use crate::snapshot::restore::Origin;
-use crate::{Error, Machine, Timeline, accelerator, applicable, network};
+use crate::{Error, Timeline, accelerator, applicable, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
@@ -160,14 +160,6 @@ impl Opened {
         let policy = Policy { network, devices, kvm, debug, children, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(resources.confinement.insert(confinement).missing())
-    }
-
-    /// Reads the image and builds the machine.
-    ///
-    /// # Errors
-    /// As [`Machine::new`].
-    pub fn build(self) -> Result<Machine, Error> {
-        Machine::build(self)
     }
 }
 

@@ -31,8 +31,6 @@ use nerite_inspect::{Core, CrashReport, VcpuState};
 mod attend;
 mod start;
 
-pub(crate) use start::start;
-
 /// A kicked vCPU can be on its way into a host call that waits: it is kicked again after this time.
 const KICK_AGAIN: Duration = Duration::from_millis(10);
 /// KVM's suberror for an instruction it cannot emulate.

@@ -3,8 +3,18 @@
 use super::*;
 use crate::saver::Saver;
 
+impl Machine {
+    /// Starts a thread for each vCPU.
+    ///
+    /// # Errors
+    /// If the host has no thread left, or a vCPU cannot be bound to its host CPU.
+    pub fn start(self) -> Result<Running, Error> {
+        start(self)
+    }
+}
+
 /// Starts the vCPU threads.
-pub(crate) fn start(machine: Machine) -> Result<Running, Error> {
+fn start(machine: Machine) -> Result<Running, Error> {
     let Machine {
         hypervisor, platform, environment, mut vcpus, affinity, msrs, irqchip, core, ..
     } = machine;
