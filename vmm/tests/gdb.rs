@@ -186,7 +186,7 @@ fn watchpoints_by_stepping() {
 fn a_crash_waits_for_a_debugger() {
     for cpus in ["1", "4"] {
         let folder = Folder::new();
-        // nop; ud2 without anybody who handles it
+        // nop; ud2 without a handler
         let image = folder.file("image", image::elf(&[&[0x90], &image::CRASH[..]].concat()));
         let mut command = folder.vmm(&["run", "--on-crash", "gdb:unix:socket", "-c", cpus, &image]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -41,7 +41,7 @@ pub(crate) enum Raw {
     /// A port access of that many bytes in all; the width of an element is in `kvm_run`.
     Port { port: u16, is_read: bool, bytes: usize },
     /// An access of a model-specific register that KVM knows, and refuses: the guest gets its fault
-    /// without anybody else.
+    /// from KVM itself.
     Invalid,
     /// Details of an internal error are in `kvm_run`.
     InternalError,

@@ -329,7 +329,7 @@ impl Peer {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect(self.link.address(ECHO))?;
             socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-            socket.send(b"anybody there?")?;
+            socket.send(b"hello?")?;
             ensure!(
                 socket.recv(&mut [0; 100]).is_err(),
                 "a frame came through a cable that is not there"

@@ -376,8 +376,8 @@ fn prepare_user_mode() -> Result<()> {
     if !Path::new("/lab/xtask").exists() || Path::new("/sys/class/net/uplink").exists() {
         return Ok(());
     }
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    std::fs::set_permissions("/dev/kvm", everybody).context("cannot open /dev/kvm to all")?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions("/dev/kvm", open).context("cannot open /dev/kvm to all")?;
     let status =
         Command::new("brctl").args(["addbr", "uplink"]).status().context("cannot run brctl")?;
     ensure!(status.success(), "brctl addbr failed");

@@ -75,7 +75,7 @@ fn work(index: usize) {
     }
     wait_for_all(&WRITTEN);
 
-    // Everybody reads everything, in an order of its own.
+    // Each thread reads everything, in an order of its own.
     let mut expected = alloc::vec![0; CHUNK];
     for step in 0..FILES {
         let file = (step * 7 + index * 29) % FILES;

@@ -114,7 +114,7 @@ fn main() {
             println!("enough");
             break;
         }
-        // What services wrote goes out before anybody sleeps.
+        // What services wrote goes out before this one sleeps.
         interface.poll(now(), &mut card, &mut sockets);
         let delay = interface.poll_delay(now(), &sockets);
         if setup.polls || card.has_work() || delay.is_some_and(|delay| delay.total_micros() == 0) {

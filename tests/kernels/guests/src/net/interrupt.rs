@@ -38,7 +38,7 @@ pub(crate) fn set_isr(address: u64) {
     ISR.store(address, Ordering::Release);
 }
 
-/// Takes the interrupt back. Reading ISR status clears it for everybody, so all that it says is
+/// Takes the interrupt back. Reading ISR status clears it for all, so all that it says is
 /// kept here (virtio 1.2, 4.1.4.5).
 pub(crate) fn acknowledge() {
     let isr = ISR.load(Ordering::Acquire);
