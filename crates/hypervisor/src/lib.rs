@@ -38,7 +38,7 @@ pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
 pub use operands::{Access, OperandDecoder};
 pub use state::{
-    DebugRegs, PendingEvents, PendingException, RunState, STATE_VERSION, StateError, VcpuState,
+    Activity, DebugRegs, PendingEvents, PendingException, STATE_VERSION, StateError, VcpuState,
     VmState, synchronise_tscs,
 };
 pub use statistics::{ExitCounts, Histogram, KernelCounts, Statistics};

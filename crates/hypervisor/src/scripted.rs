@@ -13,7 +13,7 @@ use nerite_memory::GuestRam;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    DebugControl, Entry, Error, Exit, GuestDebug, Kick, KickTimer, Kicker, RunState, STATE_VERSION,
+    Activity, DebugControl, Entry, Error, Exit, GuestDebug, Kick, KickTimer, Kicker, STATE_VERSION,
     Vcpu, VcpuState,
 };
 
@@ -206,7 +206,7 @@ impl Vcpu for Scripted {
             special: self.special_regs,
             xcr0: self.state.xcr0 | 1,
             xsave,
-            run_state: if self.halted { RunState::Halted } else { self.state.run_state },
+            run_state: if self.halted { Activity::Halted } else { self.state.run_state },
             ..self.state.clone()
         })
     }
@@ -216,9 +216,9 @@ impl Vcpu for Scripted {
         self.regs = state.regs;
         self.special_regs = state.special;
         self.fpu = Fpu::from_xsave(&state.xsave);
-        self.halted = state.run_state == RunState::Halted;
-        self.state = VcpuState { run_state: RunState::Runnable, ..state.clone() };
-        if state.run_state == RunState::WaitForSipi {
+        self.halted = state.run_state == Activity::Halted;
+        self.state = VcpuState { run_state: Activity::Runnable, ..state.clone() };
+        if state.run_state == Activity::WaitForSipi {
             self.state.run_state = state.run_state;
         }
         Ok(())

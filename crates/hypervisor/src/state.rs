@@ -48,7 +48,7 @@ pub struct VcpuState {
     /// Exceptions and interrupts on their way to the guest.
     pub events: PendingEvents,
     /// Activity of the vCPU between two instructions.
-    pub run_state: RunState,
+    pub run_state: Activity,
 }
 
 /// Debug registers (Intel SDM vol. 3, 18.2).
@@ -96,7 +96,7 @@ pub struct PendingException {
 /// Activity of a vCPU between two instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum RunState {
+pub enum Activity {
     /// It executes instructions.
     #[default]
     Runnable,

@@ -4,8 +4,8 @@ use crate::apic::{ApicConfig, Effect, LocalApic, SavedLocalApic};
 use crate::board::{Board, LineSource, Routes, SavedBoard};
 use crate::delivery::LocalApics;
 use crate::ioapic::IoApicVersion;
-use crate::saved::{RestoreError, refuse};
 use crate::time::Time;
+use nerite_saved::{RestoreError, refuse};
 
 /// Properties of a machine's interrupt controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 mod tests;
 
 use crate::message::Message;
-use crate::saved::{RestoreError, check_version, refuse};
+use nerite_saved::{RestoreError, check_version, refuse};
 
 /// Pins of an I/O APIC.
 pub const IOAPIC_PINS: u8 = 24;

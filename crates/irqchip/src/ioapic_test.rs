@@ -164,17 +164,20 @@ fn a_saved_ioapic_goes_on_and_a_bad_one_is_refused() {
     let due = chip.set_pin(9, true);
     deliver(&mut chip, due);
     let saved = chip.save();
-    assert_eq!(IoApic::restore(&saved), Ok(chip));
+    assert_eq!(IoApic::restore(&saved).unwrap(), chip);
     let bad = |change: fn(&mut SavedIoApic)| {
         let mut saved = saved;
         change(&mut saved);
         IoApic::restore(&saved).unwrap_err().to_string()
     };
-    assert_eq!(bad(|saved| saved.version = 2), "saved I/O APIC state has version 2, expected 1");
-    assert_eq!(bad(|saved| saved.id = 16), "saved I/O APIC state has an impossible id");
+    assert_eq!(
+        bad(|saved| saved.version = 2),
+        "saved state of the I/O APIC: version 2, expected 1"
+    );
+    assert_eq!(bad(|saved| saved.id = 16), "saved state of the I/O APIC: id is impossible");
     assert_eq!(
         bad(|saved| saved.entries[3] = 1 << 20),
-        "saved I/O APIC state has an impossible entries"
+        "saved state of the I/O APIC: entries is impossible"
     );
     assert!(bad(|saved| saved.entries[3] = REMOTE_IRR).contains("entries"));
     assert!(bad(|saved| saved.asserted = 1 << 24).contains("asserted"));

@@ -11,7 +11,6 @@ mod ioapic;
 mod message;
 mod pic;
 mod pit;
-mod saved;
 mod shared;
 mod time;
 
@@ -27,11 +26,11 @@ pub use ioapic::{
     SavedIoApic,
 };
 pub use message::{Delivery, Message, Target};
+pub use nerite_saved::RestoreError;
 pub use pic::{NextWord, PIC_PINS, PIC_PORTS, PIC_VERSION, PicPair, SavedPic, SavedPicPair};
 pub use pit::{
     Access, Mode, PIT_HZ, PIT_MIN_PERIOD, PIT_PORTS, PIT_VERSION, Pit, SavedChannel, SavedPit,
     SavedRun,
 };
-pub use saved::RestoreError;
 pub use shared::{SharedChips, Wake};
 pub use time::{Deadline, Time};

@@ -3,9 +3,9 @@
 
 mod chip;
 
-use crate::saved::{RestoreError, check_version, refuse};
 use chip::Pic;
 pub use chip::{NextWord, SavedPic};
+use nerite_saved::{RestoreError, check_version, refuse};
 
 /// Ports of the pair: commands and data of both chips, then their edge/level control registers.
 pub const PIC_PORTS: [u16; 6] = [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1];

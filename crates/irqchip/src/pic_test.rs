@@ -230,14 +230,17 @@ fn a_saved_pair_goes_on_and_a_bad_one_is_refused() {
     [3, 12].into_iter().for_each(|pin| pair.set_pin(pin, true));
     pair.acknowledge();
     let saved = pair.save();
-    assert_eq!(PicPair::restore(&saved), Ok(pair));
+    assert_eq!(PicPair::restore(&saved).unwrap(), pair);
     let bad = |change: fn(&mut SavedPicPair)| {
         let mut saved = saved;
         change(&mut saved);
         PicPair::restore(&saved).unwrap_err().to_string()
     };
-    assert_eq!(bad(|saved| saved.version = 0), "saved 8259 state has version 0, expected 1");
-    assert_eq!(bad(|saved| saved.chips[0].level = 1), "saved 8259 state has an impossible level");
+    assert_eq!(bad(|saved| saved.version = 0), "saved state of the 8259: version 0, expected 1");
+    assert_eq!(
+        bad(|saved| saved.chips[0].level = 1),
+        "saved state of the 8259: level is impossible"
+    );
     assert!(bad(|saved| saved.chips[1].base = 1).contains("base"));
     assert!(bad(|saved| saved.chips[1].lowest = 8).contains("lowest"));
 }
@@ -338,7 +341,7 @@ proptest! {
                 None if place == 6 => pair.set_pin(value >> 1, value & 1 != 0),
                 None => drop(pair.acknowledge()),
             }
-            prop_assert_eq!(PicPair::restore(&pair.save()), Ok(pair.clone()));
+            prop_assert_eq!(PicPair::restore(&pair.save()).unwrap(), pair.clone());
         }
     }
 }

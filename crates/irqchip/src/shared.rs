@@ -7,8 +7,8 @@ use crate::board::{Board, LineSource, SavedBoard};
 use crate::chips::{ChipsConfig, SavedChips};
 use crate::delivery::{LocalApics, deliver};
 use crate::message::Message;
-use crate::saved::RestoreError;
 use crate::time::Time;
+use nerite_saved::RestoreError;
 
 /// A way to wake vCPU threads.
 pub trait Wake: Send + Sync {

@@ -14,7 +14,7 @@ use kvm_bindings::{
 };
 use nerite_arch::{Msr, Regs};
 use nerite_hypervisor::{
-    DebugRegs, Error, RunState, STATE_VERSION, StateError, Vcpu as _, VcpuState,
+    Activity, DebugRegs, Error, STATE_VERSION, StateError, Vcpu as _, VcpuState,
 };
 use nerite_irqchip::{ApicConfig, LocalApic, Time};
 
@@ -202,27 +202,27 @@ impl KvmVcpu {
         }
     }
 
-    fn run_state(&self) -> Result<RunState, Error> {
+    fn run_state(&self) -> Result<Activity, Error> {
         if self.is_direct {
-            return Ok(RunState::Runnable);
+            return Ok(Activity::Runnable);
         }
         let state = self.fd.get_mp_state().map_err(self.call_error("KVM_GET_MP_STATE"))?;
         Ok(match state.mp_state {
-            KVM_MP_STATE_HALTED => RunState::Halted,
-            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => RunState::WaitForSipi,
-            _ => RunState::Runnable,
+            KVM_MP_STATE_HALTED => Activity::Halted,
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => Activity::WaitForSipi,
+            _ => Activity::Runnable,
         })
     }
 
-    fn set_run_state(&self, state: RunState) -> Result<(), Refused> {
+    fn set_run_state(&self, state: Activity) -> Result<(), Refused> {
         let mp_state = match state {
-            RunState::Runnable => KVM_MP_STATE_RUNNABLE,
-            RunState::Halted => KVM_MP_STATE_HALTED,
-            RunState::WaitForSipi => KVM_MP_STATE_INIT_RECEIVED,
+            Activity::Runnable => KVM_MP_STATE_RUNNABLE,
+            Activity::Halted => KVM_MP_STATE_HALTED,
+            Activity::WaitForSipi => KVM_MP_STATE_INIT_RECEIVED,
         };
         if self.is_direct {
             // Without local APICs KVM knows runnable vCPUs only.
-            let is_runnable = state == RunState::Runnable;
+            let is_runnable = state == Activity::Runnable;
             return if is_runnable {
                 Ok(())
             } else {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use nerite_arch::cpuid::{self, Guest};
 use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_hypervisor::{
-    Entry, Error, Exit, GuestDebug, Hypervisor, PendingException, RunState, StateError, Vcpu,
+    Activity, Entry, Error, Exit, GuestDebug, Hypervisor, PendingException, StateError, Vcpu,
     VcpuStart, VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_kvm::System;
@@ -135,7 +135,7 @@ fn timer_moves(from: &dyn Hypervisor, to: &dyn Hypervisor, start: BootState) {
     assert_eq!(vm::next_write(&mut *machine.1[0]).0, vm::STEP);
     run_until_halted(&mut *machine.1[0]);
     let saved = save(&mut machine);
-    assert_eq!([RunState::Halted; 2], [saved.1[0].run_state, saved.1[1].run_state]);
+    assert_eq!([Activity::Halted; 2], [saved.1[0].run_state, saved.1[1].run_state]);
     drop(machine);
     let (_vm, mut restored) = restore(to, &ram, &saved);
     // The timer of the one interrupts the other.
@@ -181,7 +181,7 @@ fn shared_chips_move_between_hypervisors() {
     assert_eq!(software.save().unwrap().board.unwrap().pics, board.pics);
     let mut bad = state;
     bad.board.as_mut().unwrap().pics.chips[0].lowest = 9;
-    assert!(vm.restore(&bad).unwrap_err().to_string().contains("impossible lowest"));
+    assert!(vm.restore(&bad).unwrap_err().to_string().contains("lowest is impossible"));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn states_that_cannot_be_are_refused_by_name() {
     let cases: &[(&str, &Change)] = &[
         ("cpuid", &|state| state.cpuid.clear()),
         ("local APIC", &|state| state.apic = None),
-        ("impossible requested", &|state| state.apic.as_mut().unwrap().requested[0] = 1),
+        ("requested is impossible", &|state| state.apic.as_mut().unwrap().requested[0] = 1),
         ("RFLAGS.IF", &|state| state.events.interrupt = Some(0x40)),
         ("xcr0", &|state| state.xcr0 = 1 << 62 | 3),
         ("xsave", &|state| state.xsave.resize(60_000, 1)),
@@ -205,7 +205,7 @@ fn states_that_cannot_be_are_refused_by_name() {
             let lstar = state.msrs.iter_mut().find(|msr| msr.index == 0xc000_0082);
             lstar.unwrap().value = 1 << 63;
         }),
-        ("impossible base", &|state| {
+        ("base is impossible", &|state| {
             state.special.apic_base = 1 << 63;
             state.apic.as_mut().unwrap().base = 1 << 63;
         }),

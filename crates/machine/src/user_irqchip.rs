@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nerite_arch::reset;
 use nerite_arch::{Fpu, Regs, SpecialRegs};
-use nerite_hypervisor::GuestCounter;
+use nerite_hypervisor::{Activity, GuestCounter};
 use nerite_irqchip::{Deadline, Delivery, Effect, LocalApic, LocalApics as _, X2APIC_MSRS};
 use nerite_vcpu::{
     DebugCause, DebugControl, DirectInterrupts, Entry, Error, Exit, GuestDebug, HaltWait,
@@ -20,15 +20,6 @@ pub(crate) use local_apics::LocalApics;
 
 /// Size of the page of a local APIC's registers.
 const PAGE: u64 = 4096;
-
-/// Activity of a vCPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activity {
-    Running,
-    Halted,
-    /// After INIT (Intel SDM vol. 3, 10.4.4.1).
-    WaitsForStartup,
-}
 
 /// The time at which a timer expires, in nanoseconds.
 fn timer(apic: &LocalApic) -> Option<u64> {
@@ -61,7 +52,7 @@ impl UserInterrupts {
         Self {
             inner,
             chips,
-            activity: Activity::Running,
+            activity: Activity::Runnable,
             timer: None,
             kick_timer: None,
             is_stepped: false,
@@ -88,20 +79,20 @@ impl UserInterrupts {
             let base = self.direct()?.interrupt_state().apic_base;
             self.inner.set_regs(&reset::regs())?;
             self.inner.set_special_regs(&reset::special_regs(base))?;
-            self.activity = Activity::WaitsForStartup;
+            self.activity = Activity::WaitForSipi;
         }
-        if let (Some(page), Activity::WaitsForStartup) = (events.startup, self.activity) {
+        if let (Some(page), Activity::WaitForSipi) = (events.startup, self.activity) {
             let mut special = self.inner.special_regs()?;
             reset::start_at(&mut special, page);
             self.inner.set_special_regs(&special)?;
             self.inner.set_regs(&Regs { rip: 0, ..reset::regs() })?;
-            self.activity = Activity::Running;
+            self.activity = Activity::Runnable;
         }
-        if self.activity != Activity::WaitsForStartup {
+        if self.activity != Activity::WaitForSipi {
             for _ in 0..events.nmis {
                 self.inner.inject_nmi()?;
                 self.nmis = self.nmis.wrapping_add(1);
-                self.activity = Activity::Running;
+                self.activity = Activity::Runnable;
             }
         }
         Ok(())
@@ -113,12 +104,12 @@ impl UserInterrupts {
             self.take_events()?;
             let enabled = self.direct()?.interrupt_state().enabled;
             let halted = match self.activity {
-                Activity::Running => return Ok(true),
+                Activity::Runnable => return Ok(true),
                 Activity::Halted => true,
-                Activity::WaitsForStartup => false,
+                Activity::WaitForSipi => false,
             };
             if halted && enabled && self.with(|apic| apic.pending()).flatten().is_some() {
-                self.activity = Activity::Running;
+                self.activity = Activity::Runnable;
                 return Ok(true);
             }
             let Some(processor) = self.chips.processor(self.inner.index()) else { return Ok(true) };
@@ -254,11 +245,11 @@ impl Vcpu for UserInterrupts {
 
     fn run(&mut self, mut entry: Entry) -> Result<Exit, Error> {
         loop {
-            if self.activity != Activity::Running && !self.rest()? {
+            if self.activity != Activity::Runnable && !self.rest()? {
                 return Ok(Exit::Kicked);
             }
             self.take_events()?;
-            if self.activity != Activity::Running {
+            if self.activity != Activity::Runnable {
                 continue;
             }
             self.inject()?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nerite_arch::cpuid::{self, Guest};
 use nerite_arch::{BootState, CpuidEntry, Msr};
 use nerite_hypervisor::{
-    Entry, Error, Exit, Hypervisor, PendingException, RunState, StateError, Vcpu, VcpuStart,
+    Activity, Entry, Error, Exit, Hypervisor, PendingException, StateError, Vcpu, VcpuStart,
     VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_memory::GuestRam;
@@ -92,7 +92,7 @@ fn timer_goes_on(start: BootState) {
     assert_eq!(vm::next_write(&mut *vcpus[0]).0, vm::STEP);
     run_until_halted(&mut *vcpus[0]);
     let saved = save(&*vm, &mut vcpus);
-    assert_eq!([RunState::Halted; 2], [saved.1[0].run_state, saved.1[1].run_state]);
+    assert_eq!([Activity::Halted; 2], [saved.1[0].run_state, saved.1[1].run_state]);
     drop((vm, vcpus));
     let (_vm, mut restored) = restore(&ram, &saved);
     // The timer of the one interrupts the other.
@@ -163,8 +163,8 @@ fn states_that_cannot_be_are_refused_by_name() {
         ("cpuid", &|state| state.cpuid.clear()),
         ("tsc_khz", &|state| state.tsc_khz = Some(0)),
         ("local APIC", &|state| state.apic = None),
-        ("impossible id", &|state| state.apic.as_mut().unwrap().id = 1),
-        ("impossible requested", &|state| state.apic.as_mut().unwrap().requested[0] = 1),
+        ("id is impossible", &|state| state.apic.as_mut().unwrap().id = 1),
+        ("requested is impossible", &|state| state.apic.as_mut().unwrap().requested[0] = 1),
         // PCIDE, which the leaves do not show.
         ("cr4", &|state| state.special.cr4 |= 1 << 17),
         ("efer", &|state| state.special.efer |= 1 << 12),
@@ -266,7 +266,7 @@ fn mutate(state: &mut VcpuState, field: usize, value: u64) {
         28 => state.events.nmis = byte & 3,
         29 => state.events.shadow ^= true,
         30 => {
-            state.run_state = [RunState::Runnable, RunState::Halted, RunState::WaitForSipi][at % 3]
+            state.run_state = [Activity::Runnable, Activity::Halted, Activity::WaitForSipi][at % 3]
         }
         31 => apic.requested[at % 8] = word,
         32 => apic.in_service[at % 8] = word,

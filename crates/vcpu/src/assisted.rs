@@ -12,8 +12,8 @@ use std::sync::Arc;
 use nerite_arch::Fpu;
 use nerite_arch::paging::{self, Root};
 use nerite_hypervisor::{
-    Entry, Error, Exit, GuestDebug, Hypervisor, InternalError, Irqchip, Layer, PendingEvents,
-    RunState, Vcpu, VcpuStart, VcpuState, Vm, VmOptions, VmState,
+    Activity, Entry, Error, Exit, GuestDebug, Hypervisor, InternalError, Irqchip, Layer,
+    PendingEvents, Vcpu, VcpuStart, VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_memory::GuestRam;
 use parking_lot::Mutex;
@@ -249,7 +249,7 @@ fn reduced(before: &VcpuState, msrs: &[u32]) -> VcpuState {
     state.msrs.retain(|msr| msrs.contains(&msr.index));
     state.apic = None;
     state.tsc_khz = None;
-    state.run_state = RunState::Runnable;
+    state.run_state = Activity::Runnable;
     state.events = PendingEvents { shadow: before.events.shadow, ..PendingEvents::default() };
     state
 }

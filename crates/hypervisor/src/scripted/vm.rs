@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::{Program, Scripted};
 use crate::{
-    Capabilities, CoalescedWrites, Doorbells, Error, Hypervisor, InterruptController, Irqchip,
-    LINES, MessageId, RunState, Vcpu, VcpuStart, Vm, VmOptions, VmState,
+    Activity, Capabilities, CoalescedWrites, Doorbells, Error, Hypervisor, InterruptController,
+    Irqchip, LINES, MessageId, Vcpu, VcpuStart, Vm, VmOptions, VmState,
 };
 
 /// Makes the program of a vCPU, by index.
@@ -108,7 +108,7 @@ impl Vm for ScriptedVm {
                 vcpu.state.msrs.clone_from(&state.msrs);
             }
             VcpuStart::WaitForSipi(msrs) => {
-                vcpu.state.run_state = RunState::WaitForSipi;
+                vcpu.state.run_state = Activity::WaitForSipi;
                 vcpu.state.msrs = msrs.to_vec();
             }
         }

@@ -1,12 +1,12 @@
 //! Checks of a state that comes from a file or another host, before a hypervisor gets it.
 
 use nerite_arch::{Segment, SpecialRegs};
-use nerite_irqchip::RestoreError;
+use nerite_saved::RestoreError;
 
 use super::{PendingEvents, STATE_VERSION, VcpuState, VmState};
 
 /// A saved state that cannot be restored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
     /// It is of another version.

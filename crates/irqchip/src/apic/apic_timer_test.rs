@@ -161,7 +161,7 @@ fn a_saved_apic_goes_on_and_a_bad_one_is_refused() {
     request(&mut apic, 0x71);
     let saved = apic.save(at(400));
     let config = ApicConfig::of(5);
-    assert_eq!(LocalApic::restore(config, &saved, at(400)), Ok(apic));
+    assert_eq!(LocalApic::restore(config, &saved, at(400)).unwrap(), apic);
     let moved = LocalApic::restore(config, &saved, at(5000)).unwrap();
     assert_eq!(moved.next_event(), Some(Deadline::Nanoseconds(2_000_000 + 5000 - 400)));
     let bad = |change: fn(&mut SavedLocalApic)| {
@@ -169,8 +169,14 @@ fn a_saved_apic_goes_on_and_a_bad_one_is_refused() {
         change(&mut saved);
         LocalApic::restore(config, &saved, NOW).unwrap_err().to_string()
     };
-    assert_eq!(bad(|saved| saved.version = 3), "saved local APIC state has version 3, expected 1");
-    assert_eq!(bad(|saved| saved.base = 0x400), "saved local APIC state has an impossible base");
+    assert_eq!(
+        bad(|saved| saved.version = 3),
+        "saved state of the local APIC: version 3, expected 1"
+    );
+    assert_eq!(
+        bad(|saved| saved.base = 0x400),
+        "saved state of the local APIC: base is impossible"
+    );
     assert!(bad(|saved| saved.logical_destination = 1).contains("logical_destination"));
     assert!(bad(|saved| saved.destination_format = 0).contains("destination_format"));
     assert!(bad(|saved| saved.spurious = 1 << 12).contains("spurious"));
@@ -248,7 +254,7 @@ proptest! {
             }
             apic.advance(time);
             prop_assert!(apic.next_event().is_none_or(|next| !next.has_passed(time)) || time.nanoseconds == u64::MAX);
-            prop_assert_eq!(LocalApic::restore(ApicConfig::of(1), &apic.save(time), time), Ok(apic.clone()));
+            prop_assert_eq!(LocalApic::restore(ApicConfig::of(1), &apic.save(time), time).unwrap(), apic.clone());
         }
     }
 }

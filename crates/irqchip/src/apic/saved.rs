@@ -6,8 +6,8 @@ use super::{
     ApicConfig, ENABLED, Events, FIRST_VECTOR, LocalApic, MAX_NMIS, SUPPRESS_BROADCAST, Vectors,
     error,
 };
-use crate::saved::{RestoreError, check_version, refuse as refuse_field};
 use crate::time::Time;
+use nerite_saved::{RestoreError, check_version, refuse as refuse_field};
 
 /// Version of [`SavedLocalApic`].
 pub const APIC_VERSION: u32 = 1;

@@ -5,7 +5,7 @@ use super::lines::{GSIS, Lines, Routes};
 use crate::ioapic::{IoApic, SavedIoApic};
 use crate::pic::{PicPair, SavedPicPair};
 use crate::pit::{Pit, SavedPit};
-use crate::saved::{RestoreError, check_version, refuse};
+use nerite_saved::{RestoreError, check_version, refuse};
 
 /// Version of [`SavedBoard`].
 pub const BOARD_VERSION: u32 = 1;

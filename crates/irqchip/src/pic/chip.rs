@@ -1,6 +1,6 @@
 //! One 8259A (data sheet, "programming the 8259A").
 
-use crate::saved::{RestoreError, refuse};
+use nerite_saved::{RestoreError, refuse};
 
 /// Bits of the command port: ICW1 has the first, OCW3 the second, OCW2 neither.
 const ICW1: u8 = 1 << 4;

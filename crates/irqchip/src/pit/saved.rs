@@ -5,7 +5,7 @@ use super::channel::{Channel, Next};
 pub use super::run::Mode;
 use super::run::Run;
 use super::{Pit, ticks};
-use crate::saved::{RestoreError, check_version, refuse};
+use nerite_saved::{RestoreError, check_version, refuse};
 
 /// Version of [`SavedPit`].
 pub const PIT_VERSION: u32 = 1;

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use nerite_arch::{Fpu, Msr, SpecialRegs};
 use nerite_hypervisor::{
-    DebugRegs, Error, PendingEvents, PendingException, RunState, STATE_VERSION, StateError,
+    Activity, DebugRegs, Error, PendingEvents, PendingException, STATE_VERSION, StateError,
     VcpuState,
 };
 use nerite_irqchip::{LocalApic, Time};
@@ -63,9 +63,9 @@ impl SoftwareVcpu {
             pending.exception.get_or_insert(PendingException { vector: DB, error: None });
         }
         let run_state = match (self.waits_for_sipi, self.halted) {
-            (true, _) => RunState::WaitForSipi,
-            (false, true) => RunState::Halted,
-            (false, false) => RunState::Runnable,
+            (true, _) => Activity::WaitForSipi,
+            (false, true) => Activity::Halted,
+            (false, false) => Activity::Runnable,
         };
         let mut msrs = self.cpu.msrs();
         msrs.retain(|msr| !IN_OTHER_PARTS.contains(&msr.index));
@@ -147,9 +147,9 @@ impl SoftwareVcpu {
             self.priority = self.with_apic(|apic| apic.priority_class()).unwrap_or(0).into();
         }
         (self.halted, self.waits_for_sipi) = match state.run_state {
-            RunState::Runnable => (false, false),
-            RunState::Halted => (true, false),
-            RunState::WaitForSipi => (false, true),
+            Activity::Runnable => (false, false),
+            Activity::Halted => (true, false),
+            Activity::WaitForSipi => (false, true),
         };
         // Last: setting registers drops events.
         self.restore_events(&state.events);
