@@ -227,11 +227,36 @@ mod tests {
             "A=b",
             "-e",
             "host",
+            "-n",
+            "tap:tap10",
             "img",
         ]);
         assert_eq!(run.options.memory.size.map(MemorySize::bytes), Some(32 << 20));
         assert_eq!(run.options.cpu.count.map(CpuCount::get), Some(2));
         assert_eq!(run.options.guest.env, [EnvSetting::set("A", "b"), EnvSetting::Host]);
+        assert_eq!(run.options.net.cards, ["tap=tap10".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_peers_port_of_gdb_stands_after_a_space_too() {
+        let address = |words: &[&str]| {
+            let mut run = run(words);
+            run.options.normalize().unwrap();
+            run.options.debugger().map(|(address, _)| address.to_string())
+        };
+        for (words, port) in [
+            (&["-s", "1234", "img"][..], "127.0.0.1:1234"),
+            (&["--gdb-port", "1234", "img"], "127.0.0.1:1234"),
+            (&["--gdb-port=1234", "img"], "127.0.0.1:1234"),
+            (&["-s", "--", "img"], "127.0.0.1:6677"),
+            (&["--gdb-port", "-c", "2", "img"], "127.0.0.1:6677"),
+            (&["--gdb", "img"], "127.0.0.1:6677"),
+            (&["-s", "1", "--gdb=2", "img"], "127.0.0.1:2"),
+        ] {
+            assert_eq!(address(words).as_deref(), Some(port), "{words:?}");
+        }
+        assert!(error(&["-s", "img"]).contains("--gdb-port"));
+        assert!(error(&["-s", "1", "--gdb-attach", "img"]).contains("--gdb-attach"));
     }
 
     #[test]

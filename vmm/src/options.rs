@@ -89,6 +89,7 @@ impl Options {
     pub(crate) fn normalize(&mut self) -> Result<Vec<String>, String> {
         self.memory.normalize()?;
         self.files.normalize();
+        self.observe.normalize();
         std::mem::take(&mut self.uhyve).fold_into(self)
     }
 

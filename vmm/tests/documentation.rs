@@ -97,6 +97,19 @@ fn code_words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn commands_for_those_who_come_from_uhyve_are_understood() {
+    let Some(text) = text("docs/cli.md") else { return };
+    let table = text.split("| uhyve | vmm |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let commands: Vec<_> =
+        code_words(table).filter(|words| words.starts_with("vmm run ")).collect();
+    assert!(commands.len() > 4, "{commands:?}");
+    for words in commands {
+        let parsed = nerite_vmm::cli::command().try_get_matches_from(words.split(' '));
+        assert!(parsed.is_ok(), "{words}: {parsed:?}");
+    }
+}
+
+#[test]
 fn every_proof_of_security_exists() {
     let Some(text) = text("SECURITY.md") else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

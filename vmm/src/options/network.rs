@@ -20,7 +20,7 @@ pub struct NetworkOptions {
     /// so, too; hostfwd=tcp:HOSTPORT:GUESTPORT forwards a port of 127.0.0.1 to the guest, and
     /// host=on the gateway to the host. fd=N is a tap that the parent process has opened. All take
     /// mac=ADDRESS and mtu=BYTES.
-    #[arg(id = "net", long = "net", value_name = "LINK[,OPTION=VALUE...]")]
+    #[arg(id = "net", short = 'n', long = "net", value_name = "LINK[,OPTION=VALUE...]")]
     #[arg(action = clap::ArgAction::Append)]
     #[serde(deserialize_with = "value::list")]
     #[merge(strategy = merge::vec::overwrite_empty)]

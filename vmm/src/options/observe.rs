@@ -40,7 +40,7 @@ pub struct ObserveOptions {
     /// vCPU is counted by the processor, if that can, and otherwise executed one instruction at a
     /// time, which is slow; handlers of interrupts run uncounted between single steps.
     #[arg(long, value_name = "N", value_parser = parse_instructions)]
-    #[arg(conflicts_with_all = ["gdb", "gdb_attach"])]
+    #[arg(conflicts_with_all = ["gdb", "gdb_port", "gdb_attach"])]
     pub insn_limit: Option<u64>,
 
     /// Print the number of instructions at the end, by function, and write it to a file as JSON
@@ -64,8 +64,14 @@ pub struct ObserveOptions {
     /// without one, port 6677 of this host. The TCP port is unauthenticated: anyone who can connect
     /// controls the guest.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "6677", alias = "gdb-port")]
+    #[arg(default_missing_value = "6677", overrides_with = "gdb_port")]
     pub gdb: Option<Address>,
+
+    /// The same as --gdb, as uhyve spells it: the port may stand after a space
+    #[arg(short = 's', long, value_name = "PORT", num_args = 0..=1, default_missing_value = "6677")]
+    #[arg(conflicts_with = "gdb_attach", hide_short_help = true)]
+    #[merge(skip)]
+    gdb_port: Option<Address>,
 
     /// Let the guest run, and GDB attach when it likes
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true)]
@@ -74,6 +80,11 @@ pub struct ObserveOptions {
 }
 
 impl ObserveOptions {
+    /// Replaces the peer's spelling.
+    pub(super) fn normalize(&mut self) {
+        merge::option::overwrite_none(&mut self.gdb, self.gdb_port.take());
+    }
+
     /// The observation of a machine, with the crash action `on_crash` and the debugger's `start`.
     pub(super) fn config(&self, on_crash: OnCrash, start: Option<Debug>) -> Observe {
         Observe {
