@@ -13,6 +13,8 @@ use flate2::read::GzDecoder;
 use crate::build::{self, cargo};
 use crate::paths;
 
+mod metadata;
+
 /// Packs every crate, and checks that each one builds from its package.
 pub(crate) fn check() -> Result<()> {
     let target = paths::target();
@@ -22,16 +24,11 @@ pub(crate) fn check() -> Result<()> {
     }
     let mut command = cargo();
     // The sources are those of the tree, committed or not: that is what is tested here.
-    command.args([
-        "package",
-        "--quiet",
-        "--workspace",
-        "--exclude",
-        "xtask",
-        "--allow-dirty",
-        "--no-verify",
-    ]);
-    build::quiet(command.arg("--target-dir").arg(&target))?;
+    command.args(["package", "--workspace", "--exclude", "xtask", "--allow-dirty", "--no-verify"]);
+    let output =
+        command.arg("--target-dir").arg(&target).output().context("cannot run cargo package")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && !has_warning(&text), "cargo package:\n{text}");
 
     let folder = target.join("package-check");
     let sources = folder.join("src");
@@ -43,6 +40,8 @@ pub(crate) fn check() -> Result<()> {
     for package in crates_in(&packed)? {
         unpack(&package, &sources)?;
         let stem = package.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        metadata::check(&sources.join(&stem), name_of(&stem))
+            .with_context(|| format!("the package {stem} would be refused, or not be found"))?;
         names.push(stem);
     }
     ensure!(!names.is_empty(), "cargo package packed nothing");
@@ -60,6 +59,12 @@ pub(crate) fn check() -> Result<()> {
             .with_context(|| format!("the package {package} does not build alone"))?;
     }
     Ok(())
+}
+
+/// Returns `true` if cargo has warned of a package, and not of the network.
+fn has_warning(text: &str) -> bool {
+    let is_network = |line: &str| line.starts_with("warning: spurious network error");
+    text.lines().any(|line| line.starts_with("warning") && !is_network(line))
 }
 
 fn crates_in(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -118,6 +123,13 @@ mod tests {
         let workspace: toml::Table = workspace(&[], &profiles().unwrap()).parse().unwrap();
         assert_eq!(workspace["profile"]["release"]["panic"].as_str(), Some("abort"));
         assert_eq!(workspace["workspace"]["resolver"].as_str(), Some("3"));
+    }
+
+    #[test]
+    fn warnings_are_noticed() {
+        assert!(has_warning("   Packaging a\nwarning: manifest has no documentation\n"));
+        assert!(!has_warning("   Packaging a\n    Packaged 3 files\n"));
+        assert!(!has_warning("warning: spurious network error (3 tries remaining)\n"));
     }
 
     #[test]
