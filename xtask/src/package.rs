@@ -93,7 +93,7 @@ fn name_of(package: &str) -> &str {
 }
 
 /// Profiles of our own workspace, as the text of a manifest.
-fn profiles() -> Result<String> {
+pub(crate) fn profiles() -> Result<String> {
     let file = paths::root().join("Cargo.toml");
     let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -17,7 +17,7 @@ use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::{
     dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths, progress,
-    smoke, style,
+    single, smoke, style,
 };
 
 /// `cargo xtask test`.
@@ -170,6 +170,7 @@ fn builds(args: &Args) -> Vec<Work> {
         work.push(Work::Ahead(hostile::build_ahead));
     }
     work.push(Work::Group("packages", || package::check().map(passed)));
+    work.push(Work::Group("README programs, each with its crate alone", single::check));
     work.push(Work::Group("every order of a vCPU's threads", loom));
     work.push(Work::Group("documentation", || {
         let mut command = cargo();

@@ -17,6 +17,10 @@ mod server;
 #[cfg(feature = "server")]
 pub mod statistics;
 
+// Crates whose types are in this one's interface.
+#[cfg(feature = "server")]
+pub use nerite_service;
+
 pub use client::{Client, ClientError};
 
 #[cfg(feature = "server")]

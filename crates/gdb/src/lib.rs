@@ -20,6 +20,9 @@ use nerite_service::DebugTarget;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
+// Crates whose types are in this one's interface.
+pub use nerite_service;
+
 pub use connection::{Address, AddressError, DEFAULT_PORT};
 pub use registers::{State, X86_64};
 

@@ -16,6 +16,12 @@ mod state;
 #[cfg(test)]
 mod testing;
 
+// Crates whose types are in this one's interface.
+pub use nerite_hostfs;
+pub use nerite_loader;
+pub use nerite_memory;
+pub use nerite_platform;
+
 pub use builder::Builder;
 pub use settings::{DEFAULT_MEMORY, Settings};
 

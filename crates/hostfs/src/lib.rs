@@ -55,6 +55,9 @@ mod table;
 mod temporary;
 mod transfer;
 
+// Crates whose types are in this one's interface.
+pub use nerite_hypercall;
+
 pub use error::Error;
 pub use fs::HostFs;
 pub use host::{MountedPath, Mounts};

@@ -15,6 +15,9 @@ pub mod guest;
 pub mod v1;
 pub mod v2;
 
+// The crate whose traits make bytes of the structures, and structures of bytes.
+pub use zerocopy;
+
 /// The interface version a guest states in its `UHYVEIF` ELF note to get version-2 calls. Versions
 /// 2 and 3 are the same interface; a guest without the note gets version 1.
 pub const UHYVE_INTERFACE_VERSION: u32 = 3;

@@ -20,6 +20,12 @@ mod state;
 mod statistics;
 mod vcpu;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_event;
+pub use nerite_irqchip;
+pub use nerite_memory;
+
 pub use coalesced::{CoalescedWrite, CoalescedWrites};
 pub use controller::{InterruptController, LINES, MessageId};
 pub use counter::{CounterKind, GuestCounter};

@@ -7,6 +7,12 @@ mod crash;
 mod memory;
 mod operands;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_hypervisor;
+pub use nerite_loader;
+pub use nerite_memory;
+
 pub use core_file::Core;
 pub use crash::{CrashReport, Frame, Reason, Unwinder, VcpuState};
 pub use memory::{read_virtual, translate, write_virtual};

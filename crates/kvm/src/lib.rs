@@ -23,6 +23,11 @@ pub mod tsc;
 mod vcpu;
 mod vm;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_hypervisor;
+pub use nerite_memory;
+
 pub use error::OpenError;
 pub use interrupts::KvmInterrupts;
 pub use kick::kick_signal;

@@ -23,6 +23,9 @@ mod tar_reader;
 pub mod testing;
 pub mod text;
 
+// Crates whose types are in this one's interface.
+pub use vm_memory;
+
 pub use archive::Archive;
 pub use config::ImageConfig;
 pub use elf::{

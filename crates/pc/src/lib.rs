@@ -10,6 +10,11 @@ mod platform;
 mod settings;
 mod state;
 
+// Crates whose types are in this one's interface.
+pub use nerite_loader;
+pub use nerite_memory;
+pub use nerite_platform;
+
 pub use builder::Builder;
 pub use load::InitFile;
 pub use settings::{DEFAULT_MEMORY, Settings};

@@ -37,6 +37,9 @@ mod host;
 mod msix;
 mod state;
 
+// Crates whose types are in this one's interface.
+pub use nerite_bus;
+
 pub use bridge::{Bridge, ConfigPorts, FIRST_PORT, Function, LAST_PORT, SLOTS, WINDOW, Window};
 pub use config::{Bar, COMMAND, Capability, ConfigSpace, Error, Identity, command};
 pub use host::HostBridge;

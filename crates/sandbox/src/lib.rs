@@ -19,6 +19,9 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+// Crates whose types are in this one's interface.
+pub use libc;
+
 pub use error::{Error, Missing};
 pub use policy::{Level, Policy, Seccomp, User, UserError, WordError};
 pub use program::Program;

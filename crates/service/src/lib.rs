@@ -14,6 +14,12 @@ use nerite_memory::GuestRam;
 use nerite_snapshot::Files;
 use nerite_vcpu::{Held, Job, RunState};
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_memory;
+pub use nerite_snapshot;
+pub use nerite_vcpu;
+
 pub use debug::{DebugEvent, DebugReason};
 pub use ports::{PortCounts, port_counts};
 pub use query::{inject_nmi, query, registers, statistics};

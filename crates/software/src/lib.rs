@@ -16,5 +16,10 @@ mod vcpu;
 mod virtual_clock;
 mod vm;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_hypervisor;
+pub use nerite_memory;
+
 pub use hypervisor::Software;
 pub use virtual_clock::IdleTime;

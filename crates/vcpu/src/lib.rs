@@ -15,6 +15,11 @@ mod trace;
 
 use std::ops::ControlFlow;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_hypervisor;
+pub use nerite_memory;
+
 pub use nerite_hypervisor::{
     Access, CoalescedWrite, CoalescedWrites, DEBUG_REGISTERS, DebugCaps, DebugCause, DebugControl,
     DebugPlan, DebugPoint, DebugStop, Debugger, DirectInterrupts, Entry, Error, Executions, Exit,

@@ -26,6 +26,9 @@ mod request;
 mod spec;
 mod vectors;
 
+// Crates whose types are in this one's interface.
+pub use nerite_virtio;
+
 pub use config::{MAX_DISCARD_SECTORS, MAX_REQUEST, MAX_SEGMENTS, MAX_ZERO_SECTORS, feature};
 pub use counters::Totals;
 pub use device::{Blk, BlkState, QUEUE_SIZE};

@@ -28,6 +28,8 @@ use nerite_virtio::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use nerite_virtio;
+
 /// The example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -25,6 +25,9 @@ mod merge;
 mod pair;
 mod worker;
 
+// Crates whose types are in this one's interface.
+pub use nerite_virtio;
+
 pub use backend::{Backend, Engine, HEADER, MAX_FRAME, write_across};
 pub use config::{Mac, MacError, NetConfig, feature};
 pub use counters::{Counters, QueueCounters, Totals};

@@ -20,6 +20,9 @@ use nerite_virtio::{
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
+// The crate whose types are in this one's interface.
+pub use nerite_virtio;
+
 /// The example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -30,6 +30,10 @@ mod pci;
 mod queue;
 mod worker;
 
+// Crates whose types are in this one's interface.
+pub use nerite_memory;
+pub use nerite_pci;
+
 pub use chain::{Chain, ChainError, Ring, Segment, pieces};
 pub use common::{
     Action, Common, CommonState, NO_VECTOR, QueueConfig, QueueFault, QueueRegistersState,

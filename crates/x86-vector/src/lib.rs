@@ -18,6 +18,10 @@ mod tables;
 mod template;
 mod x87;
 
+// Crates whose types are in this one's interface.
+pub use iced_x86;
+pub use nerite_arch;
+
 pub use features::{Features, supported};
 pub use image::{
     AVX_OFFSET, AVX_SIZE, FXSAVE_SIZE, XSAVE_SIZE, XSTATE_ALL, XSTATE_AVX, XSTATE_SSE, XSTATE_X87,

@@ -45,6 +45,10 @@ mod transfer;
 mod vector;
 mod walk;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_memory;
+
 pub use code::CodePages;
 pub use count::Executions;
 pub use cpu::{Config, Cpu, DebugRegs, Events, Kicker};
