@@ -7,7 +7,7 @@ use nerite_arch::hermit::BootAddresses;
 use nerite_arch::{BootState, CpuidEntry, Regs, SpecialRegs};
 use nerite_bus::Bus;
 use nerite_devices::Input;
-use nerite_hostfs::{HostFs, Mounts};
+use nerite_hostfs::{HostFs, Mounts, OnChanged};
 use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
 use nerite_inspect::{Frame, Unwinder};
 use nerite_loader::{Image, Interface, LoadedKernel, Symbols};
@@ -219,6 +219,10 @@ impl Platform for Hermit {
 
     fn save(&self) -> Result<PlatformState, SaveError> {
         PlatformState::new(&HermitState::of(&self.loaded, &self.shared)?)
+    }
+
+    fn reset(&self, state: &PlatformState) -> Result<(), Error> {
+        Ok(state.read::<HermitState>()?.restore(&self.shared, OnChanged::Refuse)?)
     }
 }
 

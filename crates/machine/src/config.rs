@@ -153,6 +153,9 @@ pub struct Observe {
     pub on_crash: OnCrash,
     /// Keep what it takes to write snapshots.
     pub snapshots: bool,
+    /// Hold a vCPU where it ends the guest, by an exit, a crash, power-off or a reset, until
+    /// [`crate::Handle::reset_to`] resumes it from a snapshot or [`crate::Handle::stop`] ends it.
+    pub hold_ends: bool,
     /// Leave a guest alone that has halted all its processors with interrupts off, because an NMI
     /// may still wake it, or it is to be inspected. Otherwise that is reported like a crash.
     pub keep_halted: bool,

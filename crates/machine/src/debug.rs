@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
 use crate::msr::Msrs;
+use crate::reset::Ends;
 
 /// Queue of stop events for the debugger.
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub(crate) struct Stopper {
     /// `true` if a crash is kept for a debugger that has yet to come.
     pub(crate) holds_crashes: bool,
     pub(crate) msrs: Arc<Msrs>,
+    /// Holds the vCPU where the guest ends, if that is wanted.
+    pub(crate) ends: Option<Arc<Ends>>,
 }
 
 impl Stopper {
@@ -94,6 +97,17 @@ impl Handler for Stopper {
         if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
             return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
         }
+        let next = self.handle_or_hold(vcpu, exit);
+        match (next, &self.ends) {
+            (ControlFlow::Break(end), Some(ends)) => ends.hold(vcpu, &self.control, end),
+            (next, _) => next,
+        }
+    }
+}
+
+impl Stopper {
+    /// Answers an exit, or holds the vCPU for the debugger.
+    fn handle_or_hold(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
         let Some(events) = &self.events else { return self.dispatcher.handle(vcpu, exit) };
         if let Exit::Debug { .. } = exit
             && let Some(stop) = take_stop(vcpu)

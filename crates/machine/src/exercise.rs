@@ -43,6 +43,7 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
                 events: None,
                 holds_crashes: false,
                 msrs,
+                ends: None,
             };
             let mut vcpu = Counted::new(vcpu);
             drive_controlled(&mut vcpu, &mut stopper, &control)?

@@ -11,6 +11,7 @@ use nerite_platform::Platform;
 use parking_lot::Mutex;
 
 use crate::devices::Devices;
+use crate::reset::Resets;
 use crate::setup::Setup;
 
 /// Parts of a running machine that a snapshot is made of.
@@ -24,8 +25,10 @@ pub(crate) struct Saver {
     pub(crate) setup: Setup,
     /// The image, if snapshots are prepared.
     pub(crate) image: Option<BootImage>,
-    /// Held by the one that makes a snapshot.
+    /// Held by the one that makes a snapshot or puts the machine back to one.
     pub(crate) lock: Mutex<()>,
+    /// Progress of resets.
+    pub(crate) resets: Mutex<Resets>,
 }
 
 /// The image that a guest was booted from.

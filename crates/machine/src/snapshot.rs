@@ -145,7 +145,7 @@ impl Handle {
 
     /// Pauses all vCPUs where no instruction is half done. One that is in a call is given time to
     /// come out of it.
-    fn pause_between_instructions(&self) -> Result<Pause, SnapshotError> {
+    pub(crate) fn pause_between_instructions(&self) -> Result<Pause, SnapshotError> {
         let mut tries = 0;
         loop {
             let pause = self.pause();
@@ -163,7 +163,7 @@ impl Handle {
 }
 
 /// Devices that are paused.
-struct QuietDevices<'a> {
+pub(crate) struct QuietDevices<'a> {
     devices: &'a Devices,
     network: &'a Network,
 }
@@ -177,7 +177,7 @@ impl Drop for QuietDevices<'_> {
 
 impl Saver {
     /// Pauses all devices until the result is dropped.
-    fn pause_devices<'a>(&'a self, handle: &'a Handle) -> QuietDevices<'a> {
+    pub(crate) fn pause_devices<'a>(&'a self, handle: &'a Handle) -> QuietDevices<'a> {
         self.devices.pause();
         handle.network().pause();
         QuietDevices { devices: &self.devices, network: handle.network() }
@@ -207,7 +207,7 @@ impl Saver {
     }
 
     /// Passes on all output that the guest has written: it is not part of the state.
-    fn drain_output(&self) -> Result<(), SnapshotError> {
+    pub(crate) fn drain_output(&self) -> Result<(), SnapshotError> {
         let begin = Instant::now();
         loop {
             self.platform.collect_coalesced(true);

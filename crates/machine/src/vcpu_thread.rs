@@ -21,6 +21,7 @@ use rustix::thread::CpuSet;
 
 use crate::debug::Stopper;
 use crate::functions::FunctionCounters;
+use crate::reset::Ends;
 use crate::user_irqchip::{LocalApics, UserInterrupts};
 use crate::{Error, counting};
 use nerite_inspect::CodeReader;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) exit_code: OnceLock<i32>,
     /// Confinement of the process, if it is confined.
     pub(crate) confinement: Option<Confinement>,
+    /// vCPUs that are held where their guest has ended, if that is wanted.
+    pub(crate) ends: Option<Arc<Ends>>,
     /// Results of the vCPUs that have left, and the vCPUs themselves, so that none takes the time
     /// to close its own.
     pub(crate) finished: Mutex<Vec<(Finished, Box<dyn Vcpu>)>>,
@@ -71,6 +74,9 @@ impl Shared {
             }
             *current = Some(Ended { vcpu, end });
             self.stop.request();
+            if let Some(ends) = &self.ends {
+                ends.notify();
+            }
         }
     }
 }

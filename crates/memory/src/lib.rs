@@ -14,7 +14,7 @@ pub use error::{AccessError, CStrError, Error};
 pub use layout::{AddressLimit, Layout, Request};
 pub use mapping::MappedRegion;
 pub use page::{Page, Pages, Word};
-pub use ram::{GuestRam, Mapping, Memory, WriteObserver};
+pub use ram::{GuestRam, Mapping, Memory, Reverted, WriteObserver};
 pub use region::{GAP_END, GAP_START, LARGE_PAGE, PAGE, Region};
 // The crate whose types appear in `GuestRam`'s interface, so that users need not match its version
 // by hand.

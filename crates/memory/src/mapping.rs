@@ -111,6 +111,21 @@ impl MappedRegion {
         Ok(mapped)
     }
 
+    /// Maps the contents of `file` from `offset` on in place of what is there, copy-on-write. The
+    /// advice that the region was made with is lost.
+    pub(crate) fn map_again(&self, file: BorrowedFd<'_>, offset: u64) -> Result<(), Error> {
+        let size = usize::try_from(self.region.size)
+            .map_err(|_| Error::BadRegion { region: self.region, reason: "is too large" })?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: start..start+size is the accessible part of the mapping that `self` owns, and
+        // stays a part of it. Slices of it and a guest's memory slot stay valid, as the range is
+        // mapped at every moment and bytes may change under volatile accesses.
+        unsafe { mmap(self.start.cast(), size, protection, flags, file, offset) }
+            .map_err(|errno| Error::Map { size: self.region.size >> 20, source: errno.into() })?;
+        Ok(())
+    }
+
     fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {
         let advices = [
             (backing.thp, Advised::HugePages, Advice::LinuxHugepage),

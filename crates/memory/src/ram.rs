@@ -12,7 +12,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::mapping::MappedRegion;
 use crate::{AccessError, Advised, Backing, CStrError, Error, LARGE_PAGE, PAGE, Region};
 
+mod revert;
 mod saved;
+
+pub use revert::Reverted;
 
 /// The vm-memory type under [`GuestRam`].
 pub type Memory = GuestRegionCollection<MappedRegion>;

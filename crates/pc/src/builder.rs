@@ -190,6 +190,10 @@ impl Platform for Pc {
     fn save(&self) -> Result<PlatformState, SaveError> {
         PlatformState::new(&PcState::of(&self.devices, &self.kernel))
     }
+
+    fn reset(&self, state: &PlatformState) -> Result<(), Error> {
+        Ok(state.read::<PcState>()?.restore(&self.devices)?)
+    }
 }
 
 /// The serial port as the guest's input.

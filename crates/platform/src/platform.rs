@@ -159,6 +159,15 @@ pub trait Platform: fmt::Debug + Send + Sync {
     fn save(&self) -> Result<PlatformState, SaveError> {
         Err(SaveError::host("platform")("guests of this kind are not saved"))
     }
+
+    /// Puts the platform back into a saved state, while no vCPU runs and after all output was
+    /// collected. RAM, vCPUs, interrupt controllers and devices have theirs by now.
+    ///
+    /// # Errors
+    /// Fails if the platform cannot have the state, or the host fails.
+    fn reset(&self, _state: &PlatformState) -> Result<(), Error> {
+        Err(RestoreError::failed("platform")("guests of this kind are not saved").into())
+    }
 }
 
 /// A line that takes a guest's input: a serial port, a console.

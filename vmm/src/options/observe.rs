@@ -96,6 +96,7 @@ impl ObserveOptions {
             count: self.count.is_some(),
             debug: start,
             snapshots: self.api_socket.is_some(),
+            hold_ends: false,
             keep_halted: self.api_socket.is_some() || start.is_some(),
         }
     }

@@ -43,6 +43,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
         one_left: Condvar::new(),
         exit_code: OnceLock::new(),
         confinement,
+        ends: observe.hold_ends.then(Arc::default),
         finished: Mutex::new(Vec::with_capacity(vcpus.len())),
     });
     let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
@@ -88,6 +89,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
             setup,
             image,
             lock: Mutex::default(),
+            resets: Mutex::default(),
         }),
     };
     let holds_crashes = observe.on_crash == OnCrash::Hold;
@@ -169,6 +171,7 @@ impl Running {
                 events: handle.debug.clone(),
                 holds_crashes: self.holds_crashes,
                 msrs: self.msrs.clone(),
+                ends: handle.shared.ends.clone(),
             },
             ram: handle.ram.clone(),
             control: control.clone(),

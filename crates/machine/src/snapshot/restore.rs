@@ -34,6 +34,16 @@ impl Saved {
         Ok((Self { memory, regions, state }, image))
     }
 
+    /// The file with the contents of RAM.
+    pub(crate) fn memory(&self) -> &File {
+        &self.memory
+    }
+
+    /// Returns `true` if RAM has these regions.
+    pub(crate) fn has_regions(&self, regions: &[Region]) -> bool {
+        self.regions == regions
+    }
+
     /// RAM, mapped from the snapshot.
     pub(crate) fn ram(&self, backing: &Backing) -> Result<GuestRam, Error> {
         Ok(GuestRam::from_file(&self.regions, backing, &self.memory)
