@@ -82,6 +82,12 @@ pub enum CtlAction {
         #[arg(long)]
         stop: bool,
     },
+    /// Hand the guest over to KVM or to the processor in software, with `run --accel kvm,software`
+    Accel {
+        /// The one that is to run the guest
+        #[arg(value_name = "kvm|software")]
+        accelerator: String,
+    },
     /// Copy guest-physical memory to a file; pause the guest before, to have it of one moment
     DumpMemory {
         /// The file, which is created or overwritten
@@ -192,6 +198,13 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
                 command: Command::Link,
                 card,
                 up,
+                ..Request::default()
+            })?);
+        }
+        CtlAction::Accel { accelerator } => {
+            return answer(client.ask(Request {
+                command: Command::Accel,
+                accelerator: Some(accelerator.clone()),
                 ..Request::default()
             })?);
         }

@@ -46,6 +46,9 @@ pub struct Request {
     /// `true` if the card's link is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
+    /// Name of a hypervisor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
 }
 
 /// Commands to a machine.
@@ -81,6 +84,8 @@ pub enum Command {
     /// Write a snapshot to the files whose descriptors come with the request: description, memory,
     /// image.
     Snapshot,
+    /// Hand the guest over to another hypervisor.
+    Accel,
 }
 
 /// An answer.

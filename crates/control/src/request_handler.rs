@@ -90,6 +90,7 @@ impl RequestHandler {
             Command::Link => self.link(request),
             Command::ReadMemory => self.read_memory(request),
             Command::Snapshot => self.snapshot(descriptors),
+            Command::Accel => self.switch_accelerator(request),
         }
     }
 
@@ -121,6 +122,7 @@ impl RequestHandler {
             "paused": self.paused.keys().collect::<Vec<_>>(),
             "vcpus": vcpus,
             "memory": regions.collect::<Vec<_>>(),
+            "accelerator": self.machine.accelerator(),
         })
     }
 
@@ -215,6 +217,17 @@ impl RequestHandler {
         Ok(json!({
             "memory": report.memory,
             "data": report.data,
+            "paused_ns": u64::try_from(report.paused.as_nanos()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    fn switch_accelerator(&self, request: &Request) -> Result<Value, Failure> {
+        let Some(name) = &request.accelerator else {
+            return Err(Failure::new(Code::BadRequest, "`accelerator` is needed"));
+        };
+        let report = self.machine.switch_accelerator(name)?;
+        Ok(json!({
+            "accelerator": self.machine.accelerator(),
             "paused_ns": u64::try_from(report.paused.as_nanos()).unwrap_or(u64::MAX),
         }))
     }

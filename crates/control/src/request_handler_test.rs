@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_service::{Machine, ProcessorCounts, SnapshotReport};
+use nerite_service::{Machine, ProcessorCounts, SnapshotReport, SwitchReport};
 use nerite_vcpu::Job;
 
 use super::*;
@@ -106,6 +106,17 @@ impl ControlTarget for Still {
         self.ram.write_sparse(&files.memory).map_err(|error| Refusal::Failed(error.to_string()))?;
         Ok(SnapshotReport { memory: self.ram.size(), data: 0, paused: Duration::from_nanos(7) })
     }
+
+    fn accelerator(&self) -> String {
+        "software".to_owned()
+    }
+
+    fn switch_accelerator(&self, name: &str) -> Result<SwitchReport, Refusal> {
+        match name {
+            "software" => Ok(SwitchReport { paused: Duration::from_nanos(9) }),
+            _ => Err(Refusal::NotThere(name.to_owned())),
+        }
+    }
 }
 
 fn request(command: Command, vcpu: Option<usize>) -> Request {
@@ -142,6 +153,19 @@ fn refusals_have_the_code_of_their_kind() {
     let memory =
         Request { address: Some(0xfff), length: Some(2), ..request(Command::ReadMemory, None) };
     assert_eq!(refused(memory).code, Code::NotThere);
+}
+
+#[test]
+fn a_hand_over_names_the_hypervisor() {
+    let mut handler = RequestHandler::new(Box::new(Still::new()));
+    let mut ask = |name: Option<&str>| {
+        let accelerator = name.map(str::to_owned);
+        handler.answer(&Request { accelerator, ..request(Command::Accel, None) }, Vec::new())
+    };
+    let done = json!({ "accelerator": "software", "paused_ns": 9 });
+    assert_eq!(ask(Some("software")), Ok(done));
+    assert_eq!(ask(Some("kvm")).unwrap_err().code, Code::NotThere);
+    assert_eq!(ask(None).unwrap_err().code, Code::BadRequest);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
 use nerite_memory::GuestRam;
 use nerite_software::{IdleTime, Software};
+use nerite_switch::{Side, Switch, Switchable};
 use nerite_vcpu::{Assistance, Assisted};
 
 use crate::config::{Accelerator, Clock, Config, ConsoleKind};
@@ -19,11 +20,13 @@ pub(crate) struct Choice {
     pub(crate) without_kvm: Option<String>,
     /// `true` if it is KVM, which cannot execute every instruction on a device's memory.
     pub(crate) is_kvm: bool,
+    /// The choice between two of them, if the guest can be handed over.
+    pub(crate) switch: Option<Arc<Switch>>,
 }
 
 impl From<Arc<dyn Hypervisor>> for Choice {
     fn from(hypervisor: Arc<dyn Hypervisor>) -> Self {
-        Self { hypervisor, without_kvm: None, is_kvm: false }
+        Self { hypervisor, without_kvm: None, is_kvm: false, switch: None }
     }
 }
 
@@ -33,9 +36,13 @@ impl From<Arc<dyn Hypervisor>> for Choice {
 /// # Errors
 /// Fails if the hypervisor cannot be used.
 pub(crate) fn open(config: &Config) -> Result<Choice, Error> {
-    let kvm = |system| Ok(Choice { hypervisor: Arc::new(system), without_kvm: None, is_kvm: true });
+    let kvm = |system| {
+        Ok(Choice { is_kvm: true, ..Choice::from(Arc::new(system) as Arc<dyn Hypervisor>) })
+    };
     let without_kvm = match config.accelerator {
         Accelerator::Kvm => return kvm(System::open()?),
+        Accelerator::KvmAndSoftware => return both(Side::First),
+        Accelerator::SoftwareAndKvm => return both(Side::Second),
         Accelerator::Software => None,
         Accelerator::Auto if config.needs_software().is_some() => None,
         Accelerator::Auto => match System::open() {
@@ -52,7 +59,15 @@ pub(crate) fn open(config: &Config) -> Result<Choice, Error> {
         Clock::Host => Software::new()?,
         Clock::Virtual => Software::with_virtual_clock(idle_time(config)),
     };
-    Ok(Choice { hypervisor: Arc::new(software), without_kvm, is_kvm: false })
+    Ok(Choice { without_kvm, ..Choice::from(Arc::new(software) as Arc<dyn Hypervisor>) })
+}
+
+/// Opens KVM and the processor in software as one hypervisor. Guests start on `start`.
+fn both(start: Side) -> Result<Choice, Error> {
+    let both = Switchable::new(Arc::new(System::open()?), Arc::new(Software::new()?), start);
+    let switch = Some(both.switch().clone());
+    let choice = Choice::from(Arc::new(both) as Arc<dyn Hypervisor>);
+    Ok(Choice { is_kvm: true, switch, ..choice })
 }
 
 /// Time that passes on a virtual clock while a guest waits: none, unless a device can interrupt it.

@@ -4,7 +4,7 @@ use nerite_hypervisor::Hypervisor;
 use nerite_loader::Protocol;
 use nerite_net::Link;
 
-use crate::config::{Accelerator, Clock, Config, ConsoleKind, Irqchip};
+use crate::config::{Clock, Config, ConsoleKind, Irqchip};
 use crate::{Error, Setting};
 
 /// Checks that every setting has a meaning for a guest that boots as `protocol`.
@@ -26,16 +26,16 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     if let Some((setting, ..)) = wrong {
         return Err(Error::NotForThisGuest { setting, protocol });
     }
-    if let Some(setting) =
-        config.needs_software().filter(|_| config.accelerator == Accelerator::Kvm)
-    {
+    if let Some(setting) = config.needs_software().filter(|_| config.accelerator.names_kvm()) {
         return Err(Error::NeedsSoftware { setting });
     }
     let has_devices =
         !config.network.is_empty() || devices.random || devices.console == ConsoleKind::Virtio;
     let needs_controllers =
         config.cpus.clock == Clock::Virtual || config.cpus.pit || has_devices || !is_hermit;
-    if config.cpus.irqchip == Irqchip::User && needs_controllers {
+    if config.cpus.irqchip == Irqchip::User
+        && (needs_controllers || config.accelerator.is_switchable())
+    {
         return Err(Error::UserIrqchip);
     }
     Ok(())
@@ -45,9 +45,9 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
 pub(crate) fn check_hypervisor(config: &Config, hypervisor: &dyn Hypervisor) -> Result<(), Error> {
     let is_vhost =
         |link: &Link| matches!(link, Link::Tap { vhost: true, .. } | Link::Fd { vhost: true, .. });
-    if !hypervisor.capabilities().in_kernel
-        && config.network.iter().any(|spec| is_vhost(&spec.link))
-    {
+    // The other hypervisor does not see what the kernel signals.
+    let is_in_kernel = hypervisor.capabilities().in_kernel && !config.accelerator.is_switchable();
+    if !is_in_kernel && config.network.iter().any(|spec| is_vhost(&spec.link)) {
         return Err(Error::VhostWithoutKernel { hypervisor: hypervisor.name() });
     }
     Ok(())
@@ -59,6 +59,7 @@ mod tests {
 
     use super::*;
     use crate::ErrorKind;
+    use crate::config::Accelerator;
 
     #[test]
     fn vhost_needs_a_hypervisor_in_the_kernel() {
@@ -91,6 +92,13 @@ mod tests {
         };
         assert!(kvm(|config| config.cpus.clock = Clock::Virtual).contains("virtual clock"));
         assert!(kvm(|config| config.observe.count = true).contains("instruction counts"));
+        assert!(
+            refused(Protocol::Hermit, |config| {
+                config.accelerator = Accelerator::KvmAndSoftware;
+                config.cpus.irqchip = Irqchip::User;
+            })
+            .contains("in user space")
+        );
         let user = |config: &mut Config| {
             config.cpus.clock = Clock::Virtual;
             config.cpus.irqchip = Irqchip::User;

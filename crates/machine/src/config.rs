@@ -96,6 +96,22 @@ pub enum Accelerator {
     Kvm,
     /// A processor in software.
     Software,
+    /// Both: the guest starts on KVM, and can be handed over.
+    KvmAndSoftware,
+    /// Both: the guest starts on the processor in software, and can be handed over.
+    SoftwareAndKvm,
+}
+
+impl Accelerator {
+    /// `true` if a running guest can be handed over to another hypervisor.
+    pub const fn is_switchable(self) -> bool {
+        matches!(self, Self::KvmAndSoftware | Self::SoftwareAndKvm)
+    }
+
+    /// `true` if KVM is asked for by name.
+    pub(crate) const fn names_kvm(self) -> bool {
+        self.is_switchable() || matches!(self, Self::Kvm)
+    }
 }
 
 /// Boot settings, and the data that kernels other than Hermit are handed.

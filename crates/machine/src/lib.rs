@@ -43,6 +43,7 @@ mod services;
 mod setting;
 mod setup;
 mod snapshot;
+mod switching;
 mod timeline;
 mod user_irqchip;
 mod vcpu_thread;
@@ -58,7 +59,7 @@ pub use machine::Machine;
 pub use nerite_inspect::{CrashReport, Frame, VcpuState};
 pub use nerite_memory::Reverted;
 pub use nerite_sandbox::ThreadKind;
-pub use nerite_service::SnapshotReport;
+pub use nerite_service::{SnapshotReport, SwitchReport};
 pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network, NetworkState};
 pub use opened::Opened;
@@ -69,6 +70,7 @@ pub use running::{Running, Teardown};
 pub use setting::Setting;
 pub use setup::{SavedMount, Setup};
 pub use snapshot::{MachineState, SnapshotError};
+pub use switching::SwitchError;
 pub use timeline::{Step, Timeline};
 
 /// The README's example, kept true by running it.

@@ -12,6 +12,7 @@ use nerite_memory::Backing;
 use nerite_pc::InitFile;
 use nerite_platform::{Builder, Environment, Platform, Rate, StopToken};
 use nerite_sandbox::Confinement;
+use nerite_switch::Switch;
 use nerite_vcpu::Tracer;
 
 use crate::accelerator::Choice;
@@ -35,6 +36,8 @@ use crate::{Error, Opened, Timeline, accelerator, applicable};
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    /// The choice between hypervisors, if the guest can be handed over.
+    pub(crate) switch: Option<Arc<Switch>>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) platform: Arc<dyn Platform>,
     pub(crate) environment: Environment,
@@ -107,7 +110,7 @@ impl Machine {
         let mut builder = builder(image, &config, initrd, mounts, &stop)?;
         check_affinity(&config.cpus, builder.vcpus())?;
 
-        let Choice { hypervisor, without_kvm, is_kvm } = hypervisor?;
+        let Choice { hypervisor, without_kvm, is_kvm, switch } = hypervisor?;
         check_vcpus(&*hypervisor, builder.vcpus())?;
         let host_cpuid = hypervisor.supported_cpuid()?;
         timeline.done("plan");
@@ -175,6 +178,7 @@ impl Machine {
         let (affinity, observe) = (config.cpus.affinity, config.observe);
         Ok(Self {
             hypervisor,
+            switch,
             confinement,
             platform,
             environment,

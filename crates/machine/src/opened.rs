@@ -157,7 +157,8 @@ impl Opened {
         let network = !resources.links.is_empty();
         let in_kernel = |choice: &Choice| choice.hypervisor.capabilities().in_kernel;
         let kvm = resources.hypervisor.as_ref().is_ok_and(in_kernel);
-        let policy = Policy { network, devices, kvm, debug, children, ..policy.clone() };
+        let switch = resources.config.accelerator.is_switchable();
+        let policy = Policy { network, devices, kvm, switch, debug, children, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(resources.confinement.insert(confinement).missing())
     }

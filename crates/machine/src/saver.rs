@@ -6,26 +6,29 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
 
 use nerite_devices::Console;
-use nerite_hypervisor::Vm;
+use nerite_hypervisor::{Hypervisor, Vm};
 use nerite_platform::Platform;
+use nerite_switch::Switch;
 use parking_lot::Mutex;
 
 use crate::devices::Devices;
 use crate::reset::Resets;
 use crate::setup::Setup;
 
-/// Parts of a running machine that a snapshot is made of.
+/// Parts of a running machine that a snapshot is made of, and a hand-over.
 #[derive(Debug)]
 pub(crate) struct Saver {
     pub(crate) vm: Arc<dyn Vm>,
     pub(crate) platform: Arc<dyn Platform>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) console: Arc<Console>,
-    pub(crate) hypervisor: &'static str,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    /// The choice between hypervisors, if the guest can be handed over.
+    pub(crate) switch: Option<Arc<Switch>>,
     pub(crate) setup: Setup,
     /// The image, if snapshots are prepared.
     pub(crate) image: Option<BootImage>,
-    /// Held by the one that makes a snapshot or puts the machine back to one.
+    /// Held while a snapshot is made, the machine is put back to one, or handed over.
     pub(crate) lock: Mutex<()>,
     /// Progress of resets.
     pub(crate) resets: Mutex<Resets>,

@@ -7,12 +7,13 @@ use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
 use nerite_service::{
     ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal, SnapshotReport,
+    SwitchReport,
 };
 use nerite_snapshot::Files;
 use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
 
 use crate::handle::PATIENCE;
-use crate::{Handle, HandleError, hypercall_name};
+use crate::{Handle, HandleError, SwitchError, hypercall_name};
 
 /// Refusal for a network card that is none of `count`.
 fn no_card(card: &str, count: usize) -> Refusal {
@@ -118,6 +119,17 @@ impl ControlTarget for Handle {
         let number = network.find(card).ok_or_else(|| no_card(card, network.len()))?;
         network.set_link(number, up);
         Ok(number)
+    }
+
+    fn accelerator(&self) -> String {
+        self.accelerator()
+    }
+
+    fn switch_accelerator(&self, name: &str) -> Result<SwitchReport, Refusal> {
+        self.switch_accelerator(name).map_err(|error| match error {
+            SwitchError::NotThere { .. } => Refusal::NotThere(error.to_string()),
+            error => Refusal::Failed(error.to_string()),
+        })
     }
 
     fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal> {

@@ -8,7 +8,7 @@ use nerite_platform::PlatformState;
 use nerite_saved::SaveError;
 use nerite_service::SnapshotReport;
 use nerite_snapshot::{Files, Manifest, Region};
-use nerite_vcpu::{Held, RunState};
+use nerite_vcpu::{AskError, Held, RunState};
 use serde::{Deserialize, Serialize};
 
 use crate::devices::{Devices, DevicesState};
@@ -152,13 +152,28 @@ impl Handle {
             let Some(index) = pause.held().position(|held| held != Held::Paused) else {
                 return Ok(pause);
             };
-            if pause.held().nth(index) == Some(Held::Stopped) || tries == TRIES {
+            if pause.held().nth(index) == Some(Held::Stopped) {
+                return Err(HandleError::Ask { index, source: AskError::Stopped }.into());
+            }
+            if tries == TRIES {
                 return Err(SnapshotError::Busy { index });
             }
             drop(pause);
             tries = tries.saturating_add(1);
             std::thread::sleep(BETWEEN);
         }
+    }
+
+    /// State of each vCPU. All are paused between two instructions.
+    pub(crate) fn save_vcpus(&self) -> Result<Vec<VcpuState>, SnapshotError> {
+        let save =
+            |index| self.ask(index, |vcpu, state| (state == RunState::Paused).then(|| vcpu.save()));
+        let mut vcpus = Vec::with_capacity(self.vcpu_count());
+        for index in 0..self.vcpu_count() {
+            vcpus.push(save(index)?.ok_or(SnapshotError::Busy { index })??);
+        }
+        synchronise_tscs(&mut vcpus);
+        Ok(vcpus)
     }
 }
 
@@ -186,18 +201,10 @@ impl Saver {
     /// State of the machine, whose vCPUs and devices are paused.
     fn state(&self, handle: &Handle) -> Result<MachineState, SnapshotError> {
         self.drain_output()?;
-        let save = |index| {
-            handle.ask(index, |vcpu, state| (state == RunState::Paused).then(|| vcpu.save()))
-        };
-        let mut vcpus = Vec::with_capacity(handle.vcpu_count());
-        for index in 0..handle.vcpu_count() {
-            vcpus.push(save(index)?.ok_or(SnapshotError::Busy { index })??);
-        }
-        synchronise_tscs(&mut vcpus);
         Ok(MachineState {
-            hypervisor: self.hypervisor.to_owned(),
+            hypervisor: self.hypervisor.name().to_owned(),
             setup: self.setup.clone(),
-            vcpus,
+            vcpus: handle.save_vcpus()?,
             // After the devices have stopped and the vCPUs have settled: no interrupt is under way.
             vm: self.vm.save()?,
             devices: self.devices.save()?,

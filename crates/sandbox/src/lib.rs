@@ -137,6 +137,7 @@ pub fn enter<'a>(
                 devices: policy.devices,
                 debug: policy.debug,
                 kvm: policy.kvm,
+                switch: policy.switch,
             };
             let filters = Filters::new(features, policy, seccomp == Seccomp::Log);
             filters.load_for_process()?;

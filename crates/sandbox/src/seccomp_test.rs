@@ -42,9 +42,17 @@ const NONE: Features = Features {
     debug: false,
     devices: false,
     kvm: true,
+    switch: false,
 };
-const ALL: Features =
-    Features { files: true, control: true, network: true, debug: true, devices: true, kvm: true };
+const ALL: Features = Features {
+    files: true,
+    control: true,
+    network: true,
+    debug: true,
+    devices: true,
+    kvm: true,
+    switch: false,
+};
 
 fn filters(features: Features, log: bool) -> Filters {
     Filters::new(features, &Policy { children: vec![4321, 4322], ..Policy::default() }, log)
@@ -180,6 +188,27 @@ fn arguments_are_looked_at() {
     }
     // Filters are loaded once a thread, by the main thread's rules.
     assert_eq!(vcpu(libc::SYS_seccomp, [1, 0, 0, 0, 0, 0]), TRAP);
+}
+
+#[test]
+fn only_a_guest_that_is_handed_over_gets_a_state_while_it_runs() {
+    let switched = Features { switch: true, ..NONE };
+    let ioctl = |request: u32| [3, request.into(), 0, 0, 0, 0];
+    use rules::kvm::{CREATE_VCPU, CREATE_VM, IRQ_LINE, SET_IRQCHIP, SET_LAPIC, SET_MP_STATE};
+    for (kind, request) in [
+        (Kind::Vcpu, SET_LAPIC),
+        (Kind::Vcpu, SET_MP_STATE),
+        (Kind::Control, SET_IRQCHIP),
+        (Kind::Device, IRQ_LINE),
+    ] {
+        assert_eq!(judge(kind, switched, libc::SYS_ioctl, ioctl(request)), ALLOW, "{request:#x}");
+        assert_eq!(judge(kind, NONE, libc::SYS_ioctl, ioctl(request)), TRAP, "{request:#x}");
+    }
+    for kind in [Kind::Vcpu, Kind::Control, Kind::Device] {
+        for request in [CREATE_VM, CREATE_VCPU] {
+            assert_eq!(judge(kind, switched, libc::SYS_ioctl, ioctl(request)), TRAP, "{kind:?}");
+        }
+    }
 }
 
 #[test]

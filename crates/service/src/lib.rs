@@ -90,6 +90,21 @@ pub trait ControlTarget: Machine {
     /// # Errors
     /// If the machine cannot be saved, or not now, or a file cannot be written.
     fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal>;
+    /// Name of the hypervisor that runs the guest, in lower case.
+    fn accelerator(&self) -> String;
+    /// Hands the guest over to the hypervisor of this name, while it is paused.
+    ///
+    /// # Errors
+    /// If the machine has no such hypervisor, or cannot be handed over, or not now. It goes on
+    /// where it was.
+    fn switch_accelerator(&self, name: &str) -> Result<SwitchReport, Refusal>;
+}
+
+/// A hand-over of a guest between hypervisors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SwitchReport {
+    /// Time for which the guest was paused; zero if it was there already.
+    pub paused: Duration,
 }
 
 /// Size and duration of a snapshot.

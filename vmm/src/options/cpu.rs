@@ -23,12 +23,13 @@ pub struct CpuOptions {
     #[serde(alias = "cpu_count", deserialize_with = "count")]
     pub count: Option<CpuCount>,
 
-    /// Accelerator: auto, kvm or software [default: auto]
+    /// Accelerator: auto, kvm, software, or two of them [default: auto]
     ///
     /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred
     /// times slower than on KVM. `auto` takes KVM where it can run ordinary guests, and software
-    /// elsewhere, which a warning reports.
-    #[arg(long, value_name = "auto|kvm|software", value_parser = parse_accelerator)]
+    /// elsewhere, which a warning reports. With `kvm,software` or `software,kvm` the guest starts on
+    /// the first, and `vmm ctl SOCKET accel NAME` hands it over.
+    #[arg(long, value_name = "auto|kvm|software|kvm,software", value_parser = parse_accelerator)]
     #[serde(deserialize_with = "accelerator")]
     pub accel: Option<Accelerator>,
 
@@ -188,7 +189,9 @@ fn parse_accelerator(text: &str) -> Result<Accelerator, &'static str> {
         "auto" => Ok(Accelerator::Auto),
         "kvm" => Ok(Accelerator::Kvm),
         "software" => Ok(Accelerator::Software),
-        _ => Err("write `auto`, `kvm` or `software`"),
+        "kvm,software" => Ok(Accelerator::KvmAndSoftware),
+        "software,kvm" => Ok(Accelerator::SoftwareAndKvm),
+        _ => Err("write `auto`, `kvm`, `software`, `kvm,software` or `software,kvm`"),
     }
 }
 

@@ -30,6 +30,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
         vm,
         setup,
         image,
+        switch,
         ..
     } = machine;
     let mut timeline = machine.timeline;
@@ -85,7 +86,8 @@ fn start(machine: Machine) -> Result<Running, Error> {
             platform: platform.clone(),
             devices: devices.clone(),
             console: environment.console.clone(),
-            hypervisor: hypervisor.name(),
+            hypervisor: hypervisor.clone(),
+            switch,
             setup,
             image,
             lock: Mutex::default(),

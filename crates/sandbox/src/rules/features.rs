@@ -15,10 +15,12 @@ pub(crate) struct Features {
     pub(crate) devices: bool,
     /// Running the guest on KVM.
     pub(crate) kvm: bool,
+    /// Handing the guest over between KVM and another hypervisor; only with `kvm`.
+    pub(crate) switch: bool,
 }
 
 /// Number of combinations.
-pub(crate) const COMBINATIONS: usize = 64;
+pub(crate) const COMBINATIONS: usize = 96;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
@@ -29,7 +31,8 @@ impl Features {
             network: index & 4 != 0,
             debug: index & 8 != 0,
             devices: index & 16 != 0,
-            kvm: index & 32 != 0,
+            kvm: index >= 32,
+            switch: index >= 64,
         })
     }
 
@@ -40,6 +43,10 @@ impl Features {
             | (self.network as usize) << 2
             | (self.debug as usize) << 3
             | (self.devices as usize) << 4
-            | (self.kvm as usize) << 5
+            | match (self.kvm, self.switch) {
+                (false, _) => 0,
+                (true, false) => 32,
+                (true, true) => 64,
+            }
     }
 }

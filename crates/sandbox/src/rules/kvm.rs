@@ -78,6 +78,10 @@ pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let rules = [
         (runs, RUNNING),
         (features.control && matches!(kind, Kind::Main | Kind::Control), INTERRUPTING),
+        (features.switch, INTERRUPTING),
+        (features.switch && matches!(kind, Kind::Vcpu | Kind::Control), RESTORING),
+        (features.switch && runs, STARTING),
+        (features.switch && runs, DEBUGGED),
         (features.network && runs, VHOST),
         ((features.network || features.devices) && runs, WIRES),
         (features.debug && runs, DEBUGGED),
@@ -135,7 +139,10 @@ const DEBUGGED: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_GUEST_D
 const SAVING: Rule =
     when(libc::SYS_ioctl, &[Condition::OneOf(1, &[GET_IRQCHIP, GET_PIT2, GET_CLOCK])]);
 
-/// Calls that give a new VM a saved state, besides those of a vCPU's thread.
+/// Sets a vCPU running, halted or waiting for a start message.
+const STARTING: Rule = when(libc::SYS_ioctl, &[Condition::OneOf(1, &[SET_MP_STATE])]);
+
+/// Calls that give a VM a saved state, besides those of a vCPU's thread.
 const RESTORING: Rule = when(
     libc::SYS_ioctl,
     &[Condition::OneOf(

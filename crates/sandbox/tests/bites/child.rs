@@ -30,6 +30,7 @@ fn policy() -> Policy {
         chroot: variable("CHROOT").map(Into::into),
         network: variable("NETWORK").is_some(),
         devices: false,
+        switch: false,
         kvm: variable("SOFTWARE").is_none(),
         debug: variable("DEBUG").is_some(),
         open_files: Some(100),

@@ -1,0 +1,81 @@
+//! Hand-over of a running machine between hypervisors.
+
+use std::time::{Duration, Instant};
+
+use nerite_hypervisor::{VcpuState, VmState};
+use nerite_service::SwitchReport;
+use nerite_switch::Side;
+
+use crate::handle::{Handle, HandleError};
+use crate::snapshot::SnapshotError;
+
+/// A guest cannot be handed over. It goes on where it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SwitchError {
+    /// The machine does not have this hypervisor.
+    #[error("this machine has no accelerator {name:?} (it has {has})")]
+    NotThere {
+        /// The name.
+        name: String,
+        /// Names of those that it has.
+        has: String,
+    },
+    /// The state cannot be saved now.
+    #[error(transparent)]
+    Save(#[from] SnapshotError),
+    /// The other hypervisor cannot have the state.
+    #[error("handing the guest over: {0}")]
+    Restore(#[source] HandleError),
+}
+
+impl Handle {
+    /// Name of the hypervisor that runs the guest, in lower case.
+    pub fn accelerator(&self) -> String {
+        self.saver.hypervisor.name().to_ascii_lowercase()
+    }
+
+    /// Hands the guest over to the hypervisor of this name, one of two that the machine was built
+    /// with. All vCPUs are paused meanwhile; devices go on, and their interrupts wait.
+    ///
+    /// # Errors
+    /// Fails if the machine has no such hypervisor, a vCPU waits for the host, or the hypervisor
+    /// cannot have the guest's state. The guest goes on where it was.
+    pub fn switch_accelerator(&self, name: &str) -> Result<SwitchReport, SwitchError> {
+        let saver = &self.saver;
+        let has = |side| saver.switch.as_ref().map(|it| it.name(side).to_ascii_lowercase());
+        let named = Side::ALL.into_iter().find(|side| has(*side).as_deref() == Some(name));
+        let (Some(switch), Some(side)) = (&saver.switch, named) else {
+            if name == self.accelerator() {
+                return Ok(SwitchReport { paused: Duration::ZERO });
+            }
+            let all = Side::ALL.map(has).into_iter().flatten().collect::<Vec<_>>();
+            let has = if all.is_empty() { self.accelerator() } else { all.join(" and ") };
+            return Err(SwitchError::NotThere { name: name.to_owned(), has });
+        };
+        let _one = saver.lock.lock();
+        if switch.active() == side {
+            return Ok(SwitchReport { paused: Duration::ZERO });
+        }
+        let pause = self.pause_between_instructions()?;
+        let paused = Instant::now();
+        // Writes that were coalesced would be left with the hypervisor that collected them.
+        saver.drain_output()?;
+        let vcpus = self.save_vcpus()?;
+        let vm = saver.vm.save().map_err(SnapshotError::from)?;
+        let restored = switch.hand_over(side, || self.restore(vcpus, &vm));
+        restored.map_err(SwitchError::Restore)?;
+        drop(pause);
+        let paused = paused.elapsed();
+        log::debug!("the guest was handed over to {name} in {paused:?}");
+        Ok(SwitchReport { paused })
+    }
+
+    /// Gives the vCPUs, which are paused, and the chips that they share their states.
+    fn restore(&self, vcpus: Vec<VcpuState>, vm: &VmState) -> Result<(), HandleError> {
+        for (index, state) in vcpus.into_iter().enumerate() {
+            self.ask(index, move |vcpu, _| vcpu.restore(&state))??;
+        }
+        Ok(self.saver.vm.restore(vm)?)
+    }
+}

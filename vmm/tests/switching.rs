@@ -1,0 +1,142 @@
+//! Hand-over of a running guest between KVM and the processor in software: `vmm ctl accel`.
+//!
+//! `NERITE_TEST_SWITCHES` is the number of hand-overs that a guest goes through at most, 200
+//! without it.
+
+#![cfg(test)]
+#![allow(clippy::print_stdout, reason = "figures are shown")]
+
+mod common;
+
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use common::long_runs::{PC_RIGHT, RIGHT, STEPS, copier, expected, next, pc_worker, worker};
+use common::{Done, Folder, code, image, wait, wait_until};
+
+/// A guest with a control socket and its output in the file `output`.
+struct Guest<'a> {
+    folder: &'a Folder,
+    child: Child,
+}
+
+impl<'a> Guest<'a> {
+    fn start(folder: &'a Folder, words: &[&str]) -> Self {
+        let common = ["run", "--api-socket", "socket", "-o", "output"];
+        let mut command = folder.vmm(&[&common[..], words].concat());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("the socket", || UnixStream::connect(folder.path("socket")).is_ok());
+        Self { folder, child }
+    }
+
+    fn switch(&self, accelerator: &str) -> Done {
+        self.folder.run(&["ctl", "socket", "accel", accelerator])
+    }
+
+    /// Waits for its end: the exit code, the output and what was said.
+    fn end(self) -> (i32, String, String) {
+        let output = wait(self.child);
+        let text = std::fs::read_to_string(self.folder.path("output")).unwrap();
+        (code(output.status), text, String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+/// Hands a guest over again and again until it ends.
+fn goes_on(folder: &Folder, first: &str, words: &[&str]) -> (i32, String, String) {
+    let most = std::env::var("NERITE_TEST_SWITCHES").map_or(200, |most| most.parse().unwrap());
+    let second = if first == "kvm" { "software" } else { "kvm" };
+    let both = format!("{first},{second}");
+    let guest = Guest::start(folder, &[&["--accel", &both], words].concat());
+    let mut switches = 0_u64;
+    let mut paused = Vec::new();
+    for name in [second, first].into_iter().cycle().take(most) {
+        // Moments that have nothing to do with those of the guest.
+        std::thread::sleep(Duration::from_millis(switches * 7 % 23));
+        let done = guest.switch(name);
+        if done.code != 0 {
+            // The guest has ended meanwhile.
+            let gone = ["socket", "stopped", "connection"];
+            assert!(gone.iter().any(|word| done.stderr.contains(word)), "{done:?}");
+            break;
+        }
+        let answer: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        assert_eq!(answer["accelerator"], name);
+        paused.push(answer["paused_ns"].as_u64().unwrap());
+        switches += 1;
+    }
+    let end = guest.end();
+    paused.sort_unstable();
+    let median = paused.get(paused.len() / 2);
+    println!("{switches} hand-overs from {first} on, median pause {median:?} ns");
+    assert!(switches > 1, "the guest is too fast: {end:?}");
+    end
+}
+
+fn hermit_goes_on(vcpus: u32, first: &str) {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(vcpus)));
+    let (code, output, said) = goes_on(&folder, first, &["-c", &vcpus.to_string(), &image]);
+    assert_eq!(code, RIGHT, "{said}");
+    assert!(output == expected(), "{} of {STEPS} steps", output.len());
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn a_guest_is_handed_over_again_and_again() {
+    hermit_goes_on(1, "kvm");
+    hermit_goes_on(1, "software");
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn a_guest_with_two_vcpus_is_handed_over() {
+    hermit_goes_on(2, "kvm");
+    hermit_goes_on(2, "software");
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn a_pc_is_handed_over_again_and_again() {
+    let folder = Folder::new();
+    let image = folder.file("image", pc_worker());
+    let (code, output, said) = goes_on(&folder, "kvm", &[&image]);
+    assert_eq!(code, PC_RIGHT, "{said}");
+    assert!(output == expected(), "{} of {STEPS} steps", output.len());
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn a_copy_of_a_file_is_handed_over_again_and_again() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&copier()));
+    let contents: Vec<_> = (0..400_000_u32).map(|index| next(index).to_le_bytes()[3]).collect();
+    folder.file("data/in", &contents);
+    let (code, _, said) = goes_on(&folder, "software", &["--mount", "data:/data:rw", &image]);
+    assert_eq!(code, RIGHT, "{said}");
+    assert!(std::fs::read(folder.path("data/out")).unwrap() == contents);
+}
+
+#[test]
+fn one_hypervisor_alone_cannot_be_switched() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(1)));
+    let guest = Guest::start(&folder, &["--accel", "software", &image]);
+    guest.switch("kvm").is_error(243, &["no accelerator \"kvm\"", "it has software"]);
+    let same = guest.switch("software");
+    assert_eq!((same.code, &*same.stderr), (0, ""), "{same:?}");
+    let (code, output, said) = guest.end();
+    assert!((code, output == expected()) == (RIGHT, true), "{said}");
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn what_needs_one_hypervisor_is_refused_with_both() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(1)));
+    let run = |words: &[&str]| {
+        folder.run(&[&["run", "--accel", "kvm,software"][..], words, &[&image]].concat())
+    };
+    run(&["--irqchip", "user"]).is_error(240, &["--irqchip user"]);
+    run(&["--clock", "virtual"]).is_error(240, &["virtual clock"]);
+}
