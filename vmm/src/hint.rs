@@ -50,6 +50,10 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         Machine::CardQueues { cpus, .. } => {
             Some(format!("pass queues={cpus} or less to --net, or more to --cpus"))
         }
+        Machine::Unfit { setting: nerite_machine::Setting::SwitchAt, .. } => {
+            some("pass --accel kvm,software or --accel software,kvm; with insn:N, the latter")
+        }
+        Machine::Unfit { setting, .. } => Some(format!("leave out {}", option(*setting)?)),
         Machine::VhostWithoutKernel { .. } => some("leave out vhost=on"),
         Machine::Disk(nerite_virtio_blk::OpenError::Open { read_only: false, .. }) => {
             some("`,ro` after the path of --disk asks for reading alone")
@@ -101,6 +105,9 @@ fn option(setting: nerite_machine::Setting) -> Option<&'static str> {
         Setting::Mounts => "--mount",
         Setting::Counting => "--count",
         Setting::VirtualClock => "--clock virtual",
+        Setting::InstructionLimit => "--insn-limit",
+        Setting::SwitchAt => "--switch-at",
+        Setting::CountFrom => "--count-from",
         _ => return None,
     })
 }

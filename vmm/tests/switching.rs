@@ -140,3 +140,73 @@ fn what_needs_one_hypervisor_is_refused_with_both() {
     run(&["--irqchip", "user"]).is_error(240, &["--irqchip user"]);
     run(&["--clock", "virtual"]).is_error(240, &["virtual clock"]);
 }
+
+/// Address of the first instruction of the loop of [`worker`] with one vCPU, as linked, and the number
+/// of instructions before it.
+const LOOP: &str = "0x40a";
+const BEFORE: u64 = 2;
+
+/// Number of instructions that are counted of [`worker`].
+fn counted(options: &[&str]) -> u64 {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(1)));
+    let done = folder.run(&[&["run", "--count=count.json"][..], options, &[&image]].concat());
+    assert!(
+        (done.code, done.stdout == expected()) == (RIGHT, true),
+        "{options:?}: {}",
+        done.stderr
+    );
+    let counts = std::fs::read(folder.path("count.json")).unwrap();
+    let counts: serde_json::Value = serde_json::from_slice(&counts).unwrap();
+    assert_eq!(counts["elsewhere"], counts["instructions"], "{counts}");
+    counts["instructions"].as_u64().unwrap()
+}
+
+#[test]
+fn instructions_are_counted_from_a_place_on() {
+    let all = counted(&["--accel", "software"]);
+    assert_eq!(counted(&["--count-from", LOOP]), all - BEFORE);
+    // It never comes there.
+    assert_eq!(counted(&["--count-from", "0x3000"]), 0);
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn a_guest_is_handed_over_at_a_moment() {
+    let all = counted(&["--accel", "software"]);
+    let first_kvm = |options: &[&str]| counted(&[&["--accel", "kvm,software"], options].concat());
+    assert_eq!(first_kvm(&[]), 0);
+    assert_eq!(first_kvm(&["--count-from", LOOP]), all - BEFORE);
+    assert_eq!(first_kvm(&["--switch-at", LOOP]), all - BEFORE);
+    let first_software =
+        |options: &[&str]| counted(&[&["--accel", "software,kvm"], options].concat());
+    assert_eq!(first_software(&[]), all);
+    assert_eq!(first_software(&["--switch-at", LOOP]), BEFORE);
+    assert_eq!(first_software(&["--switch-at", "insn:123456"]), 123_456);
+    let part = first_software(&["--switch-at", "time:100ms"]);
+    assert!((1..=all).contains(&part), "{part} of {all}");
+}
+
+#[test]
+fn moments_that_do_not_fit_are_refused() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(1)));
+    let run = |words: &[&str]| folder.run(&[&["run"][..], words, &[&image]].concat());
+    run(&["--switch-at", "time:1s", "--accel", "software"])
+        .is_error(240, &["--accel kvm,software"]);
+    run(&["--switch-at", "insn:5", "--accel", "kvm,software"])
+        .is_error(240, &["counted in software", "with insn:N"]);
+    run(&["--insn-limit", "5", "--accel", "kvm,software"])
+        .is_error(240, &["leave out --insn-limit"]);
+    run(&["--count", "--count-from", "main"]).is_error(240, &["no function \"main\""]);
+    for words in [
+        &["--count-from", "0x400"][..],
+        &["--count", "--count-from", "0x400", "--insn-limit", "5"],
+        &["--count", "--count-from", "0x400", "--switch-at", "time:1s"],
+        &["--switch-at", "time:1s", "--gdb"],
+        &["--switch-at", "time:x"],
+        &["--switch-at", "0xg"],
+    ] {
+        assert_eq!(run(words).code, 240, "{words:?}");
+    }
+}

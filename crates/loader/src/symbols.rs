@@ -115,6 +115,13 @@ impl Symbols {
         is_inside.then_some(index)
     }
 
+    /// Address as linked of the function with this demangled name; the lowest if there are several.
+    #[must_use]
+    pub fn address_of(&self, name: &str) -> Option<u64> {
+        let functions = (0..self.len()).filter_map(|index| self.get(index));
+        functions.filter(|(_, other)| other == name).map(|(address, _)| address).min()
+    }
+
     /// Address as linked and name, demangled and safe to print, of a function by its index, which
     /// is less than [`Self::len`].
     #[must_use]

@@ -4,7 +4,7 @@ use nerite_hypervisor::Hypervisor;
 use nerite_loader::Protocol;
 use nerite_net::Link;
 
-use crate::config::{Clock, Config, ConsoleKind, Irqchip};
+use crate::config::{Accelerator, Clock, Config, ConsoleKind, Irqchip, SwitchAt};
 use crate::{Error, Setting};
 
 /// Checks that every setting has a meaning for a guest that boots as `protocol`.
@@ -29,6 +29,7 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     if let Some(setting) = config.needs_software().filter(|_| config.accelerator.names_kvm()) {
         return Err(Error::NeedsSoftware { setting });
     }
+    check_moment(config)?;
     let has_devices =
         !config.network.is_empty() || devices.random || devices.console == ConsoleKind::Virtio;
     let needs_controllers =
@@ -39,6 +40,42 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
         return Err(Error::UserIrqchip);
     }
     Ok(())
+}
+
+/// Checks what is counted or due at a moment.
+fn check_moment(config: &Config) -> Result<(), Error> {
+    let (observe, accelerator) = (&config.observe, config.accelerator);
+    let (switch_at, count_from) = (&observe.switch_at, observe.count_from.is_some());
+    let counts = matches!(switch_at, Some(SwitchAt::Instructions(_)));
+    let limits = observe.instruction_limit.is_some();
+    let has_moment = switch_at.is_some() || count_from;
+    let unfit = [
+        (
+            Setting::SwitchAt,
+            switch_at.is_some() && !accelerator.is_switchable(),
+            "there is one accelerator, and it takes two",
+        ),
+        (
+            Setting::SwitchAt,
+            counts && accelerator != Accelerator::SoftwareAndKvm,
+            "instructions are counted in software, and the guest starts on KVM",
+        ),
+        (
+            Setting::InstructionLimit,
+            limits && (accelerator.is_switchable() || has_moment),
+            "not with two accelerators, or with a place to count from",
+        ),
+        (Setting::CountFrom, count_from && !observe.count, "nothing is counted"),
+        (
+            Setting::CountFrom,
+            count_from && switch_at.is_some(),
+            "not with another moment of a hand-over",
+        ),
+    ];
+    match unfit.into_iter().find(|(_, is_unfit, _)| *is_unfit) {
+        Some((setting, _, reason)) => Err(Error::Unfit { setting, reason }),
+        None => Ok(()),
+    }
 }
 
 /// Checks that `hypervisor` can do what every setting needs of it.
@@ -59,7 +96,6 @@ mod tests {
 
     use super::*;
     use crate::ErrorKind;
-    use crate::config::Accelerator;
 
     #[test]
     fn vhost_needs_a_hypervisor_in_the_kernel() {

@@ -68,7 +68,7 @@ pub struct Config {
 impl Config {
     /// The setting that only the processor in software can meet, if there is one.
     pub(crate) fn needs_software(&self) -> Option<Setting> {
-        if self.observe.count {
+        if self.observe.count && !self.accelerator.is_switchable() {
             return Some(Setting::Counting);
         }
         (self.cpus.clock == Clock::Virtual).then_some(Setting::VirtualClock)
@@ -163,6 +163,10 @@ pub struct Observe {
     pub instruction_limit: Option<u64>,
     /// Count the instructions of each function; only with the processor in software.
     pub count: bool,
+    /// Count from the first time that the guest comes here, rather than from its start.
+    pub count_from: Option<Place>,
+    /// Hand the guest over to the other hypervisor once, at this moment; only with two.
+    pub switch_at: Option<SwitchAt>,
     /// Let a debugger attach: to a machine that is held before its first instruction, or later.
     pub debug: Option<Debug>,
     /// Reaction to a crash of the guest.
@@ -175,6 +179,26 @@ pub struct Observe {
     /// Leave a guest alone that has halted all its processors with interrupts off, because an NMI
     /// may still wake it, or it is to be inspected. Otherwise that is reported like a crash.
     pub keep_halted: bool,
+}
+
+/// An instruction of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Its address in the image, as linked.
+    Address(u64),
+    /// The first one of the function with this demangled name.
+    Function(String),
+}
+
+/// Moment at which a guest is handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwitchAt {
+    /// The first time that it comes to an instruction.
+    Place(Place),
+    /// After its vCPUs have executed so many instructions; only from the processor in software.
+    Instructions(u64),
+    /// After it has run for so long.
+    Time(Duration),
 }
 
 /// Reaction to a guest that has crashed, or halted permanently.

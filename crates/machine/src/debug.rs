@@ -74,6 +74,8 @@ pub(crate) struct Stopper {
     pub(crate) dispatcher: Box<dyn ExitHandler>,
     pub(crate) control: Arc<Control>,
     pub(crate) events: Option<Arc<DebugEvents>>,
+    /// vCPUs that have come to a moment at which something is due.
+    pub(crate) moment: Option<Arc<DebugEvents>>,
     /// `true` if a crash is kept for a debugger that has yet to come.
     pub(crate) holds_crashes: bool,
     pub(crate) msrs: Arc<Msrs>,
@@ -87,6 +89,21 @@ impl Stopper {
         self.control.hold_self();
         events.push(DebugEvent { vcpu: usize::try_from(vcpu.index()).unwrap_or(usize::MAX), why });
         self.control.service_requests(vcpu, RunState::Paused)
+    }
+}
+
+impl Stopper {
+    /// As [`Self::stop`], between two instructions.
+    fn hold(
+        &self,
+        vcpu: &mut dyn Vcpu,
+        events: &DebugEvents,
+        why: DebugReason,
+    ) -> ControlFlow<Stop, Entry> {
+        match self.stop(vcpu, events, why) {
+            ControlFlow::Break(()) => ControlFlow::Break(Ok(End::Stopped)),
+            ControlFlow::Continue(()) => ControlFlow::Continue(Entry::Resume),
+        }
     }
 }
 
@@ -108,14 +125,21 @@ impl Handler for Stopper {
 impl Stopper {
     /// Answers an exit, or holds the vCPU for the debugger.
     fn handle_or_hold(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
+        if let Some(moment) = self.moment.as_ref().filter(|moment| moment.is_attached()) {
+            let stop = match exit {
+                Exit::Debug { .. } => take_stop(vcpu),
+                Exit::InstructionLimit { .. } => Some(DebugStop::Step),
+                _ => None,
+            };
+            if let Some(stop) = stop {
+                return self.hold(vcpu, moment, DebugReason::Stop(stop));
+            }
+        }
         let Some(events) = &self.events else { return self.dispatcher.handle(vcpu, exit) };
         if let Exit::Debug { .. } = exit
             && let Some(stop) = take_stop(vcpu)
         {
-            return match self.stop(vcpu, events, DebugReason::Stop(stop)) {
-                ControlFlow::Break(()) => ControlFlow::Break(Ok(End::Stopped)),
-                ControlFlow::Continue(()) => ControlFlow::Continue(Entry::Resume),
-            };
+            return self.hold(vcpu, events, DebugReason::Stop(stop));
         }
         let next = self.dispatcher.handle(vcpu, exit);
         if let ControlFlow::Break(Ok(End::Crashed(exit))) = &next

@@ -122,6 +122,20 @@ pub enum Error {
         /// The setting.
         setting: Setting,
     },
+    /// A setting that does not fit another one.
+    #[error("{setting}: {reason}")]
+    Unfit {
+        /// The setting.
+        setting: Setting,
+        /// Reason.
+        reason: &'static str,
+    },
+    /// There is no function of this name.
+    #[error("the image has no function {name:?}")]
+    NoFunction {
+        /// The name.
+        name: String,
+    },
     /// The request needs the kernel's interrupt controllers.
     #[error(
         "interrupt controllers in user space are local APICs only, without network cards, an interval timer, a virtual \
@@ -203,6 +217,8 @@ impl Error {
             | Self::MountOfSnapshot { .. }
             | Self::NotInSnapshot { .. }
             | Self::NeedsSoftware { .. }
+            | Self::Unfit { .. }
+            | Self::NoFunction { .. }
             | Self::UserIrqchip => ErrorKind::Config,
             Self::Restore(error) if is_mismatch(error) => ErrorKind::Config,
             Self::BadState(_) | Self::Restore(_) => ErrorKind::Image,

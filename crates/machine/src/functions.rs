@@ -1,5 +1,6 @@
 //! Counting the instructions of a guest's functions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -86,6 +87,8 @@ pub(crate) struct FunctionCounters {
     /// Distance from the addresses of symbols to those of the guest.
     offset: u64,
     counts: Mutex<Counts>,
+    /// Instructions that vCPUs had executed when counting began, by index.
+    before: Mutex<BTreeMap<usize, u64>>,
 }
 
 #[derive(Debug)]
@@ -98,7 +101,23 @@ struct Counts {
 impl FunctionCounters {
     pub(crate) fn new(symbols: Symbols, offset: u64) -> Self {
         let counts = Counts { functions: vec![0; symbols.len()], elsewhere: 0 };
-        Self { symbols, offset, counts: Mutex::new(counts) }
+        Self { symbols, offset, counts: Mutex::new(counts), before: Mutex::default() }
+    }
+
+    /// Begins to count a vCPU that has executed so many instructions before.
+    pub(crate) fn begin(&self, vcpu: usize, before: u64) {
+        self.before.lock().insert(vcpu, before);
+    }
+
+    /// Number of instructions that are counted, of a vCPU that has executed so many.
+    pub(crate) fn counted(&self, vcpu: u32, executed: u64) -> u64 {
+        let before = usize::try_from(vcpu).ok().and_then(|it| self.before.lock().get(&it).copied());
+        executed.saturating_sub(before.unwrap_or(0))
+    }
+
+    /// Counts nothing of vCPUs before they [begin](Self::begin).
+    pub(crate) fn wait(&self, vcpus: usize) {
+        (0..vcpus).for_each(|vcpu| self.begin(vcpu, u64::MAX));
     }
 
     /// Adds the executions that a vCPU reports.

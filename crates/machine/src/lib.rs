@@ -31,6 +31,7 @@ mod halts;
 mod handle;
 mod input;
 mod machine;
+mod moment;
 mod msr;
 mod network;
 mod opened;

@@ -23,6 +23,7 @@ use crate::counting::Counters;
 use crate::devices::{self, Devices};
 use crate::functions::FunctionCounters;
 use crate::input::Keyboard;
+use crate::moment::Moment;
 use crate::msr::Msrs;
 use crate::network::{self, Network};
 use crate::opened::HostResources;
@@ -57,6 +58,8 @@ pub struct Machine {
     pub(crate) core: Option<File>,
     pub(crate) counters: Counters,
     pub(crate) functions: Option<Arc<FunctionCounters>>,
+    /// A moment at which something is due.
+    pub(crate) moment: Option<Moment>,
     pub(crate) msrs: Arc<Msrs>,
     pub(crate) irqchip: Irqchip,
     pub(crate) timeline: Timeline,
@@ -156,7 +159,9 @@ impl Machine {
             rate: config.output_limits.bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
             log_lines: config.output_limits.log_lines,
         };
-        let symbols = config.observe.count.then(|| builder.symbols());
+        let observe = &config.observe;
+        let wants_symbols = observe.count || observe.switch_at.is_some();
+        let symbols = wants_symbols.then(|| builder.symbols());
         let platform = match &saved {
             Some(saved) => {
                 // After the chips, in which what a device raises would be lost otherwise.
@@ -167,7 +172,14 @@ impl Machine {
             None => builder.finish(&*vm, &vcpus, &bridge, &environment)?,
         };
         let offset = platform.kernel().offset;
-        let functions = symbols.map(|symbols| Arc::new(FunctionCounters::new(symbols, offset)));
+        let moment = Moment::of(&config, symbols.as_ref(), offset)?;
+        let functions = symbols
+            .filter(|_| config.observe.count)
+            .map(|symbols| Arc::new(FunctionCounters::new(symbols, offset)));
+        if let Some(functions) = functions.as_ref().filter(|_| config.observe.count_from.is_some())
+        {
+            functions.wait(vcpus.len());
+        }
         let keyboard = devices.console().or_else(|| platform.input()).and_then(Keyboard::stdin);
         // Last, so that a machine that cannot be built has one message.
         if let Some(reason) = without_kvm {
@@ -195,6 +207,7 @@ impl Machine {
             core,
             counters,
             functions,
+            moment,
             msrs,
             irqchip,
             timeline,

@@ -22,6 +22,7 @@ use crate::devices::Devices;
 use crate::functions::FunctionCounters;
 use crate::halts::{self, HaltWatch};
 use crate::input::{self, Keyboard};
+use crate::moment::Moment;
 use crate::msr::Msrs;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::{self, Ended, Finished, Layers, Shared, Task};
@@ -61,6 +62,10 @@ pub struct Running {
     /// `true` if what it takes to find out is to be spent on the report.
     statistics: bool,
     functions: Option<Arc<FunctionCounters>>,
+    /// Something that is still to come.
+    moment: Option<Moment>,
+    /// When it comes, if it is known.
+    due: Option<Instant>,
     /// The vCPUs whose threads are through with them.
     ended: Vec<Box<dyn Vcpu>>,
     _vm: Arc<dyn Vm>,

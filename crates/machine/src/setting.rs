@@ -24,6 +24,12 @@ pub enum Setting {
     Counting,
     /// A clock that counts instructions.
     VirtualClock,
+    /// A limit of instructions.
+    InstructionLimit,
+    /// A moment at which the guest is handed over.
+    SwitchAt,
+    /// A place to count from.
+    CountFrom,
 }
 
 impl fmt::Display for Setting {
@@ -38,6 +44,9 @@ impl fmt::Display for Setting {
             Self::Mounts => "mounts",
             Self::Counting => "instruction counts",
             Self::VirtualClock => "virtual clock",
+            Self::InstructionLimit => "instruction limit",
+            Self::SwitchAt => "moment of a hand-over",
+            Self::CountFrom => "place to count from",
         })
     }
 }

@@ -71,6 +71,15 @@ impl Handle {
         Ok(SwitchReport { paused })
     }
 
+    /// Hands the guest over to the hypervisor that does not have it.
+    ///
+    /// # Errors
+    /// As [`Handle::switch_accelerator`].
+    pub(crate) fn switch_to_other(&self) -> Result<SwitchReport, SwitchError> {
+        let other = self.saver.switch.as_ref().map(|switch| switch.name(switch.active().other()));
+        self.switch_accelerator(&other.unwrap_or_default().to_ascii_lowercase())
+    }
+
     /// Gives the vCPUs, which are paused, and the chips that they share their states.
     fn restore(&self, vcpus: Vec<VcpuState>, vm: &VmState) -> Result<(), HandleError> {
         for (index, state) in vcpus.into_iter().enumerate() {

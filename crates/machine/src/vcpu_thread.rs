@@ -12,8 +12,8 @@ use nerite_platform::{End, StopToken};
 use nerite_sandbox::{Confinement, ThreadKind};
 use nerite_vcpu::ahead::InstructionCount;
 use nerite_vcpu::{
-    Control, Counted, DebugCaps, Debugged, InstructionBudget, Limited, Measured, Statistics,
-    Traced, Tracer, Vcpu, drive_controlled,
+    Control, Counted, DebugCaps, DebugPlan, Debugged, InstructionBudget, Limited, Measured,
+    Statistics, Traced, Tracer, Vcpu, drive_controlled,
 };
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
@@ -100,6 +100,10 @@ pub(crate) struct Layers {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) debug: Option<DebugCaps>,
     pub(crate) budget: Option<InstructionBudget>,
+    /// What a debugger would have planned, for a moment that something is due at.
+    pub(crate) plan: Option<DebugPlan>,
+    /// `true` if the counts of functions begin later.
+    pub(crate) counts_later: bool,
     /// `true` if a crash is written to a file, vector registers and all.
     pub(crate) core: bool,
     /// Counts the instructions of each function.
@@ -142,7 +146,10 @@ pub(crate) fn run(mut vcpu: Box<dyn Vcpu>, task: Task) {
         task.shared.finish(Some(index), Err(error));
         None
     });
-    leaving.end = Some(run_loop(stack(vcpu, counter, &task), task));
+    leaving.end = Some(match stack(vcpu, counter, &task) {
+        Ok(vcpu) => run_loop(vcpu, task),
+        Err(error) => Err(error.into()),
+    });
 }
 
 /// Starts a timer that kicks `vcpu`, which the calling thread runs.
@@ -166,12 +173,12 @@ fn stack(
     mut vcpu: Box<dyn Vcpu>,
     counter: Option<Box<dyn InstructionCount>>,
     task: &Task,
-) -> Box<dyn Vcpu> {
+) -> Result<Box<dyn Vcpu>, nerite_vcpu::Error> {
     let layers = &task.layers;
     if let Some(chips) = task.chips.clone() {
         vcpu = Box::new(UserInterrupts::new(vcpu, chips));
     }
-    if let Some(functions) = &layers.functions
+    if let Some(functions) = layers.functions.as_ref().filter(|_| !layers.counts_later)
         && let Some(own) = vcpu.instruction_counter()
     {
         own.count_executions(functions.executions());
@@ -179,6 +186,9 @@ fn stack(
     let operands = || Box::new(CodeReader::new(task.ram.clone()));
     if let Some(caps) = layers.debug {
         vcpu = Box::new(Debugged::new(vcpu, caps, operands()));
+        if let (Some(plan), Some(debugger)) = (&layers.plan, vcpu.debugger()) {
+            debugger.set_debug_plan(plan)?;
+        }
     } else if let Some(budget) = layers.budget.clone() {
         if let Some(own) = vcpu.instruction_counter() {
             own.set_instruction_budget(budget);
@@ -195,15 +205,15 @@ fn stack(
     } else {
         Box::new(Counted::new(vcpu))
     };
-    match layers.tracer.clone() {
+    Ok(match layers.tracer.clone() {
         Some(tracer) => Box::new(Traced::new(vcpu, tracer)),
         None => vcpu,
-    }
+    })
 }
 
 fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> Result<End, Error> {
     let Task { cpu, mut stopper, control, shared, .. } = task;
-    let (has_core, counts) = (task.layers.core, task.layers.functions.is_some());
+    let (has_core, functions) = (task.layers.core, task.layers.functions);
     let index = vcpu.index();
     let confine =
         || shared.confinement.as_ref().map_or(Ok(()), |it| it.enter_thread(ThreadKind::Vcpu));
@@ -220,9 +230,10 @@ fn run_loop(mut vcpu: Box<dyn Vcpu>, task: Task) -> Result<End, Error> {
     let state = (!matches!(end, Ok(End::Exited(_))))
         .then(|| vcpu.regs().and_then(|regs| Ok((regs, vcpu.special_regs()?))));
     let fpu = if has_core && state.is_some() { vcpu.fpu().ok() } else { None };
-    let instructions = vcpu.instruction_counter().filter(|_| counts).map(|own| {
+    let instructions = functions.and_then(|functions| {
+        let own = vcpu.instruction_counter()?;
         own.report_executions();
-        own.instructions()
+        Some(functions.counted(index, own.instructions()))
     });
     let statistics = vcpu.statistics().unwrap_or_default();
     let finished = Finished { index, statistics, instructions, fpu, state };

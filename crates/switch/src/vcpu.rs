@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use nerite_arch::{Fpu, Regs, SpecialRegs};
 use nerite_hypervisor::{
-    DebugControl, Entry, Error, Exit, GuestDebug, KickTimer, Kicker, Statistics, Vcpu, VcpuState,
+    DebugControl, Entry, Error, Exit, GuestDebug, InstructionCounter, KickTimer, Kicker,
+    Statistics, Vcpu, VcpuState,
 };
 
 use crate::kick::{Kicks, Timers};
@@ -126,6 +127,12 @@ impl Vcpu for SwitchedVcpu {
         let mut sum = both.next()?;
         both.for_each(|other| sum.merge(&other));
         Some(sum)
+    }
+
+    /// Counts on the hypervisor that can. On the other one, nothing is counted.
+    fn instruction_counter(&mut self) -> Option<&mut dyn InstructionCounter> {
+        let Pair { first, second } = &mut self.vcpus;
+        second.instruction_counter().or_else(|| first.instruction_counter())
     }
 
     fn debug(&mut self) -> Option<&mut dyn DebugControl> {

@@ -113,6 +113,8 @@ impl CpuOptions {
 
     /// The vCPUs of a machine. Instructions that are counted are to be the same in each run.
     pub(super) fn config(&self, count: bool) -> CpuConfig {
+        // KVM has no virtual clock.
+        let is_switchable = self.accel.is_some_and(Accelerator::is_switchable);
         CpuConfig {
             count: self.count.map(CpuCount::get),
             affinity: self
@@ -125,7 +127,11 @@ impl CpuOptions {
             msr: self.msr.unwrap_or_default(),
             irqchip: self.irqchip.unwrap_or_default(),
             on_unemulated: self.on_unemulated.unwrap_or_default(),
-            clock: self.clock.unwrap_or(if count { Clock::Virtual } else { Clock::Host }),
+            clock: self.clock.unwrap_or(if count && !is_switchable {
+                Clock::Virtual
+            } else {
+                Clock::Host
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use merge::Merge;
 use nerite_gdb::Address;
-use nerite_machine::config::{Debug, Observe, OnCrash};
+use nerite_machine::config::{Debug, Observe, OnCrash, Place, SwitchAt};
 
 use super::CrashAction;
 
@@ -52,6 +52,24 @@ pub struct ObserveOptions {
     #[arg(default_missing_value = "", value_hint = ValueHint::FilePath)]
     pub count: Option<CountSetting>,
 
+    /// Count from the first time that the guest comes here: an address of the image as linked, such
+    /// as 0x1234, or the name of a function
+    ///
+    /// With `--accel kvm,software` it runs on KVM up to there, and then in software.
+    #[arg(long, value_name = "ADDRESS|FUNCTION", requires = "count", value_parser = parse_place)]
+    #[arg(conflicts_with_all = ["gdb", "gdb_attach", "insn_limit", "switch_at"])]
+    pub count_from: Option<Place>,
+
+    /// Hand the guest over to the other accelerator at an address or function (as `--count-from`),
+    /// after insn:N instructions, or after time:T
+    ///
+    /// It happens once, and with `--accel kvm,software` or `software,kvm` only. Instructions are
+    /// counted in software only. Where KVM cannot stop at an address by itself, it executes the guest
+    /// one instruction at a time up to there.
+    #[arg(long, value_name = "ADDRESS|FUNCTION|insn:N|time:T", value_parser = parse_switch_at)]
+    #[arg(conflicts_with_all = ["gdb", "gdb_attach", "insn_limit"])]
+    pub switch_at: Option<SwitchAt>,
+
     /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
     ///
     /// It is accessible to this user only, and removed in the end.
@@ -94,6 +112,8 @@ impl ObserveOptions {
             time_limit: self.time_limit,
             instruction_limit: self.insn_limit,
             count: self.count.is_some(),
+            count_from: self.count_from.clone(),
+            switch_at: self.switch_at.clone(),
             debug: start,
             snapshots: self.api_socket.is_some(),
             hold_ends: false,
@@ -111,6 +131,28 @@ impl ObserveOptions {
             _ => self.gdb_attach.as_ref(),
         };
         held.or_else(|| later.map(|address| (address, Debug::Running)))
+    }
+}
+
+/// Parses an instruction of a guest: what begins with a digit is an address.
+fn parse_place(text: &str) -> Result<Place, String> {
+    if text.starts_with(|first: char| first.is_ascii_digit()) {
+        let address = crate::ctl::parse_number(text);
+        return address.map(Place::Address).map_err(|error| format!("address {text}: {error}"));
+    }
+    if text.is_empty() { Err("the name is empty".into()) } else { Ok(Place::Function(text.into())) }
+}
+
+/// Parses the moment of a hand-over.
+fn parse_switch_at(text: &str) -> Result<SwitchAt, String> {
+    match text.split_once(':') {
+        Some(("insn", count)) => {
+            parse_instructions(count).map(SwitchAt::Instructions).map_err(|error| error.to_string())
+        }
+        Some(("time", time)) => {
+            parse_time(time).map(SwitchAt::Time).map_err(|error| error.to_string())
+        }
+        _ => parse_place(text).map(SwitchAt::Place),
     }
 }
 

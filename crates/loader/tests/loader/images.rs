@@ -296,6 +296,8 @@ fn symbols() {
     assert_eq!(at(CODE + 0x10_0000), None);
     assert_eq!(at(u64::MAX), None);
     assert_eq!(image.kernel().symbols().len(), 3);
+    let of = |name| image.kernel().symbols().address_of(name);
+    assert_eq!([of("hermit::main"), of("main"), of("data")], [Some(CODE + 0x20), None, None]);
 
     let fixed = Image::parse(Elf::fixed(0x80_0000).build(), &Limits::default()).unwrap();
     let location = fixed.kernel().symbols().lookup(0x80_0000 + CODE + 0x21).unwrap();

@@ -43,6 +43,12 @@ impl Running {
                     polled.extend(self.environment.console.sink().map(writable))
                 }
             }
+            let moment_at = polled.len();
+            polled.extend(
+                self.moment
+                    .as_ref()
+                    .map(|moment| PollFd::from_borrowed_fd(moment.events.fd(), PollFlags::IN)),
+            );
             let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             let ready = match poll(&mut polled, timeout.as_ref()) {
@@ -57,6 +63,8 @@ impl Running {
                 self.handle.shared.finish(None, Ok(End::Stopped));
                 return Ok(());
             }
+            let has_come = is_ready(moment_at);
+            self.look_at_moment(has_come);
             if self.look() {
                 return Ok(());
             }
@@ -91,7 +99,18 @@ impl Running {
     fn next_look(&self) -> Option<Instant> {
         // The first vCPU ends the machine itself, unless it is waiting for the host.
         let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
-        earlier(late, self.halts.as_ref().map(HaltWatch::next))
+        earlier(self.due, earlier(late, self.halts.as_ref().map(HaltWatch::next)))
+    }
+
+    /// Does what is due if a vCPU has come to the moment, or its time has.
+    fn look_at_moment(&mut self, has_come: bool) {
+        if !has_come && self.due.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.due = None;
+        if let Some(moment) = self.moment.take() {
+            moment.come(&self.handle, self.functions.as_ref());
+        }
     }
 
     /// Ends the machine if its time is up or the guest has halted permanently.

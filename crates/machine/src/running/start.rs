@@ -20,6 +20,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
     } = machine;
     let Machine {
         functions,
+        moment,
         counters,
         observe,
         tracer,
@@ -58,8 +59,14 @@ fn start(machine: Machine) -> Result<Running, Error> {
     let layers = Layers {
         statistics: observe.statistics,
         tracer: tracer.clone(),
-        debug: debug.as_ref().map(|_| hypervisor.debug_caps()),
-        budget: observe.instruction_limit.map(InstructionBudget::new),
+        debug: (debug.is_some() || moment.as_ref().is_some_and(|it| it.address.is_some()))
+            .then(|| hypervisor.debug_caps()),
+        budget: observe
+            .instruction_limit
+            .map(InstructionBudget::new)
+            .or_else(|| moment.as_ref()?.budget.clone()),
+        plan: moment.as_ref().and_then(Moment::plan),
+        counts_later: observe.count_from.is_some(),
         functions: functions.clone(),
         counter: counting.limit,
         core: core.is_some(),
@@ -117,6 +124,8 @@ fn start(machine: Machine) -> Result<Running, Error> {
         counts: counts_exactly || layers.counter.is_some(),
         statistics: observe.statistics,
         functions,
+        due: moment.as_ref().and_then(Moment::due),
+        moment,
         ended: Vec::new(),
         _vm: vm,
     };
@@ -171,6 +180,7 @@ impl Running {
                 dispatcher: self.platform.handler(control.clone(), self.deadline),
                 control: control.clone(),
                 events: handle.debug.clone(),
+                moment: self.moment.as_ref().map(|moment| moment.events.clone()),
                 holds_crashes: self.holds_crashes,
                 msrs: self.msrs.clone(),
                 ends: handle.shared.ends.clone(),
