@@ -35,6 +35,11 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         Machine::Hypervisor(Hypervisor::Ram { .. }) => {
             some("pass less to --memory, or free memory on this host")
         }
+        Machine::Hypervisor(Hypervisor::Vcpu { source, .. })
+            if Errno::from_io_error(source) == Some(Errno::FAULT) =>
+        {
+            some("has the file of the snapshot's memory become shorter, or is its disk full?")
+        }
         Machine::MountOfSnapshot { guest, rights } => {
             Some(format!("pass --mount HOST:{guest}:{rights}"))
         }

@@ -17,10 +17,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// Only `signals` and `descriptors` have any.
+// Only `signals`, `bus_error` and `descriptors` have any.
 #![deny(unsafe_code)]
 
 pub mod affinity;
+#[allow(unsafe_code, reason = "a signal handler")]
+pub mod bus_error;
 pub mod cli;
 pub mod config_file;
 pub mod ctl;

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::resolve::{self, Environment};
 use crate::signals::{self, Signals};
 use crate::terminal::Terminal;
-use crate::{descriptors, exit_code, output, statistics, stderr};
+use crate::{bus_error, descriptors, exit_code, output, statistics, stderr};
 
 /// So many mounts are opened without asking how many files may be open.
 const FEW_MOUNTS: usize = 100;
@@ -61,6 +61,9 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     // here, where opening can take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
     signals.end_within(END_WITHIN).map_err(Error::Signals)?;
+    if resolved.config.restore.is_some() {
+        bus_error::report().map_err(Error::Signals)?;
+    }
     let policy = resolved.options.sandbox.policy(descriptors);
     let folders = server
         .iter()

@@ -1,11 +1,13 @@
 //! The user's terminal while a guest has it.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::panic;
 
 use nerite_devices::{RawMode, Restore};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use crate::bus_error;
 
 /// Standard input as a terminal that the guest has, if it is one.
 ///
@@ -43,9 +45,13 @@ fn restore_at_panic(restore: Restore) {
 /// The thread ends with the process.
 fn restore_at_signal(restore: Restore, signals: BorrowedFd<'_>) -> std::io::Result<()> {
     let signals = signals.try_clone_to_owned()?;
+    let bus_error = bus_error::event()?;
     std::thread::Builder::new().name("terminal".to_owned()).spawn(move || {
-        while poll(&mut [PollFd::new(&signals, PollFlags::IN)], None) == Err(Errno::INTR) {}
+        let signals = signals.as_fd();
+        let mut ends = [signals, bus_error].map(|it| PollFd::from_borrowed_fd(it, PollFlags::IN));
+        while poll(&mut ends, None) == Err(Errno::INTR) {}
         restore.now();
+        bus_error::terminal_is_restored();
     })?;
     Ok(())
 }

@@ -8,46 +8,12 @@
 mod common;
 
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use common::long_runs::{PC_RIGHT, RIGHT, STEPS, copier, expected, next, pc_worker, worker};
-use common::{Done, Folder, code, image, wait, wait_until, without_host_warnings};
-
-/// A guest with a control socket and its output in the file `output`.
-struct Guest<'a> {
-    folder: &'a Folder,
-    child: Child,
-}
-
-impl<'a> Guest<'a> {
-    fn start(folder: &'a Folder, accelerator: &str, words: &[&str]) -> Self {
-        let common = ["run", "--accel", accelerator, "--api-socket", "socket", "-o", "output"];
-        let mut command = folder.vmm(&[&common[..], words].concat());
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        wait_until("the socket", || UnixStream::connect(folder.path("socket")).is_ok());
-        Self { folder, child }
-    }
-
-    fn ctl(&self, words: &[&str]) -> Done {
-        self.folder.run(&[&["ctl", "socket"][..], words].concat())
-    }
-
-    /// Waits until it has printed something.
-    fn prints(&self) {
-        let printed = || self.folder.path("output").metadata().is_ok_and(|it| it.len() > 0);
-        wait_until("output", printed);
-    }
-
-    /// Waits for its end: the exit code, the output and what was said.
-    fn end(self) -> (i32, String, String) {
-        let output = wait(self.child);
-        let text = std::fs::read_to_string(self.folder.path("output")).unwrap();
-        (code(output.status), text, String::from_utf8(output.stderr).unwrap())
-    }
-}
+use common::running::Guest;
+use common::{Folder, image, wait_until, without_host_warnings};
 
 /// Lets a guest go on in one process after the other, on these hypervisors in turn, and expects
 /// that it does not notice.

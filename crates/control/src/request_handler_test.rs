@@ -103,7 +103,9 @@ impl ControlTarget for Still {
     }
 
     fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal> {
-        self.ram.write_sparse(&files.memory).map_err(|error| Refusal::Failed(error.to_string()))?;
+        self.ram
+            .write_sparse(&files.memory, None)
+            .map_err(|error| Refusal::Failed(error.to_string()))?;
         Ok(SnapshotReport { memory: self.ram.size(), data: 0, paused: Duration::from_nanos(7) })
     }
 

@@ -8,7 +8,7 @@ use nerite_devices::{Console, HostTime, TimeSource, VirtualTime};
 use nerite_hostfs::Mounts;
 use nerite_hypervisor::{Hypervisor, Vcpu, Vm, VmOptions};
 use nerite_loader::{GuestImage, ImageSource, Limits};
-use nerite_memory::Backing;
+use nerite_memory::{Backing, PageMap};
 use nerite_pc::InitFile;
 use nerite_platform::{Builder, Environment, Platform, Rate, StopToken};
 use nerite_sandbox::Confinement;
@@ -52,6 +52,8 @@ pub struct Machine {
     pub(crate) setup: Setup,
     /// The image, if snapshots of the guest can be made.
     pub(crate) image: Option<BootImage>,
+    /// The page tables, which make snapshots fast.
+    pub(crate) page_map: Option<PageMap>,
     pub(crate) network: Network,
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
@@ -90,8 +92,8 @@ impl Machine {
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
         let Opened { origin, resources } = opened;
         let HostResources { mut config, hypervisor, mounts, output, tracer, core, .. } = resources;
-        let HostResources { counters, links, initrd, disks, confinement, mut timeline, .. } =
-            resources;
+        let HostResources { counters, links, initrd, disks, page_map, confinement, .. } = resources;
+        let mut timeline = resources.timeline;
         timeline.done("confine the process");
         let (image, saved) = match origin {
             Origin::Image(image) => (image, None),
@@ -201,6 +203,7 @@ impl Machine {
             devices: Arc::new(devices),
             setup,
             image: boot_image,
+            page_map,
             network,
             observe,
             tracer,

@@ -11,6 +11,7 @@ use nerite_devices::Sink;
 use nerite_hostfs::{Access, Mounts};
 use nerite_hypervisor::Hypervisor;
 use nerite_loader::ImageSource;
+use nerite_memory::PageMap;
 use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_snapshot::Snapshot;
@@ -51,6 +52,8 @@ pub(crate) struct HostResources {
     /// Initial file systems or modules.
     pub(crate) initrd: Vec<ImageSource>,
     pub(crate) disks: Vec<RawFile>,
+    /// The page tables, if snapshots of the guest are to be made and the host shows them.
+    pub(crate) page_map: Option<PageMap>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) timeline: Timeline,
 }
@@ -98,6 +101,8 @@ impl Opened {
             Ok(choice) => Counters::open(&*choice.hypervisor, &config.observe),
             Err(_) => Counters::default(),
         };
+        // Without them a snapshot takes longer.
+        let page_map = config.observe.snapshots.then(PageMap::open).and_then(Result::ok);
         timeline.done("open files and KVM");
         let resources = HostResources {
             config: config.clone(),
@@ -110,6 +115,7 @@ impl Opened {
             links,
             initrd,
             disks,
+            page_map,
             confinement: None,
             timeline,
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nerite_devices::Console;
 use nerite_hypervisor::{Hypervisor, Vm};
+use nerite_memory::PageMap;
 use nerite_platform::Platform;
 use nerite_switch::Switch;
 use parking_lot::Mutex;
@@ -28,6 +29,8 @@ pub(crate) struct Saver {
     pub(crate) setup: Setup,
     /// The image, if snapshots are prepared.
     pub(crate) image: Option<BootImage>,
+    /// The page tables of this process, if the host shows them.
+    pub(crate) page_map: Option<PageMap>,
     /// Held while a snapshot is made, the machine is put back to one, or handed over.
     pub(crate) lock: Mutex<()>,
     /// Progress of resets.

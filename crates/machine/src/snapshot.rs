@@ -119,7 +119,7 @@ impl Handle {
         // Before the chips are saved: what a device raises on the way is in them then.
         let quiet = saver.pause_devices(self);
         let state = saver.state(self)?;
-        let data = self.ram().write_sparse(&files.memory);
+        let data = self.ram().write_sparse(&files.memory, saver.page_map.as_ref());
         let data = data.map_err(SnapshotError::host("writing the memory"))?;
         drop((quiet, pause));
         let paused = paused.elapsed();

@@ -5,8 +5,9 @@
 //! the host can be a huge page of the guest, and transparent huge pages gain little.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::ops::Range;
 use std::ptr::null_mut;
 
 use rustix::mm::{
@@ -18,6 +19,7 @@ use vm_memory::{
     GuestAddress, GuestMemoryError, GuestMemoryRegion, GuestMemoryRegionBytes, MemoryRegionAddress,
 };
 
+use crate::extents::Extents;
 use crate::region::align_up;
 use crate::{Advised, Backing, Error, LARGE_PAGE, PAGE, Region};
 
@@ -29,6 +31,8 @@ pub struct MappedRegion {
     /// The whole mapping.
     mapping: *mut u8,
     mapping_size: usize,
+    /// Parts that are mapped from a file, as offsets in the region in ascending order.
+    file_parts: Vec<Range<u64>>,
 }
 
 // SAFETY: The pointers are to a mapping that this value owns and that belongs to no thread. It is
@@ -77,7 +81,8 @@ impl MappedRegion {
             .map_or(0, |wanted| wanted.wrapping_sub(address) & LARGE_PAGE.wrapping_sub(1));
         let shift = if backing.hugepages { 0 } else { usize::try_from(shift).unwrap_or(0) };
         // From here on, dropping it unmaps the mapping.
-        let mapped = Self { region, start: mapping.wrapping_add(shift), mapping, mapping_size };
+        let start = mapping.wrapping_add(shift);
+        let mapped = Self { region, start, mapping, mapping_size, file_parts: Vec::new() };
         // SAFETY: `shift` is below 2 MiB, the slack, so start..start+size is within the mapping
         // just made, which nothing else refers to. `start` is a multiple of the page size because
         // the region's start is.
@@ -87,27 +92,41 @@ impl MappedRegion {
         Ok(mapped)
     }
 
-    /// Maps the contents of `file` from `offset` on, copy-on-write: what is written stays here.
+    /// Maps the contents of `file` from `offset` on, copy-on-write: what is written stays here. Holes
+    /// of the file are memory without a file: a page of a hole in a file that is kept in memory
+    /// would be memory of that file.
+    ///
     /// The file must not become shorter than what is mapped of it.
     pub(crate) fn of_file(
         region: Region,
         backing: &Backing,
-        file: BorrowedFd<'_>,
+        file: &File,
         offset: u64,
+        extents: &mut Extents<'_>,
     ) -> Result<Self, Error> {
-        let mapped = Self::new(region, backing)?;
-        let size = usize::try_from(region.size)
-            .map_err(|_| Error::BadRegion { region, reason: "is too large for this host" })?;
+        let mut mapped = Self::new(region, backing)?;
+        let too_large = || Error::BadRegion { region, reason: "is too large for this host" };
+        let failed = |source| Error::Map { size: region.size >> 20, source };
+        let end = offset.checked_add(region.size).ok_or_else(too_large)?;
+        let found = extents.within(offset..end).map_err(failed)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-        // SAFETY: start..start+size is the accessible part of the mapping that `mapped` owns.
-        // Nothing else refers to it yet, and it stays a part of that mapping: it is unmapped with
-        // the rest. Changes of the file show in it only as changes of bytes, which the volatile
-        // accesses tolerate; an access beyond the end of a file that was truncated is a signal, as
-        // the documentation says.
-        unsafe { mmap(mapped.start.cast(), size, protection, flags, file, offset) }
-            .map_err(|errno| Error::Map { size: region.size >> 20, source: errno.into() })?;
-        mapped.advise(size, backing)?;
+        for extent in found {
+            let within = extent.start.saturating_sub(offset)..extent.end.saturating_sub(offset);
+            let [from, to] = [within.start, within.end].map(usize::try_from);
+            let (Ok(from), Ok(to)) = (from, to) else { return Err(too_large()) };
+            let (start, size) = (mapped.start.wrapping_add(from), to.saturating_sub(from));
+            // SAFETY: `Extents::within` gives extents within offset..end, so start..start+size is
+            // within the accessible part of the mapping that `mapped` owns, and whole pages of it.
+            // Nothing else refers to it yet, and it stays a part of that mapping: it is unmapped
+            // with the rest. Changes of the file show in it only as changes of bytes, which the
+            // volatile accesses tolerate; an access beyond the end of a file that was truncated is
+            // a signal, as the documentation says.
+            unsafe { mmap(start.cast(), size, protection, flags, file, extent.start) }
+                .map_err(|errno| failed(errno.into()))?;
+            mapped.file_parts.push(within);
+        }
+        mapped.advise(usize::try_from(region.size).map_err(|_| too_large())?, backing)?;
         Ok(mapped)
     }
 
@@ -124,6 +143,11 @@ impl MappedRegion {
         unsafe { mmap(self.start.cast(), size, protection, flags, file, offset) }
             .map_err(|errno| Error::Map { size: self.region.size >> 20, source: errno.into() })?;
         Ok(())
+    }
+
+    /// Parts that are mapped from a file, as offsets in the region in ascending order.
+    pub(crate) fn file_parts(&self) -> &[Range<u64>] {
+        &self.file_parts
     }
 
     fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {

@@ -4,6 +4,9 @@ use std::fmt;
 
 /// The size of a small page in bytes (Intel SDM vol. 3, 5.5): 4 KiB.
 pub const PAGE: u64 = 4 << 10;
+/// [`PAGE`] as a length.
+#[allow(clippy::cast_possible_truncation, reason = "4096 fits every usize")]
+pub(crate) const PAGE_LENGTH: usize = PAGE as usize;
 /// The size of a large page in bytes, which is also the granularity of guest RAM: 2 MiB.
 pub const LARGE_PAGE: u64 = 2 << 20;
 /// Start of the gap in guest RAM: 3 GiB. The gap holds the APICs and the memory windows of PCI

@@ -10,6 +10,7 @@ pub mod debugger;
 pub mod features;
 pub mod image;
 pub mod long_runs;
+pub mod running;
 
 use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::unix::process::CommandExt as _;

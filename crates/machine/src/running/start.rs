@@ -32,6 +32,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
         setup,
         image,
         switch,
+        page_map,
         ..
     } = machine;
     let mut timeline = machine.timeline;
@@ -97,6 +98,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
             switch,
             setup,
             image,
+            page_map,
             lock: Mutex::default(),
             resets: Mutex::default(),
         }),

@@ -2,48 +2,64 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
+use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
+
 use super::{Backing, GuestRam, Memory, Observer, check_regions};
+use crate::extents::Extents;
 use crate::mapping::MappedRegion;
-use crate::{Advised, Error, PAGE, Region};
+use crate::region::PAGE_LENGTH;
+use crate::{Advised, Error, PAGE, PageMap, Region};
 
 /// Number of bytes that are looked at and written at a time.
 const CHUNK: usize = 256 << 10;
-/// [`PAGE`] as a length.
-#[allow(clippy::cast_possible_truncation, reason = "4096 fits every usize")]
-const PAGE_LENGTH: usize = PAGE as usize;
+/// Number of bytes whose pages are asked for at a time.
+const WINDOW: u64 = 64 << 20;
 
 impl GuestRam {
     /// Writes all of RAM to `file`, which is empty: region after region, lowest first, with holes
     /// for pages of zeros. Returns the number of bytes that are not holes.
     ///
-    /// Writes of the guest and of devices meanwhile may or may not be in it.
+    /// With the page tables of this process, pages that were never touched take no time. Writes of
+    /// the guest and of devices meanwhile may or may not be in it.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
-    pub fn write_sparse(&self, file: &File) -> io::Result<u64> {
+    pub fn write_sparse(&self, file: &File, page_map: Option<&PageMap>) -> io::Result<u64> {
         file.set_len(self.size())?;
         let mut buffer = vec![0; CHUNK];
         let (mut offset, mut written) = (0_u64, 0_u64);
-        for region in &self.regions {
-            let mut address = region.start;
-            while address < region.end() {
-                let left = usize::try_from(region.end().saturating_sub(address)).unwrap_or(CHUNK);
-                let chunk = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
-                self.read(address, chunk).map_err(io::Error::other)?;
-                written = written.saturating_add(write_data(file, chunk, offset)?);
-                address = address.saturating_add(chunk.len() as u64);
-                offset = offset.saturating_add(chunk.len() as u64);
+        for mapped in self.memory.iter() {
+            let (start, size) = (mapped.start_addr().0, mapped.len());
+            let mut next = 0_u64;
+            while next < size {
+                let window = next..size.min(next.saturating_add(WINDOW));
+                next = window.end;
+                for mut used in used_pages(mapped, window, page_map) {
+                    while !used.is_empty() {
+                        let left = used.end.saturating_sub(used.start);
+                        let left = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+                        let chunk = buffer.get_mut(..left).unwrap_or_default();
+                        self.read(start.saturating_add(used.start), chunk)
+                            .map_err(io::Error::other)?;
+                        let position = offset.saturating_add(used.start);
+                        written = written.saturating_add(write_data(file, chunk, position)?);
+                        used.start = used.start.saturating_add(chunk.len() as u64);
+                    }
+                }
             }
+            offset = offset.saturating_add(size);
         }
         Ok(written)
     }
 
     /// Maps RAM that [`GuestRam::write_sparse`] wrote, in the same regions. Pages are read when
     /// they are touched, so this takes as long for much RAM as for little; what the guest writes
-    /// stays out of the file.
+    /// stays out of the file. Holes are not mapped from it: a guest takes no room in a file system
+    /// that keeps its files in memory. Of a file with more than 8192 pieces, the holes behind those
+    /// are mapped, too.
     ///
     /// The file must stay as it is for as long as the RAM is used: a page that was not written to
     /// has the contents of the file, and touching one beyond the file's end is SIGBUS.
@@ -67,14 +83,50 @@ impl GuestRam {
             return Err(Error::OutOfRange { what: "size of the memory file" });
         }
         let mut mapped = Vec::with_capacity(regions.len());
+        let mut extents = Extents::of(file);
         let mut offset = 0_u64;
         for region in &regions {
-            mapped.push(MappedRegion::of_file(*region, backing, file.as_fd(), offset)?);
+            mapped.push(MappedRegion::of_file(*region, backing, file, offset, &mut extents)?);
             offset = offset.saturating_add(region.size);
         }
         let memory = Memory::from_regions(mapped).map_err(|_| Error::NoRegions)?;
         Ok(Self { memory, regions, observer: Observer::default() })
     }
+}
+
+/// Parts of a window of a region that may have other contents than zeros.
+fn used_pages(
+    mapped: &MappedRegion,
+    window: Range<u64>,
+    page_map: Option<&PageMap>,
+) -> Vec<Range<u64>> {
+    let length = window.end.saturating_sub(window.start);
+    let pages = usize::try_from(length).unwrap_or(0).checked_div(PAGE_LENGTH).unwrap_or(0);
+    let host =
+        usize::try_from(window.start).ok().and_then(|it| mapped.host().addr().checked_add(it));
+    let asked = page_map.zip(host).and_then(|(map, host)| map.touched(host, pages).ok());
+    // Without an answer all of it is looked at.
+    let Some(mut used) = asked else { return vec![window] };
+    let extents = mapped.file_parts();
+    let first = extents.partition_point(|extent| extent.end <= window.start);
+    for extent in extents.iter().skip(first).take_while(|extent| extent.start < window.end) {
+        // A page of the file that was not touched is in no page table.
+        let [from, to] = [extent.start.max(window.start), extent.end.min(window.end)].map(|it| {
+            usize::try_from(it.saturating_sub(window.start).checked_div(PAGE).unwrap_or(0))
+                .unwrap_or(0)
+        });
+        used.get_mut(from..to).unwrap_or_default().fill(true);
+    }
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let addresses = (window.start..window.end).step_by(PAGE_LENGTH);
+    for (address, _) in addresses.zip(used).filter(|(_, is_used)| *is_used) {
+        let end = address.saturating_add(PAGE);
+        match ranges.last_mut() {
+            Some(last) if last.end == address => last.end = end,
+            _ => ranges.push(address..end),
+        }
+    }
+    ranges
 }
 
 /// Writes the pages of `chunk` that are not all zeros, each run of them in one piece.

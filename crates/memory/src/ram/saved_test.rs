@@ -3,6 +3,8 @@ use std::os::unix::fs::MetadataExt as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ram::Mapping;
+use crate::test_file::in_memory;
 
 const HIGH: u64 = 4 << 30;
 
@@ -32,7 +34,7 @@ fn ram_is_the_same_in_the_file_and_from_it() {
         ram.write(place, &[index]).unwrap();
     }
     let file = tempfile::tempfile().unwrap();
-    let written = ram.write_sparse(&file).unwrap();
+    let written = ram.write_sparse(&file, None).unwrap();
     // Two of the places are in the first page.
     assert_eq!(written, 6 * PAGE);
     let length = file.metadata().unwrap();
@@ -54,7 +56,7 @@ fn what_is_written_stays_out_of_the_file() {
     let ram = ram();
     ram.write(0x5000, b"saved").unwrap();
     let file = tempfile::tempfile().unwrap();
-    ram.write_sparse(&file).unwrap();
+    ram.write_sparse(&file, None).unwrap();
     let clones =
         [(); 2].map(|()| GuestRam::from_file(&regions(), &Backing::default(), &file).unwrap());
     clones[0].write(0x5000, b"other").unwrap();
@@ -67,13 +69,13 @@ fn what_is_written_stays_out_of_the_file() {
     assert_eq!(&bytes, b"saved");
     // A clone can be saved again.
     let again = tempfile::tempfile().unwrap();
-    assert_eq!(clones[0].write_sparse(&again).unwrap(), 2 * PAGE);
+    assert_eq!(clones[0].write_sparse(&again, None).unwrap(), 2 * PAGE);
 }
 
 #[test]
 fn a_restored_region_is_aligned_as_a_new_one() {
     let file = tempfile::tempfile().unwrap();
-    ram().write_sparse(&file).unwrap();
+    ram().write_sparse(&file, None).unwrap();
     let restored = GuestRam::from_file(&regions(), &Backing::default(), &file).unwrap();
     for mapping in restored.mappings() {
         assert_eq!(mapping.host.addr() as u64 % (2 << 20), mapping.guest % (2 << 20));
@@ -101,7 +103,90 @@ fn files_that_do_not_fit_are_refused() {
 fn a_file_that_cannot_be_written_is_an_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let read_only = File::open(file.path()).unwrap();
-    assert!(ram().write_sparse(&read_only).is_err());
+    assert!(ram().write_sparse(&read_only, None).is_err());
+}
+
+/// Number of mappings of this process between the host addresses of RAM.
+fn mappings(ram: &GuestRam) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let starts =
+        maps.lines().map(|line| usize::from_str_radix(line.split('-').next().unwrap(), 16));
+    let starts: Vec<_> = starts.map(Result::unwrap).collect();
+    let within = |mapping: Mapping| {
+        let start = mapping.host.addr();
+        starts
+            .iter()
+            .filter(|it| (start..start + usize::try_from(mapping.size).unwrap()).contains(it))
+            .count()
+    };
+    ram.mappings().map(within).sum()
+}
+
+#[test]
+fn mappings_grow_with_data_and_not_with_ram() {
+    let counts = [64_u64 << 20, 4 << 30].map(|size| {
+        let regions = [Region { start: HIGH, size }];
+        let ram = GuestRam::new(&regions, &Backing::default()).unwrap();
+        for page in [0, 3, 4, 900] {
+            ram.write(HIGH + page * PAGE, b"x").unwrap();
+        }
+        let file = in_memory();
+        ram.write_sparse(&file, Some(&PageMap::open().unwrap())).unwrap();
+        mappings(&GuestRam::from_file(&regions, &Backing::default(), &file).unwrap())
+    });
+    // Three pieces and the holes after them.
+    assert_eq!(counts, [6, 6]);
+}
+
+#[test]
+fn holes_take_no_room_in_a_file_system_in_memory() {
+    let ram = ram();
+    ram.write(0x5000, b"saved").unwrap();
+    let file = in_memory();
+    ram.write_sparse(&file, None).unwrap();
+    let blocks = file.metadata().unwrap().blocks();
+    let restored = GuestRam::from_file(&regions(), &Backing::default(), &file).unwrap();
+    for region in regions() {
+        for page in (region.start..region.end()).step_by(16 << 12) {
+            assert_eq!(restored.read_obj::<u8>(page + 0x1000), Ok(0));
+            restored.write(page + 0x2000, &[1]).unwrap();
+        }
+    }
+    assert_eq!(restored.read_obj::<[u8; 5]>(0x5000), Ok(*b"saved"));
+    assert_eq!(file.metadata().unwrap().blocks(), blocks);
+}
+
+/// With the page tables the file is the same: of new RAM, and of RAM from a file, of which pages
+/// were changed, added, emptied and left alone.
+#[test]
+fn untouched_pages_are_left_out_and_no_others() {
+    let page_map = PageMap::open().unwrap();
+    let ram = ram();
+    for (index, place) in (1_u8..).zip(PLACES) {
+        ram.write(place, &[index]).unwrap();
+    }
+    ram.write(0x9000, &[0; 4096]).unwrap();
+    let first = in_memory();
+    assert_eq!(ram.write_sparse(&first, Some(&page_map)).unwrap(), 6 * PAGE);
+    let restored = GuestRam::from_file(&regions(), &Backing::default(), &first).unwrap();
+    restored.write(0, &[0xff]).unwrap();
+    restored.write(0x7000, &[0xff]).unwrap();
+    restored.zero((256 << 10) - PAGE, PAGE).unwrap();
+    let touched = |address: u64| {
+        let offset = usize::try_from(address).unwrap();
+        let host = restored.mappings().next().unwrap().host.addr() + offset;
+        page_map.touched(host, 1).unwrap()[0]
+    };
+    assert_eq!([0, 0x7000, 0x10_0000].map(touched), [true, true, false]);
+    // Looking at all of it touches all of it.
+    let files = [Some(&page_map), None].map(|page_map| {
+        let file = in_memory();
+        assert_eq!(restored.write_sparse(&file, page_map).unwrap(), 6 * PAGE);
+        let mut bytes = vec![0; 66 << 20];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    });
+    assert!(files[0] == files[1]);
 }
 
 proptest! {
@@ -115,7 +200,7 @@ proptest! {
             ram.write(HIGH + page * PAGE + u64::from(*byte), &[*byte]).unwrap();
         }
         let file = tempfile::tempfile().unwrap();
-        prop_assert_eq!(ram.write_sparse(&file).unwrap(), pages.len() as u64 * PAGE);
+        prop_assert_eq!(ram.write_sparse(&file, None).unwrap(), pages.len() as u64 * PAGE);
         let restored = GuestRam::from_file(&regions, &Backing::default(), &file).unwrap();
         let (mut one, mut two) = (vec![0; 2 << 20], vec![1; 2 << 20]);
         ram.read(HIGH, &mut one).unwrap();
