@@ -81,6 +81,9 @@ pub enum CtlAction {
         /// End the guest as soon as it is saved, with exit code 143
         #[arg(long)]
         stop: bool,
+        /// Copy the memory of this snapshot before the guest is paused, and write only what differs
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        base: Option<PathBuf>,
     },
     /// Hand the guest over to KVM or to the processor in software, with `run --accel kvm,software`
     Accel {
@@ -208,7 +211,9 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
                 ..Request::default()
             })?);
         }
-        CtlAction::Snapshot { directory, stop } => return snapshot(&mut client, directory, *stop),
+        CtlAction::Snapshot { directory, stop, base } => {
+            return snapshot(&mut client, directory, *stop, base.as_deref());
+        }
         CtlAction::DumpMemory { file, address, length } => {
             return dump_memory(&mut client, file, *address, *length).map(|()| 0);
         }
@@ -227,10 +232,18 @@ fn answer(value: impl std::fmt::Display) -> Result<u8, Error> {
 
 /// Has the machine written to files of this process, which has the rights of the operator and gives
 /// the directory its name.
-fn snapshot(client: &mut Client, directory: &Path, stop: bool) -> Result<u8, Error> {
+fn snapshot(
+    client: &mut Client,
+    directory: &Path,
+    stop: bool,
+    base: Option<&Path>,
+) -> Result<u8, Error> {
     let staging = Staging::create(directory)?;
     if staging.replaced_remains() {
         log::warn!("{}: an interrupted snapshot of this name was replaced", directory.display());
+    }
+    if let Some(base) = base {
+        staging.copy_memory_of(base)?;
     }
     let Files { state, memory, image } = staging.files();
     if stop {

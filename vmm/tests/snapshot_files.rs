@@ -130,3 +130,35 @@ fn a_snapshot_whose_makers_are_killed_is_whole_or_not_there() {
         }
     }
 }
+
+#[test]
+fn a_snapshot_on_the_base_of_another_is_whole_and_writes_less() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(1)));
+    let guest = Guest::start(&folder, "software", &[&image]);
+    guest.prints();
+    let save = |words: &[&str]| {
+        let done = guest.ctl(&[&["snapshot"][..], words].concat());
+        assert_eq!(done.code, 0, "{done:?}");
+        let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        report["data"].as_u64().unwrap()
+    };
+    let whole = save(&["first"]);
+    let differs = save(&["--base", "first", "second"]);
+    assert!(differs < whole, "{differs} of {whole}");
+    let other = ["snapshot", "--base", "other", "third"];
+    guest.ctl(&other).is_error(243, &["other", "No such file"]);
+    std::fs::create_dir(folder.path("other")).unwrap();
+    for name in ["snapshot.json", "image"] {
+        std::fs::copy(folder.path("first").join(name), folder.path("other").join(name)).unwrap();
+    }
+    folder.file("other/memory", [1; 4096]);
+    guest.ctl(&other).is_error(243, &["another size"]);
+    assert!(!folder.path("third").exists() && !folder.path(".third.partial").exists());
+    let (code, output, said) = guest.end();
+    assert_eq!((code, output == expected()), (RIGHT, true), "{said}");
+    std::fs::remove_dir_all(folder.path("first")).unwrap();
+    let done = folder.run(&["run", "--accel", "software", "--restore", "second", "--verify"]);
+    assert_eq!((done.code, &*without_host_warnings(&done.stderr)), (RIGHT, ""));
+    assert!(expected().ends_with(&done.stdout));
+}

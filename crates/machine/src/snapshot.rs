@@ -101,8 +101,9 @@ impl SnapshotError {
 }
 
 impl Handle {
-    /// Writes a snapshot to `files`, which are empty. The guest is paused meanwhile, but for the
-    /// digests at the end, and resumes as it was.
+    /// Writes a snapshot to `files`, which are empty; that of the memory can have earlier contents of
+    /// RAM, of which only pages that differ are written then. The guest is paused meanwhile, but
+    /// for the digests at the end, and resumes as it was.
     ///
     /// # Errors
     /// Fails if the machine cannot be saved now or not at all, or a file cannot be written. The
@@ -119,7 +120,11 @@ impl Handle {
         // Before the chips are saved: what a device raises on the way is in them then.
         let quiet = saver.pause_devices(self);
         let state = saver.state(self)?;
-        let data = self.ram().write_sparse(&files.memory, saver.page_map.as_ref());
+        let page_map = saver.page_map.as_ref();
+        let data = files.memory.metadata().and_then(|it| match it.len() {
+            0 => self.ram().write_sparse(&files.memory, page_map),
+            _ => self.ram().write_changes(&files.memory, page_map),
+        });
         let data = data.map_err(SnapshotError::host("writing the memory"))?;
         drop((quiet, pause));
         let paused = paused.elapsed();

@@ -85,7 +85,8 @@ pub trait ControlTarget: Machine {
     /// # Errors
     /// If there is no such card.
     fn set_link(&self, card: &str, up: bool) -> Result<usize, Refusal>;
-    /// Writes a snapshot to empty files. The machine stays as it was.
+    /// Writes a snapshot to empty files; that of the memory can have earlier memory, of which pages
+    /// that differ are written. The machine stays as it was.
     ///
     /// # Errors
     /// If the machine cannot be saved, or not now, or a file cannot be written.

@@ -85,7 +85,7 @@ impl Digest {
 const CHUNK_PAGE: usize = PAGE as usize;
 
 /// Offset of the first data at or after `position`; `None` if there is only a hole.
-fn next_data(file: &File, position: u64) -> io::Result<Option<u64>> {
+pub(crate) fn next_data(file: &File, position: u64) -> io::Result<Option<u64>> {
     match rustix::fs::seek(file, SeekFrom::Data(position)) {
         Ok(data) => Ok(Some(data)),
         Err(Errno::NXIO) => Ok(None),
@@ -94,7 +94,7 @@ fn next_data(file: &File, position: u64) -> io::Result<Option<u64>> {
 }
 
 /// Offset of the first hole after the data at `position`.
-fn end_of_data(file: &File, position: u64) -> io::Result<u64> {
+pub(crate) fn end_of_data(file: &File, position: u64) -> io::Result<u64> {
     // A file that shrinks meanwhile has a hole nowhere; reading it fails then.
     Ok(rustix::fs::seek(file, SeekFrom::Hole(position))?)
 }

@@ -29,6 +29,47 @@ impl GuestRam {
     /// Fails if the file cannot be written.
     pub fn write_sparse(&self, file: &File, page_map: Option<&PageMap>) -> io::Result<u64> {
         file.set_len(self.size())?;
+        self.write_used(
+            page_map,
+            |_| Ok(Vec::new()),
+            |chunk, position| write_pages(file, chunk, position, |_, page| is_zero(page)),
+        )
+    }
+
+    /// Makes `file` as [`GuestRam::write_sparse`] does. It has the memory of an earlier moment or of
+    /// another guest, of which only pages with other contents are written. Returns the number of
+    /// bytes that were.
+    ///
+    /// # Errors
+    /// Fails if the file has another size than RAM, or cannot be read or written.
+    pub fn write_changes(&self, file: &File, page_map: Option<&PageMap>) -> io::Result<u64> {
+        if file.metadata()?.len() != self.size() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it has another size than RAM",
+            ));
+        }
+        let mut before = vec![0; CHUNK];
+        let mut extents = Extents::of(file);
+        let with_data = |range| extents.within(range);
+        self.write_used(page_map, with_data, |chunk, position| {
+            let before = before.get_mut(..chunk.len()).unwrap_or_default();
+            file.read_exact_at(before, position)?;
+            let (before, _) = before.as_chunks::<PAGE_LENGTH>();
+            write_pages(file, chunk, position, |index, page| {
+                before.get(index).is_some_and(|before| before == page)
+            })
+        })
+    }
+
+    /// Hands the parts of RAM that were touched, or are in the ranges that `others` adds to a range
+    /// of offsets, to `write`, with their offsets. Returns the sum of its results.
+    fn write_used(
+        &self,
+        page_map: Option<&PageMap>,
+        mut others: impl FnMut(Range<u64>) -> io::Result<Vec<Range<u64>>>,
+        mut write: impl FnMut(&[u8], u64) -> io::Result<u64>,
+    ) -> io::Result<u64> {
         let mut buffer = vec![0; CHUNK];
         let (mut offset, mut written) = (0_u64, 0_u64);
         for mapped in self.memory.iter() {
@@ -37,7 +78,12 @@ impl GuestRam {
             while next < size {
                 let window = next..size.min(next.saturating_add(WINDOW));
                 next = window.end;
-                for mut used in used_pages(mapped, window, page_map) {
+                let end = offset.saturating_add(window.end);
+                let others = others(offset.saturating_add(window.start)..end)?;
+                let others = others.into_iter().map(|range| {
+                    range.start.saturating_sub(offset)..range.end.saturating_sub(offset)
+                });
+                for mut used in used_pages(mapped, window, others, page_map) {
                     while !used.is_empty() {
                         let left = used.end.saturating_sub(used.start);
                         let left = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
@@ -45,7 +91,7 @@ impl GuestRam {
                         self.read(start.saturating_add(used.start), chunk)
                             .map_err(io::Error::other)?;
                         let position = offset.saturating_add(used.start);
-                        written = written.saturating_add(write_data(file, chunk, position)?);
+                        written = written.saturating_add(write(chunk, position)?);
                         used.start = used.start.saturating_add(chunk.len() as u64);
                     }
                 }
@@ -94,10 +140,11 @@ impl GuestRam {
     }
 }
 
-/// Parts of a window of a region that may have other contents than zeros.
+/// Parts of a window of a region that may have other contents than zeros, and those in `others`.
 fn used_pages(
     mapped: &MappedRegion,
     window: Range<u64>,
+    others: impl Iterator<Item = Range<u64>>,
     page_map: Option<&PageMap>,
 ) -> Vec<Range<u64>> {
     let length = window.end.saturating_sub(window.start);
@@ -107,13 +154,14 @@ fn used_pages(
     let asked = page_map.zip(host).and_then(|(map, host)| map.touched(host, pages).ok());
     // Without an answer all of it is looked at.
     let Some(mut used) = asked else { return vec![window] };
-    let extents = mapped.file_parts();
-    let first = extents.partition_point(|extent| extent.end <= window.start);
-    for extent in extents.iter().skip(first).take_while(|extent| extent.start < window.end) {
-        // A page of the file that was not touched is in no page table.
-        let [from, to] = [extent.start.max(window.start), extent.end.min(window.end)].map(|it| {
-            usize::try_from(it.saturating_sub(window.start).checked_div(PAGE).unwrap_or(0))
-                .unwrap_or(0)
+    let parts = mapped.file_parts();
+    let first = parts.partition_point(|part| part.end <= window.start);
+    let parts = parts.iter().skip(first).take_while(|part| part.start < window.end).cloned();
+    // A page of a file that was not touched is in no page table.
+    for part in parts.chain(others) {
+        let [from, to] = [part.start.max(window.start), part.end.min(window.end)].map(|it| {
+            let page = it.saturating_sub(window.start).checked_div(PAGE).unwrap_or(0);
+            usize::try_from(page).unwrap_or(0)
         });
         used.get_mut(from..to).unwrap_or_default().fill(true);
     }
@@ -129,27 +177,37 @@ fn used_pages(
     ranges
 }
 
-/// Writes the pages of `chunk` that are not all zeros, each run of them in one piece.
-fn write_data(file: &File, chunk: &[u8], offset: u64) -> io::Result<u64> {
-    let mut written = 0_u64;
-    let mut rest = chunk;
-    while !rest.is_empty() {
-        let zeros = leading(rest, is_zero);
-        let (_, after) = rest.split_at(zeros);
-        let (data, after) = after.split_at(leading(after, |page| !is_zero(page)));
-        if !data.is_empty() {
-            let position = chunk.len().saturating_sub(after.len()).saturating_sub(data.len());
-            file.write_all_at(data, offset.saturating_add(position as u64))?;
-            written = written.saturating_add(data.len() as u64);
+/// Writes the pages of `chunk` that are not to be skipped, by index and contents; each run of them
+/// in one piece. Returns the number of bytes that are written.
+fn write_pages(
+    file: &File,
+    chunk: &[u8],
+    position: u64,
+    skips: impl Fn(usize, &[u8]) -> bool,
+) -> io::Result<u64> {
+    let (mut written, mut run) = (0_u64, 0..0);
+    let mut flush = |run: Range<usize>| {
+        let data = chunk.get(run.clone()).unwrap_or_default();
+        written = written.saturating_add(data.len() as u64);
+        if data.is_empty() {
+            Ok(())
+        } else {
+            file.write_all_at(data, position.saturating_add(run.start as u64))
         }
-        rest = after;
+    };
+    for (index, page) in chunk.chunks(PAGE_LENGTH).enumerate() {
+        let start = index.saturating_mul(PAGE_LENGTH);
+        if skips(index, page) {
+            flush(run)?;
+            run = 0..0;
+        } else if run.is_empty() {
+            run = start..start.saturating_add(page.len());
+        } else {
+            run.end = start.saturating_add(page.len());
+        }
     }
+    flush(run)?;
     Ok(written)
-}
-
-/// Length in bytes of the pages at the beginning of `bytes` that are as `wanted`.
-fn leading(bytes: &[u8], wanted: impl Fn(&[u8]) -> bool) -> usize {
-    bytes.chunks(PAGE_LENGTH).take_while(|page| wanted(page)).map(<[u8]>::len).sum()
 }
 
 fn is_zero(page: &[u8]) -> bool {

@@ -189,6 +189,40 @@ fn untouched_pages_are_left_out_and_no_others() {
     assert!(files[0] == files[1]);
 }
 
+#[test]
+fn only_pages_that_differ_are_written_over_earlier_memory() {
+    let page_map = PageMap::open().unwrap();
+    let ram = ram();
+    for place in PLACES {
+        ram.write(place, &[1]).unwrap();
+    }
+    let bytes = |file: &File| {
+        let mut bytes = vec![0; 66 << 20];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    let file = in_memory();
+    ram.write_sparse(&file, Some(&page_map)).unwrap();
+    for page_map in [None, Some(&page_map)] {
+        assert_eq!(ram.write_changes(&file, page_map).unwrap(), 0);
+        // Changed, new, emptied, and in the file alone.
+        ram.write(0xffe, &[2]).unwrap();
+        ram.write(0x1_0000, &[3]).unwrap();
+        ram.zero(256 << 10, PAGE).unwrap();
+        file.write_all_at(b"other", 17 << 20).unwrap();
+        assert_eq!(ram.write_changes(&file, page_map).unwrap(), 4 * PAGE);
+        let whole = in_memory();
+        ram.write_sparse(&whole, page_map).unwrap();
+        assert!(bytes(&file) == bytes(&whole));
+        ram.write(0xffe, &[1]).unwrap();
+        ram.zero(0x1_0000, PAGE).unwrap();
+        ram.write(256 << 10, &[1]).unwrap();
+        assert_eq!(ram.write_changes(&file, page_map).unwrap(), 3 * PAGE);
+    }
+    file.set_len(1 << 20).unwrap();
+    assert!(ram.write_changes(&file, None).is_err());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 32, ..ProptestConfig::default() })]
 
