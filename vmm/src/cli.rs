@@ -66,7 +66,7 @@ pub struct InspectArgs {
 /// `vmm run`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "vmm run [OPTIONS] <IMAGE> [--] [ARGS]...\n       vmm run [OPTIONS] --restore <DIR>"
+    override_usage = "vmm run [OPTIONS] <IMAGE> [--] [ARGS]...\n       vmm run [OPTIONS] --restore <DIR> [-- ARGS...]"
 )]
 #[command(after_long_help = exit_code::HELP, args_override_self = true)]
 pub struct RunArgs {
@@ -77,7 +77,7 @@ pub struct RunArgs {
     /// after the image is taken away, so that both `vmm run image a b` and `vmm run image -- a b`
     /// pass `a` and `b`.
     #[arg(value_names = ["IMAGE", "ARGS"], num_args = 1.., trailing_var_arg = true)]
-    #[arg(required_unless_present = "restore", conflicts_with = "restore")]
+    #[arg(required_unless_present = "restore")]
     #[arg(allow_hyphen_values = false, value_hint = ValueHint::FilePath)]
     pub image_and_args: Vec<OsString>,
 
@@ -85,6 +85,8 @@ pub struct RunArgs {
     ///
     /// In place of an image. Mounts, disks and network cards of the guest are given anew, with
     /// the host's files of now; so are the output and everything that watches or confines the run.
+    /// Arguments, --env and the address of a network card (mac=) take the place of those that the
+    /// guest was started with, if it has not read them yet.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub restore: Option<PathBuf>,
 
@@ -112,9 +114,12 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The image's path, and the application's arguments.
+    /// The path of the image or snapshot, and the application's arguments.
     #[must_use]
     pub fn image_and_args(&self) -> (PathBuf, &[OsString]) {
+        if let Some(directory) = &self.restore {
+            return (directory.clone(), &self.image_and_args);
+        }
         let (image, args) = match self.image_and_args.split_first() {
             Some((image, args)) => (PathBuf::from(image), args),
             None => (PathBuf::new(), &[][..]),

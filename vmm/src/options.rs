@@ -136,7 +136,6 @@ impl Options {
             (cpu.irqchip.is_some(), "--irqchip"),
             (devices.rng.is_some(), "--rng"),
             (devices.console.is_some(), "--console"),
-            (!guest.env.is_empty(), "--env"),
             (!guest.kernel_args.is_empty(), "--kernel-arg"),
         ]
         .into_iter()

@@ -83,7 +83,7 @@ pub struct Resolved {
 /// [`Error::Usage`] for faults of the command line or the environment, [`Error::ConfigFile`] for
 /// those of the file.
 pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Error> {
-    let (mut image, args) = run.image_and_args();
+    let (image, args) = run.image_and_args();
     let restore = run.restore.clone().map(|directory| Restore {
         directory,
         verify: run.verify,
@@ -95,13 +95,12 @@ pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Erro
     {
         return Err(Error::Usage(format!("{option} is for --restore")));
     }
-    if let Some(Restore { directory, .. }) = &restore {
-        if let Some(option) = run.options.of_the_guest() {
-            return Err(Error::Usage(format!(
-                "{option} has no meaning with --restore: the guest goes on with what it was started with"
-            )));
-        }
-        image.clone_from(directory);
+    if restore.is_some()
+        && let Some(option) = run.options.of_the_guest()
+    {
+        return Err(Error::Usage(format!(
+            "{option} has no meaning with --restore: the guest goes on with what it was started with"
+        )));
     }
     if image.as_os_str().is_empty() {
         return Err(Error::Usage("the path of the image is empty".to_owned()));
@@ -136,7 +135,9 @@ pub fn resolve(run: RunArgs, environment: &Environment) -> Result<Resolved, Erro
             None => Error::Usage(reason),
         })?;
     }
-    let env = guest_environment(&options.guest.env, environment, &mut warnings);
+    // A file says what guests are started with, and this one was.
+    let set = if restore.is_some() { &upper.guest.env } else { &options.guest.env };
+    let env = guest_environment(set, environment, &mut warnings);
     let config = Config { restore, ..options.clone().config(image, env) };
     Ok(Resolved { config, options, file, warnings })
 }

@@ -71,6 +71,32 @@ pub struct RawBootInfo {
     boot_time_ns: [u8; 16],
 }
 
+impl RawBootInfo {
+    /// Guest-physical address of the device tree.
+    #[must_use]
+    pub fn device_tree(&self) -> u64 {
+        self.device_tree
+    }
+
+    /// Guest-physical range of the kernel.
+    #[must_use]
+    pub fn kernel_range(&self) -> Range<u64> {
+        self.kernel_start..self.kernel_end
+    }
+
+    /// Frequency of the time-stamp counter in kHz, if it is there.
+    #[must_use]
+    pub fn cpu_freq_khz(&self) -> Option<u32> {
+        NonZeroU32::new(self.cpu_freq_khz).map(NonZeroU32::get)
+    }
+
+    /// The same with another time of day, in nanoseconds since 1970.
+    #[must_use]
+    pub fn with_boot_time(self, nanoseconds: i128) -> Self {
+        Self { boot_time_ns: nanoseconds.to_le_bytes(), ..self }
+    }
+}
+
 /// The platform `Uhyve`: the second variant of hermit-entry's enum on x86-64.
 const PLATFORM_UHYVE: u32 = 1;
 

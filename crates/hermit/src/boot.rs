@@ -66,7 +66,7 @@ pub(crate) fn small_head(kernel: &Kernel, layout: &Layout, backing: &Backing) ->
 }
 
 /// The device tree's contents, except for where memory lies.
-fn device_tree(plan: &Plan, tsc_khz: Option<u32>) -> fdt::Builder {
+pub(crate) fn device_tree(plan: &Plan, tsc_khz: Option<u32>) -> fdt::Builder {
     let mut tree = fdt::Builder::new()
         .cpus(plan.cpus)
         .kernel_args(plan.kernel_args.iter().cloned())
@@ -142,6 +142,22 @@ pub(crate) struct Clocks {
     pub(crate) boot_time: SystemTime,
 }
 
+/// Memory that a guest can use, of all that was laid out for it.
+pub(crate) fn usable(interface: Interface, regions: &[Region]) -> &[Region] {
+    match (interface, regions) {
+        (Interface::V1, [low, ..]) => std::slice::from_ref(low),
+        (_, regions) => regions,
+    }
+}
+
+/// The regions that were laid out for a guest whose boot data is at `boot`: those before are for a
+/// search of old kernels.
+pub(crate) fn main_memory<'a>(ram: &'a GuestRam, boot: &Region) -> &'a [Region] {
+    let regions = ram.regions();
+    let first = regions.iter().position(|region| region.overlaps(boot));
+    first.and_then(|first| regions.get(first..)).unwrap_or_default()
+}
+
 /// Writes the device tree and the boot information.
 pub(crate) fn describe(
     kernel: &Kernel,
@@ -155,10 +171,7 @@ pub(crate) fn describe(
     let (interface, Clocks { tsc_khz, boot_time }) = (kernel.interface(), clocks);
     // A v1 guest's hypercalls carry 32-bit addresses: it must not put their parameters above the
     // gap.
-    let usable = match (interface, layout.regions.as_slice()) {
-        (Interface::V1, [low, ..]) => std::slice::from_ref(low),
-        (_, regions) => regions,
-    };
+    let usable = usable(interface, &layout.regions);
     let reach = usable.first().map_or(0, |first| first.start)..usable.last().map_or(0, Region::end);
     if usable.len() < layout.regions.len() {
         log::warn!(

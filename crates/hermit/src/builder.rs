@@ -1,6 +1,6 @@
 //! Builds the platform of a Hermit guest.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use nerite_arch::hermit::BootAddresses;
@@ -14,18 +14,18 @@ use nerite_loader::{Image, Interface, LoadedKernel, Symbols};
 use nerite_memory::{Backing, GuestRam, Layout};
 use nerite_pci::Bridge;
 use nerite_platform::{
-    Environment, ExitHandler, KernelPlace, LogBudget, OutputClock, Platform, PlatformState,
-    StopToken,
+    Environment, ExitHandler, Identity, KernelPlace, LogBudget, OutputClock, Platform,
+    PlatformState, StopToken,
 };
 use nerite_saved::SaveError;
 use nerite_vcpu::Control;
 
 use crate::boot::Clocks;
 use crate::dispatch::{Dispatcher, Shared};
-use crate::hypercalls::{CommandLine, Hypercalls};
+use crate::hypercalls::Hypercalls;
 use crate::plan::Plan;
 use crate::state::HermitState;
-use crate::{Error, Settings, boot, coalesced, files};
+use crate::{Error, Settings, boot, coalesced, files, identity};
 
 /// A Hermit guest on the way into a machine.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Builder {
         environment: &Environment,
     ) -> Result<Hermit, Error> {
         let path = self.settings.image.to_string_lossy();
-        let command_line = command_line(&self.image, &path, &self.plan)?;
+        let command_line = Mutex::new(identity::command_line(&self.image, &path, &self.plan)?);
         let coalesced = coalesce_writes(vm, self.image.kernel().interface());
         let calls = Hypercalls {
             ram: environment.ram.clone(),
@@ -178,7 +178,8 @@ impl Builder {
             budget: LogBudget::new(environment.log_lines),
         };
         let shared = Arc::new(shared(calls, coalesced, bridge)?);
-        Ok(Hermit { image: self.image, loaded, shared })
+        let (path, plan) = (path.into_owned(), Mutex::new(self.plan));
+        Ok(Hermit { image: self.image, path, plan, loaded, shared })
     }
 }
 
@@ -186,6 +187,10 @@ impl Builder {
 #[derive(Debug)]
 struct Hermit {
     image: Image,
+    /// Path of the image, the first argument.
+    path: String,
+    /// Arguments and all that the guest was started with, or has got since.
+    plan: Mutex<Plan>,
     loaded: LoadedKernel,
     shared: Arc<Shared>,
 }
@@ -221,19 +226,17 @@ impl Platform for Hermit {
         PlatformState::new(&HermitState::of(&self.loaded, &self.shared)?)
     }
 
+    fn renew(&self, identity: &Identity) -> Result<(), Error> {
+        let (loaded, ram) = (&self.loaded, &self.shared.calls.ram);
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        *plan = identity::renew(&self.image, &plan, loaded, ram, identity)?;
+        let words = identity::command_line(&self.image, &self.path, &plan)?;
+        self.shared.calls.set_words(words);
+        Ok(())
+    }
+
     fn reset(&self, state: &PlatformState) -> Result<(), Error> {
         Ok(state.read::<HermitState>()?.restore(&self.shared, OnChanged::Refuse)?)
-    }
-}
-
-/// Only interface v1 hands strings over by hypercall, and only it limits their number.
-fn command_line(image: &Image, path: &str, plan: &Plan) -> Result<CommandLine, Error> {
-    match image.kernel().interface() {
-        Interface::V1 => {
-            let terminates_environment = !boot::is_before_0_10(image.kernel().version());
-            CommandLine::new(path, &plan.app_args, &plan.env, terminates_environment)
-        }
-        Interface::V2 => Ok(CommandLine::default()),
     }
 }
 

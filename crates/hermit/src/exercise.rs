@@ -12,7 +12,7 @@ use nerite_memory::{Backing, GuestRam, Region};
 use nerite_platform::{LogBudget, StopToken};
 
 use crate::Error;
-use crate::hypercalls::{CommandLine, Hypercalls, Scratch};
+use crate::hypercalls::{Hypercalls, Scratch};
 
 /// RAM of the guest that calls: 64 KiB at 0, and as much far above.
 const RAM: [Region; 2] =
@@ -49,7 +49,7 @@ pub fn hypercalls(bytes: &[u8]) -> Result<(), Error> {
         console: Arc::new(Console::new(Sink::Null)),
         input: Input::new(None),
         files: HostFs::new(&[], &[], limits)?,
-        command_line: CommandLine::default(),
+        command_line: std::sync::Mutex::default(),
         stop: StopToken::new().map_err(Error::host("creating an eventfd"))?,
         rate: None,
         budget: LogBudget::new(0),

@@ -13,7 +13,7 @@ mod v2;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nerite_devices::{Console, Input};
 use nerite_hostfs::HostFs;
@@ -73,7 +73,7 @@ pub(crate) struct Hypercalls {
     pub(crate) console: Arc<Console>,
     pub(crate) input: Input,
     pub(crate) files: HostFs,
-    pub(crate) command_line: CommandLine,
+    pub(crate) command_line: Mutex<Arc<CommandLine>>,
     /// The end of the machine.
     pub(crate) stop: StopToken,
     /// Limit on the rate of the guest's console output.
@@ -82,6 +82,16 @@ pub(crate) struct Hypercalls {
 }
 
 impl Hypercalls {
+    /// Arguments and environment as they are now.
+    fn words(&self) -> Arc<CommandLine> {
+        self.command_line.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces arguments and environment.
+    pub(crate) fn set_words(&self, words: Arc<CommandLine>) {
+        *self.command_line.lock().unwrap_or_else(PoisonError::into_inner) = words;
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop.is_requested()
     }

@@ -10,6 +10,7 @@ mod dispatch;
 pub mod exercise;
 mod files;
 mod hypercalls;
+mod identity;
 mod plan;
 mod settings;
 mod state;

@@ -63,7 +63,7 @@ impl Guest {
             console: Arc::new(Console::new(Sink::Fd(console.into()))),
             input: Input::new(Some(input.into())),
             files: HostFs::new(&[], &[], Limits::default()).unwrap(),
-            command_line: setup.command_line,
+            command_line: std::sync::Mutex::new(Arc::new(setup.command_line)),
             stop: StopToken::new().unwrap(),
             rate: setup
                 .bytes_per_second

@@ -22,6 +22,7 @@ use crate::config::{
 use crate::counting::Counters;
 use crate::devices::{self, Devices};
 use crate::functions::FunctionCounters;
+use crate::identity::RestoredIdentity;
 use crate::input::Keyboard;
 use crate::moment::Moment;
 use crate::msr::Msrs;
@@ -100,15 +101,16 @@ impl Machine {
             Origin::Snapshot(snapshot) => {
                 let verify = config.restore.as_ref().is_some_and(|restore| restore.verify);
                 let (saved, image) = Saved::read(*snapshot, verify)?;
+                let restored = RestoredIdentity::take(&mut config, &saved);
                 saved.state.setup.apply(&mut config)?;
-                (ImageSource::from_file(&config.image, image)?, Some(saved))
+                (ImageSource::from_file(&config.image, image)?, Some((saved, restored)))
             }
         };
         let boot_image =
             config.observe.snapshots.then(|| image.file().try_clone().and_then(BootImage::new));
         let boot_image = boot_image.transpose().map_err(Error::host("keeping the image open"))?;
         let image = image.read_guest(config.boot.protocol, &Limits::default())?;
-        let setup = Setup::of(&config, image.protocol());
+        let mut setup = Setup::of(&config, image.protocol());
         timeline.done("read and check the image");
         applicable::check(&config, image.protocol())?;
         let stop = StopToken::new().map_err(Error::host("creating an eventfd"))?;
@@ -121,7 +123,7 @@ impl Machine {
         timeline.done("plan");
         let backing = backing(&config.memory);
         let ram = match &saved {
-            Some(saved) => saved.ram(&backing)?,
+            Some((saved, _)) => saved.ram(&backing)?,
             None => builder.allocate_ram(&backing, &host_cpuid)?,
         };
         let ram = Arc::new(ram);
@@ -145,7 +147,7 @@ impl Machine {
             builder.create_vcpu(&*vm, vcpu_index, &cpuid::for_guest(&host_cpuid, &guest))
         };
         let vcpus = match &saved {
-            Some(saved) => saved.restore_vcpus(&*vm, vcpu_count, &host_cpuid)?,
+            Some((saved, _)) => saved.restore_vcpus(&*vm, vcpu_count, &host_cpuid)?,
             None => (0..vcpu_count).map(create).collect::<Result<Vec<_>, _>>()?,
         };
         let vcpus = match config.cpus.on_unemulated {
@@ -165,11 +167,16 @@ impl Machine {
         let wants_symbols = observe.count || observe.switch_at.is_some();
         let symbols = wants_symbols.then(|| builder.symbols());
         let platform = match &saved {
-            Some(saved) => {
+            Some((saved, restored)) => {
                 // After the chips, in which what a device raises would be lost otherwise.
                 devices.restore(&saved.state.devices)?;
-                network.restore(&saved.state.network)?;
-                builder.restore(&saved.state.platform, &*vm, &bridge, &environment)?
+                network.restore(&restored.network)?;
+                let platform =
+                    builder.restore(&saved.state.platform, &*vm, &bridge, &environment)?;
+                let identity = restored.at(environment.time.now());
+                platform.renew(&identity)?;
+                setup.renew(&identity);
+                platform
             }
             None => builder.finish(&*vm, &vcpus, &bridge, &environment)?,
         };

@@ -26,7 +26,7 @@ pub(crate) struct Saver {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     /// The choice between hypervisors, if the guest can be handed over.
     pub(crate) switch: Option<Arc<Switch>>,
-    pub(crate) setup: Setup,
+    pub(crate) setup: Mutex<Setup>,
     /// The image, if snapshots are prepared.
     pub(crate) image: Option<BootImage>,
     /// The page tables of this process, if the host shows them.

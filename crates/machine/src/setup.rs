@@ -1,5 +1,6 @@
 //! The part of a configuration that a guest relies on.
 
+use nerite_platform::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -80,6 +81,14 @@ impl Setup {
             random: devices.random,
             virtio_console: devices.console == ConsoleKind::Virtio,
             mounts: SavedMount::all(config),
+        }
+    }
+
+    /// Takes over what a guest is told anew.
+    pub(crate) fn renew(&mut self, identity: &Identity) {
+        self.env = identity.env_over(&self.env);
+        if let Some(args) = &identity.app_args {
+            self.app_args.clone_from(args);
         }
     }
 

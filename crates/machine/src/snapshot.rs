@@ -208,7 +208,7 @@ impl Saver {
         self.drain_output()?;
         Ok(MachineState {
             hypervisor: self.hypervisor.name().to_owned(),
-            setup: self.setup.clone(),
+            setup: self.setup.lock().clone(),
             vcpus: handle.save_vcpus()?,
             // After the devices have stopped and the vCPUs have settled: no interrupt is under way.
             vm: self.vm.save()?,

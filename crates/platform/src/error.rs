@@ -147,6 +147,12 @@ pub enum Error {
     /// A saved state is not one that this platform can have.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// Arguments or variables for a guest that has taken the memory that they were in.
+    #[error(
+        "other arguments or environment variables cannot reach the guest: it has read them before \
+         it was saved"
+    )]
+    WordsTaken,
     /// Another call of the host failed.
     #[error("{what}: {source}")]
     Host {
@@ -182,6 +188,7 @@ impl Error {
             | Self::OneInitrd { .. }
             | Self::InitrdSize { .. }
             | Self::DebugExitPort { .. }
+            | Self::WordsTaken
             | Self::Boot(_) => ErrorKind::Config,
             Self::Files(files) => match files {
                 nerite_hostfs::Error::ImageFile { .. } => ErrorKind::Image,

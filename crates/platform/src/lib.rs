@@ -5,6 +5,7 @@
 mod budget;
 mod end;
 mod error;
+mod identity;
 mod platform;
 mod rate;
 mod state;
@@ -13,6 +14,7 @@ mod stop;
 pub use budget::LogBudget;
 pub use end::{End, Stop, handle_common, read_bus};
 pub use error::{Error, ErrorKind, MAX_CPUS, MIN_MEMORY};
+pub use identity::Identity;
 pub use nerite_devices::pc::ResetKind;
 pub use platform::{
     Builder, Environment, ExitHandler, InputLine, KernelPlace, OutputClock, Platform, check_size,

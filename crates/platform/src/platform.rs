@@ -16,7 +16,7 @@ use nerite_pci::Bridge;
 use nerite_saved::{RestoreError, SaveError};
 use nerite_vcpu::{Control, Handler};
 
-use crate::{Error, MAX_CPUS, MIN_MEMORY, PlatformState, Rate, Stop, StopToken};
+use crate::{Error, Identity, MAX_CPUS, MIN_MEMORY, PlatformState, Rate, Stop, StopToken};
 
 /// A handler of the exits of one vCPU.
 pub trait ExitHandler: Handler<End = Stop> + fmt::Debug + Send {}
@@ -158,6 +158,14 @@ pub trait Platform: fmt::Debug + Send + Sync {
     /// Fails if it cannot be saved, or not now.
     fn save(&self) -> Result<PlatformState, SaveError> {
         Err(SaveError::host("platform")("guests of this kind are not saved"))
+    }
+
+    /// Gives a restored guest an identity of its own, while no vCPU runs.
+    ///
+    /// # Errors
+    /// Fails if the guest cannot get it any more.
+    fn renew(&self, identity: &Identity) -> Result<(), Error> {
+        if identity.has_words() { Err(Error::WordsTaken) } else { Ok(()) }
     }
 
     /// Puts the platform back into a saved state, while no vCPU runs and after all output was

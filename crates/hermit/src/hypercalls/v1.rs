@@ -103,11 +103,12 @@ impl Hypercalls {
                     self.file_seek(params.fd, params.offset, params.whence).unwrap_or(-1);
                 ram.write_obj(field(offset_of!(LseekParams, offset)), &position)?;
             }
-            Call::Cmdsize => ram.write_obj(data, &self.command_line.sizes())?,
+            Call::Cmdsize => ram.write_obj(data, &self.words().sizes())?,
             Call::Cmdval => {
                 let params = ram.read_obj::<CmdvalParams>(data)?;
-                self.copy_strings(params.argv, self.command_line.arguments())?;
-                self.copy_strings(params.envp, self.command_line.environment())?;
+                let words = self.words();
+                self.copy_strings(params.argv, words.arguments())?;
+                self.copy_strings(params.envp, words.environment())?;
             }
             _ => {
                 self.budget.guest_error(format_args!(

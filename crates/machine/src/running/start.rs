@@ -96,7 +96,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
             console: environment.console.clone(),
             hypervisor: hypervisor.clone(),
             switch,
-            setup,
+            setup: Mutex::new(setup),
             image,
             page_map,
             lock: Mutex::default(),
