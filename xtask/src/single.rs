@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, cargo};
 use crate::job::Summary;
 use crate::results::Results;
-use crate::{package, paths, progress};
+use crate::{crates, package, paths, progress};
 
 /// The most crates that a client of the control socket may bring, itself among them.
 const CLIENT_CRATES: usize = 24;
@@ -37,12 +37,12 @@ pub(crate) fn check() -> Result<Results> {
             .with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     let mut projects = Vec::new();
-    for source in published()? {
-        let (krate, file) = (name(&source)?, source.join("README.md"));
+    for library in crates::libraries()?.iter().filter(|library| library.is_published) {
+        let (krate, file) = (&library.name, library.folder.join("README.md"));
         let text =
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        for project in of_readme(&krate, &text).with_context(|| file.display().to_string())? {
-            project.write(&folder, &krate, &source)?;
+        for project in of_readme(krate, &text).with_context(|| file.display().to_string())? {
+            project.write(&folder, krate, &library.folder)?;
             projects.push(project);
         }
     }
@@ -65,32 +65,6 @@ pub(crate) fn check() -> Result<Results> {
     }
     client_is_small(&folder)?;
     Ok(summary.into())
-}
-
-/// Folders of the crates that are published, in order.
-fn published() -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for folder in fs::read_dir(paths::root().join("crates")).context("cannot read crates/")? {
-        let folder = folder?.path();
-        if manifest(&folder)?["package"].get("publish").is_none() {
-            found.push(folder);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn manifest(folder: &Path) -> Result<toml::Table> {
-    let file = folder.join("Cargo.toml");
-    let text =
-        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    text.parse().with_context(|| format!("{} is malformed", file.display()))
-}
-
-fn name(folder: &Path) -> Result<String> {
-    let name =
-        manifest(folder)?["package"].get("name").and_then(|name| name.as_str().map(String::from));
-    name.with_context(|| format!("{} has no name", folder.display()))
 }
 
 /// The projects of a README: one for the programs that need the crate as it is, and one for those

@@ -30,15 +30,12 @@ const CATEGORIES: [&str; 14] = [
     "virtualization",
 ];
 
-/// Checks the unpacked package `name` in `folder`, if it is one that is published.
+/// Checks the unpacked package `name` in `folder`.
 pub(super) fn check(folder: &Path, name: &str) -> Result<()> {
     let text = fs::read_to_string(folder.join("Cargo.toml")).context("cannot read Cargo.toml")?;
     let manifest: toml::Table = text.parse().context("Cargo.toml is malformed")?;
     let package =
         manifest.get("package").and_then(toml::Value::as_table).context("no [package]")?;
-    if package.get("publish").and_then(toml::Value::as_bool) == Some(false) {
-        return Ok(());
-    }
     for licence in LICENCES {
         let read = |folder: &Path| {
             fs::read(folder.join(licence)).with_context(|| format!("cannot read {licence}"))
