@@ -6,6 +6,7 @@
 //! [`Console::GRACE`]: the machine's monitor finds out by [`Console::has_partial_line`], or by
 //! polling [`Console::watch`], and calls [`Console::flush`] after that time.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,15 +18,30 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+/// Takes console output, on the thread of the vCPU or device that writes, a piece at a time.
+pub type Write = Box<dyn Fn(&[u8]) -> io::Result<()> + Send + Sync>;
+
 /// Destination of console output.
-#[derive(Debug)]
 pub enum Sink {
     /// To a file, pipe or terminal.
     Fd(OwnedFd),
+    /// To a function. It holds the guest up while it runs; an error ends the machine.
+    Call(Write),
     /// To standard output, whatever that is.
     Stdout,
     /// Nowhere.
     Null,
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fd(fd) => f.debug_tuple("Fd").field(fd).finish(),
+            Self::Call(_) => f.write_str("Call"),
+            Self::Stdout => f.write_str("Stdout"),
+            Self::Null => f.write_str("Null"),
+        }
+    }
 }
 
 /// Saved state of a [`Console`].
@@ -175,12 +191,12 @@ impl Console {
         Ok(())
     }
 
-    /// Descriptor of the sink, for waiting until it takes more. `None` if output is discarded.
+    /// Descriptor of the sink, for waiting until it takes more. `None` if it always does.
     pub fn sink(&self) -> Option<BorrowedFd<'_>> {
         match &self.sink {
             Sink::Fd(fd) => Some(fd.as_fd()),
             Sink::Stdout => Some(rustix::stdio::stdout()),
-            Sink::Null => None,
+            Sink::Call(_) | Sink::Null => None,
         }
     }
 
@@ -244,6 +260,9 @@ impl Console {
     }
 
     fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Sink::Call(write) = &self.sink {
+            return if bytes.is_empty() { Ok(()) } else { write(bytes) };
+        }
         let Some(fd) = self.sink() else { return Ok(()) };
         while !bytes.is_empty() {
             match rustix::io::write(fd, bytes) {

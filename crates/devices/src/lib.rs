@@ -15,7 +15,11 @@ pub mod pc;
 mod terminal;
 mod time;
 
-pub use console::{Console, ConsoleState, Input, Sink};
+// Crates whose types are in this one's interface.
+pub use nerite_bus;
+pub use nerite_event;
+
+pub use console::{Console, ConsoleState, Input, Sink, Write};
 pub use terminal::{Escape, RawMode, Restore};
 pub use time::{HostTime, TimeSource, VirtualTime};
 

@@ -8,6 +8,7 @@ use nerite_arch::{BootState, CpuidEntry, Regs, SpecialRegs};
 use nerite_bus::Bus;
 use nerite_devices::Input;
 use nerite_hostfs::{HostFs, Mounts, OnChanged};
+use nerite_hypercall::{v1, v2};
 use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
 use nerite_inspect::{Frame, Unwinder};
 use nerite_loader::{Image, Interface, LoadedKernel, Symbols};
@@ -166,20 +167,34 @@ impl Builder {
         let path = self.settings.image.to_string_lossy();
         let command_line = Mutex::new(identity::command_line(&self.image, &path, &self.plan)?);
         let coalesced = coalesce_writes(vm, self.image.kernel().interface());
+        let input = self.input(environment)?;
         let calls = Hypercalls {
             ram: environment.ram.clone(),
             console: environment.console.clone(),
             files: self.files,
-            // One of the two reads standard input.
-            input: if self.settings.virtio_console { Input::new(None) } else { Input::stdin() },
+            input,
             command_line,
             stop: environment.stop.clone(),
             rate: environment.rate.clone(),
             budget: LogBudget::new(environment.log_lines),
         };
-        let shared = Arc::new(shared(calls, coalesced, bridge)?);
+        let mut shared = shared(calls, coalesced, bridge)?;
+        let is_call =
+            |port| v1::Call::from_port(port).is_some() || v2::Call::from_port(port).is_some();
+        let Shared { ports, mmio, .. } = &mut shared;
+        environment.own.insert_into(ports, mmio, is_call, &environment.ram)?;
         let (path, plan) = (path.into_owned(), Mutex::new(self.plan));
-        Ok(Hermit { image: self.image, path, plan, loaded, shared })
+        Ok(Hermit { image: self.image, path, plan, loaded, shared: Arc::new(shared) })
+    }
+
+    /// Input of the hypercalls. If there is a virtio console, that has the guest's.
+    fn input(&self, environment: &Environment) -> Result<Input, Error> {
+        if self.settings.virtio_console {
+            return Ok(Input::new(None));
+        }
+        let Some(source) = &environment.input else { return Ok(Input::stdin()) };
+        let source = source.try_clone().map_err(Error::host("keeping the guest's input open"))?;
+        Ok(Input::new(Some(source)))
     }
 }
 

@@ -17,14 +17,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
+use crate::embedding::OwnFunction;
 use crate::vcpu_thread::Shared;
 use crate::wires::PciBuilder;
+use crate::{Embedding, Error, MAX_OWN_VIRTIO};
 
 /// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has.
 /// Each device has its own.
-pub(crate) const LINES: [u8; MAX_DISKS + 2] = [16, 17, 18, 19, 20, 21];
+pub(crate) const LINES: [u8; MAX_DISKS + 2 + MAX_OWN_VIRTIO] = [16, 17, 18, 19, 20, 21, 22, 23];
 
 /// The devices of a machine.
 #[derive(Debug, Default)]
@@ -32,6 +33,10 @@ pub struct Devices {
     disks: Vec<Disk>,
     random: Option<Arc<VirtioPci<Rng>>>,
     console: Option<Arc<VirtioPci<Console>>>,
+    /// Those of the embedding program.
+    own: Vec<OwnFunction>,
+    /// `true` if the embedding program has devices, on whatever bus.
+    has_own: bool,
 }
 
 #[derive(Debug)]
@@ -82,9 +87,10 @@ impl Devices {
     pub(crate) fn new(
         config: &DeviceConfig,
         files: Vec<RawFile>,
+        embedding: &mut Embedding,
         pci: &mut PciBuilder<'_>,
     ) -> Result<Self, Error> {
-        let mut devices = Self::default();
+        let mut devices = Self { has_own: embedding.has_devices(), ..Self::default() };
         let host = || Error::host("making a virtio device");
         let mut lines = LINES.into_iter();
         // There are not more devices than lines.
@@ -101,6 +107,9 @@ impl Devices {
         }
         if config.console == ConsoleKind::Virtio {
             devices.console = Some(pci.add(Console::new().map_err(host())?, line()?)?);
+        }
+        for own in std::mem::take(&mut embedding.virtio) {
+            devices.own.push(own.add(pci, line()?)?);
         }
         Ok(devices)
     }
@@ -134,6 +143,7 @@ impl Devices {
             let (notifier, kicks) = (function.notifier(), function.kicks());
             function.device().run(notifier, kicks, enter(), output).map_err(host())?;
         }
+        self.own.iter().try_for_each(|own| own.run()).map_err(host())?;
         Ok(())
     }
 
@@ -144,6 +154,7 @@ impl Devices {
         }
         self.random.iter().for_each(|random| random.device().halt());
         self.console.iter().for_each(|console| console.device().halt());
+        self.own.iter().for_each(|own| own.halt());
     }
 
     /// Pauses all devices: when this returns, none touches guest memory.
@@ -151,6 +162,7 @@ impl Devices {
         self.disks.iter().for_each(|disk| disk.function.pause());
         self.random.iter().for_each(|random| random.pause());
         self.console.iter().for_each(|console| console.pause());
+        self.own.iter().for_each(|own| own.pause());
     }
 
     /// Ends [`Self::pause`] or [`Self::restore`].
@@ -158,6 +170,7 @@ impl Devices {
         self.disks.iter().for_each(|disk| disk.function.resume());
         self.random.iter().for_each(|random| random.resume());
         self.console.iter().for_each(|console| console.resume());
+        self.own.iter().for_each(|own| own.resume());
     }
 
     /// State of all devices, which are paused.
@@ -165,6 +178,10 @@ impl Devices {
     /// # Errors
     /// Fails if they are not, or the host fails.
     pub fn save(&self) -> Result<DevicesState, SaveError> {
+        if self.has_own {
+            let reason = "the state of the embedding program's devices is not known";
+            return Err(SaveError::host("machine")(reason));
+        }
         let disk = |disk: &Disk| disk.function.save().map_err(|error| error.within(disk.name()));
         let random = self.random.as_ref().map(|random| random.save());
         let console = self.console.as_ref().map(|console| console.save());
@@ -180,6 +197,7 @@ impl Devices {
     /// # Errors
     /// Fails if these are other devices, or one cannot have its state.
     pub fn restore(&self, saved: &DevicesState) -> Result<(), RestoreError> {
+        require_same("machine", "number of own devices", !self.has_own)?;
         require_same("machine", "number of disks", saved.disks.len() == self.disks.len())?;
         for (disk, saved) in self.disks.iter().zip(&saved.disks) {
             disk.function.restore(saved).map_err(|error| error.within(disk.name()))?;

@@ -42,9 +42,11 @@ impl fmt::Debug for Keyboard {
 }
 
 impl Keyboard {
-    /// Standard input, on its way to `line`; `None` if it is closed.
-    pub(crate) fn stdin(line: Arc<dyn InputLine>) -> Option<Self> {
-        let source = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()?;
+    /// Input from `source`, or else from standard input, on its way to `line`; `None` if it is
+    /// closed.
+    pub(crate) fn new(source: Option<&OwnedFd>, line: Arc<dyn InputLine>) -> Option<Self> {
+        let source = source.map_or(rustix::stdio::stdin(), |source| source.as_fd());
+        let source = rustix::io::fcntl_dupfd_cloexec(source, 3).ok()?;
         let escape = isatty(&source).then(Escape::default);
         Some(Self { source, line, escape })
     }

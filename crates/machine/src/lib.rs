@@ -1,17 +1,21 @@
 //! A runnable virtual machine from one [`Config`]: **the embedding API of Nerite.**
 //!
 //! [`Machine::new`] reads the image and builds everything, [`Machine::start`] lets the vCPUs run,
-//! and [`Running::wait`] gives the [`Outcome`]. The crates below are composed here, and only here.
+//! and [`Running::wait`] gives the [`Outcome`]. An [`Embedding`] has what the program brings
+//! besides the configuration: an image in memory, input and output, devices. The crates below are
+//! composed here, and only here.
 //!
 //! ```no_run
-//! use nerite_machine::{Config, Machine, Outcome};
+//! use nerite_machine::{Config, Error, Machine, Outcome};
 //!
-//! let config = Config { image: "hello_world".into(), ..Config::default() };
-//! match Machine::new(&config)?.start()?.wait(None)? {
-//!     Outcome::Exited(code) => std::process::exit(code),
-//!     other => eprintln!("{other}"),
+//! fn main() -> Result<(), Error> {
+//!     let config = Config { image: "hello_world".into(), ..Config::default() };
+//!     match Machine::new(&config)?.start()?.wait(None)? {
+//!         Outcome::Exited(code) => std::process::exit(code),
+//!         other => eprintln!("{other}"),
+//!     }
+//!     Ok(())
 //! }
-//! # Ok::<(), nerite_machine::Error>(())
 //! ```
 
 #![forbid(unsafe_code)]
@@ -23,6 +27,7 @@ pub mod config;
 mod counting;
 pub mod debug;
 mod devices;
+mod embedding;
 mod error;
 #[cfg(feature = "exercise")]
 pub mod exercise;
@@ -51,9 +56,19 @@ mod user_irqchip;
 mod vcpu_thread;
 mod wires;
 
+// Crates whose types are in this one's interface.
+pub use nerite_arch;
+pub use nerite_bus;
+pub use nerite_event;
+pub use nerite_hypervisor;
+pub use nerite_memory;
+pub use nerite_vcpu;
+pub use nerite_virtio;
+
 pub use config::Config;
 pub use counting::ProcessorCounts;
 pub use devices::{Devices, DevicesState, DiskReport};
+pub use embedding::{Embedding, Hypercall, MAX_OWN_VIRTIO};
 pub use error::{Error, ErrorKind};
 pub use functions::{FunctionCount, InstructionCounts};
 pub use handle::{Handle, HandleError, Pause};

@@ -21,6 +21,7 @@ use crate::config::{
 };
 use crate::counting::Counters;
 use crate::devices::{self, Devices};
+use crate::embedding::Hypercalls;
 use crate::functions::FunctionCounters;
 use crate::identity::RestoredIdentity;
 use crate::input::Keyboard;
@@ -32,7 +33,7 @@ use crate::saver::BootImage;
 use crate::setup::Setup;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::wires::PciBuilder;
-use crate::{Error, Opened, Timeline, accelerator, applicable};
+use crate::{Embedding, Error, Opened, Timeline, accelerator, applicable};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Machine {
     pub(crate) switch: Option<Arc<Switch>>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) platform: Arc<dyn Platform>,
+    /// Hypercalls of the embedding program.
+    pub(crate) hypercalls: Hypercalls,
     pub(crate) environment: Environment,
     pub(crate) vcpus: Vec<Box<dyn Vcpu>>,
     /// Kept open because closing it takes a system call and frees nothing: each vCPU keeps it
@@ -90,11 +93,20 @@ impl Machine {
         Opened::open(config)?.build()
     }
 
+    /// As [`Machine::new`], with parts that the calling program brings.
+    ///
+    /// # Errors
+    /// As [`Machine::new`], and if an own device has no room where it is to be.
+    pub fn embed(config: &Config, embedding: Embedding) -> Result<Self, Error> {
+        Opened::open_embedded(config, embedding)?.build()
+    }
+
     pub(crate) fn build(opened: Opened) -> Result<Self, Error> {
         let Opened { origin, resources } = opened;
         let HostResources { mut config, hypervisor, mounts, output, tracer, core, .. } = resources;
         let HostResources { counters, links, initrd, disks, page_map, confinement, .. } = resources;
         let mut timeline = resources.timeline;
+        let mut embedding = resources.embedding;
         timeline.done("confine the process");
         let (image, saved) = match origin {
             Origin::Image(image) => (image, None),
@@ -136,7 +148,11 @@ impl Machine {
             hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?.into();
         let mut pci = PciBuilder::new(builder.bridge(), &*vm);
         let network = Network::new(links, &mut pci, builder.vcpus())?;
-        let devices = Devices::new(&config.devices, disks, &mut pci)?;
+        let devices = Devices::new(&config.devices, disks, &mut embedding, &mut pci)?;
+        for (line, event) in &embedding.interrupts {
+            let chips = vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
+            chips.connect_edge(*line, event)?;
+        }
         let bridge = pci.into_bridge();
         timeline.done("create the VM");
         let irqchip = config.cpus.irqchip;
@@ -160,6 +176,8 @@ impl Machine {
             console: Arc::new(Console::new(output.sink()?)),
             stop,
             time: time(&*vm),
+            input: embedding.input.map(Arc::new),
+            own: embedding.devices,
             rate: config.output_limits.bytes_per_second.map(|rate| Arc::new(Rate::new(rate))),
             log_lines: config.output_limits.log_lines,
         };
@@ -189,7 +207,8 @@ impl Machine {
         {
             functions.wait(vcpus.len());
         }
-        let keyboard = devices.console().or_else(|| platform.input()).and_then(Keyboard::stdin);
+        let keyboard = devices.console().or_else(|| platform.input());
+        let keyboard = keyboard.and_then(|line| Keyboard::new(environment.input.as_deref(), line));
         // Last, so that a machine that cannot be built has one message.
         if let Some(reason) = without_kvm {
             log::warn!("the guest runs on a processor in software: {reason}");
@@ -202,6 +221,7 @@ impl Machine {
             switch,
             confinement,
             platform,
+            hypercalls: embedding.hypercalls,
             environment,
             vcpus,
             vm,

@@ -23,7 +23,7 @@ use crate::accelerator::Choice;
 use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
 use crate::snapshot::restore::Origin;
-use crate::{Error, Timeline, accelerator, applicable, network};
+use crate::{Embedding, Error, Timeline, accelerator, applicable, network};
 
 /// Everything that a machine needs of its host, opened, and the image not looked into yet.
 ///
@@ -44,6 +44,7 @@ pub(crate) struct HostResources {
     pub(crate) hypervisor: Result<Choice, nerite_hypervisor::Error>,
     pub(crate) mounts: Mounts,
     pub(crate) output: OpenOutput,
+    pub(crate) embedding: Embedding,
     pub(crate) tracer: Option<Tracer>,
     /// The core file to be.
     pub(crate) core: Option<File>,
@@ -65,7 +66,15 @@ impl Opened {
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        Self::open_with(config, || accelerator::open(config))
+        Self::open_with(config, Embedding::new(), || accelerator::open(config))
+    }
+
+    /// As [`Opened::open`], with parts that the calling program brings.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn open_embedded(config: &Config, embedding: Embedding) -> Result<Self, Error> {
+        Self::open_with(config, embedding, || accelerator::open(config))
     }
 
     /// As [`Opened::open`], on a hypervisor of the caller's choice.
@@ -73,20 +82,24 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub fn open_on(config: &Config, hypervisor: Arc<dyn Hypervisor>) -> Result<Self, Error> {
-        Self::open_with(config, || Ok(hypervisor.into()))
+        Self::open_with(config, Embedding::new(), || Ok(hypervisor.into()))
     }
 
     fn open_with(
         config: &Config,
+        mut embedding: Embedding,
         hypervisor: impl FnOnce() -> Result<Choice, nerite_hypervisor::Error>,
     ) -> Result<Self, Error> {
         let mut timeline = Timeline::begin();
         let origin = match &config.restore {
             Some(restore) => Origin::Snapshot(Box::new(Snapshot::open(&restore.directory)?)),
-            None => Origin::Image(ImageSource::open(&config.image)?),
+            None => Origin::Image(embedding.open_image(config)?),
         };
         let mounts = Mounts::open(&config.mounts)?;
-        let output = OpenOutput::open(&config.output)?;
+        let output = match embedding.output.take() {
+            Some(sink) => OpenOutput { sink, file: None },
+            None => OpenOutput::open(&config.output)?,
+        };
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
         let core = core_file(&config.observe.on_crash)?;
         let hypervisor = hypervisor();
@@ -109,6 +122,7 @@ impl Opened {
             hypervisor,
             mounts,
             output,
+            embedding,
             tracer,
             core,
             counters,
@@ -157,6 +171,7 @@ impl Opened {
         // What a saved guest has is not known yet.
         let devices = !resources.disks.is_empty()
             || wanted.random
+            || !resources.embedding.virtio.is_empty()
             || wanted.console == ConsoleKind::Virtio
             || resources.config.restore.is_some();
         let children = resources.links.iter().filter_map(|link| link.process).collect();

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use crate::config::{Debug, Irqchip, OnCrash};
 use crate::debug::{DebugEvents, Stopper};
 use crate::devices::Devices;
+use crate::embedding::Hypercalls;
 use crate::functions::FunctionCounters;
 use crate::halts::{self, HaltWatch};
 use crate::input::{self, Keyboard};
@@ -44,6 +45,7 @@ pub struct Running {
     environment: Environment,
     hypervisor: Arc<dyn Hypervisor>,
     platform: Arc<dyn Platform>,
+    hypercalls: Hypercalls,
     devices: Arc<Devices>,
     /// Forwards terminal input to the guest.
     keyboard: Option<JoinHandle<()>>,

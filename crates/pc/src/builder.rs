@@ -159,7 +159,10 @@ impl Builder {
                 }
             }),
         };
-        Ok(Arc::new(Devices::new(&self.plan, parts, bridge)?))
+        let mut devices = Devices::new(&self.plan, parts, bridge)?;
+        let Devices { ports, mmio, .. } = &mut devices;
+        environment.own.insert_into(ports, mmio, |_| false, &environment.ram)?;
+        Ok(Arc::new(devices))
     }
 }
 

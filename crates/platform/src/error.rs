@@ -141,6 +141,9 @@ pub enum Error {
     /// A bus range is taken twice: a bug.
     #[error(transparent)]
     Bus(#[from] nerite_bus::Error),
+    /// A device of the embedding program has no room where it is to be.
+    #[error(transparent)]
+    OwnDevice(nerite_bus::Error),
     /// The guest's output cannot be written.
     #[error("cannot write the guest's output: {0}")]
     Output(#[source] io::Error),
@@ -189,6 +192,7 @@ impl Error {
             | Self::InitrdSize { .. }
             | Self::DebugExitPort { .. }
             | Self::WordsTaken
+            | Self::OwnDevice(_)
             | Self::Boot(_) => ErrorKind::Config,
             Self::Files(files) => match files {
                 nerite_hostfs::Error::ImageFile { .. } => ErrorKind::Image,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,9 @@ use nerite_pci::Bridge;
 use nerite_saved::{RestoreError, SaveError};
 use nerite_vcpu::{Control, Handler};
 
-use crate::{Error, Identity, MAX_CPUS, MIN_MEMORY, PlatformState, Rate, Stop, StopToken};
+use crate::{
+    Error, Identity, MAX_CPUS, MIN_MEMORY, OwnDevices, PlatformState, Rate, Stop, StopToken,
+};
 
 /// A handler of the exits of one vCPU.
 pub trait ExitHandler: Handler<End = Stop> + fmt::Debug + Send {}
@@ -34,6 +36,10 @@ pub struct Environment {
     pub stop: StopToken,
     /// Time of the guest.
     pub time: Arc<dyn TimeSource>,
+    /// Input of the guest, or `None` for standard input.
+    pub input: Option<Arc<OwnedFd>>,
+    /// Devices of the embedding program.
+    pub own: OwnDevices,
     /// Limit of the output's rate.
     pub rate: Option<Arc<Rate>>,
     /// Maximum number of log lines that the guest may cause.

@@ -11,6 +11,7 @@
     reason = "support for tests, which fail by panicking"
 )]
 
+pub mod guest;
 pub mod image;
 pub mod log;
 pub mod tables;

@@ -35,6 +35,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
         page_map,
         ..
     } = machine;
+    let hypercalls = machine.hypercalls;
     let mut timeline = machine.timeline;
     let counts_exactly = vcpus.iter_mut().all(|vcpu| vcpu.instruction_counter().is_some());
     let counting = counters.begin(&*hypervisor, vcpus.len(), counts_exactly);
@@ -114,6 +115,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
         environment,
         hypervisor,
         platform,
+        hypercalls,
         devices,
         keyboard: None,
         tracer,
@@ -176,10 +178,11 @@ impl Running {
 
     fn task(&mut self, cpu: Option<usize>, control: &Arc<Control>, layers: &Layers) -> Task {
         let handle = &self.handle;
+        let handler = self.platform.handler(control.clone(), self.deadline);
         Task {
             cpu,
             stopper: Stopper {
-                dispatcher: self.platform.handler(control.clone(), self.deadline),
+                dispatcher: self.hypercalls.before(handler, &handle.ram),
                 control: control.clone(),
                 events: handle.debug.clone(),
                 moment: self.moment.as_ref().map(|moment| moment.events.clone()),

@@ -1,0 +1,92 @@
+//! Machines with parts of the embedding program, on the processor in software.
+
+use std::sync::Mutex;
+
+use nerite_snapshot::Staging;
+use nerite_testkit::guest::Guest;
+use nerite_testkit::image;
+
+use super::*;
+use crate::config::{Accelerator, Output};
+use crate::{ErrorKind, Machine, Outcome};
+
+fn config() -> Config {
+    let (accelerator, output) = (Accelerator::Software, Output::None);
+    Config { accelerator, output, ..Config::default() }
+}
+
+/// Runs a guest to its end.
+fn run(embedding: Embedding) -> Result<Outcome, Error> {
+    Machine::embed(&config(), embedding)?.start()?.wait(None)
+}
+
+fn hermit() -> Embedding {
+    Embedding::new().image(image::elf(3, None).build())
+}
+
+#[test]
+fn a_port_that_the_platform_has_is_refused() {
+    let pc = || Embedding::new().image(Guest::new().image());
+    let call = |_: &mut Hypercall<'_>| ControlFlow::Continue(());
+    for (embedding, expected) in [
+        (pc().hypercall(0x3f8, call), "serial port"),
+        (pc().hypercall(0x20, call), "interrupt controllers"),
+        (pc().hypercall(0x900, call).hypercall(0x900, call), "hypercall"),
+        (hermit().hypercall(0x1010, call), "hypercalls"),
+        (hermit().mmio("low", 0xc000_0000..=0xffff_ffff, Arc::new(HypercallPort)), "interrupt"),
+    ] {
+        let error = Machine::embed(&config(), embedding).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_hypercall_sees_registers_and_memory_and_ends_the_machine() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let calls = seen.clone();
+    let guest = Guest::new().store_text(0x20_0000, "hi").out32(0x900, 0x20_0000).out8(0x904, 7);
+    let embedding = Embedding::new()
+        .image(guest.spin().image())
+        .hypercall(0x900, move |call| {
+            let mut text = [0; 2];
+            call.ram().read(call.value.into(), &mut text).unwrap();
+            let rdx = call.regs().unwrap().rdx;
+            calls.lock().unwrap().push((call.vcpu(), call.width, rdx, text));
+            ControlFlow::Continue(())
+        })
+        .hypercall(0x904, |call| ControlFlow::Break(call.value.cast_signed()));
+    assert!(matches!(run(embedding).unwrap(), Outcome::Exited(7)));
+    assert_eq!(*seen.lock().unwrap(), [(0, 4, 0x900, *b"hi")]);
+}
+
+#[test]
+fn an_error_of_the_output_function_ends_the_machine() {
+    let embedding = Embedding::new()
+        .image(Guest::new().print("one\n").spin().image())
+        .output_with(|_| Err(io::ErrorKind::StorageFull.into()));
+    let error = run(embedding).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Host, "{error}");
+}
+
+#[test]
+fn a_machine_with_own_devices_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedding = Embedding::new()
+        .image(Guest::new().spin().image())
+        .hypercall(0x900, |_| ControlFlow::Continue(()));
+    let mut config = config();
+    config.observe.snapshots = true;
+    let running = Machine::embed(&config, embedding).unwrap().start().unwrap();
+    let staging = Staging::create(&folder.path().join("saved")).unwrap();
+    let error = running.handle().snapshot(staging.files()).unwrap_err();
+    assert!(error.to_string().contains("embedding program"), "{error}");
+    running.handle().stop();
+    assert!(matches!(running.wait(None).unwrap(), Outcome::Stopped));
+}
+
+#[test]
+fn a_malformed_image_in_memory_is_the_images_fault() {
+    let error = Machine::embed(&config(), Embedding::new().image(*b"no image")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Image, "{error}");
+}
