@@ -90,8 +90,10 @@ impl Host {
 
     /// Reason why `test` cannot run here, if there is one.
     pub(crate) fn refuses<'a>(&'a self, test: &'a Test) -> Option<&'a str> {
-        let without_user_mode =
-            self.without_user_mode.as_deref().filter(|_| test.link() == Some(Link::User));
+        let without_user_mode = self
+            .without_user_mode
+            .as_deref()
+            .filter(|_| test.link().is_some_and(Link::is_user_mode));
         let without_namespaces =
             self.without_namespaces.as_deref().filter(|_| test.wants_namespaces());
         test.kvm_only().or(without_user_mode).or(without_namespaces)

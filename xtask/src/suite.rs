@@ -118,6 +118,7 @@ impl Net {
             Link::Tap => "tap",
             Link::Vhost => "vhost",
             Link::User => "user",
+            Link::Offline => "offline",
             Link::Fd => "fd",
         };
         let mut command: Vec<String> =
@@ -232,7 +233,7 @@ impl Test {
         files.extend(self.options.iter().map(PathBuf::from).filter(|path| path.is_file()));
         if let Some(net) = &self.net {
             command = net.wrap(&command, myself);
-            if net.link == Link::User {
+            if net.link.is_user_mode() {
                 files.extend(packages::need(&[packages::PASST])?);
             }
         }
@@ -270,7 +271,7 @@ impl Test {
 
     /// `true` if on this host it runs in namespaces of its own.
     pub(crate) fn wants_namespaces(&self) -> bool {
-        self.namespaces || matches!(self.link(), Some(Link::Tap | Link::Fd))
+        self.namespaces || matches!(self.link(), Some(Link::Tap | Link::Fd | Link::Offline))
     }
 
     /// The same test, with further texts that standard output must contain.

@@ -151,10 +151,10 @@ impl Network {
         self.cards.iter().map(report).collect()
     }
 
-    /// Ends the cards' threads.
-    pub(crate) fn halt(&self) {
+    /// Ends the cards' threads, and closes their connections.
+    pub(crate) fn close(&self) {
         for card in &self.cards {
-            card.device().halt();
+            card.device().close();
         }
     }
 }

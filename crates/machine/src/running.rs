@@ -239,7 +239,7 @@ impl Running {
         }
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
         // No vCPU runs any more, so no guest waits for a frame.
-        self.handle.network.halt();
+        self.handle.network.close();
         report.cards = self.handle.network.report();
         self.devices.halt();
         report.disks = self.devices.report();

@@ -16,8 +16,8 @@ use nerite_memory::GuestRam;
 use nerite_virtio::{Event, Segment};
 use nerite_virtio_net::{Backend, HEADER, MAX_FRAME, Mac, write_across};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
-    SocketType, recv, sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown,
+    SocketFlags, SocketType, recv, send, sendmsg, shutdown, socketpair,
 };
 
 use crate::{Error, Forward, ioctl, vectors};
@@ -66,9 +66,6 @@ pub struct User {
     /// Bytes that could not be written yet. Nothing else is sent before them.
     output: VecDeque<u8>,
     checksums: bool,
-    /// A frame that tells passt the guest's Ethernet address. Until it knows that, it sends to all,
-    /// which some stacks do not take.
-    introduction: Option<Vec<u8>>,
     acknowledgements: Acknowledgements,
     /// A segment that begins a connection was sent, and nothing is until passt has read it.
     is_opening: bool,
@@ -93,10 +90,12 @@ impl User {
             .map_err(Error::host("making a socket"))?;
         // Passt drops what does not fit, and sends the first segment of a connection only once.
         widen(&theirs);
+        // Passt sends to all until it knows the guest's Ethernet address, and stacks drop such a
+        // segment: the first connection, if it comes before the guest has sent a frame, would hang.
+        send(&ours, &introduction(mac), SendFlags::NOSIGNAL)
+            .map_err(Error::host("writing to a socket"))?;
         let process = Process::start(theirs, forwards, reach_host, mtu)?;
-        let mut user = Self::with(ours, Some(process))?;
-        user.introduction = Some(introduction(mac));
-        Ok(user)
+        Self::with(ours, Some(process))
     }
 
     /// Number of the process, if one was started.
@@ -124,7 +123,6 @@ impl User {
             end: 0,
             output: VecDeque::new(),
             checksums: false,
-            introduction: None,
             acknowledgements: Acknowledgements::default(),
             is_opening: false,
             boundary: Event::new().map_err(Error::host("making an event"))?,
@@ -283,10 +281,15 @@ impl Backend for User {
 
     fn set_features(&mut self, features: u64) -> io::Result<()> {
         self.checksums = features & nerite_virtio_net::feature::GUEST_CSUM != 0;
-        self.output.extend(self.introduction.take().into_iter().flatten());
-        // What cannot go out now does before the guest's first frame.
-        let _ = self.flush();
         Ok(())
+    }
+
+    fn close(&mut self) {
+        // Passt ends at the end of the stream, and may be out of reach for signals.
+        if let Err(error) = shutdown(&self.socket, Shutdown::Both) {
+            log::debug!("closing the connection to passt: {error}");
+        }
+        drop(self.process.take());
     }
 }
 

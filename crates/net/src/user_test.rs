@@ -127,21 +127,6 @@ fn a_slow_reader_gets_every_byte_in_order() {
 }
 
 #[test]
-fn passt_is_told_the_guests_address_when_the_driver_is_ready() {
-    let (mut user, mut passt) = pair();
-    user.introduction = Some(introduction(Mac([2, 1, 2, 3, 4, 5])));
-    user.set_features(0).unwrap();
-    let mut got = [0; 46];
-    passt.read_exact(&mut got).unwrap();
-    assert_eq!(got[..4], [0, 0, 0, 42]);
-    assert_eq!(got[10..16], [2, 1, 2, 3, 4, 5]);
-    assert_eq!(got[42..], [10, 0, 5, 1]);
-    user.set_features(0).unwrap();
-    passt.set_nonblocking(true).unwrap();
-    assert!(passt.read(&mut got).is_err(), "once is enough");
-}
-
-#[test]
 fn a_guest_that_repeats_an_acknowledgement_is_heard_twice() {
     let (mut user, mut passt) = pair();
     let ram = ram(1 << 20);

@@ -235,7 +235,8 @@ const NETWORK: &[Rule] = &[
             OneOf(1, &[libc::SCHED_OTHER.cast_unsigned(), libc::SCHED_BATCH.cast_unsigned()]),
         ],
     ),
-    // Ending passt, where Landlock does not forbid it.
+    // Ending passt: by the end of its stream, and by a signal where Landlock does not forbid that.
+    any(libc::SYS_shutdown),
     when(libc::SYS_kill, &[Child(0)]),
     any(libc::SYS_wait4),
 ];

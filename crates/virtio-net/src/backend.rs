@@ -97,6 +97,10 @@ pub trait Backend: Send {
     fn set_enabled(&mut self, _enabled: bool) -> io::Result<()> {
         Ok(())
     }
+
+    /// Gives back what would outlive this process for a moment, such as ports of the host. Called
+    /// once, when the machine has ended.
+    fn close(&mut self) {}
 }
 
 /// Works on the queues by itself: the host's kernel, for example.

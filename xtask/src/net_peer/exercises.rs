@@ -366,7 +366,7 @@ impl Peer {
         self.link.tcp_echo(10 << 10, true)?;
         let closed = flood.shutdown(Shutdown::Both);
         // Passt may have given up a connection of which too much was lost.
-        if self.link != Link::User {
+        if !self.link.is_user_mode() {
             closed?;
         }
         Ok(())

@@ -8,8 +8,8 @@ mod connect;
 mod exercises;
 mod figure;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -50,6 +50,8 @@ pub(crate) enum Link {
     Vhost,
     /// User mode, as an ordinary user.
     User,
+    /// User mode, as root, on a host without a default route.
+    Offline,
     /// A tap that is opened here and passed on.
     Fd,
 }
@@ -85,7 +87,7 @@ impl Link {
             Self::Fd => format!("fd={}", passed.map_or(-1, AsRawFd::as_raw_fd)),
             Self::Tap => format!("tap={TAP}"),
             Self::Vhost => format!("tap={TAP},vhost=on"),
-            Self::User => {
+            Self::User | Self::Offline => {
                 let tcp = TCP_PORTS.map(|port| format!(",hostfwd=tcp:{}:{port}", port + FORWARDED));
                 let udp = UDP_PORTS.map(|port| format!(",hostfwd=udp:{}:{port}", port + FORWARDED));
                 format!("user{}{}", tcp.concat(), udp.concat())
@@ -102,15 +104,22 @@ impl Link {
     fn name(self) -> &'static str {
         match self {
             Self::Tap | Self::Vhost | Self::Fd => TAP,
-            Self::User => "user",
+            Self::User | Self::Offline => "user",
         }
+    }
+
+    /// `true` if passt is the other side.
+    pub(crate) fn is_user_mode(self) -> bool {
+        matches!(self, Self::User | Self::Offline)
     }
 
     /// Address at which the guest's port is reached.
     fn address(self, port: u16) -> SocketAddr {
         match self {
             Self::Tap | Self::Vhost | Self::Fd => (IpAddr::V4(GUEST), port).into(),
-            Self::User => (IpAddr::V4(Ipv4Addr::LOCALHOST), port + FORWARDED).into(),
+            Self::User | Self::Offline => {
+                (IpAddr::V4(Ipv4Addr::LOCALHOST), port + FORWARDED).into()
+            }
         }
     }
 }
@@ -188,13 +197,24 @@ impl Peer {
         if self.is_foreign {
             self.wait_for_silence();
         }
-        if self.link != Link::User {
+        if !self.link.is_user_mode() {
             set_up_tap(&mut self.child)?;
         }
+        let early = (self.link == Link::Offline).then(|| self.connect_early()).transpose()?;
         if self.is_foreign {
             self.wait_for_service()?;
         } else {
             self.wait_for("ready")?;
+        }
+        if let Some(mut early) = early {
+            // A guest without a listener yet refuses it.
+            let answer = early.write_all(b"?").and_then(|()| early.read(&mut [0]));
+            let is_open = match answer {
+                Ok(read) => read > 0,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+                Err(error) => return Err(error).context("a connection before the guest listened"),
+            };
+            say(if is_open { "host: early: held" } else { "host: early: refused" });
         }
         for exercise in exercises {
             let started = Instant::now();
@@ -213,6 +233,20 @@ impl Peer {
             self.tell("quit")?;
         }
         Ok(())
+    }
+
+    /// Connects as soon as the host's port listens, before the guest has started.
+    fn connect_early(&mut self) -> Result<TcpStream> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(stream) = TcpStream::connect(self.link.address(TCP_PORTS[0])) {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                return Ok(stream);
+            }
+            ensure!(Instant::now() < deadline, "the host's port does not listen");
+            ensure!(self.child.try_wait()?.is_none(), "the guest has ended");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits until the guest has printed a line that begins with `text`.
@@ -284,7 +318,7 @@ impl Peer {
             let mut answer = [0; 16];
             match socket.recv(&mut answer) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     return Ok(());
                 }
                 Err(_) => {}
@@ -322,6 +356,14 @@ impl Peer {
             if let Some(status) = self.child.try_wait()? {
                 // The rest of what the guest said.
                 while self.lines.recv().is_ok() {}
+                if self.link.is_user_mode() {
+                    for port in TCP_PORTS {
+                        let address = self.link.address(port);
+                        TcpListener::bind(address)
+                            .with_context(|| format!("{address} is taken after vmm's end"))?;
+                    }
+                    say("host: the ports are free");
+                }
                 return Ok(status.code().unwrap_or(125));
             }
             if Instant::now() > deadline {

@@ -1,7 +1,7 @@
 //! The process of passt: how it is called, when it is ready, and what it has to know.
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -18,15 +18,27 @@ const START_TIME: Duration = Duration::from_millis(2_000);
 /// Maximum number of bytes kept of passt's messages.
 const SAYING: usize = 4096;
 
+/// Time in which passt ends when its stream has.
+const END_TIME: Duration = Duration::from_millis(500);
+/// Ethernet address of the gateway on a host without one of its own to show: locally administered.
+const GATEWAY_MAC: &str = "52:54:00:00:05:01";
+
 /// A child that is waited for.
 #[derive(Debug)]
 pub(super) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It ends by itself when the socket is closed, but that takes a moment.
-        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
-            log::debug!("ending passt: {error}");
+        // A confined process may not send signals. Passt ends by itself then, its stream has ended.
+        let killed = self.0.kill();
+        let started = Instant::now();
+        // Its ports are free once it has been waited for.
+        while let Ok(None) = self.0.try_wait() {
+            if started.elapsed() > END_TIME {
+                log::debug!("passt does not end: {killed:?}");
+                return;
+            }
+            sleep(Duration::from_millis(1));
         }
     }
 }
@@ -45,64 +57,68 @@ impl Process {
         mtu: u16,
     ) -> Result<Self, Error> {
         let mut command = Command::new("passt");
-        command.args(arguments(forwards, reach_host, mtu));
+        command.args(arguments(forwards, reach_host, mtu, has_default_route()));
         // Standard input is the one descriptor that a child gets without further ado.
         command.stdin(Stdio::from(socket)).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(Error::NoPasst)?;
         let stderr = child.stderr.take();
-        settle(Self(child), stderr, forwards)
+        settle(Self(child), stderr)
     }
 }
 
-/// Waits until passt is ready or has ended. It gives no sign when it is ready, but what it forwards
-/// is listening then.
-fn settle(
-    mut process: Process,
-    stderr: Option<ChildStderr>,
-    forwards: &[Forward],
-) -> Result<Process, Error> {
+/// Waits until passt is ready or has ended. The last step of its start is a filter for its system
+/// calls; ports that are forwarded are listening then.
+fn settle(mut process: Process, stderr: Option<ChildStderr>) -> Result<Process, Error> {
     let Some(mut stderr) = stderr else { return Ok(process) };
     rustix::io::ioctl_fionbio(&stderr, true).map_err(Error::host("reading what passt says"))?;
+    let status = format!("/proc/{}/status", process.0.id());
+    let inherited = std::fs::read_to_string("/proc/self/status").ok();
+    let inherited = inherited.and_then(|status| filters(&status)).unwrap_or_default();
     let started = Instant::now();
     let mut said = Vec::new();
     loop {
         let mut some = [0; 512];
-        let is_closed = match stderr.read(&mut some) {
-            Ok(0) => true,
-            Ok(read) => {
-                if said.len() < SAYING {
-                    said.extend_from_slice(some.get(..read).unwrap_or_default());
-                }
-                continue;
+        if let Ok(read @ 1..) = stderr.read(&mut some) {
+            if said.len() < SAYING {
+                said.extend_from_slice(some.get(..read).unwrap_or_default());
             }
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        };
+            continue;
+        }
         if let Some(status) = process.0.try_wait().map_err(Error::host("asking for passt"))? {
             return Err(Error::Passt(last_words(&said, &status.to_string())));
         }
-        // In its sandbox passt has left the directory it was started in, and says nothing any more.
-        let is_sandboxed = std::fs::read_link(format!("/proc/{}/root", process.0.id()))
-            .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
-            || is_closed;
-        if is_sandboxed && listens(forwards) || started.elapsed() > START_TIME {
+        let status = std::fs::read_to_string(&status).ok();
+        let is_ready = status.and_then(|status| filters(&status)) > Some(inherited);
+        let time = started.elapsed();
+        if is_ready || time > START_TIME {
+            let state = if is_ready { "ready" } else { "taken to be ready" };
+            log::debug!("passt is {state} after {} ms", time.as_millis());
             return Ok(process);
         }
-        sleep(Duration::from_millis(5));
+        sleep(Duration::from_millis(1));
     }
 }
 
-/// Returns `true` if all forwarded TCP ports are in the state LISTEN; passt has then passed every
-/// step that can fail.
-fn listens(forwards: &[Forward]) -> bool {
-    forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp).all(|forward| {
-        let address = forward.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-        // Local address and port, remote address and port, state: 0A listens.
-        let port = format!(":{:04X} ", forward.host_port);
-        std::fs::read_to_string(table).is_ok_and(|text| {
-            text.lines()
-                .any(|line| line.contains(&port) && line.split_whitespace().nth(3) == Some("0A"))
-        })
+/// Number of system call filters of a process in its `/proc/PID/status`, which any user may read.
+/// Linux before 5.9 tells only that there are some.
+fn filters(status: &str) -> Option<u32> {
+    let field = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().parse().ok()
+    };
+    field("Seccomp_filters:").or_else(|| field("Seccomp:"))
+}
+
+/// Returns `true` if this host has an IPv4 default route, whose interface passt takes for a model.
+fn has_default_route() -> bool {
+    std::fs::read_to_string("/proc/net/route").is_ok_and(|table| is_default_among(&table))
+}
+
+/// Interface, destination, gateway, flags, ..., mask in the eighth column, in hexadecimal digits.
+fn is_default_among(table: &str) -> bool {
+    table.lines().skip(1).any(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        columns.next() == Some("00000000") && columns.nth(5) == Some("00000000")
     })
 }
 
@@ -139,7 +155,14 @@ fn last_words(said: &[u8], status: &str) -> String {
 
 /// Arguments of passt: in the foreground, with fixed addresses for the guest, so that they are
 /// known beforehand.
-fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> {
+///
+/// Without a default route, an interface and an address are named that passt does not find.
+fn arguments(
+    forwards: &[Forward],
+    reach_host: bool,
+    mtu: u16,
+    has_default_route: bool,
+) -> Vec<OsString> {
     let mut arguments: Vec<String> =
         vec!["--foreground".into(), "--quiet".into(), "--fd".into(), "0".into()];
     let pairs = [
@@ -150,6 +173,10 @@ fn arguments(forwards: &[Forward], reach_host: bool, mtu: u16) -> Vec<OsString> 
     ];
     arguments.extend(pairs.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
     arguments.push("--ipv4-only".into());
+    if !has_default_route {
+        let words = ["--interface", "lo", "--mac-addr", GATEWAY_MAC];
+        arguments.extend(words.map(str::to_owned));
+    }
     if !reach_host {
         // Otherwise connections to the gateway are connections to the host's loopback interface.
         arguments.push("--no-map-gw".into());
