@@ -287,7 +287,7 @@ mod tests {
         let all: Vec<_> = mounts.iter().map(|mount| (mount.guest.as_str(), mount.access)).collect();
         assert_eq!(
             all,
-            [("/b", Access::ReadOnly), ("/d", Access::ReadWrite), ("/f", Access::ReadWrite)]
+            [("/b", Access::ReadOnly), ("/d", Access::ReadWrite), ("/f", Access::ReadWriteName)]
         );
         assert_eq!(run.options.files.max_written, Some(Bytes(1 << 30)));
     }

@@ -136,12 +136,11 @@ fn files_of_the_host() {
     let text = "[files]\nmounts = ['./site:/www', 'data:/data:rw']\nmax_open_files = 10\n\
                 max_written = '1G'\nmax_temporary = 4096\n[uhyve]\nfile_mapping = ['x:/x']";
     let files = options(text).files;
-    let mounts: Vec<_> = files
-        .mounts
-        .iter()
-        .map(|mount| (mount.guest.as_str(), mount.access == Access::ReadWrite))
-        .collect();
-    assert_eq!(mounts, [("/x", true), ("/www", false), ("/data", true)]);
+    let mounts: Vec<_> =
+        files.mounts.iter().map(|mount| (mount.guest.as_str(), mount.access)).collect();
+    let expected =
+        [("/x", Access::ReadWriteName), ("/www", Access::ReadOnly), ("/data", Access::ReadWrite)];
+    assert_eq!(mounts, expected);
     assert_eq!(files.max_open_files.map(FileCount::get), Some(10));
     assert_eq!((files.max_written, files.max_temporary), (Some(Bytes(1 << 30)), Some(Bytes(4096))));
     for (bad, part) in [

@@ -2,7 +2,8 @@
 //!
 //! A directory is held as an `O_PATH` descriptor, and the host's kernel walks each path from there
 //! with `RESOLVE_BENEATH`: `..`, links and renames meanwhile cannot lead out, whatever they are and
-//! whenever they happen. A single file is held as a descriptor of that very file.
+//! whenever they happen. A single file is held as a descriptor of that very file, or as a name in a
+//! directory, which is opened without following a link.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,7 +17,9 @@ use rustix::io::Errno;
 use crate::errno::to_guest;
 use crate::flags::Flags;
 use crate::mount::Access;
+use crate::named::Name;
 use crate::path;
+use crate::reach::{MountedPath, Needs};
 use crate::{Error, Mount};
 
 /// Number of attempts for a walk that renames elsewhere on the host disturb.
@@ -50,17 +53,6 @@ pub struct Mounts {
     pub(crate) reopener: Option<Reopener>,
 }
 
-/// A file or directory that a guest may use, for a sandbox's rules.
-#[derive(Debug, Clone, Copy)]
-pub struct MountedPath<'a> {
-    /// An `O_PATH` descriptor.
-    pub file: BorrowedFd<'a>,
-    /// Rights of the guest.
-    pub access: Access,
-    /// `true` if it is a directory, and everything below it belongs to the mount.
-    pub is_directory: bool,
-}
-
 impl Mounts {
     /// Opens the host side of each mount.
     ///
@@ -88,11 +80,7 @@ impl Mounts {
 
     /// Everything that is mounted.
     pub fn paths(&self) -> impl Iterator<Item = MountedPath<'_>> {
-        self.points.iter().map(|point| MountedPath {
-            file: point.host.as_fd(),
-            access: point.access,
-            is_directory: point.is_directory(),
-        })
+        self.points.iter().flat_map(MountPoint::paths)
     }
 }
 
@@ -104,8 +92,10 @@ pub(crate) struct MountPoint {
     /// The host's path, for messages.
     pub(crate) path: PathBuf,
     access: Access,
+    /// The file or directory, or the directory that `name` is in.
     host: OwnedFd,
     kind: FileType,
+    name: Option<Name>,
 }
 
 /// A file or directory that was opened for the guest.
@@ -124,6 +114,13 @@ impl MountPoint {
         let guest = mount.guest_path()?.as_bytes().to_vec();
         let path = &mount.host;
         let opening = |source: Errno| Error::Open { path: path.clone(), source: source.into() };
+        if mount.access == Access::ReadWriteName
+            && let Some((host, name)) = Name::find(path).map_err(opening)?
+        {
+            let kind = FileType::RegularFile;
+            let (path, access) = (path.clone(), mount.access);
+            return Ok(Self { guest, path, access, host, kind, name: Some(name) });
+        }
         let host = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(opening)?;
         let kind = file_type(&rustix::fs::fstat(&host).map_err(opening)?);
@@ -137,7 +134,27 @@ impl MountPoint {
                     source => opening(source),
                 })?;
         }
-        Ok(Self { guest, path: path.clone(), access: mount.access, host, kind })
+        Ok(Self { guest, path: path.clone(), access: mount.access, host, kind, name: None })
+    }
+
+    /// The mounted file or directory, and the directory in which a mounted name is.
+    fn paths(&self) -> impl Iterator<Item = MountedPath<'_>> {
+        let (file, needs) = match &self.name {
+            None if self.access == Access::ReadOnly => (Some(&self.host), Needs::Read),
+            None => (Some(&self.host), Needs::Write),
+            Some(name) => (name.file.as_ref(), Needs::Write),
+        };
+        let file = file.map(|file| MountedPath {
+            file: file.as_fd(),
+            needs,
+            is_directory: self.is_directory(),
+        });
+        let directory = self.name.as_ref().map(|name| MountedPath {
+            file: self.host.as_fd(),
+            needs: if name.file.is_some() { Needs::RemoveFiles } else { Needs::MakeFiles },
+            is_directory: true,
+        });
+        file.into_iter().chain(directory)
     }
 
     pub(crate) fn is_directory(&self) -> bool {
@@ -161,6 +178,13 @@ impl MountPoint {
             return self.open_beneath(&relative(rest, directory), flags, mode);
         }
         self.must_be_file(rest, directory || flags.directory)?;
+        if let Some(name) = &self.name {
+            return match self.open_beneath(name.name.as_bytes(), flags, mode) {
+                // The host put it there.
+                Ok(Opened::Directory(_)) => Err(EISDIR),
+                opened => opened,
+            };
+        }
         if flags.exclusive {
             return Err(EEXIST);
         }
@@ -177,7 +201,8 @@ impl MountPoint {
     }
 
     fn open_beneath(&self, rest: &[u8], mut flags: Flags, mode: u32) -> Result<Opened, i32> {
-        if !flags.exclusive || self.access == Access::ReadOnly {
+        let creation = self.must_allow_creation();
+        if !flags.exclusive || creation.is_err() {
             // Merely opening a device can do something, so what it is must be known before.
             match self.look(rest, true) {
                 Ok(found) => {
@@ -192,11 +217,11 @@ impl MountPoint {
                         return Err(if kind == FileType::Directory { EISDIR } else { EROFS });
                     }
                 }
-                Err(ENOENT) if flags.create => self.must_be_writable()?,
+                Err(ENOENT) if flags.create => creation?,
                 Err(errno) => return Err(errno),
             }
         }
-        if self.access == Access::ReadOnly {
+        if creation.is_err() {
             flags.create = false;
         }
         let mode = if flags.create { Mode::from_raw_mode(mode & 0o777) } else { Mode::empty() };
@@ -214,10 +239,18 @@ impl MountPoint {
             return self.look(&relative(rest, directory), follow);
         }
         self.must_be_file(rest, directory)?;
-        rustix::fs::fstat(&self.host).map_err(to_guest)
+        match &self.name {
+            Some(name) => self.look(name.name.as_bytes(), false),
+            None => rustix::fs::fstat(&self.host).map_err(to_guest),
+        }
     }
 
     pub(crate) fn unlink(&self, rest: &[u8], directory: bool) -> Result<(), i32> {
+        if let Some(name) = &self.name {
+            self.must_be_file(rest, directory)?;
+            return rustix::fs::unlinkat(&self.host, &name.name, AtFlags::empty())
+                .map_err(to_guest);
+        }
         let (parent, name) = self.parent(rest, directory, EBUSY)?;
         // Of a directory's name the host says EISDIR, with a slash after it ENOTDIR.
         if directory {
@@ -268,7 +301,14 @@ impl MountPoint {
 
     fn walk(&self, rest: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, i32> {
         let path = Path::new(OsStr::from_bytes(rest));
-        beneath(self.host.as_fd(), path, flags, mode).map_err(to_guest)
+        let opened = match self.name {
+            // A single name leads out of its directory only by a link.
+            Some(_) => {
+                retry(|| rustix::fs::openat(&self.host, path, flags | OFlags::NOFOLLOW, mode))
+            }
+            None => beneath(self.host.as_fd(), path, flags, mode),
+        };
+        opened.map_err(to_guest)
     }
 
     const fn must_be_file(&self, rest: &[u8], directory: bool) -> Result<(), i32> {
@@ -276,7 +316,15 @@ impl MountPoint {
     }
 
     fn must_be_writable(&self) -> Result<(), i32> {
-        if self.access == Access::ReadWrite { Ok(()) } else { Err(EROFS) }
+        if self.access == Access::ReadOnly { Err(EROFS) } else { Ok(()) }
+    }
+
+    /// Of a file that was there, a sandbox allows no other one in its place.
+    fn must_allow_creation(&self) -> Result<(), i32> {
+        match &self.name {
+            Some(Name { file: Some(_), .. }) => Err(EACCES),
+            _ => self.must_be_writable(),
+        }
     }
 }
 

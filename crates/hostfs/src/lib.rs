@@ -46,9 +46,11 @@ mod host;
 mod image;
 mod limits;
 mod mount;
+mod named;
 mod names;
 mod open;
 mod path;
+mod reach;
 mod restore;
 mod state;
 mod table;
@@ -60,11 +62,12 @@ pub use nerite_hypercall;
 
 pub use error::Error;
 pub use fs::HostFs;
-pub use host::{MountedPath, Mounts};
+pub use host::Mounts;
 pub use image::{ImageFile, SharedBytes};
 pub use limits::Limits;
 pub use mount::{Access, Mount};
 pub use path::{GuestPath, NAME_MAX, PATH_MAX};
+pub use reach::{MountedPath, Needs};
 pub use state::{
     AccessState, Extent, FilesState, Identity, NameState, NodeState, OnChanged, OpenState,
     OriginState, TemporaryState,

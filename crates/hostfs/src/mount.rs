@@ -12,6 +12,9 @@ pub enum Access {
     ReadOnly,
     /// Reading, writing, creating and removing.
     ReadWrite,
+    /// As [`Access::ReadWrite`]; and if a single file is mounted, its name is the guest's, too: the
+    /// guest may remove the file, and create it if it does not exist when it is mounted.
+    ReadWriteName,
 }
 
 /// A file or directory of the host, and where the guest sees it.

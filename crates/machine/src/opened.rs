@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nerite_devices::Sink;
-use nerite_hostfs::{Access, Mounts};
+use nerite_hostfs::{Mounts, Needs};
 use nerite_hypervisor::Hypervisor;
 use nerite_loader::ImageSource;
 use nerite_memory::PageMap;
@@ -152,9 +152,11 @@ impl Opened {
         let resources = &mut self.resources;
         let mounts = resources.mounts.paths().map(|path| Reachable {
             file: path.file,
-            rights: match path.access {
-                Access::ReadOnly => Rights::Read,
-                Access::ReadWrite => Rights::Write,
+            rights: match path.needs {
+                Needs::Read => Rights::Read,
+                Needs::Write => Rights::Write,
+                Needs::RemoveFiles => Rights::RemoveFiles,
+                Needs::MakeFiles => Rights::MakeFiles,
             },
             is_directory: path.is_directory,
         });

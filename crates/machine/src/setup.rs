@@ -56,7 +56,7 @@ impl SavedMount {
         mounts
             .map(|mount| Self {
                 guest: mount.guest.clone(),
-                writable: mount.access == Access::ReadWrite,
+                writable: mount.access != Access::ReadOnly,
             })
             .collect()
     }

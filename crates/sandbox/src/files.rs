@@ -14,8 +14,16 @@ const KNOWN: ABI = ABI::V6;
 /// Landlock rights for a file or all below a directory: exactly those that a guest's file calls
 /// need.
 fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
-    if path.rights == Rights::Remove {
-        return AccessFs::RemoveFile.into();
+    match path.rights {
+        Rights::Remove | Rights::RemoveFiles => return AccessFs::RemoveFile.into(),
+        Rights::MakeFiles => {
+            return AccessFs::ReadFile
+                | AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::MakeReg
+                | AccessFs::RemoveFile;
+        }
+        Rights::Read | Rights::Write => {}
     }
     let mut rights = BitFlags::from(AccessFs::ReadFile);
     if path.is_directory {

@@ -52,6 +52,10 @@ pub enum Rights {
     /// Removing alone, and nothing is opened there: for the socket of a process that others connect
     /// to. It may accept connections then.
     Remove,
+    /// Removing files below a directory, and nothing is opened there.
+    RemoveFiles,
+    /// Creating, reading, writing and removing files below a directory; nothing about directories.
+    MakeFiles,
 }
 
 /// The confinement of a process. Threads inherit it when they are started.

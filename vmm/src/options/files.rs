@@ -26,7 +26,10 @@ pub struct FileOptions {
     #[merge(strategy = below)]
     pub mounts: Vec<Mount>,
 
-    /// The same as --mount HOST:GUEST:rw, as uhyve spells it (repeatable)
+    /// The same as --mount HOST:GUEST:rw, as uhyve spells it; a file need not exist (repeatable)
+    ///
+    /// The guest may remove a file that is mapped, and create one that does not exist; vmm keeps
+    /// the right to change the files of its folder then.
     #[arg(long, value_name = "HOST:GUEST")]
     #[arg(action = clap::ArgAction::Append, value_parser = file_mapping)]
     #[serde(skip)]
@@ -83,12 +86,12 @@ fn mounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::E
     value::list_by(deserializer, read_only_mount)
 }
 
-/// Reads a mount as the peer understands it: writable, and with a guest path that may be relative
-/// to the root.
+/// Reads a mount as the peer understands it: writable, the name of a file too, and with a guest path
+/// that may be relative to the root.
 fn file_mapping(text: &str) -> Result<Mount, MountError> {
-    Mount::parse(text, Access::ReadWrite).or_else(|error| match text.rsplit_once(':') {
+    Mount::parse(text, Access::ReadWriteName).or_else(|error| match text.rsplit_once(':') {
         Some((host, guest)) if !guest.is_empty() && !guest.starts_with('/') => {
-            Mount::parse(&format!("{host}:/{guest}"), Access::ReadWrite)
+            Mount::parse(&format!("{host}:/{guest}"), Access::ReadWriteName)
         }
         _ => Err(error),
     })
@@ -154,8 +157,9 @@ mod tests {
     #[test]
     fn the_peers_mappings_may_be_relative() {
         let guest = |text: &str| file_mapping(text).map(|mount| (mount.guest, mount.access)).ok();
-        assert_eq!(guest("a:b/c"), Some(("/b/c".to_owned(), Access::ReadWrite)));
-        assert_eq!(guest("a:/b"), Some(("/b".to_owned(), Access::ReadWrite)));
+        assert_eq!(guest("a:b/c"), Some(("/b/c".to_owned(), Access::ReadWriteName)));
+        assert_eq!(guest("a:/b"), Some(("/b".to_owned(), Access::ReadWriteName)));
+        assert_eq!(guest("a:/b:rw"), Some(("/b".to_owned(), Access::ReadWrite)));
         assert_eq!(guest("a:/b:ro"), Some(("/b".to_owned(), Access::ReadOnly)));
         assert_eq!((guest("a"), guest("a:"), guest(":b")), (None, None, None));
     }

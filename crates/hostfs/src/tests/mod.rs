@@ -14,6 +14,7 @@ mod confinement;
 mod directories;
 mod hostile;
 mod limits;
+mod named;
 mod regular;
 mod special;
 mod state;
