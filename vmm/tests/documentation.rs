@@ -143,3 +143,27 @@ fn every_proof_of_security_exists() {
     }
     assert!(count > 30, "{count} proofs");
 }
+
+#[test]
+fn the_book_has_every_page_and_links_within_itself() {
+    let Some(summary) = text("docs/SUMMARY.md") else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".md") {
+            continue;
+        }
+        let is_listed = name == "SUMMARY.md" || summary.contains(&format!("({name})"));
+        assert!(is_listed, "{name} is not in SUMMARY.md");
+        let page = text(&format!("docs/{name}")).unwrap();
+        for link in page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let target = link.split('#').next().unwrap();
+            let is_elsewhere = link.starts_with("https://") || target.is_empty();
+            let is_page = !target.contains('/') && folder.join(target).is_file();
+            assert!(is_elsewhere || is_page, "{name}: {link} is no page");
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{count} pages");
+}

@@ -1,7 +1,8 @@
 //! `cargo xtask dist`: what a package of `vmm` is made of, in `target/dist`: the stripped program,
-//! shell completions and man pages.
+//! shell completions and man pages, and the book that `docs` is, where mdBook is installed.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +30,20 @@ pub(crate) fn main() -> Result<()> {
     let status =
         status.context("cannot run strip (package binutils, which comes with a C compiler)")?;
     ensure!(status.success(), "strip failed on {}", program.display());
-    progress::say(&format!("{} holds vmm, completions and man pages", folder.display()));
+    let book = if build_book(&folder.join("book"))? { ", the book" } else { "" };
+    progress::say(&format!("{} holds vmm{book}, completions and man pages", folder.display()));
     Ok(())
+}
+
+/// Makes the book of the pages in `docs`. Returns `false`, and prints what is missing, where there
+/// is no mdBook.
+fn build_book(folder: &Path) -> Result<bool> {
+    if !build::works(Command::new("mdbook").arg("--version")) {
+        progress::say("no book is made: mdbook is not installed (cargo install mdbook)");
+        return Ok(false);
+    }
+    let mut mdbook = Command::new("mdbook");
+    mdbook.arg("build").arg(paths::root().join("docs")).arg("--dest-dir").arg(folder);
+    quiet(&mut mdbook)?;
+    Ok(true)
 }
