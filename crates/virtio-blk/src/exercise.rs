@@ -11,27 +11,19 @@
 )]
 
 use std::io;
-use std::sync::Arc;
 
 use nerite_memory::GuestRam;
 pub use nerite_virtio::fake::Step;
-use nerite_virtio::fake::{FakeQueue, RAM, Rings, SCRATCH, WRITE, activation, ram};
-use nerite_virtio::{Event, Notifier, Segment, VirtioDevice as _};
+use nerite_virtio::fake::{Bench, SCRATCH, WRITE};
+use nerite_virtio::{Segment, VirtioDevice as _};
 
+use crate::Blk;
 use crate::disk::{Disk, Range, SECTOR};
-use crate::{Blk, QUEUE_SIZE};
 
-/// Entries of the ring.
-const SIZE: u16 = 16;
-/// RAM: rings, then what requests are made of.
-const BYTES: u64 = 64 << 10;
-const BUFFERS: u64 = RAM + 0x2000;
 /// Addresses of header, data and answer of well-made requests.
-const HEADER: u64 = BUFFERS + SCRATCH;
+const HEADER: u64 = Bench::<Blk>::BUFFERS + SCRATCH;
 const DATA: u64 = HEADER + 0x100;
 const ANSWER: u64 = HEADER + 0x80;
-/// The most steps.
-const STEPS: usize = 200;
 const SECTORS: u64 = 40;
 
 /// A disk that finds out whether it is asked for more than it has. Its sectors begin with their
@@ -89,49 +81,30 @@ impl Disk for Checked {
     }
 }
 
-/// A device without a thread.
-struct Bench {
-    ram: Arc<GuestRam>,
-    blk: Blk,
-    queue: FakeQueue,
-    notifier: Arc<Notifier>,
+fn turn(blk: &Blk) -> bool {
+    blk.shared.turn()
 }
 
-impl Bench {
-    fn new(features: u64) -> Self {
-        let ram = ram(BYTES);
-        let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, SIZE));
-        let none: Arc<[Event]> = Arc::new([]);
-        let notifier = Arc::new(Notifier::new(1, none).expect("events"));
-        let blk = Blk::new(Box::new(Checked::new()), [7; 20]).expect("a device");
-        blk.start(activation(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
-        Self { ram, blk, queue, notifier }
+/// Does what a step says.
+fn step(bench: &mut Bench<Blk>, step: Step) {
+    let (kind, at, value) = step;
+    match kind {
+        0..96 => bench.scribble(0, step),
+        96..128 => bench.spoil(step),
+        128..192 => request(bench, u32::from(kind) % 16, value % (SECTORS + 2), at),
+        192..200 => bench.device.pause(),
+        200..208 => bench.device.resume(),
+        _ => drop(turn(&bench.device)),
     }
+}
 
-    /// Does what a step says.
-    fn step(&mut self, (kind, at, value): Step) {
-        match kind {
-            0..96 => self.queue.scribble((kind, at, value), BUFFERS),
-            96..128 => {
-                drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes()))
-            }
-            128..192 => self.request(u32::from(kind) % 16, value % (SECTORS + 2), at),
-            192..200 => self.blk.pause(),
-            200..208 => self.blk.resume(),
-            _ => {
-                self.blk.shared.turn();
-            }
-        }
-    }
-
-    /// A request that is well made, but for its numbers.
-    fn request(&mut self, kind: u32, sector: u64, length: u16) {
-        self.ram.write_obj(HEADER, &u64::from(kind)).expect("RAM");
-        self.ram.write_obj(HEADER + 8, &sector).expect("RAM");
-        let length = (u32::from(length) % 0x2000) & if length & 0x8000 == 0 { !0x1ff } else { !0 };
-        let flags = if matches!(kind, 0 | 8) { WRITE } else { 0 };
-        self.queue.add(&[(HEADER, 16, 0), (DATA, length, flags), (ANSWER, 1, WRITE)]);
-    }
+/// A request that is well made, but for its numbers.
+fn request(bench: &mut Bench<Blk>, kind: u32, sector: u64, length: u16) {
+    bench.ram.write_obj(HEADER, &u64::from(kind)).expect("RAM");
+    bench.ram.write_obj(HEADER + 8, &sector).expect("RAM");
+    let length = (u32::from(length) % 0x2000) & if length & 0x8000 == 0 { !0x1ff } else { !0 };
+    let flags = if matches!(kind, 0 | 8) { WRITE } else { 0 };
+    bench.queues[0].add(&[(HEADER, 16, 0), (DATA, length, flags), (ANSWER, 1, WRITE)]);
 }
 
 /// Has a driver do these steps, until it makes a mistake; then on a fresh device. At the end, a
@@ -140,28 +113,12 @@ impl Bench {
 /// # Panics
 /// If something is not as it has to be.
 pub fn exercise(features: u64, steps: &[Step]) {
-    let mut bench = Bench::new(features);
-    for step in steps.iter().take(STEPS) {
-        bench.step(*step);
-        if bench.notifier.has_failed() {
-            assert!(!bench.blk.shared.turn(), "a device that needs a reset keeps working");
-            bench = Bench::new(features);
-        }
-    }
-    // The same device for a driver that knows its trade.
-    bench.blk.stop();
-    assert!(bench.blk.is_stopped());
-    bench.blk.resume();
-    bench.ram.zero(RAM, Rings::bytes(SIZE)).expect("RAM");
-    bench.queue = FakeQueue::new(bench.ram.clone(), Rings::at(RAM, SIZE));
-    bench
-        .blk
-        .start(activation(&[&bench.queue], QUEUE_SIZE, features, &bench.notifier))
-        .expect("a queue in RAM");
+    let make = || Blk::new(Box::new(Checked::new()), [7; 20]).expect("a device");
+    let mut bench = Bench::exercise(make, features, steps, step, turn);
     bench.ram.write_obj(ANSWER, &0xaa_u8).expect("RAM");
-    bench.request(0, SECTORS - 1, 512);
-    assert!(bench.blk.shared.turn());
-    assert!(bench.queue.take_used().is_some_and(|(_, written)| written == 513));
+    request(&mut bench, 0, SECTORS - 1, 512);
+    assert!(turn(&bench.device));
+    assert!(bench.queues[0].take_used().is_some_and(|(_, written)| written == 513));
     assert_eq!(bench.ram.read_obj::<u8>(ANSWER).expect("RAM"), 0);
 }
 
@@ -175,7 +132,7 @@ mod tests {
         #[test]
         fn a_driver_that_does_anything_does_no_harm(
             features: u64,
-            steps in prop::collection::vec(any::<Step>(), 0..STEPS),
+            steps in prop::collection::vec(any::<Step>(), 0..Bench::<Blk>::STEPS),
         ) {
             exercise(features, &steps);
         }

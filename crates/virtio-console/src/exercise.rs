@@ -12,74 +12,40 @@
 
 use std::sync::{Arc, Mutex};
 
+use nerite_virtio::VirtioDevice as _;
 pub use nerite_virtio::fake::Step;
-use nerite_virtio::fake::{FakeQueue, GuestRam, RAM, Rings, SCRATCH, WRITE, activation, ram};
-use nerite_virtio::{Event, Notifier, VirtioDevice as _};
+use nerite_virtio::fake::{Bench, SCRATCH, WRITE};
 
-use crate::{CHUNK, Console, INPUT, QUEUE_SIZE, lock};
+use crate::{CHUNK, Console, INPUT, lock};
 
-/// Entries of a ring.
-const SIZE: u16 = 16;
-/// RAM: rings, a page for each queue, then buffers.
-const BYTES: u64 = 64 << 10;
-const BUFFERS: u64 = RAM + 0x2000;
-const TEXT: u64 = BUFFERS + SCRATCH;
-/// The most steps.
-const STEPS: usize = 200;
+/// Address of the text that goes out and comes in.
+const TEXT: u64 = Bench::<Console>::BUFFERS + SCRATCH;
 
-/// A console without a thread.
-struct Bench {
-    ram: Arc<GuestRam>,
-    console: Console,
-    queues: [FakeQueue; 2],
-    notifier: Arc<Notifier>,
-    written: Arc<Mutex<Vec<u8>>>,
+/// A console without a thread, which writes to `written`.
+fn console(written: &Arc<Mutex<Vec<u8>>>) -> Console {
+    let console = Console::new().expect("a console");
+    let sink = written.clone();
+    lock(&console.shared.sink).output = Box::new(move |bytes: &[u8]| {
+        assert!(bytes.len() <= CHUNK, "{} bytes at once", bytes.len());
+        lock(&sink).extend_from_slice(bytes);
+        Ok(())
+    });
+    console
 }
 
-fn queues(ram: &Arc<GuestRam>) -> [FakeQueue; 2] {
-    [0, 1].map(|index| FakeQueue::new(ram.clone(), Rings::at(RAM + 0x1000 * index, SIZE)))
-}
-
-impl Bench {
-    fn new(features: u64) -> Self {
-        let ram = ram(BYTES);
-        let queues = queues(&ram);
-        let none: Arc<[Event]> = Arc::new([]);
-        let notifier = Arc::new(Notifier::new(2, none).expect("events"));
-        let console = Console::new().expect("a console");
-        let written = Arc::new(Mutex::new(Vec::new()));
-        let sink = written.clone();
-        lock(&console.shared.sink).output = Box::new(move |bytes: &[u8]| {
-            assert!(bytes.len() <= CHUNK, "{} bytes at once", bytes.len());
-            lock(&sink).extend_from_slice(bytes);
-            Ok(())
-        });
-        console
-            .start(activation(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier))
-            .expect("queues");
-        Self { ram, console, queues, notifier, written }
-    }
-
-    /// Does what a step says.
-    fn step(&mut self, (kind, at, value): Step) {
-        match kind {
-            0..128 => self.queues[usize::from(kind >> 6)].scribble((kind, at, value), BUFFERS),
-            128..144 => {
-                drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes()))
-            }
-            144..160 => {
-                assert!(
-                    self.console.enqueue(&vec![value as u8; usize::from(at) % (2 * INPUT)])
-                        <= INPUT
-                );
-            }
-            160..168 => self.console.pause(),
-            168..176 => self.console.resume(),
-            _ => {
-                self.console.shared.turn();
-                lock(&self.written).clear();
-            }
+/// Does what a step says.
+fn step(bench: &mut Bench<Console>, step: Step) {
+    let (kind, at, value) = step;
+    match kind {
+        0..128 => bench.scribble(usize::from(kind >> 6), step),
+        128..144 => bench.spoil(step),
+        144..160 => {
+            let typed = vec![value as u8; usize::from(at) % (2 * INPUT)];
+            assert!(bench.device.enqueue(&typed) <= INPUT);
         }
+        160..168 => bench.device.pause(),
+        168..176 => bench.device.resume(),
+        _ => drop(bench.device.shared.turn()),
     }
 }
 
@@ -89,34 +55,23 @@ impl Bench {
 /// # Panics
 /// If something is not as it has to be.
 pub fn exercise(features: u64, steps: &[Step]) {
-    let mut bench = Bench::new(features);
-    for step in steps.iter().take(STEPS) {
-        bench.step(*step);
-        if bench.notifier.has_failed() {
-            assert!(!bench.console.shared.turn(), "a device that needs a reset keeps working");
-            bench = Bench::new(features);
-        }
-    }
-    let Bench { ram, console, notifier, written, .. } = bench;
-    // The same device for a driver that knows its trade.
-    console.stop();
-    assert!(console.is_stopped());
-    console.resume();
-    ram.zero(RAM, 0x2000).expect("RAM");
-    let mut queues = queues(&ram);
-    console
-        .start(activation(&[&queues[0], &queues[1]], QUEUE_SIZE, features, &notifier))
-        .expect("queues");
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let one_step = |bench: &mut Bench<Console>, one| {
+        step(bench, one);
+        lock(&written).clear();
+    };
+    let turn = |console: &Console| console.shared.turn();
+    let mut bench = Bench::exercise(|| console(&written), features, steps, one_step, turn);
     lock(&written).clear();
-    ram.write(TEXT, b"out").expect("RAM");
-    queues[1].add(&[(TEXT, 3, 0)]);
-    while console.shared.turn() {}
+    bench.ram.write(TEXT, b"out").expect("RAM");
+    bench.queues[1].add(&[(TEXT, 3, 0)]);
+    while turn(&bench.device) {}
     assert_eq!(*lock(&written), b"out");
-    assert_eq!(queues[1].take_used(), Some((0, 0)));
-    console.enqueue(b"in");
-    queues[0].add(&[(TEXT, 2 * INPUT as u32, WRITE)]);
-    while console.shared.turn() {}
-    assert!(queues[0].take_used().is_some_and(|(_, written)| written >= 1));
+    assert_eq!(bench.queues[1].take_used(), Some((0, 0)));
+    bench.device.enqueue(b"in");
+    bench.queues[0].add(&[(TEXT, 2 * INPUT as u32, WRITE)]);
+    while turn(&bench.device) {}
+    assert!(bench.queues[0].take_used().is_some_and(|(_, written)| written >= 1));
 }
 
 #[cfg(test)]
@@ -129,7 +84,7 @@ mod tests {
         #[test]
         fn a_driver_that_does_anything_does_no_harm(
             features: u64,
-            steps in prop::collection::vec(any::<Step>(), 0..STEPS),
+            steps in prop::collection::vec(any::<Step>(), 0..Bench::<Console>::STEPS),
         ) {
             exercise(features, &steps);
         }

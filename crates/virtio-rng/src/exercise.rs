@@ -10,54 +10,24 @@
     reason = "test support; a failure is what it looks for"
 )]
 
-use std::sync::Arc;
-
+use nerite_virtio::VirtioDevice as _;
 pub use nerite_virtio::fake::Step;
-use nerite_virtio::fake::{FakeQueue, GuestRam, RAM, Rings, SCRATCH, WRITE, activation, ram};
-use nerite_virtio::{Event, Notifier, VirtioDevice as _};
+use nerite_virtio::fake::{Bench, WRITE};
 
-use crate::{MOST, QUEUE_SIZE, Rng, lock};
+use crate::{MOST, Rng, lock};
 
-/// Entries of the ring.
-const SIZE: u16 = 16;
-/// RAM: rings, then buffers.
-const BYTES: u64 = 64 << 10;
-const BUFFERS: u64 = RAM + 0x1000;
-/// The most steps.
-const STEPS: usize = 200;
-
-/// A device without a thread.
-struct Bench {
-    ram: Arc<GuestRam>,
-    rng: Rng,
-    queue: FakeQueue,
-    notifier: Arc<Notifier>,
+fn turn(rng: &Rng) -> bool {
+    lock(&rng.state).turn()
 }
 
-impl Bench {
-    fn new(features: u64) -> Self {
-        let ram = ram(BYTES);
-        let queue = FakeQueue::new(ram.clone(), Rings::at(RAM, SIZE));
-        let none: Arc<[Event]> = Arc::new([]);
-        let notifier = Arc::new(Notifier::new(1, none).expect("events"));
-        let rng = Rng::new().expect("a device");
-        rng.start(activation(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
-        Self { ram, rng, queue, notifier }
-    }
-
-    /// Does what a step says.
-    fn step(&mut self, (kind, at, value): Step) {
-        match kind {
-            0..128 => self.queue.scribble((kind, at, value), BUFFERS),
-            128..144 => {
-                drop(self.ram.write(BUFFERS + u64::from(at) % SCRATCH, &value.to_le_bytes()))
-            }
-            144..152 => self.rng.pause(),
-            152..160 => self.rng.resume(),
-            _ => {
-                lock(&self.rng.state).turn();
-            }
-        }
+/// Does what a step says.
+fn step(bench: &mut Bench<Rng>, step: Step) {
+    match step.0 {
+        0..128 => bench.scribble(0, step),
+        128..144 => bench.spoil(step),
+        144..152 => bench.device.pause(),
+        152..160 => bench.device.resume(),
+        _ => drop(turn(&bench.device)),
     }
 }
 
@@ -67,25 +37,11 @@ impl Bench {
 /// # Panics
 /// If something is not as it has to be.
 pub fn exercise(features: u64, steps: &[Step]) {
-    let mut bench = Bench::new(features);
-    for step in steps.iter().take(STEPS) {
-        bench.step(*step);
-        if bench.notifier.has_failed() {
-            assert!(!lock(&bench.rng.state).turn(), "a device that needs a reset keeps working");
-            bench = Bench::new(features);
-        }
-    }
-    let Bench { ram, rng, notifier, .. } = bench;
-    // The same device for a driver that knows its trade.
-    rng.stop();
-    assert!(rng.is_stopped());
-    rng.resume();
-    ram.zero(RAM, 0x1000).expect("RAM");
-    let mut queue = FakeQueue::new(ram, Rings::at(RAM, SIZE));
-    rng.start(activation(&[&queue], QUEUE_SIZE, features, &notifier)).expect("a queue in RAM");
-    queue.add(&[(BUFFERS, 2 * MOST as u32, WRITE)]);
-    assert!(lock(&rng.state).turn());
-    assert_eq!(queue.take_used(), Some((0, MOST as u32)));
+    let make = || Rng::new().expect("a device");
+    let mut bench = Bench::exercise(make, features, steps, step, turn);
+    bench.queues[0].add(&[(Bench::<Rng>::BUFFERS, 2 * MOST as u32, WRITE)]);
+    assert!(turn(&bench.device));
+    assert_eq!(bench.queues[0].take_used(), Some((0, MOST as u32)));
 }
 
 #[cfg(test)]
@@ -98,7 +54,7 @@ mod tests {
         #[test]
         fn a_driver_that_does_anything_does_no_harm(
             features: u64,
-            steps in prop::collection::vec(any::<Step>(), 0..STEPS),
+            steps in prop::collection::vec(any::<Step>(), 0..Bench::<crate::Rng>::STEPS),
         ) {
             exercise(features, &steps);
         }

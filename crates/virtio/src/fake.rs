@@ -25,9 +25,11 @@ use crate::{
     common_cfg, feature, region, status,
 };
 
+mod bench;
 mod hostile;
 mod queue;
 
+pub use bench::Bench;
 pub use hostile::{SCRATCH, Step};
 pub use queue::{Buffer, FakeQueue, Rings, write_descriptor};
 
