@@ -15,7 +15,7 @@ fn saved() -> (File, Vec<u8>) {
         ram.write(address, &[byte]).unwrap();
     }
     let file = tempfile::tempfile().unwrap();
-    ram.write_sparse(&file).unwrap();
+    ram.write_sparse(&file, None).unwrap();
     let bytes = all(&ram);
     (file, bytes)
 }
