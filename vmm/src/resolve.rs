@@ -3,7 +3,7 @@
 //! The command line wins over the environment, the environment over the file. Options that none of
 //! them sets are left to the image, and then to the defaults of `nerite-machine`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -194,7 +194,7 @@ fn guest_environment(
     warnings: &mut Vec<String>,
 ) -> Vec<(String, String)> {
     // Each with its place: the last of several of one name counts.
-    let mut env: HashMap<String, (usize, String)> = HashMap::new();
+    let mut env: BTreeMap<String, (usize, String)> = BTreeMap::new();
     let mut place = 0;
     let mut set = |name: &str, value: &str| {
         env.insert(name.to_owned(), (place, value.to_owned()));

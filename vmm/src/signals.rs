@@ -5,8 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
 use libc::{SIGALRM, SIGHUP, SIGINT, SIGTERM, c_int};
@@ -25,8 +24,8 @@ static FIRST: AtomicI32 = AtomicI32::new(0);
 /// An eventfd that stays open for as long as the process lives; -1 before there is one.
 static EVENT: AtomicI32 = AtomicI32::new(-1);
 
-/// The end after the first signal, for as long as the process lives.
-static DEADLINE: OnceLock<Deadline> = OnceLock::new();
+/// Microseconds from the first signal to the end of the process; 0 for no such end.
+static END_WITHIN: AtomicI64 = AtomicI64::new(0);
 
 /// Signals that have been taken over from the system's default, which is to end the process at
 /// once.
@@ -70,19 +69,14 @@ impl Signals {
 
     /// Ends the process from within a signal handler if it still runs this long after the first
     /// signal, whatever its threads wait for: a reader of its output, a disk, a long request of the
-    /// guest. Once a process.
-    ///
-    /// # Errors
-    ///
-    /// If the system refuses a timer or a signal handler.
-    pub fn end_within(&self, time: Duration) -> io::Result<()> {
-        let timer = Deadline::new(time)?;
-        let timer = DEADLINE.get_or_init(|| timer);
-        // One that came before it was there.
+    /// guest.
+    pub fn end_within(&self, time: Duration) {
+        let microseconds = i64::try_from(time.as_micros()).unwrap_or(i64::MAX).max(1);
+        END_WITHIN.store(microseconds, Ordering::SeqCst);
+        // One that came before.
         if self.received().is_some() {
-            timer.begin();
+            begin_end();
         }
-        Ok(())
     }
 
     /// The signal that came, if one did.
@@ -100,52 +94,49 @@ impl Signals {
 ///
 /// If the system refuses a timer or a signal handler.
 pub fn end_after(time: Duration) -> io::Result<()> {
-    Deadline::new(time)?.begin();
+    install(SIGALRM, on_deadline)?;
+    // SAFETY: for this structure of integers and pointers all zeros are a valid value.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_SIGNAL;
+    event.sigev_signo = SIGALRM;
+    let mut timer: libc::timer_t = std::ptr::null_mut();
+    // SAFETY: both pointers are to live variables of the call's types.
+    if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let once = libc::itimerspec {
+        it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+        it_value: libc::timespec {
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: time.subsec_nanos().max(1).into(),
+        },
+    };
+    // SAFETY: the timer was just made and is never deleted, and the pointer is to a live structure;
+    // the old value is not asked for.
+    if unsafe { libc::timer_settime(timer, 0, &raw const once, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
     Ok(())
 }
 
-/// A timer that ends the process. It is never deleted.
-#[derive(Debug)]
-struct Deadline {
-    timer: libc::timer_t,
-    time: Duration,
-}
-
-// SAFETY: it is a number of the kernel's, or of the C library's for the process; all threads may
-// use it.
-unsafe impl Send for Deadline {}
-// SAFETY: as above; setting it is one system call (signal-safety(7) lists timer_settime).
-unsafe impl Sync for Deadline {}
-
-impl Deadline {
-    fn new(time: Duration) -> io::Result<Self> {
-        install(SIGALRM, on_deadline)?;
-        // SAFETY: for this structure of integers and pointers all zeros are a valid value.
-        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
-        event.sigev_notify = libc::SIGEV_SIGNAL;
-        event.sigev_signo = SIGALRM;
-        let mut timer: libc::timer_t = std::ptr::null_mut();
-        // SAFETY: both pointers are to live variables of the call's types.
-        if unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) } != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self { timer, time })
+/// Starts the time that [`Signals::end_within`] has set. It is the process's own timer, so that a
+/// run without a signal makes none. If the system refuses it, a second signal is left.
+///
+/// Safe in a signal handler: sigaction(2) is on signal-safety(7)'s list, and setitimer(2) is one
+/// system call.
+fn begin_end() {
+    let microseconds = END_WITHIN.load(Ordering::SeqCst);
+    if microseconds == 0 || install(SIGALRM, on_deadline).is_err() {
+        return;
     }
-
-    fn begin(&self) {
-        let value = libc::timespec {
-            tv_sec: i64::try_from(self.time.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: self.time.subsec_nanos().max(1).into(),
-        };
-        let once = libc::itimerspec {
-            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: value,
-        };
-        // SAFETY: the timer is never deleted, and the pointer is to a live structure; the old value
-        // is not asked for. It fails only for times that are none.
-        unsafe { libc::timer_settime(self.timer, 0, &raw const once, std::ptr::null_mut()) };
-    }
+    let value = libc::timeval {
+        tv_sec: microseconds.checked_div(1_000_000).unwrap_or(0),
+        tv_usec: microseconds.checked_rem(1_000_000).unwrap_or(0),
+    };
+    let once =
+        libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
+    // SAFETY: the pointer is to a live structure; the old value is not asked for.
+    unsafe { libc::syscall(libc::SYS_setitimer, libc::ITIMER_REAL, &raw const once, 0) };
 }
 
 /// The eventfd, once there is one.
@@ -216,9 +207,7 @@ extern "C" fn on_signal(signal: c_int) {
         // SAFETY: it ends the process, from wherever it is.
         unsafe { libc::_exit(exit_code::from_signal(signal).into()) }
     }
-    if let Some(deadline) = DEADLINE.get() {
-        deadline.begin();
-    }
+    begin_end();
     if let Some(event) = event() {
         // It can only be full, and then it is readable.
         let _ = rustix::io::write(event, &1_u64.to_ne_bytes());

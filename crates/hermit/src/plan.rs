@@ -1,6 +1,6 @@
 //! From what was asked for and what the image asks for to what will be built.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use nerite_loader::{Image, Interface, text};
 use nerite_platform::{MIN_MEMORY, check_size};
@@ -96,7 +96,7 @@ impl Plan {
 struct Environment {
     variables: Vec<(String, String)>,
     /// Index of each name in the list, because a hostile image can have as many as it likes.
-    places: HashMap<String, usize>,
+    places: BTreeMap<String, usize>,
 }
 
 impl Environment {

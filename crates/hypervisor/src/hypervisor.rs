@@ -17,8 +17,6 @@ use crate::{
 /// Properties of a hypervisor on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Maximum number of vCPUs of a VM.
-    pub max_vcpus: usize,
     /// `true` if the hypervisor's local APICs have the TSC-deadline timer (Intel SDM vol. 3,
     /// 12.5.4.1).
     pub tsc_deadline: bool,
@@ -91,6 +89,9 @@ pub trait Hypervisor: fmt::Debug + Send + Sync {
 
     /// Properties on this host.
     fn capabilities(&self) -> Capabilities;
+
+    /// Maximum number of vCPUs of a VM, which may take a system call.
+    fn max_vcpus(&self) -> usize;
 
     /// CPUID leaves that guests can have.
     ///

@@ -16,11 +16,11 @@ impl Hypervisor for System {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            max_vcpus: self.max_vcpus(),
-            tsc_deadline: self.has_tsc_deadline_timer(),
-            in_kernel: true,
-        }
+        Capabilities { tsc_deadline: self.has_tsc_deadline_timer(), in_kernel: true }
+    }
+
+    fn max_vcpus(&self) -> usize {
+        Self::max_vcpus(self)
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {

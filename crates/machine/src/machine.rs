@@ -346,7 +346,7 @@ fn backing(memory: &MemoryConfig) -> Backing {
 /// Checks that the hypervisor allows so many vCPUs. Every one allows one.
 fn check_vcpus(hypervisor: &dyn Hypervisor, cpus: u32) -> Result<(), Error> {
     if cpus > 1 {
-        let allowed = hypervisor.capabilities().max_vcpus;
+        let allowed = hypervisor.max_vcpus();
         if usize::try_from(cpus).is_ok_and(|cpus| cpus > allowed) {
             let hypervisor = hypervisor.name();
             return Err(nerite_hypervisor::Error::TooManyVcpus {

@@ -140,6 +140,8 @@ const COMMON: &[Rule] = &[
     any(libc::SYS_timer_create),
     any(libc::SYS_timer_settime),
     any(libc::SYS_timer_delete),
+    // The end of a process that a signal has asked for.
+    any(libc::SYS_setitimer),
     // How large a page is (PR_GET_AUXV, which the C library's header of this name lacks).
     when(libc::SYS_prctl, &[OneOf(0, &[0x4155_5856])]),
     // How much of its memory a guest has touched.

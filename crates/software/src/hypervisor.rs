@@ -60,7 +60,11 @@ impl Hypervisor for Software {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: MAX_VCPUS, tsc_deadline: true, in_kernel: false }
+        Capabilities { tsc_deadline: true, in_kernel: false }
+    }
+
+    fn max_vcpus(&self) -> usize {
+        MAX_VCPUS
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {

@@ -49,7 +49,11 @@ impl Hypervisor for ScriptedHypervisor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_vcpus: 16, tsc_deadline: true, in_kernel: false }
+        Capabilities { tsc_deadline: true, in_kernel: false }
+    }
+
+    fn max_vcpus(&self) -> usize {
+        16
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {
