@@ -28,7 +28,7 @@ impl Guest<'_> {
     fn command(&self, who: Who, setting: &Setting<'_>) -> Option<Vec<String>> {
         let mut words: Vec<String> = match who {
             Who::Ours => vec![setting.vmm.display().to_string(), "run".to_owned()],
-            Who::Peer => vec![setting.peer?.display().to_string()],
+            Who::Peer => peer_words(setting.peer?),
         };
         // Both know these spellings.
         if let Some(memory) = self.memory {
@@ -47,6 +47,17 @@ impl Guest<'_> {
         }
         Some(words)
     }
+}
+
+/// Returns `true` if the peer is an earlier `vmm`.
+pub(super) fn is_ours(peer: &Path) -> bool {
+    peer.file_name().is_some_and(|name| name == "vmm")
+}
+
+/// The words by which the peer runs an image: an earlier `vmm` has a subcommand for that.
+fn peer_words(peer: &Path) -> Vec<String> {
+    let program = peer.display().to_string();
+    if is_ours(peer) { vec![program, "run".to_owned()] } else { vec![program] }
 }
 
 /// Amount of work for a bench.
@@ -236,6 +247,7 @@ mod tests {
             of("vcpus 4"),
             ["/vmm run --cpu-count 4 /e", "/uhyve --cpu-count 4 /e"].map(str::to_owned)
         );
+        assert_eq!(peer_words(Path::new("/before/vmm")), ["/before/vmm", "run"]);
         assert_eq!(of("hermit 0.13/hello_world")[1], "/uhyve /i/0.13/hello_world");
         assert_eq!(of("file 8 KiB")[0], "/vmm run --file-mapping /tmp:/data /k/file-rate -- 8 8");
         assert!(cases.iter().all(|case| !case.expect.is_empty()));

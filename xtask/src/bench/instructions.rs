@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::cases;
 use super::data::{Kind, Measure};
 use crate::progress;
 
@@ -14,8 +15,12 @@ pub(super) const NAME: &str = "instructions";
 pub(super) fn measure(vmm: &Path, peer: Option<&Path>, empty: &Path) -> Result<Measure, String> {
     let _step = progress::step("counting instructions");
     // Containment would keep callgrind from writing down what it counted.
-    let ours = count(Command::new("valgrind"), vmm, &["run", "--sandbox", "off"], empty)?;
-    let peer = peer.and_then(|peer| count(Command::new("valgrind"), peer, &[], empty).ok());
+    let words = ["run", "--sandbox", "off"];
+    let ours = count(Command::new("valgrind"), vmm, &words, empty)?;
+    let peer = peer.and_then(|peer| {
+        let words: &[&str] = if cases::is_ours(peer) { &words } else { &[] };
+        count(Command::new("valgrind"), peer, words, empty).ok()
+    });
     Ok(Measure {
         bench: NAME.to_owned(),
         what: "in user space, empty guest".to_owned(),

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Run only benches with this text in their name
     name: Option<String>,
     /// The program to compare with; by default uhyve 0.10.0, which is installed under target/peer.
-    /// "none" for no comparison
+    /// A file called vmm is an earlier one of ours. "none" for no comparison
     #[arg(long, value_name = "PATH")]
     peer: Option<PathBuf>,
     /// A Hermit image, or a folder in which (or in whose folders) images are called hello_world.
@@ -58,6 +58,10 @@ pub(crate) struct Args {
     /// Time each start so often
     #[arg(long, default_value_t = 11, value_name = "N")]
     rounds: usize,
+    /// Let the lab's clock count executed instructions, 2 ns each: times then repeat to a few per
+    /// cent on a busy host, and take longer. They are good for ratios alone
+    #[arg(long)]
+    icount: bool,
     /// Print the names of the benches and run nothing
     #[arg(long)]
     list: bool,
@@ -108,6 +112,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
 
     let platform = Platform::choose();
+    ensure!(
+        !args.icount || platform == Platform::Lab,
+        "--icount is for the lab, and this host's KVM runs guests itself"
+    );
     let myself = match platform {
         Platform::Lab => lab::MYSELF.to_owned(),
         Platform::Hardware => std::env::current_exe()?.display().to_string(),
@@ -131,7 +139,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let kernel = if cases.is_empty() {
         "nothing run there".to_owned()
     } else {
-        run(platform, &myself, &cases, &mut |line| findings.take(line))?
+        let machine = lab::Machine { counts_instructions: args.icount, ..Default::default() };
+        run(platform, machine, &myself, &cases, &mut |line| findings.take(line))?
     };
     skipped.append(&mut findings.failed);
     let mut measures = findings.measures();
@@ -259,6 +268,7 @@ fn peer(given: Option<&Path>, skipped: &mut Vec<String>) -> Result<Option<PathBu
 /// Has the worker go through the cases; gives the kernel's release.
 fn run(
     platform: Platform,
+    machine: lab::Machine,
     myself: &str,
     cases: &[Case],
     each: &mut dyn FnMut(Line),
@@ -314,7 +324,7 @@ fn run(
             (exec::execute(&job, &mut output).0, release.trim().to_owned())
         }
         Platform::Lab => {
-            let mut session = Session::new(lab::Machine::default())?;
+            let mut session = Session::new(machine)?;
             let outcome = session.run_one(&job, &mut output)?;
             (outcome.ending, session.release().to_owned())
         }

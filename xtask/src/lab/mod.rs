@@ -58,7 +58,7 @@ pub(crate) struct Args {
 impl Args {
     /// Runs `vmm` with these words, which are known to be right.
     pub(crate) fn for_vmm(vmm: PathBuf, words: impl Iterator<Item = String>, timeout: u64) -> Self {
-        let Machine { memory_mib, cpus } = Machine::default();
+        let Machine { memory_mib, cpus, .. } = Machine::default();
         let command = ["vmm".to_owned()].into_iter().chain(words).collect();
         Self {
             vmm: Some(vmm),
@@ -75,7 +75,7 @@ impl Args {
 
 /// Runs one command in the lab; its exit status is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
-    let machine = Machine { memory_mib: args.memory, cpus: args.cpus };
+    let machine = Machine { memory_mib: args.memory, cpus: args.cpus, ..Machine::default() };
     let vmm = match args.vmm {
         None if args.command.first().is_some_and(|program| program == "vmm") => {
             let vmm = build::vmm()?;

@@ -15,11 +15,14 @@ pub(crate) struct Machine {
     /// CPUs; more than one only where parallelism is the point, since interrupts are then sometimes
     /// delivered twice.
     pub(crate) cpus: u32,
+    /// `true` makes the clock count executed instructions, at 2 ns each, so that times are the same
+    /// whatever else the host does. It takes two to three times as long, and one CPU.
+    pub(crate) counts_instructions: bool,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { memory_mib: 4096, cpus: 1 }
+        Self { memory_mib: 4096, cpus: 1, counts_instructions: false }
     }
 }
 
@@ -32,6 +35,9 @@ pub(crate) type Port = (ChildStdin, ChildStdout);
 /// scheduled; both are sound.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off random.trust_cpu=on \
      no_timer_check tsc=reliable";
+
+/// Rate of the time-stamp counter where the clock counts instructions: QEMU's then has nanoseconds.
+const COUNTED_TSC_KHZ: u64 = 1_000_000;
 
 /// Whole command line of the lab's kernel. The time-stamp counter is the host's, and so is its
 /// rate. Left to measure it against an emulated PIT, the kernel took a sixth to a quarter of it in
@@ -60,6 +66,10 @@ impl Qemu {
     ) -> Result<(Self, Port)> {
         let console = folder.join("console.log");
         let errors = folder.join("qemu.log");
+        let (clock, tsc_khz): (&[&str], _) = match machine.counts_instructions {
+            true => (&["-icount", "shift=1"], COUNTED_TSC_KHZ),
+            false => (&[], tsc::measure_khz()),
+        };
         // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with
         // more, nested SVM freezes.
         let mut child = Command::new("setpriv")
@@ -73,13 +83,14 @@ impl Qemu {
                 "-nodefaults",
                 "-no-user-config",
             ])
+            .args(clock)
             .args(["-display", "none", "-nic", "none", "-no-reboot", "-monitor", "none"])
             .args(["-m", &format!("{}M", machine.memory_mib), "-smp", &machine.cpus.to_string()])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(initramfs)
-            .args(["-append", &command_line(tsc::measure_khz())])
+            .args(["-append", &command_line(tsc_khz)])
             .arg("-serial")
             .arg(format!("file:{}", console.display().to_string().replace(',', ",,")))
             .args(["-chardev", "stdio,id=results,signal=off", "-serial", "chardev:results"])
