@@ -136,8 +136,36 @@ fn breakpoints_steps_and_registers() {
 #[test]
 #[ignore = "needs a KVM"]
 fn watchpoints_by_stepping() {
+    watchpoints(&["--accel", "kvm"]);
+    watchpoints(&["--accel", "kvm,software"]);
+}
+
+#[test]
+#[ignore = "needs a KVM"]
+fn watchpoints_in_software_for_a_while() {
     let session = debug(
-        &[],
+        &["--accel", "kvm,software", "-vv"],
+        &COUNT,
+        &[
+            "set $cell = (int*)($rsp - 0x100)",
+            "watch *$cell",
+            "continue",
+            "continue",
+            "delete",
+            "continue",
+        ],
+    );
+    session.has(&["New value = 1", "New value = 2", "exited with code 012"]);
+    assert_eq!(session.code, 10, "{}", session.vmm);
+    let (stepped, then) = session.vmm.split_once("handed over to software").unwrap();
+    assert!(!stepped.contains("handed over") && then.contains("handed over to kvm"), "{then}");
+    assert!(!session.vmm.contains("one instruction at a time"), "{}", session.vmm);
+}
+
+/// Stops at watchpoints and after them at a breakpoint.
+fn watchpoints(options: &[&str]) {
+    let session = debug(
+        options,
         &COUNT,
         &[
             "set $start = $pc",

@@ -227,6 +227,10 @@ impl DebugTarget for MadeUp {
         nerite_vcpu::DEBUG_REGISTERS
     }
 
+    fn prepare_steps(&self, _: bool) -> bool {
+        false
+    }
+
     fn kernel_offset(&self) -> u64 {
         0x20_0000
     }

@@ -130,7 +130,9 @@ impl Guest {
         if self.has_pending() {
             return;
         }
-        if self.is_stepped() && !std::mem::replace(&mut self.has_said, true) {
+        let is_stepped = self.is_stepped();
+        let is_cheap = self.machine.prepare_steps(is_stepped);
+        if is_stepped && !is_cheap && !std::mem::replace(&mut self.has_said, true) {
             log::warn!(
                 "breakpoints and watchpoints are kept by executing one instruction at a time, because this host's KVM does \
                  not stop at them (or at so many): the guest is slow, and interrupt handlers run to their end unseen"
@@ -185,6 +187,7 @@ impl Guest {
         self.pending.clear();
         self.cached.fill(None);
         self.machine.set_attached(false);
+        self.machine.prepare_steps(false);
         for index in 0..self.count() {
             self.release(index, DebugPlan::default());
         }

@@ -9,7 +9,7 @@ use nerite_devices::Console;
 use nerite_hypervisor::{Hypervisor, Vm};
 use nerite_memory::PageMap;
 use nerite_platform::Platform;
-use nerite_switch::Switch;
+use nerite_switch::{Side, Switch};
 use parking_lot::Mutex;
 
 use crate::devices::Devices;
@@ -31,6 +31,8 @@ pub(crate) struct Saver {
     pub(crate) image: Option<BootImage>,
     /// The page tables of this process, if the host shows them.
     pub(crate) page_map: Option<PageMap>,
+    /// The hypervisor that the guest was on before it was stepped.
+    pub(crate) before_steps: Mutex<Option<Side>>,
     /// Held while a snapshot is made, the machine is put back to one, or handed over.
     pub(crate) lock: Mutex<()>,
     /// Progress of resets.

@@ -146,6 +146,10 @@ impl DebugTarget for Handle {
         if self.debug_caps().hardware { DEBUG_REGISTERS } else { 0 }
     }
 
+    fn prepare_steps(&self, stepped: bool) -> bool {
+        self.prepare_steps(stepped)
+    }
+
     fn kernel_offset(&self) -> u64 {
         self.kernel_offset()
     }

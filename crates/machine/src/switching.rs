@@ -9,6 +9,9 @@ use nerite_switch::Side;
 use crate::handle::{Handle, HandleError};
 use crate::snapshot::SnapshotError;
 
+/// Name of the hypervisor whose single steps are cheap.
+const SOFTWARE: &str = "software";
+
 /// A guest cannot be handed over. It goes on where it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -78,6 +81,29 @@ impl Handle {
     pub(crate) fn switch_to_other(&self) -> Result<SwitchReport, SwitchError> {
         let other = self.saver.switch.as_ref().map(|switch| switch.name(switch.active().other()));
         self.switch_accelerator(&other.unwrap_or_default().to_ascii_lowercase())
+    }
+
+    /// Hands a guest that is about to be single-stepped over to the processor in software, and back
+    /// when it is not stepped any more. Returns `true` if it is there.
+    pub(crate) fn prepare_steps(&self, stepped: bool) -> bool {
+        let saver = &self.saver;
+        let Some(switch) = &saver.switch else { return saver.hypervisor.name() == SOFTWARE };
+        let mut before = saver.before_steps.lock();
+        let wanted = match stepped {
+            true => {
+                before.get_or_insert(switch.active());
+                Side::ALL.into_iter().find(|side| switch.name(*side) == SOFTWARE)
+            }
+            false => before.take(),
+        };
+        let wanted = wanted.filter(|_| !self.is_ending());
+        let name = wanted.map(|side| switch.name(side).to_ascii_lowercase());
+        if let Some(name) = name
+            && let Err(error) = self.switch_accelerator(&name)
+        {
+            log::warn!("the guest stays with {}: {error}", self.accelerator());
+        }
+        switch.name(switch.active()) == SOFTWARE
     }
 
     /// Gives the vCPUs, which are paused, and the chips that they share their states.

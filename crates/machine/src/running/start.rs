@@ -100,6 +100,7 @@ fn start(machine: Machine) -> Result<Running, Error> {
             setup: Mutex::new(setup),
             image,
             page_map,
+            before_steps: Mutex::default(),
             lock: Mutex::default(),
             resets: Mutex::default(),
         }),
