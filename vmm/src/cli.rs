@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use nerite_machine::config::OnChanged;
 
+use crate::clones::ClonesArgs;
 use crate::ctl::CtlArgs;
 use crate::exit_code;
 use crate::options::{Options, SandboxOptions};
@@ -41,6 +42,8 @@ pub enum Action {
     Inspect(InspectArgs),
     /// Ask a running guest that has a control socket: pause, resume, stop, registers, memory
     Ctl(CtlArgs),
+    /// Keep processes ready that continue a snapshot at once, each for one guest
+    Clones(Box<ClonesArgs>),
     /// Print whether this host can run guests: hardware, emulating or none
     #[command(hide = true)]
     Probe,
@@ -138,7 +141,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads a policy for files that have changed.
-fn parse_on_changed(text: &str) -> Result<OnChanged, String> {
+pub(crate) fn parse_on_changed(text: &str) -> Result<OnChanged, String> {
     match text {
         "refuse" => Ok(OnChanged::Refuse),
         "eio" => Ok(OnChanged::Eio),

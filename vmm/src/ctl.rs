@@ -13,6 +13,7 @@ use nerite_control::protocol::{Command, Request};
 use nerite_control::{Client, ClientError};
 use nerite_snapshot::{Files, Staging};
 
+use crate::clones::client::{self, CloneArgs};
 use crate::error::Error;
 use crate::output;
 
@@ -91,6 +92,8 @@ pub enum CtlAction {
         #[arg(value_name = "kvm|software")]
         accelerator: String,
     },
+    /// Run a clone of `vmm clones`, print its output and end with its exit code
+    Clone(CloneArgs),
     /// Copy guest-physical memory to a file; pause the guest before, to have it of one moment
     DumpMemory {
         /// The file, which is created or overwritten
@@ -167,6 +170,9 @@ pub fn parse_link(text: &str) -> Result<bool, &'static str> {
 ///
 /// If the machine cannot be reached or refuses.
 pub fn run(args: &CtlArgs) -> Result<u8, Error> {
+    if let CtlAction::Clone(clone) = &args.action {
+        return client::run(&args.socket, clone);
+    }
     let mut client = Client::connect(&args.socket)?;
     let (command, vcpu) = match &args.action {
         CtlAction::Pause(one) => (Command::Pause, one.vcpu),
@@ -214,6 +220,7 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
         CtlAction::Snapshot { directory, stop, base } => {
             return snapshot(&mut client, directory, *stop, base.as_deref());
         }
+        CtlAction::Clone(_) => return Ok(0),
         CtlAction::DumpMemory { file, address, length } => {
             return dump_memory(&mut client, file, *address, *length).map(|()| 0);
         }

@@ -62,6 +62,9 @@ pub enum Error {
     /// The terminal cannot be given to the guest.
     #[error("cannot give the terminal to the guest: {0}")]
     Terminal(#[source] io::Error),
+    /// Clones cannot be served.
+    #[error(transparent)]
+    Clones(#[from] crate::clones::ClonesError),
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(#[source] io::Error),
@@ -94,6 +97,7 @@ impl Error {
             | Self::Control(_)
             | Self::Snapshot(_)
             | Self::Terminal(_)
+            | Self::Clones(_)
             | Self::Stdout(_)
             | Self::Output { .. } => exit_code::HOST,
         }

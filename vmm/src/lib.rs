@@ -17,13 +17,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// Only `signals`, `bus_error` and `descriptors` have any.
+// Only `signals`, `bus_error`, `descriptors` and `clones` have any.
 #![deny(unsafe_code)]
 
 pub mod affinity;
 #[allow(unsafe_code, reason = "a signal handler")]
 pub mod bus_error;
 pub mod cli;
+pub mod clones;
 pub mod config_file;
 pub mod ctl;
 #[allow(unsafe_code, reason = "descriptors of no owner")]

@@ -20,7 +20,7 @@ use crate::{bus_error, descriptors, exit_code, output, statistics, stderr};
 const FEW_MOUNTS: usize = 100;
 /// Time from a signal or the time limit to the end, if something is in the way of an end in good
 /// order.
-const END_WITHIN: Duration = Duration::from_millis(900);
+pub(crate) const END_WITHIN: Duration = Duration::from_millis(900);
 /// Upper bound of the files that the program opens for itself: 16 vCPUs, memory, console, mounts.
 const OWN_DESCRIPTORS: usize = 256;
 
@@ -129,7 +129,7 @@ fn start_debugger(
 }
 
 /// Error of the program for an error of the machine.
-fn failed(config: &Config, source: nerite_machine::Error) -> Error {
+pub(crate) fn failed(config: &Config, source: nerite_machine::Error) -> Error {
     match source {
         nerite_machine::Error::Output(source) => {
             let to = match &config.output {
@@ -144,7 +144,7 @@ fn failed(config: &Config, source: nerite_machine::Error) -> Error {
 
 /// Room for the guest's files, so that they do not take the descriptors that the program itself
 /// needs.
-fn wanted_descriptors(limits: &FileLimits) -> u64 {
+pub(crate) fn wanted_descriptors(limits: &FileLimits) -> u64 {
     let files =
         limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
     u64::try_from(files).unwrap_or(u64::MAX)
@@ -171,7 +171,7 @@ fn raise_descriptor_limit(wanted: u64) -> Option<u64> {
 }
 
 /// The exit code for how a run ended; says what a code alone does not.
-fn code(outcome: &Outcome, signals: &Signals) -> u8 {
+pub(crate) fn code(outcome: &Outcome, signals: &Signals) -> u8 {
     match outcome {
         Outcome::Exited(guest) => {
             let (code, exact) = exit_code::from_guest(*guest);

@@ -86,6 +86,12 @@ impl Signals {
     }
 }
 
+/// Forgets signals and their descriptor, which are the parent's, in a process that was forked.
+pub(crate) fn forget() {
+    EVENT.store(-1, Ordering::SeqCst);
+    FIRST.store(0, Ordering::SeqCst);
+}
+
 /// Ends the process with [`exit_code::TIME_LIMIT`] from within a signal handler if it still runs
 /// after this time, whatever it does then: a large image can be read for longer than its guest may
 /// run. A machine with a time limit ends itself in good order before.

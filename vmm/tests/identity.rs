@@ -8,26 +8,16 @@ use std::collections::HashSet;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::clone_guest::{Told, forgetter, teller};
-use common::{Folder, code, image, wait, wait_until};
+use common::clone_guest::{self, Told, forgetter, teller};
+use common::{Folder, code, wait};
 
-/// A folder with the snapshot `saved` of a guest that waits for `data/go`.
+/// A folder with the snapshot `saved` of a guest, and the file that it waits for.
 fn saved(accelerator: &str) -> Folder {
     saved_of(accelerator, &teller())
 }
 
 fn saved_of(accelerator: &str, guest: &[u8]) -> Folder {
-    let folder = Folder::new();
-    let image = folder.file("image", image::elf(guest));
-    folder.file("data/other", "");
-    let words = ["run", "--accel", accelerator, "--api-socket", "socket", "-o", "output"];
-    let guest = ["-m", "16M", "-e", "WHO=first", "--mount", "data:/data", &image, "first-word"];
-    let mut command = folder.vmm(&[&words[..], &guest].concat());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("output", || folder.path("output").metadata().is_ok_and(|it| it.len() > 0));
-    let done = folder.run(&["ctl", "socket", "snapshot", "--stop", "saved"]);
-    assert_eq!(done.code, 0, "{done:?}");
-    assert_eq!(code(wait(child).status), 143);
+    let folder = clone_guest::saved(accelerator, guest);
     folder.file("data/go", "");
     folder
 }

@@ -88,6 +88,12 @@ impl Server {
         Ok(Self { listener, path: path.to_owned(), folder })
     }
 
+    /// The socket, which does not block, for a server of another kind.
+    #[must_use]
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
     /// Directory of the socket, from which it is removed in the end.
     #[must_use]
     pub fn folder(&self) -> BorrowedFd<'_> {

@@ -183,6 +183,11 @@ impl Handle {
         Pause { held: held.collect() }
     }
 
+    /// Takes back the hold with which a machine is started paused.
+    pub(crate) fn release_start(&self) {
+        self.controls.iter().for_each(|control| control.release());
+    }
+
     /// Has `question` answered by a vCPU, held or not. It stays as it was.
     ///
     /// # Errors

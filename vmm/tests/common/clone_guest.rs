@@ -1,6 +1,8 @@
 //! A guest that waits for a file, and then tells who it is.
 
-use super::image;
+use std::process::Stdio;
+
+use super::{Folder, code, image, wait, wait_until};
 
 /// Place of the code in an image, and of the data behind it.
 const CODE: usize = 0x400;
@@ -85,6 +87,22 @@ fn teller_after(before: &[u8]) -> Vec<u8> {
     put(second, &(TREE as u64).to_le_bytes());
     code.extend(data);
     code
+}
+
+/// A folder with the snapshot `saved` of one of these guests, which waits for `data/go`.
+pub fn saved(accelerator: &str, guest: &[u8]) -> Folder {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(guest));
+    folder.file("data/other", "");
+    let words = ["run", "--accel", accelerator, "--api-socket", "socket", "-o", "output"];
+    let guest = ["-m", "16M", "-e", "WHO=first", "--mount", "data:/data", &image, "first-word"];
+    let mut command = folder.vmm(&[&words[..], &guest].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("output", || folder.path("output").metadata().is_ok_and(|it| it.len() > 0));
+    let done = folder.run(&["ctl", "socket", "snapshot", "--stop", "saved"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(code(wait(child).status), 143);
+    folder
 }
 
 /// What one has told.

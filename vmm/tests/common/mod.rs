@@ -12,6 +12,7 @@ pub mod features;
 pub mod image;
 pub mod long_runs;
 pub mod running;
+pub mod tracer;
 
 use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::unix::process::CommandExt as _;

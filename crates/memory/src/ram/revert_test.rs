@@ -38,18 +38,19 @@ fn pagemap() -> File {
 fn only_pages_that_were_written_are_copied_back() {
     let (file, bytes) = saved();
     let ram = GuestRam::from_file(&REGIONS, &Backing::default(), &file).unwrap();
-    assert_eq!(all(&ram), bytes, "each page is read, which is no write");
+    for address in [0, 0x7_f000, 0x1_0000_3000, 0x1_000f_f000] {
+        ram.read_obj::<[u8; 4096]>(address).unwrap();
+    }
     assert_eq!(ram.revert(&file, &pagemap(), u64::MAX).unwrap(), Reverted::Copied(0));
     // Two that adjoin, the ends of regions that adjoin in the file alone, and one by a device.
     for address in [0x2000, 0x3fff, 0x7_fff0, 0x1_0000_0000] {
         ram.write(address, &[0xee]).unwrap();
     }
     ram.slices(0x1_0005_0000, 1).unwrap().next().unwrap().copy_from(&[0xdd_u8][..]);
-    assert_ne!(all(&ram), bytes);
     assert_eq!(ram.revert(&file, &pagemap(), u64::MAX).unwrap(), Reverted::Copied(5));
-    assert_eq!(all(&ram), bytes);
     // They are this process's own from now on.
     assert_eq!(ram.revert(&file, &pagemap(), u64::MAX).unwrap(), Reverted::Copied(5));
+    assert_eq!(all(&ram), bytes);
 }
 
 #[test]
