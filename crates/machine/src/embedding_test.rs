@@ -2,13 +2,14 @@
 
 use std::sync::Mutex;
 
+use nerite_hypervisor::scripted::{Interrupt, Program, ScriptedHypervisor};
 use nerite_snapshot::Staging;
 use nerite_testkit::guest::Guest;
 use nerite_testkit::image;
 
 use super::*;
 use crate::config::{Accelerator, Output};
-use crate::{ErrorKind, Machine, Outcome};
+use crate::{ErrorKind, Machine, Opened, Outcome};
 
 fn config() -> Config {
     let (accelerator, output) = (Accelerator::Software, Output::None);
@@ -89,4 +90,40 @@ fn a_machine_with_own_devices_is_not_saved() {
 fn a_malformed_image_in_memory_is_the_images_fault() {
     let error = Machine::embed(&config(), Embedding::new().image(*b"no image")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Image, "{error}");
+}
+
+/// A device that raises its interrupt at each write.
+struct Bell(Event);
+
+impl Device for Bell {
+    fn read(&self, _: u64, width: Width) -> u64 {
+        width.all_ones()
+    }
+
+    fn write(&self, _: u64, _: Width, _: u64) {
+        self.0.signal();
+    }
+}
+
+#[test]
+fn a_device_raises_the_line_that_its_event_is_connected_to() {
+    let ring_and_exit = |_| -> Program {
+        let mut ports = [0x900, 0xf4].into_iter();
+        Box::new(move |_, _| ports.next().map(|port| Exit::PortOut { port, width: 1, value: 0 }))
+    };
+    let hypervisor = Arc::new(ScriptedHypervisor::new(ring_and_exit));
+    let interrupts = hypervisor.interrupts().clone();
+    let event = Event::new().unwrap();
+    let mut embedding = Embedding::new()
+        .image(Guest::new().image())
+        .ports("bell", 0x900..=0x900, Arc::new(Bell(event.clone())))
+        .interrupt(7, event);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), embedding.image.take().unwrap()).unwrap();
+    let config = Config { image: file.path().to_owned(), ..config() };
+    let mut opened = Opened::open_on(&config, hypervisor).unwrap();
+    opened.resources.embedding = embedding;
+    let outcome = opened.build().unwrap().start().unwrap().wait(None).unwrap();
+    assert!(matches!(outcome, Outcome::Exited(1)), "{outcome}");
+    assert_eq!(interrupts.raised(), [Interrupt::Edge(7)]);
 }
