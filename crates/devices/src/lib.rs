@@ -18,6 +18,7 @@ mod time;
 // Crates whose types are in this one's interface.
 pub use nerite_bus;
 pub use nerite_event;
+pub use nerite_saved;
 
 pub use console::{Console, ConsoleState, Input, Sink, Write};
 pub use terminal::{Escape, RawMode, Restore};

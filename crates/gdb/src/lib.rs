@@ -21,6 +21,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
 // Crates whose types are in this one's interface.
+pub use nerite_arch;
 pub use nerite_service;
 
 pub use connection::{Address, AddressError, DEFAULT_PORT};

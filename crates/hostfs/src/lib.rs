@@ -59,6 +59,8 @@ mod transfer;
 
 // Crates whose types are in this one's interface.
 pub use nerite_hypercall;
+pub use nerite_saved;
+pub use vm_memory;
 
 pub use error::Error;
 pub use fs::HostFs;

@@ -62,8 +62,16 @@ pub use nerite_bus;
 pub use nerite_event;
 pub use nerite_hypervisor;
 pub use nerite_memory;
+pub use nerite_platform;
+pub use nerite_sandbox;
+pub use nerite_saved;
+pub use nerite_service;
+pub use nerite_snapshot;
 pub use nerite_vcpu;
 pub use nerite_virtio;
+pub use nerite_virtio_blk;
+pub use nerite_virtio_console;
+pub use nerite_virtio_net;
 
 pub use config::Config;
 pub use counting::ProcessorCounts;

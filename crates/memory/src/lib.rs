@@ -21,6 +21,7 @@ pub use page::{Page, Pages, Word};
 pub use page_map::PageMap;
 pub use ram::{GuestRam, Mapping, Memory, Reverted, WriteObserver};
 pub use region::{GAP_END, GAP_START, LARGE_PAGE, PAGE, Region};
-// The crate whose types appear in `GuestRam`'s interface, so that users need not match its version
-// by hand.
+// The crates whose types appear in `GuestRam`'s interface, so that users need not match their
+// versions by hand.
 pub use vm_memory;
+pub use zerocopy;

@@ -12,6 +12,9 @@ mod user;
 mod vectors;
 mod vhost;
 
+// Crates whose types are in this one's interface.
+pub use nerite_virtio_net;
+
 pub use error::{Error, TapRefusal};
 pub use forward::{Forward, ForwardError, Protocol};
 pub use open::{Connection, open};

@@ -39,6 +39,8 @@ mod state;
 
 // Crates whose types are in this one's interface.
 pub use nerite_bus;
+pub use nerite_log_budget;
+pub use nerite_saved;
 
 pub use bridge::{Bridge, ConfigPorts, FIRST_PORT, Function, LAST_PORT, SLOTS, WINDOW, Window};
 pub use config::{Bar, COMMAND, Capability, ConfigSpace, Error, Identity, command};
