@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A file of the repository, or nothing in a copy of this package alone.
@@ -89,6 +90,27 @@ fn the_example_of_the_readme_is_tested() {
     let examples = blocks(&readme, "rust");
     assert_eq!(examples.len(), 1);
     assert!(blocks(&of_crate, "rust").contains(&examples[0]), "copy it from crates/arch/README.md");
+}
+
+/// The guide's program is an example, which is run with a kernel.
+#[test]
+fn the_guides_vmm_is_the_example_and_has_100_lines() {
+    let (Some(guide), Some(example)) =
+        (text("docs/vmm-in-100-lines.md"), text("crates/machine/examples/hundred_lines.rs"))
+    else {
+        return;
+    };
+    assert_eq!(blocks(&guide, "rust"), [example.as_str()], "copy the example into the guide");
+    assert!(example.lines().count() <= 100, "{} lines", example.lines().count());
+    let crates: BTreeSet<String> = example
+        .split("use nerite_")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap())
+        .map(|name| format!("nerite-{} = \"0.1\"", name.replace('_', "-")))
+        .collect();
+    let dependencies = blocks(&guide, "toml");
+    let shown = dependencies[0].lines().skip(1).map(str::to_owned).collect();
+    assert_eq!(crates, shown);
 }
 
 /// Text in backticks.

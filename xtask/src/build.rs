@@ -94,6 +94,15 @@ pub(crate) fn vmm_for_tests() -> Result<PathBuf> {
     Ok(target.join("debug/vmm"))
 }
 
+/// Builds all examples, as the tests do, and says in which folder they are.
+pub(crate) fn examples() -> Result<PathBuf> {
+    let target = paths::target();
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--workspace", "--all-features", "--examples"]);
+    quiet(command.arg("--target-dir").arg(&target))?;
+    Ok(target.join("debug/examples"))
+}
+
 /// Returns `true` if the C compiler knows where a static C library is.
 fn has_static_libc() -> bool {
     let output = Command::new("cc").arg("-print-file-name=libc.a").output();

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::lab::{Files, kernel};
-use crate::{packages, paths, progress};
+use crate::{build, packages, paths, progress};
 
 /// Placeholder of the images' folder in the options of a test.
 const FOLDER: &str = "{folder}";
+/// Example that boots the kernel without `vmm`.
+const SMALL_VMM: &str = "hundred_lines";
 /// Guest-physical address of the tiny kernels.
 const LOAD: u32 = 0x10_0000;
 /// Text that they print.
@@ -55,6 +57,10 @@ pub(crate) fn build() -> Result<PathBuf> {
     fs::write(folder.join("multiboot"), multiboot())
         .context("cannot write the multiboot kernel")?;
     fs::write(folder.join("pvh"), pvh()).context("cannot write the PVH kernel")?;
+    step.done();
+    let step = progress::step("building the VMM of 100 lines");
+    fs::copy(build::examples()?.join(SMALL_VMM), folder.join(SMALL_VMM))
+        .with_context(|| format!("cannot copy the example {SMALL_VMM}"))?;
     step.done();
     Ok(folder)
 }

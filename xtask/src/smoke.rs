@@ -37,10 +37,11 @@ const NAMES: [&str; 26] = [
 
 /// Guests besides the test kernels for the processor in software, one for each ability and the
 /// longest first. `cargo xtask test-kernels --software linux` and `hermit` run all.
-const IN_SOFTWARE: [&str; 12] = [
+const IN_SOFTWARE: [&str; 13] = [
     "linux, 2 processors, 128 MiB, disks",
     "linux, 2 processors, 256 MiB, a network card",
     "linux, 4 processors, 128 MiB",
+    "linux, the VMM of 100 lines",
     "linux, a shell",
     "linux, triple fault",
     "linux group: multiboot with modules",

@@ -291,17 +291,7 @@ fn loom() -> Result<Results> {
 /// Runs every example of every crate: they end by themselves and need no KVM. No two may have the
 /// same name: one would be built in the other's place.
 fn examples() -> Result<Results> {
-    let target = paths::target();
-    let mut command = cargo();
-    command.args([
-        "build",
-        "--quiet",
-        "--workspace",
-        "--all-features",
-        "--examples",
-        "--target-dir",
-    ]);
-    quiet(command.arg(&target))?;
+    let built = build::examples()?;
     let mut summary = Summary::default();
     let mut names = HashSet::new();
     for folder in fs::read_dir(paths::root().join("crates")).context("cannot read crates/")? {
@@ -310,7 +300,7 @@ fn examples() -> Result<Results> {
             let file = example?.path();
             let name = file.file_stem().unwrap_or_default();
             ensure!(names.insert(name.to_owned()), "two examples are called {}", name.display());
-            let mut program = Command::new(target.join("debug/examples").join(name));
+            let mut program = Command::new(built.join(name));
             match quiet(program.stdin(Stdio::null()).current_dir(paths::root())) {
                 Ok(()) => summary.passed += 1,
                 Err(error) => {
