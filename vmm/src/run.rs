@@ -1,12 +1,13 @@
 //! `vmm run`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use libc::{SIGINT, SIGTERM};
 use log::{info, warn};
 use nerite_control::Server;
 use nerite_machine::config::{CardLink, Debug, FileLimits, Output, SandboxLevel};
-use nerite_machine::{Config, Handle, Opened, Outcome};
+use nerite_machine::{Config, Handle, Opened, Outcome, Report};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::RunArgs;
@@ -103,7 +104,23 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     drop(terminal);
     statistics.print(&report);
     counts.print(&report);
-    Ok(code(&outcome.map_err(failed)?, &signals))
+    let outcome = outcome.map_err(failed)?;
+    let code = code(&outcome, &signals);
+    if let Outcome::Crashed(crash) = &outcome {
+        say_more(&resolved.config.image, &report, crash.vcpus.len());
+    }
+    Ok(code)
+}
+
+/// Says where the core file of a crash is, and why a guest with several vCPUs may have crashed.
+fn say_more(image: &Path, report: &Report, vcpus: usize) {
+    if let Some(core) = &report.core_file {
+        let (image, core) = (image.display(), core.display());
+        output::say(&format!("vmm: the core file is {core}; look at it with `gdb {image} {core}`"));
+    }
+    if vcpus > 1 {
+        output::say("vmm: if this kernel is built for one processor, run it with --cpus 1");
+    }
 }
 
 /// Closes what the parent process left open, but for the taps that it opened for this one.

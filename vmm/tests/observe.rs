@@ -100,6 +100,18 @@ fn a_crash_is_written_to_a_core_file() {
 }
 
 #[test]
+fn after_a_crash_the_core_file_is_named_and_what_may_help() {
+    let software = ["--accel", "software", "--on-crash", "dump:core"];
+    let (_folder, done) = run(&[&software[..], &["-c", "2"]].concat(), &image::HALT);
+    assert_eq!(done.code, 244, "{done:?}");
+    assert!(done.stderr.contains("vmm: the core file is core; look at it with `gdb "), "{done:?}");
+    assert!(done.stderr.contains("run it with --cpus 1"), "{done:?}");
+    let (_folder, done) = run(&software[..2], &image::HALT);
+    assert_eq!(done.code, 244, "{done:?}");
+    assert!(!done.stderr.contains("core file") && !done.stderr.contains("--cpus"), "{done:?}");
+}
+
+#[test]
 fn a_core_file_takes_no_other_files_place() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     let folder = Folder::new();

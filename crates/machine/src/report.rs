@@ -1,6 +1,7 @@
 //! Measurements of a run.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::{CardReport, DiskReport};
@@ -35,6 +36,8 @@ pub struct Report {
     pub disks: Vec<DiskReport>,
     /// Steps of the start and their durations.
     pub timeline: Option<Timeline>,
+    /// The core file, if the guest crashed and it is written.
+    pub core_file: Option<PathBuf>,
 }
 
 impl Report {

@@ -270,8 +270,8 @@ impl Running {
                 let _ = self.environment.console.flush();
                 return Ok(Outcome::Stopped);
             }
-            End::Crashed(exit) => return self.crashed(vcpu, exit, finished, stop),
-            End::Halted => return self.crashed(vcpu, Exit::Halt, finished, stop),
+            End::Crashed(exit) => return self.crashed(vcpu, exit, finished, stop, report),
+            End::Halted => return self.crashed(vcpu, Exit::Halt, finished, stop, report),
             End::Exited(code) => Outcome::Exited(code),
             End::EscapeKey => {
                 let _ = self.environment.console.flush();
@@ -298,6 +298,7 @@ impl Running {
         exit: Exit,
         finished: Vec<Finished>,
         stop: Option<BorrowedFd<'_>>,
+        report: &mut Report,
     ) -> Result<Outcome, Error> {
         let drained = self.drain(stop);
         log::debug!("the output before the crash is out: {drained:?}");
@@ -322,7 +323,7 @@ impl Running {
                 .write(file, &|| is_readable(stop));
             // The report is worth more than an error without it.
             match written {
-                Ok(()) => log::info!("the core file is {}", path.display()),
+                Ok(()) => report.core_file = Some(path.clone()),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
                     // Part of a core file would look like a whole one.
                     file.set_len(0).map_err(Error::host("emptying an incomplete core file"))?;
