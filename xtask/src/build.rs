@@ -1,5 +1,6 @@
 //! Builds our own programs.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -62,11 +63,34 @@ const STATIC: &str = r#"target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-fea
 /// Named, so that the setting is for the program, and not for what runs while it is built.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds the release `vmm`, statically linked where that can be done, and says where it is.
+/// Builds the release `vmm`, statically linked where that can be done, and says where it is. It is
+/// at `target/release/vmm` as well.
 pub(crate) fn vmm() -> Result<PathBuf> {
+    let built = vmm_of("release")?;
+    let usual = paths::target().join("release/vmm");
+    if built != usual {
+        let failed = || format!("cannot write {}", usual.display());
+        std::fs::create_dir_all(paths::target().join("release")).with_context(failed)?;
+        // Another one may run, and keeps its file then.
+        match std::fs::remove_file(&usual) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(failed);
+            }
+            _ => std::fs::hard_link(&built, &usual).with_context(failed)?,
+        }
+    }
+    Ok(built)
+}
+
+/// Builds a `vmm` that is quick to build.
+pub(crate) fn quick_vmm() -> Result<PathBuf> {
+    vmm_of("quick")
+}
+
+fn vmm_of(profile: &str) -> Result<PathBuf> {
     let step = progress::step("building vmm");
     let mut command = cargo();
-    command.args(["build", "--release", "--package", "nerite-vmm", "--bin", "vmm"]);
+    command.args(["build", "--profile", profile, "--package", "nerite-vmm", "--bin", "vmm"]);
     let folder = if has_static_libc() {
         command.args(["--target", TARGET, "--config", STATIC]);
         paths::target().join(TARGET)
@@ -78,7 +102,7 @@ pub(crate) fn vmm() -> Result<PathBuf> {
     };
     run(command.arg("--target-dir").arg(paths::target()), "the sources of vmm")?;
     step.done();
-    Ok(folder.join("release/vmm"))
+    Ok(folder.join(profile).join("vmm"))
 }
 
 /// Builds the debug `vmm` as the tests do, which is no work after them, and says where it is.

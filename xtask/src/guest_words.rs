@@ -55,13 +55,19 @@ fn refused(answer: &Output) -> Words {
 /// Returns an error if no word can be an image, before a `vmm` is built that could tell words from
 /// options.
 pub(crate) fn ensure_image_may_exist(words: &[String]) -> Result<()> {
-    let mut plain = words.iter().filter(|word| is_plain(word)).peekable();
-    if plain.peek().is_none() {
+    let may_be_image = |name: &str| Path::new(name).exists() || kernels::is_named(Path::new(name));
+    if words.iter().any(|word| is_plain(word) && may_be_image(word)) {
         return Ok(());
     }
-    let names: Vec<_> = plain.map(String::as_str).collect();
-    let may_be_image = |name: &&str| Path::new(name).exists() || kernels::is_named(Path::new(name));
-    ensure!(names.iter().any(may_be_image), "no image: {} does not exist", names.join(", "));
+    // A word after an option may be its value, and there need not be an image.
+    let before = std::iter::once(true).chain(words.iter().map(|word| is_plain(word)));
+    let names: Vec<_> = words
+        .iter()
+        .zip(before)
+        .filter(|(word, after_plain)| *after_plain && is_plain(word))
+        .map(|(word, _)| word.as_str())
+        .collect();
+    ensure!(names.is_empty(), "no image: {} does not exist", names.join(", "));
     Ok(())
 }
 
@@ -94,13 +100,12 @@ mod tests {
             let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
             ensure_image_may_exist(&words).map_err(|error| error.to_string())
         };
-        assert_eq!(
-            check("-m 1G nosuch a"),
-            Err("no image: 1G, nosuch, a does not exist".to_owned())
-        );
+        assert_eq!(check("-m 1G nosuch a"), Err("no image: nosuch, a does not exist".to_owned()));
+        assert_eq!(check("nosuch"), Err("no image: nosuch does not exist".to_owned()));
         assert_eq!(check("-m 1G Cargo.toml"), Ok(()));
         // A demo guest, with options of any kind.
         assert_eq!(check("-v --stats"), Ok(()));
+        assert_eq!(check("--time-limit 60s -m 1G"), Ok(()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{build, kernels, lab};
 /// `cargo xtask run`.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "cargo xtask run [--timeout SECONDS] [OPTIONS OF vmm run] [IMAGE [--] [ARGS]...]"
+    override_usage = "cargo xtask run [--release] [--lab] [--timeout SECONDS] [OPTIONS OF vmm run] [IMAGE [--] [ARGS]...]"
 )]
 pub(crate) struct Args {
     /// Kill the guest after this many seconds; stands before the words of `vmm run`
@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Run the guest in the lab, on real KVM, also where the processor in software would do
     #[arg(long)]
     lab: bool,
+    /// Build the vmm that ships, target/release/vmm, and not one that is quick to build
+    #[arg(long)]
+    release: bool,
     /// The words of `vmm run`: options, an image and its arguments. Without an image, a demo guest
     /// that is built from source
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORDS")]
@@ -30,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) fn main(args: Args) -> Result<i32> {
     let platform = if args.lab { Platform::Lab } else { Platform::Hardware };
     guest_words::ensure_image_may_exist(&args.words)?;
-    let vmm = build::vmm()?;
+    let vmm = if args.release { build::vmm()? } else { build::quick_vmm()? };
     let image = match guest_words::check(&vmm, &args.words)? {
         Words::Wrong(code) => return Ok(code),
         Words::Image(_) => None,
