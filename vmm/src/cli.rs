@@ -30,6 +30,15 @@ pub struct Cli {
     /// and if that is not set either, warnings and errors are shown.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+
+    /// Write what vmm has to say to this file, which is created or emptied, and not to standard
+    /// error
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log_file: Option<PathBuf>,
+
+    /// Begin each line of the log with the time (UTC)
+    #[arg(long, global = true)]
+    pub log_time: bool,
 }
 
 /// The commands.
@@ -53,7 +62,7 @@ pub enum Action {
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it; or the directory of
-    /// a snapshot
+    /// a snapshot; `-` is an image on standard input
     #[arg(value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
 
@@ -78,7 +87,8 @@ pub struct RunArgs {
     ///
     /// Every word after the image goes to the application as it is, options too. One `--` straight
     /// after the image is taken away, so that both `vmm run image a b` and `vmm run image -- a b`
-    /// pass `a` and `b`.
+    /// pass `a` and `b`. `-` reads the image from standard input, which the guest then finds at its
+    /// end.
     #[arg(value_names = ["IMAGE", "ARGS"], num_args = 1.., trailing_var_arg = true)]
     #[arg(required_unless_present = "restore")]
     #[arg(allow_hyphen_values = false, value_hint = ValueHint::FilePath)]
@@ -190,11 +200,13 @@ mod tests {
             (&["--", "img", "a"], &["a"]),
             (&["--", "img", "--", "-a"], &["-a"]),
             (&["-m", "32M", "img", "-c", "9"], &["-c", "9"]),
+            (&["-m", "32M", "-", "-c", "9"], &["-c", "9"]),
         ];
         for (words, expected) in cases {
             let run = run(words);
             let (image, args) = run.image_and_args();
-            assert_eq!(image, PathBuf::from("img"), "{words:?}");
+            let expected_image = if words.contains(&"img") { "img" } else { "-" };
+            assert_eq!(image, PathBuf::from(expected_image), "{words:?}");
             assert_eq!(args, expected.iter().map(OsString::from).collect::<Vec<_>>(), "{words:?}");
         }
     }

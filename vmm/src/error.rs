@@ -65,6 +65,14 @@ pub enum Error {
     /// Clones cannot be served.
     #[error(transparent)]
     Clones(#[from] crate::clones::ClonesError),
+    /// The file of the log cannot be opened.
+    #[error("{}: cannot open the log file: {source}", path.display())]
+    LogFile {
+        /// Its path.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
     /// Standard output cannot be written.
     #[error("cannot write to standard output: {0}")]
     Stdout(#[source] io::Error),
@@ -96,6 +104,7 @@ impl Error {
             | Self::ControlSocket(_)
             | Self::Control(_)
             | Self::Snapshot(_)
+            | Self::LogFile { .. }
             | Self::Terminal(_)
             | Self::Clones(_)
             | Self::Stdout(_)
@@ -118,7 +127,8 @@ fn about(image: &Path, error: &nerite_machine::Error) -> String {
     let path = image.display().to_string();
     let is_elsewhere = error.kind() == ErrorKind::Host
         || matches!(error, Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. });
-    if is_elsewhere || error.to_string().contains(&path) {
+    // Errors of an image on standard input name that.
+    if is_elsewhere || path == "-" || error.to_string().contains(&path) {
         String::new()
     } else {
         format!("{path}: ")

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display};
 
 use log::warn;
-use nerite_loader::{ImageSource, Limits};
-use nerite_machine::{MachineState, SavedMount, Setup};
+use nerite_loader::Limits;
+use nerite_machine::{MachineState, SavedMount, Setup, open_image};
 use nerite_snapshot::{Manifest, Snapshot};
 
 use crate::cli::InspectArgs;
@@ -31,7 +31,7 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
     if args.verify {
         return Err(Error::Usage("--verify is for the directory of a snapshot".to_owned()));
     }
-    let image = ImageSource::open(&args.image)?;
+    let image = open_image(&args.image)?;
     confine(args)?;
     let image = image.read_guest(None, &Limits::default())?;
     output::print(image.inspect())?;

@@ -3,20 +3,32 @@
 //! [`crate::stderr`].
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
+use std::time::SystemTime;
 
 use env_logger::Target;
 use log::{Level, LevelFilter};
 use nerite_loader::text::escape;
 
+use crate::error::Error;
 use crate::stderr;
 
 /// Bytes of a message. With what comes before it, the line is written whole or not at all.
 const MAX_MESSAGE: usize = 3500;
 
+/// Makes standard error the file at `path`, which is created or emptied. Crash reports and other
+/// last words go there, too.
+pub(crate) fn redirect(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::LogFile { path: path.to_owned(), source };
+    let file = File::create(path).map_err(failed)?;
+    rustix::stdio::dup2_stderr(&file).map_err(|error| failed(error.into()))
+}
+
 /// Starts the log. `verbose` counts `-v`; with none, `RUST_LOG` decides, and without that, warnings
-/// are shown.
-pub fn init(verbose: u8) {
+/// are shown. With `time`, each line begins with it.
+pub fn init(verbose: u8, time: bool) {
     stderr::open();
     let variable = std::env::var_os("RUST_LOG").is_some_and(|filter| !filter.is_empty());
     if verbose > 0 || variable {
@@ -31,7 +43,10 @@ pub fn init(verbose: u8) {
         Some(level) => builder.filter_level(level),
         None => builder.parse_env("RUST_LOG"),
     };
-    builder.format(|out, record| {
+    builder.format(move |out, record| {
+        if time {
+            write!(out, "{} ", Utc(SystemTime::now()))?;
+        }
         let text = Message::of(*record.args());
         match record.level() {
             Level::Error => writeln!(out, "vmm: error: {text}"),
@@ -43,6 +58,41 @@ pub fn init(verbose: u8) {
     // It fails if there is a logger already, as for a program that uses this as a library; then
     // that one is used.
     let _ = builder.try_init();
+}
+
+/// A time in the format of RFC 3339, with milliseconds.
+struct Utc(SystemTime);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let seconds = since.as_secs();
+        let (year, month, day) = date(seconds / 86_400);
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        let millis = since.subsec_millis();
+        write!(f, "{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+}
+
+/// Year, month and day of a number of days since 1970.
+fn date(mut days: u64) -> (u64, u64, u64) {
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let mut month = 1;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    (year, month, days + 1)
 }
 
 /// The text of a message as one line, of which not more than [`MAX_MESSAGE`] bytes are made,
@@ -84,6 +134,8 @@ fn level(verbose: u8) -> Option<LevelFilter> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -91,6 +143,20 @@ mod tests {
         assert_eq!(Message::of(format_args!("a\n{}", '\u{202e}')), "a\\n\\u{202e}");
         let long = Message::of(format_args!("{}", "\x1b".repeat(100_000)));
         assert!((MAX_MESSAGE..MAX_MESSAGE + 20).contains(&long.len()) && long.ends_with("..."));
+    }
+
+    #[test]
+    fn times_are_those_of_a_calendar() {
+        let shown =
+            |millis| Utc(SystemTime::UNIX_EPOCH + Duration::from_millis(millis)).to_string();
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_827_696_789, "2000-02-29T12:34:56.789Z"),
+            (1_735_689_599_999, "2024-12-31T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(shown(millis), text);
+        }
     }
 
     #[test]

@@ -19,8 +19,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     let words: Vec<OsString> = words.into_iter().collect();
     let done = match Cli::try_parse_from(&words) {
         Ok(cli) => {
-            logging::init(cli.verbose);
-            execute(cli.action)
+            let log = cli.log_file.as_deref().map_or(Ok(()), logging::redirect);
+            logging::init(cli.verbose, cli.log_time);
+            log.and_then(|()| execute(cli.action))
         }
         Err(mut error) => {
             tip::add(&mut error, &words);

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{kernels, progress};
 
+/// Image that is read from standard input.
+const STDIN: &str = "-";
+
 /// Result of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Words {
@@ -28,7 +31,7 @@ pub(crate) fn check(vmm: &Path, words: &[String]) -> Result<Words> {
         let answer = ask(vmm, words)?;
         return Ok(if answer.status.success() { Words::NoImage } else { refused(&answer) });
     };
-    if let Some(path) = words.get(image).map(Path::new)
+    if let Some(path) = words.get(image).filter(|word| *word != STDIN).map(Path::new)
         && std::fs::File::open(path).is_err()
         && !kernels::build_named(path)?
     {
@@ -55,7 +58,9 @@ fn refused(answer: &Output) -> Words {
 /// Returns an error if no word can be an image, before a `vmm` is built that could tell words from
 /// options.
 pub(crate) fn ensure_image_may_exist(words: &[String]) -> Result<()> {
-    let may_be_image = |name: &str| Path::new(name).exists() || kernels::is_named(Path::new(name));
+    let may_be_image = |name: &str| {
+        name == STDIN || Path::new(name).exists() || kernels::is_named(Path::new(name))
+    };
     if words.iter().any(|word| is_plain(word) && may_be_image(word)) {
         return Ok(());
     }
@@ -73,7 +78,7 @@ pub(crate) fn ensure_image_may_exist(words: &[String]) -> Result<()> {
 
 /// Returns `true` if a word is no option.
 fn is_plain(word: &str) -> bool {
-    !word.starts_with('-') || word == "-"
+    !word.starts_with('-') || word == STDIN
 }
 
 /// Index of the image: the first word that is no option, after options that are complete. Otherwise
@@ -103,6 +108,7 @@ mod tests {
         assert_eq!(check("-m 1G nosuch a"), Err("no image: nosuch, a does not exist".to_owned()));
         assert_eq!(check("nosuch"), Err("no image: nosuch does not exist".to_owned()));
         assert_eq!(check("-m 1G Cargo.toml"), Ok(()));
+        assert_eq!(check("-m 1G - a"), Ok(()));
         // A demo guest, with options of any kind.
         assert_eq!(check("-v --stats"), Ok(()));
         assert_eq!(check("--time-limit 60s -m 1G"), Ok(()));

@@ -32,7 +32,7 @@ pub const MAX_DISKS: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Config {
     /// Path of the image: a Hermit image (an ELF file or a gzip'd tar), or a Linux, PVH or
-    /// multiboot kernel.
+    /// multiboot kernel. `-` is standard input.
     pub image: PathBuf,
     /// Snapshot whose guest is resumed. The image, and what the guest was given at its start, are the
     /// snapshot's then; mounts, disks and network cards are those of this configuration, and must

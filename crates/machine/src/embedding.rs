@@ -15,8 +15,8 @@ use nerite_memory::GuestRam;
 use nerite_platform::{End, ExitHandler, OwnDevices, Stop};
 use nerite_vcpu::{Entry, Exit, Handler, Vcpu};
 use nerite_virtio::{VirtioDevice, VirtioPci};
-use rustix::fs::MemfdFlags;
 
+use crate::image_file::{in_memory, open_image};
 use crate::wires::PciBuilder;
 use crate::{Config, Error};
 
@@ -134,18 +134,10 @@ impl Embedding {
 
     /// Image of the guest, opened.
     pub(crate) fn open_image(&mut self, config: &Config) -> Result<ImageSource, Error> {
-        let Some(bytes) = self.image.take() else { return Ok(ImageSource::open(&config.image)?) };
-        let file = memory_file(&bytes).map_err(Error::host("keeping the image in memory"))?;
+        let Some(bytes) = self.image.take() else { return Ok(open_image(&config.image)?) };
+        let file = in_memory(bytes.as_slice()).map_err(Error::host("keeping the image in memory"))?;
         Ok(ImageSource::from_file(&config.image, file)?)
     }
-}
-
-/// A file without a name, with these bytes.
-fn memory_file(bytes: &[u8]) -> io::Result<std::fs::File> {
-    let mut file = std::fs::File::from(rustix::fs::memfd_create("image", MemfdFlags::CLOEXEC)?);
-    io::Write::write_all(&mut file, bytes)?;
-    io::Seek::rewind(&mut file)?;
-    Ok(file)
 }
 
 /// A write to the port of a hypercall.
