@@ -211,6 +211,7 @@ mod tests {
             cards: Vec::new(),
             disks: Vec::new(),
             timeline: None,
+            core_file: None,
         }
     }
 
