@@ -70,6 +70,10 @@ pub struct InspectArgs {
     #[arg(long)]
     pub verify: bool,
 
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+
     /// Confinement of `vmm`.
     #[command(flatten)]
     pub sandbox: SandboxOptions,

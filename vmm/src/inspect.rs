@@ -1,5 +1,7 @@
 //! `vmm inspect`.
 
+mod json;
+
 use std::fmt::{self, Display};
 
 use log::warn;
@@ -25,7 +27,11 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
         if args.verify {
             snapshot.verify(&manifest)?;
         }
-        output::print(OfSnapshot(&manifest))?;
+        if args.json {
+            output::print(format_args!("{}\n", json::snapshot(&manifest)))?;
+        } else {
+            output::print(OfSnapshot(&manifest))?;
+        }
         return Ok(0);
     }
     if args.verify {
@@ -34,7 +40,11 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
     let image = open_image(&args.image)?;
     confine(args)?;
     let image = image.read_guest(None, &Limits::default())?;
-    output::print(image.inspect())?;
+    if args.json {
+        output::print(format_args!("{}\n", json::image(&image.inspect())))?;
+    } else {
+        output::print(image.inspect())?;
+    }
     Ok(0)
 }
 

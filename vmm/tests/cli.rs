@@ -379,3 +379,32 @@ fn the_log_goes_to_a_file_with_times() {
     let done = folder.run(&["--log-file", "no/such/log", "run", &guest]);
     done.is_error(243, &["no/such/log", "log file"]);
 }
+
+#[test]
+fn an_image_is_inspected_as_json() {
+    let folder = Folder::new();
+    let kernel = image::elf(&image::HALT);
+    let tar = image::gzip(&image::tar(&[
+        ("hermit.toml", image::HERMIT_TOML.as_bytes()),
+        ("kernel", &kernel),
+    ]));
+    let inspect = |path: &str| {
+        let done = folder.run(&["inspect", "--json", path]);
+        assert_eq!((done.code, &*done.stderr), (0, ""), "{done:?}");
+        serde_json::from_str::<serde_json::Value>(&done.stdout).unwrap()
+    };
+    let seen = inspect(&folder.file("image", &kernel));
+    assert_eq!(seen["format"], "hermit-elf");
+    assert_eq!(seen["file_size"], kernel.len());
+    assert!(seen["segments"][0]["memory_size"].as_u64() >= Some(3), "{seen}");
+    assert!(seen["config"].is_null() && seen["entry"].is_u64(), "{seen}");
+    let seen = inspect(&folder.file("tar", tar));
+    assert_eq!(
+        (&seen["format"], &seen["config"]["kernel"]),
+        (&"hermit-tar".into(), &"kernel".into())
+    );
+    assert_eq!(
+        (&seen["files"][1]["name"], &seen["files"][1]["kind"]),
+        (&"kernel".into(), &"file".into())
+    );
+}
