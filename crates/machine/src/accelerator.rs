@@ -11,7 +11,7 @@ use nerite_software::{IdleTime, Software};
 use nerite_switch::{Side, Switch, Switchable};
 use nerite_vcpu::{Assistance, Assisted};
 
-use crate::config::{Accelerator, Clock, Config, ConsoleKind};
+use crate::config::{Accelerator, Clock, Config};
 
 /// A hypervisor, and the reason why it is not KVM if that was not asked for.
 #[derive(Debug)]
@@ -72,11 +72,7 @@ fn both(start: Side) -> Result<Choice, Error> {
 
 /// Time that passes on a virtual clock while a guest waits: none, unless a device can interrupt it.
 fn idle_time(config: &Config) -> IdleTime {
-    let devices = &config.devices;
-    let has_devices = !config.network.is_empty()
-        || !devices.disks.is_empty()
-        || devices.random
-        || devices.console == ConsoleKind::Virtio;
+    let has_devices = !config.network.is_empty() || config.devices.any();
     if has_devices || io::stdin().is_terminal() { IdleTime::Waited } else { IdleTime::Skipped }
 }
 

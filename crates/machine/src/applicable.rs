@@ -4,7 +4,7 @@ use nerite_hypervisor::Hypervisor;
 use nerite_loader::Protocol;
 use nerite_net::Link;
 
-use crate::config::{Accelerator, Clock, Config, ConsoleKind, Irqchip, SwitchAt};
+use crate::config::{Accelerator, Clock, Config, Irqchip, SwitchAt};
 use crate::{Error, Setting};
 
 /// Checks that every setting has a meaning for a guest that boots as `protocol`.
@@ -30,8 +30,7 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
         return Err(Error::NeedsSoftware { setting });
     }
     check_moment(config)?;
-    let has_devices =
-        !config.network.is_empty() || devices.random || devices.console == ConsoleKind::Virtio;
+    let has_devices = !config.network.is_empty() || devices.any();
     let needs_controllers =
         config.cpus.clock == Clock::Virtual || config.cpus.pit || has_devices || !is_hermit;
     if config.cpus.irqchip == Irqchip::User
@@ -96,6 +95,7 @@ mod tests {
 
     use super::*;
     use crate::ErrorKind;
+    use crate::config::ConsoleKind;
 
     #[test]
     fn vhost_needs_a_hypervisor_in_the_kernel() {

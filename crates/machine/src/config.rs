@@ -141,6 +141,13 @@ pub struct DeviceConfig {
     pub console: ConsoleKind,
 }
 
+impl DeviceConfig {
+    /// Returns `true` if there is any device.
+    pub(crate) fn any(&self) -> bool {
+        !self.disks.is_empty() || self.random || self.console == ConsoleKind::Virtio
+    }
+}
+
 /// Which of a guest's lines its input goes to. Output comes from both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ConsoleKind {

@@ -20,7 +20,7 @@ use nerite_virtio_blk::{OpenError, RawFile};
 use rustix::fs::OFlags;
 
 use crate::accelerator::Choice;
-use crate::config::{Config, ConsoleKind, MAX_DISKS, OnCrash, Output};
+use crate::config::{Config, MAX_DISKS, OnCrash, Output};
 use crate::counting::Counters;
 use crate::snapshot::restore::Origin;
 use crate::{Embedding, Error, Timeline, accelerator, applicable, network};
@@ -169,12 +169,9 @@ impl Opened {
         let debug = observe.debug.is_some()
             || observe.instruction_limit.is_some()
             || matches!(observe.on_crash, OnCrash::Dump(_));
-        let wanted = &resources.config.devices;
         // What a saved guest has is not known yet.
-        let devices = !resources.disks.is_empty()
-            || wanted.random
+        let devices = resources.config.devices.any()
             || !resources.embedding.virtio.is_empty()
-            || wanted.console == ConsoleKind::Virtio
             || resources.config.restore.is_some();
         let children = resources.links.iter().filter_map(|link| link.process).collect();
         let network = !resources.links.is_empty();
