@@ -97,6 +97,10 @@ impl SoftwareVcpu {
             debug: GuestDebug::default(),
             guest_debug: None,
         };
+        // Of a processor that a start message has yet to start, too.
+        if let Some(base) = vcpu.with_apic(|apic| apic.base()) {
+            vcpu.cpu.set_apic_base(base);
+        }
         match start {
             VcpuStart::At(state) => {
                 vcpu.set_msrs(&state.msrs)?;

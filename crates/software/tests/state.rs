@@ -103,6 +103,23 @@ fn timer_goes_on(start: BootState) {
 }
 
 #[test]
+fn processors_that_were_not_started_yet_are_saved() {
+    let ram = vm::ram();
+    let options = VmOptions { vcpus: 2, ..VmOptions::default() };
+    let vm = Software::new().unwrap().create_vm(ram.clone(), &options).unwrap();
+    let waits = |index| vm.create_vcpu(index, VcpuStart::WaitForSipi(&[]), &leaves(index)).unwrap();
+    let mut vcpus: Vec<_> = (0..2).map(waits).collect();
+    let saved = save(&*vm, &mut vcpus);
+    let (_vm, mut restored) = restore(&ram, &saved);
+    for (index, vcpu) in restored.iter_mut().enumerate() {
+        let state = vcpu.save().unwrap();
+        assert_eq!(state.run_state, RunState::WaitForSipi);
+        // Only the first is the bootstrap processor (Intel SDM vol. 3, 12.4.4).
+        assert_eq!(state.special.apic_base, 0xfee0_0800 | u64::from(index == 0) << 8);
+    }
+}
+
+#[test]
 fn a_pending_timer_wakes_halted_processors_in_another_vm() {
     timer_goes_on(vm::timer());
 }
