@@ -51,6 +51,15 @@ impl Tap {
         Ok(Opened { queues: opened, name: name.to_owned(), mtu })
     }
 
+    /// Creates the tap `name` in the network namespace of the calling thread and returns the
+    /// descriptor of its only queue, for [`Link::Fd`](crate::Link::Fd) of another process.
+    ///
+    /// # Errors
+    /// If this process may not, or the tap has another user.
+    pub fn create(name: &str) -> Result<OwnedFd, Error> {
+        Ok(open_queue(name, false)?.into_fd())
+    }
+
     /// Takes over descriptor `fd`, which must be a queue of a tap with virtio headers.
     pub(crate) fn from_descriptor(fd: i32, mtu: Option<u16>) -> Result<Opened, Error> {
         let error = |reason: String| Error::Descriptor { fd, reason };
