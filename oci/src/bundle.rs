@@ -84,6 +84,16 @@ impl Bundle {
         self.namespaces().iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Network)
     }
 
+    /// `true` if the container only holds the namespaces of a pod, by the annotations of containerd
+    /// and CRI-O.
+    #[must_use]
+    pub fn is_sandbox(&self) -> bool {
+        let annotations = self.spec.annotations().iter().flatten();
+        annotations
+            .filter(|(name, _)| SANDBOX.contains(&name.as_str()))
+            .any(|(_, value)| value == "sandbox")
+    }
+
     /// The value of an annotation of this runtime, the name of which is `nerite.` and `name`.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&str> {
@@ -99,6 +109,10 @@ impl Bundle {
         })
     }
 }
+
+/// Annotations with the kind of a container in a pod.
+const SANDBOX: [&str; 2] =
+    ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
 
 /// Beginning of the names of this runtime's annotations.
 pub const PREFIX: &str = "nerite.";

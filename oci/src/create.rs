@@ -28,7 +28,9 @@ use crate::{global_words, hooks, monitor, terminal, verbs};
 pub fn create(root: &Path, global: &Global, args: &Create) -> Result<Child> {
     let bundle = Bundle::read(&args.bundle)?;
     // For its errors: the container's process does it again, from what is kept.
-    Guest::of(&bundle)?;
+    if !bundle.is_sandbox() {
+        Guest::of(&bundle)?;
+    }
     let is_terminal = bundle.process()?.terminal().unwrap_or(false);
     match (&args.console_socket, is_terminal) {
         (None, false) | (Some(_), true) => (),
@@ -69,8 +71,8 @@ fn fill(
     let size = bundle.process()?.console_size();
     let socket = args.console_socket.as_deref();
     let terminal = socket.map(|socket| terminal::make(socket, size)).transpose()?;
-    enter_process_namespace(bundle)?;
-    let mut process = Process::spawn(root, global, args, terminal)?;
+    let mut process =
+        in_process_namespace(bundle, || Process::spawn(root, global, args, terminal))?;
     let made = process.lead(container, cgroup, args, bundle);
     match made {
         Ok(()) => Ok(process.child),
@@ -83,18 +85,23 @@ fn fill(
     }
 }
 
-/// Enters the namespace of processes, which the container's process is born into.
-fn enter_process_namespace(bundle: &Bundle) -> Result<()> {
-    let namespaces = bundle.namespaces().iter();
-    for namespace in namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Pid) {
-        match namespace.path() {
-            None => unshare(CloneFlags::CLONE_NEWPID).context("pid namespace")?,
-            Some(path) => File::open(path)
-                .and_then(|file| setns(file, CloneFlags::CLONE_NEWPID).map_err(Into::into))
-                .with_context(|| format!("pid namespace {}", path.display()))?,
-        }
+/// Does `spawn` with the container's namespace of processes for children, which only they enter.
+fn in_process_namespace<T>(bundle: &Bundle, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut namespaces = bundle.namespaces().iter();
+    let Some(namespace) = namespaces.find(|its| its.typ() == LinuxNamespaceType::Pid) else {
+        return spawn();
+    };
+    let own = File::open("/proc/self/ns/pid").context("pid namespace")?;
+    match namespace.path() {
+        None => unshare(CloneFlags::CLONE_NEWPID).context("pid namespace")?,
+        Some(path) => File::open(path)
+            .and_then(|file| setns(file, CloneFlags::CLONE_NEWPID).map_err(Into::into))
+            .with_context(|| format!("pid namespace {}", path.display()))?,
     }
-    Ok(())
+    let spawned = spawn();
+    // Hooks are children as well, and belong to the runtime's namespace.
+    setns(own, CloneFlags::CLONE_NEWPID).context("pid namespace")?;
+    spawned
 }
 
 /// The container's process and the pipes to it; see [`monitor`].

@@ -364,3 +364,7 @@ fn resolve(rootfs: &Path, path: &Path) -> Result<PathBuf> {
     let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     fs::read_link(&link).with_context(|| link)
 }
+
+#[cfg(test)]
+#[path = "guest_test.rs"]
+mod tests;

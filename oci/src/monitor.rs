@@ -24,6 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitType};
 
 use crate::bundle::Bundle;
@@ -81,7 +82,8 @@ impl Create {
 struct Prepared {
     container: Container,
     bundle: Bundle,
-    guest: Guest,
+    /// The guest, unless the container only holds the namespaces of a pod.
+    guest: Option<Guest>,
     network: Vec<Connected>,
     start: File,
 }
@@ -89,7 +91,7 @@ struct Prepared {
 fn prepare(root: &Path, id: &str, create: &mut Create) -> Result<Prepared> {
     let container = Container::open(root, id)?;
     let bundle = container.bundle()?;
-    let mut guest = Guest::of(&bundle)?;
+    let mut guest = (!bundle.is_sandbox()).then(|| Guest::of(&bundle)).transpose()?;
     // Opened before anything changes what paths mean.
     let start = OpenOptions::new()
         .read(true)
@@ -102,9 +104,14 @@ fn prepare(root: &Path, id: &str, create: &mut Create) -> Result<Prepared> {
     let hooks = bundle.spec.hooks().as_ref();
     let state = container.state_with(Status::Creating)?;
     hooks::run(hooks.and_then(|hooks| hooks.create_container().as_ref()), &state)?;
-    mount_tmpfs(&container, &bundle, &mut guest)?;
-    let network = if bundle.has_network_namespace() { network::connect()? } else { Vec::new() };
-    check(&guest, &network)?;
+    let mut network = Vec::new();
+    if let Some(guest) = &mut guest {
+        mount_tmpfs(&container, &bundle, guest)?;
+        if bundle.has_network_namespace() {
+            network = network::connect()?;
+        }
+        check(guest, &network)?;
+    }
     limit(&bundle)?;
     create.report_done()?;
     create.wait()?;
@@ -216,6 +223,18 @@ fn resource(limit: &PosixRlimit) -> Resource {
     }
 }
 
+/// Waits for a signal that ends it.
+fn hold_namespaces() -> Result<u8> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    // They are ignored by default in the first process of a namespace.
+    signals.thread_block().context("signals")?;
+    signals.wait().context("signals")?;
+    Ok(0)
+}
+
 impl Prepared {
     /// Waits for `start` and runs the guest.
     fn start(mut self, create: Create) -> Result<u8> {
@@ -225,7 +244,10 @@ impl Prepared {
         if let Some(hooks) = hooks.and_then(|hooks| hooks.start_container().as_ref()) {
             hooks::run(Some(hooks), &self.container.state_with(Status::Created)?)?;
         }
-        let words = self.guest.words(&cards(&self.network))?;
+        let Some(guest) = &self.guest else {
+            return hold_namespaces();
+        };
+        let words = guest.words(&cards(&self.network))?;
         // The monitor closes every descriptor that it was not told of: none of ours may be used,
         // nor closed, after this.
         std::process::exit(nerite_vmm::program::main(words).into())

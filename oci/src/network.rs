@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, ensure};
 use nerite_net::Tap;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::guest::Card;
@@ -35,26 +35,27 @@ pub struct Connected {
 pub fn connect() -> Result<Vec<Connected>> {
     let mut netlink = Netlink::open().context("netlink")?;
     let mut connected = Vec::new();
-    for link in netlink.links().context("network interfaces")? {
+    let links = netlink.links().context("network interfaces")?;
+    // Not in the loop: a second guest may find the interface before the first one's tap.
+    let taken = links.iter().find_map(|link| name(link).filter(|name| name.starts_with(TAP)));
+    ensure!(taken.is_none(), "interface {}: this network already has a guest", taken.unwrap_or(""));
+    for link in &links {
         let index = link.header.index;
         if link.header.flags.contains(LinkFlags::Loopback) {
             continue;
         }
-        let mut name = None;
         let mut mac = None;
         let mut mtu = 1500;
         for attribute in &link.attributes {
             match attribute {
-                LinkAttribute::IfName(given) => name = Some(given.clone()),
                 LinkAttribute::Address(given) => mac = <[u8; 6]>::try_from(&**given).ok(),
                 LinkAttribute::Mtu(given) => mtu = *given,
                 _ => (),
             }
         }
-        let (Some(name), Some(mac)) = (name, mac) else {
+        let (Some(name), Some(mac)) = (name(link), mac) else {
             continue;
         };
-        ensure!(!name.starts_with(TAP), "interface {name}: this network already has a guest");
         let number = connected.len();
         let one = connect_one(&mut netlink, index, &format!("{TAP}{number}"), mac, mtu);
         connected.push(one.with_context(|| format!("interface {name}"))?);
@@ -64,6 +65,13 @@ pub fn connect() -> Result<Vec<Connected>> {
 
 /// Beginning of the names of taps.
 const TAP: &str = "nerite";
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
 
 fn connect_one(
     netlink: &mut Netlink,
