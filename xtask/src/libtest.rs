@@ -14,6 +14,8 @@ const SKIPPED: &str = "skipped: ";
 
 /// Reason of ignored tests that `host_tests` runs where there is a KVM.
 pub(crate) const LATER: &str = "needs a KVM";
+/// Reasons of ignored tests that `containers` runs where it can.
+const CONTAINERS: [&str; 2] = ["needs root and cgroups", "needs root and container engines"];
 /// Reason of ignored functions that are no tests: processes that tests start.
 const PART: &str = "the other tests start it";
 
@@ -101,7 +103,7 @@ impl Reader {
         if let Some(reason) = verdict.strip_prefix("ignored") {
             let reason = reason.trim_start_matches(", ").to_owned();
             let is_part = reason == PART;
-            self.deferred += usize::from(is_part || self.later && reason == LATER);
+            self.deferred += usize::from(is_part || self.later && is_later(&reason));
             if is_part {
                 return None;
             }
@@ -155,8 +157,8 @@ impl Reader {
     /// A line for each reason why tests were ignored.
     pub(crate) fn skips(&self) -> Vec<String> {
         let line = |(reason, names): (&String, &Vec<String>)| match names.as_slice() {
-            _ if self.later && reason == LATER => {
-                format!("{} tests need a KVM and run later", names.len())
+            _ if self.later && is_later(reason) => {
+                format!("{} tests run later: {reason}", names.len())
             }
             [name] => {
                 format!("SKIP {name}: {}", if reason.is_empty() { "ignored" } else { reason })
@@ -165,6 +167,11 @@ impl Reader {
         };
         self.ignored.iter().map(line).collect()
     }
+}
+
+/// `true` if ignored tests of this reason are run by another group.
+fn is_later(reason: &str) -> bool {
+    reason == LATER || CONTAINERS.contains(&reason)
 }
 
 /// A test program's name, without its folder and the number that cargo puts behind it.
@@ -231,7 +238,7 @@ mod tests {
                     test result: ok. 0 passed; 0 failed; 4 ignored; 0 measured; 0 filtered out";
         let (reader, _) = read(Reader { later: true, ..Reader::default() }, text);
         assert_eq!(reader.summary.skipped, 1);
-        assert_eq!(reader.skips(), ["SKIP b: broken", "2 tests need a KVM and run later"]);
+        assert_eq!(reader.skips(), ["SKIP b: broken", "2 tests run later: needs a KVM"]);
         let (reader, _) = read(Reader::default(), text);
         assert_eq!(reader.summary.skipped, 3);
         assert_eq!(reader.skips(), ["SKIP b: broken", "SKIP 2 tests: needs a KVM"]);

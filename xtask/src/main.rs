@@ -11,6 +11,7 @@
 
 mod bench;
 mod build;
+mod containers;
 mod crates;
 mod debugger;
 mod dist;

@@ -16,8 +16,8 @@ use crate::platform::Platform;
 use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::{
-    dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths, progress,
-    single, smoke, style,
+    containers, dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths,
+    progress, single, smoke, style,
 };
 
 /// `cargo xtask test`.
@@ -154,7 +154,7 @@ fn unit_tests(kinds: &[&str], later: bool) -> Result<Results> {
         command
     };
     let documentation = kinds.contains(&"--doc");
-    libtest::cargo::run(Tests { command: &command, documentation, later })
+    libtest::cargo::run(Tests { command: &command, documentation, later, options: &[] })
 }
 
 /// Work that is mostly building, the longest first.
@@ -264,6 +264,10 @@ fn guests(run: &mut Run) {
         guest_tests::run_in_software(&smoke::in_software()?, workers, Repeat::default())
     });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
+    match containers::obstacle() {
+        None => run.group("guests as containers", containers::run),
+        Some(reason) => run.skip("guests as containers", &reason),
+    }
     run.group("hostile guests", || {
         hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner)
     });
@@ -285,7 +289,12 @@ fn loom() -> Result<Results> {
         command.env("RUSTFLAGS", "--cfg loom");
         command
     };
-    libtest::cargo::run(Tests { command: &command, documentation: false, later: false })
+    libtest::cargo::run(Tests {
+        command: &command,
+        documentation: false,
+        later: false,
+        options: &[],
+    })
 }
 
 /// Runs every example of every crate: they end by themselves and need no KVM. No two may have the

@@ -25,8 +25,10 @@ pub(crate) struct Tests<'a> {
     /// `true` for tests in documentation: rustdoc runs these, and takes no runner and no unstable
     /// options.
     pub(crate) documentation: bool,
-    /// `true` if tests that need a KVM are run later, and so do not count as skipped.
+    /// `true` if tests that need a KVM, or root, are run later, and so do not count as skipped.
     pub(crate) later: bool,
+    /// Further options for the test programs.
+    pub(crate) options: &'a [&'a str],
 }
 
 /// A setting of cargo's: a small program between cargo and each test program, which says on
@@ -92,6 +94,7 @@ fn once(tests: Tests<'_>, only: Option<&(String, String)>) -> Result<(Reader, bo
         command.arg("--config").arg(runner());
     }
     command.arg("--").args(if tests.documentation { &[][..] } else { &TIMED[..] });
+    command.args(tests.options);
     if let Some((path, test)) = only {
         command.args(["--exact", test]).env(ONLY, path);
     }
@@ -169,7 +172,9 @@ mod tests {
     fn a_test_that_fails_once_is_flaky() {
         let folder = tempfile::tempdir().unwrap();
         let command = package(folder.path());
-        let results = run(Tests { command: &command, documentation: false, later: true }).unwrap();
+        let results =
+            run(Tests { command: &command, documentation: false, later: true, options: &[] })
+                .unwrap();
         assert_eq!(results.summary, Summary { passed: 2, failed: 1, skipped: 0 });
         let [flake] = results.flaky.as_slice() else { panic!("{:?}", results.flaky) };
         assert_eq!(flake.name, "p_q: flaky");

@@ -186,7 +186,7 @@ pub(crate) fn packages(root: &Path) -> Result<Vec<String>> {
         .flatten()
         .map(|entry| format!("crates/{}", entry.file_name().to_string_lossy()))
         .collect();
-    names.extend(["vmm", "xtask"].map(str::to_owned));
+    names.extend(["oci", "vmm", "xtask"].map(str::to_owned));
     names.retain(|name| root.join(name).join("src").is_dir());
     names.sort();
     Ok(names)
