@@ -12,8 +12,8 @@
 //! | writes the record, permits | |
 //! | | waits for `start` |
 //!
-//! If either ends, the other's pipe ends, and it gives up: whatever is killed, nothing waits for
-//! ever.
+//! If either ends, the other's pipe ends, and it gives up: whatever is killed, nothing waits
+//! without end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -50,7 +50,7 @@ pub fn main(root: &Path, args: &Monitor) -> Result<u8> {
     match prepare(root, &args.id, &mut create) {
         Ok(prepared) => prepared.start(create),
         Err(error) => {
-            // If `create` has ended, there is nobody to report to.
+            // If `create` has ended, the report has no reader.
             let _ = write!(create.report, "{error:#}");
             Ok(FAILED)
         }
@@ -174,7 +174,7 @@ fn mount_tmpfs(container: &Container, bundle: &Bundle, guest: &mut Guest) -> Res
     Ok(())
 }
 
-/// Finds out whether `vmm` understands the guest's options, while there is somebody to be told.
+/// Finds out whether `vmm` understands the guest's options, while `create` can still report it.
 fn check(guest: &Guest, network: &[Connected]) -> Result<()> {
     use clap::Parser as _;
     let words = guest.words(&cards(network))?;

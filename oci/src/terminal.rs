@@ -17,7 +17,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 /// other side.
 ///
 /// # Errors
-/// If there is no terminal to be had or nobody listens at the socket.
+/// If the host has no terminal left, or no engine listens at the socket.
 pub fn make(socket: &Path, size: Option<Size>) -> Result<OwnedFd> {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .context("terminal")?;

@@ -48,10 +48,13 @@ impl Hypervisor for Switchable {
         let [first, second] =
             [&self.hypervisors.first, &self.hypervisors.second].map(|it| it.capabilities());
         Capabilities {
-            max_vcpus: first.max_vcpus.min(second.max_vcpus),
             tsc_deadline: first.tsc_deadline && second.tsc_deadline,
             in_kernel: first.in_kernel || second.in_kernel,
         }
+    }
+
+    fn max_vcpus(&self) -> usize {
+        self.hypervisors.first.max_vcpus().min(self.hypervisors.second.max_vcpus())
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {

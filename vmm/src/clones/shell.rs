@@ -68,7 +68,7 @@ fn serve(resolved: &Resolved, mut channel: UnixStream) -> Result<u8, Error> {
     let failed = |source| failed(&config, source);
     let mut opened = Opened::open(&config).map_err(failed)?;
     let signals = Signals::listen().map_err(Error::Signals)?;
-    signals.end_within(END_WITHIN).map_err(Error::Signals)?;
+    signals.end_within(END_WITHIN);
     let policy = resolved.options.sandbox.policy(Some(descriptors(resolved)));
     for missing in opened.confine(&policy, &[]).map_err(failed)? {
         log::warn!("{missing}");
