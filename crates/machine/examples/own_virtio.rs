@@ -4,8 +4,9 @@
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nerite_machine::config::Accelerator;
 use nerite_machine::nerite_virtio::{
@@ -112,8 +113,16 @@ fn main() -> Result<(), Box<dyn Error>> {
             })
         })
     });
-    let config = Config { accelerator: Accelerator::Software, ..Config::default() };
-    println!("{}", Machine::embed(&config, embedding)?.start()?.wait(None)?);
+    let (mut output, guests_output) = io::pipe()?;
+    let mut config = Config { accelerator: Accelerator::Software, ..Config::default() };
+    // The driver waits for its answer.
+    config.observe.time_limit = Some(Duration::from_secs(60));
+    let machine = Machine::embed(&config, embedding.output(guests_output))?;
+    println!("{}", machine.start()?.wait(None)?);
+    let mut text = Vec::new();
+    output.read_to_end(&mut text)?;
+    println!("{}", String::from_utf8_lossy(&text));
+    assert_eq!(text, GREETING);
     Ok(())
 }
 

@@ -104,7 +104,8 @@ impl Embedding {
     }
 
     /// Adds a hypercall: `handle` answers each write to `port`, on the vCPU's thread. It ends the
-    /// machine by breaking with an exit code. Reads of the port are all ones.
+    /// machine by breaking with an exit code. Reads of the port are all ones. Output that the
+    /// hypervisor coalesces may still be on its way when it is called.
     pub fn hypercall(
         mut self,
         port: u16,
