@@ -1,14 +1,4 @@
-//! The virtio console (virtio 1.2, 5.3): **bytes go between a guest's console and whatever the host
-//! has for one, whole buffers at a time.** Linux calls it hvc0.
-//!
-//! * [`Console`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one port, and works
-//!   on a thread of its own.
-//! * Output goes to a function, [`Output`], which may wait: the guest is then held up at its next
-//!   full queue, and no vCPU waits.
-//! * Input is handed in with [`Console::enqueue`], which takes what there is room for and no more.
-//!   It waits until the guest has written something: drivers such as Linux' throw away what comes
-//!   while they set themselves up.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -29,11 +19,6 @@ use nerite_virtio::{
 use serde::{Deserialize, Serialize};
 
 pub use nerite_virtio;
-
-/// The example of the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
 
 /// Virtio device and PCI class of a console (communication, other).
 const KIND: Kind = Kind { id: 3, class: 0x07_80_00 };

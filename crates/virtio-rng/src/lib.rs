@@ -1,9 +1,4 @@
-//! The virtio entropy device (virtio 1.2, 5.4): **random bytes of the host's kernel, as many as the
-//! guest has room for.**
-//!
-//! [`Rng`] is the device: give it to [`nerite_virtio::VirtioPci`]. It has one queue, no features
-//! and no configuration, and works on a thread of its own.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -22,11 +17,6 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 // The crate whose types are in this one's interface.
 pub use nerite_virtio;
-
-/// The example of the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
 
 /// Virtio device and PCI class of an entropy device (no class of its own).
 const KIND: Kind = Kind { id: 4, class: 0xff_00_00 };

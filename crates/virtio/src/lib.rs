@@ -1,22 +1,4 @@
-//! Virtio devices behind PCI (virtio 1.2): **a device is what its queues and its configuration
-//! mean; everything else is here once**, for all of them.
-//!
-//! * [`Common`] is the transport's state machine (3.1 and 4.1.4.3) as plain data: status handshake,
-//!   feature words, queue registers. Once the driver is ready, the queues are frozen in the type.
-//! * [`VirtioPci`] is a PCI function with that in it, with interrupts ([`Notifier`]) and doorbells
-//!   ([`Doorbells`]) that need no vCPU in between.
-//! * [`Queue`] is a split virtqueue, on the crate virtio-queue, that takes nothing a driver must
-//!   not give: a malformed [`Chain`] is an error, not a shorter chain.
-//! * [`VirtioDevice`] is what a device implements, and [`Worker`] the thread of one that needs no
-//!   more than that.
-//! * [`VirtioPci::save`] and [`VirtioPci::restore`] turn a paused function with its device into
-//!   plain data, [`VirtioPciState`], and back.
-//! * `fake`, with the feature of that name, is a driver to test devices with, and to break the
-//!   rules with.
-//!
-//! A driver's mistakes never end or stop the host: the device needs a reset (2.1.2), and after one
-//! it works again.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -59,8 +41,3 @@ pub mod feature {
     /// The device follows virtio 1.0 or later. No driver can do without it here.
     pub const VERSION_1: u64 = 1 << 32;
 }
-
-/// The example of the README.
-#[cfg(all(doctest, feature = "fake"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
