@@ -109,7 +109,7 @@ fn a_guest_goes_on_with_the_other_hypervisor() {
 fn copies(accelerator: &str) {
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&copier()));
-    let contents: Vec<_> = (0..400_000_u32).map(|index| next(index).to_le_bytes()[3]).collect();
+    let contents: Vec<_> = (0..120_000_u32).map(|index| next(index).to_le_bytes()[3]).collect();
     folder.file("data/in", &contents);
     let mount = ["--mount", "data:/data:rw"];
     let mut guest = Guest::start(&folder, accelerator, &[&mount[..], &[&image]].concat());

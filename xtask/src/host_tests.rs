@@ -18,7 +18,7 @@ use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::retry::{self, Failure};
 use crate::rounds::{self, Single};
-use crate::{debugger, guest_tests, kernels, paths, progress, report, style};
+use crate::{debugger, goes_on, guest_tests, kernels, paths, progress, report, style};
 
 /// The folders of the packages whose tests use KVM.
 const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
@@ -145,6 +145,7 @@ impl<'a> Maker<'a> {
         ];
         let mut env: BTreeMap<String, String> =
             named.map(|(name, path)| (name.to_owned(), path.display().to_string())).into();
+        env.extend(goes_on::count());
         env.extend(std::env::var(PAUSES).ok().map(|count| (PAUSES.to_owned(), count)));
         env.insert(UNSTABLE.0.to_owned(), UNSTABLE.1.to_owned());
         Job {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::exec;
+use crate::goes_on;
 use crate::hermit;
 use crate::job::{Job, Kill};
 use crate::kernels::{self, Tar};
@@ -141,15 +142,16 @@ fn default_timeout() -> u64 {
 impl Suite {
     /// Reads the suite of this repository.
     pub(crate) fn load() -> Result<Self> {
-        let path = kernels::source().join("suite.toml");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
+        Self::read("suite.toml")
     }
 
     /// Reads the hostile guests.
     pub(crate) fn load_hostile() -> Result<Self> {
-        let path = kernels::source().join("hostile.toml");
+        Self::read("hostile.toml")
+    }
+
+    fn read(name: &str) -> Result<Self> {
+        let path = kernels::source().join(name);
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("bad test suite {}", path.display()))
@@ -223,7 +225,8 @@ impl Test {
             command.extend_from_slice(&self.args);
         }
         if let Some(script) = &self.script {
-            let words = ["/bin/sh", "-c", script, "sh"].map(str::to_owned);
+            let script = goes_on::expand(script)?;
+            let words = ["/bin/sh", "-c", &script, "sh"].map(str::to_owned);
             command = words
                 .into_iter()
                 .chain([vmm.display().to_string(), image.display().to_string()])
@@ -244,10 +247,10 @@ impl Test {
             stdin: self.stdin.clone(),
             stdin_file: None,
             stdin_open: self.stdin_open,
-            timeout: self.timeout,
+            timeout: self.timeout.saturating_add(goes_on::patience()),
             files,
             kill: self.kill.clone(),
-            env: self.env.clone(),
+            env: self.env.clone().into_iter().chain(goes_on::count()).collect(),
         })
     }
 
