@@ -93,7 +93,8 @@ impl<'a> Server<'a> {
 
     fn run(&mut self) -> Result<u8, ClonesError> {
         loop {
-            self.pool.refill()?;
+            let waiting = self.clients.iter().filter(|client| client.is_waiting()).count();
+            self.pool.refill(waiting)?;
             let Some(ready) = self.wait()? else { continue };
             if let Some(signal) = self.signals.received() {
                 return Ok(exit_code::from_signal(signal));

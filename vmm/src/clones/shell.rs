@@ -76,7 +76,7 @@ fn serve(resolved: &Resolved, mut channel: UnixStream) -> Result<u8, Error> {
     let machine = opened.build().map_err(failed)?;
     let stop = signals.fd().map_err(Error::Signals)?;
     let (running, pause) = machine.start_paused().map_err(failed)?;
-    fork::trim_heap();
+    fork::trim();
     let host = || ClonesError::host("talking to the server of clones");
     channel.write_all(READY).map_err(host())?;
     let words = match next_words(&channel, &signals).map_err(host())? {

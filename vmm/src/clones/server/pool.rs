@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::num::NonZero;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -67,12 +68,16 @@ pub(super) struct Pool<'a> {
     failures: u32,
     /// When the next one is started, after a failure.
     starts_at: Option<Instant>,
+    /// Number of the host's processors.
+    processors: usize,
 }
 
 impl<'a> Pool<'a> {
     pub(super) fn new(resolved: &'a Resolved, limits: Limits) -> Self {
         let shells = Vec::new();
-        Self { resolved, limits, shells, has_worked: false, failures: 0, starts_at: None }
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (has_worked, failures, starts_at) = (false, 0, None);
+        Self { resolved, limits, shells, has_worked, failures, starts_at, processors }
     }
 
     pub(super) fn shells(&self) -> &[Shell] {
@@ -88,16 +93,29 @@ impl<'a> Pool<'a> {
         self.shells.iter().filter(|shell| shell.stage == stage).count()
     }
 
-    /// Starts a shell if one is missing. They start one after the other: the guests that run need
-    /// the processors.
-    pub(super) fn refill(&mut self) -> Result<(), ClonesError> {
-        let now = Instant::now();
-        let is_time = self.starts_at.is_none_or(|time| now >= time);
-        let is_full =
-            self.count(Stage::Ready) >= self.limits.pool || self.shells.len() >= self.limits.most;
-        if is_full || !is_time || self.count(Stage::Starting) > 0 {
-            return Ok(());
+    /// Starts shells if some are missing, one after the other, as the guests that run need the
+    /// processors; as many at a time as there are processors if requests wait for them.
+    pub(super) fn refill(&mut self, waiting: usize) -> Result<(), ClonesError> {
+        let at_a_time = waiting.clamp(1, self.processors);
+        while self.wants_more(at_a_time) {
+            self.start()?;
         }
+        Ok(())
+    }
+
+    /// Returns `true` if a shell is missing, and so many may start at a time.
+    fn wants_more(&self, at_a_time: usize) -> bool {
+        let starting = self.count(Stage::Starting);
+        let coming = self.count(Stage::Ready).saturating_add(starting);
+        let is_time = self.starts_at.is_none_or(|time| Instant::now() >= time);
+        is_time
+            && starting < at_a_time
+            && coming < self.limits.pool.max(at_a_time)
+            && self.shells.len() < self.limits.most
+    }
+
+    fn start(&mut self) -> Result<(), ClonesError> {
+        let now = Instant::now();
         let started = shell::connect().and_then(|(ends, channel, files)| {
             channel.set_nonblocking(true)?;
             // What it says before it is ready must not keep the server waiting.
