@@ -136,7 +136,8 @@ impl Embedding {
     /// Image of the guest, opened.
     pub(crate) fn open_image(&mut self, config: &Config) -> Result<ImageSource, Error> {
         let Some(bytes) = self.image.take() else { return Ok(open_image(&config.image)?) };
-        let file = in_memory(bytes.as_slice()).map_err(Error::host("keeping the image in memory"))?;
+        let file =
+            in_memory(bytes.as_slice()).map_err(Error::host("keeping the image in memory"))?;
         Ok(ImageSource::from_file(&config.image, file)?)
     }
 }

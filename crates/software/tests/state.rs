@@ -113,7 +113,7 @@ fn processors_that_were_not_started_yet_are_saved() {
     let (_vm, mut restored) = restore(&ram, &saved);
     for (index, vcpu) in restored.iter_mut().enumerate() {
         let state = vcpu.save().unwrap();
-        assert_eq!(state.run_state, RunState::WaitForSipi);
+        assert_eq!(state.run_state, Activity::WaitForSipi);
         // Only the first is the bootstrap processor (Intel SDM vol. 3, 12.4.4).
         assert_eq!(state.special.apic_base, 0xfee0_0800 | u64::from(index == 0) << 8);
     }
