@@ -64,10 +64,13 @@ impl Handle {
         let paused = Instant::now();
         // Writes that were coalesced would be left with the hypervisor that collected them.
         saver.drain_output()?;
-        let vcpus = self.save_vcpus()?;
-        let vm = saver.vm.save().map_err(SnapshotError::from)?;
-        let restored = switch.hand_over(side, || self.restore(vcpus, &vm));
-        restored.map_err(SwitchError::Restore)?;
+        let save = || {
+            let vcpus = self.save_vcpus()?;
+            Ok((vcpus, saver.vm.save().map_err(SnapshotError::from)?))
+        };
+        switch.hand_over(side, save, |(vcpus, vm)| {
+            self.restore(vcpus, &vm).map_err(SwitchError::Restore)
+        })?;
         drop(pause);
         let paused = paused.elapsed();
         log::debug!("the guest was handed over to {name} in {paused:?}");

@@ -42,21 +42,24 @@ impl Switch {
         self.names.get(side)
     }
 
-    /// Hands the guest over to `side`. All vCPUs and the VM are saved and paused; `restore` restores
-    /// them, first the vCPUs, and reaches the new hypervisor by the same objects as before.
-    /// Interrupts that devices raise meanwhile are kept, and lines are raised again afterwards.
+    /// Hands the guest over to `side`. All vCPUs are paused: `save` saves them and the VM, and `restore`
+    /// restores them, first the vCPUs, by the same objects, which reach the new hypervisor then.
+    /// Interrupts that devices raise meanwhile wait, and lines are raised again afterwards.
     ///
     /// # Errors
-    /// As `restore`. The guest goes on where it was then.
-    pub fn hand_over<E>(
+    /// As `save` and `restore`. The guest goes on where it was then.
+    pub fn hand_over<T, E>(
         &self,
         side: Side,
-        restore: impl FnOnce() -> Result<(), E>,
+        save: impl FnOnce() -> Result<T, E>,
+        restore: impl FnOnce(T) -> Result<(), E>,
     ) -> Result<(), E> {
+        // Before the state is saved: an interrupt that came later would be in none of the two.
         let gate = self.gate.write();
+        let state = save()?;
         let before = self.active();
         self.set(side);
-        if let Err(error) = restore() {
+        if let Err(error) = restore(state) {
             self.set(before);
             return Err(error);
         }

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -54,10 +55,11 @@ impl Machine {
     }
 
     fn hand_over(&mut self, side: Side) -> Result<(), Error> {
-        let (state, chips) = (self.vcpu.save()?, self.vm.save()?);
-        self.both.switch().hand_over(side, || {
-            self.vcpu.restore(&state)?;
-            self.vm.restore(&chips)
+        let (vcpu, vm) = (RefCell::new(&mut self.vcpu), &self.vm);
+        let save = || Ok((vcpu.borrow_mut().save()?, vm.save()?));
+        self.both.switch().hand_over(side, save, |(state, chips)| {
+            vcpu.borrow_mut().restore(&state)?;
+            vm.restore(&chips)
         })
     }
 
@@ -87,7 +89,8 @@ fn a_guest_that_cannot_be_handed_over_stays() {
     let mut machine = Machine::new(Side::First);
     assert_eq!(machine.written(), 1);
     let state = VcpuState::default();
-    let refused = machine.both.switch().hand_over(Side::Second, || machine.vcpu.restore(&state));
+    let switch = machine.both.switch();
+    let refused = switch.hand_over(Side::Second, || Ok(()), |()| machine.vcpu.restore(&state));
     assert!(matches!(refused, Err(Error::State { .. })), "{refused:?}");
     assert_eq!(machine.switch().active(), Side::First);
     assert_eq!(machine.written(), 2);
@@ -151,14 +154,20 @@ fn an_interrupt_during_a_hand_over_waits_for_it() {
     let machine = Machine::new(Side::First);
     let event = Event::new().unwrap();
     machine.controller().connect_edge(4, &event).unwrap();
-    let mut device = None;
-    let handed_over = machine.switch().hand_over(Side::Second, || {
+    // From before the state is saved on.
+    let save = || {
         let event = event.clone();
-        device = Some(thread::spawn(move || event.signal()));
+        let device = thread::spawn(move || event.signal());
         // Time for it to go wrong.
         thread::sleep(Duration::from_millis(20));
         assert_eq!(machine.raised(), [[], []]);
-        Ok::<_, Error>(())
+        Ok::<_, Error>(device)
+    };
+    let mut device = None;
+    let handed_over = machine.switch().hand_over(Side::Second, save, |waits| {
+        assert_eq!(machine.raised(), [[], []]);
+        device = Some(waits);
+        Ok(())
     });
     handed_over.unwrap();
     device.unwrap().join().unwrap();
