@@ -4,6 +4,7 @@
 //! are good for the ratio of the two; counts are good for themselves.
 
 mod cases;
+mod clone;
 mod cpu;
 mod data;
 mod findings;
@@ -71,12 +72,16 @@ pub(crate) struct Args {
 enum Of {
     /// Compare the processor in software with others, in instructions a second
     Cpu(cpu::Args),
+    /// Compare clones and restores of a guest with its start, on this host
+    Clone(clone::Args),
 }
 
 /// Measures, prints, and writes the report.
 pub(crate) fn main(args: &Args) -> Result<i32> {
-    if let Some(Of::Cpu(args)) = &args.of {
-        return cpu::main(args);
+    match &args.of {
+        Some(Of::Cpu(args)) => return cpu::main(args),
+        Some(Of::Clone(args)) => return clone::main(args),
+        None => {}
     }
     let before = args.compare.as_deref().map(read).transpose()?;
     let mut images = Vec::new();
