@@ -43,6 +43,7 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
                 events: None,
                 holds_crashes: false,
                 msrs,
+                moment: None,
                 ends: None,
             };
             let mut vcpu = Counted::new(vcpu);
