@@ -28,7 +28,7 @@ pub struct Loaded {
 #[non_exhaustive]
 pub enum ConfigFileError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {source}", .path.display())]
+    #[error("cannot read the configuration file {}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,

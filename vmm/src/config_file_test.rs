@@ -236,7 +236,7 @@ fn unusable_files_are_named() {
         (path("large"), "larger than"),
         (PathBuf::from("/dev/zero"), "larger than"),
     ] {
-        let message = load(&file).unwrap_err().to_string();
+        let message = crate::error::one_line(&load(&file).unwrap_err());
         assert!(message.contains(reason) && message.contains(file.to_str().unwrap()), "{message}");
     }
     assert_eq!(load(Path::new("/dev/null")).unwrap(), Loaded::default());

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nerite_log_budget::Causes;
 use nerite_machine::ErrorKind;
 
 use crate::config_file::ConfigFileError;
@@ -26,15 +27,18 @@ pub enum Error {
     #[error(transparent)]
     Sandbox(#[from] nerite_sandbox::Error),
     /// The machine cannot be made, or the host failed while it ran.
-    #[error("{}{source}", about(.image, .source))]
-    Machine {
-        /// The image it was to run.
+    #[error(transparent)]
+    Machine(#[from] nerite_machine::Error),
+    /// The same, for a fault that the image has a part in and that does not name it.
+    #[error("{}", .image.display())]
+    OfImage {
+        /// The image that was to run.
         image: PathBuf,
         /// Cause.
         source: nerite_machine::Error,
     },
     /// The guest's output cannot be written.
-    #[error("{to}: cannot write the guest's output: {source}")]
+    #[error("{to}: cannot write the guest's output")]
     Output {
         /// Destination: a path, or the words "standard output".
         to: String,
@@ -42,10 +46,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The signals that end a run cannot be listened to.
-    #[error("cannot listen for signals: {0}")]
+    #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
     /// Descriptors of the parent process cannot be closed.
-    #[error("cannot close inherited descriptors: {0}")]
+    #[error("cannot close inherited descriptors")]
     Descriptors(#[source] io::Error),
     /// There is no control socket.
     #[error(transparent)]
@@ -60,13 +64,13 @@ pub enum Error {
     #[error(transparent)]
     Snapshot(#[from] nerite_snapshot::Error),
     /// The terminal cannot be given to the guest.
-    #[error("cannot give the terminal to the guest: {0}")]
+    #[error("cannot give the terminal to the guest")]
     Terminal(#[source] io::Error),
     /// Clones cannot be served.
     #[error(transparent)]
     Clones(#[from] crate::clones::ClonesError),
     /// The file of the log cannot be opened.
-    #[error("{}: cannot open the log file: {source}", path.display())]
+    #[error("{}: cannot open the log file", path.display())]
     LogFile {
         /// Its path.
         path: PathBuf,
@@ -74,7 +78,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Standard output cannot be written.
-    #[error("cannot write to standard output: {0}")]
+    #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
 }
 
@@ -92,7 +96,7 @@ impl Error {
             {
                 exit_code::BROKEN_PIPE
             }
-            Self::Machine { source, .. } => match source.kind() {
+            Self::Machine(source) | Self::OfImage { source, .. } => match source.kind() {
                 ErrorKind::Config => exit_code::USAGE,
                 ErrorKind::Image => exit_code::IMAGE,
                 _ => exit_code::HOST,
@@ -120,38 +124,29 @@ impl Error {
     }
 }
 
-/// The image's path and a colon, if the image is part of the fault and the error does not name it:
-/// another image might fit into the memory, but no other image makes a disk or tap usable.
-fn about(image: &Path, error: &nerite_machine::Error) -> String {
-    use nerite_machine::Error::{Disk, DiskCount, Net, SameDisk};
-    let path = image.display().to_string();
-    let is_elsewhere = error.kind() == ErrorKind::Host
-        || matches!(error, Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. });
-    // Errors of an image on standard input name that.
-    if is_elsewhere || path == "-" || error.to_string().contains(&path) {
-        String::new()
-    } else {
-        format!("{path}: ")
+impl Error {
+    /// The error of a machine that was to run `image`, which is named if it is part of the fault
+    /// and the error does not name it: another image might fit into the memory, but no other image
+    /// makes a disk or tap usable.
+    pub(crate) fn of_machine(image: &Path, source: nerite_machine::Error) -> Self {
+        use nerite_machine::Error::{Disk, DiskCount, Net, SameDisk};
+        let is_elsewhere = source.kind() == ErrorKind::Host
+            || matches!(source, Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. });
+        let path = image.to_string_lossy();
+        // Errors of an image on standard input name that.
+        if is_elsewhere || path == "-" || Causes(&source).to_string().contains(&*path) {
+            return Self::Machine(source);
+        }
+        Self::OfImage { image: image.to_owned(), source }
     }
 }
 
 /// An error and its causes in one line of plain text.
 ///
-/// A cause that the line already tells is left out. Control characters are escaped, because paths,
-/// images and guests may bring some.
+/// Control characters are escaped, because paths, images and guests may bring some.
 #[must_use]
 pub fn one_line(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    printable(&line, false)
+    printable(&Causes(error).to_string(), false)
 }
 
 /// `text` with control and invisible characters escaped; `lines` keeps newlines and tabs.

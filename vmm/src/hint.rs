@@ -15,7 +15,7 @@ pub fn hint(error: &Error) -> Option<String> {
     match error {
         Error::Image(error) => image(error),
         Error::Sandbox(error) => sandbox(error),
-        Error::Machine { source, .. } => machine(source),
+        Error::Machine(source) | Error::OfImage { source, .. } => machine(source),
         Error::Control(nerite_control::ClientError::Connect { .. }) => {
             some("is a machine running with this --api-socket?")
         }

@@ -3,8 +3,8 @@ use super::*;
 /// The message and hint for an error of opening the tun device.
 fn tun(errno: Errno) -> String {
     let error = nerite_net::Error::OpenTun(errno.into());
-    let error = Error::Machine { image: "image".into(), source: error.into() };
-    format!("{error}; {}", hint(&error).unwrap())
+    let error = Error::Machine(error.into());
+    format!("{}; {}", crate::error::one_line(&error), hint(&error).unwrap())
 }
 
 #[test]

@@ -155,7 +155,7 @@ pub(crate) fn failed(config: &Config, source: nerite_machine::Error) -> Error {
             };
             Error::Output { to, source }
         }
-        source => Error::Machine { image: config.image.clone(), source },
+        source => Error::of_machine(&config.image, source),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::protocol::{Answer, Command, Failure, MAX_READ, Request, VERSION, from
 #[non_exhaustive]
 pub enum ClientError {
     /// There is no machine at this socket.
-    #[error("{}: cannot connect: {source}", path.display())]
+    #[error("{}: cannot connect", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The connection broke.
-    #[error("the connection to the machine broke: {0}")]
+    #[error("the connection to the machine broke")]
     Broken(#[from] io::Error),
     /// The answer cannot be understood.
     #[error("the machine's answer is not understood: {0}")]
@@ -32,7 +32,7 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(#[from] Failure),
     /// The memory that was read cannot be written to where it should go.
-    #[error("cannot write the memory: {0}")]
+    #[error("cannot write the memory")]
     Output(#[source] io::Error),
 }
 

@@ -34,7 +34,7 @@ pub enum ServerError {
     #[error("{}: another process listens on this socket; choose another path", .0.display())]
     InUse(PathBuf),
     /// The socket cannot be made.
-    #[error("{}: cannot make the control socket: {source}", path.display())]
+    #[error("{}: cannot make the control socket", path.display())]
     Bind {
         /// Path of the socket.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The thread cannot be started.
-    #[error("cannot start the thread of the control socket: {0}")]
+    #[error("cannot start the thread of the control socket")]
     Thread(#[source] io::Error),
 }
 

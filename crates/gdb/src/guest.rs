@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use nerite_arch::SpecialRegs;
+use nerite_log_budget::Causes;
 use nerite_service::{DebugEvent, DebugReason, DebugTarget};
 use nerite_vcpu::{DebugPlan, DebugStop, Held, RunState, Vcpu, Watchpoint};
 
@@ -162,7 +163,7 @@ impl Guest {
             let job = move |vcpu: &mut dyn Vcpu, _| {
                 let set = vcpu.debugger().map(|debugger| debugger.set_debug_plan(&plan));
                 if let Some(Err(error)) = set {
-                    log::error!("{error}");
+                    log::error!("{}", Causes(&error));
                 }
             };
             self.machine.post(index, Box::new(job));
@@ -199,7 +200,8 @@ impl Guest {
         index: usize,
         question: impl FnOnce(&mut dyn Vcpu, RunState) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        nerite_service::query(&*self.machine, index, question).map_err(|error| error.to_string())?
+        nerite_service::query(&*self.machine, index, question)
+            .map_err(|error| Causes(&error).to_string())?
     }
 
     /// All registers of a held vCPU.
@@ -209,7 +211,7 @@ impl Guest {
                 let (regs, special) = (vcpu.regs()?, vcpu.special_regs()?);
                 Ok::<_, nerite_vcpu::Error>(State { regs, special, fpu: vcpu.fpu()? })
             };
-            state().map_err(|error| error.to_string())
+            state().map_err(|error| Causes(&error).to_string())
         })
     }
 
@@ -236,7 +238,7 @@ impl Guest {
                 }
                 if state.fpu != before.fpu { vcpu.set_fpu(&state.fpu) } else { Ok(()) }
             })();
-            done.map_err(|error: nerite_vcpu::Error| error.to_string())
+            done.map_err(|error: nerite_vcpu::Error| Causes(&error).to_string())
         })
     }
 
@@ -245,8 +247,9 @@ impl Guest {
         if let Some(special) = self.cached.get(index).copied().flatten() {
             return Ok(special);
         }
-        let special =
-            self.ask(index, |vcpu, _| vcpu.special_regs().map_err(|error| error.to_string()))?;
+        let special = self.ask(index, |vcpu, _| {
+            vcpu.special_regs().map_err(|error| Causes(&error).to_string())
+        })?;
         if let Some(cached) = self.cached.get_mut(index) {
             *cached = Some(special);
         }

@@ -36,7 +36,7 @@ use session::Ended;
 #[non_exhaustive]
 pub enum ServerError {
     /// The address cannot be listened on.
-    #[error("cannot listen for a debugger on {address}: {source}")]
+    #[error("cannot listen for a debugger on {address}")]
     Bind {
         /// The address.
         address: Address,
@@ -44,7 +44,7 @@ pub enum ServerError {
         source: io::Error,
     },
     /// The thread cannot be started.
-    #[error("cannot start the thread of the GDB server: {0}")]
+    #[error("cannot start the thread of the GDB server")]
     Thread(#[source] io::Error),
     /// The machine was not made for debugging.
     #[error("this machine cannot be debugged: its configuration does not ask for it")]

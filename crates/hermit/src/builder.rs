@@ -12,6 +12,7 @@ use nerite_hypercall::{v1, v2};
 use nerite_hypervisor::{CoalescedWrites, Vcpu, VcpuStart, Vm};
 use nerite_inspect::{Frame, Unwinder};
 use nerite_loader::{Image, Interface, LoadedKernel, Symbols};
+use nerite_log_budget::Causes;
 use nerite_memory::{Backing, GuestRam, Layout};
 use nerite_pci::Bridge;
 use nerite_platform::{
@@ -259,7 +260,7 @@ impl Platform for Hermit {
 fn coalesce_writes(vm: &dyn Vm, interface: Interface) -> Option<Arc<dyn CoalescedWrites>> {
     for &(first, size) in coalesced::ports(interface) {
         if let Err(error) = vm.coalesce_port_writes(first, size) {
-            log::debug!("writes to port {first:#x} are not coalesced: {error}");
+            log::debug!("writes to port {first:#x} are not coalesced: {}", Causes(&error));
         }
     }
     vm.coalesced_writes()

@@ -35,7 +35,7 @@ pub enum Error {
         guest: String,
     },
     /// The host side cannot be opened.
-    #[error("mount {}: cannot open: {source}; files and directories must exist before they are mounted", path.display())]
+    #[error("mount {}: cannot open", path.display())]
     Open {
         /// The host side.
         path: PathBuf,
@@ -44,8 +44,8 @@ pub enum Error {
     },
     /// The host lacks `openat2`, so links could lead out of a directory.
     #[error(
-        "mount {}: this host cannot confine paths to a directory (openat2: {source}); \
-         directories need Linux 5.6 or later and a container that allows openat2; single files can still be mounted", path.display()
+        "mount {}: this host cannot confine paths to a directory (directories need Linux 5.6 or later and a container \
+         that allows openat2; single files can still be mounted)", path.display()
     )]
     NoOpenat2 {
         /// The host side.
@@ -54,7 +54,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The host has no `/proc`, through which single files are opened.
-    #[error("mount {}: cannot open /proc/self/fd: {source}; mount /proc, or mount the file's directory", path.display())]
+    #[error("mount {}: cannot open /proc/self/fd (mount /proc, or mount the file's directory)", path.display())]
     NoProc {
         /// The host side.
         path: PathBuf,

@@ -29,7 +29,7 @@ const PART: &str = "guest's files";
 /// An open file that is not as it was.
 #[derive(Debug, thiserror::Error)]
 enum Changed {
-    #[error("{path} was open and cannot be opened again: {source}")]
+    #[error("{path} was open and cannot be opened again")]
     Gone { path: String, source: std::io::Error },
     #[error("{path} was open and has been replaced or changed since")]
     Different { path: String },

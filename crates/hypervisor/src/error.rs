@@ -9,7 +9,7 @@ use crate::StateError;
 #[non_exhaustive]
 pub enum Error {
     /// A call about a vCPU failed.
-    #[error("vCPU {index}: {operation} failed: {source}")]
+    #[error("vCPU {index}: {operation} failed")]
     Vcpu {
         /// Index of the vCPU.
         index: u32,
@@ -67,7 +67,7 @@ pub enum Error {
         limit: u64,
     },
     /// Host memory cannot be used as RAM.
-    #[error("cannot use {} MiB of host memory as RAM at {start:#x}: {source}", size >> 20)]
+    #[error("cannot use {} MiB of host memory as RAM at {start:#x}", size >> 20)]
     Ram {
         /// Guest-physical address of the piece.
         start: u64,
@@ -86,7 +86,7 @@ pub enum Error {
     #[error(transparent)]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
     /// A saved state cannot be restored into a vCPU, or the vCPU is not one that can be saved.
-    #[error("vCPU {index}: {source}")]
+    #[error("vCPU {index}")]
     State {
         /// Index of the vCPU.
         index: u32,
@@ -94,10 +94,10 @@ pub enum Error {
         source: StateError,
     },
     /// A saved state cannot be restored into the chips that vCPUs share.
-    #[error("saved VM: {0}")]
-    VmState(StateError),
+    #[error("saved VM")]
+    VmState(#[source] StateError),
     /// Another call failed.
-    #[error("{operation} failed: {source}")]
+    #[error("{operation} failed")]
     Call {
         /// The call.
         operation: &'static str,

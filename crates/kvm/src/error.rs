@@ -21,7 +21,7 @@ pub enum OpenError {
         advice: String,
     },
     /// `/dev/kvm` is there and cannot be opened.
-    #[error("cannot open /dev/kvm: {0}")]
+    #[error("cannot open /dev/kvm")]
     Open(#[source] io::Error),
     /// `/dev/kvm` speaks another API.
     #[error(

@@ -18,6 +18,7 @@ use nerite_hypervisor::{
     DebugCaps, DebugCause, DebugControl as _, DebugPoint, Entry, Error, Exit, GuestCounter,
     GuestDebug, PointKind, Vcpu, VcpuStart, VmOptions,
 };
+use nerite_log_budget::Causes;
 use nerite_memory::{Backing, GuestRam, Region};
 
 use crate::{KvmVcpu, KvmVm, System};
@@ -46,7 +47,7 @@ impl fmt::Display for HostKvm {
             Self::Emulating { reason } => {
                 write!(f, "a KVM that only emulates, and cannot run ordinary guests ({reason})")
             }
-            Self::None { reason } => write!(f, "no usable KVM: {reason}"),
+            Self::None { reason } => write!(f, "no usable KVM: {}", Causes(reason)),
         }
     }
 }

@@ -18,6 +18,7 @@ use nerite_hypervisor::{
     VcpuStart, VcpuState, Vm, VmOptions, VmState,
 };
 use nerite_kvm::System;
+use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use nerite_software::Software;
 use nerite_testkit::vm;
@@ -181,7 +182,7 @@ fn shared_chips_move_between_hypervisors() {
     assert_eq!(software.save().unwrap().board.unwrap().pics, board.pics);
     let mut bad = state;
     bad.board.as_mut().unwrap().pics.chips[0].lowest = 9;
-    assert!(vm.restore(&bad).unwrap_err().to_string().contains("lowest is impossible"));
+    assert!(Causes(&vm.restore(&bad).unwrap_err()).to_string().contains("lowest is impossible"));
 }
 
 #[test]
@@ -218,7 +219,8 @@ fn states_that_cannot_be_are_refused_by_name() {
     for (name, change) in cases {
         let mut state = good.clone();
         change(&mut state);
-        let error = vcpu.restore(&state).unwrap_err().to_string();
+        let error = vcpu.restore(&state).unwrap_err();
+        let error = Causes(&error).to_string();
         assert!(error.contains(name), "{name}: {error}");
     }
     vcpu.restore(&good).unwrap();

@@ -13,24 +13,26 @@ use crate::{EntryKind, Protocol};
 #[non_exhaustive]
 pub enum Error {
     /// Another error, with the file it is about.
-    #[error("{}: {error}", crate::text::printable(path.as_os_str().as_encoded_bytes()))]
+    #[error("{}", crate::text::printable(path.as_os_str().as_encoded_bytes()))]
     InFile {
         /// The file.
         path: PathBuf,
         /// The error.
+        #[source]
         error: Box<Error>,
     },
     /// Another error, in the kernel inside of a Hermit image archive.
-    #[error("kernel \"{name}\" of the archive: {error}")]
+    #[error("kernel \"{name}\" of the archive")]
     InArchive {
         /// Name of the kernel in the archive.
         name: String,
         /// The error.
+        #[source]
         error: Box<Error>,
     },
 
     /// The file could not be read.
-    #[error("cannot read the image: {0}")]
+    #[error("cannot read the image")]
     Read(#[source] io::Error),
     /// The file was cut short after it was opened.
     #[error("the file became shorter while it was read; start again when nothing writes to it")]
@@ -226,11 +228,11 @@ pub enum Error {
         end: u64,
     },
     /// Guest memory could not be written.
-    #[error("cannot write the kernel to guest memory: {0}")]
+    #[error("cannot write the kernel to guest memory")]
     Memory(#[source] vm_memory::GuestMemoryError),
 
     /// The gzip stream is damaged.
-    #[error("malformed gzip data: {0}; copy or build the image again")]
+    #[error("malformed gzip data (copy or build the image again)")]
     Gzip(#[source] io::Error),
     /// The gzip stream is longer than [`crate::Limits::max_decompressed`].
     #[error("the archive has more than {limit} bytes when decompressed, which is the limit")]

@@ -2,8 +2,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod causes;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+pub use causes::Causes;
 
 /// The log lines that one source may still cause, and the number of those that were dropped.
 ///

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nerite_hypervisor::{Error, Hypervisor, Vcpu};
 use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
+use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use nerite_software::{IdleTime, Software};
 use nerite_switch::{Side, Switch, Switchable};
@@ -52,7 +53,7 @@ pub(crate) fn open(config: &Config) -> Result<Choice, Error> {
                 HostKvm::Hardware => return kvm(system),
                 host => Some(host.to_string()),
             },
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(Causes(&error).to_string()),
         },
     };
     let software = match config.cpus.clock {

@@ -22,7 +22,7 @@ pub enum Error {
         cpus: u32,
     },
     /// A vCPU cannot be bound to its host CPU.
-    #[error("cannot bind vCPU {vcpu} to host CPU {cpu}: {source}")]
+    #[error("cannot bind vCPU {vcpu} to host CPU {cpu}")]
     Pin {
         /// The vCPU.
         vcpu: u32,
@@ -101,7 +101,7 @@ pub enum Error {
         instruction: String,
     },
     /// The file for the guest's output cannot be made.
-    #[error("{}: cannot create the output file: {source}", path.display())]
+    #[error("{}: cannot create the output file", path.display())]
     OutputFile {
         /// The file.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file for the trace cannot be made.
-    #[error("{}: cannot create the trace file: {source}", path.display())]
+    #[error("{}: cannot create the trace file", path.display())]
     TraceFile {
         /// The file.
         path: PathBuf,
@@ -177,7 +177,7 @@ pub enum Error {
         what: String,
     },
     /// The core file cannot be made or written.
-    #[error("{}: cannot write the core file: {source}", path.display())]
+    #[error("{}: cannot write the core file", path.display())]
     CoreFile {
         /// The file.
         path: PathBuf,
@@ -185,10 +185,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The guest's output cannot be written.
-    #[error("cannot write the guest's output: {0}")]
+    #[error("cannot write the guest's output")]
     Output(#[source] io::Error),
     /// Another call of the host failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Host {
         /// The operation.
         what: &'static str,

@@ -66,7 +66,7 @@ pub enum HandleError {
         count: usize,
     },
     /// The vCPU cannot be asked.
-    #[error("vCPU {index}: {source}")]
+    #[error("vCPU {index}")]
     Ask {
         /// The one that was asked.
         index: usize,

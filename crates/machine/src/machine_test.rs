@@ -260,17 +260,20 @@ fn devices_go_on_in_a_machine_with_the_same_ones() {
     assert_eq!(second.devices.save().unwrap(), saved);
     second.devices.resume();
     std::fs::write(&disk, [7; 8192]).unwrap();
-    let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
+    let error = build(&config).devices.restore(&saved).unwrap_err();
+    let error = nerite_log_budget::Causes(&error).to_string();
     assert!(
         error.starts_with("disk ") && error.ends_with("number of sectors is not this machine's"),
         "{error}"
     );
     std::fs::write(&disk, [7; 4096]).unwrap();
     config.devices.random = false;
-    let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
+    let error = build(&config).devices.restore(&saved).unwrap_err();
+    let error = nerite_log_budget::Causes(&error).to_string();
     assert!(error.contains("random-number device"), "{error}");
     config.devices.disks.clear();
-    let error = build(&config).devices.restore(&saved).unwrap_err().to_string();
+    let error = build(&config).devices.restore(&saved).unwrap_err();
+    let error = nerite_log_budget::Causes(&error).to_string();
     assert!(error.contains("number of disks"), "{error}");
     let network = build(&config).network;
     network.pause();

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
 use nerite_service::{
@@ -27,7 +28,7 @@ fn no_card(card: &str, count: usize) -> Refusal {
 
 impl From<HandleError> for Refusal {
     fn from(error: HandleError) -> Self {
-        let text = error.to_string();
+        let text = Causes(&error).to_string();
         match error {
             HandleError::NoSuchVcpu { .. } | HandleError::NoSuchLine { .. } => Self::NotThere(text),
             HandleError::NoMessage { .. } => Self::Invalid(text),
@@ -88,7 +89,8 @@ impl Machine for Handle {
     }
 
     fn confine_thread(&self) -> Result<(), Refusal> {
-        self.confine_thread(ThreadKind::Control).map_err(|error| Refusal::Failed(error.to_string()))
+        self.confine_thread(ThreadKind::Control)
+            .map_err(|error| Refusal::Failed(Causes(&error).to_string()))
     }
 }
 
@@ -133,7 +135,7 @@ impl ControlTarget for Handle {
     }
 
     fn snapshot(&self, files: &Files) -> Result<SnapshotReport, Refusal> {
-        self.snapshot(files).map_err(|error| Refusal::Failed(error.to_string()))
+        self.snapshot(files).map_err(|error| Refusal::Failed(Causes(&error).to_string()))
     }
 }
 

@@ -85,7 +85,7 @@ pub enum SnapshotError {
     #[error(transparent)]
     Files(#[from] nerite_snapshot::Error),
     /// The host failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Host {
         /// The operation.
         what: &'static str,

@@ -185,8 +185,9 @@ fn states_that_no_machine_has_are_refused() {
     ];
     for (change, part) in cases {
         let error = refused(change);
-        assert!(error.to_string().contains(part), "{part}: {error}");
-        assert_eq!(error.kind(), ErrorKind::Image, "{error}");
+        let text = nerite_log_budget::Causes(&error).to_string();
+        assert!(text.contains(part), "{part}: {text}");
+        assert_eq!(error.kind(), ErrorKind::Image, "{text}");
     }
     let error = refused(|state| {
         let leaf = nerite_arch::CpuidEntry { function: 1, ecx: u32::MAX, ..Default::default() };

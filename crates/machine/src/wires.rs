@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use nerite_hypervisor::{InterruptController, MessageId, Vm};
+use nerite_log_budget::Causes;
 use nerite_pci::{Bridge, Event, Message, MessageRoutes, WINDOW};
 use nerite_virtio::{BAR_SIZE, DoorbellError, Doorbells, VirtioDevice, VirtioPci, Wiring};
 
@@ -101,12 +102,14 @@ impl MessageRoutes for Wires {
 
 impl Doorbells for Wires {
     fn attach(&self, address: u64, event: &Event) -> Result<(), DoorbellError> {
-        self.doorbells.attach(address, event).map_err(|error| DoorbellError(error.to_string()))
+        self.doorbells
+            .attach(address, event)
+            .map_err(|error| DoorbellError(Causes(&error).to_string()))
     }
 
     fn detach(&self, address: u64, event: &Event) {
         if let Err(error) = self.doorbells.detach(address, event) {
-            log::warn!("taking a doorbell back: {error}");
+            log::warn!("taking a doorbell back: {}", Causes(&error));
         }
     }
 }

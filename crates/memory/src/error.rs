@@ -92,7 +92,7 @@ pub enum Error {
         with: Advised,
     },
     /// The host gave no memory.
-    #[error("cannot obtain {size} MiB of guest memory: {source}")]
+    #[error("cannot obtain {size} MiB of guest memory")]
     Map {
         /// The size of the region, in MiB.
         size: u64,
@@ -100,7 +100,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The host has too few reserved huge pages.
-    #[error("cannot obtain {pages} huge pages of 2 MiB for guest memory: {source}")]
+    #[error("cannot obtain {pages} huge pages of 2 MiB for guest memory")]
     HugePages {
         /// Number of 2 MiB pages requested.
         pages: u64,
@@ -108,7 +108,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The host kernel refused an advice on guest memory.
-    #[error("this host's kernel refuses {advised} for guest memory: {source}")]
+    #[error("this host's kernel refuses {advised} for guest memory")]
     Advise {
         /// The advice.
         advised: Advised,

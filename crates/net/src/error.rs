@@ -7,10 +7,10 @@ use std::io;
 #[non_exhaustive]
 pub enum Error {
     /// The device file of taps cannot be opened.
-    #[error("cannot open /dev/net/tun: {0}")]
+    #[error("cannot open /dev/net/tun")]
     OpenTun(#[source] io::Error),
     /// The tap cannot be attached to.
-    #[error("cannot use the tap {name}: {source}{}", refusal.note())]
+    #[error("cannot use the tap {name}{}", refusal.note())]
     Tap {
         /// The interface.
         name: String,
@@ -28,7 +28,7 @@ pub enum Error {
         reason: String,
     },
     /// The interface's largest packet cannot be set.
-    #[error("cannot set the MTU of {name} to {mtu}: {source}")]
+    #[error("cannot set the MTU of {name} to {mtu}")]
     Mtu {
         /// The interface.
         name: String,
@@ -38,19 +38,19 @@ pub enum Error {
         source: io::Error,
     },
     /// vhost-net cannot be used.
-    #[error("cannot use vhost-net: {source}")]
+    #[error("cannot use vhost-net")]
     Vhost {
         /// Cause.
         source: io::Error,
     },
     /// passt cannot be started.
-    #[error("cannot start passt, which user mode networking needs: {0}")]
+    #[error("cannot start passt, which user mode networking needs")]
     NoPasst(#[source] io::Error),
     /// passt ended at once.
     #[error("passt, which user mode networking needs, ended at once: {0}")]
     Passt(String),
     /// Another call of the host failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Host {
         /// Operation that failed.
         what: &'static str,

@@ -9,6 +9,7 @@ use nerite_devices::pc::{DebugExit, Serial};
 use nerite_hypervisor::{Vcpu, VcpuStart, Vm};
 use nerite_inspect::Frame;
 use nerite_loader::{GuestImage, Protocol, Symbols};
+use nerite_log_budget::Causes;
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::{Bridge, Event};
 use nerite_platform::{Environment, ExitHandler, InputLine, KernelPlace, Platform, PlatformState};
@@ -155,7 +156,7 @@ impl Builder {
             time: environment.time.clone(),
             interrupts: Box::new(move |line, level| {
                 if let Err(error) = interrupts.set_line(line, level) {
-                    log::warn!("interrupt line {line} of the test device: {error}");
+                    log::warn!("interrupt line {line} of the test device: {}", Causes(&error));
                 }
             }),
         };

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use nerite_log_budget::LogBudget;
+use nerite_log_budget::{Causes, LogBudget};
 use nerite_saved::{RestoreError, refuse, require_same};
 
 use crate::{Event, MsixEntryState, MsixState};
@@ -257,7 +257,8 @@ impl Msix {
         let connect = |message| {
             self.routes.connect(vector, event, message).inspect_err(|error| {
                 self.log.warn(format_args!(
-                    "MSI-X vector {vector} cannot be connected to {message:x?}: {error}"
+                    "MSI-X vector {vector} cannot be connected to {message:x?}: {}",
+                    Causes(error)
                 ));
             })
         };

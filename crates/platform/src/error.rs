@@ -111,7 +111,7 @@ pub enum Error {
         end: u64,
     },
     /// The debug-exit port is another device's.
-    #[error("debug-exit port {port:#x}: {source}")]
+    #[error("debug-exit port {port:#x}")]
     DebugExitPort {
         /// The port.
         port: u16,
@@ -128,7 +128,7 @@ pub enum Error {
     #[error(transparent)]
     Boot(#[from] nerite_arch::Error),
     /// Boot data does not fit into the memory that was laid out for it: a bug.
-    #[error("writing {what} to guest memory: {source}; please report this")]
+    #[error("writing {what} to guest memory (please report this)")]
     Write {
         /// Data that was written.
         what: &'static str,
@@ -145,7 +145,7 @@ pub enum Error {
     #[error(transparent)]
     OwnDevice(nerite_bus::Error),
     /// The guest's output cannot be written.
-    #[error("cannot write the guest's output: {0}")]
+    #[error("cannot write the guest's output")]
     Output(#[source] io::Error),
     /// A saved state is not one that this platform can have.
     #[error(transparent)]
@@ -157,7 +157,7 @@ pub enum Error {
     )]
     WordsTaken,
     /// Another call of the host failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Host {
         /// The operation.
         what: &'static str,

@@ -13,7 +13,7 @@ pub enum Error {
     #[error("a strict sandbox is not possible: {0}")]
     Strict(Missing),
     /// Another user was asked for.
-    #[error("cannot become user {uid} of group {gid}: {source}")]
+    #[error("cannot become user {uid} of group {gid}")]
     User {
         /// The user.
         uid: u32,
@@ -23,7 +23,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Another root directory was asked for.
-    #[error("{}: cannot make it the root directory: {source}", path.display())]
+    #[error("{}: cannot make it the root directory", path.display())]
     Chroot {
         /// The directory.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The host refuses something that every Linux allows.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Host {
         /// Operation that failed.
         what: &'static str,
@@ -42,7 +42,7 @@ pub enum Error {
     #[error("compiling a table of system calls: {0}")]
     Table(String),
     /// The kernel does not load a filter.
-    #[error("limiting system calls: {0}")]
+    #[error("limiting system calls")]
     Seccomp(#[source] io::Error),
 }
 
@@ -72,9 +72,9 @@ pub enum Missing {
     )]
     Truncation,
     /// Root without the privilege to have namespaces of its own.
-    #[error("cannot have a root directory of its own: {0}")]
+    #[error("cannot have a root directory of its own")]
     Namespaces(#[source] io::Error),
     /// The kernel has no bounding set or secure bits to change.
-    #[error("cannot give up capabilities for good: {0}")]
+    #[error("cannot give up capabilities for good")]
     Capabilities(#[source] io::Error),
 }

@@ -19,7 +19,7 @@ pub enum SaveError {
         part: &'static str,
     },
     /// The host failed.
-    #[error("{part} cannot be saved: {source}")]
+    #[error("{part} cannot be saved")]
     Host {
         /// The part.
         part: &'static str,
@@ -27,7 +27,7 @@ pub enum SaveError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// An error of a part of another one.
-    #[error("{part}: {source}")]
+    #[error("{part}")]
     Within {
         /// The outer part.
         part: String,
@@ -82,7 +82,7 @@ pub enum RestoreError {
         field: &'static str,
     },
     /// The part cannot resume from the state.
-    #[error("saved state of the {part}: {source}")]
+    #[error("saved state of the {part}")]
     Failed {
         /// The part.
         part: &'static str,
@@ -90,7 +90,7 @@ pub enum RestoreError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// An error of a part of another one.
-    #[error("{part}: {source}")]
+    #[error("{part}")]
     Within {
         /// The outer part.
         part: String,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The host failed.
-    #[error("snapshot {}: {what}: {source}", path.display())]
+    #[error("snapshot {}: {what}", path.display())]
     Host {
         /// The snapshot's directory, or a file in it.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum Error {
         limit: u64,
     },
     /// The description is not what this version writes.
-    #[error("snapshot.json is malformed: {0}")]
+    #[error("snapshot.json is malformed")]
     Malformed(#[source] serde_json::Error),
     /// A value of the description is out of range.
     #[error("snapshot.json is malformed: {0}")]
@@ -80,7 +80,7 @@ pub enum Error {
         name: &'static str,
     },
     /// A file of the snapshot cannot be read or written.
-    #[error("{name} of the snapshot: {source}")]
+    #[error("{name} of the snapshot")]
     File {
         /// Name of the file.
         name: &'static str,

@@ -49,7 +49,8 @@ fn another_format_is_named_whatever_else_it_has() {
         ("", "malformed"),
         ("[1]", "malformed"),
     ] {
-        let error = Manifest::<Value>::from_text(text.as_bytes()).unwrap_err().to_string();
+        let error = Manifest::<Value>::from_text(text.as_bytes()).unwrap_err();
+        let error = nerite_log_budget::Causes(&error).to_string();
         assert!(error.contains(expected), "{text}: {error}");
     }
 }

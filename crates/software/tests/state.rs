@@ -12,6 +12,7 @@ use nerite_hypervisor::{
     Activity, Entry, Error, Exit, Hypervisor, PendingException, StateError, Vcpu, VcpuStart,
     VcpuState, Vm, VmOptions, VmState,
 };
+use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use nerite_software::Software;
 use nerite_testkit::vm;
@@ -194,7 +195,8 @@ fn states_that_cannot_be_are_refused_by_name() {
     for (name, change) in cases {
         let mut state = good.clone();
         change(&mut state);
-        let error = vcpu.restore(&state).unwrap_err().to_string();
+        let error = vcpu.restore(&state).unwrap_err();
+        let error = Causes(&error).to_string();
         assert!(error.starts_with("vCPU 0: ") && error.contains(name), "{name}: {error}");
     }
     // MSRs of another hypervisor that say nothing are none.
@@ -204,9 +206,9 @@ fn states_that_cannot_be_are_refused_by_name() {
     vcpu.restore(&state).unwrap();
     let mut board = vm.save().unwrap();
     board.version = 7;
-    assert!(vm.restore(&board).unwrap_err().to_string().contains("version 7"));
+    assert!(Causes(&vm.restore(&board).unwrap_err()).to_string().contains("version 7"));
     board = VmState { board: None, ..vm.save().unwrap() };
-    assert!(vm.restore(&board).unwrap_err().to_string().contains("board"));
+    assert!(Causes(&vm.restore(&board).unwrap_err()).to_string().contains("board"));
 }
 
 proptest! {

@@ -15,6 +15,7 @@ use nerite_hypervisor::{
     Activity, Entry, Error, Exit, GuestDebug, Hypervisor, InternalError, Irqchip, Layer,
     PendingEvents, Vcpu, VcpuStart, VcpuState, Vm, VmOptions, VmState,
 };
+use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use parking_lot::Mutex;
 
@@ -122,7 +123,8 @@ impl Assisted {
             return Ok(false);
         }
         if let Err(error) = self.prepare(&before) {
-            log::warn!("vCPU {}: no assistance with an instruction: {error}", self.inner.index());
+            let (index, error) = (self.inner.index(), Causes(&error));
+            log::warn!("vCPU {index}: no assistance with an instruction: {error}");
             return Ok(false);
         }
         if !std::mem::replace(&mut self.is_reported, true) {

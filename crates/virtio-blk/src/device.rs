@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use nerite_memory::GuestRam;
 use nerite_saved::{check_version, require_same};
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError,
-    StartError, VirtioDevice, Worker, config_bytes, lock,
+    Activation, Causes, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue,
+    RestoreError, StartError, VirtioDevice, Worker, config_bytes, lock,
 };
 
 use serde::{Deserialize, Serialize};
@@ -242,7 +242,8 @@ impl Shared {
 
 impl Live {
     /// The driver has broken a rule. There is no more to do.
-    fn fail(&self, error: &dyn fmt::Display) -> bool {
+    fn fail(&self, error: &dyn std::error::Error) -> bool {
+        let error = Causes(error);
         self.log.warn(format_args!("the guest's disk driver: {error}; the disk needs a reset"));
         self.notifier.fail();
         false

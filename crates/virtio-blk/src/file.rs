@@ -21,7 +21,7 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 #[non_exhaustive]
 pub enum OpenError {
     /// It cannot be opened.
-    #[error("cannot open the disk {path} for {}: {source}", if *read_only { "reading" } else { "reading and writing" })]
+    #[error("cannot open the disk {path} for {}", if *read_only { "reading" } else { "reading and writing" })]
     Open {
         /// Which one.
         path: PathBuf,
@@ -34,7 +34,7 @@ pub enum OpenError {
     #[error("the disk {0} is neither a file nor a block device")]
     Kind(PathBuf),
     /// Its size cannot be found out.
-    #[error("cannot find out how large the disk {path} is: {source}")]
+    #[error("cannot find out how large the disk {path} is")]
     Size {
         /// Which one.
         path: PathBuf,

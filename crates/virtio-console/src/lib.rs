@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 
 use nerite_saved::{check_version, refuse};
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, QueueError,
-    RestoreError, StartError, VirtioDevice, Worker, feature, lock,
+    Activation, Causes, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue,
+    QueueError, RestoreError, StartError, VirtioDevice, Worker, feature, lock,
 };
 use serde::{Deserialize, Serialize};
 
@@ -201,7 +201,7 @@ impl Shared {
         }
         work(live)
             .inspect_err(|error| {
-                let log = &live.log;
+                let (log, error) = (&live.log, Causes(error));
                 log.warn(format_args!(
                     "the guest's console driver: {error}; the console needs a reset"
                 ));

@@ -50,7 +50,7 @@ pub enum Error {
     #[error("a network card with packets of {0} bytes: 68 are the least")]
     Mtu(u16),
     /// The host cannot do it.
-    #[error("a network card's {what}: {source}")]
+    #[error("a network card's {what}")]
     Host {
         /// Operation that failed.
         what: &'static str,

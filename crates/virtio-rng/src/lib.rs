@@ -10,8 +10,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use nerite_virtio::{
-    Activation, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue, RestoreError,
-    StartError, VirtioDevice, Worker, feature, lock,
+    Activation, Causes, Chain, DeviceState, Enter, Event, Kind, LogBudget, Notifier, Queue,
+    RestoreError, StartError, VirtioDevice, Worker, feature, lock,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -85,6 +85,7 @@ impl State {
             return false;
         }
         live.serve().unwrap_or_else(|error| {
+            let error = Causes(&*error);
             live.log.warn(format_args!(
                 "the guest's driver of random numbers: {error}; the device needs a reset"
             ));

@@ -47,7 +47,7 @@ pub enum StartError {
     #[error(transparent)]
     Queue(#[from] QueueError),
     /// The host backend failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Host {
         /// Operation that failed.
         what: &'static str,

@@ -22,7 +22,7 @@ pub use common::{
     QueueState, common_cfg, status,
 };
 pub use device::{Activation, DeviceState, Kind, StartError, VirtioDevice, config_bytes};
-pub use nerite_log_budget::LogBudget;
+pub use nerite_log_budget::{Causes, LogBudget};
 pub use nerite_pci::Event;
 pub use nerite_saved::{RestoreError, SaveError};
 pub use notifier::{Notifier, NotifierState};

@@ -19,7 +19,7 @@ const NO_INTERRUPT: u16 = 1;
 #[non_exhaustive]
 pub enum QueueError {
     /// A ring cannot be used: it is not in RAM, or says that it holds more than it can.
-    #[error("queue {index}: {source}")]
+    #[error("queue {index}")]
     Ring {
         /// Which queue.
         index: u16,
@@ -27,7 +27,7 @@ pub enum QueueError {
         source: virtio_queue::Error,
     },
     /// A chain is malformed.
-    #[error("queue {index}, chain at descriptor {head}: {source}")]
+    #[error("queue {index}, chain at descriptor {head}")]
     Chain {
         /// Which queue.
         index: u16,

@@ -1,6 +1,7 @@
 //! Each kind of bad kernel gets its own error, which says what is wrong.
 
 use nerite_loader::{Error, Image, Kernel, Limits};
+use nerite_log_budget::Causes;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 use nerite_loader::testing::{
@@ -105,8 +106,8 @@ fn dynamic_programs() {
     // The same for one that is no Hermit program at all.
     assert_eq!(error(&Elf { notes: Vec::new(), ..elf }), text);
     // This test is such a program.
-    let own =
-        Image::read(std::env::current_exe().unwrap(), &Limits::default()).unwrap_err().to_string();
+    let own = Image::read(std::env::current_exe().unwrap(), &Limits::default()).unwrap_err();
+    let own = Causes(&own).to_string();
     assert!(own.contains("dynamically linked, it needs the shared library"), "{own}");
 }
 

@@ -85,9 +85,14 @@ fn use_kernel(kernel: &Kernel) {
     }
 }
 
-/// Checks that an error can be shown.
+/// Checks that an error can be shown, with its causes.
 fn one_line(error: Error) -> Error {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
     assert!(
         !text.is_empty() && !text.contains(|c: char| c.is_control()) && text.len() < 4000,
         "{text:?}"

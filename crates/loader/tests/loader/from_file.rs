@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nerite_loader::testing::{CODE, Elf, R_64, R_RELATIVE, Rela};
 use nerite_loader::{Error, Format, Image, Kernel, Limits, LoadedKernel};
+use nerite_log_budget::Causes;
 use proptest::prelude::*;
 use tempfile::TempDir;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
@@ -85,14 +86,14 @@ fn compare(bytes: Vec<u8>) {
                 (Ok(on_disk), Ok(in_memory)) => assert!(on_disk == in_memory),
                 (on_disk, in_memory) => {
                     assert_eq!(
-                        on_disk.unwrap_err().to_string(),
-                        in_memory.unwrap_err().to_string()
+                        Causes(&on_disk.unwrap_err()).to_string(),
+                        Causes(&in_memory.unwrap_err()).to_string()
                     );
                 }
             }
         }
         (Err(Error::InFile { error: on_disk, .. }), Err(in_memory)) => {
-            assert_eq!(on_disk.to_string(), in_memory.to_string());
+            assert_eq!(Causes(&*on_disk).to_string(), Causes(&in_memory).to_string());
         }
         // Relocations are looked at when they are applied.
         (Ok(on_disk), Err(in_memory)) => match load(on_disk.kernel()) {
@@ -138,7 +139,7 @@ fn a_file_that_becomes_shorter_is_told() {
     assert!(image.kernel().symbols().is_empty());
     file.writer().set_len(100).unwrap();
     assert!(matches!(load(image.kernel()), Err(Error::Shrunk)));
-    let text = file.read().unwrap_err().to_string();
+    let text = Causes(&file.read().unwrap_err()).to_string();
     assert!(text.contains("the program header table needs"), "{text}");
 }
 

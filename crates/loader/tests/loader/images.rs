@@ -3,6 +3,7 @@
 use std::fs;
 
 use nerite_loader::{EntryKind, Error, Format, Image, Kernel, Limits};
+use nerite_log_budget::Causes;
 use tar::{Builder, EntryType, Header};
 
 use crate::exercise::gzip;
@@ -34,7 +35,7 @@ fn parse(tar: &[u8]) -> Result<Image, Error> {
 }
 
 fn error(files: &[(&str, &[u8])]) -> String {
-    parse(&tar(files)).unwrap_err().to_string()
+    Causes(&parse(&tar(files)).unwrap_err()).to_string()
 }
 
 #[test]
@@ -141,13 +142,25 @@ fn damaged_archives() {
     assert!(text(&size).starts_with("malformed tar archive, entry 0: "), "{}", text(&size));
 
     let packed = gzip(&whole);
-    let image =
-        |bytes: &[u8]| Image::parse(bytes.to_vec(), &Limits::default()).unwrap_err().to_string();
-    assert!(image(&packed[..packed.len() - 3]).starts_with("malformed gzip data: "));
+    let image = |bytes: &[u8]| {
+        let error = Image::parse(bytes.to_vec(), &Limits::default()).unwrap_err();
+        Causes(&error).to_string()
+    };
+    assert!(
+        image(&packed[..packed.len() - 3])
+            .starts_with("malformed gzip data (copy or build the image again): ")
+    );
     let mut flipped = packed;
     flipped[2000] ^= 0x10;
-    assert!(image(&flipped).starts_with("malformed gzip data: "), "{}", image(&flipped));
-    assert!(image(&[0x1f, 0x8b, 8]).starts_with("malformed gzip data: "));
+    assert!(
+        image(&flipped).starts_with("malformed gzip data (copy or build the image again): "),
+        "{}",
+        image(&flipped)
+    );
+    assert!(
+        image(&[0x1f, 0x8b, 8])
+            .starts_with("malformed gzip data (copy or build the image again): ")
+    );
     assert!(image(&whole).contains("a tar archive that is not compressed (use gzip)"));
 }
 
@@ -183,7 +196,7 @@ fn links_and_odd_names_are_listed_but_not_followed() {
     header.set_size(0);
     builder.append_link(&mut header, "bin/app", "../real").unwrap();
     let files = builder.into_inner().unwrap();
-    let text = parse(&files).unwrap_err().to_string();
+    let text = Causes(&parse(&files).unwrap_err()).to_string();
     assert_eq!(text, "\"bin/app\" in the archive is a symbolic link, it must be a regular file");
 
     // The same with more at the end.
@@ -249,7 +262,8 @@ fn inspect_shows_everything() {
 fn files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image\n");
-    let read = || Image::read(&path, &Limits::default()).map_err(|error| error.to_string());
+    let read =
+        || Image::read(&path, &Limits::default()).map_err(|error| Causes(&error).to_string());
     let name = path.to_str().unwrap().replace('\n', "\\n");
     assert_eq!(
         read().unwrap_err(),
@@ -258,15 +272,17 @@ fn files() {
     fs::write(&path, Elf::hermit().build()).unwrap();
     assert_eq!(read().unwrap().format(), Format::Elf);
     let limits = Limits { max_file: 1000, ..Limits::default() };
-    let large = Image::read(&path, &limits).unwrap_err().to_string();
+    let large = Causes(&Image::read(&path, &limits).unwrap_err()).to_string();
     assert!(
         large.contains(": too large for an image: ") && large.ends_with("the limit is 1000"),
         "{large}"
     );
-    let text = Image::read(folder.path(), &limits).unwrap_err().to_string();
+    let text = Causes(&Image::read(folder.path(), &limits).unwrap_err()).to_string();
     assert!(text.ends_with(": not a regular file; give the path of an image"));
     assert!(
-        Image::read("/dev/zero", &limits).unwrap_err().to_string().contains("not a regular file")
+        Causes(&Image::read("/dev/zero", &limits).unwrap_err())
+            .to_string()
+            .contains("not a regular file")
     );
 }
 

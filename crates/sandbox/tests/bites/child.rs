@@ -83,7 +83,7 @@ fn process() {
     let target = variable("TARGET").unwrap_or_default();
     let confinement = match enter(&policy(), reachable) {
         Ok(confinement) => confinement,
-        Err(error) => return println!("found: {error}"),
+        Err(error) => return println!("found: {}", nerite_log_budget::Causes(&error)),
     };
     let found = match act(&action, &target, &confinement, mount.as_ref()) {
         Ok(()) => "ok".to_owned(),

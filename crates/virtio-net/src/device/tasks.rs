@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nerite_virtio::{Event, LogBudget, Notifier, QueueError, lock};
+use nerite_virtio::{Causes, Event, LogBudget, Notifier, QueueError, lock};
 
 use super::unplugged::Unplugged;
 use super::{EngineState, Lane, Live, Shared};
@@ -113,6 +113,7 @@ impl Task for PairTask {
             // Others get their turn first.
             Ok(Progress::More) => drop(self.wake().map(Event::signal)),
             Err(error) => {
+                let error = Causes(&error);
                 live.log.warn(format_args!(
                     "the guest's network driver: {error}; the card needs a reset"
                 ));
@@ -324,7 +325,7 @@ impl EngineTask {
             Ok(true) => drop(activation.notifier.queue(control.index())),
             Ok(false) => {}
             Err(error) => {
-                let log = &activation.log;
+                let (log, error) = (&activation.log, Causes(&error));
                 log.warn(format_args!(
                     "the guest's network driver: {error}; the card needs a reset"
                 ));

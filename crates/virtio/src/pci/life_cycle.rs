@@ -1,7 +1,7 @@
 //! Start, reset and pause of the device (virtio 1.2, 2.4 and 3.1; PCI 3.0, 6.2.2).
 
 use super::{State, VirtioPci};
-use crate::{Activation, Event, QueueConfig, StartError, VirtioDevice};
+use crate::{Activation, Causes, Event, QueueConfig, StartError, VirtioDevice};
 
 impl<D: VirtioDevice> VirtioPci<D> {
     /// The driver is ready.
@@ -18,6 +18,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
             }
         };
         if let Err(error) = self.start_device(state, queues) {
+            let error = Causes(&error);
             self.log.warn(format_args!("a virtio device cannot start: {error}; it needs a reset"));
             self.device.stop();
             return self.notifier.fail();

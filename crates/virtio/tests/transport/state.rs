@@ -35,7 +35,8 @@ fn moved(machine: &Machine) -> Machine {
 }
 
 fn refused(machine: &Machine, saved: &VirtioPciState<()>) -> String {
-    successor(machine).function.restore(saved).unwrap_err().to_string()
+    let error = successor(machine).function.restore(saved).unwrap_err();
+    nerite_virtio::Causes(&error).to_string()
 }
 
 #[test]
