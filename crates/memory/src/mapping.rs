@@ -10,6 +10,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mm::{
     Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
@@ -34,6 +35,9 @@ pub struct MappedRegion {
     mapping_size: usize,
     /// Parts that are mapped from a file, as offsets in the region in ascending order.
     file_parts: Vec<Range<u64>>,
+    /// All of the region, and whether it is mapped from a file instead.
+    whole: Range<u64>,
+    is_mapped_again: AtomicBool,
 }
 
 // SAFETY: The pointers are to a mapping that this value owns and that belongs to no thread. It is
@@ -83,7 +87,10 @@ impl MappedRegion {
         let shift = if backing.hugepages { 0 } else { usize::try_from(shift).unwrap_or(0) };
         // From here on, dropping it unmaps the mapping.
         let start = mapping.wrapping_add(shift);
-        let mapped = Self { region, start, mapping, mapping_size, file_parts: Vec::new() };
+        let (whole, is_mapped_again) = (0..region.size, AtomicBool::new(false));
+        let file_parts = Vec::new();
+        let mapped =
+            Self { region, start, mapping, mapping_size, file_parts, whole, is_mapped_again };
         // SAFETY: `shift` is below 2 MiB, the slack, so start..start+size is within the mapping
         // just made, which nothing else refers to. `start` is a multiple of the page size because
         // the region's start is.
@@ -143,12 +150,17 @@ impl MappedRegion {
         // mapped at every moment and bytes may change under volatile accesses.
         unsafe { mmap(self.start.cast(), size, protection, flags, file, offset) }
             .map_err(|errno| Error::Map { size: self.region.size >> 20, source: errno.into() })?;
+        self.is_mapped_again.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Parts that are mapped from a file, as offsets in the region in ascending order.
     pub(crate) fn file_parts(&self) -> &[Range<u64>] {
-        &self.file_parts
+        if self.is_mapped_again.load(Ordering::Acquire) {
+            std::slice::from_ref(&self.whole)
+        } else {
+            &self.file_parts
+        }
     }
 
     fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {

@@ -79,6 +79,31 @@ fn ram_of_another_origin_can_be_mapped_from_a_file() {
     file.set_len(0x18_0000).unwrap();
 }
 
+#[test]
+fn a_file_that_was_mapped_again_is_saved_with_all_of_its_pages() {
+    let (file, bytes) = saved();
+    let map = crate::PageMap::open().unwrap();
+    for ram in [
+        GuestRam::new(&REGIONS, &Backing::default()).unwrap(),
+        GuestRam::from_file(&REGIONS, &Backing::default(), &tempfile_of_zeros()).unwrap(),
+    ] {
+        ram.map_again(&file).unwrap();
+        let again = tempfile::tempfile().unwrap();
+        ram.write_sparse(&again, Some(&map)).unwrap();
+        let mut written = vec![0; bytes.len()];
+        again.read_exact_at(&mut written, 0).unwrap();
+        assert!(written == bytes, "pages that were not touched are those of the file");
+    }
+}
+
+/// The memory of a guest that has written nothing.
+fn tempfile_of_zeros() -> File {
+    let ram = GuestRam::new(&REGIONS, &Backing::default()).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    ram.write_sparse(&file, None).unwrap();
+    file
+}
+
 /// Takes note of writes.
 #[derive(Default)]
 struct Writes(Mutex<Vec<(u64, u64)>>);
