@@ -19,6 +19,7 @@ mod ring;
 mod state;
 mod system;
 mod timer;
+mod translations;
 pub mod tsc;
 mod vcpu;
 mod vm;

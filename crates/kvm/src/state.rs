@@ -127,6 +127,7 @@ impl KvmVcpu {
         }
         self.set_tsc_rate(state)?;
         self.set_run_state(state.run_state)?;
+        self.drop_translations(&state.special)?;
         self.set_processor(state)?;
         if let Some(saved) = &state.apic {
             let mut page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
