@@ -61,7 +61,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Cli {
-    /// Boot a guest: on hardware KVM where there is one, in the lab otherwise
+    /// Run a guest: on KVM where it works, on the processor in software otherwise
     Run(run::Args),
     /// Check everything: format, lints, unit tests, documentation, packages, guests
     Test(test::Args),

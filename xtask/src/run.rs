@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::guest_words::{self, Words};
 use crate::platform::Platform;
@@ -34,11 +34,14 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     let platform = if args.lab { Platform::Lab } else { Platform::Hardware };
     guest_words::ensure_image_may_exist(&args.words)?;
     let vmm = if args.release { build::vmm()? } else { build::quick_vmm()? };
-    let image = match guest_words::check(&vmm, &args.words)? {
+    let (options, is_demo) = match guest_words::check(&vmm, &args.words)? {
         Words::Wrong(code) => return Ok(code),
-        Words::Image(_) => None,
-        Words::NoImage => Some(kernels::build_one("hello")?.display().to_string()),
+        Words::Image(at) => (args.words.get(..at).unwrap_or_default(), false),
+        Words::NoImage => (&args.words[..], true),
     };
+    ensure!(platform == Platform::Hardware || !wants_debugger(options), UNREACHABLE);
+    let build_demo = || kernels::build_one("hello").map(|path| path.display().to_string());
+    let image = is_demo.then(build_demo).transpose()?;
     let words = ["run".to_owned()].into_iter().chain(args.words).chain(image);
     match platform {
         Platform::Lab => lab::main(lab::Args::for_vmm(vmm, words, args.timeout)),
@@ -57,9 +60,28 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     }
 }
 
+/// Answer to a debugger in the lab.
+const UNREACHABLE: &str = "GDB does not reach into the lab; leave out --lab: a guest without KVM \
+                           runs in software, where breakpoints work";
+
+/// Returns `true` if an option of `vmm` asks for GDB.
+fn wants_debugger(options: &[String]) -> bool {
+    options.iter().any(|word| word.starts_with("--gdb") || word == "-s")
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    #[test]
+    fn options_of_a_debugger_are_known() {
+        let wants = |text: &str| {
+            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+            super::wants_debugger(&words)
+        };
+        assert!(wants("--gdb image") && wants("-c 2 --gdb-attach=1 image") && wants("-s 1 image"));
+        assert!(!wants("-c 2 image a"));
+    }
 
     #[derive(Parser)]
     struct Cli {
