@@ -159,8 +159,8 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         version: data::VERSION,
         source: source(),
         platform: match platform {
-            Platform::Hardware => format!("hardware, {kernel}"),
-            Platform::Lab => format!("lab, {kernel}"),
+            Platform::Hardware => format!("hardware, {kernel}, {}", setting::circumstances()),
+            Platform::Lab => format!("lab, {kernel}, {}", setting::circumstances()),
         },
         peer: peer
             .as_ref()

@@ -1,6 +1,7 @@
 //! Programs and images of a bench.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Programs that are compared, and guests that there are.
 pub(crate) struct Setting<'a> {
@@ -30,4 +31,34 @@ pub(super) fn image_name(image: &Path) -> String {
             .unwrap_or_default()
     };
     format!("{}/{}", name(image.parent()), name(Some(image)))
+}
+
+/// Processor of this host, and the date: what figures of other runs may differ by.
+pub(super) fn circumstances() -> String {
+    let table = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = processor(&table).unwrap_or("unknown processor");
+    let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
+    let date = date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    format!("{processor}, {}", date.unwrap_or_default())
+}
+
+/// Model of the first processor.
+fn processor(table: &str) -> Option<&str> {
+    let line = table.lines().find(|line| line.starts_with("model name"))?;
+    line.split_once(':').map(|(_, name)| name.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circumstances_are_processor_and_date() {
+        let table = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name\t: Other\n";
+        assert_eq!(processor(table), Some("Some CPU @ 2 GHz"));
+        assert_eq!(processor(""), None);
+        let text = circumstances();
+        let (_, date) = text.rsplit_once(", ").unwrap();
+        assert!(date.len() == 10 && date.starts_with("20"), "{text}");
+    }
 }
