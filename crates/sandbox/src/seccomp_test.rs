@@ -144,6 +144,9 @@ fn arguments_are_looked_at() {
     // TUNSETIFF attaches a tap to another interface.
     assert_eq!(judge(Kind::Main, ALL, libc::SYS_ioctl, ioctl(0x4004_54ca)), TRAP);
     assert_eq!(judge(Kind::Control, ALL, libc::SYS_ioctl, ioctl(rules::kvm::RUN)), TRAP);
+    // A snapshot of a guest with devices.
+    assert_eq!(judge(Kind::Control, ALL, libc::SYS_ioctl, ioctl(rules::kvm::IRQFD)), ALLOW);
+    assert_eq!(judge(Kind::Control, NONE, libc::SYS_ioctl, ioctl(rules::kvm::IRQFD)), TRAP);
     let device = |call, arguments| judge(Kind::Device, ALL, call, arguments);
     assert_eq!(device(libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(device(libc::SYS_ioctl, ioctl(rules::kvm::RUN)), TRAP);

@@ -75,6 +75,7 @@ pub(crate) const KVMCLOCK_CTRL: u32 = io(0xad);
 pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let runs = matches!(kind, Kind::Main | Kind::Vcpu);
     let main = kind == Kind::Main;
+    let saves = features.control && matches!(kind, Kind::Main | Kind::Control);
     let rules = [
         (runs, RUNNING),
         (features.control && matches!(kind, Kind::Main | Kind::Control), INTERRUPTING),
@@ -83,10 +84,11 @@ pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
         (features.switch && runs, STARTING),
         (features.switch && runs, DEBUGGED),
         (features.network && runs, VHOST),
-        ((features.network || features.devices) && runs, WIRES),
+        // A snapshot takes the devices' interrupts apart and connects them again.
+        ((features.network || features.devices) && (runs || saves), WIRES),
         (features.debug && runs, DEBUGGED),
         (features.debug && main, COUNTER),
-        (features.control && matches!(kind, Kind::Main | Kind::Control), SAVING),
+        (saves, SAVING),
         (main, BUILDING),
         (main, RESTORING),
     ];
