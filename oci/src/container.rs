@@ -8,8 +8,8 @@
 //! | `start` | a FIFO that the container's process reads; absent once the guest was started |
 //! | `paused` | present while the container is frozen |
 //!
-//! Everything else is derived: a container is *stopped* when its process has ended, whoever ended
-//! it.
+//! Everything else is derived: a container is *stopped* when its process has ended, by
+//! whatever.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -2,7 +2,7 @@
 //!
 //! The server is one thread that looks into no snapshot. It forks *shells*: processes that restore
 //! the snapshot, confined like `vmm run`, and pause before the guest's first instruction. A client
-//! gets the next of them: the shell is told its arguments, and the client gets the reading ends of
+//! gets the next of them: the shell gets its arguments, and the client the reading ends of
 //! its standard output and error. Nothing is created between request and first instruction.
 
 pub mod client;

@@ -147,6 +147,9 @@ fn arguments_are_looked_at() {
     // A snapshot of a guest with devices.
     assert_eq!(judge(Kind::Control, ALL, libc::SYS_ioctl, ioctl(rules::kvm::IRQFD)), ALLOW);
     assert_eq!(judge(Kind::Control, NONE, libc::SYS_ioctl, ioctl(rules::kvm::IRQFD)), TRAP);
+    let set_backend = ioctl(0x4008_af30);
+    assert_eq!(judge(Kind::Control, ALL, libc::SYS_ioctl, set_backend), ALLOW);
+    assert_eq!(judge(Kind::Control, NONE, libc::SYS_ioctl, set_backend), TRAP);
     let device = |call, arguments| judge(Kind::Device, ALL, call, arguments);
     assert_eq!(device(libc::SYS_pwritev, [3, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(device(libc::SYS_ioctl, ioctl(rules::kvm::RUN)), TRAP);

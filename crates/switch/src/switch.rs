@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::pair::{Pair, Side};
 
-/// The choice between the hypervisors of a [`crate::Switchable`], for whoever switches.
+/// The choice between the hypervisors of a [`crate::Switchable`], for the thread that switches.
 #[derive(Debug)]
 pub struct Switch {
     names: Pair<&'static str>,

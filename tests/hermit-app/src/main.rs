@@ -13,7 +13,9 @@ mod time;
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
     let what = args.next();
-    let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).expect("a number is missing");
+    let number = |text: Option<String>| {
+        text.and_then(|text| text.parse().ok()).expect("a number is missing")
+    };
     match what.as_deref() {
         None => println!("Hello from a Hermit application"),
         Some("args") => print_args(),
@@ -29,7 +31,9 @@ fn main() -> ExitCode {
             println!("leaving the others");
             std::process::exit(exit_code(args.next()));
         }
-        Some("return") => return ExitCode::from(u8::try_from(number(args.next())).expect("a byte")),
+        Some("return") => {
+            return ExitCode::from(u8::try_from(number(args.next())).expect("a byte"));
+        }
         Some("forever") => {
             println!("running until stopped");
             spin();

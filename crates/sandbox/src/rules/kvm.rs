@@ -83,8 +83,9 @@ pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
         (features.switch && matches!(kind, Kind::Vcpu | Kind::Control), RESTORING),
         (features.switch && runs, STARTING),
         (features.switch && runs, DEBUGGED),
-        (features.network && runs, VHOST),
-        // A snapshot takes the devices' interrupts apart and connects them again.
+        // A snapshot pauses the devices: their interrupts and queues are taken apart and connected
+        // again.
+        (features.network && (runs || saves), VHOST),
         ((features.network || features.devices) && (runs || saves), WIRES),
         (features.debug && runs, DEBUGGED),
         (features.debug && main, COUNTER),

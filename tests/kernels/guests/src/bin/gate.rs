@@ -4,8 +4,8 @@
 #![no_std]
 #![no_main]
 
-use runtime::hypercall::v2::{Call, OpenParams};
 use runtime::apic;
+use runtime::hypercall::v2::{Call, OpenParams};
 use runtime::prelude::*;
 
 runtime::kernel!(v2, main);
