@@ -141,8 +141,8 @@ fn what_needs_one_hypervisor_is_refused_with_both() {
     run(&["--clock", "virtual"]).is_error(240, &["virtual clock"]);
 }
 
-/// Address of the first instruction of the loop of [`worker`] with one vCPU, as linked, and the number
-/// of instructions before it.
+/// Address of the first instruction of the loop of [`worker`] with one vCPU, as linked, and the
+/// number of instructions before it.
 const LOOP: &str = "0x40a";
 const BEFORE: u64 = 2;
 

@@ -21,7 +21,7 @@ pub(crate) struct RestoredIdentity {
 }
 
 impl RestoredIdentity {
-    /// Takes out of `config` what the guest is told anew.
+    /// Takes the settings that a restored guest gets anew out of `config`.
     pub(crate) fn take(config: &mut Config, saved: &Saved) -> Self {
         let guest = std::mem::take(&mut config.guest);
         let identity = Identity {

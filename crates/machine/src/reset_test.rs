@@ -193,7 +193,7 @@ fn a_machine_goes_back_to_several_points() {
 fn ends_that_are_held_are_the_machines_end_at_last() {
     let reset = Reset::start(Accelerator::Software);
     let code = reset.end();
-    assert_eq!(reset.handle().wait_for_end(Duration::ZERO), None, "it is told once");
+    assert_eq!(reset.handle().wait_for_end(Duration::ZERO), None, "it is reported once");
     let handle = reset.handle();
     reset.stop();
     assert_eq!(handle.wait_for_end(PATIENCE), None, "nothing waits for a machine that has ended");

@@ -84,7 +84,7 @@ impl Setup {
         }
     }
 
-    /// Takes over what a guest is told anew.
+    /// Takes over the settings that a guest gets anew.
     pub(crate) fn renew(&mut self, identity: &Identity) {
         self.env = identity.env_over(&self.env);
         if let Some(args) = &identity.app_args {

@@ -15,8 +15,8 @@ use crate::vm::SwitchableVm;
 const SIGNATURE: u32 = 0x4000_0000;
 const TSC_RATE: u32 = 0x4000_0010;
 
-/// A hypervisor that is two: its VM is a VM of each, with the same RAM, and its guest runs on one of
-/// them at a time. It has one VM.
+/// A hypervisor that is two: its VM is a VM of each, with the same RAM, and its guest runs on one
+/// of them at a time. It has one VM.
 #[derive(Debug)]
 pub struct Switchable {
     hypervisors: Pair<Arc<dyn Hypervisor>>,

@@ -42,9 +42,10 @@ impl Switch {
         self.names.get(side)
     }
 
-    /// Hands the guest over to `side`. All vCPUs are paused: `save` saves them and the VM, and `restore`
-    /// restores them, first the vCPUs, by the same objects, which reach the new hypervisor then.
-    /// Interrupts that devices raise meanwhile wait, and lines are raised again afterwards.
+    /// Hands the guest over to `side`. All vCPUs are paused: `save` saves them and the VM, and
+    /// `restore` restores them, first the vCPUs, by the same objects, which reach the new
+    /// hypervisor then. Interrupts that devices raise meanwhile wait, and lines are raised again
+    /// afterwards.
     ///
     /// # Errors
     /// As `save` and `restore`. The guest goes on where it was then.

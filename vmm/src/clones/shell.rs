@@ -1,5 +1,5 @@
-//! A shell: a process with a machine that is restored, confined, and paused before the guest's first
-//! instruction.
+//! A shell: a process with a machine that is restored, confined, and paused before the guest's
+//! first instruction.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};

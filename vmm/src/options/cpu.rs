@@ -27,8 +27,8 @@ pub struct CpuOptions {
     ///
     /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred
     /// times slower than on KVM. `auto` takes KVM where it can run ordinary guests, and software
-    /// elsewhere, which a warning reports. With `kvm,software` or `software,kvm` the guest starts on
-    /// the first, and `vmm ctl SOCKET accel NAME` hands it over.
+    /// elsewhere, which a warning reports. With `kvm,software` or `software,kvm` the guest starts
+    /// on the first, and `vmm ctl SOCKET accel NAME` hands it over.
     #[arg(long, value_name = "auto|kvm|software|kvm,software", value_parser = parse_accelerator)]
     #[serde(deserialize_with = "accelerator")]
     pub accel: Option<Accelerator>,

@@ -86,8 +86,8 @@ fn mounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mount>, D::E
     value::list_by(deserializer, read_only_mount)
 }
 
-/// Reads a mount as the peer understands it: writable, the name of a file too, and with a guest path
-/// that may be relative to the root.
+/// Reads a mount as the peer understands it: writable, the name of a file too, and with a guest
+/// path that may be relative to the root.
 fn file_mapping(text: &str) -> Result<Mount, MountError> {
     Mount::parse(text, Access::ReadWriteName).or_else(|error| match text.rsplit_once(':') {
         Some((host, guest)) if !guest.is_empty() && !guest.starts_with('/') => {

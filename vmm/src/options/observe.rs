@@ -64,8 +64,8 @@ pub struct ObserveOptions {
     /// after insn:N instructions, or after time:T
     ///
     /// It happens once, and with `--accel kvm,software` or `software,kvm` only. Instructions are
-    /// counted in software only. Where KVM cannot stop at an address by itself, it executes the guest
-    /// one instruction at a time up to there.
+    /// counted in software only. Where KVM cannot stop at an address by itself, it executes the
+    /// guest one instruction at a time up to there.
     #[arg(long, value_name = "ADDRESS|FUNCTION|insn:N|time:T", value_parser = parse_switch_at)]
     #[arg(conflicts_with_all = ["gdb", "gdb_attach", "insn_limit"])]
     pub switch_at: Option<SwitchAt>,

@@ -190,8 +190,8 @@ impl<'a> Pool<'a> {
         shell.inspect(|shell| shell.child.signal(signal));
     }
 
-    /// Gives a ready shell these words, whereupon its guest runs. Returns its number and the reading
-    /// ends of its standard output and error.
+    /// Gives a ready shell these words, whereupon its guest runs. Returns its number and the
+    /// reading ends of its standard output and error.
     pub(super) fn claim(&mut self, words: &Words) -> Option<(u32, [OwnedFd; 2])> {
         let time = self.limits.time;
         let line = wire::line(words);
