@@ -45,7 +45,7 @@ pub fn root(given: Option<&Path>) -> PathBuf {
     )
 }
 
-/// What later commands need to know of a container.
+/// Facts about a container for later commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its process.

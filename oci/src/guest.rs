@@ -240,7 +240,7 @@ fn vcpus(cpu: &LinuxCpu) -> Option<u64> {
     Some(quota.div_ceil(period).clamp(1, MAX_VCPUS))
 }
 
-/// What the guest sees of the host: the directories of the root file system, and the bundle's
+/// Files of the host that the guest sees: the directories of the root file system, and the bundle's
 /// mounts.
 fn shares(bundle: &Bundle) -> Result<(Vec<Share>, Vec<Tmpfs>)> {
     let mut shares = Vec::new();

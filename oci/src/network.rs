@@ -21,7 +21,7 @@ use netlink::Netlink;
 /// A card with its open tap.
 #[derive(Debug)]
 pub struct Connected {
-    /// What `vmm` needs to know of it.
+    /// Its description for `vmm`.
     pub card: Card,
     /// Descriptor of the tap; it stays open when a program is executed.
     pub tap: OwnedFd,

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use nerite_machine::config::OnChanged;
 
-use crate::clones::ClonesArgs;
 use crate::ctl::CtlArgs;
 use crate::exit_code;
 use crate::options::{Options, SandboxOptions};
@@ -56,6 +55,43 @@ pub enum Action {
     /// Print whether this host can run guests: hardware, emulating or none
     #[command(hide = true)]
     Probe,
+}
+
+/// `vmm clones`.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub struct ClonesArgs {
+    /// Directory of the snapshot, which must not change while the server runs
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+
+    /// Socket for `vmm ctl SOCKET clone`, which is made for this user alone
+    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath)]
+    pub listen: PathBuf,
+
+    /// Number of processes that are kept ready
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub pool: u32,
+
+    /// Number of clones that run at a time at most; more requests wait
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_running: u32,
+
+    /// Compare all memory of the snapshot with its digest, in each process
+    #[arg(long)]
+    pub verify: bool,
+
+    /// As for `vmm run --restore` [default: refuse]
+    #[arg(long, value_name = "POLICY", value_parser = parse_on_changed)]
+    pub on_changed: Option<OnChanged>,
+
+    /// Read settings from this TOML file [env: HERMIT_CONFIG]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// The machine and its guest.
+    #[command(flatten)]
+    pub options: Options,
 }
 
 /// `vmm inspect`.

@@ -5,89 +5,19 @@
 //! gets the next of them: the shell gets its arguments, and the client the reading ends of
 //! its standard output and error. Nothing is created between request and first instruction.
 
-pub mod client;
 #[allow(unsafe_code, reason = "fork")]
 mod fork;
 mod server;
 mod shell;
-mod wire;
 
-use std::io;
-use std::path::PathBuf;
-
-use clap::{Args, ValueHint};
 use log::warn;
-use nerite_machine::config::{OnChanged, Output};
+use nerite_machine::config::Output;
 
-use crate::cli::{RunArgs, parse_on_changed};
+use crate::cli::{ClonesArgs, RunArgs};
 use crate::error::Error;
-use crate::options::Options;
 use crate::resolve::{self, Environment, Resolved};
 use crate::signals::Signals;
 use crate::{run, stderr};
-
-/// `vmm clones`.
-#[derive(Debug, Args)]
-#[command(args_override_self = true)]
-pub struct ClonesArgs {
-    /// Directory of the snapshot, which must not change while the server runs
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub directory: PathBuf,
-
-    /// Socket for `vmm ctl SOCKET clone`, which is made for this user alone
-    #[arg(long, value_name = "SOCKET", value_hint = ValueHint::FilePath)]
-    pub listen: PathBuf,
-
-    /// Number of processes that are kept ready
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub pool: u32,
-
-    /// Number of clones that run at a time at most; more requests wait
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub max_running: u32,
-
-    /// Compare all memory of the snapshot with its digest, in each process
-    #[arg(long)]
-    pub verify: bool,
-
-    /// As for `vmm run --restore` [default: refuse]
-    #[arg(long, value_name = "POLICY", value_parser = parse_on_changed)]
-    pub on_changed: Option<OnChanged>,
-
-    /// Read settings from this TOML file [env: HERMIT_CONFIG]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
-
-    /// The machine and its guest.
-    #[command(flatten)]
-    pub options: Options,
-}
-
-/// Clones cannot be served, or a clone not be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClonesError {
-    /// The host failed.
-    #[error("{what}: {source}")]
-    Host {
-        /// The operation.
-        what: &'static str,
-        /// Cause.
-        source: io::Error,
-    },
-    /// The server refused.
-    #[error("the server of clones: {0}")]
-    Refused(String),
-    /// The server has gone, or answers something that is not understood.
-    #[error("the server of clones ended the connection")]
-    Gone,
-}
-
-impl ClonesError {
-    fn host<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Host { what, source: source.into() }
-    }
-}
 
 /// Serves clones until a signal ends the program.
 ///

@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::io::Write as _;
-use std::num::ParseIntError;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,9 @@ use nerite_control::protocol::{Command, Request};
 use nerite_control::{Client, ClientError};
 use nerite_snapshot::{Files, Staging};
 
-use crate::clones::client::{self, CloneArgs};
+use crate::clone_client::{self as client, CloneArgs};
 use crate::error::Error;
+use crate::number::parse_number;
 use crate::output;
 
 /// `vmm ctl`.
@@ -114,18 +114,6 @@ pub struct OneVcpu {
     /// Only this vCPU, from 0
     #[arg(long, value_name = "N")]
     pub vcpu: Option<usize>,
-}
-
-/// A number, hexadecimal after `0x`.
-///
-/// # Errors
-///
-/// If it is not one, or does not fit 64 bits.
-pub fn parse_number(text: &str) -> Result<u64, ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16),
-        _ => text.parse(),
-    }
 }
 
 /// The data of an interrupt message.

@@ -68,7 +68,7 @@ pub enum Error {
     Terminal(#[source] io::Error),
     /// Clones cannot be served.
     #[error(transparent)]
-    Clones(#[from] crate::clones::ClonesError),
+    Clones(#[from] crate::clone_wire::ClonesError),
     /// The file of the log cannot be opened.
     #[error("{}: cannot open the log file", path.display())]
     LogFile {

@@ -24,6 +24,8 @@ pub mod affinity;
 #[allow(unsafe_code, reason = "a signal handler")]
 pub mod bus_error;
 pub mod cli;
+pub mod clone_client;
+pub mod clone_wire;
 pub mod clones;
 pub mod config_file;
 pub mod ctl;
@@ -34,6 +36,7 @@ pub mod exit_code;
 pub mod hint;
 pub mod inspect;
 pub mod logging;
+pub mod number;
 pub mod options;
 pub mod output;
 pub mod program;

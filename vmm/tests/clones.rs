@@ -73,7 +73,7 @@ impl Clones {
     }
 }
 
-/// What the process of a client has printed.
+/// Output of the process of a client.
 fn told(client: Child) -> Told {
     let output = wait(client);
     let said = String::from_utf8_lossy(&output.stderr);

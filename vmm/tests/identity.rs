@@ -22,7 +22,7 @@ fn saved_of(accelerator: &str, guest: &[u8]) -> Folder {
     folder
 }
 
-/// What a restored guest tells.
+/// Report of a restored guest.
 fn told(folder: &Folder, accelerator: &str, words: &[&str]) -> Told {
     let run = ["run", "--accel", accelerator, "--mount", "data:/data", "--restore", "saved"];
     let mut command = folder.vmm(&[&run[..], words].concat());

@@ -34,9 +34,9 @@ pub struct Config {
     /// Path of the image: a Hermit image (an ELF file or a gzip'd tar), or a Linux, PVH or
     /// multiboot kernel. `-` is standard input.
     pub image: PathBuf,
-    /// Snapshot whose guest is resumed. The image, and what the guest was given at its start, are the
-    /// snapshot's then; mounts, disks and network cards are those of this configuration, and must
-    /// be the ones that the guest has. Arguments of the application, environment variables and
+    /// Snapshot whose guest is resumed. The image, and what the guest was given at its start, are
+    /// the snapshot's then; mounts, disks and network cards are those of this configuration, and
+    /// must be the ones that the guest has. Arguments of the application, environment variables and
     /// addresses of cards that are set here take the place of the snapshot's, for a guest that has
     /// not read them before it was saved.
     pub restore: Option<Restore>,

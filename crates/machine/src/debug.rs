@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Error;
+use crate::ends::Ends;
 use crate::msr::Msrs;
-use crate::reset::Ends;
 
 /// Queue of stop events for the debugger.
 #[derive(Debug)]

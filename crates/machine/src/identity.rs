@@ -10,7 +10,7 @@ use crate::network::NetworkState;
 use crate::snapshot::restore::Saved;
 use crate::{Error, SnapshotError};
 
-/// What a restored guest gets in place of what it was saved with.
+/// Settings of a restored guest in place of those it was saved with.
 #[derive(Debug)]
 pub(crate) struct RestoredIdentity {
     identity: Identity,

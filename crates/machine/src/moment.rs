@@ -12,7 +12,7 @@ use crate::debug::DebugEvents;
 use crate::functions::FunctionCounters;
 use crate::{Error, Handle};
 
-/// What is due at a moment, and how it is noticed.
+/// Actions that are due at a moment, and the debugging plan that notices it.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
     /// vCPUs that have reached it, which are held. A debugger takes no part.

@@ -1,22 +1,17 @@
 //! Putting a running machine back to a snapshot, in place.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nerite_memory::Reverted;
-use nerite_platform::{End, Stop};
 use nerite_snapshot::Snapshot;
-use nerite_vcpu::{Control, Entry, RunState, Vcpu};
-use parking_lot::{Condvar, Mutex};
+use nerite_vcpu::{RunState, Vcpu};
 
 use crate::handle::Handle;
 use crate::snapshot::restore::Saved;
-use crate::{Error, MachineState, SnapshotError};
+use crate::{Error, HeldEnd, MachineState, SnapshotError};
 
 /// Number of pages up to which copying them back is faster than mapping all memory anew, which
 /// costs a page fault for each page that the guest touches afterwards.
@@ -55,7 +50,8 @@ pub enum ResetError {
     /// It cannot be paused, or its output is not taken. It goes on as it was.
     #[error(transparent)]
     NotNow(#[from] SnapshotError),
-    /// The snapshot is of a machine with other memory or other vCPUs. The machine goes on as it was.
+    /// The snapshot is of a machine with other memory or other vCPUs. The machine goes on as it
+    /// was.
     #[error("the snapshot is of a machine with other {0}")]
     OtherMachine(&'static str),
     /// A part could not be put back. The machine is stopped.
@@ -64,13 +60,6 @@ pub enum ResetError {
         /// Cause.
         source: Error,
     },
-}
-
-/// Progress of resets.
-#[derive(Debug, Default)]
-pub(crate) struct Resets {
-    /// The point whose memory file is mapped, and `/proc/self/pagemap`.
-    mapped: Option<(u64, File)>,
 }
 
 impl Handle {
@@ -83,8 +72,8 @@ impl Handle {
     /// files get the state that they had. What the guest has written to files and disks of the host
     /// stays. Output that it has written comes out before.
     ///
-    /// vCPUs that the caller holds ([`Handle::pause`]) stay held. One that has ended its guest can go
-    /// on only with [`Observe::hold_ends`](crate::config::Observe::hold_ends).
+    /// vCPUs that the caller holds ([`Handle::pause`]) stay held. One that has ended its guest can
+    /// go on only with [`Observe::hold_ends`](crate::config::Observe::hold_ends).
     ///
     /// # Errors
     /// Fails if a vCPU has left or waits for the host, and if the machine cannot have the state.
@@ -158,111 +147,6 @@ impl Handle {
     pub fn wait_for_end(&self, patience: Duration) -> Option<HeldEnd> {
         let ends = self.shared.ends.as_ref()?;
         ends.wait(Instant::now().checked_add(patience), || self.is_ending())
-    }
-}
-
-/// End of a guest whose vCPU is held there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldEnd {
-    /// The vCPU.
-    pub vcpu: u32,
-    /// Code with which the guest ended itself; `None` if it crashed, or asked for power-off or a
-    /// reset.
-    pub code: Option<i32>,
-    /// `true` if it crashed.
-    pub is_crash: bool,
-}
-
-/// vCPUs that are held where their guest has ended.
-#[derive(Debug, Default)]
-pub(crate) struct Ends {
-    held: Mutex<EndsState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct EndsState {
-    /// Ends that nothing has asked for yet.
-    news: VecDeque<HeldEnd>,
-    /// vCPUs that are held.
-    vcpus: Vec<u32>,
-}
-
-impl Ends {
-    /// Holds a vCPU whose guest is at an end, until the machine is reset or stopped.
-    pub(crate) fn hold(
-        &self,
-        vcpu: &mut dyn Vcpu,
-        control: &Control,
-        end: Stop,
-    ) -> ControlFlow<Stop, Entry> {
-        let (code, is_crash) = match &end {
-            Ok(End::Exited(code)) => (Some(*code), false),
-            Ok(End::Crashed(_)) => (None, true),
-            Ok(End::System(_) | End::Reset(_)) => (None, false),
-            _ => return ControlFlow::Break(end),
-        };
-        // The instruction that ended the guest is half done.
-        match vcpu.complete(Entry::Resume) {
-            Ok(None) => {}
-            Ok(Some(_)) => return ControlFlow::Break(end),
-            Err(error) => return ControlFlow::Break(Err(error.into())),
-        }
-        let index = vcpu.index();
-        control.hold_self();
-        {
-            let mut held = self.held.lock();
-            held.vcpus.push(index);
-            held.news.push_back(HeldEnd { vcpu: index, code, is_crash });
-            self.changed.notify_all();
-        }
-        let goes_on = control.service_requests(vcpu, RunState::Paused).is_continue();
-        let mut held = self.held.lock();
-        if goes_on && !held.vcpus.contains(&index) {
-            return ControlFlow::Continue(Entry::Resume);
-        }
-        held.vcpus.retain(|other| *other != index);
-        ControlFlow::Break(end)
-    }
-
-    /// Lets the held vCPUs go on, which have another state now.
-    fn resume(&self, controls: &[Arc<Control>]) {
-        let mut held = self.held.lock();
-        held.news.clear();
-        for index in std::mem::take(&mut held.vcpus) {
-            if let Some(control) = usize::try_from(index).ok().and_then(|at| controls.get(at)) {
-                control.release();
-            }
-        }
-    }
-
-    fn wait(&self, deadline: Option<Instant>, is_over: impl Fn() -> bool) -> Option<HeldEnd> {
-        let mut held = self.held.lock();
-        loop {
-            if let Some(end) = held.news.pop_front() {
-                return Some(end);
-            }
-            if is_over() {
-                return None;
-            }
-            let timed_out = match deadline {
-                Some(deadline) => self.changed.wait_until(&mut held, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut held);
-                    false
-                }
-            };
-            if timed_out && held.news.is_empty() {
-                return None;
-            }
-        }
-    }
-
-    /// Wakes what waits for an end: the machine is ending.
-    pub(crate) fn notify(&self) {
-        // Under the lock: the look at the end of the machine is, too.
-        let _held = self.held.lock();
-        self.changed.notify_all();
     }
 }
 

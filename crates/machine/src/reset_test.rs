@@ -20,8 +20,8 @@ fn displacement(target: usize, end: usize) -> [u8; 4] {
     (i32::try_from(target).unwrap() - i32::try_from(end).unwrap()).to_le_bytes()
 }
 
-/// A guest with two vCPUs. The first prints `r`, waits for the flag, changes memory all over 128 KiB
-/// and ends with a number that depends on all of it. The second counts in memory until then.
+/// A guest with two vCPUs. The first prints `r`, waits for the flag, changes memory all over 128
+/// KiB and ends with a number that depends on all of it. The second counts in memory until then.
 fn guest() -> Vec<u8> {
     let mut code = vec![0x85, 0xf6, 0x0f, 0x85, 0, 0, 0, 0]; // test esi, esi; jnz second
     code.extend([0xbf, b'r', 0, 0, 0, 0x66, 0xba, 0x20, 0x10, 0xef]); // print

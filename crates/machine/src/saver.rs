@@ -13,7 +13,6 @@ use nerite_switch::{Side, Switch};
 use parking_lot::Mutex;
 
 use crate::devices::Devices;
-use crate::reset::Resets;
 use crate::setup::Setup;
 
 /// Parts of a running machine that a snapshot is made of, and a hand-over.
@@ -37,6 +36,13 @@ pub(crate) struct Saver {
     pub(crate) lock: Mutex<()>,
     /// Progress of resets.
     pub(crate) resets: Mutex<Resets>,
+}
+
+/// Progress of resets.
+#[derive(Debug, Default)]
+pub(crate) struct Resets {
+    /// The point whose memory file is mapped, and `/proc/self/pagemap`.
+    pub(crate) mapped: Option<(u64, File)>,
 }
 
 /// The image that a guest was booted from.

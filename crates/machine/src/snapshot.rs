@@ -101,8 +101,8 @@ impl SnapshotError {
 }
 
 impl Handle {
-    /// Writes a snapshot to `files`, which are empty; that of the memory can have earlier contents of
-    /// RAM, of which only pages that differ are written then. The guest is paused meanwhile, but
+    /// Writes a snapshot to `files`, which are empty; that of the memory can have earlier contents
+    /// of RAM, of which only pages that differ are written then. The guest is paused meanwhile, but
     /// for the digests at the end, and resumes as it was.
     ///
     /// # Errors

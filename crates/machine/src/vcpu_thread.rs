@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use rustix::thread::CpuSet;
 
 use crate::debug::Stopper;
+use crate::ends::Ends;
 use crate::functions::FunctionCounters;
-use crate::reset::Ends;
 use crate::user_irqchip::{LocalApics, UserInterrupts};
 use crate::{Error, counting};
 use nerite_inspect::CodeReader;
@@ -100,7 +100,7 @@ pub(crate) struct Layers {
     pub(crate) tracer: Option<Tracer>,
     pub(crate) debug: Option<DebugCaps>,
     pub(crate) budget: Option<InstructionBudget>,
-    /// What a debugger would have planned, for a moment that something is due at.
+    /// Debugging plan for the moment at which something is due.
     pub(crate) plan: Option<DebugPlan>,
     /// `true` if the counts of functions begin later.
     pub(crate) counts_later: bool,

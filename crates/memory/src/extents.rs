@@ -25,9 +25,9 @@ impl<'a> Extents<'a> {
         Self { file, left: MAX_EXTENTS }
     }
 
-    /// Extents within `range` of the file, as whole pages in ascending order, apart from each other.
-    /// Takes a time in proportion to their number. Beyond [`MAX_EXTENTS`] in all calls together the
-    /// rest of the range is one extent.
+    /// Extents within `range` of the file, as whole pages in ascending order, apart from each
+    /// other. Takes a time in proportion to their number. Beyond [`MAX_EXTENTS`] in all calls
+    /// together the rest of the range is one extent.
     ///
     /// # Errors
     /// Fails if the file cannot be asked.

@@ -100,9 +100,9 @@ impl MappedRegion {
         Ok(mapped)
     }
 
-    /// Maps the contents of `file` from `offset` on, copy-on-write: what is written stays here. Holes
-    /// of the file are memory without a file: a page of a hole in a file that is kept in memory
-    /// would be memory of that file.
+    /// Maps the contents of `file` from `offset` on, copy-on-write: what is written stays here.
+    /// Holes of the file are memory without a file: a page of a hole in a file that is kept in
+    /// memory would be memory of that file.
     ///
     /// The file must not become shorter than what is mapped of it.
     pub(crate) fn of_file(

@@ -125,9 +125,9 @@ pub trait DebugTarget: Machine {
     fn is_debuggable(&self) -> bool;
     /// Number of addresses at which the processor itself can stop.
     fn debug_registers(&self) -> usize;
-    /// Prepares for single steps (`true`), or for none any more: a machine with two hypervisors then
-    /// executes its guest in software, where a step is cheap, or where it was before. All vCPUs are
-    /// held. Returns `true` if steps are cheap now.
+    /// Prepares for single steps (`true`), or for none any more: a machine with two hypervisors
+    /// then executes its guest in software, where a step is cheap, or where it was before. All
+    /// vCPUs are held. Returns `true` if steps are cheap now.
     fn prepare_steps(&self, stepped: bool) -> bool;
     /// Distance in bytes from the kernel's link address up to its load address.
     fn kernel_offset(&self) -> u64;

@@ -14,9 +14,9 @@ use crate::{Error, Snapshot, Staging};
 const PIECE: usize = 1 << 30;
 
 impl Staging {
-    /// Fills the file `memory` with that of the snapshot in the directory `base`, for a machine that
-    /// then writes only the pages that differ. The two files share their room where the file system
-    /// can; elsewhere the data is copied, and holes stay holes.
+    /// Fills the file `memory` with that of the snapshot in the directory `base`, for a machine
+    /// that then writes only the pages that differ. The two files share their room where the file
+    /// system can; elsewhere the data is copied, and holes stay holes.
     ///
     /// Each page is compared before it stays, so `base` need not be of the same guest, and damage
     /// to it is not inherited.

@@ -26,7 +26,7 @@ pub struct Runtime {
     folder: tempfile::TempDir,
 }
 
-/// What a command has printed, and its exit code.
+/// Output of a command, and its exit code.
 #[derive(Debug)]
 pub struct Done {
     pub code: i32,
@@ -141,7 +141,7 @@ impl Runtime {
         assert!(child.wait().unwrap().success(), "{}", self.output());
     }
 
-    /// What the containers have printed.
+    /// Output of the containers.
     pub fn output(&self) -> String {
         fs::read_to_string(self.path("output")).unwrap_or_default()
     }

@@ -14,8 +14,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::ClonesError;
-use super::wire::Command;
+use crate::clone_wire::{ClonesError, Command};
 use crate::resolve::Resolved;
 use crate::signals::Signals;
 use crate::{exit_code, output};

@@ -11,8 +11,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::wire::Words;
-use super::{ClonesError, descriptors, fork};
+use super::{descriptors, fork};
+use crate::clone_wire::{ClonesError, Words};
 use crate::error::Error;
 use crate::resolve::Resolved;
 use crate::run::{END_WITHIN, code, failed};

@@ -137,7 +137,7 @@ impl ObserveOptions {
 /// Parses an instruction of a guest: what begins with a digit is an address.
 fn parse_place(text: &str) -> Result<Place, String> {
     if text.starts_with(|first: char| first.is_ascii_digit()) {
-        let address = crate::ctl::parse_number(text);
+        let address = crate::number::parse_number(text);
         return address.map(Place::Address).map_err(|error| format!("address {text}: {error}"));
     }
     if text.is_empty() { Err("the name is empty".into()) } else { Ok(Place::Function(text.into())) }

@@ -105,7 +105,7 @@ pub fn saved(accelerator: &str, guest: &[u8]) -> Folder {
     folder
 }
 
-/// What one has told.
+/// Report of one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub random: [u8; RANDOM],

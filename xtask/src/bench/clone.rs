@@ -48,7 +48,7 @@ pub(crate) struct Args {
     vmm: Option<PathBuf>,
 }
 
-/// What all parts of the bench work with.
+/// Surroundings of all parts of the bench.
 struct Bench {
     vmm: PathBuf,
     guest: PathBuf,

@@ -13,8 +13,8 @@ impl Machine {
     }
 
     /// As [`Machine::start`], with all vCPUs paused before their first instruction until the
-    /// [`Pause`](crate::Pause) is dropped. Everything is ready then: releasing it costs a few system
-    /// calls.
+    /// [`Pause`](crate::Pause) is dropped. Everything is ready then: releasing it costs a few
+    /// system calls.
     ///
     /// # Errors
     /// As [`Machine::start`].

@@ -60,8 +60,8 @@ impl GuestRam {
     /// `pagemap` is `/proc/self/pagemap`.
     ///
     /// A page that has been copied back counts as written from then on. So a set of pages that a
-    /// guest writes to over and over costs no page faults. If there are more than `most`, all of RAM
-    /// is mapped anew instead.
+    /// guest writes to over and over costs no page faults. If there are more than `most`, all of
+    /// RAM is mapped anew instead.
     ///
     /// # Errors
     /// Fails if a file cannot be read. RAM is then undefined.

@@ -36,8 +36,8 @@ impl GuestRam {
         )
     }
 
-    /// Makes `file` as [`GuestRam::write_sparse`] does. It has the memory of an earlier moment or of
-    /// another guest, of which only pages with other contents are written. Returns the number of
+    /// Makes `file` as [`GuestRam::write_sparse`] does. It has the memory of an earlier moment or
+    /// of another guest, of which only pages with other contents are written. Returns the number of
     /// bytes that were.
     ///
     /// # Errors

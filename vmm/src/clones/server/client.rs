@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use nerite_control::protocol::VERSION;
 use serde_json::Value;
 
-use crate::clones::wire::{self, Command, MAX_REQUEST, Request, Words};
+use crate::clone_wire::{self as wire, Command, MAX_REQUEST, Request, Words};
 
 /// Progress of a client.
 #[derive(Debug)]

@@ -11,10 +11,9 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 
 use super::Limits;
-use crate::clones::ClonesError;
+use crate::clone_wire::{self as wire, ClonesError, Words};
 use crate::clones::fork::{self, Child};
 use crate::clones::shell::{self, READY};
-use crate::clones::wire::{self, Words};
 use crate::resolve::Resolved;
 use crate::{exit_code, signals, stderr};
 
@@ -51,7 +50,7 @@ pub(super) struct Shell {
 pub(super) struct End {
     pub(super) pid: u32,
     pub(super) code: u8,
-    /// What its client is to be told.
+    /// Message for its client.
     pub(super) message: Option<&'static str>,
     /// The exit code, if it was the first and never became ready: none will.
     pub(super) failed_first: Option<u8>,
@@ -226,7 +225,7 @@ impl<'a> Pool<'a> {
 }
 
 impl Shell {
-    /// What it has written to standard error and no client has read.
+    /// Text that it has written to standard error and no client has read.
     fn said(&self) -> Vec<u8> {
         let mut said = Vec::new();
         if let Some([_, errors]) = &self.files

@@ -12,8 +12,7 @@ use nerite_control::ClientError;
 use nerite_control::protocol::{Answer, VERSION};
 use serde_json::Value;
 
-use super::ClonesError;
-use super::wire::{self, Command, MAX_REQUEST, Request, Words};
+use crate::clone_wire::{self as wire, ClonesError, Command, MAX_REQUEST, Request, Words};
 use crate::error::Error;
 use crate::options::EnvSetting;
 use crate::output;

@@ -1,4 +1,5 @@
-//! Messages between client, server and shell: lines of JSON, as on a control socket.
+//! Messages between `vmm clones`, its clients and its shells: lines of JSON, as on a control
+//! socket.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,17 +14,43 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The longest request in bytes, with its newline.
-pub(super) const MAX_REQUEST: usize = 64 << 10;
+pub(crate) const MAX_REQUEST: usize = 64 << 10;
 /// Number of descriptors of an answer: standard output and error of the clone.
 const DESCRIPTORS: usize = 2;
+
+/// Clones cannot be served, or a clone not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClonesError {
+    /// The host failed.
+    #[error("{what}: {source}")]
+    Host {
+        /// The operation.
+        what: &'static str,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The server refused.
+    #[error("the server of clones: {0}")]
+    Refused(String),
+    /// The server has gone, or answers something that is not understood.
+    #[error("the server of clones ended the connection")]
+    Gone,
+}
+
+impl ClonesError {
+    pub(crate) fn host<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Host { what, source: source.into() }
+    }
+}
 
 /// Commands to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Run a clone.
     Clone,
-    /// How many there are.
+    /// Count the clones.
     Status,
     /// End the server and all clones.
     Stop,
@@ -32,30 +59,30 @@ pub(super) enum Command {
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Request {
-    pub(super) version: u32,
+pub(crate) struct Request {
+    pub(crate) version: u32,
     /// Comes back with each answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<u64>,
-    pub(super) command: Command,
+    pub(crate) id: Option<u64>,
+    pub(crate) command: Command,
     #[serde(default)]
-    pub(super) words: Words,
+    pub(crate) words: Words,
 }
 
 /// Arguments and variables of a clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Words {
+pub(crate) struct Words {
     /// Arguments; `None` leaves those of the snapshot.
     #[serde(default)]
-    pub(super) args: Option<Vec<String>>,
+    pub(crate) args: Option<Vec<String>>,
     /// Variables besides those of the snapshot.
     #[serde(default)]
-    pub(super) env: Vec<(String, String)>,
+    pub(crate) env: Vec<(String, String)>,
 }
 
 /// Answer to a request that has `id`.
-pub(super) fn answer(id: Option<u64>, result: Result<Value, String>) -> Vec<u8> {
+pub(crate) fn answer(id: Option<u64>, result: Result<Value, String>) -> Vec<u8> {
     let (ok, error) = match result {
         Ok(value) => (Some(value), None),
         Err(message) => (None, Some(Failure { code: Code::Failed, message })),
@@ -64,7 +91,7 @@ pub(super) fn answer(id: Option<u64>, result: Result<Value, String>) -> Vec<u8> 
 }
 
 /// A message as a line.
-pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
+pub(crate) fn line(message: &impl Serialize) -> Vec<u8> {
     // Structures of text and numbers are always JSON.
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
@@ -72,7 +99,7 @@ pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
 }
 
 /// Sends bytes with the descriptors of a clone's output.
-pub(super) fn send(
+pub(crate) fn send(
     socket: impl AsFd,
     bytes: &[u8],
     files: &[OwnedFd; DESCRIPTORS],
@@ -90,7 +117,7 @@ pub(super) fn send(
 }
 
 /// Receives bytes, and the descriptors that come with them.
-pub(super) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut files = Vec::new();
