@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config.json` | the bundle's, as it was when the container was created |
 //! | `bundle` | a link to the bundle |
+//! | `systemd` | present if systemd was asked for the cgroup |
 //! | `record.json` | a [`Record`]; absent while the container is created |
 //! | `start` | a FIFO that the container's process reads; absent once the guest was started |
 //! | `paused` | present while the container is frozen |
@@ -22,6 +23,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
 use crate::process::Identity;
 
 /// Version of the runtime specification that this runtime follows.
@@ -186,14 +188,25 @@ impl Container {
         Bundle::parse(&folder, &text).with_context(|| path.display().to_string())
     }
 
-    /// Keeps what the bundle is now.
+    /// Keeps the bundle as it is now, and whether systemd is asked for its cgroup.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn keep_bundle(&self, bundle: &Bundle) -> Result<()> {
+    pub fn keep_bundle(&self, bundle: &Bundle, systemd: bool) -> Result<()> {
+        if systemd {
+            self.write("systemd", &[])?;
+        }
         let text = serde_json::to_vec(&bundle.spec)?;
         self.write("config.json", &text)?;
         std::os::unix::fs::symlink(&bundle.folder, self.path("bundle")).context("bundle")
+    }
+
+    /// The container's cgroup.
+    ///
+    /// # Errors
+    /// If the bundle cannot be read, or the host has no cgroups.
+    pub fn cgroup(&self) -> Result<Cgroup> {
+        Cgroup::of(&self.bundle()?, &self.id, self.path("systemd").exists())
     }
 
     /// Returns the record, or `None` while the container is created.

@@ -64,7 +64,7 @@ fn fill(
     args: &Create,
     bundle: &Bundle,
 ) -> Result<Child> {
-    container.keep_bundle(bundle)?;
+    container.keep_bundle(bundle, global.systemd_cgroup)?;
     let start = container.path("start");
     mknodat(rustix::fs::CWD, &start, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
         .context("start")?;

@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::cgroup::Cgroup;
 use crate::cli::{Delete, Format, Kill, List, Ps};
 use crate::container::{Container, OCI_VERSION, Status};
 use crate::guest::ANNOTATIONS;
@@ -106,7 +105,7 @@ pub fn delete(root: &Path, args: &Delete) -> Result<()> {
 
 /// Ends all processes of a container, also of one that was never finished.
 fn end(container: &Container) -> Result<()> {
-    let cgroup = cgroup(container);
+    let cgroup = container.cgroup().ok();
     if container.path("paused").exists() {
         // A frozen process does not die.
         cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.freeze(false))?;
@@ -129,18 +128,13 @@ fn end(container: &Container) -> Result<()> {
     Ok(())
 }
 
-/// The cgroup of a container, if the container got as far and the host has cgroups.
-fn cgroup(container: &Container) -> Option<Cgroup> {
-    let bundle = container.bundle().ok()?;
-    Cgroup::of(&bundle, container.id(), false).ok()
-}
-
 /// Removes what is left of a container without processes.
 ///
 /// # Errors
 /// If its cgroup or its files cannot be removed.
 pub fn remove(container: Container) -> Result<()> {
-    if let Some(cgroup) = cgroup(&container) {
+    // One that was never finished may have no bundle, and then it has no cgroup.
+    if let Ok(cgroup) = container.cgroup() {
         // A process that has just ended may still count.
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = cgroup.remove() {
@@ -228,8 +222,7 @@ fn freeze(root: &Path, id: &str, is_pause: bool) -> Result<()> {
         // First the marker: a container that is thought to be frozen is thawed before it is ended.
         fs::write(&marker, []).context("paused")?;
     }
-    let bundle = container.bundle()?;
-    let frozen = Cgroup::of(&bundle, id, false).and_then(|cgroup| cgroup.freeze(is_pause));
+    let frozen = container.cgroup().and_then(|cgroup| cgroup.freeze(is_pause));
     if is_pause == frozen.is_err() {
         fs::remove_file(&marker).context("paused")?;
     }
