@@ -54,8 +54,6 @@ fn run_one(hook: &Hook, state: &State) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use oci_spec::runtime::HookBuilder;
 
     use crate::container::Status;
@@ -73,22 +71,18 @@ mod tests {
         }
     }
 
-    fn hook(folder: &tempfile::TempDir, text: &str) -> Hook {
-        let path = folder.path().join("hook");
-        // Renamed into place: the file must not be open for writing while it is executed.
-        let new = folder.path().join("new");
-        std::fs::write(&new, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).unwrap();
-        std::fs::rename(new, &path).unwrap();
-        HookBuilder::default().path(path).build().unwrap()
+    /// A hook that runs a line of shell; a script of its own might still be open for writing in a
+    /// process that another test starts.
+    fn hook(text: &str) -> Hook {
+        let args = ["sh", "-c", text, "hook", "one"].map(str::to_owned);
+        HookBuilder::default().path("/bin/sh").args(args).build().unwrap()
     }
 
     #[test]
     fn a_hook_gets_its_arguments_environment_and_the_state() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let mut hook = hook(&folder, "{ cat; echo \" $1 $A $HOME\"; } > $OUT");
-        hook.set_args(Some(vec!["hook".into(), "one".into()]));
+        let mut hook = hook("{ cat; echo \" $1 $A $HOME\"; } > $OUT");
         hook.set_env(Some(vec!["A=b".into(), format!("OUT={}", out.display())]));
         run(Some(&vec![hook]), &state()).unwrap();
         let text = std::fs::read_to_string(out).unwrap();
@@ -97,10 +91,9 @@ mod tests {
 
     #[test]
     fn a_hook_that_fails_or_hangs_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = run(Some(&vec![hook(&folder, "exit 3")]), &state()).unwrap_err();
+        let error = run(Some(&vec![hook("exit 3")]), &state()).unwrap_err();
         assert!(format!("{error:#}").contains("exit status: 3"), "{error:#}");
-        let mut slow = hook(&folder, "exec sleep 1000");
+        let mut slow = hook("exec sleep 1000");
         slow.set_timeout(Some(1));
         let error = run(Some(&vec![slow]), &state()).unwrap_err();
         assert!(format!("{error:#}").ends_with("not done after 1 s"), "{error:#}");

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use nerite_hypervisor::scripted::{Interrupt, Program, ScriptedHypervisor};
+use nerite_log_budget::Causes;
 use nerite_snapshot::Staging;
 use nerite_testkit::guest::Guest;
 use nerite_testkit::image;
@@ -81,7 +82,8 @@ fn a_machine_with_own_devices_is_not_saved() {
     let running = Machine::embed(&config, embedding).unwrap().start().unwrap();
     let staging = Staging::create(&folder.path().join("saved")).unwrap();
     let error = running.handle().snapshot(staging.files()).unwrap_err();
-    assert!(error.to_string().contains("embedding program"), "{error}");
+    let error = Causes(&error).to_string();
+    assert!(error.contains("embedding program"), "{error}");
     running.handle().stop();
     assert!(matches!(running.wait(None).unwrap(), Outcome::Stopped));
 }

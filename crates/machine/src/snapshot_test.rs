@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nerite_hypervisor::scripted::{Program, Scripted, ScriptedHypervisor};
+use nerite_log_budget::Causes;
 use nerite_snapshot::Staging;
 use nerite_testkit::image;
 use nerite_vcpu::{Exit, SystemEvent};
@@ -146,7 +147,7 @@ fn machines_that_cannot_be_saved_go_on() {
     let handle = running.handle();
     running.wait(None).unwrap();
     let files = Staging::create(&folder.path("saved")).unwrap();
-    let refused = handle.snapshot(files.files()).unwrap_err().to_string();
+    let refused = Causes(&handle.snapshot(files.files()).unwrap_err()).to_string();
     assert_eq!(refused, "vCPU 0: the vCPU has stopped");
 }
 

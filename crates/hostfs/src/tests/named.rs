@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
+use nerite_log_budget::Causes;
+
 use super::*;
 use crate::Needs;
 
@@ -92,7 +94,7 @@ fn links_and_directories_are_mounted_as_ever() {
     create(&files, "/data/new", b"new").unwrap();
     for missing in ["no/such", "missing/"] {
         let mounts = [mount(folder.path().join(missing), "/x", Access::ReadWriteName)];
-        let error = Mounts::open(&mounts).unwrap_err().to_string();
+        let error = Causes(&Mounts::open(&mounts).unwrap_err()).to_string();
         assert!(error.contains("No such file"), "{error}");
     }
 }
