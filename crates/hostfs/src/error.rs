@@ -35,7 +35,7 @@ pub enum Error {
         guest: String,
     },
     /// The host side cannot be opened.
-    #[error("mount {}: cannot open", path.display())]
+    #[error("mount {}: cannot open (files and directories must exist before they are mounted)", path.display())]
     Open {
         /// The host side.
         path: PathBuf,

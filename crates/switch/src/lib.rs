@@ -11,6 +11,10 @@ mod switch;
 mod vcpu;
 mod vm;
 
+// Crates whose types are in this one's interface.
+pub use nerite_hypervisor;
+pub use nerite_memory;
+
 pub use hypervisor::Switchable;
 pub use pair::Side;
 pub use switch::Switch;
