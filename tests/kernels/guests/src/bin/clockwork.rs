@@ -1,6 +1,7 @@
 //! Timers of all processors: in each round every one of them sets a deadline and halts. One
-//! interrupt comes, at most as many early as the second argument says, and a state that depends on all rounds before is right in the end:
-//! the host saves the guest meanwhile, and lets it go on in another process.
+//! interrupt comes, at most as many early as the second argument says, and a state that depends on
+//! all rounds before is right in the end: the host saves the guest meanwhile, and lets it go on in
+//! another process.
 
 #![no_std]
 #![no_main]
