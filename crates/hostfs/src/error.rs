@@ -35,7 +35,7 @@ pub enum Error {
         guest: String,
     },
     /// The host side cannot be opened.
-    #[error("mount {}: cannot open (files and directories must exist before they are mounted)", path.display())]
+    #[error("mount {}: cannot open{}", path.display(), advice(source))]
     Open {
         /// The host side.
         path: PathBuf,
@@ -69,4 +69,12 @@ pub enum Error {
         /// The fault.
         reason: &'static str,
     },
+}
+
+/// Advice against a mount that cannot be opened, in front of its cause.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => " (files and directories must exist before they are mounted)",
+        _ => "",
+    }
 }
