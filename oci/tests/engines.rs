@@ -15,7 +15,7 @@ use common::{Runtime, SPIN, exit, print, wait_until};
 const RUNTIME: &str = env!("CARGO_BIN_EXE_nerite-oci");
 
 /// Limits that this machine allows; engines ask for more by default.
-const LIMITS: [&str; 4] = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=1024:1024"];
+const LIMITS: [&str; 4] = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
 
 /// podman with a store of its own.
 struct Podman {

@@ -42,7 +42,22 @@ pub(crate) fn obstacle() -> Option<String> {
             missing.join(", ")
         ));
     }
-    cgroup_obstacle()
+    cgroup_obstacle().or_else(network_obstacle)
+}
+
+/// Engines make a network namespace for a container, and forward its ports.
+fn network_obstacle() -> Option<String> {
+    let name = format!("nerite-probe-{}", std::process::id());
+    let script = "ip netns add $1 && ip netns delete $1 && iptables -t nat -L -n";
+    let output = Command::new("sh").args(["-c", script, "sh", &name]).output();
+    match output {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!(
+            "no network for containers: {}",
+            String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")
+        )),
+        Err(error) => Some(format!("no shell: {error}")),
+    }
 }
 
 fn is_there(program: &str) -> bool {
