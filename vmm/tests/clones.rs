@@ -215,8 +215,8 @@ fn private(pid: i32) -> u64 {
 }
 
 /// Limit of that. A program without optimisation has stack frames of ten times the size, and the
-/// lab's kernel shares less with the process that was forked; `cargo xtask bench clone` measures the
-/// program that ships.
+/// lab's kernel shares less with the process that was forked; `cargo xtask bench clone` measures
+/// the program that ships.
 const PRIVATE: u64 = if cfg!(debug_assertions) { 4000 } else { 200 };
 
 /// The guest's first call, which is the first one of a process after a request that opens a file,
