@@ -5,7 +5,7 @@
 //! | `config.json` | the bundle's, as it was when the container was created |
 //! | `bundle` | a link to the bundle |
 //! | `systemd` | present if systemd was asked for the cgroup |
-//! | `record.json` | a [`Record`]; absent while the container is created |
+//! | `process.json` | the [`Identity`] of its process; absent while the container is created |
 //! | `start` | a FIFO that the container's process reads; absent once the guest was started |
 //! | `paused` | present while the container is frozen |
 //!
@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
@@ -45,15 +45,6 @@ pub fn root(given: Option<&Path>) -> PathBuf {
         },
         Path::to_owned,
     )
-}
-
-/// Facts about a container for later commands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Its process.
-    pub process: Identity,
-    /// Absolute path of its bundle.
-    pub bundle: PathBuf,
 }
 
 /// Status of a container: those of runtime-spec, "State", and `paused`, which all runtimes have.
@@ -209,18 +200,18 @@ impl Container {
         Cgroup::of(&self.bundle()?, &self.id, self.path("systemd").exists())
     }
 
-    /// Returns the record, or `None` while the container is created.
+    /// Returns the container's process, or `None` while the container is created.
     #[must_use]
-    pub fn record(&self) -> Option<Record> {
-        serde_json::from_slice(&fs::read(self.path("record.json")).ok()?).ok()
+    pub fn process(&self) -> Option<Identity> {
+        serde_json::from_slice(&fs::read(self.path("process.json")).ok()?).ok()
     }
 
-    /// Writes the record: from now on the container is created.
+    /// Writes down the container's process: from now on the container is created.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn keep_record(&self, record: &Record) -> Result<()> {
-        self.write("record.json", &serde_json::to_vec(record)?)
+    pub fn keep_process(&self, process: Identity) -> Result<()> {
+        self.write("process.json", &serde_json::to_vec(&process)?)
     }
 
     /// Writes a file that is there as a whole or not at all.
@@ -231,10 +222,10 @@ impl Container {
     /// Status of the container.
     #[must_use]
     pub fn status(&self) -> Status {
-        let Some(record) = self.record() else {
+        let Some(process) = self.process() else {
             return Status::Creating;
         };
-        if !record.process.is_alive() {
+        if !process.is_alive() {
             Status::Stopped
         } else if self.path("start").exists() {
             Status::Created
@@ -259,12 +250,12 @@ impl Container {
     /// If the container's files cannot be read.
     pub fn state_with(&self, status: Status) -> Result<State> {
         let bundle = self.bundle()?;
-        let record = self.record().filter(|_| status != Status::Stopped);
+        let process = self.process().filter(|_| status != Status::Stopped);
         Ok(State {
             oci_version: OCI_VERSION,
             id: self.id.clone(),
             status,
-            pid: record.map(|record| record.process.pid),
+            pid: process.map(|process| process.pid),
             bundle: bundle.folder,
             annotations: bundle.spec.annotations().clone().unwrap_or_default(),
         })

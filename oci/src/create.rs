@@ -16,7 +16,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::cli::{Create, Global, Run};
-use crate::container::{Container, Record, Status, write_whole};
+use crate::container::{Container, Status, write_whole};
 use crate::guest::Guest;
 use crate::process::Identity;
 use crate::{global_words, hooks, monitor, terminal, verbs};
@@ -149,7 +149,6 @@ impl Process {
         cgroup.join(bundle, pid)?;
         self.permit()?;
         self.wait()?;
-        let record = Record { process, bundle: bundle.folder.clone() };
         if let Some(hooks) = bundle.spec.hooks() {
             let mut state = container.state_with(Status::Creating)?;
             state.pid = Some(pid);
@@ -159,7 +158,7 @@ impl Process {
         }
         self.permit()?;
         self.wait()?;
-        container.keep_record(&record)?;
+        container.keep_process(process)?;
         if let Some(path) = &args.pid_file {
             write_whole(path, pid.to_string().as_bytes())?;
         }

@@ -9,7 +9,7 @@
 //! | | enters namespaces, reports |
 //! | runs the runtime's hooks, permits | |
 //! | | runs `createContainer` hooks, connects the network, reports |
-//! | writes the record, permits | |
+//! | writes down the process, permits | |
 //! | | waits for `start` |
 //!
 //! If either ends, the other's pipe ends, and it gives up: whatever is killed, nothing waits
@@ -26,6 +26,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimit, PosixRlimitType};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 
 use crate::bundle::Bundle;
 use crate::cli::Monitor;
@@ -237,7 +239,7 @@ fn hold_namespaces() -> Result<u8> {
 
 impl Prepared {
     /// Waits for `start` and runs the guest.
-    fn start(mut self, create: Create) -> Result<u8> {
+    fn start(self, create: Create) -> Result<u8> {
         drop(create);
         self.wait_for_start()?;
         let hooks = self.bundle.spec.hooks().as_ref();
@@ -253,17 +255,8 @@ impl Prepared {
         std::process::exit(nerite_vmm::program::main(words).into())
     }
 
-    fn wait_for_start(&mut self) -> Result<()> {
-        use rustix::event::{PollFd, PollFlags, poll};
-        loop {
-            let mut fds = [PollFd::new(&self.start, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) => break,
-                Err(rustix::io::Errno::INTR) => (),
-                Err(error) => return Err(error).context("waiting for `start`"),
-            }
-        }
-        // The runtime is no longer needed, nor is what it wrote.
-        Ok(())
+    fn wait_for_start(&self) -> Result<()> {
+        let mut fds = [PollFd::new(&self.start, PollFlags::IN)];
+        retry_on_intr(|| poll(&mut fds, None)).map(drop).context("waiting for `start`")
     }
 }

@@ -63,8 +63,9 @@ pub fn kill(root: &Path, args: &Kill) -> Result<()> {
     let signal = signal(&args.signal)?;
     let container = Container::open(root, &args.id)?;
     let id = container.id();
-    let record = container.record().with_context(|| format!("container {id} is being created"))?;
-    match record.process.send(signal) {
+    let process =
+        container.process().with_context(|| format!("container {id} is being created"))?;
+    match process.send(signal) {
         Err(Errno::SRCH) if args.all => Ok(()),
         Err(Errno::SRCH) => bail!("container {id} is stopped: container not running"),
         result => result.with_context(|| format!("container {id}")),
@@ -110,7 +111,7 @@ fn end(container: &Container) -> Result<()> {
         // A frozen process does not die.
         cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.freeze(false))?;
     }
-    let known = container.record().map(|record| record.process);
+    let known = container.process();
     let others = cgroup.and_then(|cgroup| cgroup.processes().ok()).unwrap_or_default();
     let others = others.into_iter().filter_map(crate::process::Identity::of);
     for process in known.into_iter().chain(others) {
@@ -184,7 +185,7 @@ pub fn list(root: &Path, args: &List) -> Result<()> {
 /// If it does not exist.
 pub fn ps(root: &Path, args: &Ps) -> Result<()> {
     let container = Container::open(root, &args.id)?;
-    let process = container.record().map(|record| record.process).filter(|its| its.is_alive());
+    let process = container.process().filter(|its| its.is_alive());
     let pids: Vec<i32> = process.into_iter().map(|process| process.pid).collect();
     match args.format {
         Format::Json => print_json(&pids),
