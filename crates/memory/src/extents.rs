@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::PAGE;
 use crate::region::{align_down, align_up};
 
-/// Maximum number of extents of a file that are told apart. Each takes two of the 65 530 mappings
+/// Maximum number of distinguished extents of a file. Each takes two of the 65 530 mappings
 /// that a process has (`vm.max_map_count`), itself and the hole after it.
 pub(crate) const MAX_EXTENTS: usize = 8192;
 

@@ -22,7 +22,7 @@ use client::{Client, State};
 use pool::{Pool, Stage};
 
 /// Maximum number of clients at a time, running clones and waiting requests together, beyond those
-/// that can run; more are told so and sent away.
+/// that can run; more are refused.
 const MAX_WAITING: usize = 1024;
 /// Time until shells that were sent a signal are killed.
 const PATIENCE: Duration = Duration::from_secs(3);
