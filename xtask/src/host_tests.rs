@@ -15,8 +15,8 @@ use crate::job::{Ending, Job, Outcome, Summary};
 use crate::libtest::{LATER, Reader, TIMED, UNSTABLE, program_name};
 use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
-use crate::results::Results;
-use crate::retry::{self, Failure};
+use crate::results::{Failure, Results};
+use crate::retry;
 use crate::rounds::{self, Single};
 use crate::{debugger, goes_on, guest_tests, kernels, paths, progress, report, style};
 
@@ -97,7 +97,7 @@ pub(crate) fn run(runner: &Runner, filter: Filter<'_>) -> Result<Results> {
         if reader.failed.is_empty() {
             // It did not get as far as naming one.
             let output = report::text(job, outcome, &[outcome.ending.to_string()]);
-            failed.push((job.clone(), Failure { name: job.name.clone(), output }));
+            failed.push((job.clone(), Failure::new(&job.name, output)));
         }
         for one in reader.failed {
             failed.push((make.again(program, &one.test), one.failure));

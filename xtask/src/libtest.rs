@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::job::Summary;
-use crate::retry::Failure;
+use crate::results::Failure;
 
 /// Text that a test which finds nothing to run on writes to standard error, before the reason.
 const SKIPPED: &str = "skipped: ";
@@ -115,7 +115,7 @@ impl Reader {
         if verdict != "FAILED" {
             return None;
         }
-        let failure = Failure { name: full.clone(), output: String::new() };
+        let failure = Failure::new(&full, "");
         self.failed.push(Failed { path: self.path.clone(), test: name.to_owned(), failure });
         Some(format!("fail {full}"))
     }

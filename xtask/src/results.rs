@@ -12,6 +12,25 @@ const SLOWEST: usize = 20;
 /// Tests that are faster than this are not named there.
 const SLOW: Duration = Duration::from_millis(500);
 
+/// Lines of a failed test's output that the closing lines repeat; all of it is further up.
+const REPEATED: usize = 30;
+
+/// A test that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The same in each group that runs the test.
+    pub(crate) name: String,
+    /// Output of the run, with what was wrong.
+    pub(crate) output: String,
+}
+
+impl Failure {
+    /// A failure whose output has been printed where it happened.
+    pub(crate) fn new(name: impl Into<String>, output: impl Into<String>) -> Self {
+        Self { name: name.into(), output: output.into() }
+    }
+}
+
 /// A test that failed and, in a fresh state, passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flake {
@@ -28,6 +47,8 @@ pub(crate) struct Flake {
 pub(crate) struct Results {
     /// Counts; a flaky test counts as passed.
     pub(crate) summary: Summary,
+    /// Tests that failed, for the closing lines.
+    pub(crate) failures: Vec<Failure>,
     /// Flaky tests, once for each time.
     pub(crate) flaky: Vec<Flake>,
     /// Names and times of single tests.
@@ -41,12 +62,13 @@ impl Results {
     }
 
     /// One check that failed.
-    pub(crate) fn failed() -> Self {
-        Summary { failed: 1, ..Summary::default() }.into()
+    pub(crate) fn failed(failure: Failure) -> Self {
+        let summary = Summary { failed: 1, ..Summary::default() };
+        Self { summary, failures: vec![failure], ..Self::default() }
     }
 
-    /// Prints the slowest tests, the flaky ones and the closing line; returns the exit status,
-    /// which is 1 if a test failed or was flaky more than once.
+    /// Prints the slowest tests, the flaky and the failed ones and the closing line; returns the exit
+    /// status, which is 1 if a test failed or was flaky more than once.
     pub(crate) fn close(self) -> i32 {
         let (text, summary) = self.closing();
         progress::print(text.trim_end());
@@ -66,6 +88,12 @@ impl Results {
             let _ = writeln!(text, "FLAKY {}", flake.name);
             for (when, output) in [("failed", &flake.failed), ("then passed", &flake.passed)] {
                 let _ = writeln!(text, "     it {when}:\n{}", indented(output));
+            }
+        }
+        for failure in &self.failures {
+            let _ = writeln!(text, "FAIL {}", failure.name);
+            if !failure.output.is_empty() {
+                let _ = writeln!(text, "{}", indented(last_lines(&failure.output, REPEATED)));
             }
         }
         for (name, times) in counts.iter().filter(|(_, times)| **times > 1) {
@@ -92,6 +120,7 @@ impl From<Summary> for Results {
 impl std::ops::AddAssign for Results {
     fn add_assign(&mut self, other: Self) {
         self.summary += other.summary;
+        self.failures.extend(other.failures);
         self.flaky.extend(other.flaky);
         self.times.extend(other.times);
     }
@@ -118,6 +147,13 @@ fn slowest(times: &[(String, Duration)]) -> Vec<String> {
     head.into_iter().chain(lines).collect()
 }
 
+/// At most this many lines from the end of a text.
+fn last_lines(text: &str, count: usize) -> &str {
+    let text = text.trim_end();
+    let start = text.rmatch_indices('\n').nth(count.saturating_sub(1)).map_or(0, |(at, _)| at + 1);
+    text.get(start..).unwrap_or(text)
+}
+
 /// The text, moved to the right.
 pub(crate) fn indented(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("       {line}")).collect();
@@ -134,7 +170,7 @@ mod tests {
 
     fn results(flaky: Vec<Flake>) -> Results {
         let summary = Summary { passed: 5, failed: 0, skipped: 1 };
-        Results { summary, flaky, times: Vec::new() }
+        Results { summary, flaky, ..Results::default() }
     }
 
     #[test]
@@ -158,6 +194,15 @@ mod tests {
             "FAIL a: flaky 2 times in one run\n2 flaky: a, b\n3 passed, 2 failed, 1 skipped\n"
         ));
         assert_eq!((summary.passed, summary.failed), (3, 2));
+    }
+
+    #[test]
+    fn a_failed_test_is_named_with_the_end_of_its_output() {
+        let output: String = (1..=40).map(|line| format!("line {line}\n")).collect();
+        let (text, _) = Results::failed(Failure::new("a", output)).closing();
+        assert!(text.starts_with("FAIL a\n       line 11\n       line 12\n"), "{text}");
+        assert!(text.ends_with("       line 40\n0 passed, 1 failed, 0 skipped\n"), "{text}");
+        assert_eq!(last_lines("one\ntwo\n", 3), "one\ntwo");
     }
 
     #[test]

@@ -9,19 +9,10 @@ use crate::job::{Job, Outcome, Summary};
 use crate::platform::Runner;
 use crate::progress;
 use crate::report;
-use crate::results::{Flake, Results, indented};
+use crate::results::{Failure, Flake, Results, indented};
 
 /// Most failures of a group that may be chance. After more, none is run again.
 const MOST: usize = 10;
-
-/// A test that failed.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// The same in each group that runs the test.
-    pub(crate) name: String,
-    /// Output of the run, with what was wrong.
-    pub(crate) output: String,
-}
 
 /// The second run of a test.
 #[derive(Debug)]
@@ -51,7 +42,7 @@ pub(crate) fn again(
                 "FAIL {} (not run again: {count} tests failed)",
                 failure.name
             ));
-            results += Results::failed();
+            results += Results::failed(failure.clone());
             continue;
         }
         progress::say(&format!("running {} once more, in a fresh state", failure.name));
@@ -69,7 +60,7 @@ pub(crate) fn again(
         } else {
             let output = indented(&attempt.output);
             progress::print(&format!("FAIL {} ({seconds:.1} s): twice\n{output}", failure.name));
-            results += Results::failed();
+            results += Results::failed(Failure::new(&failure.name, attempt.output));
         }
     }
     Ok(results)
@@ -101,7 +92,7 @@ mod tests {
     use super::*;
 
     fn failure(name: &str) -> Failure {
-        Failure { name: name.to_owned(), output: "no".to_owned() }
+        Failure::new(name, "no")
     }
 
     #[test]

@@ -11,8 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, cargo};
-use crate::job::Summary;
-use crate::results::Results;
+use crate::results::{Failure, Results};
 use crate::{crates, package, paths, progress};
 
 /// The most crates that a client of the control socket may bring, itself among them.
@@ -52,19 +51,20 @@ pub(crate) fn check() -> Result<Results> {
     fs::write(folder.join("Cargo.toml"), workspace).context("cannot write a workspace")?;
     fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
         .context("cannot copy Cargo.lock")?;
-    let mut summary = Summary::default();
+    let mut results = Results::default();
     // One at a time, so that none gets a feature of a dependency that another one asked for.
     for project in &projects {
         match project.check(&folder) {
-            Ok(()) => summary.passed += 1,
+            Ok(()) => results += Results::passed(),
             Err(error) => {
-                progress::print(&format!("FAIL {}: {error:#}", project.name));
-                summary.failed += 1;
+                let error = format!("{error:#}");
+                progress::print(&format!("FAIL {}: {error}", project.name));
+                results += Results::failed(Failure::new(&project.name, error));
             }
         }
     }
     client_is_small(&folder)?;
-    Ok(summary.into())
+    Ok(results)
 }
 
 /// The projects of a README: one for the programs that need the crate as it is, and one for those

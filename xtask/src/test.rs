@@ -14,7 +14,7 @@ use crate::job::Summary;
 use crate::libtest::cargo::Tests;
 use crate::platform::Platform;
 use crate::repeat::Repeat;
-use crate::results::Results;
+use crate::results::{Failure, Results};
 use crate::{
     containers, dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths,
     progress, single, smoke, style,
@@ -105,8 +105,9 @@ impl Run {
 fn attempt(name: &str, what: impl FnOnce() -> Result<Results>) -> (Results, Duration) {
     let (step, start) = (progress::step(name), Instant::now());
     let results = what().unwrap_or_else(|error| {
-        progress::print(&format!("FAIL {name}: {error:#}"));
-        Results::failed()
+        let error = format!("{error:#}");
+        progress::print(&format!("FAIL {name}: {error}"));
+        Results::failed(Failure::new(name, error))
     });
     step.done_with(&results.to_string());
     (results, start.elapsed())
@@ -301,7 +302,7 @@ fn loom() -> Result<Results> {
 /// same name: one would be built in the other's place.
 fn examples() -> Result<Results> {
     let built = build::examples()?;
-    let mut summary = Summary::default();
+    let mut results = Results::default();
     let mut names = HashSet::new();
     for folder in fs::read_dir(paths::root().join("crates")).context("cannot read crates/")? {
         let Ok(examples) = fs::read_dir(folder?.path().join("examples")) else { continue };
@@ -311,16 +312,18 @@ fn examples() -> Result<Results> {
             ensure!(names.insert(name.to_owned()), "two examples are called {}", name.display());
             let mut program = Command::new(built.join(name));
             match quiet(program.stdin(Stdio::null()).current_dir(paths::root())) {
-                Ok(()) => summary.passed += 1,
+                Ok(()) => results += Results::passed(),
                 Err(error) => {
-                    progress::print(&format!("FAIL example {}: {error:#}", file.display()));
-                    summary.failed += 1;
+                    let (name, error) =
+                        (format!("example {}", file.display()), format!("{error:#}"));
+                    progress::print(&format!("FAIL {name}: {error}"));
+                    results += Results::failed(Failure::new(name, error));
                 }
             }
         }
     }
-    ensure!(summary != Summary::default(), "there are no examples");
-    Ok(summary.into())
+    ensure!(results.summary != Summary::default(), "there are no examples");
+    Ok(results)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use crate::job::{Ending, Job, Outcome, Summary};
 use crate::lab::Machine;
 use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
-use crate::results::Results;
-use crate::retry::{self, Failure};
+use crate::results::{Failure, Results};
+use crate::retry;
 use crate::{build, progress, report, software};
 
 /// Some tests have 4 GiB.
@@ -88,7 +88,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
             "SKIP" => results.summary.skipped += 1,
             _ => {
                 let output = report::text(job, outcome, &[ending(outcome)]);
-                failed.push((job.clone(), Failure { name: job.name.clone(), output }));
+                failed.push((job.clone(), Failure::new(&job.name, output)));
             }
         }
         let seconds = outcome.time.as_secs_f64();

@@ -6,8 +6,8 @@ use crate::job::{Job, Outcome};
 use crate::platform::Runner;
 use crate::progress;
 use crate::report;
-use crate::results::Results;
-use crate::retry::{self, Failure};
+use crate::results::{Failure, Results};
+use crate::retry;
 use crate::rounds::{self, Single};
 
 /// Runs the jobs, prints a line for each, and runs those that fail once more. `wrong` says what is
@@ -35,8 +35,7 @@ pub(crate) fn run(
             progress::print(&format!("ok   {} ({:.1} s)", job.name, outcome.time.as_secs_f64()));
             results += Results::passed();
         } else {
-            let failure =
-                Failure { name: job.name.clone(), output: report::text(job, outcome, &wrong) };
+            let failure = Failure::new(&job.name, report::text(job, outcome, &wrong));
             retry::announce(&failure);
             failed.push((index, failure));
         }

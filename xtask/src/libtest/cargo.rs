@@ -8,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::{PROGRAM, Reader, TIMED, UNSTABLE};
-use crate::results::Results;
-use crate::retry::{self, Attempt, Failure};
+use crate::results::{Failure, Results};
+use crate::retry::{self, Attempt};
 use crate::{build, progress};
 
 /// The host's target, whose test programs cargo starts through [`runner`].
@@ -59,8 +59,9 @@ pub(crate) fn run(tests: Tests<'_>) -> Result<Results> {
     let mut results: Results = reader.summary.into();
     results.times = reader.times;
     if !good && reader.failed.is_empty() {
-        progress::print("FAIL cargo test: it did not get as far as running every test");
-        results += Results::failed();
+        let what = "it did not get as far as running every test";
+        progress::print(&format!("FAIL cargo test: {what}"));
+        results += Results::failed(Failure::new("cargo test", what));
     }
     // They count when they have been run again.
     results.summary.failed = results.summary.failed.saturating_sub(reader.failed.len());
