@@ -67,8 +67,8 @@ impl Results {
         Self { summary, failures: vec![failure], ..Self::default() }
     }
 
-    /// Prints the slowest tests, the flaky and the failed ones and the closing line; returns the exit
-    /// status, which is 1 if a test failed or was flaky more than once.
+    /// Prints the slowest tests, the flaky and the failed ones and the closing line; returns the
+    /// exit status, which is 1 if a test failed or was flaky more than once.
     pub(crate) fn close(self) -> i32 {
         let (text, summary) = self.closing();
         progress::print(text.trim_end());
