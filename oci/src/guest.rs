@@ -171,15 +171,16 @@ fn mask(prefix: u8) -> Ipv4Addr {
 
 fn options(bundle: &Bundle) -> Result<Vec<OsString>> {
     let mut options: Vec<OsString> = Vec::new();
-    let mut add = |name: &str, value: OsString| options.extend([OsString::from(name), value]);
+    // One word each: a value may begin with a dash.
+    let mut add = |name: &str, value: &str| options.push(format!("{name}={value}").into());
     for name in ["accel", "boot", "cmdline"] {
         if let Some(value) = bundle.annotation(name) {
-            add(&format!("--{name}"), value.into());
+            add(&format!("--{name}"), value);
         }
     }
     match bundle.annotation("sandbox") {
         None => (),
-        Some(level @ ("normal" | "strict")) => add("--sandbox", level.into()),
+        Some(level @ ("normal" | "strict")) => add("--sandbox", level),
         Some(level) => {
             bail!("annotation nerite.sandbox is {level:?}; it can be `normal` or `strict`")
         }
@@ -187,26 +188,26 @@ fn options(bundle: &Bundle) -> Result<Vec<OsString>> {
     let linux = bundle.spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     if let Some(memory) = bundle.annotation("memory") {
-        add("--memory", memory.into());
+        add("--memory", memory);
     } else if let Some(limit) = memory_limit(resources) {
-        add("--memory", memory_within(limit)?.to_string().into());
+        add("--memory", &memory_within(limit)?.to_string());
     }
     if let Some(count) = bundle.annotation("cpus") {
-        add("--cpus", count.into());
+        add("--cpus", count);
     } else if let Some(count) = resources.and_then(|resources| vcpus(resources.cpu().as_ref()?)) {
-        add("--cpus", count.to_string().into());
+        add("--cpus", &count.to_string());
     }
     let process = bundle.process()?;
     let user = process.user();
     if (user.uid(), user.gid()) != (0, 0) {
-        add("--user", format!("{}:{}", user.uid(), user.gid()).into());
+        add("--user", &format!("{}:{}", user.uid(), user.gid()));
     }
     for entry in process.env().iter().flatten() {
         ensure!(
             entry.split_once('=').is_some_and(|(name, _)| !name.is_empty()),
             "process.env has {entry:?}, which is not NAME=VALUE"
         );
-        add("--env", entry.into());
+        add("--env", entry);
     }
     Ok(options)
 }

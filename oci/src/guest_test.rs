@@ -68,7 +68,7 @@ fn arguments_environment_and_user_are_the_guests() {
     assert_eq!(
         words(change, &[]),
         format!(
-            "vmm run --user 1000:100 --env PATH=/none:/bin --env A=b=c {PLAIN} B/rootfs/bin/app -- -- -x a b"
+            "vmm run --user=1000:100 --env=PATH=/none:/bin --env=A=b=c {PLAIN} B/rootfs/bin/app -- -- -x a b"
         )
     );
     fails(|config| config["process"]["env"] = json!(["A"]), "which is not NAME=VALUE");
@@ -92,9 +92,9 @@ fn limits_are_the_guests_memory_and_vcpus() {
     let guest = |options: &str| format!("vmm run {options}{PLAIN} B/rootfs/bin/app --");
     assert_eq!(limits(-1, -1), guest(""));
     assert_eq!(limits(0, 0), guest(""));
-    assert_eq!(limits(128 << 20, 50_000), guest("--memory 117440512 --cpus 1 "));
-    assert_eq!(limits(32 << 20, 100_001), guest("--memory 16777216 --cpus 2 "));
-    assert_eq!(limits((34 << 20) - 1, i64::MAX), guest("--memory 16777216 --cpus 16 "));
+    assert_eq!(limits(128 << 20, 50_000), guest("--memory=117440512 --cpus=1 "));
+    assert_eq!(limits(32 << 20, 100_001), guest("--memory=16777216 --cpus=2 "));
+    assert_eq!(limits((34 << 20) - 1, i64::MAX), guest("--memory=16777216 --cpus=16 "));
     let change = |config: &mut Value| {
         config["linux"]["resources"] = json!({ "memory": { "limit": (32 << 20) - 1 } });
     };
@@ -103,7 +103,7 @@ fn limits_are_the_guests_memory_and_vcpus() {
         config["annotations"] = json!({ "nerite.memory": "1G", "nerite.cpus": "3", "other": "x" });
         config["linux"]["resources"] = json!({ "memory": { "limit": 1 } });
     };
-    assert_eq!(words(change, &[]), guest("--memory 1G --cpus 3 "));
+    assert_eq!(words(change, &[]), guest("--memory=1G --cpus=3 "));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn cards_are_the_interfaces() {
     assert_eq!(
         words(linux, std::slice::from_ref(&card)),
         format!(
-            "vmm run --boot linux --cmdline quiet {PLAIN} {net} B/rootfs/bin/app -- \
+            "vmm run --boot=linux --cmdline=quiet {PLAIN} {net} B/rootfs/bin/app -- \
              ip=10.88.0.5::10.88.0.1:255.255.0.0::eth0:off"
         )
     );
