@@ -22,11 +22,11 @@ use rustix::net::{
 
 use crate::{Error, Forward, ioctl, vectors};
 
-mod acks;
+mod flows;
 mod passt;
 mod tcp;
 
-use acks::Acknowledgements;
+use flows::Flows;
 use passt::{Process, introduction};
 use tcp::{HEADERS, Header, SYN};
 
@@ -66,7 +66,7 @@ pub struct User {
     /// Bytes that could not be written yet. Nothing else is sent before them.
     output: VecDeque<u8>,
     checksums: bool,
-    acknowledgements: Acknowledgements,
+    flows: Flows,
     /// A segment that begins a connection was sent, and nothing is until passt has read it.
     is_opening: bool,
     /// A descriptor to send along with such a segment.
@@ -123,7 +123,7 @@ impl User {
             end: 0,
             output: VecDeque::new(),
             checksums: false,
-            acknowledgements: Acknowledgements::default(),
+            flows: Flows::default(),
             is_opening: false,
             boundary: Event::new().map_err(Error::host("making an event"))?,
             process,
@@ -179,11 +179,11 @@ impl User {
     }
 }
 
-/// Reads a frame of few bytes.
-fn read_all<'a>(ram: &GuestRam, pieces: &[Segment], bytes: &'a mut [u8]) -> Option<&'a [u8]> {
+/// Reads the beginning of a frame: as many bytes as there are, or fit.
+fn read_head<'a>(ram: &GuestRam, pieces: &[Segment], bytes: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut length = 0_usize;
     for piece in pieces {
-        let end = length.checked_add(piece.length as usize)?;
+        let end = length.saturating_add(piece.length as usize).min(bytes.len());
         ram.read(piece.address, bytes.get_mut(length..end)?).ok()?;
         length = end;
     }
@@ -220,22 +220,25 @@ impl Backend for User {
             self.flush()?;
         }
         let mut bytes = [0; HEADER + HEADERS];
-        let head = if frame <= HEADERS { read_all(ram, pieces, &mut bytes) } else { None };
+        let head = read_head(ram, pieces, &mut bytes);
         let head = head.and_then(|head| head.get(HEADER..)).unwrap_or_default();
-        let (header, now) = (Header::parse(head), Instant::now());
-        if header.is_some_and(|header| self.acknowledgements.is_idle(&header, now)) {
+        let (header, now) = (Header::parse(head, frame), Instant::now());
+        if header.is_some_and(|header| self.flows.is_idle(&header, now)) {
             return Ok(());
         }
         let prefix = u32::try_from(frame).map_err(|_| ErrorKind::InvalidInput)?.to_be_bytes();
-        if header.is_some_and(|header| header.flags & SYN != 0) {
-            return self.send_opening(&prefix, head);
+        if header.is_some_and(|header| header.flags & SYN != 0) && frame == head.len() {
+            self.send_opening(&prefix, head)?;
+        } else {
+            let written = vectors::write(&self.socket, &prefix, ram, pieces, HEADER as u64)?;
+            if written < frame.saturating_add(LENGTH) {
+                self.keep(&prefix, ram, pieces, written)?;
+            }
         }
-        let written = vectors::write(&self.socket, &prefix, ram, pieces, HEADER as u64)?;
-        if written < frame.saturating_add(LENGTH) {
-            self.keep(&prefix, ram, pieces, written)?;
-        }
-        if let Some(header) = header {
-            self.acknowledgements.note(&header, now);
+        if let Some(header) = header
+            && self.flows.note(&header, now)
+        {
+            self.request_acknowledgement(&header, head);
         }
         Ok(())
     }
@@ -333,6 +336,19 @@ impl User {
         sendmsg(&self.socket, &pieces, &mut along, SendFlags::NOSIGNAL)?;
         self.is_opening = true;
         Ok(())
+    }
+
+    /// Makes passt answer a segment whose data it has already, which it does not by itself: a
+    /// segment that it cannot take follows. `head` is the beginning of the first one's frame.
+    fn request_acknowledgement(&mut self, header: &Header, head: &[u8]) {
+        let Some(frame) = header.beyond(head) else { return };
+        let Ok(length) = u32::try_from(frame.len()) else { return };
+        self.output.extend(length.to_be_bytes());
+        self.output.extend(frame);
+        // What does not fit now is sent when there is room.
+        if let Err(error) = self.flush() {
+            log::trace!("sending to passt: {error}");
+        }
     }
 
     /// Number of the socket's descriptor, for a sandbox.

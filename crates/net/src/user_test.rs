@@ -220,3 +220,26 @@ fn what_could_not_be_sent_is_no_repetition() {
     user.send(&ram, &whole).unwrap();
     assert_eq!(passt.read(&mut got).unwrap(), 58);
 }
+
+#[test]
+fn passt_is_made_to_answer_data_that_it_has_already() {
+    let (mut user, mut passt) = pair();
+    let ram = ram(1 << 20);
+    let mut frame = bare_segment(0x18, 1);
+    frame.extend(b"data");
+    frame[29] = 44;
+    ram.write(RAM, &frame).unwrap();
+    let whole = [segment(RAM, 30), segment(RAM + 30, 40)];
+    let mut got = [0; 1000];
+    for _ in 0..3 {
+        user.send(&ram, &whole).unwrap();
+    }
+    // Once more each for the second one and the third.
+    let read = passt.read(&mut got).unwrap();
+    assert_eq!(read, 3 * (4 + 58) + 2 * (4 + tcp::BEYOND));
+    let [first, second, beyond] = [0, 62, 124].map(|at| &got[at..]);
+    assert_eq!(first[..62], second[..62]);
+    assert_eq!(beyond[..4], [0, 0, 0, 55]);
+    let header = Header::parse(&beyond[4..], tcp::BEYOND).unwrap();
+    assert_eq!(header.sequence, 0x0101_0101 + 4 + (1 << 30));
+}
