@@ -46,7 +46,8 @@ pub struct Cli {
 pub enum Action {
     /// Run a Hermit image
     Run(Box<RunArgs>),
-    /// Print what an image or a snapshot is: entry, versions, segments, TLS, relocations, contents
+    /// Print what an image or a snapshot is: entry, versions, segments, TLS, relocations, contents;
+    /// or what processors guests can have here
     Inspect(InspectArgs),
     /// Ask a running guest that has a control socket: pause, resume, stop, registers, memory
     Ctl(CtlArgs),
@@ -96,11 +97,16 @@ pub struct ClonesArgs {
 
 /// `vmm inspect`.
 #[derive(Debug, Args)]
+#[command(override_usage = "vmm inspect [OPTIONS] <IMAGE|DIR>\n       vmm inspect --host [--json]")]
 pub struct InspectArgs {
     /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it; or the directory of
     /// a snapshot; `-` is an image on standard input
-    #[arg(value_hint = ValueHint::AnyPath)]
-    pub image: PathBuf,
+    #[arg(value_hint = ValueHint::AnyPath, required_unless_present = "host")]
+    pub image: Option<PathBuf>,
+
+    /// Print the CPU features that guests can have on this host, for --cpu of `vmm run`
+    #[arg(long, conflicts_with_all = ["image", "verify"])]
+    pub host: bool,
 
     /// Compare the files of a snapshot with their digests
     #[arg(long)]
@@ -354,6 +360,8 @@ mod tests {
             (&["-m", "x", "img"], ["--memory <SIZE>", "not a size"]),
             (&["-c", "0", "img"], ["--cpus <N>", "1 to 16"]),
             (&["-c", "17", "img"], ["--cpus <N>", "1 to 16"]),
+            (&["--cpu", "+axv2", "img"], ["--cpu <FEATURES>", "similar: avx2"]),
+            (&["--cpu", "-lm", "img"], ["--cpu <FEATURES>", "cannot be turned off"]),
             (&["-a", "2-1", "img"], ["--affinity <CPUS>", "backwards"]),
             (&["-e", "FOO", "img"], ["--env", "NAME=VALUE"]),
             (&["-e", "=x", "img"], ["--env", "name"]),

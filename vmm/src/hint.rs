@@ -43,6 +43,10 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         Machine::MountOfSnapshot { guest, rights } => {
             Some(format!("pass --mount HOST:{guest}:{rights}"))
         }
+        Machine::CpuModel(_) => some("`vmm inspect --host` lists what --cpu can turn on"),
+        Machine::MissingFeature { .. } => some(
+            "a guest that is started with --cpu x86-64-v2 or so runs on each host of that level",
+        ),
         Machine::Affinity { .. } => some("name one host CPU for each vCPU in --affinity"),
         Machine::Pin { .. } => some("name CPUs that this process may use in --affinity"),
         Machine::NotForThisGuest { setting, .. } => {

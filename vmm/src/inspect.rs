@@ -1,5 +1,6 @@
 //! `vmm inspect`.
 
+mod host;
 mod json;
 
 use std::fmt::{self, Display};
@@ -13,15 +14,17 @@ use crate::cli::InspectArgs;
 use crate::error::Error;
 use crate::output;
 
-/// Prints what an image or a snapshot is, confined as `vmm run` is: it is no less hostile here.
+/// Prints what an image or a snapshot is, confined as `vmm run` is: it is no less hostile here. Or
+/// what the host has.
 ///
 /// # Errors
 ///
 /// If it cannot be read, is malformed or cannot be looked at as confined as was asked for.
 pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
+    let Some(path) = &args.image else { return host::inspect(args) };
     args.sandbox.check().map_err(Error::Usage)?;
-    if args.image.is_dir() {
-        let snapshot = Snapshot::open(&args.image)?;
+    if path.is_dir() {
+        let snapshot = Snapshot::open(path)?;
         confine(args)?;
         let manifest = snapshot.read::<MachineState>()?;
         if args.verify {
@@ -37,7 +40,7 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
     if args.verify {
         return Err(Error::Usage("--verify is for the directory of a snapshot".to_owned()));
     }
-    let image = open_image(&args.image)?;
+    let image = open_image(path)?;
     confine(args)?;
     let image = image.read_guest(None, &Limits::default())?;
     if args.json {

@@ -131,6 +131,7 @@ impl Options {
             (memory.size.is_some(), "--memory"),
             (memory.no_aslr.is_some(), "--no-aslr"),
             (cpu.count.is_some(), "--cpus"),
+            (cpu.model.is_some(), "--cpu"),
             (cpu.cpu_pm.is_some(), "--cpu-pm"),
             (cpu.pit.is_some(), "--pit"),
             (cpu.irqchip.is_some(), "--irqchip"),

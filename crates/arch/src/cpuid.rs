@@ -11,9 +11,13 @@
 
 mod amd;
 mod compare;
+mod feature;
+mod model;
 mod topology;
+mod word;
 
 pub use compare::{common, missing_feature};
+pub use model::{CpuModel, ModelError, Offer};
 
 /// One CPUID leaf or subleaf (Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
+use nerite_arch::cpuid::{self, Offer};
 use nerite_hypervisor::{Error, Hypervisor, Vcpu};
 use nerite_kvm::System;
 use nerite_kvm::probe::{self, HostKvm};
@@ -69,6 +70,37 @@ fn both(start: Side) -> Result<Choice, Error> {
     let switch = Some(both.switch().clone());
     let choice = Choice::from(Arc::new(both) as Arc<dyn Hypervisor>);
     Ok(Choice { is_kvm: true, switch, ..choice })
+}
+
+/// Processors that the guests of a hypervisor can have on this host.
+#[derive(Debug)]
+pub struct Processors {
+    /// Name of the hypervisor.
+    pub hypervisor: &'static str,
+    /// Reason why it runs few guests.
+    pub restriction: Option<String>,
+    /// Features, or the reason why the hypervisor cannot be used.
+    pub offer: Result<Offer, Error>,
+}
+
+/// Processors that guests can have on this host, by hypervisor. May run a short guest.
+pub fn processors() -> [Processors; 2] {
+    let of = |hypervisor: &dyn Hypervisor| {
+        let tsc_deadline = hypervisor.capabilities().tsc_deadline;
+        let guest = cpuid::Guest { vcpu_index: 0, vcpu_count: 1, tsc_deadline };
+        Ok(Offer::of(&cpuid::for_guest(&hypervisor.supported_cpuid()?, &guest)))
+    };
+    let kvm = System::open();
+    let restriction = kvm.as_ref().ok().and_then(|system| match probe::try_guest(system) {
+        HostKvm::Hardware => None,
+        host => Some(host.to_string()),
+    });
+    let kvm = kvm.map_err(Error::from).and_then(|system| of(&system));
+    let software = Software::new().and_then(|software| of(&software));
+    [
+        Processors { hypervisor: "KVM", restriction, offer: kvm },
+        Processors { hypervisor: "software", restriction: None, offer: software },
+    ]
 }
 
 /// Time that passes on a virtual clock while a guest waits: none, unless a device can interrupt it.

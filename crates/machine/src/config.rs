@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use nerite_arch::cpuid::{CpuModel, ModelError as CpuModelError};
 pub use nerite_devices::pc::DebugExit;
 pub use nerite_hermit::DEFAULT_MEMORY;
 pub use nerite_hostfs::{Access, Error as MountError, Limits as FileLimits, Mount, OnChanged};
@@ -307,6 +308,8 @@ pub struct CpuConfig {
     /// Number of vCPUs, 1 to [`MAX_CPUS`], or `None` for the number that the image requests, and 1
     /// if it requests none.
     pub count: Option<u32>,
+    /// Processor that the guest sees: which features it has.
+    pub model: CpuModel,
     /// Host CPU of each vCPU, in order; empty for no pinning.
     pub affinity: Vec<usize>,
     /// Let the guest manage the host CPU's power states: HLT, MWAIT and PAUSE no longer leave the

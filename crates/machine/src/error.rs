@@ -21,6 +21,9 @@ pub enum Error {
         /// Number of vCPUs.
         cpus: u32,
     },
+    /// The hypervisor has no such processor on this host.
+    #[error(transparent)]
+    CpuModel(#[from] nerite_arch::cpuid::ModelError),
     /// A vCPU cannot be bound to its host CPU.
     #[error("cannot bind vCPU {vcpu} to host CPU {cpu}")]
     Pin {
@@ -212,6 +215,7 @@ impl Error {
             | Self::DiskCount { .. }
             | Self::SameDisk { .. }
             | Self::Affinity { .. }
+            | Self::CpuModel(_)
             | Self::NotForThisGuest { .. }
             | Self::VhostWithoutKernel { .. }
             | Self::MountOfSnapshot { .. }

@@ -75,6 +75,7 @@ pub use nerite_virtio_blk;
 pub use nerite_virtio_console;
 pub use nerite_virtio_net;
 
+pub use accelerator::{Processors, processors};
 pub use config::Config;
 pub use counting::ProcessorCounts;
 pub use devices::{Devices, DevicesState, DiskReport};

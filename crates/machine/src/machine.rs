@@ -160,11 +160,13 @@ impl Machine {
         let vcpu_count = builder.vcpus();
         let create = |vcpu_index| {
             let guest = cpuid::Guest { vcpu_index, vcpu_count, tsc_deadline };
-            builder.create_vcpu(&*vm, vcpu_index, &cpuid::for_guest(&host_cpuid, &guest))
+            let leaves = cpuid::for_guest(&host_cpuid, &guest);
+            let leaves = config.cpus.model.apply(leaves, hypervisor.name())?;
+            Ok(builder.create_vcpu(&*vm, vcpu_index, &leaves)?)
         };
         let vcpus = match &saved {
             Some((saved, _)) => saved.restore_vcpus(&*vm, vcpu_count, &host_cpuid)?,
-            None => (0..vcpu_count).map(create).collect::<Result<Vec<_>, _>>()?,
+            None => (0..vcpu_count).map(create).collect::<Result<Vec<_>, Error>>()?,
         };
         let vcpus = match config.cpus.on_unemulated {
             OnUnemulated::Software if is_kvm => accelerator::assist(vcpus, &ram),

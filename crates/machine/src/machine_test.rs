@@ -311,3 +311,52 @@ fn a_hermit_guest_finds_virtio_devices_in_its_slots() {
     assert!(matches!(running.wait(None).unwrap(), Outcome::PoweredOff));
     assert_eq!(*found.lock().unwrap(), [0x1044_1af4, 0x0110, 0x1043_1af4, 0x0111, 0xffff_ffff]);
 }
+
+/// A CPUID leaf 1 with AVX and what it needs, MOVBE and RDRAND, and the features of SSE.
+fn with_avx() -> Vec<nerite_arch::CpuidEntry> {
+    let leaf = |function, eax| nerite_arch::CpuidEntry { function, eax, ..Default::default() };
+    let basic = nerite_arch::CpuidEntry {
+        ecx: 1 | 1 << 9 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 26 | 1 << 28 | 1 << 30,
+        ..leaf(1, 0)
+    };
+    vec![leaf(0, 1), basic, leaf(0x8000_0000, 0x8000_0000)]
+}
+
+#[test]
+fn each_vcpu_shows_the_features_of_the_model() {
+    let folder = Folder::hermit();
+    let mut config = folder.config();
+    config.cpus.count = Some(2);
+    config.cpus.model = "host,-xsave,+movbe".parse().unwrap();
+    let (seen, shown) = std::sync::mpsc::channel();
+    let hypervisor = ScriptedHypervisor::new(move |_| {
+        let seen = seen.clone();
+        Box::new(move |vcpu, _| {
+            let basic = vcpu.state.cpuid.iter().find(|leaf| leaf.function == 1).unwrap();
+            seen.send(basic.ecx).unwrap();
+            None
+        })
+    });
+    let hypervisor = Arc::new(hypervisor.with_cpuid(with_avx()));
+    let running = Opened::open_on(&config, hypervisor).unwrap().build().unwrap().start().unwrap();
+    for _ in 0..2 {
+        let ecx = shown.recv().unwrap();
+        assert_eq!(ecx & (1 << 26 | 1 << 28), 0, "XSAVE and AVX");
+        assert_eq!(ecx & (1 << 22 | 1 << 30), 1 << 22 | 1 << 30, "MOVBE and RDRAND");
+    }
+    running.handle().stop();
+    running.wait(None).unwrap();
+}
+
+#[test]
+fn a_model_that_the_hypervisor_lacks_is_refused() {
+    let folder = Folder::hermit();
+    let mut config = folder.config();
+    config.cpus.model = "x86-64-v2,-cx16,-popcnt,-lahf_lm,+f16c".parse().unwrap();
+    let hypervisor = ScriptedHypervisor::new(|_| unreachable!("no vCPU is started"));
+    let hypervisor = Arc::new(hypervisor.with_cpuid(with_avx()));
+    let error = Opened::open_on(&config, hypervisor).unwrap().build().unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Config);
+    let message = "f16c needs CPU features that the hypervisor script lacks on this host: f16c";
+    assert_eq!(error.to_string(), message);
+}

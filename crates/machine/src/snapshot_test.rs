@@ -197,3 +197,40 @@ fn states_that_no_machine_has_are_refused() {
     assert!(matches!(error, Error::MissingFeature { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::Host);
 }
+
+#[test]
+fn a_snapshot_needs_the_features_of_its_model_alone() {
+    use nerite_arch::CpuidEntry;
+    let on = |ecx, config: &Config, programs: fn(u32) -> Program| {
+        let leaf = CpuidEntry { function: 1, ecx, edx: 1 << 5, ..Default::default() };
+        let hypervisor = ScriptedHypervisor::new(programs).with_cpuid(vec![leaf]);
+        Opened::open_on(config, Arc::new(hypervisor))?.build()
+    };
+    const RDRAND: u32 = 1 << 30;
+    const MOVBE: u32 = 1 << 22;
+    for (model, is_restored) in [("host", false), ("-rdrand", true), ("x86-64,+movbe", true)] {
+        let folder = Folder::new();
+        let mut config = folder.config();
+        config.cpus.model = model.parse().unwrap();
+        let running = on(RDRAND | MOVBE, &config, marks).unwrap().start().unwrap();
+        for index in 0..2 {
+            while running.handle().registers(index).unwrap().0.rax != 7 + index as u64 {
+                std::thread::yield_now();
+            }
+        }
+        folder.save(&running).unwrap();
+        running.handle().stop();
+        running.wait(None).unwrap();
+        match on(MOVBE, &folder.restored(), finds) {
+            Ok(machine) => {
+                assert!(is_restored, "{model}");
+                let restored = machine.start().unwrap();
+                assert!(matches!(restored.wait(None).unwrap(), Outcome::PoweredOff));
+            }
+            Err(Error::MissingFeature { feature }) => {
+                assert_eq!((is_restored, &*feature), (false, "rdrand"), "{model}");
+            }
+            Err(error) => panic!("{model}: {error}"),
+        }
+    }
+}

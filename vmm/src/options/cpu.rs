@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use merge::Merge;
 use nerite_machine::config::{
-    Accelerator, Clock, CpuConfig, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated,
+    Accelerator, Clock, CpuConfig, CpuModel, Irqchip, MAX_CPUS, MsrPolicy, OnUnemulated,
 };
 use serde::{Deserialize, Deserializer, de};
 
@@ -22,6 +22,18 @@ pub struct CpuOptions {
     #[arg(id = "cpus", short = 'c', long = "cpus", alias = "cpu-count", value_name = "N")]
     #[serde(alias = "cpu_count", deserialize_with = "count")]
     pub count: Option<CpuCount>,
+
+    /// Processor that the guest sees: host, x86-64, x86-64-v2, x86-64-v3 or x86-64-v4, and features
+    /// turned on or off, such as x86-64-v2,+avx or -rdrand [default: host]
+    ///
+    /// Features have the names of /proc/cpuinfo; `vmm inspect --host` lists those that guests can
+    /// have here. With a level the guest sees no more than its features and can be restored on each
+    /// host of that level. A feature that is turned on brings those it needs, and one that is
+    /// turned off takes those along that need it. They are hidden from the guest; its processor
+    /// executes most instructions nevertheless.
+    #[arg(long = "cpu", value_name = "FEATURES", allow_hyphen_values = true)]
+    #[serde(deserialize_with = "value::parsed")]
+    pub model: Option<CpuModel>,
 
     /// Accelerator: auto, kvm, software, or two of them [default: auto]
     ///
@@ -117,6 +129,7 @@ impl CpuOptions {
         let is_switchable = self.accel.is_some_and(Accelerator::is_switchable);
         CpuConfig {
             count: self.count.map(CpuCount::get),
+            model: self.model.clone().unwrap_or_default(),
             affinity: self
                 .affinity
                 .as_ref()

@@ -22,13 +22,25 @@ type Programs = Box<dyn Fn(u32) -> Program + Send + Sync>;
 /// A hypervisor whose guests are programs in Rust.
 pub struct ScriptedHypervisor {
     programs: Arc<Programs>,
+    cpuid: Vec<CpuidEntry>,
     interrupts: Arc<ScriptedInterrupts>,
 }
 
 impl ScriptedHypervisor {
     /// A hypervisor whose vCPUs run what `programs` returns for their index.
     pub fn new(programs: impl Fn(u32) -> Program + Send + Sync + 'static) -> Self {
-        Self { programs: Arc::new(Box::new(programs)), interrupts: Arc::default() }
+        Self {
+            programs: Arc::new(Box::new(programs)),
+            cpuid: Vec::new(),
+            interrupts: Arc::default(),
+        }
+    }
+
+    /// This hypervisor with CPUID leaves that guests can have; there are none without.
+    #[must_use]
+    pub fn with_cpuid(mut self, leaves: Vec<CpuidEntry>) -> Self {
+        self.cpuid = leaves;
+        self
     }
 
     /// Interrupts of its VMs.
@@ -57,7 +69,7 @@ impl Hypervisor for ScriptedHypervisor {
     }
 
     fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>, Error> {
-        Ok(Vec::new())
+        Ok(self.cpuid.clone())
     }
 
     fn supported_msrs(&self) -> Result<Vec<u32>, Error> {
