@@ -1,5 +1,7 @@
-//! `cargo xtask doctor`: what this machine has of what guests need, and what to do about the rest.
+//! `cargo xtask doctor`: what this machine has of what guests and their tests need, what to do about
+//! the rest, and where each command runs guests.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,58 +10,117 @@ use anyhow::Result;
 use nerite_kvm::probe::{self, HostKvm};
 
 use crate::lab::kernel;
-use crate::packages::{self, BUSYBOX, QEMU};
+use crate::packages::{self, BUSYBOX, PASST, QEMU};
 use crate::{paths, progress};
 
 /// Memory that should be free for a lab in which guests have 5 GiB, in MiB.
 const MEMORY_MIB: u64 = 8192;
 /// Space for what is built and for the lab's files, in MiB.
 const DISK_MIB: u64 = 6144;
+/// Columns of a terminal, and the column at which texts begin.
+const WIDTH: usize = 80;
+const INDENT: usize = 16;
 
-fn line(good: bool, what: &str, text: &str) {
-    progress::print(&format!("{} {what:<8} {text}", if good { "ok  " } else { "miss" }));
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is there.
+    Good,
+    /// It is not there, and something else takes its place.
+    Absent,
+    /// It is not there, and some commands need it.
+    Missing,
 }
 
-/// Prints the list; the status is 1 if guests can run neither on this host nor in a lab.
+fn line(state: State, what: &str, text: &str) {
+    let word = match state {
+        State::Good => "ok",
+        State::Absent => "no",
+        State::Missing => "miss",
+    };
+    progress::print(&wrapped(&format!("{word:<4} {what}"), text));
+}
+
+/// Advice below a line.
+fn advice(text: &str) {
+    progress::print(&wrapped("", text));
+}
+
+/// `text` behind `name`, wrapped at the width of a terminal.
+fn wrapped(name: &str, text: &str) -> String {
+    let mut lines = format!("{name:<INDENT$}");
+    let mut column = INDENT;
+    for (place, word) in text.split(' ').enumerate() {
+        if place > 0 && column + 1 + word.len() > WIDTH {
+            let _ = write!(lines, "\n{:INDENT$}", "");
+            column = INDENT;
+        } else if place > 0 {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += word.len();
+    }
+    lines
+}
+
+/// Prints the lists; the status is 1 if tests can run guests neither on this host's KVM nor in a lab.
 pub(crate) fn main() -> Result<i32> {
+    progress::print("This machine:");
     let hardware = kvm();
-    let lab = tools() & lab_kernel();
+    let lab = tools(hardware) & lab_kernel(hardware);
+    optional();
     memory();
     disk();
-    let verdict = match (hardware, lab) {
-        (true, _) => "guests run on this host's hardware KVM",
-        (false, true) => {
-            "guests run in the lab: an emulated machine with real KVM, slower but complete"
-        }
-        (false, false) => "guests cannot run here yet: see above for what to do, then ask again",
-    };
-    progress::print(verdict);
+    progress::print("\nWhere commands run guests here:");
+    for (command, place) in places(hardware, lab) {
+        progress::print(&wrapped(&format!("  {command}"), place));
+    }
+    if !hardware && !lab {
+        progress::print("\nGuests run, but not all tests can: see above for what to do.");
+    }
     Ok(i32::from(!hardware && !lab))
+}
+
+/// Commands of `cargo xtask`, and where each runs guests.
+fn places(hardware: bool, lab: bool) -> [(&'static str, &'static str); 4] {
+    let tests = match (hardware, lab) {
+        (true, _) => "on this host's KVM",
+        (false, true) => "in the lab: an emulated machine with real KVM inside, slow but complete",
+        (false, false) => "nowhere yet: the lab needs what is missing above",
+    };
+    let run = if hardware {
+        "on this host's KVM"
+    } else {
+        "on vmm's processor in software, as without KVM; --lab: on KVM in the lab"
+    };
+    [
+        ("run", run),
+        ("test-kernels", tests),
+        ("  --software", "on vmm's processor in software"),
+        ("test and rest", tests),
+    ]
 }
 
 fn kvm() -> bool {
     let found = probe::host();
     let hardware = matches!(found, HostKvm::Hardware);
-    line(hardware, "kvm", &found.to_string());
+    line(if hardware { State::Good } else { State::Absent }, "KVM", &found.to_string());
     let device = Path::new("/dev/kvm");
     let Ok(meta) = fs::metadata(device) else {
         if !hardware {
-            progress::print(
-                "              no /dev/kvm; hardware KVM needs VT-x or AMD-V turned on, and `modprobe kvm_intel` or kvm_amd",
+            advice(
+                "Guests run without. For hardware KVM, turn on VT-x or AMD-V, then type: \
+                 sudo modprobe kvm_intel (or kvm_amd)",
             );
         }
         return hardware;
     };
-    let group = group_name(meta.gid()).unwrap_or_else(|| meta.gid().to_string());
-    match fs::OpenOptions::new().read(true).write(true).open(device) {
-        Ok(_) => line(true, "access", &format!("/dev/kvm opens (its group is {group})")),
-        Err(error) => {
-            line(false, "access", &format!("/dev/kvm does not open: {error}"));
-            let user = std::env::var("USER").unwrap_or_else(|_| "YOUR_NAME".to_owned());
-            progress::print(&format!(
-                "              type: sudo usermod -aG {group} {user}   and log in again"
-            ));
-        }
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(device) {
+        let group = group_name(meta.gid()).unwrap_or_else(|| meta.gid().to_string());
+        line(State::Absent, "/dev/kvm", &format!("it does not open: {error}"));
+        let user = std::env::var("USER").unwrap_or_else(|_| "YOUR_NAME".to_owned());
+        advice(&format!("type: sudo usermod -aG {group} {user}   and log in again"));
     }
     hardware
 }
@@ -73,18 +134,26 @@ fn group_name(gid: u32) -> Option<String> {
     })
 }
 
-fn tools() -> bool {
+/// State of something that only the lab needs.
+fn of_lab(is_there: bool, hardware: bool) -> State {
+    match (is_there, hardware) {
+        (true, _) => State::Good,
+        (false, true) => State::Absent,
+        (false, false) => State::Missing,
+    }
+}
+
+fn tools(hardware: bool) -> bool {
     let mut all = true;
-    for tool in [QEMU, BUSYBOX] {
-        match packages::find(tool) {
-            Some(path) => line(true, "lab", &format!("{} at {}", tool.program, path.display())),
+    for (tool, name) in [(QEMU, "QEMU"), (BUSYBOX, "busybox")] {
+        let found = packages::find(tool);
+        let state = of_lab(found.is_some(), hardware);
+        match found {
+            Some(path) => line(state, name, &path.display().to_string()),
             None => {
                 all = false;
-                line(false, "lab", &format!("{} is not installed", tool.program));
-                progress::print(&format!(
-                    "              type: {}",
-                    packages::install_command(&[tool.package])
-                ));
+                line(state, name, "not installed; the lab needs it, for tests without KVM");
+                advice(&format!("type: {}", packages::install_command(&[tool.package])));
             }
         }
     }
@@ -92,20 +161,33 @@ fn tools() -> bool {
 }
 
 /// The kernel is downloaded when a lab first starts, so it is enough that this can be done.
-fn lab_kernel() -> bool {
+fn lab_kernel(hardware: bool) -> bool {
+    let name = "lab kernel";
     if let Ok(Some(kernel)) = kernel::cached() {
-        line(true, "lab", &format!("Linux {} is in {}", kernel.release, paths::lab().display()));
+        let text = format!("Linux {} in {}", kernel.release, paths::lab().display());
+        line(State::Good, name, &text);
         return true;
     }
-    match packages::known_kernel_package(kernel::META_PACKAGE) {
+    let package = packages::known_kernel_package(kernel::META_PACKAGE);
+    let state = of_lab(package.is_some(), hardware);
+    match &package {
         Some(package) => {
-            line(true, "lab", &format!("{package} is downloaded when the lab first starts"));
-            true
+            line(state, name, &format!("{package} is downloaded when the lab first starts"));
         }
         None => {
-            line(false, "lab", &format!("the package lists do not know {}", kernel::META_PACKAGE));
-            progress::print("              type: sudo apt-get update");
-            false
+            line(state, name, &format!("the package lists do not know {}", kernel::META_PACKAGE));
+            advice("type: sudo apt-get update");
+        }
+    }
+    package.is_some()
+}
+
+fn optional() {
+    match packages::find(PASST) {
+        Some(path) => line(State::Good, "passt", &path.display().to_string()),
+        None => {
+            line(State::Absent, "passt", "not installed; only `vmm run --net user` needs it");
+            advice(&format!("type: {}", packages::install_command(&[PASST.package])));
         }
     }
 }
@@ -118,13 +200,15 @@ pub(crate) fn free_mib() -> u64 {
     value.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
 }
 
+/// State of something of which there should be so much.
+fn enough(mib: u64, wanted: u64) -> State {
+    if mib >= wanted { State::Good } else { State::Missing }
+}
+
 fn memory() {
     let mib = free_mib();
-    line(
-        mib >= MEMORY_MIB,
-        "memory",
-        &format!("{mib} MiB free; the largest test guests want {MEMORY_MIB} MiB"),
-    );
+    let text = format!("{mib} MiB free; the largest tests want {MEMORY_MIB} MiB, `run` far less");
+    line(enough(mib, MEMORY_MIB), "memory", &text);
 }
 
 fn disk() {
@@ -136,12 +220,36 @@ fn disk() {
                 "{mib} MiB free at {}; a full test run wants {DISK_MIB} MiB",
                 folder.display()
             );
-            line(mib >= DISK_MIB, "disk", &text);
+            line(enough(mib, DISK_MIB), "disk", &text);
         }
-        Err(error) => line(
-            false,
-            "disk",
-            &format!("cannot tell what is free at {}: {error}", folder.display()),
-        ),
+        Err(error) => {
+            let text = format!("cannot tell what is free at {}: {error}", folder.display());
+            line(State::Missing, "disk", &text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_wrapped_below_their_beginning() {
+        let text = wrapped("ok   KVM", &"word ".repeat(30));
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.len() <= WIDTH), "{text}");
+        assert!(lines[0].starts_with("ok   KVM        word"), "{text}");
+        assert!(lines[1].starts_with("                word"), "{text}");
+    }
+
+    #[test]
+    fn each_command_has_a_place_where_it_runs_guests() {
+        let place = |hardware, lab, at: usize| places(hardware, lab)[at].1;
+        assert!(place(true, false, 0).contains("KVM") && place(true, false, 1).contains("KVM"));
+        assert!(
+            place(false, true, 0).contains("software") && place(false, true, 1).contains("lab")
+        );
+        assert!(place(false, false, 0).contains("software"));
+        assert!(place(false, false, 3).starts_with("nowhere"));
     }
 }
