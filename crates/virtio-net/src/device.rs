@@ -228,11 +228,14 @@ impl Net {
     }
 
     /// Says whether the link is up; the driver sees that. While it is not, frames of both sides are
-    /// dropped; an [`Engine`] may keep those of the driver. Returns whether that is new, for
-    /// [`Notifier::config_changed`].
+    /// dropped; an [`Engine`] may keep those of the driver. A frame that comes to a backend after
+    /// this has returned is not dropped for a link that was down before. Returns whether the link
+    /// has changed, for [`Notifier::config_changed`].
     pub fn set_link(&self, up: bool) -> bool {
         let is_new = self.shared.link_up.swap(up, Ordering::AcqRel) != up;
         if is_new {
+            // Batches that have begun end with the link that they began with.
+            self.shared.lanes.iter().for_each(|lane| drop(lock(lane)));
             self.shared.link_changed.signal();
             self.shared.wakes.iter().for_each(Event::signal);
         }
