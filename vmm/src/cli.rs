@@ -13,7 +13,7 @@ use crate::ctl::CtlArgs;
 use crate::exit_code;
 use crate::options::{Options, SandboxOptions};
 
-/// Runs Hermit unikernels on Linux/KVM.
+/// Runs Hermit unikernels and other kernels, on KVM or on a processor in software.
 #[derive(Debug, Parser)]
 #[command(name = "vmm", version, about, long_about = None, args_override_self = true, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -44,7 +44,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[non_exhaustive]
 pub enum Action {
-    /// Run a Hermit image
+    /// Run an image: of Hermit, or a Linux, PVH or multiboot kernel
     Run(Box<RunArgs>),
     /// Print what an image or a snapshot is: entry, versions, segments, TLS, relocations, contents;
     /// or what processors guests can have here

@@ -37,7 +37,7 @@ pub struct CpuOptions {
 
     /// Accelerator: auto, kvm, software, or two of them [default: auto]
     ///
-    /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, some hundred
+    /// `software` is a processor of vmm's own, for hosts without KVM: the same guests, ten to forty
     /// times slower than on KVM. `auto` takes KVM where it can run ordinary guests, and software
     /// elsewhere, which a warning reports. With `kvm,software` or `software,kvm` the guest starts
     /// on the first, and `vmm ctl SOCKET accel NAME` hands it over.

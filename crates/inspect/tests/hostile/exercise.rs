@@ -69,7 +69,7 @@ pub fn run(input: &Input<'_>) {
     core_file(&ram, &vcpus);
 }
 
-/// What is written at a virtual address is read there.
+/// Reads at a virtual address, and writes the same there.
 fn memory(ram: &GuestRam, special: &SpecialRegs, (address, length): (u64, u16)) {
     let mut bytes = vec![0; usize::from(length)];
     let readable = read_virtual(ram, special, address, &mut bytes);

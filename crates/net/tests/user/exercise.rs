@@ -8,7 +8,7 @@ use nerite_virtio::Segment;
 use nerite_virtio::fake::{RAM, ram};
 use nerite_virtio_net::{Backend as _, HEADER, MAX_FRAME};
 
-/// What happens next: its kind, bytes and a number.
+/// An event: its kind, bytes and a number.
 pub type Step = (u8, Vec<u8>, u32);
 
 /// Does the steps. What the guest sends goes out in whole frames that passt takes.
