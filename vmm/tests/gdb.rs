@@ -85,8 +85,19 @@ const COUNT: [u8; 28] = [
 #[test]
 #[ignore = "needs a KVM"]
 fn breakpoints_steps_and_registers() {
+    breakpoints(&["--accel", "kvm"]);
+}
+
+/// Where KVM does not stop at breakpoints, the guest is handed over without being asked for.
+#[test]
+#[ignore = "needs a KVM"]
+fn breakpoints_with_any_kvm() {
+    breakpoints(&[]);
+}
+
+fn breakpoints(options: &[&str]) {
     let session = debug(
-        &[],
+        options,
         &COUNT,
         &[
             "set $start = $pc",

@@ -10,7 +10,7 @@ use crate::{paths, progress};
 
 /// The full GDB of a host is as good for the libraries it brings; `gdb-minimal` is installed where
 /// there is none.
-const GDB: Tool = Tool { program: "gdb", package: "gdb-minimal" };
+pub(crate) const GDB: Tool = Tool { program: "gdb", package: "gdb-minimal" };
 
 /// Returns its path, after downloading it if need be.
 pub(crate) fn get() -> Result<PathBuf> {

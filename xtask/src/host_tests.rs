@@ -18,7 +18,9 @@ use crate::repeat::Repeat;
 use crate::results::{Failure, Results};
 use crate::retry;
 use crate::rounds::{self, Single};
-use crate::{debugger, goes_on, guest_tests, kernels, paths, progress, report, style};
+use crate::{
+    debugger, gdb_from_host, goes_on, guest_tests, kernels, paths, progress, report, style,
+};
 
 /// The folders of the packages whose tests use KVM.
 const FOLDERS: [&str; 3] = ["crates/kvm", "crates/machine", "vmm"];
@@ -62,6 +64,15 @@ pub(crate) fn run(runner: &Runner, filter: Filter<'_>) -> Result<Results> {
     let vmm = build::vmm_for_tests()?;
     let mut programs = list()?;
     programs.retain(|program| name_of(program).contains(filter.program));
+    let mut results = Results::default();
+    let is_single = filter.test.is_empty() && !runner.repeat.is_wanted();
+    if runner.platform == Platform::Lab && is_single && gdb_from_host::NAME.contains(filter.program)
+    {
+        results += gdb_from_host::check(&vmm);
+        if programs.is_empty() {
+            return Ok(results);
+        }
+    }
     ensure!(
         !programs.is_empty(),
         "no test program that uses KVM has \"{}\" in its name",
@@ -78,7 +89,6 @@ pub(crate) fn run(runner: &Runner, filter: Filter<'_>) -> Result<Results> {
             jobs.get(index).map_or_else(Vec::new, |job| singles(job, outcome))
         });
     }
-    let mut results = Results::default();
     let mut failed = Vec::new();
     runner.run(&jobs, &mut |index, outcome| {
         let (Some(job), Some(program)) = (jobs.get(index), programs.get(index)) else { return };

@@ -31,6 +31,10 @@ pub(crate) struct Job {
     pub(crate) stdin_open: bool,
     /// Seconds after which the command is killed.
     pub(crate) timeout: u64,
+    /// A TCP port on which the command listens, and that the lab's host leads to. Such a command is
+    /// in the lab's own network.
+    #[serde(default)]
+    pub(crate) port: Option<u16>,
     /// Host files the command needs, at the same path wherever it runs.
     #[serde(skip)]
     pub(crate) files: Vec<PathBuf>,

@@ -18,6 +18,7 @@ mod dist;
 mod doctor;
 mod exec;
 mod fuzz;
+mod gdb_from_host;
 mod goes_on;
 mod guest_tests;
 mod guest_words;

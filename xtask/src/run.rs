@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::guest_words::{self, Words};
+use crate::lab::{self, forward};
 use crate::platform::Platform;
-use crate::{build, kernels, lab};
+use crate::{build, kernels};
 
 /// `cargo xtask run`.
 #[derive(Debug, clap::Args)]
@@ -39,12 +40,15 @@ pub(crate) fn main(args: Args) -> Result<i32> {
         Words::Image(at) => (args.words.get(..at).unwrap_or_default(), false),
         Words::NoImage => (&args.words[..], true),
     };
-    ensure!(platform == Platform::Hardware || !wants_debugger(options), UNREACHABLE);
+    let port = match platform {
+        Platform::Lab => forward::debugger(options)?,
+        Platform::Hardware => None,
+    };
     let build_demo = || kernels::build_one("hello").map(|path| path.display().to_string());
     let image = is_demo.then(build_demo).transpose()?;
     let words = ["run".to_owned()].into_iter().chain(args.words).chain(image);
     match platform {
-        Platform::Lab => lab::main(lab::Args::for_vmm(vmm, words, args.timeout)),
+        Platform::Lab => lab::main(lab::Args::for_vmm(vmm, words, args.timeout, port)),
         Platform::Hardware => {
             // In the foreground: the guest has our terminal.
             let seconds = args.timeout.to_string();
@@ -60,28 +64,9 @@ pub(crate) fn main(args: Args) -> Result<i32> {
     }
 }
 
-/// Answer to a debugger in the lab.
-const UNREACHABLE: &str = "GDB does not reach into the lab; leave out --lab: a guest without KVM \
-                           runs in software, where breakpoints work";
-
-/// Returns `true` if an option of `vmm` asks for GDB.
-fn wants_debugger(options: &[String]) -> bool {
-    options.iter().any(|word| word.starts_with("--gdb") || word == "-s")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-
-    #[test]
-    fn options_of_a_debugger_are_known() {
-        let wants = |text: &str| {
-            let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
-            super::wants_debugger(&words)
-        };
-        assert!(wants("--gdb image") && wants("-c 2 --gdb-attach=1 image") && wants("-s 1 image"));
-        assert!(!wants("-c 2 image a"));
-    }
 
     #[derive(Parser)]
     struct Cli {

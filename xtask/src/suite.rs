@@ -241,6 +241,7 @@ impl Test {
             }
         }
         Ok(Job {
+            port: None,
             name: self.name.clone(),
             command,
             dir: self.makes_files().then(|| "/tmp".into()),

@@ -1,5 +1,6 @@
 //! The choice of the hypervisor: the one place that names any.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use nerite_software::{IdleTime, Software};
 use nerite_switch::{Side, Switch, Switchable};
 use nerite_vcpu::{Assistance, Assisted};
 
-use crate::config::{Accelerator, Clock, Config};
+use crate::applicable;
+use crate::config::{Accelerator, Clock, Config, CpuModel, Irqchip, OnCrash};
 
 /// A hypervisor, and the reason why it is not KVM if that was not asked for.
 #[derive(Debug)]
@@ -62,6 +64,29 @@ pub(crate) fn open(config: &Config) -> Result<Choice, Error> {
         Clock::Virtual => Software::with_virtual_clock(idle_time(config)),
     };
     Ok(Choice { without_kvm, ..Choice::from(Arc::new(software) as Arc<dyn Hypervisor>) })
+}
+
+/// The configuration of a guest that is debugged on a KVM that does not stop at breakpoints, where
+/// it would have to be executed one instruction at a time: with the processor in software beside
+/// KVM, for as long as there are any. Other configurations are left alone.
+pub(crate) fn with_one_for_breakpoints(config: &Config) -> Cow<'_, Config> {
+    let unchanged = Cow::Borrowed(config);
+    let is_debugged = config.observe.debug.is_some() && config.observe.on_crash != OnCrash::Hold;
+    // What only KVM can do, or what a guest on both would lack.
+    let needs_kvm = config.cpus.irqchip == Irqchip::User
+        || config.cpus.model != CpuModel::default()
+        || config.restore.is_some()
+        || config.network.iter().any(|card| applicable::is_vhost(&card.link));
+    if !is_debugged || needs_kvm || config.accelerator != Accelerator::Auto {
+        return unchanged;
+    }
+    match open(config) {
+        Ok(choice) if choice.is_kvm && !choice.hypervisor.debug_caps().hardware => {
+            let accelerator = Accelerator::KvmAndSoftware;
+            Cow::Owned(Config { accelerator, ..config.clone() })
+        }
+        _ => unchanged,
+    }
 }
 
 /// Opens KVM and the processor in software as one hypervisor. Guests start on `start`.

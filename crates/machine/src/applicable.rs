@@ -77,10 +77,13 @@ fn check_moment(config: &Config) -> Result<(), Error> {
     }
 }
 
+/// Returns `true` if the host's kernel moves the frames of a card.
+pub(crate) fn is_vhost(link: &Link) -> bool {
+    matches!(link, Link::Tap { vhost: true, .. } | Link::Fd { vhost: true, .. })
+}
+
 /// Checks that `hypervisor` can do what every setting needs of it.
 pub(crate) fn check_hypervisor(config: &Config, hypervisor: &dyn Hypervisor) -> Result<(), Error> {
-    let is_vhost =
-        |link: &Link| matches!(link, Link::Tap { vhost: true, .. } | Link::Fd { vhost: true, .. });
     // The other hypervisor does not see what the kernel signals.
     let is_in_kernel = hypervisor.capabilities().in_kernel && !config.accelerator.is_switchable();
     if !is_in_kernel && config.network.iter().any(|spec| is_vhost(&spec.link)) {

@@ -66,7 +66,7 @@ impl Opened {
     /// # Errors
     /// If one of them cannot be opened. If there is no KVM, [`Opened::build`] says so.
     pub fn open(config: &Config) -> Result<Self, Error> {
-        Self::open_with(config, Embedding::new(), || accelerator::open(config))
+        Self::open_embedded(config, Embedding::new())
     }
 
     /// As [`Opened::open`], with parts that the calling program brings.
@@ -74,7 +74,8 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub fn open_embedded(config: &Config, embedding: Embedding) -> Result<Self, Error> {
-        Self::open_with(config, embedding, || accelerator::open(config))
+        let config = accelerator::with_one_for_breakpoints(config);
+        Self::open_with(&config, embedding, || accelerator::open(&config))
     }
 
     /// As [`Opened::open`], on a hypervisor of the caller's choice.

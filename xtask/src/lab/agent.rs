@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::forward;
 use super::wire::{self, End, Kind};
 use crate::exec;
 use crate::job::{Job, Stream};
@@ -67,7 +68,7 @@ pub(crate) fn main(path: &Path) -> Result<()> {
     while let Some(index) = wire::next_job(&mut commands).context("waiting for a job")? {
         let job = list.jobs.get(index).with_context(|| format!("there is no job {index}"))?;
         line.send(Kind::Start, index, b"");
-        let (ending, time) = exec::execute(&isolated(job), &mut |stream, bytes| {
+        let (ending, time) = exec::execute(&placed(job)?, &mut |stream, bytes| {
             let kind = if stream == Stream::Out { Kind::Out } else { Kind::Err };
             line.send(kind, index, bytes);
         });
@@ -79,8 +80,12 @@ pub(crate) fn main(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The same job in a network of its own.
-fn isolated(job: &Job) -> Job {
+/// The same job in a network of its own, or in the lab's with a relay to its port.
+fn placed(job: &Job) -> Result<Job> {
+    if let Some(port) = job.port {
+        forward::relay(port).context("cannot lead the host's port to the job")?;
+        return Ok(job.clone());
+    }
     let enter = ISOLATED.into_iter().chain([ENTER, "sh"]).map(str::to_owned);
-    Job { command: enter.chain(job.command.iter().cloned()).collect(), ..job.clone() }
+    Ok(Job { command: enter.chain(job.command.iter().cloned()).collect(), ..job.clone() })
 }

@@ -36,6 +36,7 @@ for module in $(cat /lab/modules); do
 done
 hostname lab
 ip link set lo up
+. /lab/network
 stty -F /dev/ttyS1 raw -echo
 /lab/xtask agent </dev/ttyS1 >/dev/ttyS1
 echo "lab: the agent ended with status $?"

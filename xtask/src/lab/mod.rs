@@ -1,6 +1,7 @@
 //! The lab: real KVM on a machine that has none, in an emulated machine with nested virtualisation.
 
 pub(crate) mod agent;
+pub(crate) mod forward;
 mod initramfs;
 pub(crate) mod kernel;
 mod qemu;
@@ -9,6 +10,7 @@ pub(crate) mod session;
 mod wire;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// CPUs of the lab; with more than one, some interrupts arrive twice
     #[arg(long, default_value_t = 1, value_name = "N")]
     cpus: u32,
+    /// Address on this host of a port that leads into the lab
+    #[arg(skip)]
+    port: Option<SocketAddr>,
     /// Our own `vmm`, where it is built and the words after it are known to be right
     #[arg(skip)]
     vmm: Option<PathBuf>,
@@ -57,11 +62,18 @@ pub(crate) struct Args {
 
 impl Args {
     /// Runs `vmm` with these words, which are known to be right.
-    pub(crate) fn for_vmm(vmm: PathBuf, words: impl Iterator<Item = String>, timeout: u64) -> Self {
+    /// `port` leads to the same one in the lab.
+    pub(crate) fn for_vmm(
+        vmm: PathBuf,
+        words: impl Iterator<Item = String>,
+        timeout: u64,
+        port: Option<SocketAddr>,
+    ) -> Self {
         let Machine { memory_mib, cpus, .. } = Machine::default();
         let command = ["vmm".to_owned()].into_iter().chain(words).collect();
         Self {
             vmm: Some(vmm),
+            port,
             files: Vec::new(),
             stdin: None,
             env: Vec::new(),
@@ -75,7 +87,8 @@ impl Args {
 
 /// Runs one command in the lab; its exit status is the result.
 pub(crate) fn main(args: Args) -> Result<i32> {
-    let machine = Machine { memory_mib: args.memory, cpus: args.cpus, ..Machine::default() };
+    let (memory_mib, cpus, port) = (args.memory, args.cpus, args.port);
+    let machine = Machine { memory_mib, cpus, port, ..Machine::default() };
     let vmm = match args.vmm {
         None if args.command.first().is_some_and(|program| program == "vmm") => {
             let vmm = build::vmm()?;
@@ -93,6 +106,7 @@ pub(crate) fn main(args: Args) -> Result<i32> {
         command: args.command,
         dir: Some(here.clone()),
         timeout: args.timeout,
+        port: port.map(|address| address.port()),
         ..Job::default()
     };
     // So that the folder is there, too.

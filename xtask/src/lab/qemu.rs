@@ -1,11 +1,14 @@
 //! Starts QEMU as the lab's machine: one emulated CPU with nested AMD SVM and two serial ports.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
 use nerite_kvm::tsc;
+
+use super::forward;
 
 /// Properties of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +21,13 @@ pub(crate) struct Machine {
     /// `true` makes the clock count executed instructions, at 2 ns each, so that times are the same
     /// whatever else the host does. It takes two to three times as long, and one CPU.
     pub(crate) counts_instructions: bool,
+    /// Address on the host of a port that leads to the one of the same number in the lab.
+    pub(crate) port: Option<SocketAddr>,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { memory_mib: 4096, cpus: 1, counts_instructions: false }
+        Self { memory_mib: 4096, cpus: 1, counts_instructions: false, port: None }
     }
 }
 
@@ -84,7 +89,8 @@ impl Qemu {
                 "-no-user-config",
             ])
             .args(clock)
-            .args(["-display", "none", "-nic", "none", "-no-reboot", "-monitor", "none"])
+            .args(["-display", "none", "-nic", &card(machine.port)])
+            .args(["-no-reboot", "-monitor", "none"])
             .args(["-m", &format!("{}M", machine.memory_mib), "-smp", &machine.cpus.to_string()])
             .arg("-kernel")
             .arg(kernel)
@@ -103,6 +109,18 @@ impl Qemu {
         let results = child.stdout.take().context("QEMU has no output")?;
         Ok((Self { child, console, errors }, (commands, results)))
     }
+}
+
+/// QEMU's text for the lab's card: none, or one that leads a port of the host into the lab, and
+/// nothing out of it.
+fn card(port: Option<SocketAddr>) -> String {
+    let Some(host) = port else { return "none".to_owned() };
+    let (lab, port) = (forward::LAB, forward::relay_port(host.port()));
+    format!(
+        "user,model=virtio-net-pci,restrict=on,hostfwd=tcp:{}:{}-{lab}:{port}",
+        host.ip(),
+        host.port()
+    )
 }
 
 /// View of a running machine from outside.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::agent::{JOBS, JobList};
+use super::forward;
 use super::initramfs::Files;
 use super::kernel::{self, Kernel};
 use super::qemu::{Console, Machine, Qemu};
@@ -66,12 +67,15 @@ impl Session {
         let myself = format!("/proc/{}/exe", std::process::id());
         files.add(myself.as_ref(), "/lab/xtask".as_ref())?;
         let mut names = String::new();
-        for (name, file) in &kernel.modules {
+        // The drivers of the lab's card are those that guests have for ours.
+        let drivers = machine.port.map_or(&[][..], |_| &kernel.guest_modules);
+        for (name, file) in kernel.modules.iter().chain(drivers) {
             files.add(file, format!("/lab/{name}.ko").as_ref())?;
             names.push_str(name);
             names.push('\n');
         }
         files.add_text("/lab/modules", names);
+        files.add_text("/lab/network", machine.port.map_or("", |_| forward::CONFIGURE));
         Ok(Self { machine, files, kernel, qemu: qemu.clone() })
     }
 
