@@ -27,7 +27,10 @@ impl Core {
         let changed = value ^ self.cr0;
         if changed & CR0_PG != 0 && value & CR0_PG != 0 {
             if self.efer & EFER_LME != 0 {
-                let is_16_bit_task = !self.tr.unusable && self.tr.kind & 0xd == TSS_16;
+                // AMD processors begin with one, Intel's with one of 32 bits: a register that was
+                // never loaded counts as neither.
+                let is_loaded = self.tr.selector & !3 != 0 && !self.tr.unusable;
+                let is_16_bit_task = is_loaded && self.tr.kind & 0xd == TSS_16;
                 if self.cr4 & CR4_PAE == 0 || self.segment(CS).l || is_16_bit_task {
                     return self.protection_fault(0);
                 }

@@ -88,6 +88,13 @@ fn code_ends_with_its_segment() {
 
 #[test]
 fn start_code_reaches_long_mode() {
+    start_code(11);
+    // As AMD's processors begin.
+    start_code(3);
+}
+
+/// Goes to long mode with a task register of this type, which was never loaded.
+fn start_code(task: u8) {
     // Real mode: lgdt, cr0.pe, far jump; protected mode: cr4.pae, cr3, efer.lme, cr0.pg, far jump;
     // long mode.
     let pointer = 0x600_u16;
@@ -113,6 +120,9 @@ fn start_code_reaches_long_mode() {
     machine.put(CODE + 0x100, &code);
     // mov r8, 1; hlt
     machine.put(CODE + 0x200, &[0x49, 0xc7, 0xc0, 1, 0, 0, 0, 0xf4]);
+    machine.set_special(|special| {
+        (special.tr.selector, special.tr.kind, special.tr.unusable) = (0, task, false);
+    });
     assert_eq!(machine.run(100), Exit::Halt, "{}", machine.cpu.regs());
     let special = machine.cpu.special_regs();
     assert_eq!((machine.cpu.regs().r8, special.cs.l, special.efer & 0x500), (1, true, 0x500));
