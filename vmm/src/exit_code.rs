@@ -39,7 +39,7 @@ Exit codes of `vmm run`:
   243    the host cannot do it: no KVM, no memory, failed input or output
   244    the guest crashed; the report is on standard error
   245    the guest's time was up (--time-limit)
-  246    the guest asked for a reboot, which vmm does not do
+  246    the guest asked for a reboot (--on-reboot exit)
   247    the guest asked for a reset through the keyboard controller
   248    the guest's instructions were executed (--insn-limit)
   128+n  ended by signal n: 130 SIGINT, 143 SIGTERM, 129 SIGHUP, 141 the output has no reader

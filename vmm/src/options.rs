@@ -158,9 +158,12 @@ impl Options {
     /// The machine for `image` with the guest's environment variables `env`.
     #[must_use]
     pub fn config(mut self, image: PathBuf, env: Vec<(String, String)>) -> Config {
-        let observe = self
-            .observe
-            .config(self.guest.on_crash(&image), self.debugger().map(|(_, start)| start));
+        let on_reboot = self.guest.on_reboot.unwrap_or_default();
+        let observe = self.observe.config(
+            self.guest.on_crash(&image),
+            on_reboot,
+            self.debugger().map(|(_, start)| start),
+        );
         let (output, output_limits) = self.guest.output();
         Config {
             accelerator: self.cpu.accel.unwrap_or_default(),

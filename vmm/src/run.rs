@@ -214,12 +214,16 @@ pub(crate) fn code(outcome: &Outcome, signals: &Signals) -> u8 {
             exit_code::INSTRUCTION_LIMIT
         }
         Outcome::Reset => {
-            output::say("vmm: the guest asked for a reboot, and is ended instead");
+            output::say(
+                "vmm: the guest asked for a reboot, and is ended instead (see --on-reboot)",
+            );
             exit_code::REBOOT
         }
         Outcome::KeyboardReset => {
             let way = "through the keyboard controller";
-            output::say(&format!("vmm: the guest asked for a reset {way}, and is ended instead"));
+            output::say(&format!(
+                "vmm: the guest asked for a reset {way}, and is ended instead (see --on-reboot)"
+            ));
             exit_code::KEYBOARD_RESET
         }
         // As good as Ctrl-C.

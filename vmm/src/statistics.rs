@@ -102,6 +102,7 @@ pub fn of_run(report: &Report) -> Value {
         "wall_ns": nanos(report.wall_time),
         "memory_touched": report.memory_touched,
         "memory_size": report.memory_size,
+        "restarts": report.restarts,
         "posted_writes": report.coalesced_writes,
         "vcpus": report.vcpus.iter().map(of_vcpus).collect::<Vec<_>>(),
         "total": of_vcpus(&report.total()),

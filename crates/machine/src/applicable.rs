@@ -4,7 +4,7 @@ use nerite_hypervisor::Hypervisor;
 use nerite_loader::Protocol;
 use nerite_net::Link;
 
-use crate::config::{Accelerator, Clock, Config, Irqchip, SwitchAt};
+use crate::config::{Accelerator, Clock, Config, Irqchip, OnReboot, SwitchAt};
 use crate::{Error, Setting};
 
 /// Checks that every setting has a meaning for a guest that boots as `protocol`.
@@ -17,6 +17,7 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
         (Setting::CommandLine, boot.command_line.is_some(), false),
         (Setting::DebugExit, boot.debug_exit.is_some(), false),
         (Setting::Disk, !devices.disks.is_empty(), false),
+        (Setting::Restart, config.observe.on_reboot == OnReboot::Restart, false),
         (Setting::KernelArguments, !guest.kernel_args.is_empty(), true),
         (Setting::Environment, !guest.env.is_empty(), true),
         (Setting::Mounts, !config.mounts.is_empty(), true),
@@ -41,13 +42,14 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks what is counted or due at a moment.
+/// Checks what is counted, or due at a moment or at the guest's end.
 fn check_moment(config: &Config) -> Result<(), Error> {
     let (observe, accelerator) = (&config.observe, config.accelerator);
     let (switch_at, count_from) = (&observe.switch_at, observe.count_from.is_some());
     let counts = matches!(switch_at, Some(SwitchAt::Instructions(_)));
     let limits = observe.instruction_limit.is_some();
     let has_moment = switch_at.is_some() || count_from;
+    let restarts = observe.on_reboot == OnReboot::Restart;
     let unfit = [
         (
             Setting::SwitchAt,
@@ -70,6 +72,12 @@ fn check_moment(config: &Config) -> Result<(), Error> {
             count_from && switch_at.is_some(),
             "not with another moment of a hand-over",
         ),
+        (
+            Setting::Restart,
+            restarts && config.restore.is_some(),
+            "the start of a guest that is restored from a snapshot is past",
+        ),
+        (Setting::Restart, restarts && observe.hold_ends, "not where the ends of a guest are held"),
     ];
     match unfit.into_iter().find(|(_, is_unfit, _)| *is_unfit) {
         Some((setting, _, reason)) => Err(Error::Unfit { setting, reason }),
@@ -98,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::ErrorKind;
-    use crate::config::ConsoleKind;
+    use crate::config::{ConsoleKind, Restore};
 
     #[test]
     fn vhost_needs_a_hypervisor_in_the_kernel() {
@@ -143,6 +151,22 @@ mod tests {
             config.cpus.irqchip = Irqchip::User;
         };
         assert!(refused(Protocol::Hermit, user).contains("local APICs only"));
+    }
+
+    #[test]
+    fn a_restart_needs_a_start() {
+        let restart = |change: fn(&mut Config)| {
+            refused(Protocol::Linux, |config| {
+                config.observe.on_reboot = OnReboot::Restart;
+                change(config);
+            })
+        };
+        assert!(restart(|config| config.restore = Some(Restore::default())).contains("is past"));
+        assert!(restart(|config| config.observe.hold_ends = true).contains("ends of a guest"));
+        assert!(
+            refused(Protocol::Hermit, |config| config.observe.on_reboot = OnReboot::Restart)
+                .contains("takes no restart at a reboot")
+        );
     }
 
     #[test]

@@ -181,6 +181,8 @@ pub struct Observe {
     pub debug: Option<Debug>,
     /// Reaction to a crash of the guest.
     pub on_crash: OnCrash,
+    /// Reaction to a guest that resets the machine.
+    pub on_reboot: OnReboot,
     /// Keep what it takes to write snapshots.
     pub snapshots: bool,
     /// Hold a vCPU where it ends the guest, by an exit, a crash, power-off or a reset, until
@@ -222,6 +224,21 @@ pub enum OnCrash {
     Dump(PathBuf),
     /// It is held until a debugger has come and let it go; [`Observe::debug`] says that one can.
     Hold,
+}
+
+/// Reaction to a guest that resets the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnReboot {
+    /// The machine ends.
+    #[default]
+    Exit,
+    /// It starts again as it did the first time: RAM, vCPUs and devices get the state from before
+    /// the first instruction, for which the kernel and what it is handed are kept in memory. A
+    /// triple fault counts as a reset then, unless [`OnCrash`] asks for more than a report.
+    ///
+    /// Only for guests that are not Hermit, which have no way to reset a machine; and not for one
+    /// that was restored from a snapshot, whose start is past.
+    Restart,
 }
 
 /// Policy for guest accesses to MSRs that the hypervisor does not handle.

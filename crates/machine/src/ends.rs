@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nerite_event::Event;
 use nerite_platform::{End, Stop};
-use nerite_vcpu::{Control, Entry, RunState, Vcpu};
+use nerite_vcpu::{Control, Entry, Exit, RunState, SystemEvent, Vcpu};
 use parking_lot::{Condvar, Mutex};
 
 /// End of a guest whose vCPU is held there.
@@ -26,6 +27,17 @@ pub struct HeldEnd {
 pub(crate) struct Ends {
     held: Mutex<EndsState>,
     changed: Condvar,
+    /// The ways of the guest to reset itself, if these are the only ends that are held.
+    resets: Option<Resets>,
+}
+
+/// The ways of a guest to reset itself.
+#[derive(Debug)]
+struct Resets {
+    /// Signalled when it has.
+    event: Event,
+    /// `true` if a triple fault is one, as it is for a PC.
+    by_triple_fault: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +49,11 @@ struct EndsState {
 }
 
 impl Ends {
+    /// Holds only vCPUs that reset the guest, which signal `event`.
+    pub(crate) fn of_resets(event: Event, by_triple_fault: bool) -> Self {
+        Self { resets: Some(Resets { event, by_triple_fault }), ..Self::default() }
+    }
+
     /// Holds a vCPU whose guest is at an end, until the machine is reset or stopped.
     pub(crate) fn hold(
         &self,
@@ -50,6 +67,9 @@ impl Ends {
             Ok(End::System(_) | End::Reset(_)) => (None, false),
             _ => return ControlFlow::Break(end),
         };
+        if self.resets.as_ref().is_some_and(|resets| !resets.has(&end)) {
+            return ControlFlow::Break(end);
+        }
         // The instruction that ended the guest is half done.
         match vcpu.complete(Entry::Resume) {
             Ok(None) => {}
@@ -61,8 +81,12 @@ impl Ends {
         {
             let mut held = self.held.lock();
             held.vcpus.push(index);
-            held.news.push_back(HeldEnd { vcpu: index, code, is_crash });
-            self.changed.notify_all();
+            if let Some(resets) = &self.resets {
+                resets.event.signal();
+            } else {
+                held.news.push_back(HeldEnd { vcpu: index, code, is_crash });
+                self.changed.notify_all();
+            }
         }
         let goes_on = control.service_requests(vcpu, RunState::Paused).is_continue();
         let mut held = self.held.lock();
@@ -115,5 +139,15 @@ impl Ends {
         // Under the lock: the look at the end of the machine is, too.
         let _held = self.held.lock();
         self.changed.notify_all();
+    }
+}
+
+impl Resets {
+    fn has(&self, end: &Stop) -> bool {
+        match end {
+            Ok(End::Reset(_) | End::System(SystemEvent::Reset)) => true,
+            Ok(End::Crashed(Exit::Shutdown)) => self.by_triple_fault,
+            _ => false,
+        }
     }
 }

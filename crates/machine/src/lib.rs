@@ -46,6 +46,7 @@ mod opened;
 mod outcome;
 mod report;
 mod reset;
+mod restart;
 mod running;
 mod saver;
 mod services;

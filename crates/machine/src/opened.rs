@@ -20,7 +20,7 @@ use nerite_virtio_blk::{OpenError, RawFile};
 use rustix::fs::OFlags;
 
 use crate::accelerator::Choice;
-use crate::config::{Config, MAX_DISKS, OnCrash, Output};
+use crate::config::{Config, MAX_DISKS, OnCrash, OnReboot, Output};
 use crate::counting::Counters;
 use crate::snapshot::restore::Origin;
 use crate::{Embedding, Error, Timeline, accelerator, applicable, network};
@@ -53,7 +53,7 @@ pub(crate) struct HostResources {
     /// Initial file systems or modules.
     pub(crate) initrd: Vec<ImageSource>,
     pub(crate) disks: Vec<RawFile>,
-    /// The page tables, if snapshots of the guest are to be made and the host shows them.
+    /// The page tables, if the guest's memory is to be copied and the host shows them.
     pub(crate) page_map: Option<PageMap>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) timeline: Timeline,
@@ -115,8 +115,10 @@ impl Opened {
             Ok(choice) => Counters::open(&*choice.hypervisor, &config.observe),
             Err(_) => Counters::default(),
         };
-        // Without them a snapshot takes longer.
-        let page_map = config.observe.snapshots.then(PageMap::open).and_then(Result::ok);
+        let restarts = config.observe.on_reboot == OnReboot::Restart;
+        // Without them a copy of the memory takes longer.
+        let copies = config.observe.snapshots || restarts;
+        let page_map = copies.then(PageMap::open).and_then(Result::ok);
         timeline.done("open files and KVM");
         let resources = HostResources {
             config: config.clone(),
@@ -178,7 +180,9 @@ impl Opened {
         let network = !resources.links.is_empty();
         let in_kernel = |choice: &Choice| choice.hypervisor.capabilities().in_kernel;
         let kvm = resources.hypervisor.as_ref().is_ok_and(in_kernel);
-        let switch = resources.config.accelerator.is_switchable();
+        // Both give vCPUs a state while the machine runs.
+        let switch =
+            resources.config.accelerator.is_switchable() || observe.on_reboot == OnReboot::Restart;
         let policy = Policy { network, devices, kvm, switch, debug, children, ..policy.clone() };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
         Ok(resources.confinement.insert(confinement).missing())

@@ -24,6 +24,8 @@ pub struct Report {
     pub memory_touched: Option<u64>,
     /// Bytes of guest RAM.
     pub memory_size: u64,
+    /// Number of restarts after reboots of the guest.
+    pub restarts: u64,
     /// Hardware counts of the guest; `None` where the processor has none.
     pub processor: Option<ProcessorCounts>,
     /// Instructions of each function, if they are counted.
@@ -93,6 +95,9 @@ impl fmt::Display for Report {
         if let Some(touched) = self.memory_touched {
             let (touched, size) = (touched >> 10, self.memory_size >> 10);
             writeln!(f, "memory touched  {touched:>8} KiB of {size} KiB")?;
+        }
+        if self.restarts > 0 {
+            writeln!(f, "restarts        {:>8}", self.restarts)?;
         }
         if let Some(ProcessorCounts { instructions, cycles }) = self.processor {
             writeln!(f, "instructions    {instructions:>8} in {cycles} cycles")?;
@@ -205,6 +210,7 @@ mod tests {
             wall_time: Duration::from_millis(1500),
             memory_touched: Some(1 << 20),
             memory_size: 64 << 20,
+            restarts: 2,
             processor: Some(ProcessorCounts { instructions: 4711, cycles: 9422 }),
             instructions: None,
             coalesced_writes: 17,
@@ -228,6 +234,7 @@ mod tests {
         for part in [
             "run time                1.5s\n",
             "memory touched      1024 KiB of 65536 KiB\n",
+            "restarts               2\n",
             "instructions        4711 in 9422 cycles\n",
             "   1          3           2.0ms           9.0µs\n",
             "port out                    6       18.0µs      3.0µs",
@@ -244,7 +251,8 @@ mod tests {
         assert!(
             !quiet.contains("hypercalls")
                 && !quiet.contains("instructions")
-                && !quiet.contains("other ports"),
+                && !quiet.contains("other ports")
+                && !quiet.contains("restarts"),
             "{quiet}"
         );
     }

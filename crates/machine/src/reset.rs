@@ -106,10 +106,15 @@ impl Handle {
 
     /// Restores everything, in the order of a restored machine. vCPUs and devices are paused.
     fn put_back(&self, point: &ResetPoint) -> Result<Reverted, Error> {
-        let saver = &self.saver;
-        let state = point.state();
         // Before the vCPUs: some of their registers make the hypervisor write to memory.
         let reverted = self.put_memory_back(point)?;
+        self.put_state_back(point.state())?;
+        Ok(reverted)
+    }
+
+    /// Restores all but the memory, which has been restored.
+    pub(crate) fn put_state_back(&self, state: &MachineState) -> Result<(), Error> {
+        let saver = &self.saver;
         for (index, vcpu_state) in state.vcpus.iter().enumerate() {
             let vcpu_state = vcpu_state.clone();
             let restore = move |vcpu: &mut dyn Vcpu, run_state| {
@@ -124,7 +129,7 @@ impl Handle {
         saver.devices.restore(&state.devices)?;
         self.network().restore(&state.network)?;
         saver.platform.reset(&state.platform)?;
-        Ok(reverted)
+        Ok(())
     }
 
     fn put_memory_back(&self, point: &ResetPoint) -> Result<Reverted, Error> {

@@ -25,6 +25,7 @@ use crate::halts::{self, HaltWatch};
 use crate::input::{self, Keyboard};
 use crate::moment::Moment;
 use crate::msr::Msrs;
+use crate::restart::Restart;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::{self, Ended, Finished, Layers, Shared, Task};
 use crate::{Error, Handle, Machine, Outcome, Report, Timeline};
@@ -64,6 +65,8 @@ pub struct Running {
     /// `true` if what it takes to find out is to be spent on the report.
     statistics: bool,
     functions: Option<Arc<FunctionCounters>>,
+    /// The start of the guest, if it can reboot.
+    restart: Option<Restart>,
     /// Something that is still to come.
     moment: Option<Moment>,
     /// When it comes, if it is known.
@@ -245,6 +248,7 @@ impl Running {
         report.disks = self.devices.report();
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
+        report.restarts = self.restart.as_ref().map_or(0, Restart::count);
         report.coalesced_writes = self.handle.coalesced_writes();
         report.instructions = self.functions.as_ref().map(|functions| {
             functions.finish(finished.iter().filter_map(|vcpu| vcpu.instructions).collect())

@@ -30,6 +30,8 @@ pub enum Setting {
     SwitchAt,
     /// A place to count from.
     CountFrom,
+    /// A restart when the guest reboots.
+    Restart,
 }
 
 impl fmt::Display for Setting {
@@ -47,6 +49,7 @@ impl fmt::Display for Setting {
             Self::InstructionLimit => "instruction limit",
             Self::SwitchAt => "moment of a hand-over",
             Self::CountFrom => "place to count from",
+            Self::Restart => "restart at a reboot",
         })
     }
 }

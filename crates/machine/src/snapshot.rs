@@ -95,7 +95,7 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Host { what, source }
     }
 }
@@ -204,7 +204,7 @@ impl Saver {
     }
 
     /// State of the machine, whose vCPUs and devices are paused.
-    fn state(&self, handle: &Handle) -> Result<MachineState, SnapshotError> {
+    pub(crate) fn state(&self, handle: &Handle) -> Result<MachineState, SnapshotError> {
         self.drain_output()?;
         Ok(MachineState {
             hypervisor: self.hypervisor.name().to_owned(),

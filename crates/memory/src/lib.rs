@@ -19,7 +19,7 @@ pub use layout::{AddressLimit, Layout, Request};
 pub use mapping::MappedRegion;
 pub use page::{Page, Pages, Word};
 pub use page_map::PageMap;
-pub use ram::{GuestRam, Mapping, Memory, Reverted, WriteObserver};
+pub use ram::{Contents, GuestRam, Mapping, Memory, Reverted, WriteObserver};
 pub use region::{GAP_END, GAP_START, LARGE_PAGE, PAGE, Region};
 // The crates whose types appear in `GuestRam`'s interface, so that users need not match their
 // versions by hand.

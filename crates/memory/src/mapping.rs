@@ -163,6 +163,19 @@ impl MappedRegion {
         }
     }
 
+    /// Gives the region's memory back to the host: it is zeroed. Returns `false`, and leaves it as
+    /// it was, if it is a file's or the host refuses.
+    pub(crate) fn discard(&self) -> bool {
+        if !self.file_parts().is_empty() {
+            return false;
+        }
+        let Ok(size) = usize::try_from(self.region.size) else { return false };
+        // SAFETY: The range is the accessible part of the mapping that `self` owns, which is
+        // private and of no file: it stays mapped and reads as zeros, which the volatile accesses
+        // of other threads and of a guest tolerate.
+        unsafe { madvise(self.start.cast(), size, Advice::LinuxDontNeed) }.is_ok()
+    }
+
     fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {
         let advices = [
             (backing.thp, Advised::HugePages, Advice::LinuxHugepage),

@@ -12,9 +12,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::mapping::MappedRegion;
 use crate::{AccessError, Advised, Backing, CStrError, Error, LARGE_PAGE, PAGE, Region};
 
+mod contents;
 mod revert;
 mod saved;
 
+pub use contents::Contents;
 pub use revert::Reverted;
 
 /// The vm-memory type under [`GuestRam`].

@@ -103,8 +103,8 @@ pub struct Policy {
     pub devices: bool,
     /// `true` if guests run on KVM: its system calls are allowed.
     pub kvm: bool,
-    /// `true` if a guest can be handed over to KVM later: with `kvm`, threads may set the state of
-    /// its VM.
+    /// `true` if a guest can be handed over to KVM later, or restarted: with `kvm`, threads may set
+    /// the state of its VM.
     pub switch: bool,
     /// Let a debugger work on it.
     pub debug: bool,

@@ -9,7 +9,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 use merge::Merge;
 use nerite_gdb::Address;
-use nerite_machine::config::{GuestConfig, OnCrash, Output, OutputLimits};
+use nerite_machine::config::{GuestConfig, OnCrash, OnReboot, Output, OutputLimits};
 use serde::{Deserialize, Deserializer};
 
 use super::value::{self, Rate};
@@ -75,6 +75,15 @@ pub struct GuestOptions {
     #[arg(long, value_name = "ACTION")]
     #[serde(deserialize_with = "value::parsed")]
     pub on_crash: Option<CrashAction>,
+
+    /// Action when a guest that is not Hermit reboots: `exit` or `restart` [default: exit]
+    ///
+    /// `exit` ends vmm with exit code 246 or 247. `restart` starts the guest again as the first
+    /// time, with the same kernel, which takes memory of the size of what is loaded; a triple fault
+    /// is a reboot then, unless --on-crash asks for more than a report.
+    #[arg(long, value_name = "exit|restart", value_parser = parse_on_reboot)]
+    #[serde(deserialize_with = "on_reboot")]
+    pub on_reboot: Option<OnReboot>,
 }
 
 impl GuestOptions {
@@ -109,6 +118,18 @@ impl GuestOptions {
     pub(super) fn config(self, env: Vec<(String, String)>) -> GuestConfig {
         GuestConfig { kernel_args: self.kernel_args, app_args: self.args, env }
     }
+}
+
+fn parse_on_reboot(text: &str) -> Result<OnReboot, &'static str> {
+    match text {
+        "exit" => Ok(OnReboot::Exit),
+        "restart" => Ok(OnReboot::Restart),
+        _ => Err("write `exit` or `restart`"),
+    }
+}
+
+fn on_reboot<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OnReboot>, D::Error> {
+    value::parsed_by(deserializer, parse_on_reboot)
 }
 
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -245,6 +266,15 @@ mod tests {
         assert_eq!(output("-"), Ok(Output::Stdout));
         assert_eq!(output("./none"), Ok(Output::File("./none".into())));
         assert_eq!(output(""), Err(OutputError));
+    }
+
+    #[test]
+    fn a_reboot_ends_or_restarts_the_guest() {
+        assert_eq!(parse_on_reboot("exit"), Ok(OnReboot::Exit));
+        assert_eq!(parse_on_reboot("restart"), Ok(OnReboot::Restart));
+        assert!(parse_on_reboot("reset").unwrap_err().contains("`exit` or `restart`"));
+        let file: GuestOptions = toml::from_str("on_reboot = 'restart'").unwrap();
+        assert_eq!(file.on_reboot, Some(OnReboot::Restart));
     }
 
     #[test]

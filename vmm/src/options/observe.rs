@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use merge::Merge;
 use nerite_gdb::Address;
-use nerite_machine::config::{Debug, Observe, OnCrash, Place, SwitchAt};
+use nerite_machine::config::{Debug, Observe, OnCrash, OnReboot, Place, SwitchAt};
 
 use super::CrashAction;
 
@@ -103,10 +103,17 @@ impl ObserveOptions {
         merge::option::overwrite_none(&mut self.gdb, self.gdb_port.take());
     }
 
-    /// The observation of a machine, with the crash action `on_crash` and the debugger's `start`.
-    pub(super) fn config(&self, on_crash: OnCrash, start: Option<Debug>) -> Observe {
+    /// The observation of a machine, with the actions at a crash and a reboot, and the debugger's
+    /// `start`.
+    pub(super) fn config(
+        &self,
+        on_crash: OnCrash,
+        on_reboot: OnReboot,
+        start: Option<Debug>,
+    ) -> Observe {
         Observe {
             on_crash,
+            on_reboot,
             statistics: self.stats.is_some(),
             trace: self.trace.clone(),
             time_limit: self.time_limit,

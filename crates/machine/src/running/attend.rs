@@ -49,6 +49,12 @@ impl Running {
                     .as_ref()
                     .map(|moment| PollFd::from_borrowed_fd(moment.events.fd(), PollFlags::IN)),
             );
+            let reset_at = polled.len();
+            polled.extend(
+                self.restart.as_ref().map(|restart| {
+                    PollFd::from_borrowed_fd(restart.resets().as_fd(), PollFlags::IN)
+                }),
+            );
             let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             let ready = match poll(&mut polled, timeout.as_ref()) {
@@ -63,8 +69,11 @@ impl Running {
                 self.handle.shared.finish(None, Ok(End::Stopped));
                 return Ok(());
             }
-            let has_come = is_ready(moment_at);
-            self.look_at_moment(has_come);
+            let (has_come, has_reset) = (is_ready(moment_at), is_ready(reset_at));
+            self.look_at_moment(self.moment.is_some() && has_come);
+            if let Some(restart) = &mut self.restart {
+                restart.restart_if_due(&self.handle, has_reset)?;
+            }
             if self.look() {
                 return Ok(());
             }
@@ -99,7 +108,9 @@ impl Running {
     fn next_look(&self) -> Option<Instant> {
         // The first vCPU ends the machine itself, unless it is waiting for the host.
         let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
-        earlier(self.due, earlier(late, self.halts.as_ref().map(HaltWatch::next)))
+        let restart = self.restart.as_ref().and_then(Restart::due);
+        let due = earlier(self.due, restart);
+        earlier(due, earlier(late, self.halts.as_ref().map(HaltWatch::next)))
     }
 
     /// Does what is due if a vCPU has come to the moment, or its time has.

@@ -1,6 +1,12 @@
 //! Starts a machine: a thread for each vCPU.
 
+use std::io;
+
+use nerite_event::Event;
+
 use super::*;
+use crate::config::OnReboot;
+use crate::ends::Ends;
 use crate::saver::Saver;
 
 impl Machine {
@@ -54,6 +60,15 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
     let counts_exactly = vcpus.iter_mut().all(|vcpu| vcpu.instruction_counter().is_some());
     let counting = counters.begin(&*hypervisor, vcpus.len(), counts_exactly);
     let started = Instant::now();
+    let resets = (observe.on_reboot == OnReboot::Restart).then(Event::new).transpose();
+    let resets = resets.map_err(Error::host("creating an eventfd"))?;
+    let ends = match &resets {
+        Some(event) => {
+            let by_triple_fault = observe.on_crash == OnCrash::Report;
+            Some(Arc::new(Ends::of_resets(event.clone(), by_triple_fault)))
+        }
+        None => observe.hold_ends.then(Arc::default),
+    };
     let shared = Arc::new(Shared {
         end: Mutex::new(None),
         stop: environment.stop.clone(),
@@ -61,7 +76,7 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
         one_left: Condvar::new(),
         exit_code: OnceLock::new(),
         confinement,
-        ends: observe.hold_ends.then(Arc::default),
+        ends,
         finished: Mutex::new(Vec::with_capacity(vcpus.len())),
     });
     let controls: Arc<[_]> = vcpus.iter().map(|_| Arc::new(Control::new())).collect();
@@ -87,7 +102,8 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
         counter: counting.limit,
         core: core.is_some(),
     };
-    for _ in [is_held, observe.debug == Some(Debug::Held)].into_iter().filter(|held| *held) {
+    let holds = [is_held, observe.debug == Some(Debug::Held), resets.is_some()];
+    for _ in holds.into_iter().filter(|held| *held) {
         controls.iter().for_each(|control| control.hold());
     }
     let deadline = observe.time_limit.and_then(|limit| timeline.beginning().checked_add(limit));
@@ -143,6 +159,7 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
         counts: counts_exactly || layers.counter.is_some(),
         statistics: observe.statistics,
         functions,
+        restart: None,
         due: moment.as_ref().and_then(Moment::due),
         moment,
         ended: Vec::new(),
@@ -161,6 +178,12 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
         running.abandon();
         return Err(Error::Host { what: "starting the thread for input", source });
     }
+    if let Some(resets) = resets
+        && let Err(error) = running.keep_start(resets)
+    {
+        running.abandon();
+        return Err(error);
+    }
     timeline.done("start the vCPUs");
     log::info!("{timeline}");
     running.timeline = timeline;
@@ -168,6 +191,16 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
 }
 
 impl Running {
+    /// Keeps the state of the machine for a restart, and takes back the hold that the vCPUs are
+    /// started with for it.
+    fn keep_start(&mut self, resets: Event) -> Result<(), Error> {
+        let start = self.handle.start_state(resets, self.handle.saver.page_map.as_ref());
+        let failed = |error| Error::host("keeping the start of the guest")(io::Error::other(error));
+        self.restart = Some(start.map_err(failed)?);
+        self.handle.release_start();
+        Ok(())
+    }
+
     fn start_vcpus(
         &mut self,
         vcpus: Vec<Box<dyn Vcpu>>,

@@ -62,16 +62,48 @@ impl GuestRam {
         })
     }
 
+    /// Hands the parts of RAM that were touched to `read`, with their guest-physical addresses.
+    pub(super) fn read_used(
+        &self,
+        page_map: Option<&PageMap>,
+        mut read: impl FnMut(u64, &[u8]),
+    ) -> io::Result<()> {
+        self.each_used(
+            page_map,
+            |_| Ok(Vec::new()),
+            |address, chunk, _| {
+                read(address, chunk);
+                Ok(())
+            },
+        )
+    }
+
     /// Hands the parts of RAM that were touched, or are in the ranges that `others` adds to a range
     /// of offsets, to `write`, with their offsets. Returns the sum of its results.
     fn write_used(
         &self,
         page_map: Option<&PageMap>,
-        mut others: impl FnMut(Range<u64>) -> io::Result<Vec<Range<u64>>>,
+        others: impl FnMut(Range<u64>) -> io::Result<Vec<Range<u64>>>,
         mut write: impl FnMut(&[u8], u64) -> io::Result<u64>,
     ) -> io::Result<u64> {
+        let mut written = 0_u64;
+        self.each_used(page_map, others, |_, chunk, offset| {
+            written = written.saturating_add(write(chunk, offset)?);
+            Ok(())
+        })?;
+        Ok(written)
+    }
+
+    /// Hands the parts of RAM that were touched, or are in the ranges that `others` adds to a range
+    /// of offsets, to `take`: guest-physical address, bytes, offset.
+    fn each_used(
+        &self,
+        page_map: Option<&PageMap>,
+        mut others: impl FnMut(Range<u64>) -> io::Result<Vec<Range<u64>>>,
+        mut take: impl FnMut(u64, &[u8], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
-        let (mut offset, mut written) = (0_u64, 0_u64);
+        let mut offset = 0_u64;
         for mapped in self.memory.iter() {
             let (start, size) = (mapped.start_addr().0, mapped.len());
             let mut next = 0_u64;
@@ -88,17 +120,16 @@ impl GuestRam {
                         let left = used.end.saturating_sub(used.start);
                         let left = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
                         let chunk = buffer.get_mut(..left).unwrap_or_default();
-                        self.read(start.saturating_add(used.start), chunk)
-                            .map_err(io::Error::other)?;
-                        let position = offset.saturating_add(used.start);
-                        written = written.saturating_add(write(chunk, position)?);
+                        let address = start.saturating_add(used.start);
+                        self.read(address, chunk).map_err(io::Error::other)?;
+                        take(address, chunk, offset.saturating_add(used.start))?;
                         used.start = used.start.saturating_add(chunk.len() as u64);
                     }
                 }
             }
             offset = offset.saturating_add(size);
         }
-        Ok(written)
+        Ok(())
     }
 
     /// Maps RAM that [`GuestRam::write_sparse`] wrote, in the same regions. Pages are read when
@@ -210,7 +241,7 @@ fn write_pages(
     Ok(written)
 }
 
-fn is_zero(page: &[u8]) -> bool {
+pub(super) fn is_zero(page: &[u8]) -> bool {
     let (words, rest) = page.as_chunks::<16>();
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }

@@ -15,7 +15,8 @@ pub(crate) struct Features {
     pub(crate) devices: bool,
     /// Running the guest on KVM.
     pub(crate) kvm: bool,
-    /// Handing the guest over between KVM and another hypervisor; only with `kvm`.
+    /// Giving vCPUs a saved state while the machine runs, for a restart or to hand the guest over
+    /// between KVM and another hypervisor; only with `kvm`.
     pub(crate) switch: bool,
 }
 
