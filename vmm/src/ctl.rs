@@ -41,6 +41,9 @@ pub enum CtlAction {
     Stop,
     /// End the process at once, as SIGKILL does
     Kill,
+    /// Press the power button of a guest that is not Hermit, which then powers itself off if it
+    /// listens
+    PowerButton,
     /// State of each vCPU
     Status,
     /// Statistics so far; more with `--stats`
@@ -167,6 +170,7 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
         CtlAction::Resume(one) => (Command::Resume, one.vcpu),
         CtlAction::Stop => (Command::Stop, None),
         CtlAction::Kill => (Command::Kill, None),
+        CtlAction::PowerButton => (Command::PowerButton, None),
         CtlAction::Status => (Command::Status, None),
         CtlAction::Stats => (Command::Stats, None),
         CtlAction::Regs(one) => (Command::Regs, one.vcpu),

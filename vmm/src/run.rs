@@ -61,7 +61,8 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until
     // here, where opening can take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
-    signals.end_within(END_WITHIN);
+    let graceful = resolved.config.observe.graceful_stop.unwrap_or_default();
+    signals.end_within(graceful.saturating_add(END_WITHIN));
     if resolved.config.restore.is_some() {
         bus_error::report().map_err(Error::Signals)?;
     }

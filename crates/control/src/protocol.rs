@@ -86,6 +86,8 @@ pub enum Command {
     Snapshot,
     /// Hand the guest over to another hypervisor.
     Accel,
+    /// Press the power button.
+    PowerButton,
 }
 
 /// An answer.

@@ -91,6 +91,7 @@ impl RequestHandler {
             Command::ReadMemory => self.read_memory(request),
             Command::Snapshot => self.snapshot(descriptors),
             Command::Accel => self.switch_accelerator(request),
+            Command::PowerButton => Ok(self.machine.press_power_button().map(|()| json!({}))?),
         }
     }
 

@@ -78,6 +78,10 @@ impl Machine for Still {
 }
 
 impl ControlTarget for Still {
+    fn press_power_button(&self) -> Result<(), Refusal> {
+        Err(Refusal::NotThere("no power button".to_owned()))
+    }
+
     fn uptime(&self) -> Duration {
         Duration::from_secs(1)
     }

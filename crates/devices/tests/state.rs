@@ -62,7 +62,12 @@ impl Devices {
             console,
             interrupt,
             clock: Clock::new(&equipment, Arc::new(fixed)),
-            power: PowerManagement::new(5, requests.clone(), Arc::new(HostTime::new())),
+            power: PowerManagement::new(
+                5,
+                requests.clone(),
+                Arc::new(HostTime::new()),
+                Box::new(|_| ()),
+            ),
             reset: ResetControl::new(Arc::new(Absent), requests),
             fw_cfg: FwCfg::new(64 << 20, 1),
             register: TestRegister::default(),

@@ -18,6 +18,7 @@ pub(crate) fn check(config: &Config, protocol: Protocol) -> Result<(), Error> {
         (Setting::DebugExit, boot.debug_exit.is_some(), false),
         (Setting::Disk, !devices.disks.is_empty(), false),
         (Setting::Restart, config.observe.on_reboot == OnReboot::Restart, false),
+        (Setting::GracefulStop, config.observe.graceful_stop.is_some(), false),
         (Setting::KernelArguments, !guest.kernel_args.is_empty(), true),
         (Setting::Environment, !guest.env.is_empty(), true),
         (Setting::Mounts, !config.mounts.is_empty(), true),

@@ -169,6 +169,10 @@ pub struct Observe {
     /// Time after which the machine ends, counted from when its files are opened
     /// ([`crate::Opened::open`]): reading the image is part of it.
     pub time_limit: Option<Duration>,
+    /// Press the power button when the machine is to be stopped by the descriptor that
+    /// [`crate::Running::wait`] takes, and give the guest this long to power itself off. Only for
+    /// guests that are not Hermit.
+    pub graceful_stop: Option<Duration>,
     /// End the machine after its vCPUs have executed this many instructions together.
     pub instruction_limit: Option<u64>,
     /// Count the instructions of each function; only with the processor in software.

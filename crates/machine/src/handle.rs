@@ -298,6 +298,12 @@ impl Handle {
         self.shared.finish(None, Ok(End::Stopped));
     }
 
+    /// Presses the power button: a guest that listens powers itself off. Returns `false` if the
+    /// machine has none, as that of a Hermit guest.
+    pub fn press_power_button(&self) -> bool {
+        self.saver.platform.press_power_button()
+    }
+
     /// `true` if the machine is ending.
     pub fn is_ending(&self) -> bool {
         self.shared.stop.is_requested()

@@ -55,6 +55,8 @@ mod setup;
 mod snapshot;
 mod switching;
 mod timeline;
+#[cfg(test)]
+mod tiny_kernel;
 mod user_irqchip;
 mod vcpu_thread;
 mod wires;

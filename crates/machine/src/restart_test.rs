@@ -1,60 +1,16 @@
 //! A guest that reboots, on the processor in software.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::thread::JoinHandle;
+use crate::config::{Config, OnCrash, OnReboot};
+use crate::tiny_kernel::{Code, ENTRY, Guest, JNZ, JZ};
+use crate::{Embedding, Machine, Outcome, tiny_kernel};
 
-use super::*;
-use crate::config::{Accelerator, Config, OnCrash, OnReboot};
-use crate::{Embedding, Machine, Outcome, Report};
-
-const LOAD: u32 = 0x10_0000;
-const ENTRY: u32 = LOAD + 32;
 /// Code of the guest's end if it did not find the machine in its first state.
 const BAD: i32 = 3;
-
-/// 32-bit code with jumps to names.
-#[derive(Default)]
-struct Code {
-    bytes: Vec<u8>,
-    labels: Vec<(&'static str, usize)>,
-    jumps: Vec<(usize, &'static str)>,
-}
-
-impl Code {
-    fn add(&mut self, bytes: &[u8]) -> &mut Self {
-        self.bytes.extend_from_slice(bytes);
-        self
-    }
-
-    fn label(&mut self, name: &'static str) -> &mut Self {
-        self.labels.push((name, self.bytes.len()));
-        self
-    }
-
-    /// `jz` or `jnz`.
-    fn jump(&mut self, opcode: u8, target: &'static str) -> &mut Self {
-        self.add(&[0x0f, opcode]);
-        self.jumps.push((self.bytes.len(), target));
-        self.add(&[0; 4])
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        for (at, target) in self.jumps {
-            let (_, place) = self.labels.iter().find(|(name, _)| *name == target).unwrap();
-            let distance = i32::try_from(*place).unwrap() - i32::try_from(at + 4).unwrap();
-            self.bytes[at..at + 4].copy_from_slice(&distance.to_le_bytes());
-        }
-        self.bytes
-    }
-}
 
 /// A multiboot kernel that looks whether it finds the machine in its first state, prints `?`, and
 /// does what it reads from the serial port: `c`, `k` and `t` are ways to reboot, anything else
 /// ends it with 1.
 fn kernel() -> Vec<u8> {
-    const JZ: u8 = 0x84;
-    const JNZ: u8 = 0x85;
     let mut code = Code::default();
     // RAM behind the kernel is zero, and its data is as loaded: it is the first four bytes here.
     code.add(&[0xeb, 4, 0x5a, 0x5a, 0x5a, 0x5a]); // jmp over the data
@@ -64,7 +20,7 @@ fn kernel() -> Vec<u8> {
     code.add(&[0xff, 0x05]).add(&(ENTRY + 2).to_le_bytes()); // inc dword [data]
     code.add(&[0x66, 0xba, 0xff, 0x03, 0xec, 0xa8, 0xff]).jump(JNZ, "bad"); // scratch is 0
     code.add(&[0xb0, 3, 0xee]); // mov al, 3; out dx, al
-    code.add(&[0x66, 0xba, 0xf8, 0x03, 0xb0, b'?', 0xee, 0xb0, b'\n', 0xee]);
+    code.ask();
     code.label("wait").add(&[0x66, 0xba, 0xfd, 0x03, 0xec, 0xa8, 1]).jump(JZ, "wait");
     code.add(&[0x66, 0xba, 0xf8, 0x03, 0xec]); // in al, 0x3f8
     for (byte, target) in [(b'c', "register"), (b'k', "keyboard"), (b't', "fault")] {
@@ -76,55 +32,20 @@ fn kernel() -> Vec<u8> {
     code.label("fault").add(&[0x0f, 0x01, 0x1d]).add(&0x40_0000_u32.to_le_bytes()); // lidt [0]
     code.add(&[0x0f, 0x0b]); // ud2
     code.label("bad").add(&[0xb8, 1, 0, 0, 0, 0xe7, 0xf4]); // mov eax, 1; out 0xf4, eax
-    let (magic, flags) = (0x1bad_b002_u32, 1 << 16);
-    let checksum = 0_u32.wrapping_sub(magic).wrapping_sub(flags);
-    let words = [magic, flags, checksum, LOAD, LOAD, 0, 0, ENTRY];
-    let header = words.iter().flat_map(|word: &u32| word.to_le_bytes());
-    header.chain(code.finish()).collect()
+    code.kernel()
 }
 
 fn config() -> Config {
-    let mut config = Config { accelerator: Accelerator::Software, ..Config::default() };
-    config.memory.size = Some(32 << 20);
+    let mut config = tiny_kernel::config();
     config.cpus.count = Some(2);
     config.devices.random = true;
     config.observe.on_reboot = OnReboot::Restart;
     config
 }
 
-/// A guest that runs, and its serial line.
-struct Guest {
-    line: BufReader<UnixStream>,
-    machine: JoinHandle<(Result<Outcome, Error>, Report)>,
-}
-
-impl Guest {
-    fn start(config: &Config) -> Self {
-        let (ours, guests) = UnixStream::pair().unwrap();
-        let embedding =
-            Embedding::new().image(kernel()).input(guests.try_clone().unwrap()).output(guests);
-        let running = Machine::embed(config, embedding).unwrap().start().unwrap();
-        let machine = std::thread::spawn(move || running.wait_and_report(None));
-        Self { line: BufReader::new(ours), machine }
-    }
-
-    /// Waits until the guest asks, and answers.
-    fn tell(&mut self, answer: u8) {
-        let mut line = String::new();
-        self.line.read_line(&mut line).unwrap();
-        assert_eq!(line, "?\n");
-        self.line.get_mut().write_all(&[answer]).unwrap();
-    }
-
-    fn end(self) -> (Outcome, Report) {
-        let (outcome, report) = self.machine.join().unwrap();
-        (outcome.unwrap(), report)
-    }
-}
-
 #[test]
 fn each_way_to_reboot_restarts_the_machine() {
-    let mut guest = Guest::start(&config());
+    let mut guest = Guest::start(kernel(), &config());
     for way in *b"cktcckkttq" {
         guest.tell(way);
     }
@@ -141,7 +62,7 @@ fn a_reboot_ends_the_machine_by_default() {
         (b'k', |end| matches!(end, Outcome::KeyboardReset)),
         (b't', |end| matches!(end, Outcome::Crashed(_))),
     ] {
-        let mut guest = Guest::start(&default);
+        let mut guest = Guest::start(kernel(), &default);
         guest.tell(way);
         let (outcome, report) = guest.end();
         assert!(is_right(&outcome), "{outcome}");
@@ -154,7 +75,7 @@ fn a_triple_fault_is_a_crash_where_a_core_file_is_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
     config.observe.on_crash = OnCrash::Dump(folder.path().join("core"));
-    let mut guest = Guest::start(&config);
+    let mut guest = Guest::start(kernel(), &config);
     guest.tell(b'k');
     guest.tell(b't');
     let (outcome, report) = guest.end();
@@ -164,22 +85,12 @@ fn a_triple_fault_is_a_crash_where_a_core_file_is_wanted() {
 
 #[test]
 fn a_stop_ends_a_machine_that_restarts_all_the_time() {
-    let (ours, guests) = UnixStream::pair().unwrap();
-    let embedding = Embedding::new().image(kernel()).input(guests.try_clone().unwrap());
-    let embedding = embedding.output(guests);
-    let running = Machine::embed(&config(), embedding).unwrap().start().unwrap();
-    let handle = running.handle();
-    let machine = std::thread::spawn(move || running.wait(None));
-    let mut line = BufReader::new(ours);
+    let mut guest = Guest::start(kernel(), &config());
     for _ in 0..20 {
-        let mut text = String::new();
-        line.read_line(&mut text).unwrap();
-        line.get_mut().write_all(b"c").unwrap();
+        guest.tell(b'c');
     }
-    handle.stop();
-    // What it has printed is to be taken.
-    drop(line);
-    assert!(matches!(machine.join().unwrap(), Ok(Outcome::Stopped)));
+    guest.handle().stop();
+    assert!(matches!(guest.end().0, Outcome::Stopped));
 }
 
 #[test]

@@ -54,6 +54,10 @@ pub struct Running {
     /// The file that a crash is written to, which is empty.
     core: Option<(PathBuf, File)>,
     deadline: Option<Instant>,
+    /// Time that the guest gets to power itself off before it is stopped.
+    graceful_stop: Option<Duration>,
+    /// End of that time, once the power button is pressed.
+    stop_at: Option<Instant>,
     halts: Option<HaltWatch>,
     /// Policy for unknown model-specific registers.
     msrs: Arc<Msrs>,

@@ -123,6 +123,13 @@ impl ControlTarget for Handle {
         Ok(number)
     }
 
+    fn press_power_button(&self) -> Result<(), Refusal> {
+        if self.press_power_button() {
+            return Ok(());
+        }
+        Err(Refusal::NotThere("this machine has no power button".to_owned()))
+    }
+
     fn accelerator(&self) -> String {
         self.accelerator()
     }

@@ -32,6 +32,8 @@ pub enum Setting {
     CountFrom,
     /// A restart when the guest reboots.
     Restart,
+    /// The power button as the way to stop the guest.
+    GracefulStop,
 }
 
 impl fmt::Display for Setting {
@@ -50,6 +52,7 @@ impl fmt::Display for Setting {
             Self::SwitchAt => "moment of a hand-over",
             Self::CountFrom => "place to count from",
             Self::Restart => "restart at a reboot",
+            Self::GracefulStop => "graceful stop",
         })
     }
 }

@@ -154,9 +154,9 @@ impl Builder {
             stop: environment.stop.clone(),
             debug_exit: self.debug_exit,
             time: environment.time.clone(),
-            interrupts: Box::new(move |line, level| {
+            interrupts: Arc::new(move |line, level| {
                 if let Err(error) = interrupts.set_line(line, level) {
-                    log::warn!("interrupt line {line} of the test device: {}", Causes(&error));
+                    log::warn!("interrupt line {line}: {}", Causes(&error));
                 }
             }),
         };
@@ -189,6 +189,11 @@ impl Platform for Pc {
 
     fn input(&self) -> Option<Arc<dyn InputLine>> {
         Some(Arc::new(SerialLine(self.devices.serial.clone())))
+    }
+
+    fn press_power_button(&self) -> bool {
+        self.devices.power.press_power_button();
+        true
     }
 
     fn save(&self) -> Result<PlatformState, SaveError> {

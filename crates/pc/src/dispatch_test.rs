@@ -19,7 +19,7 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
         rate: None,
         stop: StopToken::new().unwrap(),
         debug_exit: Some(0xf4),
-        interrupts: Box::new(|_, _| ()),
+        interrupts: Arc::new(|_, _| ()),
         time: Arc::new(nerite_devices::HostTime::new()),
     };
     let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new(), lines: Vec::new() };

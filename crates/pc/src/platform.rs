@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nerite_arch::pc::acpi;
+use nerite_arch::pc::{SCI_IRQ, acpi};
 use nerite_bus::{Bus, Device};
 use nerite_devices::pc::{
     Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests,
@@ -50,6 +50,9 @@ pub(crate) struct TestDevices {
     pub(crate) memory: Arc<TestMemory>,
 }
 
+/// Raises (`true`) and lowers a line of the interrupt controllers.
+pub(crate) type Lines = Arc<dyn Fn(u32, bool) + Send + Sync>;
+
 /// Parts of the platform besides the plan.
 pub(crate) struct Parts {
     pub(crate) console: Arc<Console>,
@@ -61,7 +64,7 @@ pub(crate) struct Parts {
     /// are there then, too.
     pub(crate) debug_exit: Option<u16>,
     /// Raises and lowers lines of the interrupt controllers.
-    pub(crate) interrupts: Box<dyn Fn(u32, bool) + Send + Sync>,
+    pub(crate) interrupts: Lines,
     pub(crate) time: Arc<dyn TimeSource>,
 }
 
@@ -79,7 +82,10 @@ impl Devices {
             cpus: plan.cpus,
         };
         let cpus = u16::try_from(plan.cpus).unwrap_or(u16::MAX);
-        let power = Arc::new(PowerManagement::new(acpi::S5, requests.clone(), time.clone()));
+        let lines = interrupts.clone();
+        let sci = Box::new(move |level| lines(SCI_IRQ.into(), level));
+        let power = PowerManagement::new(acpi::S5, requests.clone(), time.clone(), sci);
+        let power = Arc::new(power);
         let clock = Arc::new(Clock::new(&equipment, time));
         let fw_cfg = Arc::new(FwCfg::new(plan.memory, cpus));
         let config = Arc::new(pci.ports());
@@ -101,7 +107,8 @@ impl Devices {
         add("PCI host", FIRST_PORT, pci_ports, reset.clone())?;
         let mut mmio = Bus::new("MMIO");
         if let (Some(port), Some(test)) = (debug_exit, &test) {
-            let lines = Arc::new(TestLines::new(interrupts));
+            let lines = move |line, level| interrupts(line, level);
+            let lines = Arc::new(TestLines::new(Box::new(lines)));
             add("test interrupt lines", TestLines::PORT, TestLines::PORTS, lines)?;
             let first = [TestRegister::PORT, TestRegister::FLUSH_PORT, TestRegister::BYTE_PORT];
             for (first, register) in first.into_iter().zip(&test.registers) {

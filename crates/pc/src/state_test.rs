@@ -22,7 +22,7 @@ fn devices(debug_exit: Option<u16>) -> Devices {
         time: Arc::new(nerite_devices::HostTime::new()),
         stop: StopToken::new().unwrap(),
         debug_exit,
-        interrupts: Box::new(|_, _| ()),
+        interrupts: Arc::new(|_, _| ()),
     };
     let plan = PcPlan { memory: 1 << 30, cpus: 2, command_line: String::new(), lines: Vec::new() };
     let mut bridge = Bridge::new();

@@ -141,6 +141,12 @@ pub trait Platform: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Presses the power button, upon which a guest that listens powers itself off. Returns `false`
+    /// if there is none.
+    fn press_power_button(&self) -> bool {
+        false
+    }
+
     /// Clock for output that collects without exits; `None` if there is none of that kind.
     fn output_clock(&self) -> Option<OutputClock> {
         None

@@ -85,6 +85,11 @@ pub trait ControlTarget: Machine {
     /// # Errors
     /// If there is no such card.
     fn set_link(&self, card: &str, up: bool) -> Result<usize, Refusal>;
+    /// Presses the power button of the machine: a guest that listens powers itself off.
+    ///
+    /// # Errors
+    /// If the machine has no power button.
+    fn press_power_button(&self) -> Result<(), Refusal>;
     /// Writes a snapshot to empty files; that of the memory can have earlier memory, of which pages
     /// that differ are written. The machine stays as it was.
     ///

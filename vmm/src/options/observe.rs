@@ -33,6 +33,13 @@ pub struct ObserveOptions {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub time_limit: Option<Duration>,
 
+    /// Stop a guest that is not Hermit by its power button: it has this time to power itself off
+    /// after SIGTERM, SIGINT or SIGHUP
+    ///
+    /// A guest that does ends vmm with exit code 0. A second signal ends vmm at once.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub graceful: Option<Duration>,
+
     /// End the guest after its vCPUs have executed this many instructions together, with exit code
     /// 248
     ///
@@ -117,6 +124,7 @@ impl ObserveOptions {
             statistics: self.stats.is_some(),
             trace: self.trace.clone(),
             time_limit: self.time_limit,
+            graceful_stop: self.graceful,
             instruction_limit: self.insn_limit,
             count: self.count.is_some(),
             count_from: self.count_from.clone(),

@@ -2,7 +2,7 @@
 //! off and reset.
 //!
 //! The hardware is ACPI's "fixed" kind: PM1 event and control registers and the PM timer, at ports.
-//! No event ever happens, so the SCI never fires. The sleep type of S5, power-off, is [`S5`].
+//! The only event is that of the power button. The sleep type of S5, power-off, is [`S5`].
 
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, Path,
@@ -220,8 +220,7 @@ fn fadt(dsdt: u64, facs: u64) -> acpi_tables::fadt::FADT {
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // Buttons, if there were any, would not be fixed hardware.
-        .flag(Flags::PwrButton)
+        // The power button is fixed hardware, and there is no sleep button.
         .flag(Flags::SlpButton)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup)

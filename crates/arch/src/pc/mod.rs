@@ -65,7 +65,7 @@ pub const BOOT_DATA: u64 = GDT;
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC address (Intel SDM vol. 3, 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
-/// The interrupt that ACPI events would have.
+/// The interrupt of ACPI events.
 pub const SCI_IRQ: u8 = 12;
 
 /// The two fields of the BIOS data area that kernels read: segment of the EBDA at 0x40e, KiB of

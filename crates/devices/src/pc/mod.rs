@@ -16,7 +16,7 @@ pub use clock::{Clock, ClockState, Equipment};
 pub use debug_exit::DebugExit;
 pub use fw_cfg::{FwCfg, FwCfgState};
 pub use keyboard::KeyboardController;
-pub use power::{PowerManagement, PowerManagementState, ResetControl};
+pub use power::{PowerManagement, PowerManagementState, ResetControl, Sci};
 pub use requests::{Request, Requests, ResetKind};
 pub use serial::{Serial, SerialState};
 pub use test_device::{TestLines, TestMemory, TestRegister};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nerite_bus::{Device, Width};
@@ -16,13 +16,17 @@ use crate::TimeSource;
 ///
 /// | offset | width | what |
 /// |---|---|---|
-/// | 0 | 2 | PM1 status: no event ever happens |
+/// | 0 | 2 | PM1 status: power button; a written 1 clears a bit |
 /// | 2 | 2 | PM1 enable |
 /// | 4 | 2 | PM1 control: ACPI is on; sleep type and enable |
 /// | 8 | 4 | PM timer: 3.579545 MHz, 32 bits |
-#[derive(Debug)]
+///
+/// The power button is of the fixed kind: while its bit is set in status and in enable, the SCI is
+/// raised.
 pub struct PowerManagement {
-    enable: AtomicU16,
+    events: Mutex<Events>,
+    /// Raises (`true`) and lowers the SCI, whose line is level-triggered.
+    sci: Sci,
     control: AtomicU16,
     time: Arc<dyn TimeSource>,
     /// A time, and the timer's value then.
@@ -32,10 +36,23 @@ pub struct PowerManagement {
     requests: Arc<Requests>,
 }
 
+/// Raises (`true`) or lowers the system control interrupt (ACPI 6.5, 4.8.2.1).
+pub type Sci = Box<dyn Fn(bool) + Send + Sync>;
+
+/// PM1 event registers.
+#[derive(Debug, Default)]
+struct Events {
+    status: u16,
+    enable: u16,
+}
+
 /// Saved state of [`PowerManagement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PowerManagementState {
+    /// PM1 status; only the power button's bit can be set.
+    #[serde(default)]
+    pub status: u16,
     /// PM1 enable.
     pub enable: u16,
     /// PM1 control.
@@ -44,6 +61,8 @@ pub struct PowerManagementState {
     pub timer: u32,
 }
 
+/// `PWRBTN_STS` and `PWRBTN_EN`.
+const POWER_BUTTON: u16 = 1 << 8;
 /// `SCI_EN`: events raise an SCI; the machine is in ACPI mode.
 const SCI_ENABLE: u16 = 1;
 /// `SLP_EN`: enter the sleep state.
@@ -58,15 +77,38 @@ impl PowerManagement {
     pub const PORTS: u16 = 12;
 
     /// Registers that ask for power-off when the guest enters the sleep state of type `off`. The
-    /// PM timer counts the elapsed time of `time`.
-    pub fn new(off: u8, requests: Arc<Requests>, time: Arc<dyn TimeSource>) -> Self {
+    /// PM timer counts the elapsed time of `time`; events raise `sci`.
+    pub fn new(off: u8, requests: Arc<Requests>, time: Arc<dyn TimeSource>, sci: Sci) -> Self {
         Self {
-            enable: AtomicU16::new(0),
+            events: Mutex::default(),
+            sci,
             control: AtomicU16::new(SCI_ENABLE),
             timer: Mutex::new((time.elapsed(), 0)),
             time,
             off,
             requests,
+        }
+    }
+
+    /// Presses the power button and releases it. A guest that has not enabled the event notices
+    /// nothing, until it does.
+    pub fn press_power_button(&self) {
+        self.change_events(|events| events.status |= POWER_BUTTON);
+    }
+
+    fn events(&self) -> MutexGuard<'_, Events> {
+        // Each register is whole at every moment.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the event registers, and the SCI with them.
+    fn change_events(&self, change: impl FnOnce(&mut Events)) {
+        let mut events = self.events();
+        let before = events.wants_sci();
+        change(&mut events);
+        // Under the lock: the line follows the registers in their order.
+        if events.wants_sci() != before {
+            (self.sci)(!before);
         }
     }
 
@@ -80,33 +122,55 @@ impl PowerManagement {
 
     /// Registers and timer.
     pub fn save(&self) -> PowerManagementState {
+        let Events { status, enable } = *self.events();
         PowerManagementState {
-            enable: self.enable.load(Ordering::Relaxed),
+            status,
+            enable,
             control: self.control.load(Ordering::Relaxed),
             timer: self.timer(),
         }
     }
 
-    /// Takes saved registers. The timer resumes from its saved value.
+    /// Takes saved registers. The timer resumes from its saved value. The interrupt controllers
+    /// must have their state by now, as the SCI may be raised.
     ///
     /// # Errors
     /// Fails if the registers cannot have these values.
     pub fn restore(&self, saved: PowerManagementState) -> Result<(), RestoreError> {
-        let PowerManagementState { enable, control, timer } = saved;
+        let PowerManagementState { status, enable, control, timer } = saved;
+        refuse("power management", "status", status & !POWER_BUTTON != 0)?;
         let is_control = control & SLEEP_ENABLE == 0 && control & SCI_ENABLE != 0;
         refuse("power management", "control", !is_control)?;
-        self.enable.store(enable, Ordering::Relaxed);
+        let mut events = self.events();
+        *events = Events { status, enable };
+        (self.sci)(events.wants_sci());
+        drop(events);
         self.control.store(control, Ordering::Relaxed);
         *self.timer.lock().unwrap_or_else(PoisonError::into_inner) = (self.time.elapsed(), timer);
         Ok(())
     }
 }
 
+impl Events {
+    const fn wants_sci(&self) -> bool {
+        self.status & self.enable & POWER_BUTTON != 0
+    }
+}
+
+impl fmt::Debug for PowerManagement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PowerManagement")
+            .field("events", &self.events)
+            .field("control", &self.control)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Device for PowerManagement {
     fn read(&self, offset: u64, width: Width) -> u64 {
         let value = match offset {
-            0 => 0,
-            2 => self.enable.load(Ordering::Relaxed).into(),
+            0 => self.events().status.into(),
+            2 => self.events().enable.into(),
             4 => self.control.load(Ordering::Relaxed).into(),
             8 => self.timer().into(),
             _ => 0,
@@ -118,7 +182,8 @@ impl Device for PowerManagement {
         let [low, high, ..] = value.to_le_bytes();
         let value = u16::from_le_bytes([low, high]);
         match offset {
-            2 => self.enable.store(value, Ordering::Relaxed),
+            0 => self.change_events(|events| events.status &= !value),
+            2 => self.change_events(|events| events.enable = value),
             4 => {
                 self.control.store(value & !SLEEP_ENABLE | SCI_ENABLE, Ordering::Relaxed);
                 let kind = value >> SLEEP_TYPE_SHIFT & 7;
@@ -212,10 +277,46 @@ mod tests {
         Width::new(bytes).unwrap()
     }
 
+    /// Registers, and the levels that the SCI has had.
+    fn registers(requests: Arc<Requests>) -> (PowerManagement, Arc<Mutex<Vec<bool>>>) {
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let line = levels.clone();
+        let sci = Box::new(move |level| line.lock().unwrap().push(level));
+        (PowerManagement::new(5, requests, Arc::new(HostTime::new()), sci), levels)
+    }
+
+    #[test]
+    fn the_power_button_raises_the_sci_until_it_is_cleared() {
+        let (pm, levels) = registers(Arc::default());
+        pm.press_power_button();
+        assert_eq!((pm.read(0, width(2)), levels.lock().unwrap().as_slice()), (0x100, &[][..]));
+        for (offset, value) in [(2, 0x120), (0, 0x20), (2, 0x100), (0, 0x100), (0, 0x100)] {
+            pm.write(offset, width(2), value);
+        }
+        assert_eq!(*levels.lock().unwrap(), [true, false]);
+        pm.press_power_button();
+        pm.press_power_button();
+        pm.write(2, width(2), 0);
+        assert_eq!(*levels.lock().unwrap(), [true, false, true, false]);
+        assert_eq!(pm.read(0, width(2)), 0x100, "it stays pressed");
+    }
+
+    #[test]
+    fn a_pressed_button_is_saved() {
+        let (pm, _) = registers(Arc::default());
+        pm.write(2, width(2), 0x100);
+        pm.press_power_button();
+        let (other, levels) = registers(Arc::default());
+        other.restore(pm.save()).unwrap();
+        assert_eq!(*levels.lock().unwrap(), [true]);
+        let bad = PowerManagementState { status: 0x101, ..pm.save() };
+        assert!(other.restore(bad).is_err());
+    }
+
     #[test]
     fn only_the_sleep_state_of_power_off_powers_off() {
         let requests = Arc::new(Requests::default());
-        let pm = PowerManagement::new(5, requests.clone(), Arc::new(HostTime::new()));
+        let (pm, _) = registers(requests.clone());
         assert_eq!(pm.read(4, width(2)) & 1, 1, "ACPI is on");
         pm.write(4, width(2), 5 << 10);
         pm.write(4, width(2), 1 << 10 | 1 << 13);
@@ -227,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_timer_runs_at_its_rate() {
-        let pm = PowerManagement::new(5, Arc::default(), Arc::new(HostTime::new()));
+        let (pm, _) = registers(Arc::default());
         let (start, first) = (Instant::now(), pm.read(8, width(4)));
         std::thread::sleep(std::time::Duration::from_millis(20));
         let (ticks, elapsed) = (pm.read(8, width(4)) - first, start.elapsed());

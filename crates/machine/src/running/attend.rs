@@ -26,6 +26,8 @@ impl Running {
         loop {
             let ended = self.handle.shared.stop.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
+            // It stays readable.
+            let stop = stop.filter(|_| self.stop_at.is_none());
             polled.extend(stop.map(|stop| PollFd::from_borrowed_fd(stop, PollFlags::IN)));
             let looks = clock.as_ref().and_then(|clock| Instant::now().checked_add(clock.wait()));
             let mut wake = earlier(looks, self.next_look());
@@ -66,8 +68,11 @@ impl Running {
                 return Ok(());
             }
             if stop.is_some() && is_ready(1) {
-                self.handle.shared.finish(None, Ok(End::Stopped));
-                return Ok(());
+                self.stop_at = self.press_power_button();
+                if self.stop_at.is_none() {
+                    self.handle.shared.finish(None, Ok(End::Stopped));
+                    return Ok(());
+                }
             }
             let (has_come, has_reset) = (is_ready(moment_at), is_ready(reset_at));
             self.look_at_moment(self.moment.is_some() && has_come);
@@ -104,12 +109,20 @@ impl Running {
         }
     }
 
+    /// Presses the power button if the guest is to be stopped by that, and returns the time at
+    /// which it is stopped otherwise.
+    fn press_power_button(&self) -> Option<Instant> {
+        let time = self.graceful_stop?;
+        log::info!("the power button is pressed; the guest has {time:?} to power itself off");
+        if self.handle.press_power_button() { Instant::now().checked_add(time) } else { None }
+    }
+
     /// Time of the next check for an expired time limit or a permanently halted guest.
     fn next_look(&self) -> Option<Instant> {
         // The first vCPU ends the machine itself, unless it is waiting for the host.
         let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
         let restart = self.restart.as_ref().and_then(Restart::due);
-        let due = earlier(self.due, restart);
+        let due = earlier(earlier(self.due, restart), self.stop_at);
         earlier(due, earlier(late, self.halts.as_ref().map(HaltWatch::next)))
     }
 
@@ -130,6 +143,10 @@ impl Running {
             self.handle.shared.finish(Some(0), Ok(End::TimeLimit));
             return true;
         }
+        if self.stop_at.is_some_and(|stop_at| Instant::now() >= stop_at) {
+            self.handle.shared.finish(None, Ok(End::Stopped));
+            return true;
+        }
         let handle = &self.handle;
         // One that does not answer waits for the host, and will continue.
         let is_halted = |index| matches!(handle.ask(index, halts::is_halted), Ok(Ok(true)));
@@ -146,3 +163,7 @@ impl Running {
         halted
     }
 }
+
+#[cfg(test)]
+#[path = "attend_test.rs"]
+mod tests;

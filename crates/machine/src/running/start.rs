@@ -152,6 +152,8 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
         tracer,
         core,
         deadline,
+        graceful_stop: observe.graceful_stop,
+        stop_at: None,
         halts: (holds_crashes || !observe.keep_halted).then(HaltWatch::new),
         holds_crashes,
         msrs,
