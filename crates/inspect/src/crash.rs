@@ -4,7 +4,7 @@ use std::fmt;
 
 use nerite_arch::paging::{self, Root};
 use nerite_arch::{Fpu, Regs, SpecialRegs};
-use nerite_hypervisor::Exit;
+use nerite_hypervisor::{Exit, SystemEvent};
 use nerite_loader::{Kernel, LoadedKernel};
 use nerite_memory::GuestRam;
 
@@ -134,6 +134,7 @@ impl fmt::Display for Reason<'_> {
                 )
             }
             Exit::Unknown { reason } => write!(f, "unhandled KVM exit reason {reason}"),
+            Exit::System(SystemEvent::Crash) => f.write_str("its kernel says that it has panicked"),
             Exit::Halt => f.write_str("it halted, and nothing can wake it"),
             other => write!(f, "unhandled exit: {other:?}"),
         }

@@ -50,6 +50,7 @@ impl PcDispatcher {
             Some(request) => ControlFlow::Break(match request {
                 Request::PowerOff => Ok(End::System(SystemEvent::PowerOff)),
                 Request::Reset(kind) => Ok(End::Reset(kind)),
+                Request::Panicked => Ok(End::Crashed(Exit::System(SystemEvent::Crash))),
                 Request::Exit(code) => Ok(End::Exited(code.into())),
                 Request::Failed(_) if self.devices.stop.is_requested() => Ok(End::Stopped),
                 Request::Failed(error) => Err(Error::Output(error)),

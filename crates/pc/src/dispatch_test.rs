@@ -46,10 +46,11 @@ fn read_port(dispatcher: &mut PcDispatcher, port: u16, width: u8) -> u64 {
 #[test]
 fn each_way_to_end_is_told_apart() {
     type IsRight = fn(&End) -> bool;
-    let ends: [(u16, u8, u32, IsRight); 4] = [
+    let ends: [(u16, u8, u32, IsRight); 5] = [
         (0x604, 2, 5 << 10 | 1 << 13, |end| matches!(end, End::System(SystemEvent::PowerOff))),
         (0xcf9, 1, 6, |end| matches!(end, End::Reset(ResetKind::Register))),
         (0x64, 1, 0xfe, |end| matches!(end, End::Reset(ResetKind::Keyboard))),
+        (0x505, 1, 1, |end| matches!(end, End::Crashed(Exit::System(SystemEvent::Crash)))),
         (0xf4, 4, 20, |end| matches!(end, End::Exited(41))),
     ];
     for (port, width, value, expected) in ends {

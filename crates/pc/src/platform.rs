@@ -5,8 +5,8 @@ use std::sync::Arc;
 use nerite_arch::pc::{SCI_IRQ, acpi};
 use nerite_bus::{Bus, Device};
 use nerite_devices::pc::{
-    Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, Requests,
-    ResetControl, Serial, TestLines, TestMemory, TestRegister,
+    Absent, Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, PvPanic,
+    Requests, ResetControl, Serial, TestLines, TestMemory, TestRegister,
 };
 use nerite_devices::{Console, TimeSource};
 use nerite_memory::GAP_START;
@@ -100,6 +100,10 @@ impl Devices {
         add("serial port", ports::SERIAL, Serial::PORTS, serial.clone())?;
         let keyboard = KeyboardController::new(requests.clone());
         add("keyboard controller", KeyboardController::PORT, 1, Arc::new(keyboard))?;
+        add("pvpanic", PvPanic::PORT, 1, Arc::new(PvPanic::new(requests.clone())))?;
+        for first in Absent::SERIAL {
+            add("absent serial port", first, Absent::SERIAL_PORTS, Arc::new(Absent))?;
+        }
         add("clock", Clock::PORT, 2, clock.clone())?;
         add("fw_cfg", FwCfg::SELECTOR, 2, fw_cfg.clone())?;
         add("power management", acpi::PM1_EVENT, PowerManagement::PORTS, power.clone())?;

@@ -37,6 +37,8 @@ pub const RESET_PORT: u16 = 0xcf9;
 /// Value that resets the machine when written there.
 pub const RESET_VALUE: u8 = 6;
 /// Guest-physical address of the root pointer.
+/// The port of pvpanic.
+pub const PVPANIC_PORT: u16 = 0x505;
 pub const RSDP: u64 = BIOS;
 
 const OEM: [u8; 6] = *b"NERITE";
@@ -51,7 +53,7 @@ const ALIGN: u64 = 64;
 pub struct Machine {
     /// The number of processors; APIC ids count from 0.
     pub cpus: u32,
-    /// `true` if there are a serial port at 0x3f8 and a clock at 0x70.
+    /// `true` if there are a serial port at 0x3f8, a clock at 0x70 and pvpanic at [`PVPANIC_PORT`].
     pub legacy: bool,
     /// The PCI bus, if there is one.
     pub pci: Option<Pci>,
@@ -195,7 +197,7 @@ impl Pci {
     }
 }
 
-/// `\_SB` with the serial port and the clock.
+/// `\_SB` with the serial port, the clock, and pvpanic under the name that QEMU gave it.
 fn legacy_devices(aml: &mut Vec<u8>) {
     let (serial_id, clock_id) = (EISAName::new("PNP0501"), EISAName::new("PNP0B00"));
     let serial_ports = IO::new(0x3f8, 0x3f8, 1, 8);
@@ -210,8 +212,13 @@ fn legacy_devices(aml: &mut Vec<u8>) {
     let clock_hid = Name::new(Path::new("_HID"), &clock_id);
     let clock_crs = Name::new(Path::new("_CRS"), &clock_resources);
     let serial = Device::new(Path::new("COM1"), vec![&serial_hid, &serial_uid, &serial_crs]);
+    let panic_port = IO::new(PVPANIC_PORT, PVPANIC_PORT, 1, 1);
+    let panic_resources = ResourceTemplate::new(vec![&panic_port]);
+    let panic_hid = Name::new(Path::new("_HID"), &"QEMU0001");
+    let panic_crs = Name::new(Path::new("_CRS"), &panic_resources);
+    let pvpanic = Device::new(Path::new("PEVT"), vec![&panic_hid, &panic_crs]);
     let clock = Device::new(Path::new("RTC_"), vec![&clock_hid, &clock_crs]);
-    Scope::new(Path::new("\\_SB_"), vec![&serial, &clock]).to_aml_bytes(aml);
+    Scope::new(Path::new("\\_SB_"), vec![&serial, &clock, &pvpanic]).to_aml_bytes(aml);
 }
 
 /// The fixed description table (5.2.9).
@@ -317,7 +324,7 @@ mod tests {
         // PM1a control, reset register (I/O, 8 bits, port, value).
         assert_eq!(u32_at(fadt, 64), 0x604);
         assert_eq!((fadt[116], fadt[117], u64_at(fadt, 120), fadt[128]), (1, 8, 0xcf9, 6));
-        for name in [b"_S5_", b"COM1", b"PCI0", b"_PRT"] {
+        for name in [b"_S5_", b"COM1", b"PEVT", b"PCI0", b"_PRT"] {
             assert!(dsdt.windows(4).any(|part| part == name), "{name:?}");
         }
         assert!(madt.len() > 44);

@@ -30,6 +30,8 @@ pub enum Request {
     PowerOff,
     /// The guest resets itself.
     Reset(ResetKind),
+    /// The guest says that it has crashed.
+    Panicked,
     /// The guest ends with this code.
     Exit(u8),
     /// The host failed at something the guest relies on.
