@@ -7,7 +7,7 @@ use nerite_arch::BootState;
 use nerite_arch::paging::IdentityMap;
 use nerite_arch::pc::entry::Mode;
 use nerite_arch::pc::linux::ZeroPage;
-use nerite_arch::pc::{self, acpi, map, mp_table, multiboot, pvh};
+use nerite_arch::pc::{self, acpi, map, mp_table, multiboot, pvh, smbios};
 use nerite_loader::{BzImage, GuestImage, Protocol, SegmentedKernel};
 use nerite_memory::{GAP_END, GAP_START, GuestRam, PAGE, Region};
 use nerite_pci::{Bridge, HostBridge, WINDOW};
@@ -84,7 +84,8 @@ fn write_tables(plan: &PcPlan, ram: &GuestRam) -> Result<(), Error> {
     let window = (low_32(*WINDOW.start()), low_32(*WINDOW.end()));
     let pci = acpi::Pci { window, first_slot: FIRST_CARD_SLOT, lines: plan.lines.clone() };
     let tables = acpi::Machine { cpus: plan.cpus, legacy: true, pci: Some(pci) }.tables();
-    ram.write(acpi::RSDP, &tables).map_err(Error::writing("the ACPI tables"))
+    ram.write(acpi::RSDP, &tables).map_err(Error::writing("the ACPI tables"))?;
+    ram.write(smbios::SMBIOS, &smbios::tables()).map_err(Error::writing("the SMBIOS tables"))
 }
 
 struct Loader<'a> {

@@ -63,6 +63,7 @@ fn firmware_left_its_tables() {
     let mut signature = [0; 8];
     ram.read(acpi::RSDP, &mut signature).unwrap();
     assert_eq!(&signature, b"RSD PTR ");
+    assert_eq!(u32_at(&ram, smbios::SMBIOS), u64::from(u32::from_le_bytes(*b"_SM3")));
     assert_eq!(u32_at(&ram, EBDA), u64::from(u32::from_le_bytes(*b"_MP_")));
     for (address, value) in BIOS_DATA {
         assert_eq!(ram.read_obj::<u16>(address).unwrap(), value);

@@ -20,7 +20,8 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{BIOS, HIGH_MEMORY, IO_APIC, LOCAL_APIC, SCI_IRQ};
+use super::smbios::SMBIOS;
+use super::{BIOS, IO_APIC, LOCAL_APIC, SCI_IRQ};
 
 /// PM1a event block: status and enable, 2 bytes each (4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
@@ -36,9 +37,9 @@ pub const S5: u8 = 5;
 pub const RESET_PORT: u16 = 0xcf9;
 /// Value that resets the machine when written there.
 pub const RESET_VALUE: u8 = 6;
-/// Guest-physical address of the root pointer.
 /// The port of pvpanic.
 pub const PVPANIC_PORT: u16 = 0x505;
+/// Guest-physical address of the root pointer.
 pub const RSDP: u64 = BIOS;
 
 const OEM: [u8; 6] = *b"NERITE";
@@ -106,7 +107,7 @@ impl Aml for LocalNmi {
 }
 
 impl Machine {
-    /// All tables, from [`RSDP`] on, as one piece. It ends below 1 MiB.
+    /// All tables, from [`RSDP`] on, as one piece. It ends below [`SMBIOS`].
     #[must_use]
     pub fn tables(&self) -> Vec<u8> {
         let mut tables = Tables { bytes: vec![0; 64] };
@@ -123,7 +124,7 @@ impl Machine {
         for (to, from) in tables.bytes.iter_mut().zip(rsdp.as_bytes()) {
             *to = *from;
         }
-        debug_assert!(RSDP.saturating_add(tables.bytes.len() as u64) <= HIGH_MEMORY);
+        debug_assert!(RSDP.saturating_add(tables.bytes.len() as u64) <= SMBIOS);
         tables.bytes
     }
 
@@ -211,12 +212,12 @@ fn legacy_devices(aml: &mut Vec<u8>) {
     let serial_crs = Name::new(crs, &serial_resources);
     let clock_hid = Name::new(Path::new("_HID"), &clock_id);
     let clock_crs = Name::new(Path::new("_CRS"), &clock_resources);
-    let serial = Device::new(Path::new("COM1"), vec![&serial_hid, &serial_uid, &serial_crs]);
     let panic_port = IO::new(PVPANIC_PORT, PVPANIC_PORT, 1, 1);
     let panic_resources = ResourceTemplate::new(vec![&panic_port]);
     let panic_hid = Name::new(Path::new("_HID"), &"QEMU0001");
     let panic_crs = Name::new(Path::new("_CRS"), &panic_resources);
     let pvpanic = Device::new(Path::new("PEVT"), vec![&panic_hid, &panic_crs]);
+    let serial = Device::new(Path::new("COM1"), vec![&serial_hid, &serial_uid, &serial_crs]);
     let clock = Device::new(Path::new("RTC_"), vec![&clock_hid, &clock_crs]);
     Scope::new(Path::new("\\_SB_"), vec![&serial, &clock, &pvpanic]).to_aml_bytes(aml);
 }

@@ -14,11 +14,13 @@
 //! | 0x9b000 | command line, then the names of modules |
 //! | 0x9fc00 | EBDA with the MultiProcessor table |
 //! | 0xe0000 | ACPI tables |
+//! | 0xf0000 | SMBIOS tables |
 //!
 //! * [`entry`]: the registers of each protocol;
 //! * [`map`]: the memory map (e820);
 //! * [`linux`], [`pvh`], [`multiboot`]: what each protocol's information holds;
-//! * [`mp_table`], [`acpi`]: processors and interrupts.
+//! * [`mp_table`], [`acpi`]: processors and interrupts;
+//! * [`smbios`]: the machine's name.
 
 pub mod acpi;
 pub mod entry;
@@ -27,6 +29,7 @@ pub mod map;
 pub mod mp_table;
 pub mod multiboot;
 pub mod pvh;
+pub mod smbios;
 
 /// The boot GDT.
 pub const GDT: u64 = 0x9_0000;
@@ -54,7 +57,7 @@ pub const STRINGS_END: u64 = 0x9_f000;
 pub const EBDA: u64 = 0x9_fc00;
 /// End of base memory.
 pub const BASE_MEMORY_END: u64 = 0xa_0000;
-/// The BIOS area, which is reserved and holds the ACPI tables.
+/// The BIOS area, which is reserved and holds the ACPI and SMBIOS tables.
 pub const BIOS: u64 = 0xe_0000;
 /// Start of extended memory, which is free for kernels.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
