@@ -1,5 +1,7 @@
 //! The stream to passt with any bytes and frames, as a test and as a fuzz target.
 
+#![allow(clippy::cast_possible_truncation, reason = "frames are small")]
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
