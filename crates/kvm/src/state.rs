@@ -25,6 +25,9 @@ use crate::{KvmVcpu, lapic};
 /// `MSR_KVM_SYSTEM_TIME` and its successor: the page of the paravirtual clock, if bit 0 is set.
 const SYSTEM_TIME: [u32; 2] = [0x12, 0x4b56_4d01];
 
+/// Distance to a time-stamp counter that is far from another one.
+const FAR: u64 = 1 << 62;
+
 /// Reason why a state cannot be restored: one of its own, or a call that KVM refused.
 enum Refused {
     State(StateError),
@@ -140,7 +143,7 @@ impl KvmVcpu {
         self.set_state_msrs(&known)?;
         // The deadline is compared with the counter, which therefore comes first, and with the
         // timer's mode, which is the APIC's.
-        self.set_state_msrs(&[Msr { index: TSC, value: state.tsc }])?;
+        self.set_counter(state.tsc)?;
         let deadline = state.apic.map_or(0, |apic| apic.tsc_deadline);
         if deadline != 0 {
             self.set_state_msrs(&[Msr { index: TSC_DEADLINE, value: deadline }])?;
@@ -245,6 +248,22 @@ impl KvmVcpu {
         set.map_err(|_| {
             impossible("tsc_khz", format!("{wanted}: the counter here has {has} and no scaling"))
         })
+    }
+
+    /// Sets the time-stamp counter.
+    ///
+    /// KVM takes a value within a second of the counter that it expects, or 0, for an attempt to
+    /// set all vCPUs alike, and leaves the counter at what it expects. vCPU 0 comes first and gets
+    /// what it is to have, by way of a value that is far from both. The others then are alike.
+    fn set_counter(&self, value: u64) -> Result<(), Refused> {
+        let value = value.max(1);
+        let far = Msr { index: TSC, value: value ^ FAR };
+        let counter = Msr { index: TSC, value };
+        if self.index == 0 {
+            self.set_state_msrs(&[far, counter])
+        } else {
+            self.set_state_msrs(&[counter])
+        }
     }
 
     /// All of the extended state, in KVM's (the standard) format.
