@@ -135,6 +135,9 @@ impl Net {
     }
 }
 
+/// Seconds that a reset of the card and an echo after it may take, on average.
+const RESET_TIME: u64 = 5;
+
 fn default_timeout() -> u64 {
     60
 }
@@ -278,6 +281,22 @@ impl Test {
         self.namespaces || matches!(self.link(), Some(Link::Tap | Link::Fd | Link::Offline))
     }
 
+    /// The same guest whose card is reset so many times, in traffic, and nothing else; `None` if
+    /// the test has no such exercise.
+    pub(crate) fn with_resets(&self, count: usize) -> Option<Self> {
+        let mut test = self.clone();
+        let net = test.net.as_mut()?;
+        let before = net.exercises.iter().find(|exercise| exercise.starts_with("reset="))?;
+        let done = |exercise: &str| format!("host: {exercise}: ok");
+        let (before, now) = (done(before), format!("reset={count}"));
+        test.stdout.retain(|text| *text != before);
+        test.stdout.retain(|text| !net.exercises.iter().any(|other| text.contains(&done(other))));
+        test.stdout.push(done(&now));
+        net.exercises = vec![now];
+        test.timeout = test.timeout.saturating_add((count as u64).saturating_mul(RESET_TIME));
+        Some(test)
+    }
+
     /// The same test, with further texts that standard output must contain.
     pub(crate) fn expecting(&self, stdout: &[String]) -> Self {
         let mut test = self.clone();
@@ -311,6 +330,20 @@ mod tests {
             error(&format!("{ONE}kill = {{ after = 'x', signal = 'SIGFOO' }}")).contains("SIGFOO")
         );
         assert!(error(&format!("{ONE}tar = {{ colour = 'red' }}")).contains("colour"));
+    }
+
+    #[test]
+    fn resets_can_be_all_that_a_test_does() {
+        let tests = Suite::load().unwrap().tests;
+        let all: Vec<_> = tests.iter().filter_map(|test| test.with_resets(2000)).collect();
+        let links = [Link::Tap, Link::Vhost, Link::User];
+        assert!(links.into_iter().all(|link| all.iter().any(|test| test.link() == Some(link))));
+        for test in all {
+            assert_eq!(test.net.unwrap().exercises, ["reset=2000"]);
+            let told: Vec<_> = test.stdout.iter().filter(|text| text.contains("host: ")).collect();
+            assert_eq!(told, ["host: reset=2000: ok"]);
+            assert!(test.timeout > 10_000 && test.stdout.contains(&"net: ok\n".to_owned()));
+        }
     }
 
     #[test]

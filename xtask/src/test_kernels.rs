@@ -1,6 +1,6 @@
 //! `cargo xtask test-kernels`: boots test guests and looks at what came of it.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
@@ -22,6 +22,10 @@ pub(crate) struct Args {
     /// Run the tests on this host, on the processor in software, as this user
     #[arg(long)]
     software: bool,
+    /// Only reset network cards in the middle of traffic, so many times each, with an echo after
+    /// each: in those tests that do so a few times
+    #[arg(long, value_name = "N")]
+    resets: Option<usize>,
     #[command(flatten)]
     repeat: Repeat,
 }
@@ -29,7 +33,14 @@ pub(crate) struct Args {
 /// Runs the tests, prints a line for each and the closing line; the status is 1 if one failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
     let filter = args.filter.as_deref().unwrap_or_default();
-    let tests = guest_tests::select(filter)?;
+    let mut tests = guest_tests::select(filter)?;
+    if let Some(count) = args.resets {
+        tests = tests.iter().filter_map(|test| test.with_resets(count)).collect();
+        ensure!(
+            !tests.is_empty(),
+            "no test with \"{filter}\" in its name resets a card in traffic"
+        );
+    }
     if args.list {
         tests.iter().for_each(|test| progress::print(&test.name));
         return Ok(0);
