@@ -6,6 +6,7 @@
 
 mod buffers;
 mod command_line;
+mod end_of_environment;
 mod files;
 mod streams;
 mod v1;

@@ -16,6 +16,9 @@ pub(crate) struct CommandLine {
     arguments: Vec<Vec<u8>>,
     /// `KEY=value`, each with its final zero byte.
     environment: Vec<Vec<u8>>,
+    /// Number of environment variables, without what fills the list up, for a kernel that does not
+    /// end it.
+    unterminated: Option<usize>,
 }
 
 impl CommandLine {
@@ -23,7 +26,7 @@ impl CommandLine {
     ///
     /// Hermit kernels before 0.10 do not put a null pointer after the last environment string. For
     /// those (`terminates_environment` is `false`) the list is filled up with empty strings, which
-    /// are no variables.
+    /// are no variables, and [`Self::unterminated`] tells where they begin.
     ///
     /// # Errors
     /// If there are more than interface v1 can carry: 128 each, the path included.
@@ -47,6 +50,7 @@ impl CommandLine {
                 .iter()
                 .map(|(key, value)| with_zero(format!("{key}={value}")))
                 .collect(),
+            unterminated: (!terminates_environment).then_some(environment.len()),
         };
         if !terminates_environment && line.environment.len() < UNTERMINATED_MINIMUM {
             line.environment.resize_with(UNTERMINATED_MINIMUM, || with_zero(String::new()));
@@ -92,6 +96,11 @@ impl CommandLine {
     /// The environment, `KEY=value`, each with its final zero byte.
     pub(super) fn environment(&self) -> &[Vec<u8>] {
         &self.environment
+    }
+
+    /// Number of environment variables, for a kernel that does not end their list.
+    pub(super) fn unterminated(&self) -> Option<usize> {
+        self.unterminated
     }
 }
 

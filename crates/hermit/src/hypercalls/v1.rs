@@ -12,7 +12,7 @@ use nerite_vcpu::Vcpu;
 
 use super::buffers::{Buffer, Scratch};
 use super::streams::Answer;
-use super::{Hypercalls, Next, Stop};
+use super::{Hypercalls, Next, Stop, end_of_environment};
 
 const fn or_errno(result: Result<i32, i32>) -> i32 {
     match result {
@@ -109,6 +109,12 @@ impl Hypercalls {
                 let words = self.words();
                 self.copy_strings(params.argv, words.arguments())?;
                 self.copy_strings(params.envp, words.environment())?;
+                if let Some(variables) = words.unterminated()
+                    && let Some(root) = Root::of(&vcpu.special_regs()?)
+                {
+                    let count = words.environment().len();
+                    end_of_environment::write(ram, root, params.envp, count, variables);
+                }
             }
             _ => {
                 self.budget.guest_error(format_args!(

@@ -337,3 +337,37 @@ fn a_guest_cannot_flood_the_log() {
     assert_eq!(lines.len(), 65);
     assert!(lines[64].contains("not logged"), "{}", lines[64]);
 }
+
+#[test]
+fn the_environment_of_old_kernels_ends_after_its_variables() {
+    for variables in [0_u64, 3, 20] {
+        let pairs: Vec<_> = (0..variables).map(|n| (format!("K{n}"), String::new())).collect();
+        let command_line = CommandLine::new("path", &[], &pairs, false).unwrap();
+        let mut guest = Guest::with(Setup { command_line, ..Setup::default() });
+        // The buffers are at 0x9000 of guest-physical memory, and at page 16 for the application.
+        guest.vcpu.special_regs = tables::map(&guest.ram, &[(16, 0x9000)]);
+        let count = u64::try_from(guest.v1(Call::Cmdsize, CmdsizeParams::new_zeroed()).envc);
+        let count = count.unwrap();
+        // The application's table comes first; after each there is what was freed before.
+        let (own, envp, argv) = (0x7000, 0x7200, 0x6000);
+        guest.ram.write(own, &[0xee; 0x400]).unwrap();
+        guest.ram.write_obj(argv, &0x8000_u64).unwrap();
+        for n in 0..count {
+            guest.ram.write_obj(own + 8 * n, &(0x1_0000 + n * 0x10)).unwrap();
+            guest.ram.write_obj(envp + 8 * n, &(0x9000 + n * 0x10)).unwrap();
+        }
+        let others = guest.bytes(envp, 0x200);
+        guest.v1(Call::Cmdval, CmdvalParams { argv, envp });
+        for n in 0..variables {
+            assert_eq!(guest.ram.read_obj::<u64>(own + 8 * n).unwrap(), 0x1_0000 + n * 0x10);
+        }
+        assert_eq!(guest.ram.read_obj::<u64>(own + 8 * variables).unwrap(), 0, "{variables}");
+        assert!(guest.bytes(envp, 0x200) == others, "{variables}");
+        // Without such a table nothing is written.
+        guest.ram.write_obj(own + 8 * variables, &0xee_u64).unwrap();
+        guest.ram.write_obj(own + 8 * (count - 1), &0x2_0000_u64).unwrap();
+        let before = guest.bytes(own, 0x200);
+        guest.v1(Call::Cmdval, CmdvalParams { argv, envp });
+        assert!(guest.bytes(own, 0x200) == before, "{variables}");
+    }
+}
