@@ -88,7 +88,7 @@ fn breakpoints_steps_and_registers() {
     breakpoints(&["--accel", "kvm"]);
 }
 
-/// Where KVM does not stop at breakpoints, the guest is handed over without being asked for.
+/// Breakpoints without --accel: a KVM that does not stop at them has the guest handed over.
 #[test]
 #[ignore = "needs a KVM"]
 fn breakpoints_with_any_kvm() {

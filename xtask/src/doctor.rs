@@ -1,5 +1,5 @@
-//! `cargo xtask doctor`: what this machine has of what guests and their tests need, what to do about
-//! the rest, and where each command runs guests.
+//! `cargo xtask doctor`: what this machine has of what guests and their tests need, what to do
+//! about the rest, and where each command runs guests.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ const DISK_MIB: u64 = 6144;
 const WIDTH: usize = 80;
 const INDENT: usize = 16;
 
-/// How something is.
+/// State of something that guests or tests need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It is there.
@@ -64,7 +64,8 @@ fn wrapped(name: &str, text: &str) -> String {
     lines
 }
 
-/// Prints the lists; the status is 1 if tests can run guests neither on this host's KVM nor in a lab.
+/// Prints the lists; the status is 1 if tests can run guests neither on this host's KVM nor in a
+/// lab.
 pub(crate) fn main() -> Result<i32> {
     progress::print("This machine:");
     let hardware = kvm();

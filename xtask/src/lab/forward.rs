@@ -14,7 +14,7 @@ pub(crate) const LAB: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 /// Script that gives it to the lab, whose card is the only one that is no loopback interface.
 pub(crate) const CONFIGURE: &str =
     "for card in $(ls /sys/class/net | grep -v '^lo$'); do ifconfig $card 10.0.2.15 up; done\n";
-/// Time in which the program must listen once somebody connects.
+/// Time in which the program must listen after a connection.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Address on the host, and the port in the lab, at which GDB is waited for; `None` if no option
