@@ -52,6 +52,7 @@ impl KvmVm {
 
     pub(crate) fn restore_state(&self, state: &VmState) -> Result<(), Error> {
         state.check().map_err(Error::VmState)?;
+        self.parts.forget_restored_tsc();
         if state.board.is_some() != self.interrupt_chips() {
             let value = "not where the interrupt controllers are".to_owned();
             return Err(Error::VmState(StateError::Field { field: "board", value }));

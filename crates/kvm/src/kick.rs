@@ -136,10 +136,37 @@ impl KickFlag {
         self.flag().fetch_or(DRAIN, Ordering::SeqCst);
     }
 
+    /// Takes the flag back for a while, in which kicks do not end `KVM_RUN` early: returns what it
+    /// was.
+    pub(crate) fn suspend(&self) -> u8 {
+        self.flag().swap(0, Ordering::SeqCst)
+    }
+
+    /// Ends what [`Self::suspend`] began, with what it returned.
+    pub(crate) fn resume(&self, flag: u8) {
+        self.flag().fetch_or(flag, Ordering::SeqCst);
+    }
+
+    /// Returns `true` if there was a kick since [`Self::suspend`].
+    pub(crate) fn is_set(&self) -> bool {
+        self.flag().load(Ordering::SeqCst) != 0
+    }
+
+    /// Sends the signal of a kick to the calling thread.
+    pub(crate) fn signal_this_thread() {
+        send_signal(thread_id());
+    }
+
     /// Ends what [`Self::begin_drain`] began. A kick that came meanwhile stays for the next run.
     pub(crate) fn end_drain(&self) {
         self.flag().fetch_and(!DRAIN, Ordering::SeqCst);
     }
+}
+
+fn send_signal(thread: i32) {
+    // SAFETY: tgkill touches no memory of ours; should the thread be gone and its id belong to
+    // another thread of this process, that one runs an empty handler.
+    unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, kick_signal()) };
 }
 
 impl Kick for KickFlag {
@@ -148,9 +175,7 @@ impl Kick for KickFlag {
         self.flag().fetch_or(KICK, Ordering::SeqCst);
         let thread = self.thread.load(Ordering::SeqCst);
         if thread != 0 {
-            // SAFETY: tgkill touches no memory of ours; should the thread be gone and its id belong
-            // to another thread of this process, that one runs an empty handler.
-            unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), thread, kick_signal()) };
+            send_signal(thread);
         }
     }
 }

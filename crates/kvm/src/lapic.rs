@@ -141,6 +141,27 @@ pub(crate) fn from_kvm(
     }
 }
 
+/// Returns `true` if the timer is in TSC deadline mode.
+pub(crate) fn has_deadline(state: &kvm_lapic_state) -> bool {
+    word(state, FIRST_ENTRY) & TIMER_MODE == DEADLINE
+}
+
+/// Returns `true` if the timer counts, once or periodically, and interrupts.
+pub(crate) fn counts(state: &kvm_lapic_state) -> bool {
+    let timer = word(state, FIRST_ENTRY);
+    let is_counting = matches!(timer & TIMER_MODE, 0 | PERIODIC);
+    is_counting && timer & MASKED == 0 && word(state, INITIAL_COUNT) != 0
+}
+
+/// Returns `true` if a timer that counts may have come to zero between these two moments.
+pub(crate) fn has_expired_between(before: &kvm_lapic_state, after: &kvm_lapic_state) -> bool {
+    let [before, now] = [before, after].map(|state| word(state, CURRENT_COUNT));
+    match word(after, FIRST_ENTRY) & TIMER_MODE {
+        PERIODIC => now > before,
+        _ => now == 0 && before != 0,
+    }
+}
+
 /// Puts a saved state into a page that KVM gave, so that what is not in the state stays.
 pub(crate) fn to_kvm(saved: &SavedLocalApic, state: &mut kvm_lapic_state) {
     let is_x2apic = saved.base & X2APIC != 0;
@@ -246,6 +267,25 @@ mod tests {
         // And one that is about to end does end.
         saved.remaining = Some(0);
         assert_eq!(there_and_back(&saved).remaining, Some(1));
+    }
+
+    #[test]
+    fn the_end_of_a_count_is_noticed() {
+        let page = |timer: u32, left: u32| {
+            let mut page = kvm_lapic_state { regs: [0; 1024] };
+            for (offset, value) in
+                [(FIRST_ENTRY, timer), (INITIAL_COUNT, 100), (CURRENT_COUNT, left)]
+            {
+                set_word(&mut page, offset, value);
+            }
+            page
+        };
+        let expired =
+            |timer, before, after| has_expired_between(&page(timer, before), &page(timer, after));
+        assert!(expired(0x40, 1, 0) && !expired(0x40, 0, 0) && !expired(0x40, 9, 8));
+        assert!(expired(0x2_0040, 1, 99) && !expired(0x2_0040, 9, 0));
+        assert!(counts(&page(0x40, 0)) && counts(&page(0x2_0040, 0)));
+        assert!(!counts(&page(0x4_0040, 0)) && !counts(&page(0x1_0040, 0)));
     }
 
     #[test]

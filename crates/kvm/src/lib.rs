@@ -16,6 +16,7 @@ mod perf;
 pub mod probe;
 mod registers;
 mod ring;
+mod settle;
 mod state;
 mod system;
 mod timer;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use kvm_bindings::KVM_CAP_XSAVE2;
 use kvm_ioctls::{Kvm, VmFd};
 use nerite_hypervisor::Error;
+use parking_lot::Mutex;
 
 use crate::error::failed;
 
@@ -16,11 +17,13 @@ pub(crate) struct StateParts {
     vm: Arc<VmFd>,
     msrs: OnceLock<Vec<u32>>,
     xsave_size: OnceLock<usize>,
+    /// Value of the time-stamp counter with which the first vCPU was restored, until the VM is.
+    tsc: Mutex<Option<u64>>,
 }
 
 impl StateParts {
     pub(crate) const fn new(kvm: Arc<Kvm>, vm: Arc<VmFd>) -> Self {
-        Self { kvm, vm, msrs: OnceLock::new(), xsave_size: OnceLock::new() }
+        Self { kvm, vm, msrs: OnceLock::new(), xsave_size: OnceLock::new(), tsc: Mutex::new(None) }
     }
 
     /// The MSRs that KVM lists as state.
@@ -38,6 +41,19 @@ impl StateParts {
         *self.xsave_size.get_or_init(|| {
             usize::try_from(self.vm.check_extension_raw(KVM_CAP_XSAVE2.into())).unwrap_or(0)
         })
+    }
+}
+
+impl StateParts {
+    /// Notes that a vCPU is restored with this value of the time-stamp counter. Returns `true` if
+    /// the one before it was, too.
+    pub(crate) fn is_restored_tsc(&self, value: u64) -> bool {
+        self.tsc.lock().replace(value) == Some(value)
+    }
+
+    /// All vCPUs are restored.
+    pub(crate) fn forget_restored_tsc(&self) {
+        *self.tsc.lock() = None;
     }
 }
 

@@ -16,7 +16,7 @@ use nerite_arch::{Msr, Regs};
 use nerite_hypervisor::{
     Activity, DebugRegs, Error, STATE_VERSION, StateError, Vcpu as _, VcpuState,
 };
-use nerite_irqchip::{ApicConfig, LocalApic, Time};
+use nerite_irqchip::{ApicConfig, LocalApic, SavedLocalApic, Time};
 
 use self::events::{events_from_kvm, events_to_kvm};
 use self::msrs::{TSC, TSC_DEADLINE, state_msrs};
@@ -25,7 +25,7 @@ use crate::{KvmVcpu, lapic};
 /// `MSR_KVM_SYSTEM_TIME` and its successor: the page of the paravirtual clock, if bit 0 is set.
 const SYSTEM_TIME: [u32; 2] = [0x12, 0x4b56_4d01];
 
-/// Distance to a time-stamp counter that is far from another one.
+/// Changes a value of the time-stamp counter into one that is far from it.
 const FAR: u64 = 1 << 62;
 
 /// Reason why a state cannot be restored: one of its own, or a call that KVM refused.
@@ -59,24 +59,24 @@ impl KvmVcpu {
         self.flush_registers()?;
         // First: KVM handles INIT and start messages in it, which change registers and APIC.
         let run_state = self.run_state()?;
+        let page = if self.is_direct { None } else { Some(self.settled_lapic()?) };
+        // Before CR2 and DR6, which a pending exception sets when it is asked for.
+        let events = self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
         let regs = self.regs()?;
         let special = self.special_regs()?;
         let xsave = self.xsave()?;
         let xcrs = self.fd.get_xcrs().map_err(self.call_error("KVM_GET_XCRS"))?;
         let debug = self.fd.get_debug_regs().map_err(self.call_error("KVM_GET_DEBUGREGS"))?;
         let msrs = self.state_msrs()?;
-        let apic = if self.is_direct {
-            None
-        } else {
-            let page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
-            // Before the APIC's timer has a chance to expire in between.
-            let deadline = self.msr(TSC_DEADLINE)?;
-            Some(lapic::from_kvm(&page, self.index, special.apic_base, deadline))
+        let apic = match page {
+            None => None,
+            Some(page) => {
+                let deadline = self.msr(TSC_DEADLINE)?;
+                Some(lapic::from_kvm(&page, self.index, special.apic_base, deadline))
+            }
         };
         let msrs = self.readable(&msrs)?;
         let tsc = self.msr(TSC)?;
-        // Last: reading other parts may deliver or drop what is pending.
-        let events = self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
         Ok(VcpuState {
             version: STATE_VERSION,
             cpuid: self.cpuid.clone(),
@@ -133,9 +133,7 @@ impl KvmVcpu {
         self.drop_translations(&state.special)?;
         self.set_processor(state)?;
         if let Some(saved) = &state.apic {
-            let mut page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
-            lapic::to_kvm(saved, &mut page);
-            self.fd.set_lapic(&page).map_err(self.call_error("KVM_SET_LAPIC"))?;
+            self.set_lapic(saved)?;
         }
         // After the APIC, whose registers some of them are.
         let known: Vec<Msr> =
@@ -143,10 +141,10 @@ impl KvmVcpu {
         self.set_state_msrs(&known)?;
         // The deadline is compared with the counter, which therefore comes first, and with the
         // timer's mode, which is the APIC's.
-        self.set_counter(state.tsc)?;
-        let deadline = state.apic.map_or(0, |apic| apic.tsc_deadline);
-        if deadline != 0 {
-            self.set_state_msrs(&[Msr { index: TSC_DEADLINE, value: deadline }])?;
+        self.set_tsc(state.tsc)?;
+        // Also if there is none: the vCPU may have an old one, which KVM_SET_LAPIC has started.
+        if let Some(apic) = &state.apic {
+            self.set_state_msrs(&[Msr { index: TSC_DEADLINE, value: apic.tsc_deadline }])?;
         }
         // Last: setting registers changes what is pending.
         let events = events_to_kvm(&state.events);
@@ -199,6 +197,28 @@ impl KvmVcpu {
         Ok(self.fd.set_vcpu_events(&events).map_err(self.call_error("KVM_SET_VCPU_EVENTS"))?)
     }
 
+    fn set_lapic(&self, saved: &SavedLocalApic) -> Result<(), Refused> {
+        let mut page = self.fd.get_lapic().map_err(self.call_error("KVM_GET_LAPIC"))?;
+        let had_deadline = lapic::has_deadline(&page);
+        lapic::to_kvm(saved, &mut page);
+        // A change from TSC deadline mode or to it clears the count that comes with it.
+        let times = if lapic::has_deadline(&page) == had_deadline { 1 } else { 2 };
+        for _ in 0..times {
+            self.fd.set_lapic(&page).map_err(self.call_error("KVM_SET_LAPIC"))?;
+        }
+        Ok(())
+    }
+
+    /// Sets the time-stamp counter. KVM takes a value that is less than a second from what the
+    /// vCPUs have for an attempt to synchronise them, and ignores it: the first of a VM's vCPUs
+    /// gets another value before, and the others, with the same one, are synchronised to it.
+    fn set_tsc(&self, value: u64) -> Result<(), Refused> {
+        if !self.parts.is_restored_tsc(value) {
+            self.set_state_msrs(&[Msr { index: TSC, value: value ^ FAR }])?;
+        }
+        self.set_state_msrs(&[Msr { index: TSC, value }])
+    }
+
     fn restore_error(&self, refused: Refused) -> Error {
         match refused {
             Refused::State(source) => Error::State { index: self.index, source },
@@ -248,22 +268,6 @@ impl KvmVcpu {
         set.map_err(|_| {
             impossible("tsc_khz", format!("{wanted}: the counter here has {has} and no scaling"))
         })
-    }
-
-    /// Sets the time-stamp counter.
-    ///
-    /// KVM takes a value within a second of the counter that it expects, or 0, for an attempt to
-    /// set all vCPUs alike, and leaves the counter at what it expects. vCPU 0 comes first and gets
-    /// what it is to have, by way of a value that is far from both. The others then are alike.
-    fn set_counter(&self, value: u64) -> Result<(), Refused> {
-        let value = value.max(1);
-        let far = Msr { index: TSC, value: value ^ FAR };
-        let counter = Msr { index: TSC, value };
-        if self.index == 0 {
-            self.set_state_msrs(&[far, counter])
-        } else {
-            self.set_state_msrs(&[counter])
-        }
     }
 
     /// All of the extended state, in KVM's (the standard) format.

@@ -31,11 +31,11 @@ pub struct KvmVcpu {
     pub(crate) index: u32,
     pub(crate) fd: VcpuFd,
     pub(crate) pages: Arc<SharedPages>,
-    kick: Arc<KickFlag>,
+    pub(crate) kick: Arc<KickFlag>,
     pending: Pending,
     /// `true` if no instruction is half done.
     pub(crate) is_drained: bool,
-    registers: Registers,
+    pub(crate) registers: Registers,
     /// Number of `KVM_RUN` calls that a signal ended.
     signals: u64,
     /// `true` if the interrupt controllers are in the VMM.

@@ -39,7 +39,7 @@ pub struct KvmVm {
     sync_capability: i32,
     irqchip: Irqchip,
     pub(crate) has_pit: bool,
-    parts: Arc<StateParts>,
+    pub(crate) parts: Arc<StateParts>,
     /// KVM refers to this memory by address for as long as the VM or one of its vCPUs is open.
     ram: Arc<GuestRam>,
     interrupts: Arc<KvmInterrupts>,

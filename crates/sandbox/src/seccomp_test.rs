@@ -297,6 +297,7 @@ fn kvm_has_these_numbers() {
         (rules::kvm::GET_MSR_INDEX_LIST, size(size_of::<kvm_msr_list>())),
         (rules::kvm::GET_MSRS, size(size_of::<kvm_msrs>())),
         (rules::kvm::GET_LAPIC, size(size_of::<kvm_lapic_state>())),
+        (rules::kvm::SET_SIGNAL_MASK, size(size_of::<kvm_signal_mask>())),
         (rules::kvm::GET_VCPU_EVENTS, size(size_of::<kvm_vcpu_events>())),
         (rules::kvm::SET_VCPU_EVENTS, size(size_of::<kvm_vcpu_events>())),
         (rules::kvm::GET_DEBUGREGS, size(size_of::<kvm_debugregs>())),

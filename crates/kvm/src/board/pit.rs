@@ -20,7 +20,7 @@ const NANOSECONDS: u128 = 1_000_000_000;
 pub(super) fn pit_from_kvm(state: &kvm_pit_state2, now: i64) -> SavedPit {
     SavedPit {
         version: PIT_VERSION,
-        channels: state.channels.map(|channel| channel_from_kvm(&channel, now)),
+        channels: channels_from_kvm(state, now),
         is_speaker_on: state.flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON != 0,
         not_before: 0,
     }
@@ -34,6 +34,20 @@ pub(super) fn pit_to_kvm(saved: &SavedPit, state: &mut kvm_pit_state2, now: i64)
     if saved.is_speaker_on {
         state.flags |= KVM_PIT_FLAGS_SPEAKER_DATA_ON;
     }
+}
+
+/// KVM does not say when counter 0 was loaded. One that counts once is taken for loaded just now:
+/// its interrupt rather comes twice than never.
+fn channels_from_kvm(state: &kvm_pit_state2, now: i64) -> [SavedChannel; 3] {
+    let mut channels = state.channels.map(|channel| channel_from_kvm(&channel, now));
+    let [first, ..] = &mut channels;
+    let is_periodic = matches!(first.mode, Mode::RateGenerator | Mode::SquareWave);
+    if let Some(run) =
+        first.run.as_mut().filter(|run| !is_periodic && run.elapsed >= run.count.into())
+    {
+        run.elapsed = 0;
+    }
+    channels
 }
 
 const MODES: [Mode; 6] = [

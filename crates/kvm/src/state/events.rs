@@ -9,14 +9,16 @@ pub(super) fn events_from_kvm(events: &kvm_vcpu_events) -> PendingEvents {
     // instructions; KVM has put the payload into CR2 or DR6.
     let has_exception = exception.injected != 0 || exception.pending != 0;
     let interrupt = &events.interrupt;
+    let is_injected = events.nmi.injected != 0;
     PendingEvents {
         exception: has_exception.then(|| PendingException {
             vector: exception.nr,
             error: (exception.has_error_code != 0).then_some(exception.error_code),
         }),
         interrupt: (interrupt.injected != 0 && interrupt.soft == 0).then_some(interrupt.nr),
-        nmis: u8::from(events.nmi.injected != 0).saturating_add(events.nmi.pending.min(2)).min(2),
-        nmi_masked: events.nmi.masked != 0,
+        nmis: u8::from(is_injected).saturating_add(events.nmi.pending.min(2)).min(2),
+        // One that was injected and not delivered has masked the others already.
+        nmi_masked: events.nmi.masked != 0 && !is_injected,
         shadow: interrupt.shadow != 0,
     }
 }
@@ -59,5 +61,13 @@ mod tests {
         assert_eq!(events_from_kvm(&events_to_kvm(&events)), events);
         let none = PendingEvents::default();
         assert_eq!(events_from_kvm(&events_to_kvm(&none)), none);
+    }
+
+    #[test]
+    fn an_nmi_that_is_not_delivered_masks_none() {
+        let mut state = kvm_vcpu_events::default();
+        (state.nmi.injected, state.nmi.masked, state.nmi.pending) = (1, 1, 1);
+        let events = events_from_kvm(&state);
+        assert_eq!((events.nmis, events.nmi_masked), (2, false));
     }
 }

@@ -39,6 +39,7 @@ pub(crate) const GET_SREGS: u32 = ior(0x83, 312);
 pub(crate) const SET_SREGS: u32 = iow(0x84, 312);
 pub(crate) const INTERRUPT: u32 = iow(0x86, 4);
 pub(crate) const SET_MSRS: u32 = iow(0x89, 8);
+pub(crate) const SET_SIGNAL_MASK: u32 = iow(0x8b, 4);
 pub(crate) const SET_CPUID2: u32 = iow(0x90, 8);
 pub(crate) const GET_MP_STATE: u32 = ior(0x98, 4);
 pub(crate) const SET_MP_STATE: u32 = iow(0x99, 4);
@@ -123,6 +124,7 @@ const RUNNING: Rule = when(
             GET_DEBUGREGS,
             SET_DEBUGREGS,
             GET_LAPIC,
+            SET_SIGNAL_MASK,
             GET_MSRS,
             SET_MSRS,
             GET_TSC_KHZ,
