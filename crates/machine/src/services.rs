@@ -137,7 +137,7 @@ impl ControlTarget for Handle {
     fn switch_accelerator(&self, name: &str) -> Result<SwitchReport, Refusal> {
         self.switch_accelerator(name).map_err(|error| match error {
             SwitchError::NotThere { .. } => Refusal::NotThere(error.to_string()),
-            error => Refusal::Failed(error.to_string()),
+            error => Refusal::Failed(Causes(&error).to_string()),
         })
     }
 
