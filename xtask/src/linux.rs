@@ -52,6 +52,9 @@ pub(crate) fn build() -> Result<PathBuf> {
         names.push_str(name);
         names.push('\n');
     }
+    for (name, file) in &kernel.optional_modules {
+        files.add(file, &Path::new("/modules").join(name))?;
+    }
     files.add_text("/modules/list", names);
     files.write(&folder.join("initramfs"))?;
     fs::write(folder.join("multiboot"), multiboot())

@@ -40,8 +40,20 @@ const GUEST_MODULES: [&str; 11] = [
     "virtio_console",
     "virtio-rng",
 ];
+/// Modules that only some tests of a Linux guest load: the power button, pvpanic, virtio's sockets
+/// and its balloon.
+const OPTIONAL_MODULES: [&str; 8] = [
+    "button",
+    "evdev",
+    "pvpanic",
+    "pvpanic-mmio",
+    "vsock",
+    "vmw_vsock_virtio_transport_common",
+    "vmw_vsock_virtio_transport",
+    "virtio_balloon",
+];
 /// Folder of all that, under `target/lab`. A new name where an older one holds less.
-const FOLDER: &str = "kernel-and-drivers";
+const FOLDER: &str = "kernel-and-all-drivers";
 /// The package that always depends on the newest kernel of its kind.
 pub(crate) const META_PACKAGE: &str = "linux-image-cloud-amd64";
 
@@ -53,6 +65,8 @@ pub(crate) struct Kernel {
     pub(crate) modules: Vec<(String, PathBuf)>,
     /// Modules that a Linux guest loads, in the same way.
     pub(crate) guest_modules: Vec<(String, PathBuf)>,
+    /// Modules that a Linux guest can load.
+    pub(crate) optional_modules: Vec<(String, PathBuf)>,
     /// Its release, such as `6.1.0-50-cloud-amd64`.
     pub(crate) release: String,
 }
@@ -81,6 +95,7 @@ pub(crate) fn cached() -> Result<Option<Kernel>> {
         image: folder.join("vmlinuz"),
         modules: there(&MODULES),
         guest_modules: there(&GUEST_MODULES),
+        optional_modules: there(&OPTIONAL_MODULES),
         release: release.trim().to_owned(),
     }))
 }
@@ -121,7 +136,7 @@ fn unpack(deb: &Path, folder: &Path) -> Result<()> {
     let status = child.wait()?;
     let found = found.with_context(|| format!("cannot read {}", deb.display()))?;
     ensure!(status.success(), "dpkg-deb could not read {}", deb.display());
-    for name in MODULES.into_iter().chain(GUEST_MODULES) {
+    for name in all_modules() {
         ensure!(
             found.modules.contains_key(name) || found.builtin.contains(&format!("/{name}.ko")),
             "the kernel package has no module {name}, which the lab or its guests need"
@@ -129,6 +144,11 @@ fn unpack(deb: &Path, folder: &Path) -> Result<()> {
     }
     ensure!(!found.release.is_empty(), "the kernel package has no /boot/vmlinuz-*");
     fs::write(folder.join("release"), found.release).context("cannot write the kernel's release")
+}
+
+/// Names of all modules that are kept.
+fn all_modules() -> impl Iterator<Item = &'static str> {
+    MODULES.into_iter().chain(GUEST_MODULES).chain(OPTIONAL_MODULES)
 }
 
 #[derive(Default)]
@@ -150,9 +170,8 @@ fn pick(tar: impl Read, folder: &Path) -> Result<Found> {
             std::io::copy(&mut entry, &mut File::create(folder.join("vmlinuz"))?)?;
         } else if file == "modules.builtin" {
             entry.read_to_string(&mut found.builtin)?;
-        } else if let Some((name, packing)) = file
-            .split_once(".ko")
-            .filter(|(name, _)| MODULES.contains(name) || GUEST_MODULES.contains(name))
+        } else if let Some((name, packing)) =
+            file.split_once(".ko").filter(|(name, _)| all_modules().any(|wanted| wanted == *name))
         {
             let target = folder.join(format!("{name}.ko"));
             std::io::copy(&mut entry, &mut File::create(folder.join(file))?)?;
