@@ -197,8 +197,8 @@ impl Peer {
                 }
                 Err(_) => lost += 1,
             }
+            ensure!(lost * 20 <= count, "{lost} of {number} datagrams did not come back");
         }
-        ensure!(lost * 20 <= count, "{lost} of {count} datagrams did not come back");
         Ok(Some(each("datagram and answer", count, started)))
     }
 

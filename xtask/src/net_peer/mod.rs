@@ -277,6 +277,9 @@ impl Peer {
             let count = std::fs::read_to_string(format!("/sys/class/net/{TAP}/statistics/{what}"));
             say(&format!("host: {what} of the tap: {}", count.unwrap_or_default().trim()));
         }
+        if self.link.is_user_mode() {
+            (0..2).for_each(|_| say_processor_time("passt"));
+        }
         // TIME-WAIT, of which there are many, tells nothing.
         let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
         sockets.lines().filter(|line| line.split_whitespace().nth(3) != Some("06")).for_each(say);
@@ -305,6 +308,26 @@ impl Peer {
                 bail!("vmm has not ended");
             }
             thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Prints what processes of this name do, after a while: one that is at work all the time goes round
+/// in a loop.
+fn say_processor_time(name: &str) {
+    thread::sleep(Duration::from_millis(200));
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let read =
+            |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        if !read("comm").trim_end().starts_with(name) {
+            continue;
+        }
+        let stat = read("stat");
+        let fields: Vec<_> =
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        // proc(5): the state is the third field, times are the fourteenth and fifteenth.
+        if let (Some(state), Some(times)) = (fields.first(), fields.get(11..13)) {
+            say(&format!("host: {name} is in state {state}, processor time {}", times.join(" + ")));
         }
     }
 }
