@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::tcp::{ACK, Acknowledgement, Connection, Header, SYN};
+use super::tcp::{ACK, Acknowledgement, Connection, FIN, Header, SYN};
 
 /// Minimum time between two repetitions of an acknowledgement. What the first one brought may be
 /// behind much else, and the second one would bring all of it again; passt repeats it by itself
@@ -20,6 +20,8 @@ struct Flow {
     repeated: Option<Instant>,
     /// Sequence number after the last data.
     end: Option<u32>,
+    /// The guest has ended its side.
+    is_ended: bool,
 }
 
 /// Segments of the guest that passt needs help with.
@@ -48,7 +50,8 @@ impl Flows {
             && flow.repeated.is_some_and(|at| now.saturating_duration_since(at) < PAUSE)
     }
 
-    /// Notes a segment that was sent. Returns `true` if its data had been sent before.
+    /// Notes a segment that was sent. Returns `true` if its data had been sent before, and the end
+    /// of the guest's side had not: passt always acknowledges that, with all before it.
     pub(super) fn note(&mut self, header: &Header, now: Instant) -> bool {
         if header.flags & SYN != 0 {
             self.known.remove(&header.connection);
@@ -65,13 +68,14 @@ impl Flows {
         let mut is_new = false;
         let flow = self.known.entry(header.connection).or_insert_with(|| {
             is_new = true;
-            Flow { acknowledgement, repeated: None, end: None }
+            Flow { acknowledgement, repeated: None, end: None, is_ended: false }
         });
         if flow.acknowledgement != acknowledgement {
             (flow.acknowledgement, flow.repeated) = (acknowledgement, None);
         } else if is_bare(header) && !is_new {
             flow.repeated = Some(now);
         }
+        flow.is_ended |= header.flags & FIN != 0;
         if header.data == 0 {
             return false;
         }
@@ -81,7 +85,7 @@ impl Flows {
         if !is_repeated {
             flow.end = Some(end);
         }
-        is_repeated
+        is_repeated && !flow.is_ended
     }
 }
 

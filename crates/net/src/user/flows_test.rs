@@ -115,6 +115,9 @@ fn data_that_is_sent_again_is_found() {
     assert!(note(1, first, 0x18, b"1234"), "what is older");
     assert!(!note(1, 1, 0x10, b""), "no data");
     assert!(!note(2, first, 0x18, b"1234"), "another connection");
+    assert!(note(2, first, 0x18, b"1234"));
+    assert!(!note(2, first, 0x19, b"1234"), "with the end");
+    assert!(!note(2, first, 0x18, b"1234"), "after the end");
     // The same ports again.
     assert!(!note(1, first - 9, 0x02, b""));
     assert!(!note(1, first - 8, 0x18, b"1234"));

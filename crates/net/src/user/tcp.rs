@@ -1,6 +1,7 @@
 //! Segments of TCP over IPv4 (RFC 9293, 3.1), as far as passt needs help with them.
 
-/// Flags: the connection begins, and the acknowledgement is valid.
+/// Flags: the sender ends its side, the connection begins, and the acknowledgement is valid.
+pub(super) const FIN: u8 = 0x01;
 pub(super) const SYN: u8 = 0x02;
 pub(super) const ACK: u8 = 0x10;
 
