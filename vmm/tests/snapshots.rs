@@ -84,6 +84,16 @@ fn guests_go_on_in_other_processes_on_kvm() {
     goes_on(&pc_worker(), "1", PC_RIGHT, &["kvm"]);
 }
 
+/// The first hypervisor is both, so that the guest sees only what the others have, too.
+#[test]
+#[ignore = "needs a KVM"]
+fn guests_go_on_with_one_hypervisor_after_the_other() {
+    let accelerators = ["kvm,software", "software", "kvm"];
+    hermit_goes_on(1, &accelerators);
+    hermit_goes_on(2, &accelerators);
+    goes_on(&pc_worker(), "1", PC_RIGHT, &accelerators);
+}
+
 /// A guest of one hypervisor goes on with the other, or the feature of the processor that is
 /// missing there is named.
 #[test]
