@@ -15,6 +15,7 @@ use nerite_snapshot::{Files, Staging};
 use crate::clone_client::{self as client, CloneArgs};
 use crate::error::Error;
 use crate::number::parse_number;
+use crate::options::value::Bytes;
 use crate::output;
 
 /// `vmm ctl`.
@@ -50,6 +51,12 @@ pub enum CtlAction {
     Stats,
     /// The registers of all vCPUs, or of one
     Regs(OneVcpu),
+    /// Ask the guest for memory by its balloon, or how much it has given; with `--balloon`
+    Balloon {
+        /// Memory that the host is to have in all, such as 256M
+        #[arg(value_parser = parse_size)]
+        size: Option<u64>,
+    },
     /// Send a non-maskable interrupt to vCPU 0, or to another
     Nmi(OneVcpu),
     /// Make an edge on an interrupt line, or raise or lower it
@@ -129,6 +136,15 @@ pub fn parse_data(text: &str) -> Result<u32, String> {
     u32::try_from(number).map_err(|_| "more than 32 bits".to_owned())
 }
 
+/// Parses a size in bytes, which may have a unit.
+///
+/// # Errors
+///
+/// If it is no size.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    text.parse::<Bytes>().map(|size| size.0).map_err(|error| error.to_string())
+}
+
 /// Parses the level of a line: `true` is high.
 ///
 /// # Errors
@@ -199,6 +215,14 @@ pub fn run(args: &CtlArgs) -> Result<u8, Error> {
                 command: Command::Link,
                 card,
                 up,
+                ..Request::default()
+            })?);
+        }
+        CtlAction::Balloon { size } => {
+            let size = *size;
+            return answer(client.ask(Request {
+                command: Command::Balloon,
+                size,
                 ..Request::default()
             })?);
         }

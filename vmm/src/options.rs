@@ -136,6 +136,7 @@ impl Options {
             (cpu.pit.is_some(), "--pit"),
             (cpu.irqchip.is_some(), "--irqchip"),
             (devices.rng.is_some(), "--rng"),
+            (devices.balloon.is_some(), "--balloon"),
             (devices.console.is_some(), "--console"),
             (!guest.kernel_args.is_empty(), "--kernel-arg"),
         ]

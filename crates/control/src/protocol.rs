@@ -46,6 +46,9 @@ pub struct Request {
     /// `true` if the card's link is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<bool>,
+    /// Size of the balloon in bytes; it stays as it is if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Name of a hypervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<String>,
@@ -88,6 +91,8 @@ pub enum Command {
     Accel,
     /// Press the power button.
     PowerButton,
+    /// Ask the guest for memory, or how much it has given.
+    Balloon,
 }
 
 /// An answer.

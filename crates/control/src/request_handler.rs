@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
-use nerite_service::{ControlTarget, Refusal, inject_nmi, port_counts};
+use nerite_service::{BalloonReport, ControlTarget, Refusal, inject_nmi, port_counts};
 use nerite_snapshot::Files;
 use nerite_vcpu::{Held, RunState, Statistics};
 use serde_json::{Value, json};
@@ -36,6 +36,19 @@ impl From<Refusal> for Failure {
         };
         Self::new(code, refusal)
     }
+}
+
+/// State of a balloon.
+fn balloon(report: &BalloonReport) -> Value {
+    let statistics: BTreeMap<_, _> = report.statistics.iter().copied().collect();
+    json!({
+        "target": report.target,
+        "actual": report.actual,
+        "given": report.given,
+        "refused": report.refused,
+        "taken_back": report.taken_back,
+        "statistics": statistics,
+    })
 }
 
 /// Word for the state in which a vCPU is held.
@@ -91,6 +104,7 @@ impl RequestHandler {
             Command::ReadMemory => self.read_memory(request),
             Command::Snapshot => self.snapshot(descriptors),
             Command::Accel => self.switch_accelerator(request),
+            Command::Balloon => Ok(balloon(&self.machine.balloon(request.size)?)),
             Command::PowerButton => Ok(self.machine.press_power_button().map(|()| json!({}))?),
         }
     }

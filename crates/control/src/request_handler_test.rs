@@ -78,6 +78,11 @@ impl Machine for Still {
 }
 
 impl ControlTarget for Still {
+    fn balloon(&self, size: Option<u64>) -> Result<BalloonReport, Refusal> {
+        let target = size.unwrap_or(1 << 20);
+        Ok(BalloonReport { target, statistics: vec![("free", 5)], ..BalloonReport::default() })
+    }
+
     fn press_power_button(&self) -> Result<(), Refusal> {
         Err(Refusal::NotThere("no power button".to_owned()))
     }

@@ -138,6 +138,9 @@ pub struct DeviceConfig {
     pub disks: Vec<DiskSpec>,
     /// `true` if there is a source of random numbers.
     pub random: bool,
+    /// `true` if there is a balloon, by which memory of the guest is given back to the host
+    /// ([`crate::Handle::set_balloon`]).
+    pub balloon: bool,
     /// Device that the guest's input goes to.
     pub console: ConsoleKind,
 }
@@ -145,7 +148,7 @@ pub struct DeviceConfig {
 impl DeviceConfig {
     /// Returns `true` if there is any device.
     pub(crate) fn any(&self) -> bool {
-        !self.disks.is_empty() || self.random || self.console == ConsoleKind::Virtio
+        !self.disks.is_empty() || self.random || self.balloon || self.console == ConsoleKind::Virtio
     }
 }
 

@@ -1,4 +1,5 @@
-//! Disks, the source of random numbers and the virtio console: PCI functions with a thread each.
+//! Disks, the source of random numbers, the balloon and the virtio console: PCI functions with a
+//! thread each.
 
 use std::fmt;
 use std::io;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use nerite_platform::{Environment, InputLine};
 use nerite_sandbox::ThreadKind;
 use nerite_saved::{RestoreError, SaveError, require_same};
+use nerite_service::BalloonReport;
 use nerite_virtio::{Enter, VirtioDevice, VirtioPci, VirtioPciState};
+use nerite_virtio_balloon::{Balloon, BalloonState, PAGE};
 use nerite_virtio_blk::{Blk, BlkState, Disk as _, RawFile, Totals};
 use nerite_virtio_console::{Console, ConsoleState, Output};
 use nerite_virtio_rng::Rng;
@@ -23,15 +26,17 @@ use crate::vcpu_thread::Shared;
 use crate::wires::PciBuilder;
 use crate::{Embedding, Error, MAX_OWN_VIRTIO};
 
-/// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has.
+/// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has,
+/// and that of a PC's parallel port, of which there is none.
 /// Each device has its own.
-pub(crate) const LINES: [u8; MAX_DISKS + 2 + MAX_OWN_VIRTIO] = [16, 17, 18, 19, 20, 21, 22, 23];
+pub(crate) const LINES: [u8; MAX_DISKS + 3 + MAX_OWN_VIRTIO] = [16, 17, 18, 19, 20, 21, 22, 23, 7];
 
 /// The devices of a machine.
 #[derive(Debug, Default)]
 pub struct Devices {
     disks: Vec<Disk>,
     random: Option<Arc<VirtioPci<Rng>>>,
+    balloon: Option<Arc<VirtioPci<Balloon>>>,
     console: Option<Arc<VirtioPci<Console>>>,
     /// Those of the embedding program.
     own: Vec<OwnFunction>,
@@ -46,7 +51,7 @@ struct Disk {
     read_only: bool,
 }
 
-/// State of the disks, the source of random numbers and the virtio console.
+/// State of the disks, the source of random numbers, the balloon and the virtio console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DevicesState {
@@ -54,6 +59,9 @@ pub struct DevicesState {
     pub disks: Vec<VirtioPciState<BlkState>>,
     /// Source of random numbers.
     pub random: Option<VirtioPciState<()>>,
+    /// Balloon.
+    #[serde(default)]
+    pub balloon: Option<VirtioPciState<BalloonState>>,
     /// Virtio console.
     pub console: Option<VirtioPciState<ConsoleState>>,
 }
@@ -105,6 +113,9 @@ impl Devices {
         if config.random {
             devices.random = Some(pci.add(Rng::new().map_err(host())?, line()?)?);
         }
+        if config.balloon {
+            devices.balloon = Some(pci.add(Balloon::new().map_err(host())?, line()?)?);
+        }
         if config.console == ConsoleKind::Virtio {
             devices.console = Some(pci.add(Console::new().map_err(host())?, line()?)?);
         }
@@ -138,6 +149,9 @@ impl Devices {
         if let Some(function) = &self.random {
             function.device().run(function.notifier(), function.kicks(), enter()).map_err(host())?;
         }
+        if let Some(function) = &self.balloon {
+            function.device().run(function.notifier(), function.kicks(), enter()).map_err(host())?;
+        }
         if let Some(function) = &self.console {
             let output = output(environment.clone(), shared.clone());
             let (notifier, kicks) = (function.notifier(), function.kicks());
@@ -153,6 +167,7 @@ impl Devices {
             disk.function.device().halt();
         }
         self.random.iter().for_each(|random| random.device().halt());
+        self.balloon.iter().for_each(|balloon| balloon.device().halt());
         self.console.iter().for_each(|console| console.device().halt());
         self.own.iter().for_each(|own| own.halt());
     }
@@ -161,6 +176,7 @@ impl Devices {
     pub fn pause(&self) {
         self.disks.iter().for_each(|disk| disk.function.pause());
         self.random.iter().for_each(|random| random.pause());
+        self.balloon.iter().for_each(|balloon| balloon.pause());
         self.console.iter().for_each(|console| console.pause());
         self.own.iter().for_each(|own| own.pause());
     }
@@ -169,6 +185,7 @@ impl Devices {
     pub fn resume(&self) {
         self.disks.iter().for_each(|disk| disk.function.resume());
         self.random.iter().for_each(|random| random.resume());
+        self.balloon.iter().for_each(|balloon| balloon.resume());
         self.console.iter().for_each(|console| console.resume());
         self.own.iter().for_each(|own| own.resume());
     }
@@ -184,10 +201,12 @@ impl Devices {
         }
         let disk = |disk: &Disk| disk.function.save().map_err(|error| error.within(disk.name()));
         let random = self.random.as_ref().map(|random| random.save());
+        let balloon = self.balloon.as_ref().map(|balloon| balloon.save());
         let console = self.console.as_ref().map(|console| console.save());
         Ok(DevicesState {
             disks: self.disks.iter().map(disk).collect::<Result<_, _>>()?,
             random: random.transpose().map_err(|error| error.within("random-number device"))?,
+            balloon: balloon.transpose().map_err(|error| error.within("balloon"))?,
             console: console.transpose().map_err(|error| error.within("virtio console"))?,
         })
     }
@@ -203,7 +222,28 @@ impl Devices {
             disk.function.restore(saved).map_err(|error| error.within(disk.name()))?;
         }
         restore_optional("random-number device", self.random.as_deref(), saved.random.as_ref())?;
+        restore_optional("balloon", self.balloon.as_deref(), saved.balloon.as_ref())?;
         restore_optional("virtio console", self.console.as_deref(), saved.console.as_ref())
+    }
+
+    /// The balloon, if there is one.
+    pub(crate) fn balloon(&self) -> Option<&VirtioPci<Balloon>> {
+        self.balloon.as_deref()
+    }
+
+    /// State of the balloon, without statistics of the guest, if there is one.
+    pub(crate) fn balloon_report(&self) -> Option<BalloonReport> {
+        let balloon = self.balloon()?.device();
+        let bytes = |pages: u64| pages.saturating_mul(PAGE);
+        let totals = balloon.totals();
+        Some(BalloonReport {
+            target: bytes(balloon.target().into()),
+            actual: bytes(balloon.actual().into()),
+            given: bytes(totals.given),
+            refused: bytes(totals.refused),
+            taken_back: bytes(totals.taken_back),
+            statistics: Vec::new(),
+        })
     }
 
     /// Counters of the disks so far.

@@ -23,6 +23,7 @@
 
 mod accelerator;
 mod applicable;
+mod balloon;
 pub mod config;
 mod counting;
 pub mod debug;
@@ -74,11 +75,13 @@ pub use nerite_service;
 pub use nerite_snapshot;
 pub use nerite_vcpu;
 pub use nerite_virtio;
+pub use nerite_virtio_balloon;
 pub use nerite_virtio_blk;
 pub use nerite_virtio_console;
 pub use nerite_virtio_net;
 
 pub use accelerator::{Processors, processors};
+pub use balloon::BalloonError;
 pub use config::Config;
 pub use counting::ProcessorCounts;
 pub use devices::{Devices, DevicesState, DiskReport};
@@ -94,7 +97,7 @@ pub use nerite_inspect::{CrashReport, Frame, VcpuState};
 pub use nerite_memory::Reverted;
 pub use nerite_platform::Identity;
 pub use nerite_sandbox::ThreadKind;
-pub use nerite_service::{SnapshotReport, SwitchReport};
+pub use nerite_service::{BalloonReport, SnapshotReport, SwitchReport};
 pub use nerite_vcpu::{Held, RunState};
 pub use network::{CardReport, Network, NetworkState};
 pub use opened::Opened;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{CardReport, DiskReport};
+use crate::balloon::Table;
+use crate::{BalloonReport, CardReport, DiskReport};
 use nerite_vcpu::{ExitKind, Histogram, Statistics};
 
 use crate::{InstructionCounts, ProcessorCounts, Timeline};
@@ -36,6 +37,8 @@ pub struct Report {
     pub cards: Vec<CardReport>,
     /// Counters of each disk.
     pub disks: Vec<DiskReport>,
+    /// State of the balloon, if there is one.
+    pub balloon: Option<BalloonReport>,
     /// Steps of the start and their durations.
     pub timeline: Option<Timeline>,
     /// The core file, if the guest crashed and it is written.
@@ -164,6 +167,9 @@ impl fmt::Display for Report {
         for disk in &self.disks {
             write!(f, "\n{disk}")?;
         }
+        if let Some(balloon) = &self.balloon {
+            write!(f, "\n{}", Table(balloon))?;
+        }
         Ok(())
     }
 }
@@ -216,6 +222,7 @@ mod tests {
             coalesced_writes: 17,
             cards: Vec::new(),
             disks: Vec::new(),
+            balloon: Some(BalloonReport { target: 8192, actual: 4096, ..BalloonReport::default() }),
             timeline: None,
             core_file: None,
         }
@@ -244,6 +251,7 @@ mod tests {
             "processor exits           200\n",
             "interrupts                 60\n",
             "0x0cf8                      6\n",
+            "bytes             8192           4096              0",
         ] {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");
         }
@@ -252,7 +260,8 @@ mod tests {
             !quiet.contains("hypercalls")
                 && !quiet.contains("instructions")
                 && !quiet.contains("other ports")
-                && !quiet.contains("restarts"),
+                && !quiet.contains("restarts")
+                && !quiet.contains("balloon"),
             "{quiet}"
         );
     }

@@ -7,14 +7,14 @@ use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
 use nerite_service::{
-    ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal, SnapshotReport,
-    SwitchReport,
+    BalloonReport, ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal,
+    SnapshotReport, SwitchReport,
 };
 use nerite_snapshot::Files;
 use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
 
 use crate::handle::PATIENCE;
-use crate::{Handle, HandleError, SwitchError, hypercall_name};
+use crate::{BalloonError, Handle, HandleError, SwitchError, hypercall_name};
 
 /// Refusal for a network card that is none of `count`.
 fn no_card(card: &str, count: usize) -> Refusal {
@@ -128,6 +128,11 @@ impl ControlTarget for Handle {
             return Ok(());
         }
         Err(Refusal::NotThere("this machine has no power button".to_owned()))
+    }
+
+    fn balloon(&self, size: Option<u64>) -> Result<BalloonReport, Refusal> {
+        size.map(|size| self.set_balloon(size)).transpose()?;
+        Ok(self.balloon().ok_or(BalloonError::NotThere)?)
     }
 
     fn accelerator(&self) -> String {

@@ -34,6 +34,9 @@ pub struct Setup {
     pub debug_exit: Option<u16>,
     /// `true` if there is a source of random numbers.
     pub random: bool,
+    /// `true` if there is a balloon.
+    #[serde(default)]
+    pub balloon: bool,
     /// `true` if there is a virtio console.
     pub virtio_console: bool,
     /// Files and directories of the host, which are given anew.
@@ -79,6 +82,7 @@ impl Setup {
             command_line: boot.command_line.clone(),
             debug_exit: boot.debug_exit,
             random: devices.random,
+            balloon: devices.balloon,
             virtio_console: devices.console == ConsoleKind::Virtio,
             mounts: SavedMount::all(config),
         }
@@ -100,7 +104,7 @@ impl Setup {
         let Self { image, protocol, memory, vcpus, pit, power_management, .. } = self.clone();
         let Self { kernel_args, app_args, env, command_line, debug_exit, mounts, .. } =
             self.clone();
-        let Self { random, virtio_console, .. } = *self;
+        let Self { random, balloon, virtio_console, .. } = *self;
         check_mounts(&mounts, &SavedMount::all(config))?;
         let known = Protocol::ALL.into_iter().find(|known| known.to_string() == protocol);
         config.boot.protocol = Some(known.ok_or(Error::BadState("the boot protocol is unknown"))?);
@@ -115,6 +119,7 @@ impl Setup {
         config.guest.app_args = app_args;
         config.guest.env = env;
         config.devices.random = random;
+        config.devices.balloon = balloon;
         config.devices.console =
             if virtio_console { ConsoleKind::Virtio } else { ConsoleKind::Serial };
         Ok(())
@@ -149,7 +154,7 @@ mod tests {
         let mut saved = config(&["/tmp/a:/data:rw", "/tmp/b:/conf"]);
         saved.memory.size = Some(64 << 20);
         saved.cpus.count = Some(2);
-        saved.devices.random = true;
+        (saved.devices.random, saved.devices.balloon) = (true, true);
         saved.devices.console = ConsoleKind::Virtio;
         saved.guest.app_args = vec!["x".to_owned()];
         let setup = Setup::of(&saved, Protocol::Hermit);
@@ -159,6 +164,7 @@ mod tests {
         assert_eq!((given.memory.size, given.cpus.count), (Some(64 << 20), Some(2)));
         assert_eq!((given.image.to_str(), given.guest.app_args.len()), (Some("hello"), 1));
         assert_eq!((given.devices.random, given.devices.console), (true, ConsoleKind::Virtio));
+        assert!(given.devices.balloon);
         assert_eq!(given.mounts[0].host.to_str(), Some("/other"));
     }
 

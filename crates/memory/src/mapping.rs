@@ -169,11 +169,23 @@ impl MappedRegion {
         if !self.file_parts().is_empty() {
             return false;
         }
-        let Ok(size) = usize::try_from(self.region.size) else { return false };
-        // SAFETY: The range is the accessible part of the mapping that `self` owns, which is
-        // private and of no file: it stays mapped and reads as zeros, which the volatile accesses
-        // of other threads and of a guest tolerate.
-        unsafe { madvise(self.start.cast(), size, Advice::LinuxDontNeed) }.is_ok()
+        self.discard_pages(0, self.region.size).is_ok()
+    }
+
+    /// Gives the pages of `size` bytes from `offset` on back to the host: they are zeroed, or have
+    /// the contents of the file that they are mapped from.
+    pub(crate) fn discard_pages(&self, offset: u64, size: u64) -> io::Result<()> {
+        let is_inside = offset.checked_add(size).is_some_and(|end| end <= self.region.size);
+        let (Ok(offset), Ok(size), true) =
+            (usize::try_from(offset), usize::try_from(size), is_inside)
+        else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: The range is within the accessible part of the mapping that `self` owns, which is
+        // private: it stays mapped, and only its bytes change, which the volatile accesses of other
+        // threads and of a guest tolerate. Nothing else refers to it.
+        unsafe { madvise(self.start.wrapping_add(offset).cast(), size, Advice::LinuxDontNeed) }?;
+        Ok(())
     }
 
     fn advise(&self, size: usize, backing: &Backing) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Guest RAM: mappings of host memory with checked, copying access.
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use vm_memory::volatile_memory::VolatileSlice;
@@ -207,6 +208,27 @@ impl GuestRam {
                 offset = offset.saturating_add(ZEROES.len());
             }
         }
+        self.written(addr, len);
+        Ok(())
+    }
+
+    /// Gives the memory of the `len` bytes at `addr`, which are whole pages, back to the host. They
+    /// read as zeros afterwards, or, where RAM is mapped from a file, as the file has them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if they are not all in one region of RAM, or the host refuses, as for a part of a huge
+    /// page; guest memory is then unchanged.
+    pub fn discard(&self, addr: u64, len: u64) -> io::Result<()> {
+        let region = self.memory.iter().find(|region| {
+            let start = region.start_addr().0;
+            start <= addr && addr.saturating_sub(start) < region.len()
+        });
+        let region = region.ok_or(io::ErrorKind::InvalidInput)?;
+        if !addr.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        region.discard_pages(addr.saturating_sub(region.start_addr().0), len)?;
         self.written(addr, len);
         Ok(())
     }

@@ -305,3 +305,26 @@ proptest! {
         prop_assert_eq!(ram.write(addr, &data).is_ok(), expected);
     }
 }
+
+#[test]
+fn discarded_pages_read_as_zeros_and_others_stay() {
+    let regions =
+        [Region { start: 0x1000, size: 0x4000 }, Region { start: 0x10_0000, size: 0x1000 }];
+    let ram = GuestRam::new(&regions, &Backing::default()).unwrap();
+    ram.write(0x1000, &[7; 0x4000]).unwrap();
+    ram.discard(0x2000, 0x2000).unwrap();
+    for (address, expected) in [(0x1fff, 7), (0x2000, 0), (0x3fff, 0), (0x4000, 7)] {
+        assert_eq!(ram.read_obj::<u8>(address).unwrap(), expected, "{address:#x}");
+    }
+    for (address, length) in [
+        (0, 0x1000),
+        (0x4000, 0x2000),
+        (0x5000, 0x1000),
+        (0x1800, 0x1000),
+        (0x1000, 0x800),
+        (0x10_0000, u64::MAX - 0xfff),
+        (u64::MAX - 0xfff, 0x1000),
+    ] {
+        assert!(ram.discard(address, length).is_err(), "{address:#x} {length:#x}");
+    }
+}

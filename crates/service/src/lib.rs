@@ -90,6 +90,12 @@ pub trait ControlTarget: Machine {
     /// # Errors
     /// If the machine has no power button.
     fn press_power_button(&self) -> Result<(), Refusal>;
+    /// Asks the guest for so many bytes of its memory in all, if a size is given, and returns the
+    /// state of its balloon.
+    ///
+    /// # Errors
+    /// If there is no balloon, or the guest has less memory.
+    fn balloon(&self, size: Option<u64>) -> Result<BalloonReport, Refusal>;
     /// Writes a snapshot to empty files; that of the memory can have earlier memory, of which pages
     /// that differ are written. The machine stays as it was.
     ///
@@ -122,6 +128,23 @@ pub struct SnapshotReport {
     pub data: u64,
     /// Time for which the guest was paused.
     pub paused: Duration,
+}
+
+/// State of a balloon. All sizes are in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BalloonReport {
+    /// Memory that the guest is asked for.
+    pub target: u64,
+    /// Memory that the guest says it has given, in all and now.
+    pub actual: u64,
+    /// Memory that it has given so far.
+    pub given: u64,
+    /// Memory of that which is no RAM, or which the host has not taken.
+    pub refused: u64,
+    /// Memory that it has taken back so far.
+    pub taken_back: u64,
+    /// Statistics of the guest's memory with their names; none if its driver does not report them.
+    pub statistics: Vec<(&'static str, u64)>,
 }
 
 /// A machine for a debugger.

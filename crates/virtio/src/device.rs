@@ -31,6 +31,7 @@ impl Kind {
             2 => "the guest's disk driver",
             3 => "the guest's console driver",
             4 => "the guest's driver of random numbers",
+            5 => "the guest's balloon driver",
             _ => "the guest's virtio driver",
         }
     }

@@ -31,6 +31,12 @@ pub struct DeviceOptions {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub rng: Option<bool>,
 
+    /// Give the guest a balloon, by which `vmm ctl SOCKET balloon SIZE` takes memory of it for the
+    /// host
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", hide_possible_values = true)]
+    pub balloon: Option<bool>,
+
     /// Console that takes the guest's input: `serial`, the serial port or a Hermit guest's
     /// hypercalls, or `virtio`, a virtio console (hvc0) [default: serial]
     ///
@@ -46,6 +52,7 @@ impl DeviceOptions {
         DeviceConfig {
             disks: self.disks,
             random: self.rng.unwrap_or_default(),
+            balloon: self.balloon.unwrap_or_default(),
             console: self.console.unwrap_or_default(),
         }
     }
@@ -72,6 +79,7 @@ mod tests {
         let low = DeviceOptions {
             disks: vec!["low".parse().unwrap()],
             rng: Some(true),
+            balloon: Some(true),
             console: Some(ConsoleKind::Virtio),
         };
         let over = |mut high: DeviceOptions| {
@@ -81,11 +89,13 @@ mod tests {
         let high = DeviceOptions {
             disks: vec!["high,ro".parse().unwrap()],
             rng: Some(false),
+            balloon: None,
             console: None,
         };
         let both = over(high).config();
         assert_eq!(both.disks, ["high,ro".parse().unwrap()]);
-        assert_eq!((both.random, both.console), (false, ConsoleKind::Virtio));
+        assert_eq!((both.random, both.balloon), (false, true));
+        assert_eq!(both.console, ConsoleKind::Virtio);
         assert_eq!(over(DeviceOptions::default()), low);
         assert_eq!(DeviceOptions::default().config(), DeviceConfig::default());
     }

@@ -18,7 +18,7 @@ const BYTES: u64 = 64 << 10;
 
 /// A device that is started, with its queues.
 pub struct Bench<D> {
-    /// RAM: rings of up to two queues, then [`SCRATCH`] bytes from [`Self::BUFFERS`] on.
+    /// RAM: rings of up to three queues, then [`SCRATCH`] bytes from [`Self::BUFFERS`] on.
     pub ram: Arc<GuestRam>,
     /// The device.
     pub device: D,
@@ -36,7 +36,7 @@ impl<D> fmt::Debug for Bench<D> {
 
 impl<D: VirtioDevice> Bench<D> {
     /// Address of the bytes that [`Self::spoil`] uses.
-    pub const BUFFERS: u64 = RAM + 2 * RINGS;
+    pub const BUFFERS: u64 = RAM + 3 * RINGS;
     /// Most steps of [`Self::exercise`].
     pub const STEPS: usize = 200;
 
