@@ -64,7 +64,9 @@ fn machine(error: &nerite_machine::Error) -> Option<String> {
         }
         Machine::Unfit { setting, .. } => Some(format!("leave out {}", option(*setting)?)),
         Machine::VhostWithoutKernel { .. } => some("leave out vhost=on"),
-        Machine::Disk(nerite_virtio_blk::OpenError::Open { read_only: false, .. }) => {
+        Machine::Disk(nerite_virtio_blk::OpenError::Open { read_only: false, source, .. })
+            if source.kind() != io::ErrorKind::NotFound =>
+        {
             some("`,ro` after the path of --disk asks for reading alone")
         }
         Machine::SameDisk { .. } => some("append `,ro` to both, or leave out one"),

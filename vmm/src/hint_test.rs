@@ -40,3 +40,15 @@ fn an_error_that_no_option_helps_has_no_hint() {
     assert_eq!(hint(&Error::Usage("wrong".to_owned())), None);
     assert_eq!(image(&nerite_loader::Error::NoSegments), None);
 }
+
+#[test]
+fn a_disk_is_read_alone_only_if_it_is_there() {
+    let hint_at = |errno: Errno| {
+        let (path, source) = ("disk".into(), errno.into());
+        let error = nerite_virtio_blk::OpenError::Open { path, read_only: false, source };
+        hint(&Error::Machine(nerite_machine::Error::Disk(error)))
+    };
+    assert_eq!(hint_at(Errno::NOENT), None);
+    assert!(hint_at(Errno::ACCESS).unwrap().contains(",ro"));
+    assert!(hint_at(Errno::ROFS).unwrap().contains(",ro"));
+}

@@ -8,7 +8,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::cli;
 
 /// Adds a tip to `error` if the words, the first of which is the program's name, are a known slip.
+/// clap's own tip to write a misspelt option behind `--` is taken away: it would be the image.
 pub(crate) fn add(error: &mut clap::Error, words: &[OsString]) {
+    if error.kind() == ErrorKind::UnknownArgument {
+        error.remove(ContextKind::Suggested);
+    }
     if let Some(tip) = tip(error, words) {
         let tips = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
         error.insert(ContextKind::Suggested, tips);
@@ -79,6 +83,12 @@ mod tests {
     fn an_unknown_command_of_ctl_lists_the_known_ones() {
         let text = message("vmm ctl socket foo");
         assert!(text.contains("tip: commands of `vmm ctl` are pause, resume,"), "{text}");
+    }
+
+    #[test]
+    fn a_misspelt_option_gets_the_right_one_alone() {
+        let text = message("vmm run --memroy 1G image");
+        assert!(text.contains("'--memory'") && !text.contains("as a value"), "{text}");
     }
 
     #[test]
