@@ -70,8 +70,8 @@ enum Cli {
     Style(style::Args),
     /// Say what this machine has of what guests need, and what to do about the rest
     Doctor,
-    /// Make the stripped program, shell completions, man pages, the bill of materials and the book, in
-    /// target/dist
+    /// Make the stripped program, shell completions, man pages, the bill of materials and the book,
+    /// in target/dist
     Dist,
     /// Run a command in the lab: an emulated machine with real KVM
     Lab(lab::Args),

@@ -15,7 +15,7 @@ use crate::paths;
 const PROGRAM: &str = "nerite-vmm";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What `cargo metadata` says.
+/// Output of `cargo metadata`.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,

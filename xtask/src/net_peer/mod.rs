@@ -312,8 +312,8 @@ impl Peer {
     }
 }
 
-/// Prints what processes of this name do, after a while: one that is at work all the time goes round
-/// in a loop.
+/// Prints what processes of this name do, after a while: one that is at work all the time goes
+/// round in a loop.
 fn say_processor_time(name: &str) {
     thread::sleep(Duration::from_millis(200));
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
