@@ -298,3 +298,25 @@ fn mutate(state: &mut VcpuState, field: usize, value: u64) {
         _ => state.regs.rsp = value,
     }
 }
+
+/// A guest of a level that was started on any other hypervisor can be restored here.
+#[test]
+fn each_level_up_to_v2_is_one_of_this_processor() {
+    let leaf = |function, index| nerite_arch::CpuidEntry {
+        index,
+        eax: u32::MAX,
+        ebx: u32::MAX,
+        ecx: u32::MAX,
+        edx: u32::MAX,
+        function,
+    };
+    let functions = [1, 0x4000_0001, 0x8000_0001, 0x8000_0008].map(|function| leaf(function, None));
+    let indexed = [(7, 0), (7, 1), (0xd, 0), (0xd, 1)].map(|(leaf_of, at)| leaf(leaf_of, Some(at)));
+    let everything: Vec<_> = functions.into_iter().chain(indexed).collect();
+    let here = Software::new().unwrap().supported_cpuid().unwrap();
+    for level in ["x86-64", "x86-64-v2"] {
+        let model: cpuid::CpuModel = level.parse().unwrap();
+        let shown = model.apply(everything.clone(), "any").unwrap();
+        assert_eq!(cpuid::missing_feature(&shown, &here), None, "{level}");
+    }
+}
