@@ -28,8 +28,8 @@ pub(super) const FIXED: [&str; 18] = [
 /// Features that say how many CPUs there are.
 pub(super) const TOPOLOGY: [&str; 2] = ["ht", "cmp_legacy"];
 
-/// Features for kernels that a level has if the host has them: those that each 64-bit processor has,
-/// in software too, so that a guest can move there.
+/// Features for kernels that a level has if the host has them: those that each 64-bit processor
+/// has, in software too, so that a guest can move there.
 const FOR_KERNELS: [&str; 6] = ["de", "mce", "sep", "pat", "clflush", "tsc_deadline_timer"];
 
 /// The levels of the x86-64 psABI (section 3.1.1), each with what it adds to the one before.
