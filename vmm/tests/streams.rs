@@ -70,3 +70,31 @@ fn an_image_is_inspected_as_json() {
         (&"kernel".into(), &"file".into())
     );
 }
+
+#[test]
+fn the_hosts_features_are_those_that_can_be_chosen() {
+    let folder = Folder::new();
+    let done = folder.run(&["inspect", "--host", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let software = &found["hypervisors"][1];
+    assert_eq!(software["name"], "software", "{found}");
+    let names = |list: &str| -> Vec<String> {
+        let names = software[list].as_array().unwrap().iter();
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let guest = folder.file("image", image::elf(&image::exit(7)));
+    let run =
+        |features: &str| folder.run(&["run", "--accel", "software", "--cpu", features, &guest]);
+    for name in names("optional") {
+        assert_eq!(run(&format!("-{name}")).code, 7, "{name}");
+    }
+    let all: Vec<String> = names("optional").iter().map(|name| format!("+{name}")).collect();
+    assert_eq!(run(&all.join(",")).code, 7);
+    for base in names("bases") {
+        assert_eq!(run(&base).code, 7, "{base}");
+    }
+    let absent = &names("absent")[0];
+    run(&format!("+{absent}")).is_error(240, &[absent, "software lacks", "vmm inspect --host"]);
+    let done = folder.run(&["inspect", "--host", "x"]);
+    assert!(done.code == 240 && done.stderr.contains("'--host'"), "{done:?}");
+}
