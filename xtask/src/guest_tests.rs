@@ -4,14 +4,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::job::Job;
+use crate::job::{Job, Outcome};
 use crate::lab::{self, Machine};
 use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
 use crate::results::Results;
 use crate::software::{self, Host};
 use crate::suite::{Suite, Test};
-use crate::{build, doctor, hermit, kernels, linux, paths, progress, verdict};
+use crate::{build, doctor, hand_over, hermit, kernels, linux, paths, progress, verdict};
 
 /// Beginning of the filters that select hostile guests.
 pub(crate) const HOSTILE: &str = "hostile";
@@ -75,22 +75,60 @@ pub(crate) fn run_in_software(tests: &[Test], workers: usize, repeat: Repeat) ->
         }
     }
     let runner = Runner { repeat, ..runner(Platform::Hardware, workers) };
-    results += run_adapted(&chosen, &runner, &vmm, &|test, job| host.adapt(test, job))?;
+    results += run_adapted(&chosen, &runner, &vmm, &|test, job| host.adapt(test, job), &|_| {})?;
     Ok(results)
+}
+
+/// Builds what the tests need and runs them with guests that are handed over all the time. Tests
+/// that need one hypervisor alone are counted as skipped.
+pub(crate) fn run_handed_over(tests: &[Test], runner: &Runner) -> Result<Results> {
+    let vmm = build::vmm()?;
+    let wrapped = hand_over::wrap(&vmm, &myself(runner)?)?;
+    let mut results = Results::default();
+    let mut chosen = Vec::new();
+    for test in tests {
+        match hand_over::refuses(test) {
+            Some(reason) => {
+                progress::print(&format!("SKIP {}: not handed over: {reason}", test.name));
+                results.summary.skipped += 1;
+            }
+            None => chosen.push(test.with_any_lines()),
+        }
+    }
+    let total = hand_over::Total::default();
+    results += run_adapted(
+        &chosen,
+        runner,
+        &wrapped,
+        &|_, job| Ok(hand_over::adapt(&vmm, job)),
+        &|outcome| total.add(outcome),
+    )?;
+    total.check()?;
+    Ok(results)
+}
+
+/// This program where guests run.
+fn myself(runner: &Runner) -> Result<String> {
+    Ok(match runner.platform {
+        Platform::Lab => lab::MYSELF.to_owned(),
+        Platform::Hardware => std::env::current_exe()?.display().to_string(),
+    })
 }
 
 /// Builds what the tests need besides `vmm`, and runs them on KVM.
 pub(crate) fn run_with(tests: &[Test], runner: &Runner, vmm: &Path) -> Result<Results> {
     let tests: Vec<Test> = tests.iter().map(|test| test.expecting(&test.kvm_stdout)).collect();
-    run_adapted(&tests, runner, vmm, &|_, job| Ok(job))
+    run_adapted(&tests, runner, vmm, &|_, job| Ok(job), &|_| {})
 }
 
 /// Builds what the tests need besides `vmm`, and runs the jobs that `adapt` makes of theirs.
+/// `seen` gets each outcome.
 fn run_adapted(
     tests: &[Test],
     runner: &Runner,
     vmm: &Path,
     adapt: &dyn Fn(&Test, Job) -> Result<Job>,
+    seen: &dyn Fn(&Outcome),
 ) -> Result<Results> {
     let kernels =
         tests.iter().any(|test| !test.hermit && !test.linux).then(kernels::build).transpose()?;
@@ -108,10 +146,7 @@ fn run_adapted(
             _ => chosen.push(test),
         }
     }
-    let myself = match runner.platform {
-        Platform::Lab => lab::MYSELF.to_owned(),
-        _ => std::env::current_exe()?.display().to_string(),
-    };
+    let myself = myself(runner)?;
     let job = |test: &&Test| {
         let folder = match (test.hermit, test.linux) {
             (true, _) => &hermit,
@@ -123,6 +158,7 @@ fn run_adapted(
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
     results += verdict::run(runner, &jobs, &|index, outcome| {
+        seen(outcome);
         chosen.get(index).map_or_else(Vec::new, |test| test.judge(outcome))
     })?;
     Ok(results)

@@ -22,6 +22,7 @@ mod gdb_from_host;
 mod goes_on;
 mod guest_tests;
 mod guest_words;
+mod hand_over;
 mod hermit;
 mod host_tests;
 mod hostile;
@@ -96,6 +97,9 @@ enum Cli {
     /// Run vmm with a network card and talk to its guest (this is what works where guests run)
     #[command(hide = true)]
     NetPeer(net_peer::Args),
+    /// Hand a guest over and back until it ends (this is what works where guests run)
+    #[command(hide = true)]
+    HandOver(hand_over::Args),
     /// Run the list of jobs (this is what works inside the lab)
     #[command(hide = true)]
     Agent,
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         Cli::Bench(args) => bench::main(&args),
         Cli::BenchWorker { cases } => bench::worker::main(&cases).map(|()| 0),
         Cli::NetPeer(args) => net_peer::main(&args),
+        Cli::HandOver(args) => hand_over::main(&args),
         Cli::Agent => lab::agent::main(Path::new(lab::agent::JOBS)).map(|()| 0),
     };
     match result {

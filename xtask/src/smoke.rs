@@ -53,6 +53,23 @@ const IN_SOFTWARE: [&str; 13] = [
     "hermit-stopped-asleep",
 ];
 
+/// Test kernels that are handed over between KVM and the processor in software. `cargo xtask
+/// test-kernels --hand-over` runs all.
+const HANDED_OVER: [&str; 12] = [
+    "64 readers and writers on a hundred files, four vCPUs, killed too",
+    "console output",
+    "file calls",
+    "hostile parameters",
+    "interrupts between 4 processors",
+    "irqchip kernel: INIT and a start",
+    "irqchip kernel: timer with a count",
+    "memory, 5 GiB",
+    "SMP, 16 processors",
+    "SSE state",
+    "timer",
+    "timer, 4 processors",
+];
+
 /// The smoke set.
 pub(crate) fn tests() -> Result<Vec<Test>> {
     let mut all = Suite::load()?.tests;
@@ -65,6 +82,11 @@ pub(crate) fn in_software() -> Result<Vec<Test>> {
     let mut all = Suite::load_linux()?.tests;
     all.extend(Suite::load_hermit()?.tests);
     Ok(named(&IN_SOFTWARE, &all))
+}
+
+/// The test kernels that are handed over.
+pub(crate) fn handed_over() -> Result<Vec<Test>> {
+    Ok(named(&HANDED_OVER, &Suite::load()?.tests))
 }
 
 fn named(names: &[&str], all: &[Test]) -> Vec<Test> {
@@ -81,5 +103,7 @@ mod tests {
         assert_eq!(found, NAMES);
         let found: Vec<String> = in_software().unwrap().into_iter().map(|test| test.name).collect();
         assert_eq!(found, IN_SOFTWARE);
+        let found: Vec<String> = handed_over().unwrap().into_iter().map(|test| test.name).collect();
+        assert_eq!(found, HANDED_OVER);
     }
 }

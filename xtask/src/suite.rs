@@ -266,6 +266,12 @@ impl Test {
         self.kvm_only.as_deref()
     }
 
+    /// `true` if an option or the script has this word.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        let script = self.script.as_deref().unwrap_or_default();
+        script.contains(word) || self.options.iter().any(|option| option.starts_with(word))
+    }
+
     /// Link of its network card, if `net` has one.
     pub(crate) fn link(&self) -> Option<Link> {
         self.net.as_ref().map(|net| net.link)
@@ -300,6 +306,11 @@ impl Test {
         let mut test = self.clone();
         test.stdout.extend_from_slice(stdout);
         test
+    }
+
+    /// The same test with any number of lines on standard error.
+    pub(crate) fn with_any_lines(&self) -> Self {
+        Self { max_stderr_lines: None, ..self.clone() }
     }
 
     /// The same test for a `vmm` with AddressSanitizer, which is slower and cannot be confined.

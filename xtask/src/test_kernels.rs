@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// each: in those tests that do so a few times
     #[arg(long, value_name = "N")]
     resets: Option<usize>,
+    /// Hand each guest over between KVM and the processor in software every few milliseconds
+    #[arg(long, conflicts_with = "software")]
+    hand_over: bool,
     #[command(flatten)]
     repeat: Repeat,
 }
@@ -51,6 +54,10 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     let runner =
         Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), args.jobs) };
+    if args.hand_over {
+        let _load = args.repeat.load();
+        return Ok(guest_tests::run_handed_over(&tests, &runner)?.close());
+    }
     let run =
         if filter.starts_with(guest_tests::HOSTILE) { hostile::run } else { guest_tests::run };
     let _load = args.repeat.load();
