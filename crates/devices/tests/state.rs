@@ -61,7 +61,7 @@ impl Devices {
             serial: Serial::new(console.clone(), interrupt.clone(), requests.clone()).unwrap(),
             console,
             interrupt,
-            clock: Clock::new(&equipment, Arc::new(fixed)),
+            clock: Clock::new(&equipment, Arc::new(fixed), Box::new(|_| ()), Box::new(|| ())),
             power: PowerManagement::new(
                 5,
                 requests.clone(),

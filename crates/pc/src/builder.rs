@@ -1,7 +1,8 @@
 //! Builds a PC around a kernel.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nerite_arch::pc::entry::common_msrs;
 use nerite_arch::{CpuidEntry, Regs, SpecialRegs};
@@ -12,7 +13,9 @@ use nerite_loader::{GuestImage, Protocol, Symbols};
 use nerite_log_budget::Causes;
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::{Bridge, Event};
-use nerite_platform::{Environment, ExitHandler, InputLine, KernelPlace, Platform, PlatformState};
+use nerite_platform::{
+    DeviceTimer, Environment, ExitHandler, InputLine, KernelPlace, Platform, PlatformState,
+};
 use nerite_saved::SaveError;
 use nerite_vcpu::Control;
 
@@ -191,6 +194,10 @@ impl Platform for Pc {
         Some(Arc::new(SerialLine(self.devices.serial.clone())))
     }
 
+    fn timer(&self) -> Option<Arc<dyn DeviceTimer>> {
+        Some(Arc::new(AlarmTimer(self.devices.clone())))
+    }
+
     fn press_power_button(&self) -> bool {
         self.devices.power.press_power_button();
         true
@@ -205,6 +212,27 @@ impl Platform for Pc {
     }
 }
 
+/// The alarm of the clock.
+struct AlarmTimer(Arc<Devices>);
+
+impl DeviceTimer for AlarmTimer {
+    fn changed(&self) -> BorrowedFd<'_> {
+        self.0.alarm_changed.as_fd()
+    }
+
+    fn acknowledge(&self) {
+        self.0.alarm_changed.take();
+    }
+
+    fn due(&self) -> Option<Duration> {
+        self.0.clock.due()
+    }
+
+    fn serve(&self) {
+        self.0.clock.check_alarm();
+    }
+}
+
 /// The serial port as the guest's input.
 struct SerialLine(Arc<Serial>);
 
@@ -213,7 +241,7 @@ impl InputLine for SerialLine {
         self.0.enqueue(bytes)
     }
 
-    fn room(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn room(&self) -> BorrowedFd<'_> {
         self.0.room()
     }
 

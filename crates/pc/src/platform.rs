@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nerite_arch::pc::{SCI_IRQ, acpi};
+use nerite_arch::pc::{CLOCK_IRQ, SCI_IRQ, acpi};
 use nerite_bus::{Bus, Device};
 use nerite_devices::pc::{
     Absent, Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, PvPanic,
@@ -35,6 +35,8 @@ pub(crate) struct Devices {
     pub(crate) rate: Option<Arc<Rate>>,
     pub(crate) stop: StopToken,
     pub(crate) clock: Arc<Clock>,
+    /// Signalled when the clock's alarm may be due at another time.
+    pub(crate) alarm_changed: Event,
     pub(crate) fw_cfg: Arc<FwCfg>,
     pub(crate) power: Arc<PowerManagement>,
     pub(crate) reset: Arc<ResetControl>,
@@ -86,7 +88,12 @@ impl Devices {
         let sci = Box::new(move |level| lines(SCI_IRQ.into(), level));
         let power = PowerManagement::new(acpi::S5, requests.clone(), time.clone(), sci);
         let power = Arc::new(power);
-        let clock = Arc::new(Clock::new(&equipment, time));
+        let alarm_changed = Event::new().map_err(Error::host("creating an eventfd"))?;
+        let lines = interrupts.clone();
+        let alarm = Box::new(move |level| lines(CLOCK_IRQ.into(), level));
+        let event = alarm_changed.clone();
+        let clock = Clock::new(&equipment, time, alarm, Box::new(move || event.signal()));
+        let clock = Arc::new(clock);
         let fw_cfg = Arc::new(FwCfg::new(plan.memory, cpus));
         let config = Arc::new(pci.ports());
         let reset = Arc::new(ResetControl::new(config.clone(), requests.clone()));
@@ -134,6 +141,7 @@ impl Devices {
             rate,
             stop,
             clock,
+            alarm_changed,
             fw_cfg,
             power,
             reset,

@@ -31,7 +31,8 @@ pub use identity::Identity;
 pub use nerite_devices::pc::ResetKind;
 pub use own::OwnDevices;
 pub use platform::{
-    Builder, Environment, ExitHandler, InputLine, KernelPlace, OutputClock, Platform, check_size,
+    Builder, DeviceTimer, Environment, ExitHandler, InputLine, KernelPlace, OutputClock, Platform,
+    check_size,
 };
 pub use rate::Rate;
 pub use state::PlatformState;

@@ -147,6 +147,11 @@ pub trait Platform: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Timer of the platform's devices, if they have one.
+    fn timer(&self) -> Option<Arc<dyn DeviceTimer>> {
+        None
+    }
+
     /// Clock for output that collects without exits; `None` if there is none of that kind.
     fn output_clock(&self) -> Option<OutputClock> {
         None
@@ -200,6 +205,21 @@ pub trait InputLine: Send + Sync {
 
     /// Makes [`Self::room`] unreadable until there is room again.
     fn acknowledge(&self);
+}
+
+/// A timer of devices, which the machine serves while the guest runs.
+pub trait DeviceTimer: Send + Sync {
+    /// Descriptor that is readable when [`Self::due`] may have changed.
+    fn changed(&self) -> BorrowedFd<'_>;
+
+    /// Makes [`Self::changed`] unreadable until the next change.
+    fn acknowledge(&self);
+
+    /// Time until the timer is due; `None` if it is off.
+    fn due(&self) -> Option<Duration>;
+
+    /// Does what is due, if something is.
+    fn serve(&self);
 }
 
 /// Interval at which to look for coalesced output.

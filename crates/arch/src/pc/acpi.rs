@@ -21,7 +21,7 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::smbios::SMBIOS;
-use super::{BIOS, IO_APIC, LOCAL_APIC, SCI_IRQ};
+use super::{BIOS, CLOCK_IRQ, IO_APIC, LOCAL_APIC, SCI_IRQ};
 
 /// PM1a event block: status and enable, 2 bytes each (4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
@@ -205,7 +205,8 @@ fn legacy_devices(aml: &mut Vec<u8>) {
     let serial_irq = Interrupt::new(true, true, false, false, 4);
     let serial_resources = ResourceTemplate::new(vec![&serial_ports, &serial_irq]);
     let clock_ports = IO::new(0x70, 0x70, 1, 2);
-    let clock_resources = ResourceTemplate::new(vec![&clock_ports]);
+    let clock_irq = Interrupt::new(true, true, false, false, CLOCK_IRQ.into());
+    let clock_resources = ResourceTemplate::new(vec![&clock_ports, &clock_irq]);
     let (hid, uid, crs) = (Path::new("_HID"), Path::new("_UID"), Path::new("_CRS"));
     let serial_hid = Name::new(hid, &serial_id);
     let serial_uid = Name::new(uid, &0_u8);

@@ -68,6 +68,8 @@ pub const BOOT_DATA: u64 = GDT;
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC address (Intel SDM vol. 3, 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
+/// The interrupt of the clock's alarm.
+pub const CLOCK_IRQ: u8 = 8;
 /// The interrupt of ACPI events.
 pub const SCI_IRQ: u8 = 12;
 

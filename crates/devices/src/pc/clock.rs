@@ -1,5 +1,6 @@
 //! The CMOS real-time clock (MC146818) and its memory.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,9 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::TimeSource;
 
+mod alarm;
+
+use alarm::Alarm;
+
 /// The bits of the index port that select a register.
 const INDEX: u8 = 0x7f;
 const SECONDS: u8 = 0;
+/// Seconds, minutes and hours of the alarm.
+const ALARM: [u8; 3] = [1, 3, 5];
 const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
 const STATUS_C: u8 = 0x0c;
@@ -21,6 +28,11 @@ const CENTURY: u8 = 0x32;
 const TIME_BASE: u8 = 0x26;
 /// Status B: 24 hours, binary-coded decimal.
 const HOURS_24: u8 = 2;
+/// Status B: the alarm raises an interrupt.
+const ALARM_ENABLE: u8 = 1 << 5;
+/// Status C: the alarm was due; and an interrupt is raised.
+const ALARM_FLAG: u8 = 1 << 5;
+const INTERRUPT_FLAG: u8 = 1 << 7;
 /// Status D: memory and time are valid.
 const VALID: u8 = 0x80;
 /// Time for which the clock stands still after the seconds were read, so that a guest reads one
@@ -39,12 +51,19 @@ pub struct Equipment {
 }
 
 /// A clock that shows the time of day of a source in UTC, and cannot be set; its other bytes are
-/// memory. It raises no interrupt.
-#[derive(Debug)]
+/// memory. Its alarm is the only interrupt: the owner of the clock looks when it is due
+/// ([`Clock::due`]).
 pub struct Clock {
     state: Mutex<State>,
     time: Arc<dyn TimeSource>,
+    /// Raises (`true`) and lowers its interrupt.
+    line: AlarmLine,
+    /// Called when the alarm may be due at another time.
+    changed: Box<dyn Fn() + Send + Sync>,
 }
+
+/// Raises (`true`) or lowers the clock's interrupt.
+pub type AlarmLine = Box<dyn Fn(bool) + Send + Sync>;
 
 /// Saved state of a [`Clock`]. The time is the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +71,9 @@ pub struct Clock {
 pub struct ClockState {
     /// Selected register.
     pub index: u8,
+    /// Status C: the alarm's flag and that of the interrupt.
+    #[serde(default)]
+    pub status_c: u8,
     /// All 128 bytes of memory.
     #[serde(with = "nerite_saved::bytes")]
     pub memory: Vec<u8>,
@@ -63,14 +85,23 @@ struct State {
     memory: [u8; 128],
     /// The time that is shown, and when that was set.
     shown: (DateTime, SystemTime),
+    status_c: u8,
+    /// Number of seconds since the Unix epoch at which the alarm is due.
+    alarm: Option<u64>,
 }
 
 impl Clock {
     /// The index port; the data port follows.
     pub const PORT: u16 = 0x70;
 
-    /// A clock that shows the time of day of `time`.
-    pub fn new(equipment: &Equipment, time: Arc<dyn TimeSource>) -> Self {
+    /// A clock that shows the time of day of `time`. The alarm raises `line`; `changed` is called
+    /// when [`Self::due`] may have changed.
+    pub fn new(
+        equipment: &Equipment,
+        time: Arc<dyn TimeSource>,
+        line: AlarmLine,
+        changed: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
         let mut memory = [0; 128];
         for (index, value) in equipment.bytes() {
             if let Some(byte) = memory.get_mut(usize::from(index)) {
@@ -78,34 +109,63 @@ impl Clock {
             }
         }
         let now = time.now();
-        Self {
-            state: Mutex::new(State { index: 0, memory, shown: (DateTime::new(now), now) }),
-            time,
+        let shown = (DateTime::new(now), now);
+        let state = State { index: 0, memory, shown, status_c: 0, alarm: None };
+        Self { state: Mutex::new(state), time, line, changed }
+    }
+
+    /// Time until the alarm is due; `None` if it is off.
+    pub fn due(&self) -> Option<Duration> {
+        let due = UNIX_EPOCH.checked_add(Duration::from_secs(self.lock().alarm?))?;
+        Some(due.duration_since(self.time.now()).unwrap_or_default())
+    }
+
+    /// Raises the interrupt if the alarm is due.
+    pub fn check_alarm(&self) {
+        let mut state = self.lock();
+        let now = seconds(self.time.now());
+        if state.alarm.is_none_or(|alarm| alarm > now) {
+            return;
         }
+        state.status_c |= ALARM_FLAG | INTERRUPT_FLAG;
+        state.set_alarm(now);
+        // Under the lock: the line follows the register in its order.
+        (self.line)(true);
     }
 
     /// Selected register and memory.
     pub fn save(&self) -> ClockState {
         let state = self.lock();
-        ClockState { index: state.index, memory: state.memory.to_vec() }
+        let State { index, status_c, memory, .. } = *state;
+        ClockState { index, status_c, memory: memory.to_vec() }
     }
 
-    /// Takes a saved state. The clock shows the time of its own host.
+    /// Takes a saved state. The clock shows the time of its own host. The interrupt controllers
+    /// must have their state by now.
     ///
     /// # Errors
     /// Fails if the clock cannot have this state.
     pub fn restore(&self, saved: &ClockState) -> Result<(), RestoreError> {
         const PART: &str = "clock";
         refuse(PART, "register", saved.index > INDEX)?;
+        let flags = [0, ALARM_FLAG | INTERRUPT_FLAG];
+        refuse(PART, "status", !flags.contains(&saved.status_c))?;
         let mut state = self.lock();
         let Ok(memory) = <[u8; 128]>::try_from(saved.memory.as_slice()) else {
             return refuse(PART, "size of memory", true);
         };
         let fixed =
             (0..).zip(memory.iter().zip(&state.memory)).filter(|(index, _)| state.is_fixed(*index));
-        let is_same = fixed.into_iter().all(|(_, (saved, own))| saved == own);
+        let is_same = fixed.into_iter().all(|(index, (saved, own))| {
+            let writable = if index == STATUS_B { ALARM_ENABLE } else { 0 };
+            saved & !writable == own & !writable
+        });
         require_same(PART, "fixed register", is_same)?;
-        (state.index, state.memory) = (saved.index, memory);
+        (state.index, state.memory, state.status_c) = (saved.index, memory, saved.status_c);
+        state.set_alarm(seconds(self.time.now()));
+        (self.line)(saved.status_c != 0);
+        drop(state);
+        (self.changed)();
         Ok(())
     }
 
@@ -149,7 +209,6 @@ impl State {
             self.shown = (DateTime::new(now), now);
         }
         match self.index {
-            STATUS_C => 0,
             STATUS_D => VALID,
             index => match self.shown.0.field(index) {
                 Some(value) => bcd(value),
@@ -163,18 +222,55 @@ impl State {
         self.shown.0.field(index).is_some() || matches!(index, STATUS_A..=STATUS_D)
     }
 
-    fn write(&mut self, value: u8) {
+    /// Finds out when the alarm is due, after `now`.
+    fn set_alarm(&mut self, now: u64) {
+        let byte = |index: u8| self.memory.get(usize::from(index)).copied().unwrap_or(0);
+        let [second, minute, hour] = ALARM.map(byte);
+        let is_on = byte(STATUS_B) & ALARM_ENABLE != 0;
+        self.alarm = if is_on { Alarm { hour, minute, second }.next(now) } else { None };
+    }
+
+    /// Returns `true` if the alarm may be due at another time.
+    fn write(&mut self, value: u8, now: u64) -> bool {
+        if self.index == STATUS_B
+            && let Some(status) = self.memory.get_mut(usize::from(STATUS_B))
+        {
+            *status = *status & !ALARM_ENABLE | value & ALARM_ENABLE;
+            self.set_alarm(now);
+            return true;
+        }
         let fixed = self.is_fixed(self.index);
         if let Some(byte) = self.memory.get_mut(usize::from(self.index)).filter(|_| !fixed) {
             *byte = value;
         }
+        let is_alarm = ALARM.contains(&self.index);
+        if is_alarm {
+            self.set_alarm(now);
+        }
+        is_alarm
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
 impl Device for Clock {
     fn read(&self, offset: u64, width: Width) -> u64 {
         match (offset, width.bytes()) {
-            (1, 1) => self.lock().read(self.time.now()).into(),
+            (1, 1) => {
+                let mut state = self.lock();
+                if state.index != STATUS_C {
+                    return state.read(self.time.now()).into();
+                }
+                let flags = std::mem::take(&mut state.status_c);
+                if flags != 0 {
+                    (self.line)(false);
+                }
+                flags.into()
+            }
             _ => width.all_ones(),
         }
     }
@@ -184,10 +280,21 @@ impl Device for Clock {
         match (offset, width.bytes()) {
             // The uppermost bit masks NMI, which this machine's clock has nothing to do with.
             (0, 1) => self.lock().index = value & INDEX,
-            (1, 1) => self.lock().write(value),
+            (1, 1) => {
+                let now = seconds(self.time.now());
+                // Not under the lock, which the owner of the clock takes then.
+                if self.lock().write(value, now) {
+                    (self.changed)();
+                }
+            }
             _ => {}
         }
     }
+}
+
+/// Number of whole seconds since the Unix epoch.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A moment in UTC.
@@ -277,97 +384,5 @@ fn bcd(value: u32) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    const BYTE: Width = Width::new(1).unwrap();
-    const EQUIPMENT: Equipment = Equipment { low_memory: 3 << 30, high_memory: 2 << 30, cpus: 4 };
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    /// Milliseconds since the Unix epoch.
-    #[derive(Debug)]
-    struct Set(AtomicU64);
-
-    impl TimeSource for Set {
-        fn now(&self) -> SystemTime {
-            UNIX_EPOCH + self.elapsed()
-        }
-
-        fn elapsed(&self) -> Duration {
-            Duration::from_millis(self.0.load(Ordering::Relaxed))
-        }
-    }
-
-    fn clock(seconds: u64) -> Clock {
-        Clock::new(&EQUIPMENT, Arc::new(Set(AtomicU64::new(seconds * 1000))))
-    }
-
-    fn register(clock: &Clock, index: u64) -> u64 {
-        clock.write(0, BYTE, index);
-        clock.read(1, BYTE)
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, (1970, 1, 1, 5, 0, 0, 0)),
-            (951_782_399, (2000, 2, 28, 2, 23, 59, 59)),
-            (951_782_400, (2000, 2, 29, 3, 0, 0, 0)),
-            (1_709_251_199, (2024, 2, 29, 5, 23, 59, 59)),
-            (1_735_689_599, (2024, 12, 31, 3, 23, 59, 59)),
-            (4_107_542_400, (2100, 3, 1, 2, 0, 0, 0)),
-        ] {
-            let date = DateTime::new(at(seconds));
-            let DateTime { year, month, day, weekday, hour, minute, second } = date;
-            assert_eq!((year, month, day, weekday, hour, minute, second), expected);
-        }
-    }
-
-    #[test]
-    fn registers_are_binary_coded_decimal() {
-        let clock = clock(1_735_689_599);
-        let shown = [0, 2, 4, 6, 7, 8, 9, 0x32].map(|index| register(&clock, index));
-        assert_eq!(shown, [0x59, 0x59, 0x23, 3, 0x31, 0x12, 0x24, 0x20]);
-        assert_eq!(register(&clock, 0x0a) & 0x80, 0, "no update in progress");
-        assert_eq!((register(&clock, 0x0b), register(&clock, 0x0d)), (2, 0x80));
-    }
-
-    #[test]
-    fn one_moment_is_read_and_not_two() {
-        let time = Arc::new(Set(AtomicU64::new(1_735_689_599_900)));
-        let clock = Clock::new(&EQUIPMENT, time.clone());
-        assert_eq!(register(&clock, 0), 0x59);
-        time.0.fetch_add(200, Ordering::Relaxed);
-        assert_eq!((register(&clock, 2), register(&clock, 9)), (0x59, 0x24));
-        assert_eq!((register(&clock, 0), register(&clock, 2), register(&clock, 9)), (0, 0, 0x25));
-    }
-
-    #[test]
-    fn memory_holds_what_is_written_and_time_does_not() {
-        let clock = clock(0);
-        for index in [0x40, 9, 0x0d] {
-            clock.write(0, BYTE, index);
-            clock.write(1, BYTE, 0x77);
-        }
-        assert_eq!((register(&clock, 0x40), register(&clock, 9)), (0x77, 0x70));
-        assert_eq!(register(&clock, 0x0d), 0x80);
-        // The NMI mask is no part of the index.
-        assert_eq!(register(&clock, 0xc0), 0x77);
-    }
-
-    #[test]
-    fn firmware_notes_the_equipment() {
-        let clock = clock(0);
-        let word = |low, high| register(&clock, low) | register(&clock, high) << 8;
-        assert_eq!(word(0x15, 0x16), 640);
-        assert_eq!(word(0x30, 0x31), 0xffff);
-        assert_eq!(word(0x34, 0x35) << 16, (3 << 30) - (16 << 20));
-        assert_eq!(word(0x5b, 0x5c) << 16, 2 << 30);
-        assert_eq!(register(&clock, 0x5f), 3);
-    }
-}
+#[path = "clock_test.rs"]
+mod tests;

@@ -15,7 +15,7 @@ mod serial;
 mod test_device;
 
 pub use absent::Absent;
-pub use clock::{Clock, ClockState, Equipment};
+pub use clock::{AlarmLine, Clock, ClockState, Equipment};
 pub use debug_exit::DebugExit;
 pub use fw_cfg::{FwCfg, FwCfgState};
 pub use keyboard::KeyboardController;

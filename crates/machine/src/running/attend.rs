@@ -13,6 +13,9 @@ enum PartialLine {
     Blocked,
 }
 
+/// The shortest time to wait for a timer of the platform.
+const TIMER_STEP: Duration = Duration::from_millis(1);
+
 fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(two).min()
 }
@@ -23,6 +26,7 @@ impl Running {
     pub(super) fn attend(&mut self, stop: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let mut partial_line = PartialLine::None;
         let mut clock = self.platform.output_clock();
+        let timer = self.platform.timer();
         loop {
             let ended = self.handle.shared.stop.as_fd();
             let mut polled = vec![PollFd::from_borrowed_fd(ended, PollFlags::IN)];
@@ -57,6 +61,17 @@ impl Running {
                     PollFd::from_borrowed_fd(restart.resets().as_fd(), PollFlags::IN)
                 }),
             );
+            let timer_at = polled.len();
+            polled.extend(
+                timer
+                    .as_ref()
+                    .map(|timer| PollFd::from_borrowed_fd(timer.changed(), PollFlags::IN)),
+            );
+            let due = timer.as_ref().and_then(|timer| timer.due()).and_then(|due| {
+                // A clock of the guest's own may stand still meanwhile.
+                Instant::now().checked_add(due.max(TIMER_STEP))
+            });
+            let wake = earlier(wake, due);
             let left = wake.map(|wake| wake.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             let ready = match poll(&mut polled, timeout.as_ref()) {
@@ -75,6 +90,12 @@ impl Running {
                 }
             }
             let (has_come, has_reset) = (is_ready(moment_at), is_ready(reset_at));
+            if let Some(timer) = &timer {
+                if is_ready(timer_at) {
+                    timer.acknowledge();
+                }
+                timer.serve();
+            }
             self.look_at_moment(self.moment.is_some() && has_come);
             if let Some(restart) = &mut self.restart {
                 restart.restart_if_due(&self.handle, has_reset)?;
