@@ -93,4 +93,9 @@ fn the_devices_of_a_pc_answer() {
     assert_eq!(read_port(&mut dispatcher, 0x71, 1), 2);
     let _ = out(&mut dispatcher, 0xcf8, 4, 0x8000_0008);
     assert_eq!(read_port(&mut dispatcher, 0xcfe, 2), 0x0600, "a host bridge");
+    let read = Exit::MmioRead { address: 0xfef0_000a, width: 2 };
+    match dispatcher.handle(&mut Scripted::default(), read) {
+        ControlFlow::Continue(Entry::Data(class)) => assert_eq!(class, 0x0600),
+        other => panic!("{other:?}"),
+    }
 }

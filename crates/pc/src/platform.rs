@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nerite_arch::pc::{CLOCK_IRQ, SCI_IRQ, acpi};
+use nerite_arch::pc::{CLOCK_IRQ, ECAM, SCI_IRQ, acpi};
 use nerite_bus::{Bus, Device};
 use nerite_devices::pc::{
     Absent, Clock, DebugExit, Equipment, FwCfg, KeyboardController, PowerManagement, PvPanic,
@@ -10,7 +10,7 @@ use nerite_devices::pc::{
 };
 use nerite_devices::{Console, TimeSource};
 use nerite_memory::GAP_START;
-use nerite_pci::{Bridge, ConfigPorts, Event, FIRST_PORT, LAST_PORT, WINDOW};
+use nerite_pci::{Bridge, ConfigPorts, Ecam, Event, FIRST_PORT, LAST_PORT, WINDOW};
 use nerite_platform::{Rate, StopToken};
 
 use crate::Error;
@@ -131,6 +131,9 @@ impl Devices {
             add("debug exit", port, DebugExit::PORTS, Arc::new(exit))
                 .map_err(|source| Error::DebugExitPort { port, source })?;
         }
+        let ecam = u64::from(ECAM);
+        let last = ecam.saturating_add(Ecam::SIZE.saturating_sub(1));
+        mmio.insert("PCI configuration space", ecam..=last, Arc::new(Ecam::new(pci)))?;
         mmio.insert("PCI devices", WINDOW, Arc::new(pci.window()))?;
         Ok(Self {
             ports: bus,

@@ -72,6 +72,11 @@ impl Bridge {
         ConfigPorts { address: AtomicU32::new(0), slots: self.slots.clone() }
     }
 
+    /// The functions, by slot.
+    pub(crate) fn slots(&self) -> &[Arc<dyn Function>] {
+        &self.slots
+    }
+
     /// Device at the memory addresses of [`WINDOW`].
     pub fn window(&self) -> Window {
         Window { slots: self.slots.clone() }

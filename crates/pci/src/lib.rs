@@ -6,8 +6,8 @@
 //! * [`Function`] is one device function: its configuration space, and reads and writes behind its
 //!   base addresses.
 //! * [`Bridge`] holds the functions of bus 0. It answers the configuration ports 0xCF8 and 0xCFC
-//!   through [`Bridge::ports`] and accesses behind base addresses through [`Bridge::window`]. What
-//!   is absent reads all ones.
+//!   through [`Bridge::ports`], the same registers in memory through [`Ecam`], and accesses
+//!   behind base addresses through [`Bridge::window`]. What is absent reads all ones.
 //! * [`Msix`] is an MSI-X capability with its table: it connects an [`Event`] per vector to the
 //!   message that software chose, through [`MessageRoutes`], so that interrupts need no thread in
 //!   between.
@@ -31,6 +31,7 @@
 
 mod bridge;
 mod config;
+mod ecam;
 #[cfg(feature = "exercise")]
 pub mod exercise;
 mod host;
@@ -44,6 +45,7 @@ pub use nerite_saved;
 
 pub use bridge::{Bridge, ConfigPorts, FIRST_PORT, Function, LAST_PORT, SLOTS, WINDOW, Window};
 pub use config::{Bar, COMMAND, Capability, ConfigSpace, Error, Identity, command};
+pub use ecam::Ecam;
 pub use host::HostBridge;
 pub use msix::{ENTRY_SIZE, MAX_VECTORS, Message, MessageRoutes, Msix, NotConnected};
 pub use nerite_event::Event;

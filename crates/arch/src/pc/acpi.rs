@@ -14,6 +14,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace as Space, GAS};
 use acpi_tables::madt::{
     EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
 };
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -21,7 +22,7 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::smbios::SMBIOS;
-use super::{BIOS, CLOCK_IRQ, IO_APIC, LOCAL_APIC, SCI_IRQ};
+use super::{BIOS, CLOCK_IRQ, ECAM, IO_APIC, LOCAL_APIC, SCI_IRQ};
 
 /// PM1a event block: status and enable, 2 bytes each (4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
@@ -60,7 +61,7 @@ pub struct Machine {
     pub pci: Option<Pci>,
 }
 
-/// A PCI bus, number 0, reached through ports 0xCF8 to 0xCFF.
+/// A PCI bus, number 0, reached through ports 0xCF8 to 0xCFF and through memory at [`ECAM`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pci {
     /// First and last memory address that functions can be placed at.
@@ -116,9 +117,11 @@ impl Machine {
         let fadt = tables.add(&fadt(dsdt, facs));
         let madt = tables.add(&self.madt());
         let mut xsdt = XSDT::new(OEM, OEM_TABLE, 1);
-        for table in [fadt, madt] {
-            xsdt.add_entry(table);
+        let mut entries = vec![fadt, madt];
+        if self.pci.is_some() {
+            entries.push(tables.add(&mcfg()));
         }
+        entries.into_iter().for_each(|table| xsdt.add_entry(table));
         let xsdt = tables.add(&xsdt);
         let rsdp = Rsdp::new(OEM, xsdt);
         for (to, from) in tables.bytes.iter_mut().zip(rsdp.as_bytes()) {
@@ -223,6 +226,13 @@ fn legacy_devices(aml: &mut Vec<u8>) {
     Scope::new(Path::new("\\_SB_"), vec![&serial, &clock, &pvpanic]).to_aml_bytes(aml);
 }
 
+/// The table of configuration space in memory (PCI Firmware 3.3, 4.1.2).
+fn mcfg() -> MCFG {
+    let mut mcfg = MCFG::new(OEM, OEM_TABLE, 1);
+    mcfg.add_ecam(ECAM.into(), 0, 0, 0);
+    mcfg
+}
+
 /// The fixed description table (5.2.9).
 fn fadt(dsdt: u64, facs: u64) -> acpi_tables::fadt::FADT {
     let below_4_gib = |address: u64| u32::try_from(address).unwrap_or(u32::MAX);
@@ -317,7 +327,10 @@ mod tests {
         let xsdt = table(&all, u64_at(&all, 24), b"XSDT");
         let fadt = table(&all, u64_at(xsdt, 36), b"FACP");
         let madt = table(&all, u64_at(xsdt, 44), b"APIC");
-        assert_eq!(xsdt.len(), 52);
+        assert_eq!(xsdt.len(), 60);
+        let mcfg = table(&all, u64_at(xsdt, 52), b"MCFG");
+        // Address, segment, first and last bus.
+        assert_eq!((u64_at(mcfg, 44), u32_at(mcfg, 52), mcfg.len()), (ECAM.into(), 0, 60));
         let dsdt = table(&all, u64_at(fadt, 140), b"DSDT");
         assert_eq!(u64::from(u32_at(fadt, 40)), u64_at(fadt, 140));
         let facs = u64::from(u32_at(fadt, 36));

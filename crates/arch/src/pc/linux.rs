@@ -89,7 +89,7 @@ mod tests {
             |offset: usize| u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap());
         assert_eq!(bytes.len(), SIZE);
         assert_eq!(HEADER, 0x1f1);
-        assert_eq!(bytes[0x1e8], 5);
+        assert_eq!(bytes[0x1e8], 6);
         assert_eq!((bytes[0x210], bytes[0x211], bytes[0x236]), (0xff, 0x81, 3));
         assert_eq!((u32_at(0x214), u32_at(0x228)), (0x100_0000, 0x9_b000));
         assert_eq!((u32_at(0x218), u32_at(0x21c)), (0x700_0000, 0x1234));

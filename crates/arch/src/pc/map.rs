@@ -1,6 +1,6 @@
 //! The memory map, as the BIOS call E820 would tell it (ACPI 6.5, 15).
 
-use super::{BASE_MEMORY_END, BIOS, EBDA, HIGH_MEMORY};
+use super::{BASE_MEMORY_END, BIOS, EBDA, ECAM, ECAM_SIZE, HIGH_MEMORY};
 
 /// Use of a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub fn entries(low: u64, high: u64) -> Vec<Entry> {
         entry(EBDA, BASE_MEMORY_END, Kind::Reserved),
         entry(BIOS, HIGH_MEMORY, Kind::Reserved),
         entry(HIGH_MEMORY, low, Kind::Ram),
+        // Linux takes it for configuration space only if it is.
+        Entry { start: ECAM.into(), size: ECAM_SIZE.into(), kind: Kind::Reserved },
     ];
     if high > 0 {
         entries.push(Entry { start: 4 << 30, size: high, kind: Kind::Ram });
@@ -63,11 +65,11 @@ mod tests {
         let ram: u64 =
             map.iter().filter(|entry| entry.kind == Kind::Ram).map(|entry| entry.size).sum();
         assert_eq!(ram, (5 << 30) - (HIGH_MEMORY - EBDA));
-        for address in [EBDA, BIOS, 0xf_ffff] {
+        for address in [EBDA, BIOS, 0xf_ffff, u64::from(ECAM)] {
             let at =
                 map.iter().find(|entry| (entry.start..entry.start + entry.size).contains(&address));
             assert_eq!(at.unwrap().kind, Kind::Reserved);
         }
-        assert_eq!(entries(16 << 20, 0).len(), 4);
+        assert_eq!(entries(16 << 20, 0).len(), 5);
     }
 }

@@ -68,6 +68,11 @@ pub const BOOT_DATA: u64 = GDT;
 pub const IO_APIC: u32 = 0xfec0_0000;
 /// Local APIC address (Intel SDM vol. 3, 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
+/// Configuration space of PCI bus 0 in memory (PCI Express 4.0, 7.2.2), between the addresses of
+/// interrupt messages and those of firmware.
+pub const ECAM: u32 = 0xfef0_0000;
+/// Its size in bytes: that of one bus.
+pub const ECAM_SIZE: u32 = 1 << 20;
 /// The interrupt of the clock's alarm.
 pub const CLOCK_IRQ: u8 = 8;
 /// The interrupt of ACPI events.
