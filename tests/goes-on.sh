@@ -1,15 +1,18 @@
 # Number of times that a guest goes on in another process at most.
 most=${NERITE_TEST_SNAPSHOTS:-4}
 
-# goes_on VMM HOST GUEST TEXT: lets a guest go on in one process after the other, from when it has
-# printed TEXT until it ends. HOST has the options of each process, GUEST those of the first and the
-# image. Prints the whole output; the status is that of the guest.
+# goes_on VMM HOST GUEST TEXT [ACCELS]: lets a guest go on in one process after the other, from when
+# it has printed TEXT until it ends. HOST has the options of each process, GUEST those of the first
+# and the image; ACCELS are the accelerators, one process after the other, and again from the
+# beginning. Prints the whole output; the status is that of the guest.
 goes_on() {
-    vmm=$1 host=$2 text=$4 count=0
+    vmm=$1 host=$2 text=$4 accels=${5:-} count=0
     set -- $3
     while :; do
         rm -f socket
-        "$vmm" run --api-socket socket -o "out.$count" $host "$@" &
+        accel=${accels%% *}
+        accels="${accels#* } $accel"
+        "$vmm" run --api-socket socket -o "out.$count" ${accel:+--accel $accel} $host "$@" &
         pid=$!
         [ "$count" = "$most" ] && break
         until [ -S socket ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
