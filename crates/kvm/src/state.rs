@@ -211,8 +211,10 @@ impl KvmVcpu {
 
     /// Sets the time-stamp counter. KVM takes a value that is less than a second from what the
     /// vCPUs have for an attempt to synchronise them, and ignores it: the first of a VM's vCPUs
-    /// gets another value before, and the others, with the same one, are synchronised to it.
+    /// gets another value before, and the others, with the same one, are synchronised to it. Zero
+    /// is such an attempt always.
     fn set_tsc(&self, value: u64) -> Result<(), Refused> {
+        let value = value.max(1);
         if !self.parts.is_restored_tsc(value) {
             self.set_state_msrs(&[Msr { index: TSC, value: value ^ FAR }])?;
         }

@@ -202,10 +202,9 @@ impl SoftwareVcpu {
         Some(exit)
     }
 
-    /// The end of a step of one instruction, if that is what was asked for.
-    fn stepped(&self) -> Option<Exit> {
-        let is_whole = self.debug.single_step && !self.cpu.has_pending_access();
-        is_whole.then(|| Exit::Debug { rip: self.cpu.regs().rip, cause: DebugCause::STEP })
+    /// `true` if a step of one instruction was asked for, and none is half done.
+    fn has_stepped(&self) -> bool {
+        self.debug.single_step && !self.cpu.has_pending_access()
     }
 }
 
@@ -249,13 +248,14 @@ impl Vcpu for SoftwareVcpu {
             if self.debug.single_step {
                 most = 1;
             }
+            let before = self.cpu.instructions();
             let Some(exit) = self.execute(&mut entry, most) else { continue };
-            if exit == x86::Exit::Budget
-                && let Some(stepped) = self.stepped()
-            {
-                return Ok(stepped);
-            }
+            let uses_time = exit == x86::Exit::Budget || self.cpu.instructions() != before;
             match self.handle(exit) {
+                Next::Go(_) if uses_time && self.has_stepped() => {
+                    let rip = self.cpu.regs().rip;
+                    return Ok(Exit::Debug { rip, cause: DebugCause::STEP });
+                }
                 Next::Go(next) => entry = next,
                 Next::Leave(exit) => {
                     if self.clock.of_instructions().is_some() {

@@ -6,7 +6,7 @@ mod common;
 
 use common::{CODE, Machine};
 use nerite_arch::Regs;
-use nerite_hypervisor::{Entry, Exit, GuestDebug, InstructionBudget, Vcpu};
+use nerite_hypervisor::{DebugCause, Entry, Exit, GuestDebug, InstructionBudget, Vcpu};
 
 /// A loop of 100, a repeated store of 3000 bytes, an undefined instruction whose handler returns
 /// behind it, and a write of a port; again and again.
@@ -77,6 +77,20 @@ fn a_limit_is_the_same_place_as_so_many_steps() {
     }
     let far = limited(1_000_003);
     (0..9).for_each(|_| assert_eq!(limited(1_000_003), far));
+}
+
+#[test]
+fn an_instruction_that_the_hypervisor_handles_is_a_step() {
+    // nop; in al, 0x21 (the interrupt controller's mask); hlt
+    let mut vcpu = Machine::new(&[0x90, 0xe4, 0x21, 0xf4]).vcpu(0);
+    let step = GuestDebug { single_step: true, ..GuestDebug::default() };
+    vcpu.debug().unwrap().set_guest_debug(&step).unwrap();
+    for (steps, behind) in [(1, 1), (2, 3), (3, 4)] {
+        let rip = u64::from(CODE) + behind;
+        assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Debug { rip, cause: DebugCause::STEP });
+        assert_eq!(count(&mut *vcpu), steps);
+    }
+    assert!(vcpu.is_halted().unwrap());
 }
 
 #[test]

@@ -48,6 +48,12 @@ impl Cpu {
     /// counted if `COUNTS`.
     fn blocks<const COUNTS: bool>(&mut self) -> Run {
         let core = &mut *self.core;
+        // Before a kick, which the next run finds: who asked for one instruction hears that it was
+        // executed.
+        if core.retired >= core.end {
+            core.exit = Some(Exit::Budget);
+            return Err(Stop::Exit);
+        }
         if self.kick.load(Ordering::Relaxed)
             && core.accesses.is_empty()
             && self.kick.swap(false, Ordering::Acquire)
@@ -55,37 +61,33 @@ impl Cpu {
             core.exit = Some(Exit::Kicked);
             return Err(Stop::Exit);
         }
-        if core.attention || core.retired >= core.end {
-            if core.retired >= core.end {
-                core.exit = Some(Exit::Budget);
-                return Err(Stop::Exit);
+        if core.attention
+            && let Some(step) = core.attend()?
+        {
+            let index = match self.cache.find(core) {
+                Ok(index) => index,
+                Err(stop) => return core.stopped(stop),
+            };
+            let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
+            if COUNTS && let Some(counter) = &mut self.cache.counter {
+                counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
             }
-            if let Some(step) = core.attend()? {
-                let index = match self.cache.find(core) {
-                    Ok(index) => index,
-                    Err(stop) => return core.stopped(stop),
-                };
-                let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
-                if COUNTS && let Some(counter) = &mut self.cache.counter {
-                    counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
-                }
-                core.set_r(RIP, core.rip);
-                let ops = block.ops.get(..1).unwrap_or_default();
-                let outcome = execute(core, ops);
-                if outcome.is_none() {
-                    core.next(&block.ops, 1);
-                }
-                // An instruction that faults is followed by no trap.
-                let has_trap = !matches!(outcome, Some((Stop::Fault, _)));
-                // HLT is an exit and complete.
-                let is_halt = matches!(outcome, Some((Stop::JumpExit, _)));
-                let result = core.outcome(outcome);
-                let is_complete = is_halt || !matches!(result, Err(Stop::Exit | Stop::Shutdown));
-                if is_complete && !core.events.alone {
-                    core.settle(step, has_trap);
-                }
-                return result;
+            core.set_r(RIP, core.rip);
+            let ops = block.ops.get(..1).unwrap_or_default();
+            let outcome = execute(core, ops);
+            if outcome.is_none() {
+                core.next(&block.ops, 1);
             }
+            // An instruction that faults is followed by no trap.
+            let has_trap = !matches!(outcome, Some((Stop::Fault, _)));
+            // HLT is an exit and complete.
+            let is_halt = matches!(outcome, Some((Stop::JumpExit, _)));
+            let result = core.outcome(outcome);
+            let is_complete = is_halt || !matches!(result, Err(Stop::Exit | Stop::Shutdown));
+            if is_complete && !core.events.alone {
+                core.settle(step, has_trap);
+            }
+            return result;
         }
         let mut index = match self.cache.find(core) {
             Ok(index) => index,

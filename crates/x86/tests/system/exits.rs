@@ -1,7 +1,10 @@
 //! Exits: devices, ports, registers that the processor does not have, budgets, kicks.
 
+use std::sync::{Arc, OnceLock};
+
 use nerite_arch::Msr;
-use nerite_x86::{Entry, Exit};
+use nerite_memory::Pages;
+use nerite_x86::{Config, Cpu, Entry, Exit, Kicker, Platform, supported_cpuid};
 
 use crate::machine::{CODE, DATA, Level, Machine, PD};
 
@@ -125,6 +128,41 @@ fn a_kick_ends_one_run() {
         scope.spawn(move || kicker.kick());
         assert_eq!(machine.run(u64::MAX), Exit::Kicked);
     });
+}
+
+/// A platform on which the processor is kicked while it executes RDTSC.
+struct KickedByRdtsc(Arc<OnceLock<Kicker>>);
+
+impl Platform for KickedByRdtsc {
+    fn tsc(&mut self, instructions: u64) -> u64 {
+        self.0.get().inspect(|kicker| kicker.kick());
+        instructions
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_kick_does_not_hide_the_end_of_a_step() {
+    // rdtsc; inc rbx; hlt
+    let mut machine = machine(&[0x0f, 0x31, 0x48, 0xff, 0xc3, 0xf4]);
+    let kicker = Arc::new(OnceLock::new());
+    machine.cpu = Cpu::new(Config {
+        memory: Box::new(Pages::new(&machine.ram)),
+        platform: Box::new(KickedByRdtsc(kicker.clone())),
+        code: machine.code.clone(),
+        cpuid: supported_cpuid(),
+    });
+    machine.long_mode(Level::Kernel);
+    assert!(kicker.set(machine.cpu.kicker()).is_ok());
+    assert_eq!(machine.run(1), Exit::Budget);
+    assert_eq!((machine.cpu.instructions(), machine.cpu.regs().rip), (1, CODE + 2));
+    assert_eq!(machine.run(1), Exit::Kicked);
+    assert_eq!(machine.cpu.instructions(), 1);
+    assert_eq!(machine.run(1), Exit::Budget);
+    assert_eq!(machine.cpu.regs().rbx, 1);
 }
 
 #[test]
