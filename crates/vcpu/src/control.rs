@@ -229,11 +229,18 @@ impl Control {
         patience: Duration,
         question: impl FnOnce(&mut dyn Vcpu, RunState) -> T + Send + 'static,
     ) -> Result<T, AskError> {
+        use std::sync::Arc;
         use std::sync::mpsc::{RecvTimeoutError, sync_channel};
         let (sender, receiver) = sync_channel(1);
+        // The first of two takes it: the vCPU's thread, to answer it, or this one, to give up.
+        let question = Arc::new(parking_lot::Mutex::new(Some(question)));
+        let shared = question.clone();
         self.post(Box::new(move |vcpu, state| {
-            // The send fails if the caller has stopped waiting.
-            let _ = sender.send(question(vcpu, state));
+            let question = shared.lock().take();
+            if let Some(question) = question {
+                // There is room for the one answer.
+                let _ = sender.send(question(vcpu, state));
+            }
         }));
         let start = Instant::now();
         loop {
@@ -244,7 +251,7 @@ impl Control {
                     let inbox = self.lock();
                     // One that is not in a service answers as soon as the host lets it run.
                     let waits = self.state() == RunState::InService && !inbox.attending;
-                    if waits && start.elapsed() > patience {
+                    if waits && start.elapsed() > patience && question.lock().take().is_some() {
                         return Err(AskError::Busy);
                     }
                     self.call(&inbox);
@@ -371,3 +378,7 @@ impl fmt::Debug for Control {
         f.debug_struct("Control").field("state", &self.state()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[path = "control_test.rs"]
+mod tests;
