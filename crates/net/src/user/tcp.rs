@@ -14,9 +14,9 @@ const FIXED: usize = 20;
 pub(super) const HEADERS: usize = ETHERNET + 60 + 60;
 /// Bytes of [`Header::beyond`]: the headers without options, and one byte of data.
 pub(super) const BEYOND: usize = ETHERNET + FIXED + FIXED + 1;
-/// Distance of a segment that is behind a gap. Passt takes what is 16 MiB or more ahead, its largest
-/// window, for old data, and closes the connection as it cannot send that on. It keeps nothing that
-/// is behind a gap, and reads less than this distance at once.
+/// Distance of a segment that is behind a gap. Passt takes what is 16 MiB or more ahead, its
+/// largest window, for old data, and closes the connection as it cannot send that on. It keeps
+/// nothing that is behind a gap, and reads less than this distance at once.
 const GAP: u32 = 12 << 20;
 
 /// Fields of a segment's header.
