@@ -241,5 +241,7 @@ fn passt_is_made_to_answer_data_that_it_has_already() {
     assert_eq!(first[..62], second[..62]);
     assert_eq!(beyond[..4], [0, 0, 0, 55]);
     let header = Header::parse(&beyond[4..], tcp::BEYOND).unwrap();
-    assert_eq!(header.sequence, 0x0101_0101 + 4 + (1 << 30));
+    // Passt compares sequence numbers up to its largest window, and takes others for old ones.
+    let gap = header.sequence - (0x0101_0101 + 4);
+    assert!((1 << 20..1 << 24).contains(&gap), "{gap:#x}");
 }
