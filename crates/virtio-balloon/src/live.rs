@@ -142,10 +142,7 @@ impl Live {
             return Ok(true);
         }
         self.done = None;
-        self.inflate.push(self.given.head(), 0)?;
-        if self.inflate.wants_interrupt()? {
-            self.notifier.queue(INFLATE);
-        }
+        give_back(&mut self.inflate, &self.notifier, self.given.head())?;
         Ok(true)
     }
 
@@ -170,10 +167,7 @@ impl Live {
         }
         let pages = self.chain.readable_bytes() / NUMBER_BYTES;
         totals.taken_back = totals.taken_back.saturating_add(pages);
-        self.deflate.push(self.chain.head(), 0)?;
-        if self.deflate.wants_interrupt()? {
-            self.notifier.queue(DEFLATE);
-        }
+        give_back(&mut self.deflate, &self.notifier, self.chain.head())?;
         Ok(true)
     }
 
@@ -181,10 +175,7 @@ impl Live {
     fn give_back_statistics(&mut self) -> Result<bool, Box<dyn Error>> {
         let Some(queue) = &mut self.statistics else { return Ok(false) };
         let Some(head) = self.held.take() else { return Ok(false) };
-        queue.push(head, 0)?;
-        if queue.wants_interrupt()? {
-            self.notifier.queue(STATISTICS);
-        }
+        give_back(queue, &self.notifier, head)?;
         Ok(true)
     }
 
@@ -200,6 +191,15 @@ impl Live {
         let length = self.chain.copy_out(&self.ram, 0, &mut bytes);
         Ok(Some(GuestStatistics::read(bytes.get(..length).unwrap_or_default())))
     }
+}
+
+/// Gives the driver a buffer back, in which nothing is written.
+fn give_back(queue: &mut Queue, notifier: &Notifier, head: u16) -> Result<(), Box<dyn Error>> {
+    queue.push(head, 0)?;
+    if queue.wants_interrupt()? {
+        notifier.queue(queue.index());
+    }
+    Ok(())
 }
 
 /// Adjoining pages.
