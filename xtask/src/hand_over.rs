@@ -2,9 +2,7 @@
 //! time.
 
 use std::cell::Cell;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,7 +15,7 @@ use serde_json::json;
 
 use crate::job::{Job, Outcome};
 use crate::suite::Test;
-use crate::{paths, progress};
+use crate::{progress, wrapper};
 
 /// Options of `vmm run` that need one hypervisor alone, or a control socket of their own.
 const ALONE: [&str; 9] = [
@@ -122,18 +120,10 @@ pub(crate) fn refuses(test: &Test) -> Option<String> {
 /// A program that runs `vmm` and hands its guest over, for tests that know only its path. `myself`
 /// is this program where guests run.
 pub(crate) fn wrap(vmm: &Path, myself: &str) -> Result<PathBuf> {
-    let path = paths::target().join("vmm-handed-over");
-    let vmm = shlex::try_quote(vmm.to_str().context("the path of vmm is not UTF-8")?)?.into_owned();
     let myself = shlex::try_quote(myself)?;
-    let script = format!(
-        "#!/bin/sh\ncase \"$1\" in\nrun) shift; socket=/tmp/hand-over.$$\n\
-         {myself} hand-over $socket >/dev/null &\n\
-         exec {vmm} run --accel kvm,software --api-socket $socket \"$@\" ;;\n\
-         *) exec {vmm} \"$@\" ;;\nesac\n"
-    );
-    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    let before = format!("socket=/tmp/hand-over.$$\n{myself} hand-over $socket >/dev/null &\n");
+    let options = "--accel kvm,software --api-socket $socket";
+    wrapper::write("vmm-handed-over", vmm, &before, options)
 }
 
 /// The job of a test that runs the program of [`wrap`], which needs `vmm`.

@@ -53,6 +53,7 @@ mod test;
 mod test_kernels;
 mod unit_tests;
 mod verdict;
+mod wrapper;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! ordinary user may do so.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::job::Job;
 use crate::net_peer::Link;
 use crate::suite::Test;
-use crate::{exec, packages, paths};
+use crate::{exec, packages, wrapper};
 
 /// Runs a command as root of new namespaces, with their own `/sys` and loopback interface.
 const IN_NAMESPACES: [&str; 8] = [
@@ -122,15 +122,7 @@ impl Host {
 
 /// A program that runs `vmm` with `--accel software`, for tests that know only its path.
 pub(crate) fn wrap(vmm: &Path) -> Result<PathBuf> {
-    let path = paths::target().join("vmm-software");
-    let vmm = shlex::try_quote(vmm.to_str().context("the path of vmm is not UTF-8")?)?.into_owned();
-    let script = format!(
-        "#!/bin/sh\ncase \"$1\" in\nrun) shift; exec {vmm} run --accel software \"$@\" ;;\n\
-         *) exec {vmm} \"$@\" ;;\nesac\n"
-    );
-    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    wrapper::write("vmm-software", vmm, "", "--accel software")
 }
 
 #[cfg(test)]
