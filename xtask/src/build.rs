@@ -118,6 +118,15 @@ pub(crate) fn vmm_for_tests() -> Result<PathBuf> {
     Ok(target.join("debug/vmm"))
 }
 
+/// Builds xtask-host, as the tests do, which is no work after them, and says where it is.
+pub(crate) fn host_tool() -> Result<PathBuf> {
+    let target = paths::target();
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--all-features", "--bin", "xtask-host", "--target-dir"]);
+    run(command.arg(&target), "the sources of xtask-host")?;
+    Ok(target.join("debug/xtask-host"))
+}
+
 /// Builds all examples, as the tests do, and says in which folder they are.
 pub(crate) fn examples() -> Result<PathBuf> {
     let target = paths::target();

@@ -7,11 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Result;
-use nerite_kvm::probe::{self, HostKvm};
 
 use crate::lab::kernel;
 use crate::packages::{self, BUSYBOX, PASST, QEMU};
-use crate::{paths, progress};
+use crate::{host, paths, progress};
 
 /// Memory that should be free for a lab in which guests have 5 GiB, in MiB.
 const MEMORY_MIB: u64 = 8192;
@@ -67,8 +66,10 @@ fn wrapped(name: &str, text: &str) -> String {
 /// Prints the lists; the status is 1 if tests can run guests neither on this host's KVM nor in a
 /// lab.
 pub(crate) fn main() -> Result<i32> {
+    // Said before the list, where it is built.
+    host::program()?;
     progress::print("This machine:");
-    let hardware = kvm();
+    let hardware = kvm()?;
     let lab = tools(hardware) & lab_kernel(hardware);
     optional();
     memory();
@@ -103,10 +104,9 @@ fn places(hardware: bool, lab: bool) -> [(&'static str, &'static str); 4] {
     ]
 }
 
-fn kvm() -> bool {
-    let found = probe::host();
-    let hardware = matches!(found, HostKvm::Hardware);
-    line(if hardware { State::Good } else { State::Absent }, "KVM", &found.to_string());
+fn kvm() -> Result<bool> {
+    let host::Kvm { is_hardware: hardware, kind } = host::kvm()?;
+    line(if hardware { State::Good } else { State::Absent }, "KVM", &kind);
     let device = Path::new("/dev/kvm");
     let Ok(meta) = fs::metadata(device) else {
         if !hardware {
@@ -115,7 +115,7 @@ fn kvm() -> bool {
                  sudo modprobe kvm_intel (or kvm_amd)",
             );
         }
-        return hardware;
+        return Ok(hardware);
     };
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(device) {
         let group = group_name(meta.gid()).unwrap_or_else(|| meta.gid().to_string());
@@ -123,7 +123,7 @@ fn kvm() -> bool {
         let user = std::env::var("USER").unwrap_or_else(|_| "YOUR_NAME".to_owned());
         advice(&format!("type: sudo usermod -aG {group} {user}   and log in again"));
     }
-    hardware
+    Ok(hardware)
 }
 
 fn group_name(gid: u32) -> Option<String> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::job::{Job, Outcome};
-use crate::lab::{self, Machine};
+use crate::lab::Machine;
 use crate::platform::{Platform, Runner};
 use crate::repeat::Repeat;
 use crate::results::Results;
@@ -83,7 +83,7 @@ pub(crate) fn run_in_software(tests: &[Test], workers: usize, repeat: Repeat) ->
 /// that need one hypervisor alone are counted as skipped.
 pub(crate) fn run_handed_over(tests: &[Test], runner: &Runner) -> Result<Results> {
     let vmm = build::vmm()?;
-    let wrapped = hand_over::wrap(&vmm, &myself(runner)?)?;
+    let wrapped = hand_over::wrap(&vmm, &runner.platform.tools()?.xtask)?;
     let mut results = Results::default();
     let mut chosen = Vec::new();
     for test in tests {
@@ -105,14 +105,6 @@ pub(crate) fn run_handed_over(tests: &[Test], runner: &Runner) -> Result<Results
     )?;
     total.check()?;
     Ok(results)
-}
-
-/// This program where guests run.
-fn myself(runner: &Runner) -> Result<String> {
-    Ok(match runner.platform {
-        Platform::Lab => lab::MYSELF.to_owned(),
-        Platform::Hardware => std::env::current_exe()?.display().to_string(),
-    })
 }
 
 /// Builds what the tests need besides `vmm`, and runs them on KVM.
@@ -146,7 +138,7 @@ fn run_adapted(
             _ => chosen.push(test),
         }
     }
-    let myself = myself(runner)?;
+    let tools = runner.platform.tools()?;
     let job = |test: &&Test| {
         let folder = match (test.hermit, test.linux) {
             (true, _) => &hermit,
@@ -154,7 +146,7 @@ fn run_adapted(
             _ => &kernels,
         };
         let folder = folder.as_deref().context("the guests are not built")?;
-        adapt(test, test.job(vmm, folder, &images, &myself)?)
+        adapt(test, test.job(vmm, folder, &images, &tools)?)
     };
     let jobs = chosen.iter().map(job).collect::<Result<Vec<Job>>>()?;
     results += verdict::run(runner, &jobs, &|index, outcome| {

@@ -50,7 +50,7 @@ pub(crate) struct Filter<'a> {
 
 /// Runs them and prints the closing lines; the status is 1 if one failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
-    let runner = Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), 1) };
+    let runner = Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose()?, 1) };
     let filter = Filter {
         program: args.filter.as_deref().unwrap_or_default(),
         test: args.test.as_deref().unwrap_or_default(),

@@ -24,6 +24,7 @@ mod guest_tests;
 mod guest_words;
 mod hand_over;
 mod hermit;
+mod host;
 mod host_tests;
 mod hostile;
 mod job;

@@ -4,12 +4,11 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Result;
-use nerite_kvm::probe::{self, HostKvm};
 
 use crate::job::{Job, Outcome, Stream};
 use crate::lab::{Machine, Queue, Report, Session};
 use crate::repeat::Repeat;
-use crate::{exec, progress};
+use crate::{exec, host, lab, progress};
 
 /// The two places in which a guest can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,18 +21,34 @@ pub(crate) enum Platform {
 
 impl Platform {
     /// Asks the host's KVM to run a guest, and says in one line what follows from the answer.
-    pub(crate) fn choose() -> Self {
-        match probe::host() {
-            HostKvm::Hardware => {
-                progress::say("guests run on this host's hardware KVM");
-                Self::Hardware
-            }
-            other => {
-                progress::say(&format!("guests run in the lab: this host has {other}"));
-                Self::Lab
-            }
-        }
+    pub(crate) fn choose() -> Result<Self> {
+        let kvm = host::kvm()?;
+        Ok(if kvm.is_hardware {
+            progress::say("guests run on this host's hardware KVM");
+            Self::Hardware
+        } else {
+            progress::say(&format!("guests run in the lab: this host has {}", kvm.kind));
+            Self::Lab
+        })
     }
+
+    /// Our own programs there.
+    pub(crate) fn tools(self) -> Result<Tools> {
+        let (xtask, host) = match self {
+            Self::Lab => (lab::MYSELF.into(), lab::HOST_TOOL.into()),
+            Self::Hardware => (std::env::current_exe()?, host::program()?),
+        };
+        Ok(Tools { xtask: xtask.display().to_string(), host: host.display().to_string() })
+    }
+}
+
+/// Paths of our own programs where guests run.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    /// This program.
+    pub(crate) xtask: String,
+    /// The one that asks the host through Nerite's crates.
+    pub(crate) host: String,
 }
 
 /// Runs jobs on one of the platforms.

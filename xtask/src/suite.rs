@@ -16,6 +16,7 @@ use crate::kernels::{self, Tar};
 use crate::linux;
 use crate::net_peer::{self, Link};
 use crate::packages;
+use crate::platform::Tools;
 
 /// The file `suite.toml`.
 #[derive(Debug, Deserialize)]
@@ -114,7 +115,7 @@ struct Net {
 
 impl Net {
     /// The command that runs `vmm` with the card; this program does the host's part.
-    fn wrap(&self, vmm: &[String], myself: &str) -> Vec<String> {
+    fn wrap(&self, vmm: &[String], tools: &Tools) -> Vec<String> {
         let link = match self.link {
             Link::Tap => "tap",
             Link::Vhost => "vhost",
@@ -123,7 +124,10 @@ impl Net {
             Link::Fd => "fd",
         };
         let mut command: Vec<String> =
-            vec![myself.into(), "net-peer".into(), "--link".into(), link.into()];
+            vec![tools.xtask.clone(), "net-peer".into(), "--link".into(), link.into()];
+        if self.link == Link::Fd {
+            command.push(format!("--opener={}", tools.host));
+        }
         command.push(format!("--options={}", self.options));
         command.extend(self.exercises.iter().map(|exercise| format!("--exercise={exercise}")));
         command.push("--".to_owned());
@@ -202,13 +206,13 @@ impl Suite {
 
 impl Test {
     /// Returns the job, with the kernels in the folder `kernels`; packs the image if the test
-    /// asks for it. `myself` is this program where guests run.
+    /// asks for it. `tools` are our programs where guests run.
     pub(crate) fn job(
         &self,
         vmm: &Path,
         kernels: &Path,
         images: &Path,
-        myself: &str,
+        tools: &Tools,
     ) -> Result<Job> {
         let kernel = kernels.join(&self.image);
         let image = match &self.tar {
@@ -238,7 +242,7 @@ impl Test {
         let mut files = vec![vmm.to_owned(), image];
         files.extend(self.options.iter().map(PathBuf::from).filter(|path| path.is_file()));
         if let Some(net) = &self.net {
-            command = net.wrap(&command, myself);
+            command = net.wrap(&command, tools);
             if net.link.is_user_mode() {
                 files.extend(packages::need(&[packages::PASST])?);
             }

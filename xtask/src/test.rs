@@ -243,12 +243,15 @@ fn is_installed(subcommand: &str) -> bool {
 
 /// Some guests of each kind, with the `vmm` that the unit tests have built.
 fn smoke() -> Result<Results> {
-    let runner = guest_tests::runner(Platform::choose(), 1);
+    let runner = guest_tests::runner(Platform::choose()?, 1);
     guest_tests::run_with(&smoke::tests()?, &runner, &build::vmm_for_tests()?)
 }
 
 fn guests(run: &mut Run) {
-    let platform = Platform::choose();
+    let platform = match Platform::choose() {
+        Ok(platform) => platform,
+        Err(error) => return run.group("guests", || Err(error)),
+    };
     // On hardware, tests run one by one: some look at how busy the host is.
     let workers = if platform == Platform::Lab { guest_tests::labs() } else { 1 };
     let runner = guest_tests::runner(platform, workers);

@@ -53,7 +53,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         return Ok(guest_tests::run_in_software(&tests, args.jobs, args.repeat)?.close());
     }
     let runner =
-        Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose(), args.jobs) };
+        Runner { repeat: args.repeat, ..guest_tests::runner(Platform::choose()?, args.jobs) };
     if args.hand_over {
         let _load = args.repeat.load();
         return Ok(guest_tests::run_handed_over(&tests, &runner)?.close());

@@ -70,7 +70,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     let jobs: Vec<Job> =
         there.iter().map(|test| test.job(&vmm, &image(test), args.timeout)).collect();
     let machine = Machine { memory_mib: LAB_MEMORY_MIB, ..Machine::default() };
-    let platform = if args.software { Platform::Hardware } else { Platform::choose() };
+    let platform = if args.software { Platform::Hardware } else { Platform::choose()? };
     let repeat = Repeat::default();
     let runner = Runner { platform, workers: 1, machine, repeat };
     let mut results: Results = Summary { skipped: missing.len(), ..Summary::default() }.into();

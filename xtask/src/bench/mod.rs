@@ -116,15 +116,12 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
         return Ok(0);
     }
 
-    let platform = Platform::choose();
+    let platform = Platform::choose()?;
     ensure!(
         !args.icount || platform == Platform::Lab,
         "--icount is for the lab, and this host's KVM runs guests itself"
     );
-    let myself = match platform {
-        Platform::Lab => lab::MYSELF.to_owned(),
-        Platform::Hardware => std::env::current_exe()?.display().to_string(),
-    };
+    let myself = platform.tools()?.xtask;
     let mut skipped = Vec::new();
     if images.is_empty() && servers.is_empty() {
         skipped.push("hermit: no image was given (--image FILE or FOLDER)".to_owned());

@@ -26,6 +26,8 @@ use crate::{build, progress};
 
 /// Path of this program inside the lab.
 pub(crate) const MYSELF: &str = "/lab/xtask";
+/// Path of xtask-host inside the lab.
+pub(crate) const HOST_TOOL: &str = "/lab/xtask-host";
 
 /// `cargo xtask lab`.
 #[derive(Debug, clap::Args)]

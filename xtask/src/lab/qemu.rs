@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
-use nerite_kvm::tsc;
 
 use super::forward;
+use crate::host;
 
 /// Properties of the machine.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ impl Qemu {
         let errors = folder.join("qemu.log");
         let (clock, tsc_khz): (&[&str], _) = match machine.counts_instructions {
             true => (&["-icount", "shift=1"], COUNTED_TSC_KHZ),
-            false => (&[], tsc::measure_khz()),
+            false => (&[], host::tsc_khz()?),
         };
         // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with
         // more, nested SVM freezes.

@@ -17,7 +17,7 @@ use super::qemu::{Console, Machine, Qemu};
 use super::queue::Queue;
 use super::wire::{self, End, Frame, Kind};
 use crate::job::{Job, Outcome, Stream};
-use crate::{packages, paths, progress};
+use crate::{host, packages, paths, progress};
 
 /// A lab from which nothing was heard for so long is frozen; a live one beats every second.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -65,7 +65,8 @@ impl Session {
         files.add(busybox, "/bin/busybox".as_ref())?;
         // Not by its name: cargo may have put another build of xtask there since this one started.
         let myself = format!("/proc/{}/exe", std::process::id());
-        files.add(myself.as_ref(), "/lab/xtask".as_ref())?;
+        files.add(myself.as_ref(), super::MYSELF.as_ref())?;
+        files.add(&host::program()?, super::HOST_TOOL.as_ref())?;
         let mut names = String::new();
         // The drivers of the lab's card are those that guests have for ours.
         let drivers = machine.port.map_or(&[][..], |_| &kernel.guest_modules);

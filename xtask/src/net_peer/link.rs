@@ -1,7 +1,6 @@
 //! Links of a guest's card to the host, and the addresses behind them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The tap that is used.
 pub(crate) const TAP: &str = "nerite0";
@@ -25,15 +24,16 @@ pub(crate) enum Link {
     User,
     /// User mode, as root, on a host without a default route.
     Offline,
-    /// A tap that is opened here and passed on.
+    /// A tap that another program opens and passes on.
     Fd,
 }
 
 impl Link {
-    /// Value of `--net`. `passed` is the descriptor that is passed on, if one is.
-    pub(super) fn spec(self, options: &str, passed: Option<&OwnedFd>) -> String {
+    /// Value of `--net`.
+    pub(super) fn spec(self, options: &str) -> String {
         let mut spec = match self {
-            Self::Fd => format!("fd={}", passed.map_or(-1, AsRawFd::as_raw_fd)),
+            // The program puts its descriptor in this place.
+            Self::Fd => "fd=TAP".to_owned(),
             Self::Tap => format!("tap={TAP}"),
             Self::Vhost => format!("tap={TAP},vhost=on"),
             Self::User | Self::Offline => {

@@ -11,7 +11,6 @@ mod link;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +19,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nerite_virtio_net::Side;
 use rustix::process::Signal;
 
 pub(crate) use exercises::Exercise;
@@ -43,6 +41,9 @@ pub(crate) struct Args {
     /// Further options of the card
     #[arg(long, default_value = "")]
     options: String,
+    /// Program that opens a tap and passes it on, for a link by descriptor
+    #[arg(long, required_if_eq("link", "fd"))]
+    opener: Option<String>,
     /// Exercises, in order
     #[arg(long = "exercise")]
     exercises: Vec<Exercise>,
@@ -77,19 +78,23 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     if args.foreign {
         be_silent()?;
     }
-    let passed = (args.link == Link::Fd).then(open_tap).transpose()?;
-    let spec = args.link.spec(&args.options, passed.as_ref());
+    let spec = args.link.spec(&args.options);
     let words: Vec<_> =
         args.command.iter().map(|word| if word == PLACE { &spec } else { word }).collect();
     let (program, rest) = words.split_first().context("no command")?;
-    let mut command = Command::new(program);
+    let mut command = match &args.opener {
+        Some(opener) => {
+            let mut command = Command::new(opener);
+            command.args(["tap", TAP, "--", program]);
+            command
+        }
+        None => Command::new(program),
+    };
     command.args(rest).stdout(Stdio::piped());
     if args.link == Link::User && rustix::process::geteuid().is_root() {
         command.uid(USER).gid(USER).current_dir("/tmp");
     }
     let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
-    // From here on the tap is `vmm`'s alone.
-    drop(passed);
     let stdout = child.stdout.take().context("no standard output")?;
     let (sender, lines) = channel();
     thread::spawn(move || {
@@ -330,15 +335,6 @@ fn say_processor_time(name: &str) {
             say(&format!("host: {name} is in state {state}, processor time {}", times.join(" + ")));
         }
     }
-}
-
-/// Opens the tap. Programs that are started inherit the descriptor.
-fn open_tap() -> Result<OwnedFd> {
-    let connection = nerite_net::open(&format!("tap={TAP}").parse()?)?;
-    let Side::Backends(queues) = connection.side else { bail!("a tap without a queue") };
-    let queue = queues.first().context("a tap without a queue")?;
-    // The copy is not closed on exec.
-    Ok(rustix::io::dup(queue.fd())?)
 }
 
 /// Gives the tap, once `vmm` has made it, the address of the guest's gateway.
