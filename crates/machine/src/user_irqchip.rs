@@ -39,6 +39,9 @@ pub(crate) struct UserInterrupts {
     /// When it is kicked for the guest's timer.
     timer: Option<u64>,
     kick_timer: Option<Box<dyn KickTimer>>,
+    /// `true` if the next entry delivers an NMI, which goes before interrupts (Intel SDM vol. 3,
+    /// 6.9).
+    delivers_nmi: bool,
     /// `true` if it is executed one instruction at a time.
     is_stepped: bool,
     /// Number of injected interrupts, the non-maskable ones among them, and number of halts.
@@ -55,6 +58,7 @@ impl UserInterrupts {
             activity: Activity::Runnable,
             timer: None,
             kick_timer: None,
+            delivers_nmi: false,
             is_stepped: false,
             interrupts: 0,
             nmis: 0,
@@ -92,6 +96,7 @@ impl UserInterrupts {
             for _ in 0..events.nmis {
                 self.inner.inject_nmi()?;
                 self.nmis = self.nmis.wrapping_add(1);
+                self.delivers_nmi = true;
                 self.activity = Activity::Runnable;
             }
         }
@@ -133,8 +138,9 @@ impl UserInterrupts {
     /// Injects the next interrupt, or asks to be told when that can be.
     fn inject(&mut self) -> Result<(), Error> {
         let state = self.direct()?.interrupt_state();
+        let accepts = state.accepts && !std::mem::take(&mut self.delivers_nmi);
         let wanted = self.with(|apic| {
-            let vector = state.accepts.then(|| apic.acknowledge()).flatten();
+            let vector = accepts.then(|| apic.acknowledge()).flatten();
             (vector, apic.pending().is_some(), apic.priority_class(), timer(apic))
         });
         let (vector, more, class, timer) = wanted.unwrap_or_default();

@@ -162,6 +162,18 @@ fn interrupts_are_injected_when_they_are_accepted() {
 }
 
 #[test]
+fn an_nmi_goes_before_an_interrupt() {
+    let (mut vcpu, log) = setting([Exit::InterruptWindow], [READY]);
+    vcpu.chips.deliver(&to(0, Delivery::Fixed(0x41)));
+    vcpu.chips.deliver(&to(0, Delivery::Nmi));
+    assert_eq!(vcpu.run(Entry::Resume).unwrap(), Exit::Shutdown);
+    let log = log.lock();
+    assert_eq!((log.nmis, &log.injected[..]), (1, &[0x41][..]));
+    // The interrupt has waited for the next entry.
+    assert_eq!(log.windows, [true, false]);
+}
+
+#[test]
 fn cr8_holds_interrupts_back_until_it_is_lowered() {
     let high = InterruptState { priority_class: 7, ..READY };
     let (mut vcpu, log) = setting([Exit::Kicked, Exit::TprBelowThreshold], [high, high, READY]);
