@@ -8,6 +8,7 @@ const EOI: u32 = 0x80b;
 const SPURIOUS: u32 = 0x80f;
 const ICR: u32 = 0x830;
 const LVT_TIMER: u32 = 0x832;
+const INITIAL_COUNT: u32 = 0x838;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// The vector of spurious interrupts. Their handler must not signal an end.
@@ -47,6 +48,12 @@ pub fn set_timer_vector(vector: u8) {
 /// Arms the timer to fire once when the time stamp counter reaches `tsc`; 0 disarms.
 pub fn set_deadline(tsc: u64) {
     wrmsr(TSC_DEADLINE, tsc);
+}
+
+/// Selects one-shot mode with the given vector and arms the timer to fire once after `count`.
+pub fn set_count(vector: u8, count: u32) {
+    wrmsr(LVT_TIMER, vector.into());
+    wrmsr(INITIAL_COUNT, count.into());
 }
 
 /// Sends an interrupt to the processor with the given APIC id.

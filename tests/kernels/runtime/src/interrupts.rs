@@ -1,6 +1,6 @@
 //! Interrupts and exceptions: descriptor tables of our own, and handlers that are plain functions.
 //!
-//! Handlers run on a stack of their own (IST 1): compiled code keeps data below RSP, in the red
+//! Handlers run on a stack of their own (IST 1, an NMI's on IST 2): compiled code keeps data below RSP, in the red
 //! zone, which an interrupt on the same stack would overwrite. They run with interrupts off and do
 //! not nest. SSE registers are saved around them.
 
@@ -161,6 +161,9 @@ struct Tss {
 }
 
 const INTERRUPT_STACK: usize = 16 << 10;
+/// An NMI comes in the middle of another handler, whose frame its own must not overwrite.
+const NMI_STACK: usize = 4 << 10;
+const NMI: usize = 2;
 
 static IDT: AtomicPtr<[[u64; 2]; VECTORS]> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -169,9 +172,10 @@ fn new_idt() -> *mut [[u64; 2]; VECTORS] {
     let mut idt = Box::new([[0u64; 2]; VECTORS]);
     for (vector, gate) in idt.iter_mut().enumerate() {
         let address = (stubs + vector * STUB_SIZE) as u64;
-        // Present, 64-bit interrupt gate, IST 1, selector 8 (SDM volume 3, 7.14.1).
+        let stack = if vector == NMI { 2 } else { 1 };
+        // Present, 64-bit interrupt gate, IST, selector 8 (SDM volume 3, 7.14.1).
         gate[0] =
-            address & 0xffff | 8 << 16 | 1 << 32 | 0x8e << 40 | (address >> 16 & 0xffff) << 48;
+            address & 0xffff | 8 << 16 | stack << 32 | 0x8e << 40 | (address >> 16 & 0xffff) << 48;
         gate[1] = address >> 32;
     }
     Box::into_raw(idt)
@@ -190,16 +194,20 @@ fn idt() -> *mut [[u64; 2]; VECTORS] {
     }
 }
 
-/// Gives this processor a GDT with a TSS, an interrupt stack, and the IDT.
+/// Returns the top of a new stack.
+fn new_stack(size: usize) -> u64 {
+    let stack = Box::leak(vec![0u8; size].into_boxed_slice());
+    (stack.as_ptr().addr() + stack.len()) as u64 & !15
+}
+
+/// Gives this processor a GDT with a TSS, stacks for interrupts, and the IDT.
 pub(crate) fn init(index: usize) {
     assert!(index < MAX_CPUS, "processor {index}: this guest has stacks for {MAX_CPUS}");
-    let stack = Box::leak(vec![0u8; INTERRUPT_STACK].into_boxed_slice());
-    let top = (stack.as_ptr().addr() + stack.len()) as u64 & !15;
     let tss = Box::leak(Box::new(Tss {
         reserved0: 0,
         rsp: [0; 3],
         reserved1: 0,
-        ist: [top, 0, 0, 0, 0, 0, 0],
+        ist: [new_stack(INTERRUPT_STACK), new_stack(NMI_STACK), 0, 0, 0, 0, 0],
         reserved2: [0; 5],
         io_map: size_of::<Tss>() as u16,
     }));
