@@ -1,8 +1,8 @@
 //! Interrupts and exceptions: descriptor tables of our own, and handlers that are plain functions.
 //!
-//! Handlers run on a stack of their own (IST 1, an NMI's on IST 2): compiled code keeps data below RSP, in the red
-//! zone, which an interrupt on the same stack would overwrite. They run with interrupts off and do
-//! not nest. SSE registers are saved around them.
+//! Handlers run on a stack of their own (IST 1, an NMI's on IST 2): compiled code keeps data below
+//! RSP, in the red zone, which an interrupt on the same stack would overwrite. They run with
+//! interrupts off and do not nest. SSE registers are saved around them.
 
 use alloc::boxed::Box;
 use alloc::vec;
