@@ -64,6 +64,7 @@ fn resolve(args: RunArgs) -> Result<Resolved, Error> {
         (observe.stats.is_some(), "--stats"),
         (observe.trace.is_some(), "--trace"),
         (observe.count.is_some(), "--count"),
+        (observe.snapshot.is_some(), "--snapshot"),
         (config.output != Output::Stdout, "--output"),
         (!config.network.is_empty(), "--net"),
         (!config.devices.disks.is_empty(), "--disk"),

@@ -119,6 +119,7 @@ fn option(setting: nerite_machine::Setting) -> Option<&'static str> {
         Setting::InstructionLimit => "--insn-limit",
         Setting::SwitchAt => "--switch-at",
         Setting::CountFrom => "--count-from",
+        Setting::Snapshot => "--snapshot",
         Setting::GracefulStop => "--graceful",
         Setting::Restart => "--on-reboot restart",
         _ => return None,

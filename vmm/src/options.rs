@@ -153,6 +153,12 @@ impl Options {
         self.memory.check()?;
         self.guest.check()?;
         self.sandbox.check()?;
+        if self.observe.snapshot.is_some() && self.sandbox.user.is_some() {
+            return Err(
+                "--snapshot makes a directory of the user who runs vmm, and is not for --user"
+                    .to_owned(),
+            );
+        }
         self.cpu.check(host_cpus)
     }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
+use nerite_event::Event;
 use nerite_saved::{RestoreError, refuse};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -64,6 +65,10 @@ pub struct Console {
     /// per grace period.
     armed: AtomicBool,
     stopping: AtomicBool,
+    /// `true` once something has been written to the sink.
+    has_output: AtomicBool,
+    /// Signalled by the first write, if that is of interest.
+    first_output: OnceLock<Event>,
 }
 
 impl Console {
@@ -80,7 +85,21 @@ impl Console {
             event: OnceLock::new(),
             armed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            has_output: AtomicBool::new(false),
+            first_output: OnceLock::new(),
         }
+    }
+
+    /// Signals `event` when output is written to the sink for the first time. Before the guest
+    /// runs; only the first event counts.
+    pub fn on_first_output(&self, event: Event) {
+        // There is one already otherwise.
+        let _ = self.first_output.set(event);
+    }
+
+    /// Returns `true` if output has been written to the sink.
+    pub fn has_output(&self) -> bool {
+        self.has_output.load(Ordering::Acquire)
     }
 
     /// Writes `bytes`, after whatever waits, now.
@@ -259,7 +278,19 @@ impl Console {
         sent
     }
 
-    fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write_out(bytes)?;
+        if !bytes.is_empty()
+            && !self.has_output()
+            && !self.has_output.swap(true, Ordering::AcqRel)
+            && let Some(event) = self.first_output.get()
+        {
+            event.signal();
+        }
+        Ok(())
+    }
+
+    fn write_out(&self, mut bytes: &[u8]) -> io::Result<()> {
         if let Sink::Call(write) = &self.sink {
             return if bytes.is_empty() { Ok(()) } else { write(bytes) };
         }

@@ -78,6 +78,11 @@ fn check_moment(config: &Config) -> Result<(), Error> {
             restarts && config.restore.is_some(),
             "the start of a guest that is restored from a snapshot is past",
         ),
+        (
+            Setting::Snapshot,
+            observe.snapshot.is_some() && config.cpus.irqchip == Irqchip::User,
+            "interrupt controllers in user space have no saved state",
+        ),
         (Setting::Restart, restarts && observe.hold_ends, "not where the ends of a guest are held"),
     ];
     match unfit.into_iter().find(|(_, is_unfit, _)| *is_unfit) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nerite_inspect::Reason;
+use nerite_memory::GuestRam;
 use nerite_platform::{End, ExitHandler, Stop};
 pub use nerite_service::{DebugEvent, DebugReason};
 use nerite_vcpu::{Control, DebugStop, Entry, Exit, Handler, RunState, Vcpu};
@@ -16,6 +17,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::Error;
 use crate::ends::Ends;
 use crate::msr::Msrs;
+use crate::trigger::Trigger;
 
 /// Queue of stop events for the debugger.
 #[derive(Debug)]
@@ -79,6 +81,9 @@ pub(crate) struct Stopper {
     /// `true` if a crash is kept for a debugger that has yet to come.
     pub(crate) holds_crashes: bool,
     pub(crate) msrs: Arc<Msrs>,
+    /// Holds the vCPU for a snapshot, if one is to be made.
+    pub(crate) snapshot: Option<Arc<Trigger>>,
+    pub(crate) ram: Arc<GuestRam>,
     /// Holds the vCPU where the guest ends, if that is wanted.
     pub(crate) ends: Option<Arc<Ends>>,
 }
@@ -114,7 +119,10 @@ impl Handler for Stopper {
         if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
             return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
         }
-        let next = self.handle_or_hold(vcpu, exit);
+        let mut next = self.handle_or_hold(vcpu, exit);
+        if let Some(snapshot) = &self.snapshot {
+            next = snapshot.look(vcpu, (&self.control, &self.ram), exit, next);
+        }
         match (next, &self.ends) {
             (ControlFlow::Break(end), Some(ends)) => ends.hold(vcpu, &self.control, end),
             (next, _) => next,

@@ -58,6 +58,7 @@ mod switching;
 mod timeline;
 #[cfg(test)]
 mod tiny_kernel;
+mod trigger;
 mod user_irqchip;
 mod vcpu_thread;
 mod wires;

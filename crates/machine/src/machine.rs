@@ -31,6 +31,7 @@ use crate::network::{self, Network};
 use crate::opened::HostResources;
 use crate::saver::BootImage;
 use crate::setup::Setup;
+use crate::snapshot::planned::Planned;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::wires::PciBuilder;
 use crate::{Embedding, Error, Opened, Timeline, accelerator, applicable};
@@ -56,6 +57,8 @@ pub struct Machine {
     pub(crate) setup: Setup,
     /// The image, if snapshots of the guest can be made.
     pub(crate) image: Option<BootImage>,
+    /// A snapshot that is due at a moment.
+    pub(crate) planned: Option<Planned>,
     /// The page tables, which make snapshots fast.
     pub(crate) page_map: Option<PageMap>,
     pub(crate) network: Network,
@@ -105,6 +108,7 @@ impl Machine {
         let Opened { origin, resources } = opened;
         let HostResources { mut config, hypervisor, mounts, output, tracer, core, .. } = resources;
         let HostResources { counters, links, initrd, disks, page_map, confinement, .. } = resources;
+        let staging = resources.staging;
         let mut timeline = resources.timeline;
         let mut embedding = resources.embedding;
         timeline.done("confine the process");
@@ -119,7 +123,7 @@ impl Machine {
             }
         };
         let boot_image =
-            config.observe.snapshots.then(|| image.file().try_clone().and_then(BootImage::new));
+            config.observe.saves().then(|| image.file().try_clone().and_then(BootImage::new));
         let boot_image = boot_image.transpose().map_err(Error::host("keeping the image open"))?;
         let image = image.read_guest(config.boot.protocol, &Limits::default())?;
         let mut setup = Setup::of(&config, image.protocol());
@@ -209,6 +213,11 @@ impl Machine {
         {
             functions.wait(vcpus.len());
         }
+        let planned = staging.zip(config.observe.snapshot.as_ref());
+        let planned = planned
+            .map(|(staging, it)| Planned::new(staging, it.moment, &environment.console))
+            .transpose()
+            .map_err(Error::host("creating an eventfd"))?;
         let keyboard = devices.console().or_else(|| platform.input());
         let keyboard = keyboard.and_then(|line| Keyboard::new(environment.input.as_deref(), line));
         // Last, so that a machine that cannot be built has one message.
@@ -232,6 +241,7 @@ impl Machine {
             devices: Arc::new(devices),
             setup,
             image: boot_image,
+            planned,
             page_map,
             network,
             observe,

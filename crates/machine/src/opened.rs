@@ -14,7 +14,7 @@ use nerite_loader::ImageSource;
 use nerite_memory::PageMap;
 use nerite_net::Connection;
 use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
-use nerite_snapshot::Snapshot;
+use nerite_snapshot::{Snapshot, Staging};
 use nerite_vcpu::Tracer;
 use nerite_virtio_blk::{OpenError, RawFile};
 use rustix::fs::OFlags;
@@ -55,6 +55,8 @@ pub(crate) struct HostResources {
     pub(crate) disks: Vec<RawFile>,
     /// The page tables, if the guest's memory is to be copied and the host shows them.
     pub(crate) page_map: Option<PageMap>,
+    /// Files of a snapshot that is due at a moment.
+    pub(crate) staging: Option<Staging>,
     pub(crate) confinement: Option<Confinement>,
     pub(crate) timeline: Timeline,
 }
@@ -117,8 +119,13 @@ impl Opened {
         };
         let restarts = config.observe.on_reboot == OnReboot::Restart;
         // Without them a copy of the memory takes longer.
-        let copies = config.observe.snapshots || restarts;
+        let copies = config.observe.saves() || restarts;
         let page_map = copies.then(PageMap::open).and_then(Result::ok);
+        let planned = config.observe.snapshot.as_ref();
+        let staging = planned.map(|it| Staging::create(&it.directory)).transpose()?;
+        if staging.as_ref().is_some_and(Staging::replaced_remains) {
+            log::warn!("an interrupted snapshot of the same name was replaced");
+        }
         timeline.done("open files and KVM");
         let resources = HostResources {
             config: config.clone(),
@@ -133,6 +140,7 @@ impl Opened {
             initrd,
             disks,
             page_map,
+            staging,
             confinement: None,
             timeline,
         };
@@ -168,6 +176,11 @@ impl Opened {
             rights: Rights::Remove,
             is_directory: true,
         });
+        let named = resources.staging.iter().map(|staging| Reachable {
+            file: staging.parent(),
+            rights: Rights::RenameDirectories,
+            is_directory: true,
+        });
         let observe = &resources.config.observe;
         let debug = observe.debug.is_some()
             || observe.instruction_limit.is_some()
@@ -184,7 +197,7 @@ impl Opened {
         let switch =
             resources.config.accelerator.is_switchable() || observe.on_reboot == OnReboot::Restart;
         let policy = Policy { network, devices, kvm, switch, debug, children, ..policy.clone() };
-        let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder))?;
+        let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder).chain(named))?;
         Ok(resources.confinement.insert(confinement).missing())
     }
 }

@@ -26,6 +26,7 @@ use crate::input::{self, Keyboard};
 use crate::moment::Moment;
 use crate::msr::Msrs;
 use crate::restart::Restart;
+use crate::snapshot::planned::Planned;
 use crate::user_irqchip::LocalApics;
 use crate::vcpu_thread::{self, Ended, Finished, Layers, Shared, Task};
 use crate::{Error, Handle, Machine, Outcome, Report, Timeline};
@@ -71,6 +72,8 @@ pub struct Running {
     functions: Option<Arc<FunctionCounters>>,
     /// The start of the guest, if it can reboot.
     restart: Option<Restart>,
+    /// A snapshot that is still to be made.
+    planned: Option<Planned>,
     /// Something that is still to come.
     moment: Option<Moment>,
     /// When it comes, if it is known.
@@ -228,6 +231,9 @@ impl Running {
         report: &mut Report,
     ) -> Result<Outcome, Error> {
         self.stop_vcpus();
+        if self.planned.take().is_some() {
+            log::warn!("the guest has ended before the moment of its snapshot, which is not made");
+        }
         let mut finished = Vec::new();
         for (vcpu, ended) in std::mem::take(&mut *self.handle.shared.finished.lock()) {
             finished.push(vcpu);

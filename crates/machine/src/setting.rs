@@ -32,6 +32,8 @@ pub enum Setting {
     CountFrom,
     /// A restart when the guest reboots.
     Restart,
+    /// A snapshot at a moment of the run.
+    Snapshot,
     /// The power button as the way to stop the guest.
     GracefulStop,
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Setting {
             Self::SwitchAt => "moment of a hand-over",
             Self::CountFrom => "place to count from",
             Self::Restart => "restart at a reboot",
+            Self::Snapshot => "snapshot",
             Self::GracefulStop => "graceful stop",
         })
     }

@@ -17,6 +17,7 @@ use crate::network::{Network, NetworkState};
 use crate::saver::Saver;
 use crate::setup::Setup;
 
+pub(crate) mod planned;
 pub(crate) mod restore;
 
 /// Program that writes snapshots.

@@ -23,6 +23,9 @@ fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
                 | AccessFs::MakeReg
                 | AccessFs::RemoveFile;
         }
+        Rights::RenameDirectories => {
+            return AccessFs::MakeDir | AccessFs::RemoveDir | AccessFs::RemoveFile;
+        }
         Rights::Read | Rights::Write => {}
     }
     let mut rights = BitFlags::from(AccessFs::ReadFile);

@@ -56,6 +56,9 @@ pub enum Rights {
     RemoveFiles,
     /// Creating, reading, writing and removing files below a directory; nothing about directories.
     MakeFiles,
+    /// Giving directories below a directory other names there, and removing them and their files;
+    /// nothing is opened there.
+    RenameDirectories,
 }
 
 /// The confinement of a process. Threads inherit it when they are started.
@@ -135,13 +138,14 @@ pub fn enter<'a>(
             }
             let has = |wanted: fn(Rights) -> bool| reachable.iter().any(|path| wanted(path.rights));
             let features = Features {
-                files: has(|rights| rights != Rights::Remove),
+                files: has(|rights| !matches!(rights, Rights::Remove | Rights::RenameDirectories)),
                 control: policy.debug || has(|rights| rights == Rights::Remove),
                 network: policy.network,
                 devices: policy.devices,
                 debug: policy.debug,
                 kvm: policy.kvm,
                 switch: policy.switch,
+                naming: has(|rights| rights == Rights::RenameDirectories),
             };
             let filters = Filters::new(features, policy, seccomp == Seccomp::Log);
             filters.load_for_process()?;

@@ -63,9 +63,14 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
             features.network && kind == Kind::Main && NETWORK.iter().any(any)
         };
         rules.extend(CONTROL.iter().filter(|rule| !already(rule)));
-        if !features.files || kind == Kind::Control {
-            rules.push(REMOVE);
-        }
+    }
+    let names = features.naming && kind == Kind::Main;
+    let removes = features.control && matches!(kind, Kind::Main | Kind::Control) || names;
+    if removes && !(features.files && runs) {
+        rules.push(REMOVE);
+    }
+    if names {
+        rules.extend_from_slice(NAMING);
     }
     if features.network && runs {
         rules.extend_from_slice(NETWORK);
@@ -179,6 +184,9 @@ const FILES: &[Rule] = &[
 ];
 
 const REMOVE: Rule = any(libc::SYS_unlinkat);
+
+/// Bringing what was written to the disk, and naming it. Landlock confines the directories.
+const NAMING: &[Rule] = &[any(libc::SYS_fsync), any(libc::SYS_renameat2)];
 
 /// Taking requests from a socket that listens already, and removing it in the end.
 const CONTROL: &[Rule] = &[

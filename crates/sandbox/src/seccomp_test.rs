@@ -43,6 +43,7 @@ const NONE: Features = Features {
     devices: false,
     kvm: true,
     switch: false,
+    naming: false,
 };
 const ALL: Features = Features {
     files: true,
@@ -52,6 +53,7 @@ const ALL: Features = Features {
     devices: true,
     kvm: true,
     switch: false,
+    naming: true,
 };
 
 fn filters(features: Features, log: bool) -> Filters {
@@ -194,6 +196,21 @@ fn arguments_are_looked_at() {
     }
     // Filters are loaded once a thread, by the main thread's rules.
     assert_eq!(vcpu(libc::SYS_seccomp, [1, 0, 0, 0, 0, 0]), TRAP);
+}
+
+#[test]
+fn only_the_main_thread_gives_a_snapshot_its_name() {
+    let naming = Features { naming: true, ..NONE };
+    for call in [libc::SYS_fsync, libc::SYS_renameat2, libc::SYS_unlinkat] {
+        assert_eq!(judge(Kind::Main, naming, call, [0; 6]), ALLOW, "{call}");
+        assert_eq!(judge(Kind::Main, NONE, call, [0; 6]), TRAP, "{call}");
+        for kind in [Kind::Vcpu, Kind::Device] {
+            assert_eq!(judge(kind, naming, call, [0; 6]), TRAP, "{kind:?} {call}");
+        }
+    }
+    let request = [3, rules::kvm::GET_IRQCHIP.into(), 0, 0, 0, 0];
+    assert_eq!(judge(Kind::Main, naming, libc::SYS_ioctl, request), ALLOW);
+    assert_eq!(judge(Kind::Vcpu, naming, libc::SYS_ioctl, request), TRAP);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
@@ -82,6 +82,13 @@ impl Staging {
     #[must_use]
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// The directory that the snapshot will be in. A process that confines itself keeps the right
+    /// to rename directories there.
+    #[must_use]
+    pub fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
     }
 
     /// `true` if the remains of a snapshot whose writer was killed were removed.

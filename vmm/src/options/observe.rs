@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 use merge::Merge;
 use nerite_gdb::Address;
-use nerite_machine::config::{Debug, Observe, OnCrash, OnReboot, Place, SwitchAt};
+use nerite_machine::config::{
+    Debug, Observe, OnCrash, OnReboot, Place, PlannedSnapshot, SnapshotMoment, SwitchAt,
+};
 
 use super::CrashAction;
 
@@ -77,6 +79,21 @@ pub struct ObserveOptions {
     #[arg(conflicts_with_all = ["gdb", "gdb_attach", "insn_limit"])]
     pub switch_at: Option<SwitchAt>,
 
+    /// Save the guest to this directory, which is made, at the moment of --snapshot-at
+    ///
+    /// The guest goes on afterwards. `vmm run --restore` resumes it from there.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "snapshot_at")]
+    pub snapshot: Option<PathBuf>,
+
+    /// Moment at which --snapshot saves the guest: `exit` or `first-output`
+    ///
+    /// `exit` is before the guest ends itself, by its exit code or by powering itself off: when
+    /// restored, that is the first thing it does. `first-output` is after its first output has been
+    /// passed on.
+    #[arg(long, value_name = "exit|first-output", value_parser = parse_snapshot_at)]
+    #[arg(requires = "snapshot")]
+    pub snapshot_at: Option<SnapshotMoment>,
+
     /// Make a socket for `vmm ctl`, which pauses, asks and ends this guest
     ///
     /// It is accessible to this user only, and removed in the end.
@@ -131,6 +148,11 @@ impl ObserveOptions {
             switch_at: self.switch_at.clone(),
             debug: start,
             snapshots: self.api_socket.is_some(),
+            snapshot: self
+                .snapshot
+                .clone()
+                .zip(self.snapshot_at)
+                .map(|(directory, moment)| PlannedSnapshot { directory, moment }),
             hold_ends: false,
             keep_halted: self.api_socket.is_some() || start.is_some(),
         }
@@ -168,6 +190,15 @@ fn parse_switch_at(text: &str) -> Result<SwitchAt, String> {
             parse_time(time).map(SwitchAt::Time).map_err(|error| error.to_string())
         }
         _ => parse_place(text).map(SwitchAt::Place),
+    }
+}
+
+/// Parses the moment of a snapshot.
+fn parse_snapshot_at(text: &str) -> Result<SnapshotMoment, &'static str> {
+    match text {
+        "exit" => Ok(SnapshotMoment::Exit),
+        "first-output" => Ok(SnapshotMoment::FirstOutput),
+        _ => Err("write `exit` or `first-output`"),
     }
 }
 

@@ -61,6 +61,9 @@ impl Running {
                     PollFd::from_borrowed_fd(restart.resets().as_fd(), PollFlags::IN)
                 }),
             );
+            polled.extend(
+                self.planned.as_ref().map(|it| PollFd::from_borrowed_fd(it.fd(), PollFlags::IN)),
+            );
             let timer_at = polled.len();
             polled.extend(
                 timer
@@ -100,6 +103,7 @@ impl Running {
             if let Some(restart) = &mut self.restart {
                 restart.restart_if_due(&self.handle, has_reset)?;
             }
+            self.planned = self.planned.take().and_then(|it| it.make_if_due(&self.handle));
             if self.look() {
                 return Ok(());
             }
@@ -143,7 +147,8 @@ impl Running {
         // The first vCPU ends the machine itself, unless it is waiting for the host.
         let late = self.deadline.and_then(|deadline| deadline.checked_add(KICK_AGAIN));
         let restart = self.restart.as_ref().and_then(Restart::due);
-        let due = earlier(earlier(self.due, restart), self.stop_at);
+        let planned = self.planned.as_ref().and_then(Planned::due);
+        let due = earlier(earlier(self.due, restart), earlier(self.stop_at, planned));
         earlier(due, earlier(late, self.halts.as_ref().map(HaltWatch::next)))
     }
 

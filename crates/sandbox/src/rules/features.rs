@@ -18,22 +18,28 @@ pub(crate) struct Features {
     /// Giving vCPUs a saved state while the machine runs, for a restart or to hand the guest over
     /// between KVM and another hypervisor; only with `kvm`.
     pub(crate) switch: bool,
+    /// Giving a directory that was made before its name, and saving the machine to files there.
+    pub(crate) naming: bool,
 }
 
 /// Number of combinations.
-pub(crate) const COMBINATIONS: usize = 96;
+pub(crate) const COMBINATIONS: usize = 192;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
     pub(crate) fn all() -> [Self; COMBINATIONS] {
-        std::array::from_fn(|index| Self {
-            files: index & 1 != 0,
-            control: index & 2 != 0,
-            network: index & 4 != 0,
-            debug: index & 8 != 0,
-            devices: index & 16 != 0,
-            kvm: index >= 32,
-            switch: index >= 64,
+        std::array::from_fn(|index| {
+            let kvm = index / 64;
+            Self {
+                files: index & 1 != 0,
+                control: index & 2 != 0,
+                network: index & 4 != 0,
+                debug: index & 8 != 0,
+                devices: index & 16 != 0,
+                naming: index & 32 != 0,
+                kvm: kvm >= 1,
+                switch: kvm >= 2,
+            }
         })
     }
 
@@ -44,10 +50,11 @@ impl Features {
             | (self.network as usize) << 2
             | (self.debug as usize) << 3
             | (self.devices as usize) << 4
+            | (self.naming as usize) << 5
             | match (self.kvm, self.switch) {
                 (false, _) => 0,
-                (true, false) => 32,
-                (true, true) => 64,
+                (true, false) => 64,
+                (true, true) => 128,
             }
     }
 }

@@ -76,7 +76,8 @@ pub(crate) const KVMCLOCK_CTRL: u32 = io(0xad);
 pub(super) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let runs = matches!(kind, Kind::Main | Kind::Vcpu);
     let main = kind == Kind::Main;
-    let saves = features.control && matches!(kind, Kind::Main | Kind::Control);
+    let saves = features.control && matches!(kind, Kind::Main | Kind::Control)
+        || features.naming && kind == Kind::Main;
     let rules = [
         (runs, RUNNING),
         (features.control && matches!(kind, Kind::Main | Kind::Control), INTERRUPTING),

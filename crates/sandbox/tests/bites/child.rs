@@ -75,6 +75,7 @@ fn process() {
         rights: match variable("ACCESS").as_deref() {
             Some("rw") => Rights::Write,
             Some("rm") => Rights::Remove,
+            Some("mv") => Rights::RenameDirectories,
             _ => Rights::Read,
         },
         is_directory: rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(file).unwrap().st_mode)
@@ -119,6 +120,13 @@ fn act(
             let directory =
                 rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
             Ok(rustix::fs::mkdirat(directory, name, rustix::fs::Mode::RWXU)?)
+        }
+        "rename" => {
+            let (directory, name) = target.rsplit_once('/').unwrap();
+            let directory =
+                rustix::fs::open(directory, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+            let flags = rustix::fs::RenameFlags::NOREPLACE;
+            Ok(rustix::fs::renameat_with(&directory, name, &directory, "renamed", flags)?)
         }
         "reopen" => {
             let path = format!("/proc/self/fd/{}", mount.unwrap().as_raw_fd());

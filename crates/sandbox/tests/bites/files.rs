@@ -129,6 +129,27 @@ fn the_folder_of_a_socket_is_for_removing() {
 }
 
 #[test]
+fn directories_are_renamed_where_that_is_asked_for() {
+    if !landlock(1) {
+        return;
+    }
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("in/made")).unwrap();
+    for access in ["ro", "rw", "rm"] {
+        folder.attempt("rename", "in/made", access).finds(EACCES);
+    }
+    for action in ["read", "write"] {
+        folder.attempt(action, "in/file", "mv").finds(EACCES);
+    }
+    folder.attempt("create", "in/new", "mv").finds(EACCES);
+    // A file gets no other name.
+    folder.attempt("rename", "in/file", "mv").finds(EACCES);
+    folder.attempt("rename", "in", "mv").finds(EACCES);
+    folder.attempt("rename", "in/made", "mv").finds("ok");
+    assert!(folder.path("in/renamed").is_dir());
+}
+
+#[test]
 fn a_single_file_stays_one() {
     if !landlock(3) {
         return;
