@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::net::{Shutdown, UdpSocket};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::thread;
@@ -12,13 +12,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::connect::insist;
 use super::figure::{Figure, each, rate};
+use super::flood::Flood;
 use super::{GUEST, Link, Peer, TAP, ip};
 
 const ECHO: u16 = 7;
-const DISCARD: u16 = 9;
+pub(super) const DISCARD: u16 = 9;
 const SOURCE: u16 = 19;
 /// Bytes of a stream repeat after this many.
-const PATTERN: usize = 251;
+pub(super) const PATTERN: usize = 251;
 
 /// One thing to do; `to-guest=16M` and the like have a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl fmt::Display for Exercise {
 }
 
 /// The pattern of streams, from its beginning.
-fn pattern(length: usize) -> Vec<u8> {
+pub(super) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at % PATTERN).unwrap_or_default()).collect()
 }
 
@@ -341,15 +342,6 @@ impl Peer {
         Ok(None)
     }
 
-    /// Sends to the guest until the connection that comes back is shut down.
-    fn flood(&self) -> Result<TcpStream> {
-        let mut stream = self.link.connect(DISCARD)?;
-        let kept = stream.try_clone()?;
-        let whole = pattern(PATTERN * 256);
-        thread::spawn(move || while stream.write_all(&whole).is_ok() {});
-        Ok(kept)
-    }
-
     fn reset(&self, count: usize) -> Result<Option<Figure>> {
         for number in 1..=count {
             self.reset_once(number).with_context(|| format!("reset {number} of {count}"))?;
@@ -359,12 +351,11 @@ impl Peer {
 
     /// The number tells a reset from the same one that is asked for again.
     fn reset_once(&self, number: usize) -> Result<()> {
-        let flood = self.flood()?;
-        thread::sleep(Duration::from_millis(100));
+        let flood = Flood::in_full_flow(self.link)?;
         self.tell(&format!("reset {number}"))?;
         self.wait_for("reset")?;
         self.link.tcp_echo(10 << 10, true)?;
-        let closed = flood.shutdown(Shutdown::Both);
+        let closed = flood.end();
         // Passt may have given up a connection of which too much was lost.
         if !self.link.is_user_mode() {
             closed?;
@@ -382,15 +373,14 @@ impl Peer {
     }
 
     fn exit_during_traffic(&mut self) -> Result<Option<Figure>> {
-        let flood = self.flood()?;
+        let flood = Flood::begin(self.link)?;
         self.wait_for("enough")?;
         let started = Instant::now();
         while self.child.try_wait()?.is_none() {
             ensure!(started.elapsed() < Duration::from_secs(3), "vmm goes on without its guest");
             thread::sleep(Duration::from_millis(1));
         }
-        // The guest may have said goodbye already.
-        let _ = flood.shutdown(Shutdown::Both);
+        drop(flood);
         Ok(Some(each("end of vmm", 1, started)))
     }
 }

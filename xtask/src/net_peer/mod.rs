@@ -7,6 +7,7 @@
 mod connect;
 mod exercises;
 mod figure;
+mod flood;
 mod link;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};

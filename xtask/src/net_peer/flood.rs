@@ -1,0 +1,84 @@
+//! A stream to the guest that does not end.
+
+use std::io::Write as _;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::net::sockopt::set_socket_linger;
+
+use super::exercises::{DISCARD, PATTERN, pattern};
+use super::{Link, PATIENCE};
+
+/// Bytes that are on their way when a flood is in full flow: more than the guest's window.
+const FLOW: usize = 512 << 10;
+
+/// Sends to the guest until it is dropped. The connection ends with a reset then, so that the guest
+/// does not have to take what is on its way before it can serve another one.
+pub(super) struct Flood {
+    stream: TcpStream,
+    sent: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Begins to send.
+    pub(super) fn begin(link: Link) -> Result<Self> {
+        let stream = link.connect(DISCARD)?;
+        set_socket_linger(&stream, Some(Duration::ZERO))?;
+        let mut sender = stream.try_clone()?;
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counter = sent.clone();
+        let whole = pattern(PATTERN * 256);
+        let thread = thread::spawn(move || {
+            while sender.write_all(&whole).is_ok() {
+                counter.fetch_add(whole.len(), Ordering::Relaxed);
+            }
+        });
+        Ok(Self { stream, sent, thread: Some(thread) })
+    }
+
+    /// Begins to send, and returns once it is in full flow. In user mode a connection that the
+    /// guest refuses is accepted first, so that it is tried again.
+    pub(super) fn in_full_flow(link: Link) -> Result<Self> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let flood = Self::begin(link)?;
+            while !flood.has_ended() {
+                if flood.sent.load(Ordering::Relaxed) >= FLOW {
+                    return Ok(flood);
+                }
+                ensure!(Instant::now() < deadline, "the guest takes no flood");
+                thread::sleep(Duration::from_millis(1));
+            }
+            ensure!(Instant::now() < deadline, "the guest ends each flood");
+        }
+    }
+
+    /// Returns `true` if the other side has ended the connection.
+    fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends the connection.
+    ///
+    /// # Errors
+    /// If the other side has done so before.
+    pub(super) fn end(self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Both).context("the flood has ended early")
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // It fails if the other side has ended it, which is no matter here.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
