@@ -47,7 +47,7 @@ pub struct VcpuState {
     pub apic: Option<SavedLocalApic>,
     /// Exceptions and interrupts on their way to the guest.
     pub events: PendingEvents,
-    /// Activity of the vCPU between two instructions.
+    /// Activity of the vCPU between two instructions; see [`Self::activity`].
     pub run_state: Activity,
 }
 
@@ -132,6 +132,21 @@ impl VcpuState {
     #[must_use]
     pub fn msr(&self, index: u32) -> Option<u64> {
         self.msrs.iter().find(|msr| msr.index == index).map(|msr| msr.value)
+    }
+
+    /// Activity in which the vCPU resumes. An exception or interrupt that it has accepted ends a
+    /// halt, as does a non-maskable interrupt that can be delivered: nothing else would wake it for
+    /// them.
+    #[must_use]
+    pub const fn activity(&self) -> Activity {
+        let events = &self.events;
+        let is_woken = events.exception.is_some()
+            || events.interrupt.is_some()
+            || events.nmis > 0 && !events.nmi_masked;
+        match self.run_state {
+            Activity::Halted if is_woken => Activity::Runnable,
+            activity => activity,
+        }
     }
 }
 

@@ -58,8 +58,10 @@ impl KvmVcpu {
         // KVM must have seen what was set in the shared page.
         self.flush_registers()?;
         // First: KVM handles INIT and start messages in it, which change registers and APIC.
-        let run_state = self.run_state()?;
+        self.run_state()?;
         let page = if self.is_direct { None } else { Some(self.settled_lapic()?) };
+        // Again: KVM may have been entered for the timer, and have ended a halt for an interrupt.
+        let run_state = self.run_state()?;
         // Before CR2 and DR6, which a pending exception sets when it is asked for.
         let events = self.fd.get_vcpu_events().map_err(self.call_error("KVM_GET_VCPU_EVENTS"))?;
         let regs = self.regs()?;
@@ -129,7 +131,7 @@ impl KvmVcpu {
             return Err(StateError::Msr { index: msr.index, value: msr.value }.into());
         }
         self.set_tsc_rate(state)?;
-        self.set_run_state(state.run_state)?;
+        self.set_run_state(state.activity())?;
         self.drop_translations(&state.special)?;
         self.set_processor(state)?;
         if let Some(saved) = &state.apic {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use nerite_arch::cpuid::{self, Guest};
 use nerite_hypervisor::{
-    Hypervisor, PendingEvents, PendingException, Vcpu, VcpuStart, VcpuState, Vm, VmOptions,
+    Activity, Hypervisor, PendingEvents, PendingException, Vcpu, VcpuStart, VcpuState, Vm,
+    VmOptions,
 };
 use nerite_kvm::System;
 use nerite_software::Software;
@@ -109,6 +110,29 @@ fn a_count_follows_a_deadline() {
         let state = restored(vcpu, &[&counting(&base, ONCE, 4_000_000_000, 9), &armed]);
         let expected = armed.apic.unwrap().tsc_deadline;
         assert_eq!(state.apic.unwrap().tsc_deadline, expected);
+    }
+}
+
+/// A periodic timer has the vCPU entered while it is saved, which ends its halt.
+#[test]
+#[ignore = "needs a KVM"]
+fn a_halt_that_an_interrupt_has_ended_is_over() {
+    const INTERRUPTS: u64 = 1 << 9;
+    for (_vm, mut vcpus) in machines() {
+        let vcpu = &mut *vcpus[0];
+        let base = vcpu.save().unwrap();
+        let mut halted = counting(&base, PERIODIC, 50_000, 1);
+        halted.run_state = Activity::Halted;
+        halted.regs.rflags |= INTERRUPTS;
+        halted.apic.as_mut().unwrap().requested[2] = 1;
+        for round in 0..100 {
+            let state = restored(vcpu, &[&halted]);
+            let (interrupt, run_state) = (state.events.interrupt, state.run_state);
+            assert!(
+                interrupt.is_none() || run_state == Activity::Runnable,
+                "round {round}: {interrupt:?}, {run_state:?}"
+            );
+        }
     }
 }
 

@@ -103,6 +103,22 @@ fn timer_goes_on(start: BootState) {
     assert_eq!(waiter.join().unwrap(), vm::INTERRUPTED);
 }
 
+/// Another hypervisor saves a halted processor with an interrupt that it has handed over.
+#[test]
+fn an_interrupt_that_was_handed_over_ends_a_halt() {
+    const IPI_VECTOR: u8 = 0x41;
+    let ram = vm::ram();
+    let (vm, mut vcpus) = create(ram.clone(), &[vm::timer(), vm::application()]);
+    assert_eq!(vm::next_write(&mut *vcpus[1]).0, vm::DONE);
+    run_until_halted(&mut *vcpus[1]);
+    let mut saved = save(&*vm, &mut vcpus);
+    saved.1[1].events.interrupt = Some(IPI_VECTOR);
+    saved.1[1].apic.as_mut().unwrap().in_service[2] = 1 << (IPI_VECTOR - 0x40);
+    let (_vm, mut restored) = restore(&ram, &saved);
+    assert!(!restored[1].is_halted().unwrap());
+    assert_eq!(vm::next_write(&mut *restored[1]).0, vm::INTERRUPTED);
+}
+
 #[test]
 fn processors_that_were_not_started_yet_are_saved() {
     let ram = vm::ram();

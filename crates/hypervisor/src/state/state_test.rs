@@ -104,6 +104,22 @@ fn counters_read_one_after_the_other_are_made_one() {
     synchronise_tscs(&mut []);
 }
 
+#[test]
+fn accepted_events_end_a_halt() {
+    let with = |change: fn(&mut PendingEvents)| {
+        let mut state = VcpuState { run_state: Activity::Halted, ..valid() };
+        change(&mut state.events);
+        state.activity()
+    };
+    assert_eq!(with(|_| ()), Activity::Halted);
+    assert_eq!(with(|events| events.interrupt = Some(0x41)), Activity::Runnable);
+    assert_eq!(with(|events| events.exception = Some(Default::default())), Activity::Runnable);
+    assert_eq!(with(|events| events.nmis = 1), Activity::Runnable);
+    assert_eq!(with(|events| (events.nmis, events.nmi_masked) = (1, true)), Activity::Halted);
+    let waits = VcpuState { run_state: Activity::WaitForSipi, ..valid() };
+    assert_eq!(waits.activity(), Activity::WaitForSipi);
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn states_are_plain_data() {

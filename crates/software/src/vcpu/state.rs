@@ -146,7 +146,7 @@ impl SoftwareVcpu {
             self.with_apic(|apic| apic.restore_in_place(saved, time)).unwrap_or(Ok(()))?;
             self.priority = self.with_apic(|apic| apic.priority_class()).unwrap_or(0).into();
         }
-        (self.halted, self.waits_for_sipi) = match state.run_state {
+        (self.halted, self.waits_for_sipi) = match state.activity() {
             Activity::Runnable => (false, false),
             Activity::Halted => (true, false),
             Activity::WaitForSipi => (false, true),
