@@ -41,9 +41,16 @@ pub(crate) struct Shared {
     pub(crate) msr_exits: bool,
     /// Source of the seeds of vCPUs.
     pub(crate) random: Mutex<StdRng>,
-    /// The moment at which the first of the vCPUs was restored, for the others: their time-stamp
-    /// counters resume together.
-    pub(crate) restored: Mutex<Option<u64>>,
+    /// A restore that has begun.
+    pub(crate) restored: Mutex<Option<Restored>>,
+}
+
+/// vCPUs that were restored and whose VM was not yet: their time-stamp counters resume together.
+pub(crate) struct Restored {
+    /// The moment at which the first of them was, in nanoseconds of the VM's clock.
+    moment: u64,
+    /// One bit for each.
+    vcpus: u32,
 }
 
 impl Shared {
@@ -54,9 +61,22 @@ impl Shared {
         }
     }
 
-    /// The moment at which a restored machine resumes, in nanoseconds of its clock.
-    pub(crate) fn restored_at(&self) -> u64 {
-        *self.restored.lock().get_or_insert_with(|| self.clock.now())
+    /// A vCPU is restored. Returns the moment at which the machine resumes, in nanoseconds of its
+    /// clock. A second time means that the restore before it was given up.
+    pub(crate) fn restore_vcpu(&self, index: u32) -> u64 {
+        let bit = 1_u32.wrapping_shl(index);
+        let mut restored = self.restored.lock();
+        let begun = restored.take().filter(|restored| restored.vcpus & bit == 0);
+        let begun = begun.unwrap_or_else(|| Restored { moment: self.clock.now(), vcpus: 0 });
+        let moment = begun.moment;
+        *restored = Some(Restored { moment, vcpus: begun.vcpus | bit });
+        moment
+    }
+
+    /// The chips that all vCPUs share are restored, which ends it. Returns the moment at which the
+    /// machine resumes.
+    pub(crate) fn restore_chips(&self) -> u64 {
+        self.restored.lock().take().map_or_else(|| self.clock.now(), |restored| restored.moment)
     }
 }
 

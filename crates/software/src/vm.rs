@@ -138,8 +138,7 @@ impl Vm for SoftwareVm {
         state.check().map_err(Error::VmState)?;
         // RAM has been written or mapped anew.
         self.shared.code.all_written();
-        let moment = self.shared.restored_at();
-        *self.shared.restored.lock() = None;
+        let moment = self.shared.restore_chips();
         match (&self.shared.chips, state.board) {
             (Some(chips), Some(mut board)) => {
                 board.lower_lines();

@@ -189,6 +189,19 @@ fn the_counter_keeps_the_rate_that_it_had() {
     assert!(first.tsc >= 1 << 40);
 }
 
+/// The counter does not run on from the moment of a restore that came to nothing.
+#[test]
+fn a_restore_that_was_given_up_leaves_nothing() {
+    let (_vm, mut vcpu, state) = computing();
+    vcpu.restore(&state).unwrap();
+    thread::sleep(Duration::from_millis(30));
+    let begin = Instant::now();
+    vcpu.restore(&state).unwrap();
+    let ticks = vcpu.save().unwrap().tsc - state.tsc;
+    let most = begin.elapsed().as_nanos();
+    assert!(u128::from(ticks) <= most, "{ticks} ticks in {most} ns");
+}
+
 #[test]
 fn states_that_cannot_be_are_refused_by_name() {
     let (vm, mut vcpu, good) = computing();

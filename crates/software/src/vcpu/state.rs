@@ -134,7 +134,7 @@ impl SoftwareVcpu {
         self.restore_msrs(&state.msrs)?;
         // After the MSRs, of which `IA32_TSC_ADJUST` is one, and before the APIC, whose timer
         // compares with it.
-        let moment = self.shared.restored_at();
+        let moment = self.shared.restore_vcpu(self.index);
         let elapsed = u128::from(self.shared.clock.now().saturating_sub(moment));
         let ticks = elapsed.wrapping_mul(rate.get().into()).checked_div(TSC_KHZ.get().into());
         let ticks = ticks.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(0);
