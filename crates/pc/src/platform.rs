@@ -111,6 +111,7 @@ impl Devices {
         for first in Absent::SERIAL {
             add("absent serial port", first, Absent::SERIAL_PORTS, Arc::new(Absent))?;
         }
+        add("absent POST display", Absent::POST_DISPLAY, 1, Arc::new(Absent))?;
         add("clock", Clock::PORT, 2, clock.clone())?;
         add("fw_cfg", FwCfg::SELECTOR, 2, fw_cfg.clone())?;
         add("power management", acpi::PM1_EVENT, PowerManagement::PORTS, power.clone())?;

@@ -13,6 +13,9 @@ impl Absent {
     pub const SERIAL: [u16; 3] = [0x2f8, 0x3e8, 0x2e8];
     /// Number of ports of a serial port.
     pub const SERIAL_PORTS: u16 = 8;
+    /// Port of a PC's display of POST codes. Kernels write to it to pass the time: such a write
+    /// takes about a microsecond on hardware.
+    pub const POST_DISPLAY: u16 = 0x80;
 }
 
 impl Device for Absent {
