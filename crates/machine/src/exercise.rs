@@ -44,6 +44,8 @@ pub fn run_loop(config: &Config, kind: Loop) -> Result<i32, Error> {
                 holds_crashes: false,
                 msrs,
                 moment: None,
+                snapshot: None,
+                ram: environment.ram.clone(),
                 ends: None,
             };
             let mut vcpu = Counted::new(vcpu);
