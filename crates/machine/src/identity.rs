@@ -28,6 +28,7 @@ impl RestoredIdentity {
             app_args: (!guest.app_args.is_empty()).then_some(guest.app_args),
             env: guest.env,
             boot_time: None,
+            generation: None,
         };
         let network = with_addresses(saved.state.network.clone(), &config.network);
         let counter = saved.state.vcpus.first().and_then(|vcpu| {
@@ -40,10 +41,28 @@ impl RestoredIdentity {
     }
 
     /// The identity of a guest that goes on `now`.
-    pub(crate) fn at(&self, now: SystemTime) -> Identity {
+    ///
+    /// # Errors
+    /// Fails if the host has no random number.
+    pub(crate) fn at(&self, now: SystemTime, clock: Clock) -> Result<Identity, Error> {
         let boot_time = self.counter.and_then(|counter| now.checked_sub(counter));
-        Identity { boot_time, ..self.identity.clone() }
+        let generation = generation(clock)?;
+        Ok(Identity { boot_time, generation, ..self.identity.clone() })
     }
+}
+
+/// Number of a machine's new generation; `None` if each run of the guest is to be the same.
+///
+/// # Errors
+/// Fails if the host has no random number.
+pub(crate) fn generation(clock: Clock) -> Result<Option<[u8; 16]>, Error> {
+    if clock == Clock::Virtual {
+        return Ok(None);
+    }
+    let mut id = [0; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut id, flags).map_err(Error::host("reading a random number"))?;
+    Ok(Some(id))
 }
 
 /// The state of cards with the addresses that are given for some of them.

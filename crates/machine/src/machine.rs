@@ -34,7 +34,7 @@ use crate::setup::Setup;
 use crate::snapshot::planned::Planned;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::wires::PciBuilder;
-use crate::{Embedding, Error, Opened, Timeline, accelerator, applicable};
+use crate::{Embedding, Error, Opened, Timeline, accelerator, applicable, identity};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -197,7 +197,7 @@ impl Machine {
                 network.restore(&restored.network)?;
                 let platform =
                     builder.restore(&saved.state.platform, &*vm, &bridge, &environment)?;
-                let identity = restored.at(environment.time.now());
+                let identity = restored.at(environment.time.now(), config.cpus.clock)?;
                 platform.renew(&identity)?;
                 setup.renew(&identity);
                 platform
@@ -303,6 +303,7 @@ fn builder(
                 app_args: config.guest.app_args.clone(),
                 virtio_console: config.devices.console == ConsoleKind::Virtio,
                 debug_exit: config.boot.debug_exit,
+                generation: identity::generation(config.cpus.clock)?.unwrap_or_default(),
                 lines: cards.chain(devices::LINES).collect(),
             };
             let files = initrd.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;

@@ -14,15 +14,17 @@ use nerite_log_budget::Causes;
 use nerite_memory::{Backing, GuestRam};
 use nerite_pci::{Bridge, Event};
 use nerite_platform::{
-    DeviceTimer, Environment, ExitHandler, InputLine, KernelPlace, Platform, PlatformState,
+    DeviceTimer, Environment, ExitHandler, Identity, InputLine, KernelPlace, Platform,
+    PlatformState,
 };
 use nerite_saved::SaveError;
 use nerite_vcpu::Control;
 
 use crate::dispatch::PcDispatcher;
+use crate::generation::Generation;
 use crate::load::{self, InitFile, Loaded};
 use crate::plan::PcPlan;
-use crate::platform::{Devices, Parts, ports};
+use crate::platform::{Devices, Lines, Parts, ports};
 use crate::state::PcState;
 use crate::{Error, Settings};
 
@@ -120,7 +122,10 @@ impl nerite_platform::Builder for Builder {
         environment: &Environment,
     ) -> Result<Arc<dyn Platform>, Error> {
         let kernel = self.loaded()?.kernel.clone();
-        Ok(Arc::new(Pc { devices: self.devices(vm, bridge, environment)?, kernel }))
+        let lines = lines(vm)?;
+        let devices = self.devices(vm, lines.clone(), bridge, environment)?;
+        let generation = Generation::new(environment.ram.clone(), lines);
+        Ok(Arc::new(Pc { devices, kernel, generation }))
     }
 
     fn restore(
@@ -132,9 +137,11 @@ impl nerite_platform::Builder for Builder {
     ) -> Result<Arc<dyn Platform>, Error> {
         let state = state.read::<PcState>()?;
         let kernel = state.kernel()?;
-        let devices = self.devices(vm, bridge, environment)?;
+        let lines = lines(vm)?;
+        let devices = self.devices(vm, lines.clone(), bridge, environment)?;
         state.restore(&devices)?;
-        Ok(Arc::new(Pc { devices, kernel }))
+        let generation = Generation::new(environment.ram.clone(), lines);
+        Ok(Arc::new(Pc { devices, kernel, generation }))
     }
 }
 
@@ -143,11 +150,11 @@ impl Builder {
     fn devices(
         &self,
         vm: &dyn Vm,
+        lines: Lines,
         bridge: &Bridge,
         environment: &Environment,
     ) -> Result<Arc<Devices>, Error> {
-        let lacks = nerite_hypervisor::Error::Lacks { capability: "an interrupt controller" };
-        let interrupts = vm.interrupt_controller().ok_or(lacks)?;
+        let interrupts = vm.interrupt_controller().ok_or(NO_CONTROLLER)?;
         let serial_interrupt = Event::new().map_err(Error::host("creating an eventfd"))?;
         interrupts.connect_edge(ports::SERIAL_IRQ, &serial_interrupt)?;
         let parts = Parts {
@@ -157,11 +164,7 @@ impl Builder {
             stop: environment.stop.clone(),
             debug_exit: self.debug_exit,
             time: environment.time.clone(),
-            interrupts: Arc::new(move |line, level| {
-                if let Err(error) = interrupts.set_line(line, level) {
-                    log::warn!("interrupt line {line}: {}", Causes(&error));
-                }
-            }),
+            interrupts: lines,
         };
         let mut devices = Devices::new(&self.plan, parts, bridge)?;
         let Devices { ports, mmio, .. } = &mut devices;
@@ -170,11 +173,25 @@ impl Builder {
     }
 }
 
+const NO_CONTROLLER: nerite_hypervisor::Error =
+    nerite_hypervisor::Error::Lacks { capability: "an interrupt controller" };
+
+/// The lines of a VM's interrupt controllers.
+fn lines(vm: &dyn Vm) -> Result<Lines, Error> {
+    let interrupts = vm.interrupt_controller().ok_or(NO_CONTROLLER)?;
+    Ok(Arc::new(move |line, level| {
+        if let Err(error) = interrupts.set_line(line, level) {
+            log::warn!("interrupt line {line}: {}", Causes(&error));
+        }
+    }))
+}
+
 /// A PC that runs.
 #[derive(Debug)]
 struct Pc {
     devices: Arc<Devices>,
     kernel: std::ops::Range<u64>,
+    generation: Generation,
 }
 
 impl Platform for Pc {
@@ -201,6 +218,14 @@ impl Platform for Pc {
     fn press_power_button(&self) -> bool {
         self.devices.power.press_power_button();
         true
+    }
+
+    /// The words of a kernel are past when it is saved.
+    fn renew(&self, identity: &Identity) -> Result<(), Error> {
+        if identity.has_words() {
+            return Err(Error::WordsTaken);
+        }
+        identity.generation.map_or(Ok(()), |id| self.generation.renew(id))
     }
 
     fn save(&self) -> Result<PlatformState, SaveError> {

@@ -22,7 +22,13 @@ fn machine(pci: &Bridge) -> (PcDispatcher, UnixStream) {
         interrupts: Arc::new(|_, _| ()),
         time: Arc::new(nerite_devices::HostTime::new()),
     };
-    let plan = PcPlan { memory: 5 << 30, cpus: 3, command_line: String::new(), lines: Vec::new() };
+    let plan = PcPlan {
+        memory: 5 << 30,
+        cpus: 3,
+        command_line: String::new(),
+        generation: [0; 16],
+        lines: Vec::new(),
+    };
     let platform = Arc::new(Devices::new(&plan, parts, pci).unwrap());
     (PcDispatcher::new(platform, None), output)
 }

@@ -4,6 +4,7 @@
 
 mod builder;
 mod dispatch;
+mod generation;
 mod load;
 mod plan;
 mod platform;

@@ -84,7 +84,9 @@ fn write_tables(plan: &PcPlan, ram: &GuestRam) -> Result<(), Error> {
     let window = (low_32(*WINDOW.start()), low_32(*WINDOW.end()));
     let pci = acpi::Pci { window, first_slot: FIRST_CARD_SLOT, lines: plan.lines.clone() };
     let tables = acpi::Machine { cpus: plan.cpus, legacy: true, pci: Some(pci) }.tables();
-    ram.write(acpi::RSDP, &tables).map_err(Error::writing("the ACPI tables"))?;
+    ram.write(acpi::RSDP, &tables)
+        .and_then(|()| ram.write(acpi::GENERATION_ID, &plan.generation))
+        .map_err(Error::writing("the ACPI tables"))?;
     ram.write(smbios::SMBIOS, &smbios::tables()).map_err(Error::writing("the SMBIOS tables"))
 }
 

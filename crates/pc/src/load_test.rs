@@ -17,7 +17,13 @@ fn kernel(load: u32, bss: u32) -> GuestImage {
 }
 
 fn plan(memory: u64, command_line: &str) -> PcPlan {
-    PcPlan { memory, cpus: 2, command_line: command_line.to_owned(), lines: vec![16] }
+    PcPlan {
+        memory,
+        cpus: 2,
+        command_line: command_line.to_owned(),
+        generation: [0; 16],
+        lines: vec![16],
+    }
 }
 
 fn ram(memory: u64) -> GuestRam {

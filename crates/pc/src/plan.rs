@@ -12,6 +12,8 @@ pub(crate) struct PcPlan {
     pub(crate) memory: u64,
     pub(crate) cpus: u32,
     pub(crate) command_line: String,
+    /// The number of the machine's generation.
+    pub(crate) generation: [u8; 16],
     /// The interrupt lines of the PCI slots after the host bridge: of network cards, then of other
     /// devices.
     pub(crate) lines: Vec<u8>,
@@ -22,7 +24,8 @@ impl PcPlan {
         let protocol = image.protocol();
         let (memory, cpus) = check_size(settings.memory.unwrap_or(DEFAULT_MEMORY), settings.vcpus)?;
         let command_line = command_line(settings, protocol);
-        Ok(Self { memory, cpus, command_line, lines: settings.lines.clone() })
+        let (generation, lines) = (settings.generation, settings.lines.clone());
+        Ok(Self { memory, cpus, command_line, generation, lines })
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Settings {
     /// First of four ports by which a guest ends itself with an exit code; `None` for none, but
     /// the usual one with multiboot.
     pub debug_exit: Option<u16>,
+    /// The number of the machine's first generation, at random unless each run is to be the same.
+    pub generation: [u8; 16],
     /// Interrupt lines of the PCI slots after the host bridge, in order.
     pub lines: Vec<u8>,
 }

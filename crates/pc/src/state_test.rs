@@ -24,7 +24,13 @@ fn devices(debug_exit: Option<u16>) -> Devices {
         debug_exit,
         interrupts: Arc::new(|_, _| ()),
     };
-    let plan = PcPlan { memory: 1 << 30, cpus: 2, command_line: String::new(), lines: Vec::new() };
+    let plan = PcPlan {
+        memory: 1 << 30,
+        cpus: 2,
+        command_line: String::new(),
+        generation: [0; 16],
+        lines: Vec::new(),
+    };
     let mut bridge = Bridge::new();
     bridge.add(Arc::new(HostBridge::new())).unwrap();
     Devices::new(&plan, parts, &bridge).unwrap()

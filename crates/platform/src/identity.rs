@@ -13,6 +13,9 @@ pub struct Identity {
     /// Time of day at which the guest would have been started to have its time-stamp counter now;
     /// `None` leaves it.
     pub boot_time: Option<SystemTime>,
+    /// Number by which a guest notices that it resumes from a saved state, where its platform has
+    /// one; `None` leaves it.
+    pub generation: Option<[u8; 16]>,
 }
 
 impl Identity {

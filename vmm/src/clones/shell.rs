@@ -85,7 +85,7 @@ fn serve(resolved: &Resolved, mut channel: UnixStream) -> Result<u8, Error> {
     };
     if words != Words::default() {
         let Words { args, env } = words;
-        let identity = Identity { app_args: args, env, boot_time: None };
+        let identity = Identity { app_args: args, env, ..Identity::default() };
         running.handle().renew(&identity).map_err(|error| Error::Usage(error.to_string()))?;
     }
     drop(pause);

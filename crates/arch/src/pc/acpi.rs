@@ -2,11 +2,13 @@
 //! off and reset.
 //!
 //! The hardware is ACPI's "fixed" kind: PM1 event and control registers and the PM timer, at ports.
-//! The only event is that of the power button. The sleep type of S5, power-off, is [`S5`].
+//! The only event of theirs is that of the power button. The sleep type of S5, power-off, is
+//! [`S5`]. A change of the virtual machine's generation is an event of a generic event device
+//! (5.6.9), with an interrupt of its own and no registers.
 
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, Path,
-    ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Method, Name, Notify,
+    Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags};
@@ -22,7 +24,7 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::smbios::SMBIOS;
-use super::{BIOS, CLOCK_IRQ, ECAM, IO_APIC, LOCAL_APIC, SCI_IRQ};
+use super::{BIOS, CLOCK_IRQ, ECAM, GENERATION_IRQ, IO_APIC, LOCAL_APIC, SCI_IRQ};
 
 /// PM1a event block: status and enable, 2 bytes each (4.8.3.1).
 pub const PM1_EVENT: u16 = 0x600;
@@ -42,6 +44,10 @@ pub const RESET_VALUE: u8 = 6;
 pub const PVPANIC_PORT: u16 = 0x505;
 /// Guest-physical address of the root pointer.
 pub const RSDP: u64 = BIOS;
+
+/// Guest-physical address of the number of the virtual machine's generation, 16 bytes: behind the
+/// root pointer, in memory that is reserved.
+pub const GENERATION_ID: u64 = RSDP + 48;
 
 const OEM: [u8; 6] = *b"NERITE";
 const OEM_TABLE: [u8; 8] = *b"MICROVM ";
@@ -138,6 +144,7 @@ impl Machine {
         if self.legacy {
             legacy_devices(&mut aml);
         }
+        generation_devices(&mut aml);
         if let Some(pci) = &self.pci {
             pci.describe(&mut aml);
         }
@@ -224,6 +231,28 @@ fn legacy_devices(aml: &mut Vec<u8>) {
     let serial = Device::new(Path::new("COM1"), vec![&serial_hid, &serial_uid, &serial_crs]);
     let clock = Device::new(Path::new("RTC_"), vec![&clock_hid, &clock_crs]);
     Scope::new(Path::new("\\_SB_"), vec![&serial, &clock, &pvpanic]).to_aml_bytes(aml);
+}
+
+/// `\_SB` with the generation of the virtual machine, and the device whose interrupt tells of its
+/// change. Kernels know the former by either of two identifiers.
+fn generation_devices(aml: &mut Vec<u8>) {
+    let address = (u32::try_from(GENERATION_ID).unwrap_or(u32::MAX), 0_u32);
+    let address = Package::new(vec![&address.0, &address.1]);
+    let ids = Package::new(vec![&"VM_Gen_Counter", &"VMGENCTR"]);
+    let hid = Name::new(Path::new("_HID"), &"NERT0001");
+    let cid = Name::new(Path::new("_CID"), &ids);
+    let ddn = Name::new(Path::new("_DDN"), &"VM_Gen_Counter");
+    let place = Name::new(Path::new("ADDR"), &address);
+    let generation = Device::new(Path::new("VGEN"), vec![&hid, &cid, &ddn, &place]);
+    let interrupt = Interrupt::new(true, true, false, false, GENERATION_IRQ.into());
+    let resources = ResourceTemplate::new(vec![&interrupt]);
+    let event_hid = Name::new(Path::new("_HID"), &"ACPI0013");
+    let event_crs = Name::new(Path::new("_CRS"), &resources);
+    let (target, changed) = (Path::new("\\_SB_.VGEN"), 0x80_u8);
+    let notify = Notify::new(&target, &changed);
+    let method = Method::new(Path::new("_EVT"), 1, true, vec![&notify]);
+    let event = Device::new(Path::new("GED_"), vec![&event_hid, &event_crs, &method]);
+    Scope::new(Path::new("\\_SB_"), vec![&generation, &event]).to_aml_bytes(aml);
 }
 
 /// The table of configuration space in memory (PCI Firmware 3.3, 4.1.2).
@@ -339,10 +368,13 @@ mod tests {
         // PM1a control, reset register (I/O, 8 bits, port, value).
         assert_eq!(u32_at(fadt, 64), 0x604);
         assert_eq!((fadt[116], fadt[117], u64_at(fadt, 120), fadt[128]), (1, 8, 0xcf9, 6));
-        for name in [b"_S5_", b"COM1", b"PEVT", b"PCI0", b"_PRT"] {
+        for name in [b"_S5_", b"COM1", b"PEVT", b"PCI0", b"_PRT", b"VGEN", b"_EVT"] {
             assert!(dsdt.windows(4).any(|part| part == name), "{name:?}");
         }
         assert!(madt.len() > 44);
+        // Between the root pointer and the first table.
+        let place = usize::try_from(GENERATION_ID - RSDP).unwrap();
+        assert!(place.is_multiple_of(8) && place >= 36 && all[36..64] == [0; 28]);
     }
 
     #[test]

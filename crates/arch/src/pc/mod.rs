@@ -77,6 +77,8 @@ pub const ECAM_SIZE: u32 = 1 << 20;
 pub const CLOCK_IRQ: u8 = 8;
 /// The interrupt of ACPI events.
 pub const SCI_IRQ: u8 = 12;
+/// The interrupt of a new generation of the virtual machine.
+pub const GENERATION_IRQ: u8 = 14;
 
 /// The two fields of the BIOS data area that kernels read: segment of the EBDA at 0x40e, KiB of
 /// base memory at 0x413.
