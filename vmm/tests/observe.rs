@@ -94,7 +94,7 @@ fn a_crash_is_written_to_a_core_file() {
 
     let (folder, done) = run(&["--on-crash", "dump"], &greeting());
     assert_eq!((done.code, &*done.stderr), (7, ""));
-    assert_eq!(std::fs::metadata(folder.path("image.core")).unwrap().len(), 0);
+    assert!(!folder.path("image.core").exists());
     let (_folder, done) = run(&["--on-crash", "dump:no/such/folder"], &greeting());
     done.is_error(243, &["no/such/folder", "core file"]);
 }
@@ -113,7 +113,7 @@ fn after_a_crash_the_core_file_is_named_and_what_may_help() {
 
 #[test]
 fn a_core_file_takes_no_other_files_place() {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(7)));
     let precious = folder.file("precious", "contents");
@@ -127,12 +127,26 @@ fn a_core_file_takes_no_other_files_place() {
     }
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "contents");
     assert!(!folder.path("new").exists());
-    // One of an earlier run is taken, and is then for this user alone.
+}
+
+#[test]
+fn without_a_crash_no_core_file_is_made_or_lost() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let software = ["run", "--accel", "software", "--on-crash", "dump:core"];
+    let ends = folder.file("ends", image::elf(&image::exit(7)));
+    let halts = folder.file("halts", image::elf(&image::HALT));
+    let run = |image: &str| folder.run(&[&software[..], &[image]].concat()).code;
+    assert_eq!(run(&ends), 7);
+    assert!(!folder.path("core").exists());
+    // One of an earlier run is for this user alone then, and is replaced by a crash only.
     let earlier = folder.file("core", "earlier");
     std::fs::set_permissions(&earlier, std::fs::Permissions::from_mode(0o666)).unwrap();
-    folder.run(&["run", "--on-crash", "dump:core", &image]);
-    let metadata = std::fs::metadata(earlier).unwrap();
-    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (0, 0o600));
+    assert_eq!(run(&ends), 7);
+    assert_eq!(std::fs::read_to_string(&earlier).unwrap(), "earlier");
+    assert_eq!(std::fs::metadata(&earlier).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run(&halts), 244);
+    assert!(std::fs::read(&earlier).unwrap().starts_with(b"\x7fELF"));
 }
 
 #[test]

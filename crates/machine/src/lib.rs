@@ -25,6 +25,7 @@ mod accelerator;
 mod applicable;
 mod balloon;
 pub mod config;
+mod core_file;
 mod counting;
 pub mod debug;
 mod devices;

@@ -1,6 +1,5 @@
 //! Builds a machine.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use nerite_arch::cpuid;
@@ -19,6 +18,7 @@ use crate::accelerator::Choice;
 use crate::config::{
     Clock, Config, ConsoleKind, CpuConfig, Irqchip, MemoryConfig, MsrPolicy, Observe, OnUnemulated,
 };
+use crate::core_file::CoreFile;
 use crate::counting::Counters;
 use crate::devices::{self, Devices};
 use crate::embedding::Hypercalls;
@@ -64,7 +64,7 @@ pub struct Machine {
     pub(crate) network: Network,
     pub(crate) observe: Observe,
     pub(crate) tracer: Option<Tracer>,
-    pub(crate) core: Option<File>,
+    pub(crate) core: Option<CoreFile>,
     pub(crate) counters: Counters,
     pub(crate) functions: Option<Arc<FunctionCounters>>,
     /// A moment at which something is due.

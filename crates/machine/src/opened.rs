@@ -1,9 +1,8 @@
 //! Host resources of a machine, opened.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io;
+use std::fs::{File, OpenOptions};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,10 +16,10 @@ use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_snapshot::{Snapshot, Staging};
 use nerite_vcpu::Tracer;
 use nerite_virtio_blk::{OpenError, RawFile};
-use rustix::fs::OFlags;
 
 use crate::accelerator::Choice;
 use crate::config::{Config, MAX_DISKS, OnCrash, OnReboot, Output};
+use crate::core_file::CoreFile;
 use crate::counting::Counters;
 use crate::snapshot::restore::Origin;
 use crate::{Embedding, Error, Timeline, accelerator, applicable, network};
@@ -47,7 +46,7 @@ pub(crate) struct HostResources {
     pub(crate) embedding: Embedding,
     pub(crate) tracer: Option<Tracer>,
     /// The core file to be.
-    pub(crate) core: Option<File>,
+    pub(crate) core: Option<CoreFile>,
     pub(crate) counters: Counters,
     pub(crate) links: Vec<Connection>,
     /// Initial file systems or modules.
@@ -104,7 +103,10 @@ impl Opened {
             None => OpenOutput::open(&config.output)?,
         };
         let tracer = config.observe.trace.as_ref().map(|path| trace_file(path)).transpose()?;
-        let core = core_file(&config.observe.on_crash)?;
+        let core = match &config.observe.on_crash {
+            OnCrash::Dump(path) => Some(CoreFile::open(path)?),
+            _ => None,
+        };
         let hypervisor = hypervisor();
         if let Ok(choice) = &hypervisor {
             applicable::check_hypervisor(config, &*choice.hypervisor)?;
@@ -171,8 +173,9 @@ impl Opened {
             },
             is_directory: path.is_directory,
         });
-        let folder = sockets.iter().map(|file| Reachable {
-            file: *file,
+        let core = resources.core.as_ref().and_then(CoreFile::directory);
+        let folder = sockets.iter().copied().chain(core).map(|file| Reachable {
+            file,
             rights: Rights::Remove,
             is_directory: true,
         });
@@ -232,33 +235,6 @@ fn trace_file(path: &Path) -> Result<Tracer, Error> {
     let file =
         File::create(path).map_err(|source| Error::TraceFile { path: path.to_owned(), source })?;
     Ok(Tracer::new(file))
-}
-
-/// Makes the file that a crash will be written to. A guest's memory holds its secrets: the file is
-/// this user's alone, and one that is there already is taken only if it was before.
-fn core_file(on_crash: &OnCrash) -> Result<Option<File>, Error> {
-    let OnCrash::Dump(path) = on_crash else { return Ok(None) };
-    let failed = |source| Error::CoreFile { path: path.clone(), source };
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .mode(0o600)
-        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-    match options.clone().create_new(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => return made.map(Some).map_err(failed),
-    }
-    let file = options.open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    let is_own =
-        found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw();
-    if !is_own {
-        let reason = "there is something else than a file of this user with this one name";
-        return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, reason)));
-    }
-    let emptied =
-        file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| file.set_len(0));
-    emptied.map_err(failed).map(|()| Some(file))
 }
 
 /// Destination of the guest's output.

@@ -1,9 +1,7 @@
 //! Runs a machine to its end.
 
 use std::fmt;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::config::{Debug, Irqchip, OnCrash};
+use crate::core_file::CoreFile;
 use crate::debug::{DebugEvents, Stopper};
 use crate::devices::Devices;
 use crate::embedding::Hypercalls;
@@ -53,7 +52,7 @@ pub struct Running {
     keyboard: Option<JoinHandle<()>>,
     tracer: Option<Tracer>,
     /// The file that a crash is written to, which is empty.
-    core: Option<(PathBuf, File)>,
+    core: Option<CoreFile>,
     deadline: Option<Instant>,
     /// Time that the guest gets to power itself off before it is stopped.
     graceful_stop: Option<Duration>,
@@ -153,6 +152,8 @@ impl Running {
         }
         let mut report = Report::default();
         let outcome = self.take_down(stop, &mut report);
+        // Removed also where what is left is forgotten.
+        drop(self.core.take());
         (outcome, report, Teardown { running: self })
     }
 
@@ -332,19 +333,18 @@ impl Running {
             let backtrace = self.platform.backtrace(&self.handle.ram, &regs, &special_regs);
             vcpus.push(VcpuState { index, regs, special_regs, fpu, backtrace });
         }
-        if let Some((path, file)) = &self.core {
+        if let Some(file) = &self.core {
             let (ram, entry) = (&self.handle.ram, self.platform.kernel().entry);
-            let written = Core { ram, vcpus: &vcpus, crashed: vcpu, entry }
-                .write(file, &|| is_readable(stop));
+            let core = Core { ram, vcpus: &vcpus, crashed: vcpu, entry };
             // The report is worth more than an error without it.
-            match written {
-                Ok(()) => report.core_file = Some(path.clone()),
+            match file.write(&core, &|| is_readable(stop)) {
+                Ok(()) => report.core_file = Some(file.path().to_owned()),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-                    // Part of a core file would look like a whole one.
-                    file.set_len(0).map_err(Error::host("emptying an incomplete core file"))?;
                     return Ok(Outcome::Stopped);
                 }
-                Err(error) => log::error!("cannot write the core file {}: {error}", path.display()),
+                Err(error) => {
+                    log::error!("cannot write the core file {}: {error}", file.path().display());
+                }
             }
         }
         let kernel = self.platform.kernel().range;

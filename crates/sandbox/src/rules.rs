@@ -65,7 +65,10 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
         rules.extend(CONTROL.iter().filter(|rule| !already(rule)));
     }
     let names = features.naming && kind == Kind::Main;
-    let removes = features.control && matches!(kind, Kind::Main | Kind::Control) || names;
+    // With a debugger's rights, the empty file of a core that was not needed.
+    let removes = features.control && matches!(kind, Kind::Main | Kind::Control)
+        || features.debug && kind == Kind::Main
+        || names;
     if removes && !(features.files && runs) {
         rules.push(REMOVE);
     }

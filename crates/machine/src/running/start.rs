@@ -136,10 +136,6 @@ fn start(machine: Machine, is_held: bool) -> Result<Running, Error> {
         }),
     };
     let holds_crashes = observe.on_crash == OnCrash::Hold;
-    let core = match observe.on_crash {
-        OnCrash::Dump(path) => core.map(|file| (path, file)),
-        _ => None,
-    };
     let mut running = Running {
         handle,
         threads: Vec::new(),
