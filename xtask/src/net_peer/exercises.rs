@@ -12,14 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::connect::insist;
 use super::figure::{Figure, each, rate};
-use super::flood::Flood;
+use super::flood::{DISCARD, Flood, PATTERN, pattern};
 use super::{GUEST, Link, Peer, TAP, ip};
 
 const ECHO: u16 = 7;
-pub(super) const DISCARD: u16 = 9;
 const SOURCE: u16 = 19;
-/// Bytes of a stream repeat after this many.
-pub(super) const PATTERN: usize = 251;
 
 /// One thing to do; `to-guest=16M` and the like have a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,11 +107,6 @@ impl fmt::Display for Exercise {
             Self::End(seconds) => write!(f, "end={seconds}"),
         }
     }
-}
-
-/// The pattern of streams, from its beginning.
-pub(super) fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| u8::try_from(at % PATTERN).unwrap_or_default()).collect()
 }
 
 impl Exercise {

@@ -10,11 +10,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::net::sockopt::set_socket_linger;
 
-use super::exercises::{DISCARD, PATTERN, pattern};
 use super::{Link, PATIENCE};
 
+/// Port of the guest that takes everything.
+pub(super) const DISCARD: u16 = 9;
+/// Bytes of a stream repeat after this many.
+pub(super) const PATTERN: usize = 251;
 /// Bytes that are on their way when a flood is in full flow: more than the guest's window.
 const FLOW: usize = 512 << 10;
+
+/// The pattern of streams, from its beginning.
+pub(super) fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|at| u8::try_from(at % PATTERN).unwrap_or_default()).collect()
+}
 
 /// Sends to the guest until it is dropped. The connection ends with a reset then, so that the guest
 /// does not have to take what is on its way before it can serve another one.
