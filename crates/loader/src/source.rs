@@ -179,17 +179,19 @@ impl ReadVolatile for Reader<'_> {
         &mut self,
         memory: &mut VolatileSlice<'_, B>,
     ) -> Result<usize, VolatileError> {
+        let known = match self.source {
+            Source::Memory(bytes) => bytes.as_slice(),
+            Source::File(file) => &file.head,
+        };
+        let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let mut rest = known.get(offset..).unwrap_or_default();
         let read = match self.source {
-            Source::Memory(bytes) => {
-                let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
-                let mut rest = bytes.as_slice().get(offset..).unwrap_or_default();
-                rest.read_volatile(memory)?
-            }
-            Source::File(file) => {
+            Source::File(file) if rest.is_empty() => {
                 let mut file = file.file.lock().unwrap_or_else(PoisonError::into_inner);
                 file.seek(SeekFrom::Start(self.offset)).map_err(VolatileError::IOError)?;
                 (&*file).read_volatile(memory)?
             }
+            _ => rest.read_volatile(memory)?,
         };
         self.offset = self.offset.saturating_add(read as u64);
         Ok(read)
