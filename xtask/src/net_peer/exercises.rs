@@ -343,7 +343,7 @@ impl Peer {
 
     /// The number tells a reset from the same one that is asked for again.
     fn reset_once(&self, number: usize) -> Result<()> {
-        let flood = Flood::in_full_flow(self.link)?;
+        let flood = Flood::in_full_flow(self.link, || self.taken())?;
         self.tell(&format!("reset {number}"))?;
         self.wait_for("reset")?;
         self.link.tcp_echo(10 << 10, true)?;

@@ -2,8 +2,6 @@
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,8 +14,8 @@ use super::{Link, PATIENCE};
 pub(super) const DISCARD: u16 = 9;
 /// Bytes of a stream repeat after this many.
 pub(super) const PATTERN: usize = 251;
-/// Bytes that are on their way when a flood is in full flow: more than the guest's window.
-const FLOW: usize = 512 << 10;
+/// Bytes that the guest has taken when a flood is in full flow: as much as its window.
+const FLOW: u64 = 256 << 10;
 
 /// The pattern of streams, from its beginning.
 pub(super) fn pattern(length: usize) -> Vec<u8> {
@@ -28,7 +26,6 @@ pub(super) fn pattern(length: usize) -> Vec<u8> {
 /// does not have to take what is on its way before it can serve another one.
 pub(super) struct Flood {
     stream: TcpStream,
-    sent: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -38,25 +35,21 @@ impl Flood {
         let stream = link.connect(DISCARD)?;
         set_socket_linger(&stream, Some(Duration::ZERO))?;
         let mut sender = stream.try_clone()?;
-        let sent = Arc::new(AtomicUsize::new(0));
-        let counter = sent.clone();
         let whole = pattern(PATTERN * 256);
-        let thread = thread::spawn(move || {
-            while sender.write_all(&whole).is_ok() {
-                counter.fetch_add(whole.len(), Ordering::Relaxed);
-            }
-        });
-        Ok(Self { stream, sent, thread: Some(thread) })
+        let thread = thread::spawn(move || while sender.write_all(&whole).is_ok() {});
+        Ok(Self { stream, thread: Some(thread) })
     }
 
-    /// Begins to send, and returns once it is in full flow. In user mode a connection that the
-    /// guest refuses is accepted first, so that it is tried again.
-    pub(super) fn in_full_flow(link: Link) -> Result<Self> {
+    /// Begins to send, and returns once it is in full flow; `taken` gives the bytes that the guest
+    /// has taken. In user mode a connection that the guest refuses is accepted first, so that it is
+    /// tried again.
+    pub(super) fn in_full_flow(link: Link, taken: impl Fn() -> Result<u64>) -> Result<Self> {
         let deadline = Instant::now() + PATIENCE;
+        let goal = taken()?.saturating_add(FLOW);
         loop {
             let flood = Self::begin(link)?;
             while !flood.has_ended() {
-                if flood.sent.load(Ordering::Relaxed) >= FLOW {
+                if taken()? >= goal {
                     return Ok(flood);
                 }
                 ensure!(Instant::now() < deadline, "the guest takes no flood");

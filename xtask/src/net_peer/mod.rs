@@ -249,22 +249,31 @@ impl Peer {
     }
 
     /// Sends a datagram to the guest's control port until it answers.
-    fn tell(&self, what: &str) -> Result<()> {
+    fn tell(&self, what: &str) -> Result<String> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect(self.link.address(CONTROL))?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         for _ in 0..20 {
             socket.send(what.as_bytes())?;
-            let mut answer = [0; 16];
+            let mut answer = [0; 20];
             match socket.recv(&mut answer) {
-                Ok(_) => return Ok(()),
+                Ok(length) => {
+                    let answer = answer.get(..length).unwrap_or_default();
+                    return Ok(String::from_utf8_lossy(answer).into_owned());
+                }
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                    return Ok(());
+                    return Ok(String::new());
                 }
                 Err(_) => {}
             }
         }
         bail!("the guest does not answer {what:?}")
+    }
+
+    /// Bytes that have gone through the guest.
+    fn taken(&self) -> Result<u64> {
+        let bytes = self.tell("bytes")?;
+        bytes.parse().with_context(|| format!("{bytes:?} is no number of bytes"))
     }
 
     /// After a failure: tells what tells a guest that has stopped from a connection that has, and

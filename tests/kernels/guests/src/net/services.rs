@@ -3,6 +3,7 @@
 use runtime::prelude::*;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::{tcp, udp};
+use smoltcp::time::Duration;
 
 const ECHO: u16 = 7;
 const DISCARD: u16 = 9;
@@ -10,6 +11,12 @@ const SOURCE: u16 = 19;
 const CONTROL: u16 = 99;
 /// Echo connections at a time.
 const ECHOES: usize = 12;
+/// Streams that are taken at a time.
+const DISCARDS: usize = 8;
+/// Time after which an idle stream asks whether the other side is still there, and after which it
+/// ends without an answer: what would have ended it may have been lost in a reset of the card.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(4);
 /// Bytes of a stream repeat after this many.
 pub(crate) const PATTERN: usize = 251;
 
@@ -62,8 +69,14 @@ impl Services {
         for _ in 0..ECHOES {
             add(tcp_socket(sockets, 16 << 10, 16 << 10), ECHO);
         }
+        for _ in 0..DISCARDS {
+            let handle = tcp_socket(sockets, 256 << 10, 4 << 10);
+            let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
+            socket.set_keep_alive(Some(KEEP_ALIVE));
+            socket.set_timeout(Some(TIMEOUT));
+            add(handle, DISCARD);
+        }
         for _ in 0..2 {
-            add(tcp_socket(sockets, 256 << 10, 4 << 10), DISCARD);
             add(tcp_socket(sockets, 4 << 10, 256 << 10), SOURCE);
         }
         Self {
@@ -114,6 +127,10 @@ impl Services {
         while let Ok((data, from)) = control.recv() {
             match data {
                 b"quit" => wish = Wish::Quit,
+                b"bytes" => {
+                    let _ = control.send_slice(format!("{}", self.bytes).as_bytes(), from);
+                    continue;
+                }
                 _ if !data.starts_with(b"reset") => continue,
                 _ if data == self.last_reset => {}
                 _ => {
