@@ -59,7 +59,17 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
 /// Builds what the tests need and runs them on this host, on the processor in software. Tests that
 /// cannot run there are counted as skipped.
 pub(crate) fn run_in_software(tests: &[Test], workers: usize, repeat: Repeat) -> Result<Results> {
-    let (host, vmm) = (Host::probe()?, software::wrap(&build::vmm()?)?);
+    run_in_software_with(tests, workers, repeat, &build::vmm()?)
+}
+
+/// The same with this `vmm`.
+pub(crate) fn run_in_software_with(
+    tests: &[Test],
+    workers: usize,
+    repeat: Repeat,
+    vmm: &Path,
+) -> Result<Results> {
+    let (host, vmm) = (Host::probe()?, software::wrap(vmm)?);
     let mut results = Results::default();
     let mut chosen = Vec::new();
     for test in tests {

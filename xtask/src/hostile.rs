@@ -1,9 +1,10 @@
 //! `cargo xtask test-kernels hostile`: guests that do what no honest guest does, run under a `vmm`
 //! that notices more.
 //!
-//! Twice: the debug build, with assertions and overflow checks, confined as always; and, where
-//! there is a nightly toolchain, a faster build with these checks under AddressSanitizer, not
-//! confined, because its runtime opens files and stops all threads to look for leaks.
+//! Three times: the debug build, with assertions and overflow checks, confined as always, on KVM
+//! and on the processor in software; and, where there is a nightly toolchain, a faster build with
+//! these checks under AddressSanitizer, not confined, because its runtime opens files and stops all
+//! threads to look for leaks.
 
 use std::path::PathBuf;
 
@@ -27,9 +28,11 @@ const CHECKED: [(&str, &str); 4] = [
 const QUICKLY: &str = r#"profile.release.package."*".opt-level=0"#;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Runs the tests in both ways.
+/// Runs the tests in all these ways.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
-    let mut results = guest_tests::run_with(tests, runner, &build::vmm_for_tests()?)?;
+    let vmm = build::vmm_for_tests()?;
+    let mut results = guest_tests::run_with(tests, runner, &vmm)?;
+    results += guest_tests::run_in_software_with(tests, runner.workers, runner.repeat, &vmm)?;
     if !has_nightly() {
         progress::print(
             "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
