@@ -153,6 +153,11 @@ pub(crate) fn counts(state: &kvm_lapic_state) -> bool {
     is_counting && timer & MASKED == 0 && word(state, INITIAL_COUNT) != 0
 }
 
+/// Returns `true` if a timer that counts once has come to zero.
+pub(crate) fn is_over(state: &kvm_lapic_state) -> bool {
+    word(state, FIRST_ENTRY) & TIMER_MODE == 0 && word(state, CURRENT_COUNT) == 0
+}
+
 /// Returns `true` if a timer that counts may have come to zero between these two moments.
 pub(crate) fn has_expired_between(before: &kvm_lapic_state, after: &kvm_lapic_state) -> bool {
     let [before, now] = [before, after].map(|state| word(state, CURRENT_COUNT));
@@ -286,6 +291,8 @@ mod tests {
         assert!(expired(0x2_0040, 1, 99) && !expired(0x2_0040, 9, 0));
         assert!(counts(&page(0x40, 0)) && counts(&page(0x2_0040, 0)));
         assert!(!counts(&page(0x4_0040, 0)) && !counts(&page(0x1_0040, 0)));
+        assert!(is_over(&page(0x40, 0)) && !is_over(&page(0x40, 1)));
+        assert!(!is_over(&page(0x2_0040, 0)));
     }
 
     #[test]

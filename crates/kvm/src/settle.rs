@@ -3,9 +3,12 @@
 //! KVM counts them, and requests them in `KVM_RUN` only, at the end of each stay in the guest. What
 //! it has counted is in no state that it saves. With TSC deadlines that is no loss, because the
 //! deadline stays until the interrupt is requested; a count that has come to its end does not tell.
+//! Nor does it tell whether KVM has counted the interrupt already: the host's timer may be late.
 
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::Duration;
 
 use kvm_bindings::kvm_lapic_state;
 use nerite_hypervisor::Error;
@@ -19,6 +22,9 @@ const KVM_SET_SIGNAL_MASK: libc::c_ulong = 0x4004_ae8b;
 /// Times that the timer is looked at, each of which it may expire between two system calls.
 const TRIES: u32 = 8;
 
+/// The shortest time for which a thread sleeps.
+const A_MOMENT: Duration = Duration::from_micros(1);
+
 /// `struct kvm_signal_mask`: signals that are blocked in `KVM_RUN`, as the kernel's `sigset_t`.
 #[repr(C, packed)]
 struct SignalMask {
@@ -29,6 +35,12 @@ struct SignalMask {
 /// No signal is blocked.
 const NONE_BLOCKED: SignalMask = SignalMask { length: 8, blocked: 0 };
 
+/// Waits until the host has handled its timers that are due: a timer of the calling thread is, that
+/// was due after them.
+fn wait_for_late_timers() {
+    thread::sleep(A_MOMENT);
+}
+
 impl KvmVcpu {
     /// The local APIC's registers, with the interrupts of a timer that has expired.
     pub(crate) fn settled_lapic(&mut self) -> Result<kvm_lapic_state, Error> {
@@ -36,6 +48,9 @@ impl KvmVcpu {
         for _ in 0..TRIES {
             if !lapic::counts(&before) {
                 break;
+            }
+            if lapic::is_over(&before) {
+                wait_for_late_timers();
             }
             self.request_timer_interrupt()?;
             let after = self.lapic_page()?;
