@@ -102,7 +102,7 @@ pub(crate) fn run_handed_over(tests: &[Test], runner: &Runner) -> Result<Results
                 progress::print(&format!("SKIP {}: not handed over: {reason}", test.name));
                 results.summary.skipped += 1;
             }
-            None => chosen.push(test.with_any_lines()),
+            None => chosen.push(test.handed_over()),
         }
     }
     let total = hand_over::Total::default();

@@ -29,10 +29,12 @@ const ALONE: [&str; 9] = [
     "--restore",
     "{goes-on}",
 ];
-/// Tests that look at what a control socket or time takes away from them.
-const LEFT_OUT: [(&str, &str); 2] = [
+/// Tests that look at what a control socket or time takes away from them, and one without `vmm`.
+const LEFT_OUT: [(&str, &str); 4] = [
     ("halted", "a guest is not ended for that while it has a control socket"),
+    ("linux group: halted", "a guest is not ended for that while it has a control socket"),
     ("time limit", "its time may be up before it begins"),
+    ("linux, the VMM of 100 lines", "it has one hypervisor"),
 ];
 /// Beginning of the line that says how often a guest was handed over.
 const COUNTED: &str = "hand-over: ";
@@ -113,8 +115,7 @@ pub(crate) fn refuses(test: &Test) -> Option<String> {
     let alone = alone.map(|word| format!("{word} is for one hypervisor, or has its own socket"));
     let left_out = LEFT_OUT.into_iter().find(|(name, _)| test.name.starts_with(name));
     let left_out = left_out.map(|(_, reason)| reason.to_owned());
-    let linux = test.linux.then(|| "Linux needs options of its own there".to_owned());
-    test.kvm_only().map(str::to_owned).or(linux).or(alone).or(left_out)
+    test.kvm_only().map(str::to_owned).or(alone).or(left_out)
 }
 
 /// A program that runs `vmm` and hands its guest over, for tests that know only its path. `myself`
@@ -190,6 +191,8 @@ mod tests {
         let refused = |name: &str| refuses(tests.iter().find(|test| test.name == name).unwrap());
         assert_eq!(refused("hello"), None);
         assert_eq!(refused("net over vhost").as_deref(), Some("vhost needs KVM"));
+        // That is about the processor in software on this host.
+        assert!(tests.iter().all(|test| test.not_on_host.is_none() || refuses(test).is_none()));
         for name in ["irqchip user: hello", "outside: NMIs, lines and messages"] {
             assert!(refused(name).is_some(), "{name}");
         }

@@ -37,9 +37,10 @@ const NAMES: [&str; 26] = [
 
 /// Guests besides the test kernels for the processor in software, one for each ability and the
 /// longest first. `cargo xtask test-kernels --software linux` and `hermit` run all.
-const IN_SOFTWARE: [&str; 13] = [
+const IN_SOFTWARE: [&str; 14] = [
     "linux, 2 processors, 128 MiB, disks",
     "linux, 2 processors, 256 MiB, a network card",
+    "linux, 1 processor, 128 MiB",
     "linux, 4 processors, 128 MiB",
     "linux, the VMM of 100 lines",
     "linux, a shell",
@@ -53,9 +54,12 @@ const IN_SOFTWARE: [&str; 13] = [
     "hermit-stopped-asleep",
 ];
 
-/// Test kernels that are handed over between KVM and the processor in software. `cargo xtask
-/// test-kernels --hand-over` runs all.
-const HANDED_OVER: [&str; 12] = [
+/// Guests that are handed over between KVM and the processor in software. `cargo xtask test-kernels
+/// --hand-over` runs all test kernels, and with `linux` all of that group.
+const HANDED_OVER: [&str; 15] = [
+    "linux, 2 processors, 128 MiB, disks",
+    "linux, 2 processors, 256 MiB, a network card",
+    "linux, 1 processor, 128 MiB",
     "64 readers and writers on a hundred files, four vCPUs, killed too",
     "console output",
     "file calls",
@@ -84,9 +88,11 @@ pub(crate) fn in_software() -> Result<Vec<Test>> {
     Ok(named(&IN_SOFTWARE, &all))
 }
 
-/// The test kernels that are handed over.
+/// The guests that are handed over.
 pub(crate) fn handed_over() -> Result<Vec<Test>> {
-    Ok(named(&HANDED_OVER, &Suite::load()?.tests))
+    let mut all = Suite::load()?.tests;
+    all.extend(Suite::load_linux()?.tests);
+    Ok(named(&HANDED_OVER, &all))
 }
 
 fn named(names: &[&str], all: &[Test]) -> Vec<Test> {

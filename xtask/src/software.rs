@@ -96,7 +96,8 @@ impl Host {
             .filter(|_| test.link().is_some_and(Link::is_user_mode));
         let without_namespaces =
             self.without_namespaces.as_deref().filter(|_| test.wants_namespaces());
-        test.kvm_only().or(without_user_mode).or(without_namespaces)
+        let unfit = test.not_on_host.as_deref();
+        test.kvm_only().or(unfit).or(without_user_mode).or(without_namespaces)
     }
 
     /// Makes the job of `test` one that can run here, beside others.
@@ -163,6 +164,8 @@ mod tests {
         assert_eq!(reason(&all, "net in user mode, address by DHCP").as_deref(), Some("no passt"));
         assert_eq!(reason(&all, "net over vhost").as_deref(), Some("vhost needs KVM"));
         assert_eq!(reason(&all, "hello"), None);
+        let memory = "it takes 5 GiB of this host's memory";
+        assert!(all.iter().any(|(_, reason)| reason == memory));
         let few = refusals(None, None);
         assert!(tap.iter().all(|name| reason(&few, name).is_none()));
     }

@@ -267,7 +267,7 @@ fn guests(run: &mut Run) {
     run.group("Linux and Hermit on the processor in software", || {
         guest_tests::run_in_software(&smoke::in_software()?, workers, Repeat::default())
     });
-    run.group("test kernels handed over between KVM and software", || {
+    run.group("guests handed over between KVM and software", || {
         guest_tests::run_handed_over(&smoke::handed_over()?, &runner)
     });
     run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
