@@ -44,8 +44,8 @@ pub use kick::{Kick, KickTimer, Kicker};
 pub use layer::Layer;
 pub use operands::{Access, OperandDecoder};
 pub use state::{
-    Activity, DebugRegs, PendingEvents, PendingException, STATE_VERSION, StateError, VcpuState,
-    VmState, synchronise_tscs,
+    Activity, DebugRegs, PARAVIRTUAL_MSRS, ParavirtualMsr, PendingEvents, PendingException,
+    STATE_VERSION, StateError, VcpuState, VmState, absent_value, is_untouched, synchronise_tscs,
 };
 pub use statistics::{ExitCounts, Histogram, KernelCounts, Statistics};
 pub use vcpu::Vcpu;

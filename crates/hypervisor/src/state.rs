@@ -6,8 +6,10 @@
 //! each chip's type has one of its own, because chips are saved alone, too.
 
 mod check;
+mod paravirtual;
 
 pub use check::StateError;
+pub use paravirtual::{PARAVIRTUAL_MSRS, ParavirtualMsr, absent_value, is_untouched};
 
 use nerite_arch::{CpuidEntry, Msr, Regs, SpecialRegs};
 use nerite_irqchip::{SavedBoard, SavedLocalApic};

@@ -14,7 +14,8 @@ use kvm_bindings::{
 };
 use nerite_arch::{Msr, Regs};
 use nerite_hypervisor::{
-    Activity, DebugRegs, Error, STATE_VERSION, StateError, Vcpu as _, VcpuState,
+    Activity, DebugRegs, Error, PARAVIRTUAL_MSRS, STATE_VERSION, StateError, Vcpu as _, VcpuState,
+    absent_value, is_untouched,
 };
 use nerite_irqchip::{ApicConfig, LocalApic, SavedLocalApic, Time};
 
@@ -77,7 +78,9 @@ impl KvmVcpu {
                 Some(lapic::from_kvm(&page, self.index, special.apic_base, deadline))
             }
         };
-        let msrs = self.readable(&msrs)?;
+        let mut msrs = self.readable(&msrs)?;
+        // A hypervisor that does not have them takes the guest without.
+        msrs.retain(|msr| !is_untouched(*msr, &self.cpuid));
         let tsc = self.msr(TSC)?;
         Ok(VcpuState {
             version: STATE_VERSION,
@@ -125,9 +128,9 @@ impl KvmVcpu {
             return Err(impossible("pending interrupt with RFLAGS.IF clear", vector));
         }
         let indices = self.state_msrs()?;
-        if let Some(msr) =
-            state.msrs.iter().find(|msr| msr.value != 0 && !indices.contains(&msr.index))
-        {
+        let is_foreign =
+            |msr: &&Msr| msr.value != absent_value(msr.index) && !indices.contains(&msr.index);
+        if let Some(msr) = state.msrs.iter().find(is_foreign) {
             return Err(StateError::Msr { index: msr.index, value: msr.value }.into());
         }
         self.set_tsc_rate(state)?;
@@ -138,8 +141,13 @@ impl KvmVcpu {
             self.set_lapic(saved)?;
         }
         // After the APIC, whose registers some of them are.
-        let known: Vec<Msr> =
-            state.msrs.iter().filter(|msr| indices.contains(&msr.index)).copied().collect();
+        let untouched = PARAVIRTUAL_MSRS
+            .iter()
+            .filter(|known| state.msr(known.index).is_none())
+            .map(|known| Msr { index: known.index, value: known.reset });
+        // First: two of them are the same register by another index.
+        let known = untouched.chain(state.msrs.iter().copied());
+        let known: Vec<Msr> = known.filter(|msr| indices.contains(&msr.index)).collect();
         self.set_state_msrs(&known)?;
         // The deadline is compared with the counter, which therefore comes first, and with the
         // timer's mode, which is the APIC's.
@@ -323,7 +331,7 @@ impl KvmVcpu {
     }
 
     fn state_msrs(&self) -> Result<Vec<u32>, Error> {
-        Ok(state_msrs(self.parts.listed_msrs()?, &self.cpuid))
+        Ok(state_msrs(self.parts.listed_msrs()?))
     }
 
     /// The values of those MSRs that can be read: KVM stops at the first that cannot.

@@ -218,6 +218,10 @@ fn states_that_cannot_be_are_refused_by_name() {
         ("xcr0", &|state| state.xcr0 |= 1 << 9),
         ("xsave", &|state| state.xsave.extend([1; 8])),
         ("MSR 0x48 ", &|state| state.msrs.push(Msr { index: 0x48, value: 1 })),
+        // KVM's poll control, which the guest has set without having seen it.
+        ("MSR 0x4b564d05 (KVM_POLL_CONTROL) ", &|state| {
+            state.msrs.push(Msr { index: 0x4b56_4d05, value: 0 });
+        }),
         ("MSR 0x10 ", &|state| state.msrs.push(Msr { index: 0x10, value: 1 })),
         ("MSR 0xc0000082 ", &|state| state.msrs.push(Msr { index: 0xc000_0082, value: 1 << 63 })),
     ];
@@ -231,6 +235,8 @@ fn states_that_cannot_be_are_refused_by_name() {
     // MSRs of another hypervisor that say nothing are none.
     let mut state = good;
     state.msrs.push(Msr { index: 0x48, value: 0 });
+    // As it is after a reset, and the guest has not seen it.
+    state.msrs.push(Msr { index: 0x4b56_4d05, value: 1 });
     state.xsave.extend([0; 64]);
     vcpu.restore(&state).unwrap();
     let mut board = vm.save().unwrap();

@@ -3,7 +3,7 @@
 use nerite_arch::{Segment, SpecialRegs};
 use nerite_saved::RestoreError;
 
-use super::{PendingEvents, STATE_VERSION, VcpuState, VmState};
+use super::{ParavirtualMsr, PendingEvents, STATE_VERSION, VcpuState, VmState};
 
 /// A saved state that cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum StateError {
         value: String,
     },
     /// A model-specific register is not a part of the state here, or cannot have the value.
-    #[error("MSR {index:#x} cannot have the value {value:#x}")]
+    #[error("MSR {index:#x}{} cannot have the value {value:#x}", name(*index))]
     Msr {
         /// The register's index.
         index: u32,
@@ -43,6 +43,12 @@ pub enum StateError {
     /// An instruction is half done: the vCPU was not drained.
     #[error("an instruction is not complete")]
     NotDrained,
+}
+
+/// Name of a model-specific register in brackets, if it is known here.
+fn name(index: u32) -> String {
+    let known = ParavirtualMsr::of(index);
+    known.map(|known| format!(" ({})", known.name)).unwrap_or_default()
 }
 
 /// Most CPUID leaves and MSRs that a state can have.

@@ -1,11 +1,9 @@
 //! The MSRs that are a part of a vCPU's state.
 
-use nerite_arch::CpuidEntry;
+use nerite_hypervisor::ParavirtualMsr;
 
 pub(super) const TSC: u32 = 0x10;
 pub(super) const TSC_DEADLINE: u32 = 0x6e0;
-/// CPUID leaf of KVM's paravirtual features, without which their MSRs are no state.
-const PARAVIRTUAL_LEAF: u32 = 0x4000_0001;
 
 /// MSRs that KVM does not list and that are state: the memory types (Intel SDM vol. 3, 13.11), and
 /// machine-check status and control.
@@ -15,8 +13,8 @@ const ALWAYS: [u32; 30] = [
     0x26f, 0x2ff, 0x17a, 0x17b,
 ];
 
-/// Returns `true` if an MSR of KVM's list is no state of a guest with these leaves.
-fn is_no_state(index: u32, has_paravirtual: bool) -> bool {
+/// Returns `true` if an MSR of KVM's list is no state of a guest.
+fn is_no_state(index: u32) -> bool {
     match index {
         // In another part: time-stamp counter, deadline.
         TSC | TSC_DEADLINE => true,
@@ -30,16 +28,16 @@ fn is_no_state(index: u32, has_paravirtual: bool) -> bool {
         0xc000_0300..=0xc000_0303 | 0xc001_0000..=0xc001_0007 | 0xc001_0200..=0xc001_020b => true,
         // Another hypervisor's interface, which is not offered.
         0x4000_0000..=0x4000_01ff => true,
-        0x11 | 0x12 | 0x4b56_4d00..=0x4b56_4dff => !has_paravirtual,
+        // Of a paravirtual feature that is not known here.
+        0x4b56_4d00..=0x4b56_4dff => ParavirtualMsr::of(index).is_none(),
         _ => false,
     }
 }
 
 /// Indices of the MSRs that are saved and restored, from KVM's list.
-pub(super) fn state_msrs(listed: &[u32], cpuid: &[CpuidEntry]) -> Vec<u32> {
-    let has_paravirtual = cpuid.iter().any(|entry| entry.function == PARAVIRTUAL_LEAF);
+pub(super) fn state_msrs(listed: &[u32]) -> Vec<u32> {
     let mut indices: Vec<u32> = listed.iter().chain(&ALWAYS).copied().collect();
-    indices.retain(|index| !is_no_state(*index, has_paravirtual));
+    indices.retain(|index| !is_no_state(*index));
     indices.sort_unstable();
     indices.dedup();
     indices
@@ -52,10 +50,8 @@ mod tests {
     #[test]
     fn msrs_of_other_parts_and_of_the_host_are_no_state() {
         let listed = [TSC, TSC_DEADLINE, 0x174, 0x277, 0x10a, 0x480, 0x4000_0000, 0x4b56_4d01];
-        let leaf = CpuidEntry { function: PARAVIRTUAL_LEAF, ..CpuidEntry::default() };
-        let without = state_msrs(&listed, &[]);
-        assert_eq!(without.iter().filter(|index| !ALWAYS.contains(index)).count(), 2);
-        assert!(without.contains(&0x174) && without.contains(&0x277) && without.contains(&0x2ff));
-        assert!(state_msrs(&listed, &[leaf]).contains(&0x4b56_4d01));
+        let state = state_msrs(&listed);
+        assert_eq!(state.iter().filter(|index| !ALWAYS.contains(index)).count(), 3);
+        assert!([0x174, 0x277, 0x2ff, 0x4b56_4d01].iter().all(|index| state.contains(index)));
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use nerite_arch::{Fpu, Msr, SpecialRegs};
 use nerite_hypervisor::{
     Activity, DebugRegs, Error, PendingEvents, PendingException, STATE_VERSION, StateError,
-    VcpuState,
+    VcpuState, absent_value,
 };
 use nerite_irqchip::{LocalApic, Time};
 use nerite_x86 as x86;
@@ -178,8 +178,7 @@ impl SoftwareVcpu {
         Ok(())
     }
 
-    /// An MSR that is not saved here is refused, unless it is zero, its value where it is not
-    /// there.
+    /// An MSR that is not saved here is refused, unless it has its value where it is not there.
     fn restore_msrs(&mut self, msrs: &[Msr]) -> Result<(), StateError> {
         self.msrs = MachineMsrs::default();
         for msr in msrs {
@@ -187,7 +186,7 @@ impl SoftwareVcpu {
             let is_set =
                 !is_elsewhere && (self.cpu.set_msr(*msr) || self.msrs.write(msr.index, msr.value));
             let is_known = x86::MSRS.contains(&msr.index) || is_elsewhere;
-            if !is_set && (msr.value != 0 || is_known) {
+            if !is_set && (msr.value != absent_value(msr.index) || is_known) {
                 return Err(StateError::Msr { index: msr.index, value: msr.value });
             }
         }
