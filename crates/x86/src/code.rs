@@ -38,17 +38,19 @@ impl CodePages {
     pub fn written(&self, address: u64, len: u64) {
         let Some(last) = len.checked_sub(1).map(|len| address.saturating_add(len)) else { return };
         let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner);
-        let mut page = address & !0xfff;
-        while page <= last {
-            if let Some(chunk) = chunks.get(&(page >> 21)) {
-                let start = address.max(page) & 0xfff;
-                let end = if last >> 12 == page >> 12 { last & 0xfff } else { 0xfff };
-                if chunk.has_code(page, start, end) {
-                    chunk.invalidate(page);
-                }
+        if address >> 21 == last >> 21 {
+            if let Some(chunk) = chunks.get(&(address >> 21)) {
+                chunk.written(address, last);
             }
-            let Some(next) = page.checked_add(0x1000) else { return };
-            page = next;
+            return;
+        }
+        // Not in proportion to what was written: the length may be a guest's number.
+        for (key, chunk) in chunks.iter() {
+            let start = key << 21;
+            let (first, end) = (address.max(start), last.min(start | 0x1f_ffff));
+            if first <= end {
+                chunk.written(first, end);
+            }
         }
     }
 
@@ -131,6 +133,18 @@ impl Chunk {
         self.lines(address) & line_mask(first, last) != 0
     }
 
+    /// Makes the code stale that shares a line with the bytes from guest-physical address `first`
+    /// to `last`, both in these 2 MiB.
+    fn written(&self, first: u64, last: u64) {
+        for number in first >> 12..=last >> 12 {
+            let page = number << 12;
+            let (start, end) = (first.max(page), last.min(page | 0xfff));
+            if self.has_code(page, start & 0xfff, end & 0xfff) {
+                self.invalidate(page);
+            }
+        }
+    }
+
     /// The page's generation: code decoded at another one is stale.
     #[inline(always)]
     pub(crate) fn generation(&self, address: u64) -> u32 {
@@ -187,5 +201,9 @@ mod tests {
         assert_ne!(chunk.generation(0x20_3000), generation);
         assert_eq!(chunk.lines(0x20_3000), 0);
         pages.written(u64::MAX - 1, u64::MAX);
+        // A length that no memory has takes no longer.
+        let (generation, _) = chunk.mark(0x20_3000, 100, 130);
+        pages.written(0, u64::MAX);
+        assert_ne!(chunk.generation(0x20_3000), generation);
     }
 }

@@ -126,10 +126,11 @@ impl Buffer {
         ranges.map_while(|(address, length)| ram.slices(address, length).ok()).flatten()
     }
 
-    /// Reports that the host memory of [`Self::pieces`] was written.
-    pub(crate) fn written(&self, ram: &GuestRam) {
+    /// Reports that the first `length` bytes of [`Self::pieces`] were written, in host memory.
+    pub(crate) fn written(&self, ram: &GuestRam, length: u64) {
+        let Some(part) = self.part(0, length) else { return };
         // Where the page tables lead out of RAM by now, nothing was written.
-        let _ = self.for_each_piece(ram, |address, length| {
+        let _ = part.for_each_piece(ram, |address, length| {
             ram.written(address, length);
             Ok(())
         });

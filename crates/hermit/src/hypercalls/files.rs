@@ -33,9 +33,12 @@ impl Hypercalls {
         match fd {
             STDIN => self.read_console(buffer, scratch),
             _ => {
-                let read = |()| self.files.read(fd, buffer.pieces(&self.ram));
-                let read = buffer.check(&self.ram).and_then(read);
-                buffer.written(&self.ram);
+                let read = buffer.check(&self.ram).and_then(|()| {
+                    let read = self.files.read(fd, buffer.pieces(&self.ram));
+                    // A read that fails may have begun.
+                    buffer.written(&self.ram, read.unwrap_or(buffer.length()));
+                    read
+                });
                 self.transferred(read)
             }
         }

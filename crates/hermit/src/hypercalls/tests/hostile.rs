@@ -2,9 +2,12 @@
 //! touched.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nerite_devices::{Console, Input, Sink};
+use nerite_hypercall::file::{O_CREAT, O_RDWR};
 use nerite_hypercall::{v1, v2};
+use nerite_memory::WriteObserver;
 use proptest::prelude::*;
 
 use crate::builder::shared;
@@ -140,4 +143,41 @@ proptest! {
             prop_assert_eq!(*byte, expected[&(physical(page) + at % 0x1000)]);
         }
     }
+}
+
+/// Sums what is reported as written.
+struct Sum(AtomicU64);
+
+impl WriteObserver for Sum {
+    fn written(&self, _: u64, len: u64) {
+        self.0.fetch_add(len, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn no_more_is_reported_as_written_than_was_read() {
+    let mut guest = Guest::new();
+    guest.ram.write(0x100, b"/temporary\0").unwrap();
+    let open = v2::OpenParams { name: 0x100, flags: O_RDWR | O_CREAT, ..Default::default() };
+    let fd = guest.v2(v2::Call::FileOpen, open).ret;
+    let write = v2::WriteParams { fd, buf: 0x100, len: 10, ..v2::WriteParams::default() };
+    assert_eq!(guest.v2(v2::Call::FileWrite, write).ret, 10);
+    let sum = Arc::new(Sum(AtomicU64::new(0)));
+    guest.ram.observe(sum.clone());
+    let mut read = |fd, buf, len| {
+        let seek = v2::LseekParams { fd, ..v2::LseekParams::default() };
+        guest.v2(v2::Call::FileLseek, seek);
+        sum.0.store(0, Ordering::Relaxed);
+        let params = v2::ReadParams { fd, buf, len, ..v2::ReadParams::default() };
+        let ret = guest.v2(v2::Call::FileRead, params).ret;
+        // The parameters, written here and by the call, are observed as well.
+        (ret, sum.0.load(Ordering::Relaxed) < 0x100)
+    };
+    let fault = i64::from(-nerite_hypercall::errno::EFAULT);
+    assert_eq!(read(fd, 0x1000, 10), (10, true));
+    assert_eq!(read(fd, 0x1000, MIB), (10, true));
+    assert_eq!(read(fd, 0x1000, u64::MAX), (fault, true));
+    assert_eq!(read(fd, RAM_END - 1, MIB), (fault, true));
+    // Nothing says which part of it a read that failed has written.
+    assert!(read(77, 0x1000, 10).0 < 0);
 }
