@@ -285,7 +285,8 @@ impl Test {
 
     /// `true` if it makes files in its working directory.
     pub(crate) fn makes_files(&self) -> bool {
-        self.script.is_some() || self.net.is_some()
+        let mounts = |option: &String| option.trim_start_matches("--mount=").starts_with(".:");
+        self.script.is_some() || self.net.is_some() || self.options.iter().any(mounts)
     }
 
     /// `true` if on this host it runs in namespaces of its own.
