@@ -34,6 +34,12 @@ pub(crate) fn suite() -> Result<String> {
     Ok(text.replace(FOLDER, &target().display().to_string()))
 }
 
+/// Reason why the guest cannot be made on this host, if there is one, in one line.
+pub(crate) fn obstacle() -> Option<String> {
+    let parts = packages::need(&[packages::BUSYBOX]).and_then(|_| kernel::get());
+    parts.err().map(|error| progress::one_line(&error))
+}
+
 /// Fetches and makes the images; says in which folder they are.
 pub(crate) fn build() -> Result<PathBuf> {
     let folder = target();

@@ -50,6 +50,12 @@ pub(crate) fn say(text: &str) {
     tell(&format!("xtask: {text}"));
 }
 
+/// An error with its causes, in one line.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
 /// Text of another program, on standard error.
 pub(crate) fn tell(text: &str) {
     // A reader that has gone away has no use for an error either.

@@ -15,9 +15,10 @@ use crate::libtest::cargo::Tests;
 use crate::platform::Platform;
 use crate::repeat::Repeat;
 use crate::results::{Failure, Results};
+use crate::suite::Test;
 use crate::{
-    containers, dist, guest_tests, hermit, host_tests, hostile, kernels, libtest, package, paths,
-    progress, single, smoke, style,
+    containers, dist, guest_tests, hermit, host_tests, hostile, kernels, lab, libtest, linux,
+    package, paths, progress, single, smoke, style,
 };
 
 /// `cargo xtask test`.
@@ -30,6 +31,10 @@ pub(crate) struct Args {
     /// minutes after a build
     #[arg(long)]
     quick: bool,
+    /// Fail where neither this host nor a lab has a KVM, or guests cannot be downloaded, and skip
+    /// nothing for that reason
+    #[arg(long)]
+    all_guests: bool,
 }
 
 /// A test run as it goes.
@@ -134,8 +139,14 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     match (args.no_guests, args.quick) {
         (true, _) => run.skip("guests", "left out with --no-guests"),
-        (false, true) => run.group("smoke set", smoke),
-        (false, false) => guests(&mut run),
+        (false, true) => match Platform::choose() {
+            Ok(platform) => match obstacle(platform, args.all_guests) {
+                Some(reason) => run.skip("smoke set", &reason),
+                None => run.group("smoke set", || smoke(platform)),
+            },
+            Err(error) => run.group("smoke set", || Err(error)),
+        },
+        (false, false) => guests(&mut run, args.all_guests),
     }
     progress::print("time of each group:");
     for (name, time) in &run.groups {
@@ -242,12 +253,21 @@ fn is_installed(subcommand: &str) -> bool {
 }
 
 /// Some guests of each kind, with the `vmm` that the unit tests have built.
-fn smoke() -> Result<Results> {
-    let runner = guest_tests::runner(Platform::choose()?, 1);
+fn smoke(platform: Platform) -> Result<Results> {
+    let runner = guest_tests::runner(platform, 1);
     guest_tests::run_with(&smoke::tests()?, &runner, &build::vmm_for_tests()?)
 }
 
-fn guests(run: &mut Run) {
+/// Reason why there can be no KVM, if there is one and it is no failure.
+fn obstacle(platform: Platform, is_failure: bool) -> Option<String> {
+    if is_failure || platform == Platform::Hardware {
+        return None;
+    }
+    let reason = lab::obstacle()?;
+    Some(format!("it needs a KVM, and there can be no lab: {reason}"))
+}
+
+fn guests(run: &mut Run, all: bool) {
     let platform = match Platform::choose() {
         Ok(platform) => platform,
         Err(error) => return run.group("guests", || Err(error)),
@@ -255,7 +275,13 @@ fn guests(run: &mut Run) {
     // On hardware, tests run one by one: some look at how busy the host is.
     let workers = if platform == Platform::Lab { guest_tests::labs() } else { 1 };
     let runner = guest_tests::runner(platform, workers);
-    run.group("test kernels", || {
+    let without_kvm = obstacle(platform, all);
+    let on_kvm = |run: &mut Run, name: &str, what: &dyn Fn() -> Result<Results>| match &without_kvm
+    {
+        Some(reason) => run.skip(name, reason),
+        None => run.group(name, what),
+    };
+    on_kvm(run, "test kernels", &|| {
         // In the same lab, and the long ones first, or a lab is left with one at the end.
         let mut tests = guest_tests::select("linux")?;
         tests.extend(guest_tests::select("")?);
@@ -265,23 +291,43 @@ fn guests(run: &mut Run) {
         guest_tests::run_in_software(&guest_tests::select("")?, workers, Repeat::default())
     });
     run.group("Linux and Hermit on the processor in software", || {
-        guest_tests::run_in_software(&smoke::in_software()?, workers, Repeat::default())
+        let mut results = Results::default();
+        let mut tests = smoke::in_software()?;
+        if !all {
+            tests = obtainable(tests, &mut results);
+        }
+        results += guest_tests::run_in_software(&tests, workers, Repeat::default())?;
+        Ok(results)
     });
-    run.group("guests handed over between KVM and software", || {
+    on_kvm(run, "guests handed over between KVM and software", &|| {
         guest_tests::run_handed_over(&smoke::handed_over()?, &runner)
     });
-    run.group("tests that use KVM", || host_tests::run(&runner, host_tests::Filter::default()));
+    on_kvm(run, "tests that use KVM", &|| host_tests::run(&runner, host_tests::Filter::default()));
     match containers::obstacle() {
         None => run.group("guests as containers", containers::run),
         Some(reason) => run.skip("guests as containers", &reason),
     }
-    run.group("hostile guests", || {
+    on_kvm(run, "hostile guests", &|| {
         hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner)
     });
-    run.group("real Hermit applications", || {
-        let tests = guest_tests::select("hermit")?;
-        guest_tests::run(&tests, &runner)
+    on_kvm(run, "real Hermit applications", &|| {
+        guest_tests::run(&guest_tests::select("hermit")?, &runner)
     });
+}
+
+/// The tests whose guests can be had. The others are counted as skipped.
+fn obtainable(mut tests: Vec<Test>, results: &mut Results) -> Vec<Test> {
+    let (linux, hermit) = (linux::obstacle(), hermit::obstacle());
+    tests.retain(|test| {
+        let linux = linux.as_ref().filter(|_| test.linux);
+        let reason = linux.or(hermit.as_ref().filter(|_| test.hermit));
+        if let Some(reason) = reason {
+            progress::print(&format!("SKIP {}: its guest cannot be had: {reason}", test.name));
+            results.summary.skipped += 1;
+        }
+        reason.is_none()
+    });
+    tests
 }
 
 /// Runs the models of the threads that share a vCPU, which a plain `cargo test` leaves out.

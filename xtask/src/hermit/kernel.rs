@@ -71,7 +71,7 @@ struct Package {
 }
 
 /// Lets cargo fetch the kernel and what it depends on; says where cargo has put it.
-fn fetch(toolchain: &Toolchain) -> Result<PathBuf> {
+pub(super) fn fetch(toolchain: &Toolchain) -> Result<PathBuf> {
     let json = output_of(
         toolchain
             .cargo()

@@ -42,12 +42,24 @@ pub(crate) fn suite() -> Result<String> {
     Ok(text.replace(NOW, &now.as_secs().to_string()))
 }
 
-/// Builds the application, and before it what it takes; says in which folder `hermit-app` is.
-pub(crate) fn build() -> Result<PathBuf> {
+/// Makes the folder of this group, which is this process's as long as it keeps the file.
+fn lock() -> Result<File> {
     fs::create_dir_all(target()).with_context(|| format!("cannot make {}", target().display()))?;
     let lock = File::create(target().join("lock")).context("cannot make a lock file")?;
     lock.lock().context("cannot lock target/hermit")?;
+    Ok(lock)
+}
 
+/// Reason why toolchain or kernel cannot be had on this host, if there is one, in one line.
+pub(crate) fn obstacle() -> Option<String> {
+    let parts =
+        lock().and_then(|_lock| kernel::fetch(&Toolchain::get(&target().join("toolchain"))?));
+    parts.err().map(|error| progress::one_line(&error))
+}
+
+/// Builds the application, and before it what it takes; says in which folder `hermit-app` is.
+pub(crate) fn build() -> Result<PathBuf> {
+    let _lock = lock()?;
     let toolchain = Toolchain::get(&target().join("toolchain"))?;
     let kernel = kernel::build(&toolchain)?;
     let folder = target().join("app");

@@ -29,6 +29,11 @@ pub(crate) const MYSELF: &str = "/lab/xtask";
 /// Path of xtask-host inside the lab.
 pub(crate) const HOST_TOOL: &str = "/lab/xtask-host";
 
+/// Reason why there can be no lab on this host, if there is one, in one line.
+pub(crate) fn obstacle() -> Option<String> {
+    Session::new(Machine::default()).err().map(|error| progress::one_line(&error))
+}
+
 /// `cargo xtask lab`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
