@@ -137,6 +137,9 @@ impl KvmVcpu {
         self.set_run_state(state.activity())?;
         self.drop_translations(&state.special)?;
         self.set_processor(state)?;
+        // Before the APIC: with the processor's own timer, the end of a count is a value of the
+        // counter.
+        self.set_tsc(state.tsc)?;
         if let Some(saved) = &state.apic {
             self.set_lapic(saved)?;
         }
@@ -149,10 +152,8 @@ impl KvmVcpu {
         let known = untouched.chain(state.msrs.iter().copied());
         let known: Vec<Msr> = known.filter(|msr| indices.contains(&msr.index)).collect();
         self.set_state_msrs(&known)?;
-        // The deadline is compared with the counter, which therefore comes first, and with the
-        // timer's mode, which is the APIC's.
-        self.set_tsc(state.tsc)?;
-        // Also if there is none: the vCPU may have an old one, which KVM_SET_LAPIC has started.
+        // The deadline is compared with the counter, and with the timer's mode, the APIC's. Also if
+        // there is none: the vCPU may have an old one, which KVM_SET_LAPIC has started.
         if let Some(apic) = &state.apic {
             self.set_state_msrs(&[Msr { index: TSC_DEADLINE, value: apic.tsc_deadline }])?;
         }
