@@ -109,8 +109,10 @@ impl Core {
             if write { entry.write == page || entry.code == page } else { entry.read == page };
         if is_known && let Some(target) = &entry.target {
             let place = Place::Ram(target.clone(), entry.address | linear & 0xfff);
-            if write && target.chunk.lines(entry.address) == 0 {
-                let entry = self.tlb.entry_mut(linear);
+            if write
+                && target.chunk.lines(entry.address) == 0
+                && let Some(entry) = self.tlb.entry_mut(linear)
+            {
                 entry.write = page;
                 entry.code = tlb::NONE;
             }
@@ -129,13 +131,15 @@ impl Core {
         if self.tlb.set != tlb::CHECKED {
             let has_code = target.chunk.lines(address) != 0;
             self.tlb.has_large |= found.is_large;
-            let entry = self.tlb.occupy(linear);
-            entry.read = page;
-            entry.write = if found.is_writable && !has_code { page } else { tlb::NONE };
-            entry.code = if found.is_writable && has_code { page } else { tlb::NONE };
-            entry.address = address;
-            entry.global = found.is_global;
-            entry.target = Some(target.clone());
+            let entry = tlb::Entry {
+                read: page,
+                write: if found.is_writable && !has_code { page } else { tlb::NONE },
+                code: if found.is_writable && has_code { page } else { tlb::NONE },
+                address,
+                global: found.is_global,
+                target: Some(target.clone()),
+            };
+            self.tlb.occupy(linear, entry);
         }
         Ok(Place::Ram(target, found.address))
     }

@@ -47,26 +47,15 @@ struct Jump {
 }
 
 /// Decoded blocks by guest-physical address and mode.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Cache {
     pub(crate) blocks: Vec<Block>,
     places: HashMap<u64, u32, BuildHasherDefault<AddressHasher>>,
-    jumps: Box<[Jump; JUMPS]>,
+    /// All, or none before the first block: many processors wait for their first instruction.
+    jumps: Box<[Jump]>,
     ops: usize,
     /// Counts executions, if that is asked for.
     pub(crate) counter: Option<Box<Counter>>,
-}
-
-impl Default for Cache {
-    fn default() -> Self {
-        Self {
-            blocks: Vec::new(),
-            places: HashMap::default(),
-            jumps: Box::new([Jump::default(); JUMPS]),
-            ops: 0,
-            counter: None,
-        }
-    }
 }
 
 impl Cache {
@@ -83,6 +72,9 @@ impl Cache {
             return Ok(jump.index as usize);
         }
         let index = self.find_slow(core, linear)?;
+        if self.jumps.is_empty() {
+            self.jumps = vec![Jump::default(); JUMPS].into_boxed_slice();
+        }
         let can_be_linked = self.blocks.get(index).is_some_and(Block::can_be_linked);
         if let Some(jump) = self.jumps.get_mut(slot)
             && can_be_linked

@@ -57,27 +57,22 @@ impl Entry {
     }
 }
 
+/// An entry where there is no memory for entries yet.
+static UNUSED: Entry = EMPTY;
+
 /// A direct-mapped cache of translations.
-#[derive(Debug)]
+///
+/// It has no memory before the first translation: many processors wait for their first
+/// instruction in a pool.
+#[derive(Debug, Default)]
 pub(crate) struct Tlb {
-    entries: Box<[Entry; ENTRIES * SETS]>,
+    entries: Option<Box<[Entry; ENTRIES * SETS]>>,
     /// A bit for each entry in use.
     live: [u64; ENTRIES * SETS / 64],
     /// Offset of the set in use.
     pub(crate) set: usize,
     /// A large page was cached in pieces.
     pub(crate) has_large: bool,
-}
-
-impl Default for Tlb {
-    fn default() -> Self {
-        Self {
-            entries: Box::new([const { EMPTY }; ENTRIES * SETS]),
-            live: [0; ENTRIES * SETS / 64],
-            set: SUPERVISOR,
-            has_large: false,
-        }
-    }
 }
 
 impl Tlb {
@@ -88,37 +83,42 @@ impl Tlb {
 
     /// The entry where the translation of a linear address would be.
     #[inline(always)]
-    #[expect(clippy::indexing_slicing, reason = "the index is masked to the length of the array")]
     pub(crate) fn entry(&self, linear: u64) -> &Entry {
-        &self.entries[self.index(linear)]
+        let index = self.index(linear);
+        self.entries.as_deref().and_then(|entries| entries.get(index)).unwrap_or(&UNUSED)
     }
 
-    /// As [`Tlb::entry`].
-    #[inline(always)]
-    #[expect(clippy::indexing_slicing, reason = "the index is masked to the length of the array")]
-    pub(crate) fn entry_mut(&mut self, linear: u64) -> &mut Entry {
+    /// The entry where the translation of a linear address is or will be.
+    pub(crate) fn entry_mut(&mut self, linear: u64) -> Option<&mut Entry> {
         let index = self.index(linear);
-        &mut self.entries[index]
+        self.entries.as_deref_mut()?.get_mut(index)
     }
 
-    /// The entry for a new translation of a linear address.
-    pub(crate) fn occupy(&mut self, linear: u64) -> &mut Entry {
+    /// Makes an entry for a new translation of a linear address.
+    pub(crate) fn occupy(&mut self, linear: u64, new: Entry) {
         let index = self.index(linear);
-        if let Some(live) = self.live.get_mut(index >> 6) {
+        if self.entries.is_none() {
+            let entries: Box<[Entry]> = (0..ENTRIES * SETS).map(|_| EMPTY).collect();
+            self.entries = entries.try_into().ok();
+        }
+        if let (Some(entries), Some(live)) = (&mut self.entries, self.live.get_mut(index >> 6))
+            && let Some(entry) = entries.get_mut(index)
+        {
+            *entry = new;
             *live |= bit(index);
         }
-        self.entry_mut(linear)
     }
 
     /// Calls a function for each entry in use, and takes those out of use for which it returns
     /// `false`.
     fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
+        let Some(entries) = self.entries.as_deref_mut() else { return };
         for (live, first) in self.live.iter_mut().zip((0_usize..).step_by(64)) {
             let mut left = *live;
             while left != 0 {
                 let index = first | left.trailing_zeros() as usize;
                 left &= left.wrapping_sub(1);
-                if let Some(entry) = self.entries.get_mut(index)
+                if let Some(entry) = entries.get_mut(index)
                     && !keep(entry)
                 {
                     entry.clear();
@@ -142,8 +142,9 @@ impl Tlb {
         let set = self.set;
         for other in [SUPERVISOR, USER, SUPERVISOR_AC] {
             self.set = other;
-            let entry = self.entry_mut(linear);
-            if entry.read == linear & PAGE {
+            if let Some(entry) = self.entry_mut(linear)
+                && entry.read == linear & PAGE
+            {
                 entry.clear();
             }
         }

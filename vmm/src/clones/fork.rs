@@ -43,8 +43,9 @@ pub(super) fn fork(body: impl FnOnce() -> u8) -> io::Result<Child> {
 /// Gives memory that is free back to the host: of the heap, and of the main thread's stack, which
 /// calls this, below what is in use.
 pub(super) fn trim() {
-    /// Room for what is in use of the stack below a local variable here, and for a signal handler.
-    const IN_USE: usize = 32 << 10;
+    /// Room for what is in use of the stack below a local variable here. A handler of a signal is
+    /// over before the call is made.
+    const IN_USE: usize = 8 << 10;
     /// Part that is given back at most: less than the gap of 1 MiB that Linux keeps free below a
     /// main thread's stack, so that nothing else is in it.
     const MOST: usize = 512 << 10;
