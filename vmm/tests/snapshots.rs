@@ -115,22 +115,20 @@ fn a_guest_goes_on_with_the_other_hypervisor() {
     }
 }
 
-/// A guest that was shown a level of features goes on in software after KVM, and the other way
-/// round.
+/// A guest that was shown a level of features goes on in software after KVM. The other way round it
+/// takes a processor that scales the time-stamp counter.
 #[test]
 #[ignore = "needs a KVM"]
-fn a_guest_of_a_level_goes_on_with_the_other_hypervisor() {
-    for [first, second] in [["software", "kvm"], ["kvm", "software"]] {
-        let folder = Folder::new();
-        let image = folder.file("image", image::elf(&worker(1)));
-        let guest = Guest::start(&folder, first, &["--cpu", "x86-64-v2", &image]);
-        guest.prints();
-        assert_eq!(guest.ctl(&["snapshot", "--stop", "saved"]).code, 0);
-        let (_, before, _) = guest.end();
-        let done = folder.run(&["run", "--accel", second, "--restore", "saved"]);
-        assert_eq!(done.code, RIGHT, "{first} to {second}: {}", done.stderr);
-        assert!(before + &done.stdout == expected(), "{first} to {second}");
-    }
+fn a_guest_of_a_level_goes_on_in_software_after_kvm() {
+    let folder = Folder::new();
+    let image = folder.file("image", image::elf(&worker(1)));
+    let guest = Guest::start(&folder, "kvm", &["--cpu", "x86-64-v2", &image]);
+    guest.prints();
+    assert_eq!(guest.ctl(&["snapshot", "--stop", "saved"]).code, 0);
+    let (_, before, _) = guest.end();
+    let done = folder.run(&["run", "--accel", "software", "--restore", "saved"]);
+    assert_eq!(done.code, RIGHT, "{}", done.stderr);
+    assert!(before + &done.stdout == expected());
 }
 
 /// Lets a guest that copies a file go on in one process after the other.
