@@ -168,8 +168,14 @@ fn discard(socket: &mut tcp::Socket<'_>, position: &mut usize, wrong: &mut u64) 
     let mut done = 0;
     while socket.can_recv() {
         let taken = socket.recv(|data| {
-            for byte in &*data {
+            for (at, byte) in data.iter().enumerate() {
                 if usize::from(*byte) != *position {
+                    if *wrong == 0 {
+                        println!(
+                            "the first wrong byte: {byte} for {position}, at {at} of {}",
+                            data.len()
+                        );
+                    }
                     *wrong += 1;
                 }
                 *position = if *position + 1 == PATTERN { 0 } else { *position + 1 };
