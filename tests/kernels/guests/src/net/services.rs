@@ -12,7 +12,7 @@ const CONTROL: u16 = 99;
 /// Echo connections at a time.
 const ECHOES: usize = 12;
 /// Streams that are taken at a time.
-const DISCARDS: usize = 8;
+const DISCARDS: usize = 4;
 /// Time after which an idle stream asks whether the other side is still there, and after which it
 /// ends without an answer: what would have ended it may have been lost in a reset of the card.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
