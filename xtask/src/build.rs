@@ -88,21 +88,25 @@ pub(crate) fn quick_vmm() -> Result<PathBuf> {
 }
 
 fn vmm_of(profile: &str) -> Result<PathBuf> {
-    let step = progress::step("building vmm");
     let mut command = cargo();
     command.args(["build", "--profile", profile, "--package", "nerite-vmm", "--bin", "vmm"]);
-    let folder = if has_static_libc() {
+    let is_static = has_static_libc();
+    let folder = if is_static { paths::target().join(TARGET) } else { paths::target() };
+    let program = folder.join(profile).join("vmm");
+    if !program.exists() {
+        progress::say("the first build of vmm takes one to three minutes on two processors");
+    }
+    let step = progress::step("building vmm");
+    if is_static {
         command.args(["--target", TARGET, "--config", STATIC]);
-        paths::target().join(TARGET)
     } else {
         progress::say(
             "linking vmm dynamically: there is no libc.a (Debian: libc6-dev, Fedora: glibc-static)",
         );
-        paths::target()
-    };
+    }
     run(command.arg("--target-dir").arg(paths::target()), "the sources of vmm")?;
     step.done();
-    Ok(folder.join(profile).join("vmm"))
+    Ok(program)
 }
 
 /// Builds the debug `vmm` as the tests do, which is no work after them, and says where it is.

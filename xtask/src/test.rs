@@ -125,6 +125,14 @@ fn passed((): ()) -> Results {
 
 /// Runs everything and prints the closing lines; the status is 1 if anything failed.
 pub(crate) fn main(args: &Args) -> Result<i32> {
+    let time = if args.quick {
+        "about ten minutes the first time, six after a build"
+    } else if args.no_guests {
+        "about ten minutes"
+    } else {
+        "about half an hour"
+    };
+    progress::say(&format!("this takes {time} on two processors that do nothing else"));
     let mut run = Run::default();
     sources(&mut run);
     run.group("unit and integration tests", || {
