@@ -78,6 +78,7 @@ fn end(root: u32, signal: i32, polite: Duration, patience: Duration) {
     let own_group =
         all().into_iter().find(|process| process.id == root).map(|process| process.group);
     let mut told = HashSet::new();
+    let mut killed: Option<Instant> = None;
     loop {
         let alive = descendants(root, &all());
         if alive.is_empty() {
@@ -86,6 +87,7 @@ fn end(root: u32, signal: i32, polite: Duration, patience: Duration) {
         for process in alive {
             let pid = i32::try_from(process.id).ok().and_then(Pid::from_raw);
             if start.elapsed() >= patience {
+                killed.get_or_insert_with(Instant::now);
                 pid.map(|pid| rustix::process::kill_process(pid, Signal::KILL));
             } else if (Some(process.group) != own_group || start.elapsed() >= polite)
                 && told.insert(process.id)
@@ -95,7 +97,7 @@ fn end(root: u32, signal: i32, polite: Duration, patience: Duration) {
             }
         }
         // What the kernel does not end is left behind.
-        if start.elapsed() >= patience * 2 {
+        if killed.is_some_and(|killed| killed.elapsed() >= PATIENCE) {
             return;
         }
         thread::sleep(Duration::from_millis(20));
