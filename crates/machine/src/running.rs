@@ -51,7 +51,7 @@ pub struct Running {
     /// Forwards terminal input to the guest.
     keyboard: Option<JoinHandle<()>>,
     tracer: Option<Tracer>,
-    /// The file that a crash is written to, which is empty.
+    /// The file that a crash is written to.
     core: Option<CoreFile>,
     deadline: Option<Instant>,
     /// Time that the guest gets to power itself off before it is stopped.

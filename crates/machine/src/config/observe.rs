@@ -97,8 +97,8 @@ pub enum OnCrash {
     /// It is ended and reported.
     #[default]
     Report,
-    /// The same, and the file becomes an ELF core. It is made when the machine is, and stays empty
-    /// without a crash.
+    /// The same, and the file becomes an ELF core. It is made when the machine is, and removed
+    /// again without a crash; one that was there before is replaced by a crash only.
     Dump(PathBuf),
     /// It is held until a debugger has come and let it go; [`Observe::debug`] says that one can.
     Hold,
