@@ -90,20 +90,20 @@ pub(crate) fn quick_vmm() -> Result<PathBuf> {
 fn vmm_of(profile: &str) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--profile", profile, "--package", "nerite-vmm", "--bin", "vmm"]);
-    let is_static = has_static_libc();
-    let folder = if is_static { paths::target().join(TARGET) } else { paths::target() };
+    let folder = if has_static_libc() {
+        command.args(["--target", TARGET, "--config", STATIC]);
+        paths::target().join(TARGET)
+    } else {
+        progress::say(
+            "linking vmm dynamically: there is no libc.a (Debian: libc6-dev, Fedora: glibc-static)",
+        );
+        paths::target()
+    };
     let program = folder.join(profile).join("vmm");
     if !program.exists() {
         progress::say("the first build of vmm takes one to three minutes on two processors");
     }
     let step = progress::step("building vmm");
-    if is_static {
-        command.args(["--target", TARGET, "--config", STATIC]);
-    } else {
-        progress::say(
-            "linking vmm dynamically: there is no libc.a (Debian: libc6-dev, Fedora: glibc-static)",
-        );
-    }
     run(command.arg("--target-dir").arg(paths::target()), "the sources of vmm")?;
     step.done();
     Ok(program)

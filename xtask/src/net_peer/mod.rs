@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::lab;
+
 pub(crate) use exercises::Exercise;
 use link::{GUEST, TCP_PORTS};
 pub(crate) use link::{Link, TAP};
@@ -369,7 +371,7 @@ fn ip(words: &[&str]) -> Result<()> {
 /// In the lab, the host's end of a tap says nothing of its own accord.
 fn be_silent() -> Result<()> {
     let setting = Path::new("/proc/sys/net/ipv6/conf/default/disable_ipv6");
-    if Path::new("/lab/xtask").exists() && setting.exists() {
+    if Path::new(lab::MYSELF).exists() && setting.exists() {
         std::fs::write(setting, "1").context("cannot turn IPv6 off")?;
     }
     Ok(())
@@ -378,7 +380,7 @@ fn be_silent() -> Result<()> {
 /// In the lab, an ordinary user may open `/dev/kvm`, and there is a route to elsewhere, without
 /// which passt has nothing to do.
 fn prepare_user_mode() -> Result<()> {
-    if !Path::new("/lab/xtask").exists() || Path::new("/sys/class/net/uplink").exists() {
+    if !Path::new(lab::MYSELF).exists() || Path::new("/sys/class/net/uplink").exists() {
         return Ok(());
     }
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
