@@ -151,11 +151,9 @@ impl Network {
         self.cards.iter().map(report).collect()
     }
 
-    /// Ends the cards' threads, and closes their connections.
-    pub(crate) fn close(&self) {
-        for card in &self.cards {
-            card.device().close();
-        }
+    /// Ends the cards' threads.
+    pub(crate) fn halt(&self) {
+        self.cards.iter().for_each(|card| card.device().halt());
     }
 }
 

@@ -253,7 +253,7 @@ impl Running {
         }
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
         // No vCPU runs any more, so no guest waits for a frame.
-        self.handle.network.close();
+        self.handle.network.halt();
         report.cards = self.handle.network.report();
         self.devices.halt();
         report.disks = self.devices.report();

@@ -43,12 +43,9 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
-    /// passt cannot be started.
-    #[error("cannot start passt, which user mode networking needs")]
-    NoPasst(#[source] io::Error),
-    /// passt ended at once.
-    #[error("passt, which user mode networking needs, ended at once: {0}")]
-    Passt(String),
+    /// User-mode networking cannot be started.
+    #[error(transparent)]
+    User(#[from] nerite_user_net::Error),
     /// Another call of the host failed.
     #[error("{what}")]
     Host {

@@ -4,21 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+pub use nerite_user_net::Protocol;
+
 /// Text that describes no forwarded port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} cannot be forwarded: write PROTOCOL:HOSTPORT:GUESTPORT such as tcp:8080:80, or tcp:0.0.0.0/8080:80 to listen elsewhere than at 127.0.0.1"
 )]
 pub struct ForwardError(String);
-
-/// Transport protocol of a forwarded port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// Connections.
-    Tcp,
-    /// Datagrams.
-    Udp,
-}
 
 /// A port of the host that leads to one of the guest: `tcp:8080:80`, or `tcp:0.0.0.0/8080:80` for
 /// an address other than the loopback interface's.

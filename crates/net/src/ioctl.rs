@@ -118,15 +118,3 @@ pub(crate) fn set_up(socket: impl AsFd, name: &str) -> io::Result<()> {
     request.ifr_ifru.ifru_flags = flags | short(libc::IFF_UP);
     with_request(socket, libc::SIOCSIFFLAGS, &mut request)
 }
-
-/// Bytes that were written to a socket and not read yet, with what the kernel needs for them
-/// (unix(7), `SIOCOUTQ`).
-pub(crate) fn unread(socket: impl AsFd) -> io::Result<u32> {
-    let mut count: c_int = 0;
-    // SAFETY: TIOCOUTQ, which has the same number, takes a pointer to an int, which lives for the
-    // whole call.
-    check(unsafe {
-        libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut count))
-    })?;
-    Ok(u32::try_from(count).unwrap_or(0))
-}

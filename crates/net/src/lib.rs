@@ -13,6 +13,7 @@ mod vectors;
 mod vhost;
 
 // Crates whose types are in this one's interface.
+pub use nerite_user_net;
 pub use nerite_virtio_net;
 
 pub use error::{Error, TapRefusal};

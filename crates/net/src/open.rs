@@ -15,8 +15,8 @@ pub struct Connection {
     pub config: NetConfig,
     /// Backends of its queue pairs, or vhost.
     pub side: Side,
-    /// Number of the process that was started for it, if there is one.
-    pub process: Option<u32>,
+    /// `true` if the card's thread opens connections of the host by itself.
+    pub opens_sockets: bool,
 }
 
 /// Opens what `spec` describes.
@@ -32,18 +32,12 @@ pub fn open(spec: &Spec) -> Result<Connection, Error> {
         Link::Fd { fd, vhost } => connect_tap(spec, Tap::from_descriptor(*fd, spec.mtu)?, *vhost),
         Link::User { forwards, host } => {
             let mtu = spec.mtu.unwrap_or(user::MTU).min(user::MTU);
-            let mac = spec.mac.unwrap_or(Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03]));
+            let mac = spec.mac.unwrap_or(user::MAC);
             let user = User::start(forwards, *host, mtu, mac)?;
             Ok(Connection {
                 name: "user".to_owned(),
-                process: user.process(),
-                config: NetConfig {
-                    mac,
-                    mtu: Some(mtu),
-                    pairs: 1,
-                    // What comes from passt has been checked; what goes there must have a checksum.
-                    offloads: feature::GUEST_CSUM,
-                },
+                opens_sockets: true,
+                config: NetConfig { mac, mtu: Some(mtu), pairs: 1, offloads: user::OFFLOADS },
                 side: Side::Backends(vec![Box::new(user)]),
             })
         }
@@ -64,7 +58,7 @@ fn connect_tap(spec: &Spec, opened: tap::Opened, vhost: bool) -> Result<Connecti
         let backend = |tap| Box::new(tap) as Box<dyn Backend>;
         Side::Backends(opened.queues.into_iter().map(backend).collect())
     };
-    Ok(Connection { name: opened.name, config, side, process: None })
+    Ok(Connection { name: opened.name, config, side, opens_sockets: false })
 }
 
 /// An address that stays the same for a link of a host and differs between hosts.

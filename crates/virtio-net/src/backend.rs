@@ -63,10 +63,11 @@ pub trait Backend: Send {
     /// tried again when there is more.
     fn receive(&mut self, ram: &GuestRam, room: &[Segment], spill: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes frames over from the other side and keeps them, as many as there is room for. Called
-    /// when there are frames and the driver has no buffer for them: for a backend whose other side
-    /// does not bear to wait.
-    fn gather(&mut self) {}
+    /// `true` if there are frames to receive without [`Self::fd`] having become readable: what was
+    /// sent has been answered at once.
+    fn has_frames(&self) -> bool {
+        false
+    }
 
     /// Gets out what was sent and kept back. Called after a batch of frames.
     ///
@@ -97,10 +98,6 @@ pub trait Backend: Send {
     fn set_enabled(&mut self, _enabled: bool) -> io::Result<()> {
         Ok(())
     }
-
-    /// Gives back what would outlive this process for a moment, such as ports of the host. Called
-    /// once, when the machine has ended.
-    fn close(&mut self) {}
 }
 
 /// Works on the queues by itself: the host's kernel, for example.

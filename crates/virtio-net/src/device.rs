@@ -206,12 +206,6 @@ impl Net {
         drop(workers);
     }
 
-    /// Ends the card's threads and closes its backends permanently.
-    pub fn close(&self) {
-        self.halt();
-        self.shared.lanes.iter().for_each(|lane| lock(lane).backend.close());
-    }
-
     /// Counters so far. An [`Engine`]'s queues are not counted.
     pub fn counters(&self) -> &Counters {
         &self.shared.counters

@@ -80,9 +80,6 @@ impl Task for PairTask {
         let mut lane = lock(lane);
         let Lane { backend, live, is_paused } = &mut *lane;
         let Some(live) = live else {
-            if number == BACKEND {
-                backend.gather();
-            }
             // Without MQ, the control queue has the number that the second pair's first queue has
             // otherwise (5.1.2).
             if (self.index, number) == (1, RX_KICK) {
@@ -151,7 +148,7 @@ impl Live {
                 progress = next;
             }
         }
-        if number != TX_KICK {
+        if number != TX_KICK || backend.has_frames() {
             let (interrupt, next) = self.pair.receive(backend, rx_counters)?;
             self.interrupt(interrupt, rx, rx_counters);
             if next == Progress::More {

@@ -29,10 +29,6 @@ impl Backend for Unplugged<'_> {
         self.0.receive(ram, &[], spill).map(|_| 0)
     }
 
-    fn gather(&mut self) {
-        self.0.gather();
-    }
-
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }

@@ -99,7 +99,6 @@ impl Receiver {
         for _ in 0..BATCH {
             if self.waiting == 0 {
                 if !self.fill(self.wanted, counters)? && self.room.buffers.is_empty() {
-                    backend.gather();
                     progress = Progress::Idle;
                     break;
                 }
@@ -121,7 +120,6 @@ impl Receiver {
             match self.deliver(counters)? {
                 Some(is_delivered) => delivered |= is_delivered,
                 None => {
-                    backend.gather();
                     progress = Progress::Idle;
                     break;
                 }
