@@ -192,14 +192,22 @@ impl Opened {
         let devices = resources.config.devices.any()
             || !resources.embedding.virtio.is_empty()
             || resources.config.restore.is_some();
-        let children = resources.links.iter().filter_map(|link| link.process).collect();
         let network = !resources.links.is_empty();
+        let opens_sockets = resources.links.iter().any(|link| link.opens_sockets);
         let in_kernel = |choice: &Choice| choice.hypervisor.capabilities().in_kernel;
         let kvm = resources.hypervisor.as_ref().is_ok_and(in_kernel);
         // Both give vCPUs a state while the machine runs.
         let switch =
             resources.config.accelerator.is_switchable() || observe.on_reboot == OnReboot::Restart;
-        let policy = Policy { network, devices, kvm, switch, debug, children, ..policy.clone() };
+        let policy = Policy {
+            network,
+            sockets: opens_sockets,
+            devices,
+            kvm,
+            switch,
+            debug,
+            ..policy.clone()
+        };
         let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder).chain(named))?;
         Ok(resources.confinement.insert(confinement).missing())
     }

@@ -9,7 +9,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use super::rules::{CHILDREN, Condition, OWN_PROCESS, Rule};
+use super::rules::{Condition, OWN_PROCESS, Rule};
 
 /// Offsets in `struct seccomp_data` (seccomp(2)).
 const NUMBER_OFFSET: u32 = 0;
@@ -50,9 +50,12 @@ enum Verdict {
 /// filter is loaded, the kernel runs it for every number there is. Then what `seccompiler` makes of
 /// the calls whose arguments count.
 pub(crate) fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Vec<Instruction>, Error> {
-    let looked_at: Vec<&Rule> = rules.iter().filter(|rule| !rule.conditions.is_empty()).collect();
+    let is_allowed =
+        |call: i64| rules.iter().any(|rule| rule.call == call && rule.conditions.is_empty());
+    // A table may allow always what another allows under conditions.
+    let looked_at: Vec<&Rule> = rules.iter().filter(|rule| !is_allowed(rule.call)).collect();
     let verdict = |call: i64| {
-        if rules.iter().any(|rule| rule.call == call && rule.conditions.is_empty()) {
+        if is_allowed(call) {
             return Verdict::Allow;
         }
         if looked_at.iter().any(|rule| rule.call == call) {
@@ -86,7 +89,11 @@ pub(crate) fn compile(rules: &[Rule], refused: &[(i64, i32)]) -> Result<Vec<Inst
     for rule in looked_at {
         let chain = table.entry(rule.call).or_default();
         for conditions in alternatives(rule)? {
-            chain.push(SeccompRule::new(conditions)?);
+            let one = SeccompRule::new(conditions)?;
+            // Tables have calls in common.
+            if !chain.contains(&one) {
+                chain.push(one);
+            }
         }
     }
     let filter =
@@ -145,12 +152,6 @@ fn alternatives(rule: &Rule) -> Result<Vec<Vec<SeccompCondition>>, Error> {
                     OWN_PROCESS.into(),
                 )?]
             }
-            Condition::Child(argument) => CHILDREN
-                .iter()
-                .map(|&value| {
-                    SeccompCondition::new(argument, word.clone(), SeccompCmpOp::Eq, value.into())
-                })
-                .collect::<Result<Vec<_>, _>>()?,
             Condition::Null(argument) => {
                 vec![SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?]
             }

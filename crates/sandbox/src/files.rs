@@ -41,13 +41,14 @@ fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
     rights
 }
 
-/// Leaves nothing but `reachable`, no TCP port to take or reach, and no process outside to send a
-/// signal to.
+/// Leaves nothing but `reachable`, no TCP port to take, none to reach unless it `connects`, and no
+/// process outside to send a signal to.
 pub(crate) fn confine(
     reachable: &[Reachable<'_>],
+    connects: bool,
     missing: &mut Vec<Missing>,
 ) -> Result<(), Error> {
-    let status = restrict(reachable).map_err(|error| Error::Host {
+    let status = restrict(reachable, connects).map_err(|error| Error::Host {
         what: "confining this process with Landlock",
         source: std::io::Error::other(error),
     })?;
@@ -62,12 +63,16 @@ pub(crate) fn confine(
 }
 
 /// Does what this kernel's Landlock can.
-fn restrict(reachable: &[Reachable<'_>]) -> Result<LandlockStatus, RulesetError> {
+fn restrict(reachable: &[Reachable<'_>], connects: bool) -> Result<LandlockStatus, RulesetError> {
+    let mut ports = AccessNet::from_all(KNOWN);
+    if connects {
+        ports.remove(AccessNet::ConnectTcp);
+    }
     let rules = reachable.iter().map(|path| Ok(PathBeneath::new(path.file, rights(path))));
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
-        .handle_access(AccessNet::from_all(KNOWN))?
+        .handle_access(ports)?
         .scope(Scope::from_all(KNOWN))?
         .create()?
         // It has been set.

@@ -122,7 +122,7 @@ pub fn enter<'a>(
     if level != Level::Off {
         capabilities::drop_all()?;
         no_new_privileges()?;
-        files::confine(&reachable, &mut missing)?;
+        files::confine(&reachable, policy.network && policy.sockets, &mut missing)?;
     }
     if level == Level::Strict
         && let Some(first) = missing.pop()
@@ -141,6 +141,7 @@ pub fn enter<'a>(
                 files: has(|rights| !matches!(rights, Rights::Remove | Rights::RenameDirectories)),
                 control: policy.debug || has(|rights| rights == Rights::Remove),
                 network: policy.network,
+                sockets: policy.sockets,
                 devices: policy.devices,
                 debug: policy.debug,
                 kvm: policy.kvm,

@@ -45,7 +45,8 @@ pub(crate) fn enter(policy: &Policy, missing: &mut Vec<Missing>) -> Result<(), E
 }
 
 /// Mounts; and at [`Level::Strict`] System V IPC and the host's name, which no system call that is
-/// left could reach anyway. (The same goes for sockets and processes, in all levels.)
+/// left could reach anyway. (The same goes for processes, in all levels. Sockets that network cards
+/// open are to be the host's.)
 fn leave_host(level: Level) -> Result<(), Errno> {
     let mut flags = UnshareFlags::NEWNS;
     flags.set(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS, level == Level::Strict);

@@ -99,6 +99,9 @@ pub struct Policy {
     pub chroot: Option<PathBuf>,
     /// `true` if the process works on the queues of network cards.
     pub network: bool,
+    /// `true` if network cards open connections of the host by themselves: with `network`, the
+    /// main thread and those that inherit its filter may open IPv4 sockets, but not bind them.
+    pub sockets: bool,
     /// `true` if there are other devices with a thread of their own, such as disks.
     pub devices: bool,
     /// `true` if guests run on KVM: its system calls are allowed.
@@ -111,8 +114,6 @@ pub struct Policy {
     /// System calls of the main thread; `None` for this crate's tables for a virtual machine
     /// monitor.
     pub calls: Option<Program>,
-    /// Numbers of processes started before, which may be ended; of more than four, the first four.
-    pub children: Vec<u32>,
     /// The end of a process that makes a forbidden system call.
     pub violation: Violation,
     /// The largest number of open files from now on, or what the host allows if that is less;

@@ -26,12 +26,10 @@ pub(crate) use rule::KINDS;
 pub use rule::{Condition, Kind, Rule};
 use rule::{any, when};
 
-use Condition::{Bits, Child, Null, OneOf, OwnProcess};
+use Condition::{Bits, Null, OneOf, OwnProcess};
 
 /// Placeholder of this process's number until a filter is loaded. No process has it.
 pub(crate) const OWN_PROCESS: u32 = 0x7e57_9a1d;
-/// Stand for the numbers of children in the same way; those of which there are fewer stay.
-pub(crate) const CHILDREN: [u32; 4] = [0x7e57_9a20, 0x7e57_9a21, 0x7e57_9a22, 0x7e57_9a23];
 
 /// Calls that fail with an error number instead of ending the process where no table has them: the
 /// C library and Rust's standard library try them, and get on without.
@@ -58,11 +56,7 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
         rules.extend_from_slice(FILES);
     }
     if features.control && matches!(kind, Kind::Main | Kind::Control) {
-        let already = |rule: &&Rule| {
-            let any = |other: &Rule| other.call == rule.call && other.conditions.is_empty();
-            features.network && kind == Kind::Main && NETWORK.iter().any(any)
-        };
-        rules.extend(CONTROL.iter().filter(|rule| !already(rule)));
+        rules.extend_from_slice(CONTROL);
     }
     let names = features.naming && kind == Kind::Main;
     // With a debugger's rights, the empty file of a core that was not needed.
@@ -78,11 +72,16 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     if features.network && runs {
         rules.extend_from_slice(NETWORK);
     }
+    // Threads of network cards have the main thread's filter.
+    if features.network && features.sockets && kind == Kind::Main {
+        rules.extend_from_slice(SOCKETS);
+    }
     if features.devices && matches!(kind, Kind::Main | Kind::Device) {
         rules.extend_from_slice(DISKS);
     }
     if features.debug && matches!(kind, Kind::Main | Kind::Control) {
-        rules.push(DEBUGGER);
+        // Packets to a debugger go out at once.
+        rules.push(NO_DELAY);
     }
     if kind == Kind::Main {
         rules.extend_from_slice(MAIN);
@@ -200,8 +199,7 @@ const CONTROL: &[Rule] = &[
     when(libc::SYS_kill, &[OwnProcess(0)]),
 ];
 
-/// Packets to a debugger go out at once.
-const DEBUGGER: Rule = when(
+const NO_DELAY: Rule = when(
     libc::SYS_setsockopt,
     &[
         OneOf(1, &[libc::IPPROTO_TCP.cast_unsigned()]),
@@ -229,17 +227,12 @@ const NETWORK: &[Rule] = &[
                 0x4004_54d0,
                 0x4004_54d8,
                 0x4004_54d9,
-                // Whether passt has read what was sent: SIOCOUTQ of `<linux/sockios.h>`.
-                0x5411,
             ],
         )],
     ),
-    // A frame that passt is to read by itself. Sockets cannot be made.
-    any(libc::SYS_sendmsg),
     any(libc::SYS_epoll_create1),
     any(libc::SYS_epoll_ctl),
     any(libc::SYS_epoll_wait),
-    any(libc::SYS_recvfrom),
     when(libc::SYS_sched_getscheduler, &[OneOf(0, &[0])]),
     when(
         libc::SYS_sched_setscheduler,
@@ -248,10 +241,54 @@ const NETWORK: &[Rule] = &[
             OneOf(1, &[libc::SCHED_OTHER.cast_unsigned(), libc::SCHED_BATCH.cast_unsigned()]),
         ],
     ),
-    // Ending passt: by the end of its stream, and by a signal where Landlock does not forbid that.
+];
+
+/// Flags of all sockets that are opened.
+const SOCKET_FLAGS: u32 = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+
+/// Connections of the host for network cards: IPv4 streams and datagrams. Sockets that listen are
+/// made before.
+const SOCKETS: &[Rule] = &[
+    when(
+        libc::SYS_socket,
+        &[
+            OneOf(0, &[libc::AF_INET.cast_unsigned()]),
+            OneOf(
+                1,
+                &[
+                    libc::SOCK_STREAM.cast_unsigned() | SOCKET_FLAGS,
+                    libc::SOCK_DGRAM.cast_unsigned() | SOCKET_FLAGS,
+                ],
+            ),
+            // The usual one: TCP or UDP.
+            OneOf(2, &[0]),
+        ],
+    ),
+    any(libc::SYS_connect),
+    any(libc::SYS_accept4),
+    any(libc::SYS_sendto),
+    any(libc::SYS_recvfrom),
     any(libc::SYS_shutdown),
-    when(libc::SYS_kill, &[Child(0)]),
-    any(libc::SYS_wait4),
+    NO_DELAY,
+    // A reset instead of an end.
+    when(
+        libc::SYS_setsockopt,
+        &[
+            OneOf(1, &[libc::SOL_SOCKET.cast_unsigned()]),
+            OneOf(2, &[libc::SO_LINGER.cast_unsigned()]),
+        ],
+    ),
+    // Why it is not connected.
+    when(
+        libc::SYS_getsockopt,
+        &[
+            OneOf(1, &[libc::SOL_SOCKET.cast_unsigned()]),
+            OneOf(2, &[libc::SO_ERROR.cast_unsigned()]),
+        ],
+    ),
+    any(libc::SYS_epoll_pwait),
+    // When a connection is due to do something.
+    any(libc::SYS_timerfd_settime),
 ];
 
 /// Building the machine and starting threads.

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use vmm_sys_util::signal::register_signal_handler;
 
 use crate::program::Instruction;
-use crate::rules::{CHILDREN, Features, Kind, OWN_PROCESS};
+use crate::rules::{Features, Kind, OWN_PROCESS};
 use crate::{Error, Policy, Program, Violation};
 
 include!(concat!(env!("OUT_DIR"), "/filters.rs"));
@@ -34,15 +34,13 @@ pub(crate) struct Filters {
     log: bool,
     /// The number of this process.
     process: u32,
-    /// Those of its children that it may end.
-    children: Vec<u32>,
     violation: Violation,
 }
 
 impl Filters {
     pub(crate) fn new(features: Features, policy: &Policy, log: bool) -> Self {
-        let Policy { calls, children, violation, .. } = policy.clone();
-        Self { features, own: calls, log, process: std::process::id(), children, violation }
+        let Policy { calls, violation, .. } = policy.clone();
+        Self { features, own: calls, log, process: std::process::id(), violation }
     }
 
     /// The filter of a kind of threads as the build script made it.
@@ -61,18 +59,11 @@ impl Filters {
     /// A filter with what only this process knows.
     fn adapted(&self, program: &[Instruction]) -> Vec<Instruction> {
         let mut program = program.to_vec();
-        let places: Vec<(u32, u32)> = CHILDREN
-            .into_iter()
-            .zip(self.children.iter().copied())
-            .chain([(OWN_PROCESS, self.process)])
-            .collect();
         for instruction in &mut program {
             if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_TRAP && self.log {
                 instruction.k = libc::SECCOMP_RET_LOG;
-            } else if let Some((_, number)) =
-                places.iter().find(|(place, _)| *place == instruction.k)
-            {
-                instruction.k = *number;
+            } else if instruction.k == OWN_PROCESS {
+                instruction.k = self.process;
             }
         }
         program

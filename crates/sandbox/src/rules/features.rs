@@ -9,6 +9,8 @@ pub(crate) struct Features {
     pub(crate) control: bool,
     /// Working on the queues of network cards.
     pub(crate) network: bool,
+    /// Opening connections of the host for network cards; only with `network`.
+    pub(crate) sockets: bool,
     /// Answering a debugger.
     pub(crate) debug: bool,
     /// Working on the queues of disks and of other devices like them.
@@ -23,20 +25,21 @@ pub(crate) struct Features {
 }
 
 /// Number of combinations.
-pub(crate) const COMBINATIONS: usize = 192;
+pub(crate) const COMBINATIONS: usize = 288;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
     pub(crate) fn all() -> [Self; COMBINATIONS] {
         std::array::from_fn(|index| {
-            let kvm = index / 64;
+            let (network, kvm) = (index / 32 % 3, index / 96);
             Self {
                 files: index & 1 != 0,
                 control: index & 2 != 0,
-                network: index & 4 != 0,
-                debug: index & 8 != 0,
-                devices: index & 16 != 0,
-                naming: index & 32 != 0,
+                debug: index & 4 != 0,
+                devices: index & 8 != 0,
+                naming: index & 16 != 0,
+                network: network >= 1,
+                sockets: network >= 2,
                 kvm: kvm >= 1,
                 switch: kvm >= 2,
             }
@@ -45,16 +48,22 @@ impl Features {
 
     /// Its place among all combinations.
     pub(crate) const fn index(self) -> usize {
-        self.files as usize
+        let flags = self.files as usize
             | (self.control as usize) << 1
-            | (self.network as usize) << 2
-            | (self.debug as usize) << 3
-            | (self.devices as usize) << 4
-            | (self.naming as usize) << 5
-            | match (self.kvm, self.switch) {
-                (false, _) => 0,
-                (true, false) => 64,
-                (true, true) => 128,
-            }
+            | (self.debug as usize) << 2
+            | (self.devices as usize) << 3
+            | (self.naming as usize) << 4;
+        let network = degree(self.network, self.sockets);
+        let kvm = degree(self.kvm, self.switch);
+        flags | kvm.saturating_mul(3).saturating_add(network) << 5
+    }
+}
+
+/// Number of an activity that has a stronger form: 0 without, 1 with it, 2 in its stronger form.
+const fn degree(with: bool, strong: bool) -> usize {
+    match (with, strong) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
     }
 }

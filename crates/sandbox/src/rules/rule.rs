@@ -45,8 +45,6 @@ pub enum Condition {
     },
     /// It is the number of this process.
     OwnProcess(u8),
-    /// It is the number of one of the processes that the policy names as children.
-    Child(u8),
     /// It is a null pointer.
     Null(u8),
 }

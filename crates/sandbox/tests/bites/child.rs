@@ -29,13 +29,13 @@ fn policy() -> Policy {
         user: variable("USER").map(|user| user.parse().unwrap()),
         chroot: variable("CHROOT").map(Into::into),
         network: variable("NETWORK").is_some(),
+        sockets: variable("SOCKETS").is_some(),
         devices: false,
         switch: false,
         kvm: variable("SOFTWARE").is_none(),
         debug: variable("DEBUG").is_some(),
         open_files: Some(100),
         calls: variable("CALLS").map(|_| own_calls()),
-        children: variable("CHILD").map(|number| number.parse().unwrap()).into_iter().collect(),
         violation: Violation { before: "test: ", after: " is forbidden\n", exit_code: 243 },
     }
 }
@@ -134,14 +134,11 @@ fn act(
         }
         "call" => call(target, confinement),
         "thread" => std::thread::spawn(|| ()).join().map_err(|_| io::ErrorKind::Other.into()),
+        "listen" => std::net::TcpListener::bind(target).map(drop),
         "connect" => std::net::TcpStream::connect(target).map(drop),
         "kill" => {
             let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
             Ok(rustix::process::test_kill_process(process)?)
-        }
-        "end" => {
-            let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
-            Ok(rustix::process::kill_process(process, rustix::process::Signal::KILL)?)
         }
         "panic" => panic!("deliberately"),
         "exhaust" => std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; 12_345]>()),
@@ -164,7 +161,7 @@ fn call(target: &str, confinement: &Confinement) -> io::Result<()> {
     let numbers: Vec<i64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
     let argument = |index: usize| numbers.get(index).copied().unwrap_or(0);
     // SAFETY: the callers pass calls that the sandbox forbids, and arguments that would do nothing
-    // if it did not: null pointers and descriptors that are not open.
+    // if it did not: null pointers and descriptors that are not open. A socket only takes a number.
     let result = unsafe {
         libc::syscall(
             argument(0),

@@ -178,6 +178,13 @@ fn no_port_and_no_process_is_in_reach() {
     let address = listener.local_addr().unwrap().to_string();
     alone(Attempt::to("connect")).with("TARGET", &address).finds(EACCES);
     alone(Attempt::to("connect")).with("TARGET", &address).with("LEVEL", "off").finds("ok");
+    let with_sockets =
+        |action| alone(Attempt::to(action)).with("TARGET", &address).with("SOCKETS", "1");
+    with_sockets("connect").with("NETWORK", "1").finds("ok");
+    with_sockets("connect").finds(EACCES);
+    let any_port = |action| alone(Attempt::to(action)).with("TARGET", "127.0.0.1:0");
+    any_port("listen").with("NETWORK", "1").with("SOCKETS", "1").finds(EACCES);
+    any_port("listen").with("LEVEL", "off").finds("ok");
     let parent = std::process::id().to_string();
     alone(Attempt::to("kill")).with("TARGET", &parent).finds(&libc::EPERM.to_string());
     alone(Attempt::to("kill")).with("TARGET", &parent).with("LEVEL", "off").finds("ok");

@@ -200,23 +200,35 @@ fn off_is_off() {
 }
 
 #[test]
-fn only_a_child_is_ended() {
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let end = |number: u32| {
-        let attempt = Attempt::to("end").with("TARGET", number.to_string()).with("NETWORK", "1");
-        attempt.with("CHILD", child.id().to_string())
+fn cards_that_open_sockets_open_ipv4_sockets() {
+    let inet = libc::AF_INET.into();
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (stream, datagram) = (libc::SOCK_STREAM | flags, libc::SOCK_DGRAM | flags);
+    let socket = |kind, domain, socket: i32, protocol| {
+        attempt(kind, libc::SYS_socket, &[domain, socket.into(), protocol]).with("NETWORK", "1")
     };
-    let (named, not_named) = (end(child.id()), end(other.id()));
-    let ended = not_named.run();
-    assert_eq!(ended.code, FORBIDDEN, "{ended:?}");
-    // A kernel with Landlock's scopes refuses signals to what this process has not started itself:
-    // not a violation.
-    let ended = named.run();
-    assert!(ended.code == 0 && ["ok", "1"].contains(&ended.found.as_str()), "{ended:?}");
-    for process in [&mut child, &mut other] {
-        process.kill().unwrap();
-        process.wait().unwrap();
+    socket("main", inet, stream, 0).with("SOCKETS", "1").finds("ok");
+    socket("main", inet, datagram, 0).with("SOCKETS", "1").finds("ok");
+    let sockets = |kind, domain, number, protocol| {
+        socket(kind, domain, number, protocol).with("SOCKETS", "1").run()
+    };
+    for ended in [
+        socket("main", inet, stream, 0).run(),
+        sockets("vcpu", inet, stream, 0),
+        sockets("main", libc::AF_UNIX.into(), stream, 0),
+        sockets("main", libc::AF_INET6.into(), stream, 0),
+        sockets("main", libc::AF_NETLINK.into(), datagram, 0),
+        sockets("main", inet, libc::SOCK_RAW | flags, libc::IPPROTO_ICMP.into()),
+        sockets("main", inet, stream, libc::IPPROTO_MPTCP.into()),
+    ] {
+        assert_eq!(ended.code, FORBIDDEN, "{ended:?}");
+    }
+    let with = |call, arguments: &[i64]| {
+        attempt("main", call, arguments).with("NETWORK", "1").with("SOCKETS", "1").run()
+    };
+    assert_eq!(with(libc::SYS_connect, &[BAD_FD, 0, 0]).found, libc::EBADF.to_string());
+    for call in [libc::SYS_bind, libc::SYS_listen] {
+        assert_eq!(with(call, &[BAD_FD, 0, 0]).code, FORBIDDEN, "{call}");
     }
 }
 
