@@ -79,5 +79,5 @@ fn resolve(args: RunArgs) -> Result<Resolved, Error> {
 
 /// Number of descriptors that a shell may have open.
 fn descriptors(resolved: &Resolved) -> u64 {
-    run::wanted_descriptors(&resolved.config.file_limits)
+    run::wanted_descriptors(&resolved.config)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use libc::{SIGINT, SIGTERM};
 use log::{info, warn};
 use nerite_control::Server;
-use nerite_machine::config::{CardLink, Debug, FileLimits, Output, SandboxLevel};
+use nerite_machine::config::{CardLink, CardSpec, Debug, FileLimits, Output, SandboxLevel};
 use nerite_machine::{Config, Handle, Opened, Outcome, Report};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -24,6 +24,9 @@ const FEW_MOUNTS: usize = 100;
 pub(crate) const END_WITHIN: Duration = Duration::from_millis(900);
 /// Upper bound of the files that the program opens for itself: 16 vCPUs, memory, console, mounts.
 const OWN_DESCRIPTORS: usize = 256;
+/// Upper bound of the sockets that a card in user mode opens: 1024 TCP connections and 256 flows of
+/// UDP.
+const SOCKETS_OF_CARD: usize = 1024 + 256;
 
 /// Runs an image to its end, and says with which exit code the program should end.
 ///
@@ -43,7 +46,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     for warning in &resolved.warnings {
         warn!("{warning}");
     }
-    let descriptors = wanted_descriptors(&resolved.config.file_limits);
+    let descriptors = wanted_descriptors(&resolved.config);
     // A sandbox sets the limit; what is opened before is little.
     let limited = resolved.options.sandbox.level() != SandboxLevel::Off
         && resolved.config.mounts.len() < FEW_MOUNTS;
@@ -160,11 +163,16 @@ pub(crate) fn failed(config: &Config, source: nerite_machine::Error) -> Error {
     }
 }
 
-/// Room for the guest's files, so that they do not take the descriptors that the program itself
-/// needs.
-pub(crate) fn wanted_descriptors(limits: &FileLimits) -> u64 {
-    let files =
-        limits.open_files.saturating_add(limits.temporary_entries).saturating_add(OWN_DESCRIPTORS);
+/// Room for the guest's files and connections, so that they do not take the descriptors that the
+/// program itself needs.
+pub(crate) fn wanted_descriptors(config: &Config) -> u64 {
+    let FileLimits { open_files, temporary_entries, .. } = config.file_limits;
+    let is_user_mode = |card: &&CardSpec| matches!(card.link, CardLink::User { .. });
+    let cards = config.network.iter().filter(is_user_mode).count();
+    let files = open_files
+        .saturating_add(temporary_entries)
+        .saturating_add(cards.saturating_mul(SOCKETS_OF_CARD))
+        .saturating_add(OWN_DESCRIPTORS);
     u64::try_from(files).unwrap_or(u64::MAX)
 }
 
@@ -231,5 +239,21 @@ pub(crate) fn code(outcome: &Outcome, signals: &Signals) -> u8 {
         Outcome::EscapeKey => exit_code::from_signal(SIGINT),
         // Powered off: an end in good order.
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_in_user_mode_have_room_for_their_sockets() {
+        let wanted = |cards: &[&str]| {
+            let network = cards.iter().map(|card| card.parse().unwrap()).collect();
+            wanted_descriptors(&Config { network, ..Config::default() })
+        };
+        let without = wanted(&[]);
+        assert_eq!(wanted(&["tap=tap0"]), without);
+        assert_eq!(wanted(&["user", "tap=tap0", "user,host=on"]), without + 2 * 1280);
     }
 }
