@@ -193,7 +193,6 @@ fn net(error: &nerite_net::Error) -> Option<String> {
         Net::Vhost { source } => {
             Some(format!("{}, or leave out vhost=on", device(source, "vhost_net")))
         }
-        Net::NoPasst(_) => some("install the package passt, or use --net tap=NAME"),
         _ => None,
     }
 }

@@ -16,10 +16,10 @@ pub struct NetworkOptions {
     ///
     /// tap=NAME is a tap of the host, made if it is not there and vmm may make it; with vhost=on
     /// the host's kernel moves the frames, queues=N asks for several queue pairs. user needs no
-    /// privileges, but the program passt: the guest is 10.0.5.3, its gateway 10.0.5.1, DHCP says
-    /// so, too; hostfwd=tcp:HOSTPORT:GUESTPORT forwards a port of 127.0.0.1 to the guest, and
-    /// host=on the gateway to the host. fd=N is a tap that the parent process has opened. All take
-    /// mac=ADDRESS and mtu=BYTES.
+    /// privileges: the guest's connections become connections of vmm. The guest is 10.0.5.3, its
+    /// gateway 10.0.5.1, DHCP says so, too; hostfwd=tcp:HOSTPORT:GUESTPORT forwards a port of
+    /// 127.0.0.1 to the guest, and host=on the gateway to the host. fd=N is a tap that the parent
+    /// process has opened. All take mac=ADDRESS and mtu=BYTES.
     #[arg(id = "net", short = 'n', long = "net", value_name = "LINK[,OPTION=VALUE...]")]
     #[arg(action = clap::ArgAction::Append)]
     #[serde(deserialize_with = "value::list")]
