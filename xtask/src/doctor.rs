@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::lab::kernel;
-use crate::packages::{self, BUSYBOX, PASST, QEMU};
+use crate::packages::{self, BUSYBOX, QEMU};
 use crate::{host, paths, progress};
 
 /// Memory that should be free for a lab in which guests have 5 GiB, in MiB.
@@ -71,7 +71,6 @@ pub(crate) fn main() -> Result<i32> {
     progress::print("This machine:");
     let hardware = kvm()?;
     let lab = tools(hardware) & lab_kernel(hardware);
-    optional();
     memory();
     disk();
     progress::print("\nWhere commands run guests here:");
@@ -181,16 +180,6 @@ fn lab_kernel(hardware: bool) -> bool {
         }
     }
     package.is_some()
-}
-
-fn optional() {
-    match packages::find(PASST) {
-        Some(path) => line(State::Good, "passt", &path.display().to_string()),
-        None => {
-            line(State::Absent, "passt", "not installed; only `vmm run --net user` needs it");
-            advice(&format!("type: {}", packages::install_command(&[PASST.package])));
-        }
-    }
 }
 
 /// Memory that programs can still get on this host, in MiB.

@@ -28,9 +28,6 @@ pub(crate) const QEMU: Tool = Tool { program: "qemu-system-x86_64", package: "qe
 /// The lab's user space; the plain `busybox` package is linked dynamically and has fewer applets.
 pub(crate) const BUSYBOX: Tool = Tool { program: "busybox", package: "busybox-static" };
 
-/// Program that user mode networking needs.
-pub(crate) const PASST: Tool = Tool { program: "passt", package: "passt" };
-
 /// Another processor in software, to compare with.
 pub(crate) const BOCHS: Tool = Tool { program: "bochs-bin", package: "bochs" };
 

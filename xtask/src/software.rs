@@ -38,8 +38,6 @@ pub(crate) struct Host {
     folder: TempDir,
     /// Reason why no test can have namespaces with a tap.
     without_namespaces: Option<String>,
-    /// Reason why there is no network in user mode.
-    without_user_mode: Option<String>,
 }
 
 impl Host {
@@ -47,7 +45,7 @@ impl Host {
     pub(crate) fn probe() -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for tests")?;
         fs::create_dir(folder.path().join("bin"))?;
-        let mut host = Self { folder, without_namespaces: None, without_user_mode: None };
+        let mut host = Self { folder, without_namespaces: None };
         host.without_namespaces = match packages::find(packages::BUSYBOX) {
             None => Some("busybox-static is not installed".to_owned()),
             Some(busybox) => {
@@ -57,9 +55,6 @@ impl Host {
                 host.try_namespaces()
             }
         };
-        if packages::find(packages::PASST).is_none() {
-            host.without_user_mode = Some("passt is not installed".to_owned());
-        }
         Ok(host)
     }
 
@@ -90,14 +85,10 @@ impl Host {
 
     /// Reason why `test` cannot run here, if there is one.
     pub(crate) fn refuses<'a>(&'a self, test: &'a Test) -> Option<&'a str> {
-        let without_user_mode = self
-            .without_user_mode
-            .as_deref()
-            .filter(|_| test.link().is_some_and(Link::is_user_mode));
         let without_namespaces =
             self.without_namespaces.as_deref().filter(|_| test.wants_namespaces());
         let unfit = test.not_on_host.as_deref();
-        test.kvm_only().or(unfit).or(without_user_mode).or(without_namespaces)
+        test.kvm_only().or(unfit).or(without_namespaces)
     }
 
     /// Makes the job of `test` one that can run here, beside others.
@@ -132,14 +123,10 @@ mod tests {
     use crate::suite::Suite;
 
     /// A host that has these reasons, and the tests of all suites that are not built from source.
-    fn refusals(
-        without_namespaces: Option<&str>,
-        without_user_mode: Option<&str>,
-    ) -> Vec<(String, String)> {
+    fn refusals(without_namespaces: Option<&str>) -> Vec<(String, String)> {
         let host = Host {
             folder: tempfile::tempdir().unwrap(),
             without_namespaces: without_namespaces.map(str::to_owned),
-            without_user_mode: without_user_mode.map(str::to_owned),
         };
         let tests =
             Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);
@@ -152,7 +139,7 @@ mod tests {
         let reason = |refusals: &[(String, String)], name: &str| {
             refusals.iter().find(|(other, _)| other == name).map(|(_, reason)| reason.clone())
         };
-        let all = refusals(Some("no tap"), Some("no passt"));
+        let all = refusals(Some("no tap"));
         let tap = [
             "net over tap",
             "linux, 2 processors, 256 MiB, a network card",
@@ -161,22 +148,18 @@ mod tests {
         for name in tap {
             assert_eq!(reason(&all, name).as_deref(), Some("no tap"), "{name}");
         }
-        assert_eq!(reason(&all, "net in user mode, address by DHCP").as_deref(), Some("no passt"));
+        assert_eq!(reason(&all, "net in user mode, address by DHCP"), None);
         assert_eq!(reason(&all, "net over vhost").as_deref(), Some("vhost needs KVM"));
         assert_eq!(reason(&all, "hello"), None);
         let memory = "it takes 5 GiB of this host's memory";
         assert!(all.iter().any(|(_, reason)| reason == memory));
-        let few = refusals(None, None);
+        let few = refusals(None);
         assert!(tap.iter().all(|name| reason(&few, name).is_none()));
     }
 
     #[test]
     fn jobs_are_adapted_to_the_host() {
-        let host = Host {
-            folder: tempfile::tempdir().unwrap(),
-            without_namespaces: None,
-            without_user_mode: None,
-        };
+        let host = Host { folder: tempfile::tempdir().unwrap(), without_namespaces: None };
         let adapted = |name: &str| {
             let tests =
                 Suite::load().unwrap().tests.into_iter().chain(Suite::load_linux().unwrap().tests);

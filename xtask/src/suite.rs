@@ -15,7 +15,6 @@ use crate::job::{Job, Kill};
 use crate::kernels::{self, Tar};
 use crate::linux;
 use crate::net_peer::{self, Link};
-use crate::packages;
 use crate::platform::Tools;
 
 /// The file `suite.toml`.
@@ -245,9 +244,6 @@ impl Test {
         files.extend(self.options.iter().map(PathBuf::from).filter(|path| path.is_file()));
         if let Some(net) = &self.net {
             command = net.wrap(&command, tools);
-            if net.link.is_user_mode() {
-                files.extend(packages::need(&[packages::PASST])?);
-            }
         }
         Ok(Job {
             port: None,

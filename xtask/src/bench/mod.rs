@@ -29,7 +29,7 @@ use self::setting::Setting;
 use crate::job::{Job, Stream};
 use crate::lab::{self, Session};
 use crate::platform::Platform;
-use crate::{build, exec, kernels, packages, paths, progress};
+use crate::{build, exec, kernels, paths, progress};
 
 /// The peer and its version.
 const PEER: (&str, &str) = ("uhyve", "0.10.0");
@@ -290,9 +290,6 @@ fn run(
             .map(PathBuf::from)
             .filter(|path| path.is_file()),
     );
-    if cases.iter().any(|case| case.bench.starts_with("net user")) {
-        files.extend(packages::need(&[packages::PASST])?);
-    }
     // With it programs find their libraries as on any other machine.
     files.extend([PathBuf::from("/etc/ld.so.cache")].into_iter().filter(|path| path.is_file()));
     let job = Job {

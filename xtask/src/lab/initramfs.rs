@@ -43,9 +43,6 @@ echo "lab: the agent ended with status $?"
 poweroff -f
 "#;
 
-/// Users by name: passt, started as root, becomes the second.
-const PASSWD: &str = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/nonexistent:/bin/false\n";
-
 enum Content {
     Bytes(Vec<u8>),
     File(PathBuf),
@@ -62,7 +59,6 @@ impl Files {
     pub(crate) fn new() -> Self {
         let mut files = Self::default();
         files.entries.insert("/init".into(), (0o755, Content::Bytes(INIT.into())));
-        files.add_text("/etc/passwd", PASSWD);
         files
     }
 

@@ -57,7 +57,7 @@ impl Link {
         }
     }
 
-    /// `true` if passt is the other side.
+    /// `true` if ports of the host lead to the guest's.
     pub(crate) fn is_user_mode(self) -> bool {
         matches!(self, Self::User | Self::Offline)
     }

@@ -294,9 +294,6 @@ impl Peer {
             let count = std::fs::read_to_string(format!("/sys/class/net/{TAP}/statistics/{what}"));
             say(&format!("host: {what} of the tap: {}", count.unwrap_or_default().trim()));
         }
-        if self.link.is_user_mode() {
-            (0..2).for_each(|_| say_processor_time("passt"));
-        }
         // TIME-WAIT, of which there are many, tells nothing.
         let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
         sockets.lines().filter(|line| line.split_whitespace().nth(3) != Some("06")).for_each(say);
@@ -329,26 +326,6 @@ impl Peer {
     }
 }
 
-/// Prints what processes of this name do, after a while: one that is at work all the time goes
-/// round in a loop.
-fn say_processor_time(name: &str) {
-    thread::sleep(Duration::from_millis(200));
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let read =
-            |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        if !read("comm").trim_end().starts_with(name) {
-            continue;
-        }
-        let stat = read("stat");
-        let fields: Vec<_> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        // proc(5): the state is the third field, times are the fourteenth and fifteenth.
-        if let (Some(state), Some(times)) = (fields.first(), fields.get(11..13)) {
-            say(&format!("host: {name} is in state {state}, processor time {}", times.join(" + ")));
-        }
-    }
-}
-
 /// Gives the tap, once `vmm` has made it, the address of the guest's gateway.
 fn set_up_tap(vmm: &mut Child) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
@@ -377,18 +354,11 @@ fn be_silent() -> Result<()> {
     Ok(())
 }
 
-/// In the lab, an ordinary user may open `/dev/kvm`, and there is a route to elsewhere, without
-/// which passt has nothing to do.
+/// In the lab, an ordinary user may open `/dev/kvm`.
 fn prepare_user_mode() -> Result<()> {
-    if !Path::new(lab::MYSELF).exists() || Path::new("/sys/class/net/uplink").exists() {
+    if !Path::new(lab::MYSELF).exists() {
         return Ok(());
     }
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    std::fs::set_permissions("/dev/kvm", open).context("cannot open /dev/kvm to all")?;
-    let status =
-        Command::new("brctl").args(["addbr", "uplink"]).status().context("cannot run brctl")?;
-    ensure!(status.success(), "brctl addbr failed");
-    ip(&["addr", "add", "10.9.0.1/24", "dev", "uplink"])?;
-    ip(&["link", "set", "uplink", "up"])?;
-    ip(&["route", "add", "default", "via", "10.9.0.2"])
+    std::fs::set_permissions("/dev/kvm", open).context("cannot open /dev/kvm to all")
 }
