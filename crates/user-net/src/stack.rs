@@ -217,8 +217,8 @@ impl Stack {
     /// Passes on what the guest's frames have brought. Call it after a batch of them.
     pub fn flush(&mut self) {
         loop {
-            let has_changed = self.connections.relay(&mut self.ip);
-            if !self.ip.emit() && !has_changed {
+            let has_emitted = self.ip.emit();
+            if !self.connections.relay(&mut self.ip) && !has_emitted {
                 break;
             }
         }

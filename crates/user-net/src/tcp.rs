@@ -298,17 +298,19 @@ impl Connections {
     }
 
     /// Passes data on in both directions. Returns `true` if there was some, or connections have
-    /// changed.
+    /// changed. Call it when smoltcp's sockets have sent what they had, as far as there was room.
     pub(crate) fn relay(&mut self, ip: &mut Ip) -> bool {
         let mut has_changed = false;
+        let has_room = ip.link.has_room();
         self.open.retain(|_, connection| {
             if let Side::Open(handle) = connection.side {
                 let socket = ip.sockets.get_mut(handle);
-                has_changed |= connection.relay(socket);
-                if connection.is_over(socket) {
+                if is_over(socket, has_room) {
                     connection.side = Side::Closing(take_all(socket));
                     ip.sockets.remove(handle);
                     has_changed = true;
+                } else {
+                    has_changed |= connection.relay(socket);
                 }
             }
             !matches!(connection.side, Side::Closing(_)) || connection.finish()
@@ -324,6 +326,12 @@ impl Connection {
 
     /// Passes data on in both directions. Returns `true` if there was some, or a side has ended.
     fn relay(&mut self, socket: &mut Socket<'_>) -> bool {
+        if socket.state() == State::TimeWait && socket.ack_delay().is_some() {
+            self.guest_ended = true;
+            // The guest's end is acknowledged before smoltcp's socket goes.
+            socket.set_ack_delay(None);
+            return true;
+        }
         if !socket.is_active() {
             return false;
         }
@@ -401,21 +409,6 @@ impl Connection {
         Ok(has_moved)
     }
 
-    /// Returns `true` if smoltcp's socket has done its work.
-    ///
-    /// What the guest repeats of a connection that has ended on both sides is answered with a reset
-    /// from then on, which it has no use for.
-    fn is_over(&mut self, socket: &Socket<'_>) -> bool {
-        match socket.state() {
-            State::TimeWait => {
-                self.guest_ended = true;
-                true
-            }
-            State::Closed => socket.remote_endpoint().is_none(),
-            _ => false,
-        }
-    }
-
     /// Passes on what the guest has sent last. Returns `false` if that is done, or the connection
     /// was broken off, which the other end sees, too.
     fn finish(&mut self) -> bool {
@@ -434,6 +427,18 @@ impl Connection {
             let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
         is_whole && !rest.is_empty()
+    }
+}
+
+/// Returns `true` if smoltcp's socket has done its work.
+///
+/// It does not wait for what the guest may repeat of a connection that has ended on both sides: a
+/// reset answers that as well.
+fn is_over(socket: &Socket<'_>, has_room: bool) -> bool {
+    match socket.state() {
+        State::TimeWait => socket.ack_delay().is_none() && has_room,
+        State::Closed => socket.remote_endpoint().is_none(),
+        _ => false,
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Guest {
 struct Wire {
     received: VecDeque<Vec<u8>>,
     sent: VecDeque<Vec<u8>>,
+    /// Segments to the guest that break a connection off.
+    resets: usize,
 }
 
 impl Device for Wire {
@@ -112,6 +114,7 @@ impl Guest {
         }
         self.stack.flush();
         while let Some(frame) = self.stack.receive(<[u8]>::to_vec) {
+            self.wire.resets += usize::from(is_reset(&frame));
             self.wire.received.push_back(frame);
             moved += 1;
         }
@@ -119,6 +122,11 @@ impl Guest {
         if moved == 0 {
             wait_readable(&self.stack);
         }
+    }
+
+    /// Connections that the stack has broken off.
+    pub(crate) fn resets(&self) -> usize {
+        self.wire.resets
     }
 
     /// `true` if no frame has moved for some time.
@@ -321,6 +329,11 @@ impl Guest {
         });
         self.stack.send(&frame);
     }
+}
+
+/// `true` for a segment with the flag RST.
+fn is_reset(frame: &[u8]) -> bool {
+    frame[12..14] == [8, 0] && frame[23] == 6 && frame[47] & 4 != 0
 }
 
 /// Frame of a packet to the gateway.

@@ -83,6 +83,21 @@ fn streams_and_their_ends_go_through_in_both_directions() {
     let received = guest.exchange(socket, &sent);
     assert!(received == pattern(2 << 20), "{} bytes came from the host", received.len());
     assert!(host.join().unwrap() == expected);
+    assert_eq!(guest.resets(), 0);
+}
+
+#[test]
+fn a_side_that_ends_last_is_acknowledged() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut guest = Guest::new(Stack::new(config()).unwrap());
+    let socket = guest.connect((GATEWAY, port));
+    drop(listener.accept().unwrap());
+    guest.wait("for the end", |guest| guest.state(socket) == State::CloseWait);
+    guest.close(socket);
+    guest.wait("for the acknowledgement", |guest| guest.state(socket) == State::Closed);
+    // And not by a reset, as an answer to a repetition.
+    assert_eq!(guest.resets(), 0);
 }
 
 #[test]
