@@ -39,7 +39,10 @@ impl Link {
 
     /// Errors of a connection that the guest refuses only after it has been made.
     pub(super) fn late_refusals(self) -> &'static [ErrorKind] {
-        if self == Self::User { &[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe] } else { &[] }
+        // What is done to a socket after that fails in these ways.
+        const LATE: [ErrorKind; 3] =
+            [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::NotConnected];
+        if self == Self::User { &LATE } else { &[] }
     }
 }
 
