@@ -306,6 +306,7 @@ impl Connections {
             if let Side::Open(handle) = connection.side {
                 let socket = ip.sockets.get_mut(handle);
                 if is_over(socket, has_room) {
+                    connection.guest_ended |= socket.state() == State::TimeWait;
                     connection.side = Side::Closing(take_all(socket));
                     ip.sockets.remove(handle);
                     has_changed = true;
@@ -326,12 +327,6 @@ impl Connection {
 
     /// Passes data on in both directions. Returns `true` if there was some, or a side has ended.
     fn relay(&mut self, socket: &mut Socket<'_>) -> bool {
-        if socket.state() == State::TimeWait && socket.ack_delay().is_some() {
-            self.guest_ended = true;
-            // The guest's end is acknowledged before smoltcp's socket goes.
-            socket.set_ack_delay(None);
-            return true;
-        }
         if !socket.is_active() {
             return false;
         }
@@ -393,6 +388,8 @@ impl Connection {
                 Ok(0) => {
                     self.host_ended = true;
                     socket.close();
+                    // Nothing will go to the guest that could acknowledge what comes from it, too.
+                    socket.set_ack_delay(None);
                     has_moved = true;
                 }
                 Ok(read) => {
@@ -430,13 +427,14 @@ impl Connection {
     }
 }
 
-/// Returns `true` if smoltcp's socket has done its work.
+/// Returns `true` if smoltcp's socket has done its work, and acknowledged the guest's end: if the
+/// link has room, it had room for that.
 ///
 /// It does not wait for what the guest may repeat of a connection that has ended on both sides: a
 /// reset answers that as well.
 fn is_over(socket: &Socket<'_>, has_room: bool) -> bool {
     match socket.state() {
-        State::TimeWait => socket.ack_delay().is_none() && has_room,
+        State::TimeWait => has_room,
         State::Closed => socket.remote_endpoint().is_none(),
         _ => false,
     }

@@ -92,8 +92,9 @@ fn a_side_that_ends_last_is_acknowledged() {
     let port = listener.local_addr().unwrap().port();
     let mut guest = Guest::new(Stack::new(config()).unwrap());
     let socket = guest.connect((GATEWAY, port));
-    drop(listener.accept().unwrap());
+    listener.accept().unwrap().0.shutdown(Shutdown::Write).unwrap();
     guest.wait("for the end", |guest| guest.state(socket) == State::CloseWait);
+    guest.write(socket, b"last words");
     guest.close(socket);
     guest.wait("for the acknowledgement", |guest| guest.state(socket) == State::Closed);
     // And not by a reset, as an answer to a repetition.
