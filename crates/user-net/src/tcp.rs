@@ -27,10 +27,14 @@ const LARGE: usize = 128;
 /// Bytes of a large buffer: some of the largest segments, so that sender and receiver need not
 /// wait for each other.
 const LARGE_BUFFER: usize = 256 << 10;
+/// Sockets with large buffers that are kept for connections to come.
+const SPARE: usize = 16;
 /// Bytes of a small one.
 const SMALL_BUFFER: usize = 32 << 10;
 /// Time in which the guest must answer a connection to it.
 const OPENING: Duration = Duration::from_secs(60);
+/// Time in which an answer to the guest's data may acknowledge it (RFC 9293, 3.8.6.3).
+const ACK_DELAY: Duration = Duration::from_millis(10);
 /// Bytes of a packet that begins a connection: headers with all their options.
 const HEADERS: usize = 120;
 
@@ -81,6 +85,7 @@ pub(crate) struct Connections {
     listeners: Vec<Listener>,
     open: BTreeMap<u32, Connection>,
     next: u32,
+    spare: Vec<Socket<'static>>,
 }
 
 impl Connections {
@@ -96,7 +101,7 @@ impl Connections {
             sources.add(&socket, Source::Listener(number)).map_err(|errno| listen(errno.into()))?;
             listeners.push(Listener { socket, guest_port: forward.guest_port, is_ready: false });
         }
-        Ok(Self { listeners, open: BTreeMap::new(), next: 0 })
+        Ok(Self { listeners, open: BTreeMap::new(), next: 0, spare: Vec::new() })
     }
 
     /// `true` if connections wait for the guest.
@@ -115,6 +120,7 @@ impl Connections {
     /// Notes what has happened to a connection's socket.
     pub(crate) fn connection_ready(&mut self, number: u32, ready: Ready, ip: &mut Ip) {
         let others = self.open.len();
+        let spare = &mut self.spare;
         let Some(connection) = self.open.get_mut(&number) else { return };
         connection.is_readable |= ready.is_readable;
         connection.is_writable |= ready.is_writable;
@@ -126,7 +132,7 @@ impl Connections {
         let packet = std::mem::take(packet);
         let result = sockopt::socket_error(&connection.socket).and_then(|error| error);
         let handle = match result {
-            Ok(()) => Some(ip.sockets.add(buffered(others))),
+            Ok(()) => Some(ip.sockets.add(buffered(spare, others))),
             Err(error) => {
                 log::debug!("connecting to {}: {error}", connection.peer);
                 None
@@ -288,7 +294,7 @@ impl Connections {
         sources: &Sources,
         ip: &mut Ip,
     ) -> Result<(), Errno> {
-        let mut socket = buffered(self.open.len());
+        let mut socket = buffered(&mut self.spare, self.open.len());
         socket.set_timeout(Some(duration(OPENING)));
         let (remote, local) = ((guest.address, guest_port), (*peer.ip(), peer.port()));
         socket.connect(ip.interface.context(), remote, local).map_err(|_| Errno::ADDRNOTAVAIL)?;
@@ -308,7 +314,7 @@ impl Connections {
                 if is_over(socket, has_room) {
                     connection.guest_ended |= socket.state() == State::TimeWait;
                     connection.side = Side::Closing(take_all(socket));
-                    ip.sockets.remove(handle);
+                    recycle(&mut self.spare, ip.sockets.remove(handle));
                     has_changed = true;
                 } else {
                     has_changed |= connection.relay(socket);
@@ -464,12 +470,31 @@ fn open(address: SocketAddrV4) -> Result<OwnedFd, Errno> {
 }
 
 /// A socket of smoltcp's, if there are `others`.
-fn buffered(others: usize) -> Socket<'static> {
-    let size = if others < LARGE { LARGE_BUFFER } else { SMALL_BUFFER };
-    let buffer = || SocketBuffer::new(vec![0; size]);
-    let mut socket = Socket::new(buffer(), buffer());
+fn buffered(spare: &mut Vec<Socket<'static>>, others: usize) -> Socket<'static> {
+    let is_large = others < LARGE;
+    let kept = if is_large { spare.pop() } else { None };
+    let mut socket = kept.unwrap_or_else(|| {
+        let size = if is_large { LARGE_BUFFER } else { SMALL_BUFFER };
+        let buffer = || SocketBuffer::new(vec![0; size]);
+        Socket::new(buffer(), buffer())
+    });
     socket.set_nagle_enabled(false);
+    socket.set_ack_delay(Some(duration(ACK_DELAY)));
+    socket.set_timeout(None);
     socket
+}
+
+/// Keeps a socket that has done its work: to clear new buffers takes longer than all else that a
+/// short connection does.
+fn recycle(spare: &mut Vec<Socket<'static>>, socket: smoltcp::socket::Socket<'static>) {
+    #[allow(irrefutable_let_patterns, reason = "tests build smoltcp with other kinds of sockets")]
+    if let smoltcp::socket::Socket::Tcp(mut socket) = socket
+        && spare.len() < SPARE
+        && socket.recv_capacity() == LARGE_BUFFER
+    {
+        socket.abort();
+        spare.push(socket);
+    }
 }
 
 /// Address of a client of a forwarded port as the guest sees it: the gateway stands for those that
