@@ -24,9 +24,6 @@ const FEW_MOUNTS: usize = 100;
 pub(crate) const END_WITHIN: Duration = Duration::from_millis(900);
 /// Upper bound of the files that the program opens for itself: 16 vCPUs, memory, console, mounts.
 const OWN_DESCRIPTORS: usize = 256;
-/// Upper bound of the sockets that a card in user mode opens: 1024 TCP connections and 256 flows of
-/// UDP.
-const SOCKETS_OF_CARD: usize = 1024 + 256;
 
 /// Runs an image to its end, and says with which exit code the program should end.
 ///
@@ -171,7 +168,7 @@ pub(crate) fn wanted_descriptors(config: &Config) -> u64 {
     let cards = config.network.iter().filter(is_user_mode).count();
     let files = open_files
         .saturating_add(temporary_entries)
-        .saturating_add(cards.saturating_mul(SOCKETS_OF_CARD))
+        .saturating_add(cards.saturating_mul(nerite_net::nerite_user_net::SOCKETS))
         .saturating_add(OWN_DESCRIPTORS);
     u64::try_from(files).unwrap_or(u64::MAX)
 }

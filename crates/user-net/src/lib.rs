@@ -15,4 +15,4 @@ pub use config::{
     Config, Forward, GATEWAY, GATEWAY_MAC, GUEST, MAX_MTU, PREFIX, Protocol, name_server,
 };
 pub use error::Error;
-pub use stack::Stack;
+pub use stack::{SOCKETS, Stack};

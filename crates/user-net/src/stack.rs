@@ -14,13 +14,16 @@ use smoltcp::wire::{
 use crate::config::{Config, GATEWAY, GATEWAY_MAC, GUEST, MAX_MTU, PREFIX};
 use crate::link::Link;
 use crate::sources::{Source, Sources};
-use crate::tcp::Connections;
-use crate::udp::Flows;
+use crate::tcp::{CONNECTIONS, Connections};
+use crate::udp::{FLOWS, Flows};
 use crate::{Error, dhcp};
 
 /// Pause before a guest that does not answer is asked again: the first one, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The most sockets of the host that a stack has open at a time, besides those of forwarded ports.
+pub const SOCKETS: usize = CONNECTIONS + FLOWS;
 
 /// The guest, as far as its frames have shown it.
 #[derive(Debug)]

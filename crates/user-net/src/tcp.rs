@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, acceptfrom_with,
-    connect, recv, send, shutdown, socket_with, sockopt,
+    AddressFamily, SocketFlags, SocketType, acceptfrom_with, connect, socket_with, sockopt,
 };
-use smoltcp::iface::SocketHandle;
-use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{IpListenEndpoint, Ipv4Packet, TcpPacket};
 
 use crate::config::{Config, GATEWAY, Protocol, is_local};
@@ -20,21 +18,16 @@ use crate::sources::{Ready, Source, Sources};
 use crate::stack::{Guest, Ip};
 use crate::{Error, Forward};
 
+mod buffers;
+mod connection;
+
+use buffers::Buffers;
+use connection::{Connection, Side, is_over, take_all};
+
 /// Maximum number of connections; more are refused.
-const CONNECTIONS: usize = 1024;
-/// Connections with large buffers.
-const LARGE: usize = 128;
-/// Bytes of a large buffer: some of the largest segments, so that sender and receiver need not
-/// wait for each other.
-const LARGE_BUFFER: usize = 256 << 10;
-/// Sockets with large buffers that are kept for connections to come.
-const SPARE: usize = 16;
-/// Bytes of a small one.
-const SMALL_BUFFER: usize = 32 << 10;
+pub(crate) const CONNECTIONS: usize = 1024;
 /// Time in which the guest must answer a connection to it.
 const OPENING: Duration = Duration::from_secs(60);
-/// Time in which an answer to the guest's data may acknowledge it (RFC 9293, 3.8.6.3).
-const ACK_DELAY: Duration = Duration::from_millis(10);
 /// Bytes of a packet that begins a connection: headers with all their options.
 const HEADERS: usize = 120;
 
@@ -47,45 +40,13 @@ struct Listener {
     is_ready: bool,
 }
 
-/// The side of a connection towards the guest.
-#[derive(Debug)]
-enum Side {
-    /// The guest's first packet, until the host has connected.
-    Opening(Vec<u8>),
-    /// A socket of smoltcp's.
-    Open(SocketHandle),
-    /// Both ends have ended their sides. What the guest has sent last is still to be passed on.
-    Closing(Vec<u8>),
-}
-
-#[derive(Debug)]
-struct Connection {
-    socket: OwnedFd,
-    guest_port: u16,
-    /// The other end, as the guest sees it.
-    peer: SocketAddrV4,
-    side: Side,
-    /// The host's socket may have data, and may take some.
-    is_readable: bool,
-    is_writable: bool,
-    /// There may be an end behind what is to be read.
-    may_end: bool,
-    /// The other end has ended its side, and the guest's side has been ended for it.
-    host_ended: bool,
-    /// The guest has ended its side.
-    guest_ended: bool,
-    /// The other end's side has been ended for that.
-    is_shut: bool,
-    is_broken: bool,
-}
-
 /// All connections.
 #[derive(Debug)]
 pub(crate) struct Connections {
     listeners: Vec<Listener>,
     open: BTreeMap<u32, Connection>,
     next: u32,
-    spare: Vec<Socket<'static>>,
+    buffers: Buffers,
 }
 
 impl Connections {
@@ -101,7 +62,7 @@ impl Connections {
             sources.add(&socket, Source::Listener(number)).map_err(|errno| listen(errno.into()))?;
             listeners.push(Listener { socket, guest_port: forward.guest_port, is_ready: false });
         }
-        Ok(Self { listeners, open: BTreeMap::new(), next: 0, spare: Vec::new() })
+        Ok(Self { listeners, open: BTreeMap::new(), next: 0, buffers: Buffers::default() })
     }
 
     /// `true` if connections wait for the guest.
@@ -120,7 +81,6 @@ impl Connections {
     /// Notes what has happened to a connection's socket.
     pub(crate) fn connection_ready(&mut self, number: u32, ready: Ready, ip: &mut Ip) {
         let others = self.open.len();
-        let spare = &mut self.spare;
         let Some(connection) = self.open.get_mut(&number) else { return };
         connection.is_readable |= ready.is_readable;
         connection.is_writable |= ready.is_writable;
@@ -132,7 +92,7 @@ impl Connections {
         let packet = std::mem::take(packet);
         let result = sockopt::socket_error(&connection.socket).and_then(|error| error);
         let handle = match result {
-            Ok(()) => Some(ip.sockets.add(buffered(spare, others))),
+            Ok(()) => Some(ip.sockets.add(self.buffers.socket(others))),
             Err(error) => {
                 log::debug!("connecting to {}: {error}", connection.peer);
                 None
@@ -221,19 +181,7 @@ impl Connections {
             self.next = self.next.wrapping_add(1);
         }
         sources.add(&socket, Source::Connection(self.next))?;
-        let connection = Connection {
-            socket,
-            guest_port,
-            peer,
-            side,
-            is_readable: false,
-            is_writable: false,
-            may_end: false,
-            host_ended: false,
-            guest_ended: false,
-            is_shut: false,
-            is_broken: false,
-        };
+        let connection = Connection::new(socket, guest_port, peer, side);
         self.open.insert(self.next, connection);
         self.next = self.next.wrapping_add(1);
         Ok(())
@@ -294,8 +242,8 @@ impl Connections {
         sources: &Sources,
         ip: &mut Ip,
     ) -> Result<(), Errno> {
-        let mut socket = buffered(&mut self.spare, self.open.len());
-        socket.set_timeout(Some(duration(OPENING)));
+        let mut socket = self.buffers.socket(self.open.len());
+        socket.set_timeout(Some(OPENING.into()));
         let (remote, local) = ((guest.address, guest_port), (*peer.ip(), peer.port()));
         socket.connect(ip.interface.context(), remote, local).map_err(|_| Errno::ADDRNOTAVAIL)?;
         let handle = ip.sockets.add(socket);
@@ -314,7 +262,7 @@ impl Connections {
                 if is_over(socket, has_room) {
                     connection.guest_ended |= socket.state() == State::TimeWait;
                     connection.side = Side::Closing(take_all(socket));
-                    recycle(&mut self.spare, ip.sockets.remove(handle));
+                    self.buffers.recycle(ip.sockets.remove(handle));
                     has_changed = true;
                 } else {
                     has_changed |= connection.relay(socket);
@@ -324,139 +272,6 @@ impl Connections {
         });
         has_changed
     }
-}
-
-impl Connection {
-    fn is(&self, guest_port: u16, peer: SocketAddrV4) -> bool {
-        self.guest_port == guest_port && self.peer == peer
-    }
-
-    /// Passes data on in both directions. Returns `true` if there was some, or a side has ended.
-    fn relay(&mut self, socket: &mut Socket<'_>) -> bool {
-        if !socket.is_active() {
-            return false;
-        }
-        if socket.timeout().is_some() && socket.may_send() {
-            socket.set_timeout(None);
-        }
-        match self.relay_out(socket).and_then(|out| Ok(self.relay_in(socket)? || out)) {
-            Ok(has_moved) => has_moved,
-            Err(error) => {
-                log::debug!("the connection with {}: {error}", self.peer);
-                self.is_broken = true;
-                // The guest gets a reset.
-                socket.abort();
-                true
-            }
-        }
-    }
-
-    /// From the guest to the host.
-    fn relay_out(&mut self, socket: &mut Socket<'_>) -> Result<bool, Errno> {
-        let mut has_moved = false;
-        while self.is_writable && socket.can_recv() {
-            let sent = socket.recv(|bytes| match send(&self.socket, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => (sent, Ok(sent)),
-                Err(error) => (0, Err(error)),
-            });
-            match sent.unwrap_or(Err(Errno::AGAIN)) {
-                Ok(_) => has_moved = true,
-                Err(Errno::AGAIN) => self.is_writable = false,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.guest_ended |= matches!(
-            socket.state(),
-            State::CloseWait | State::LastAck | State::Closing | State::TimeWait
-        );
-        if self.guest_ended && !self.is_shut && socket.recv_queue() == 0 {
-            self.is_shut = true;
-            shutdown(&self.socket, Shutdown::Write)?;
-            has_moved = true;
-        }
-        Ok(has_moved)
-    }
-
-    /// From the host to the guest.
-    fn relay_in(&mut self, socket: &mut Socket<'_>) -> Result<bool, Errno> {
-        let mut has_moved = false;
-        while self.is_readable && !self.host_ended && socket.can_send() {
-            let mut room = 0;
-            let received = socket.send(|bytes| {
-                room = bytes.len();
-                match recv(&self.socket, bytes, RecvFlags::empty()) {
-                    Ok((read, _)) => (read, Ok(read)),
-                    Err(error) => (0, Err(error)),
-                }
-            });
-            match received.unwrap_or(Err(Errno::AGAIN)) {
-                Ok(0) => {
-                    self.host_ended = true;
-                    socket.close();
-                    // Nothing will go to the guest that could acknowledge what comes from it, too.
-                    socket.set_ack_delay(None);
-                    has_moved = true;
-                }
-                Ok(read) => {
-                    // What comes after a read that leaves room is reported (epoll(7)), but for an
-                    // end that was reported before.
-                    self.is_readable = read == room || self.may_end;
-                    has_moved = true;
-                }
-                Err(Errno::AGAIN) => self.is_readable = false,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(has_moved)
-    }
-
-    /// Passes on what the guest has sent last. Returns `false` if that is done, or the connection
-    /// was broken off, which the other end sees, too.
-    fn finish(&mut self) -> bool {
-        let Side::Closing(rest) = &mut self.side else { return true };
-        let is_whole = self.host_ended && self.guest_ended && !self.is_broken;
-        while is_whole && self.is_writable && !rest.is_empty() {
-            match send(&self.socket, rest, SendFlags::NOSIGNAL) {
-                Ok(sent) => drop(rest.drain(..sent.min(rest.len()))),
-                Err(Errno::AGAIN) => self.is_writable = false,
-                Err(Errno::INTR) => {}
-                Err(_) => return false,
-            }
-        }
-        if !is_whole {
-            // It fails only for what is no socket.
-            let _ = sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
-        }
-        is_whole && !rest.is_empty()
-    }
-}
-
-/// Returns `true` if smoltcp's socket has done its work, and acknowledged the guest's end: if the
-/// link has room, it had room for that.
-///
-/// It does not wait for what the guest may repeat of a connection that has ended on both sides: a
-/// reset answers that as well.
-fn is_over(socket: &Socket<'_>, has_room: bool) -> bool {
-    match socket.state() {
-        State::TimeWait => has_room,
-        State::Closed => socket.remote_endpoint().is_none(),
-        _ => false,
-    }
-}
-
-/// Takes what is left of the guest's data.
-fn take_all(socket: &mut Socket<'_>) -> Vec<u8> {
-    let mut rest = Vec::new();
-    let mut take = |socket: &mut Socket<'_>| {
-        socket.recv(|bytes| {
-            rest.extend_from_slice(bytes);
-            (bytes.len(), bytes.len())
-        })
-    };
-    while take(socket).is_ok_and(|read| read > 0) {}
-    rest
 }
 
 /// Begins a connection to `address`.
@@ -469,34 +284,6 @@ fn open(address: SocketAddrV4) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// A socket of smoltcp's, if there are `others`.
-fn buffered(spare: &mut Vec<Socket<'static>>, others: usize) -> Socket<'static> {
-    let is_large = others < LARGE;
-    let kept = if is_large { spare.pop() } else { None };
-    let mut socket = kept.unwrap_or_else(|| {
-        let size = if is_large { LARGE_BUFFER } else { SMALL_BUFFER };
-        let buffer = || SocketBuffer::new(vec![0; size]);
-        Socket::new(buffer(), buffer())
-    });
-    socket.set_nagle_enabled(false);
-    socket.set_ack_delay(Some(duration(ACK_DELAY)));
-    socket.set_timeout(None);
-    socket
-}
-
-/// Keeps a socket that has done its work: to clear new buffers takes longer than all else that a
-/// short connection does.
-fn recycle(spare: &mut Vec<Socket<'static>>, socket: smoltcp::socket::Socket<'static>) {
-    #[allow(irrefutable_let_patterns, reason = "tests build smoltcp with other kinds of sockets")]
-    if let smoltcp::socket::Socket::Tcp(mut socket) = socket
-        && spare.len() < SPARE
-        && socket.recv_capacity() == LARGE_BUFFER
-    {
-        socket.abort();
-        spare.push(socket);
-    }
-}
-
 /// Address of a client of a forwarded port as the guest sees it: the gateway stands for those that
 /// the guest could not answer.
 pub(crate) fn visible(client: IpAddr) -> Ipv4Addr {
@@ -504,8 +291,4 @@ pub(crate) fn visible(client: IpAddr) -> Ipv4Addr {
         IpAddr::V4(ip) if !ip.is_loopback() && !ip.is_unspecified() && !is_local(ip) => ip,
         _ => GATEWAY,
     }
-}
-
-fn duration(time: Duration) -> smoltcp::time::Duration {
-    time.into()
 }

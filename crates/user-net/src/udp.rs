@@ -21,7 +21,7 @@ use crate::{Error, Forward};
 
 /// Maximum number of flows, and of clients of a forwarded port: the one that was silent for longest
 /// makes room.
-const FLOWS: usize = 256;
+pub(crate) const FLOWS: usize = 256;
 /// Silence after which a flow has ended.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The same for a flow to a name server, whose answer is all there is.
