@@ -15,7 +15,7 @@ use crate::{Error, Forward};
 pub(crate) const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03]);
 /// The largest packet.
 pub(crate) const MTU: u16 = nerite_user_net::MAX_MTU;
-/// What the stack does without: it looks at no checksum of the guest's, and computes all of its own.
+/// Checksums that the guest may leave out: the stack looks at none, and computes all of its own.
 pub(crate) const OFFLOADS: u64 = feature::CSUM | feature::GUEST_CSUM;
 /// Header flag: the checksum is right (5.1.6).
 const DATA_VALID: u8 = 2;

@@ -40,7 +40,7 @@ struct Probe {
     pause: Duration,
 }
 
-/// What TCP needs of smoltcp.
+/// smoltcp's interface and sockets, and the link under them.
 pub(crate) struct Ip {
     pub(crate) interface: Interface,
     pub(crate) sockets: SocketSet<'static>,
