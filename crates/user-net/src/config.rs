@@ -1,6 +1,6 @@
 //! Configuration of a stack.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// Address of the guest, which DHCP gives it.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 5, 3);
@@ -72,9 +72,18 @@ impl Config {
 pub(crate) const DNS: u16 = 53;
 
 /// `true` for an address in the network of guest and gateway.
-pub(crate) fn is_local(ip: Ipv4Addr) -> bool {
+fn is_local(ip: Ipv4Addr) -> bool {
     let shift = u32::BITS.saturating_sub(PREFIX.into());
     ip.to_bits() >> shift == GATEWAY.to_bits() >> shift
+}
+
+/// Address of a client of a forwarded port as the guest sees it: the gateway stands for those that
+/// the guest could not answer.
+pub(crate) fn visible(client: IpAddr) -> Ipv4Addr {
+    match client.to_canonical() {
+        IpAddr::V4(ip) if !ip.is_loopback() && !ip.is_unspecified() && !is_local(ip) => ip,
+        _ => GATEWAY,
+    }
 }
 
 /// Returns the first IPv4 name server of this host's `/etc/resolv.conf` (resolv.conf(5)).

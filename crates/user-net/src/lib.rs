@@ -5,6 +5,7 @@
 mod config;
 mod dhcp;
 mod error;
+mod ip;
 mod link;
 mod sources;
 mod stack;

@@ -53,7 +53,7 @@ impl Source {
     }
 }
 
-/// What has happened to a source.
+/// An event of a source.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ready {
     pub(crate) source: Source,

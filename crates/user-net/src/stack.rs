@@ -5,13 +5,14 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use smoltcp::iface::{Interface, PollResult, SocketSet};
+use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
     HardwareAddress, IpCidr, IpProtocol, Ipv4Packet, UdpPacket,
 };
 
 use crate::config::{Config, GATEWAY, GATEWAY_MAC, GUEST, MAX_MTU, PREFIX};
+use crate::ip::{Guest, Ip};
 use crate::link::Link;
 use crate::sources::{Source, Sources};
 use crate::tcp::{CONNECTIONS, Connections};
@@ -25,58 +26,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The most sockets of the host that a stack has open at a time, besides those of forwarded ports.
 pub const SOCKETS: usize = CONNECTIONS + FLOWS;
 
-/// The guest, as far as its frames have shown it.
-#[derive(Debug)]
-pub(crate) struct Guest {
-    pub(crate) address: Ipv4Addr,
-    /// A frame came since its driver was started.
-    pub(crate) is_ready: bool,
-}
-
 /// Question whether the guest is there, as long as something waits for it.
 #[derive(Debug)]
 struct Probe {
     next: Option<Instant>,
     pause: Duration,
-}
-
-/// smoltcp's interface and sockets, and the link under them.
-pub(crate) struct Ip {
-    pub(crate) interface: Interface,
-    pub(crate) sockets: SocketSet<'static>,
-    pub(crate) link: Link,
-    started: Instant,
-}
-
-impl Ip {
-    /// Takes a packet of the guest.
-    pub(crate) fn feed(&mut self, packet: &[u8]) {
-        self.link.offer(packet);
-        let now = self.now();
-        self.interface.poll_ingress_single(now, &mut self.link, &mut self.sockets);
-    }
-
-    /// Queues what sockets have for the guest. Returns `true` if there was something.
-    fn emit(&mut self) -> bool {
-        let now = self.now();
-        let result = self.interface.poll_egress(now, &mut self.link, &mut self.sockets);
-        result == PollResult::SocketStateChanged
-    }
-
-    fn now(&self) -> smoltcp::time::Instant {
-        let time = self.started.elapsed().as_micros();
-        smoltcp::time::Instant::from_micros(i64::try_from(time).unwrap_or(i64::MAX))
-    }
-
-    /// Time at which sockets have something to do. None while the link has no room: there will be
-    /// once the guest has taken frames.
-    fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        if !self.link.has_room() {
-            return None;
-        }
-        let time = self.interface.poll_delay(self.now(), &self.sockets)?;
-        now.checked_add(time.into())
-    }
 }
 
 /// A network stack between a guest's Ethernet frames and sockets of the host.

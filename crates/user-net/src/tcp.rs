@@ -2,7 +2,7 @@
 //! either passed on to the other.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use rustix::net::{
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{IpListenEndpoint, Ipv4Packet, TcpPacket};
 
-use crate::config::{Config, GATEWAY, Protocol, is_local};
+use crate::config::{Config, Protocol, visible};
+use crate::ip::{Guest, Ip};
 use crate::sources::{Ready, Source, Sources};
-use crate::stack::{Guest, Ip};
 use crate::{Error, Forward};
 
 mod buffers;
@@ -281,14 +281,5 @@ fn open(address: SocketAddrV4) -> Result<OwnedFd, Errno> {
     match connect(&socket, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error),
-    }
-}
-
-/// Address of a client of a forwarded port as the guest sees it: the gateway stands for those that
-/// the guest could not answer.
-pub(crate) fn visible(client: IpAddr) -> Ipv4Addr {
-    match client.to_canonical() {
-        IpAddr::V4(ip) if !ip.is_loopback() && !ip.is_unspecified() && !is_local(ip) => ip,
-        _ => GATEWAY,
     }
 }

@@ -12,11 +12,10 @@ use rustix::net::{
 };
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr};
 
-use crate::config::{Config, DNS, Protocol};
+use crate::config::{Config, DNS, Protocol, visible};
+use crate::ip::Guest;
 use crate::link::{Link, checksums};
 use crate::sources::{Source, Sources};
-use crate::stack::Guest;
-use crate::tcp::visible;
 use crate::{Error, Forward};
 
 /// Maximum number of flows, and of clients of a forwarded port: the one that was silent for longest
