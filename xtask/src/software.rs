@@ -30,7 +30,7 @@ const IN_NAMESPACES: [&str; 8] = [
 /// Factor by which a test may take longer than on KVM: a guest competes with all else on the host.
 const PATIENCE: u64 = 4;
 /// Programs that tests take from busybox, as in the lab.
-const APPLETS: [&str; 3] = ["ping", "tunctl", "httpd"];
+const APPLETS: [&str; 4] = ["ping", "tunctl", "httpd", "wget"];
 
 /// This host, as far as tests need something of it.
 pub(crate) struct Host {
