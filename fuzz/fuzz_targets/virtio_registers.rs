@@ -13,7 +13,7 @@ use nerite_virtio::{BAR_SIZE, Event, NoDoorbells, Session, VirtioPci, Wiring, co
 use nerite_virtio_net::{Engine, Mac, Net, NetConfig, Side};
 
 /// Guest-physical address of the card.
-const BAR: u32 = 0xc000_0000;
+const BAR: u64 = 0xc000_0000;
 /// Accesses of one input.
 const STEPS: usize = 400;
 /// Register writes of a driver that is ready.
@@ -66,7 +66,8 @@ impl Machine {
         let bytes = (kind >> 5) + 1;
         let width = Width::new(bytes).expect("a width");
         let value = width.truncate(value);
-        let bar = u64::from(self.function.read_config(0x10, 4) & !0xf);
+        let half = |register| u64::from(self.function.read_config(register, 4));
+        let bar = half(0x10) & !0xf | half(0x14) << 32;
         let offset = u64::from(at) % u64::from(BAR_SIZE + 8);
         // Registers are a few bytes of a page.
         let near = offset & 0x703f;
@@ -151,7 +152,8 @@ libfuzzer_sys::fuzz_target!(|steps: Vec<(u8, u16, u64)>| {
     assert_eq!(fixed(), before);
     // As firmware has it, and then as a driver that knows its trade.
     function.write_config(4, 2, 6);
-    function.write_config(0x10, 4, BAR);
+    function.write_config(0x10, 4, BAR as u32);
+    function.write_config(0x14, 4, (BAR >> 32) as u32);
     let driver = Driver::new(function);
     driver.negotiate(0);
     (0..2)

@@ -15,14 +15,13 @@ pub(crate) struct PciBuilder<'a> {
     bridge: Bridge,
     vm: &'a dyn Vm,
     /// Address of the next device's registers.
-    address: u32,
+    address: u64,
 }
 
 impl<'a> PciBuilder<'a> {
     /// A builder for `bridge`, which has no virtio device yet.
     pub(crate) fn new(bridge: Bridge, vm: &'a dyn Vm) -> Self {
-        let address = u32::try_from(*WINDOW.start()).unwrap_or(u32::MAX);
-        Self { bridge, vm, address }
+        Self { bridge, vm, address: *WINDOW.start() }
     }
 
     /// Makes `device` the function in the next free slot, whose pin drives interrupt line `line`.
@@ -56,7 +55,7 @@ impl<'a> PciBuilder<'a> {
         )?;
         let slot = self.bridge.add(function.clone());
         slot.ok_or(io::Error::from(io::ErrorKind::StorageFull)).map_err(failed())?;
-        self.address = self.address.saturating_add(BAR_SIZE);
+        self.address = self.address.saturating_add(BAR_SIZE.into());
         Ok(function)
     }
 

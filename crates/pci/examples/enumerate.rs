@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let identity =
         Identity { vendor: 0x1af4, device: 0x1041, class: 0x02_00_00, ..Identity::default() };
     let mut config = ConfigSpace::new(&identity);
-    config.add_bar(0, Bar { size: 0x8000, prefetchable: true })?;
+    config.add_bar(0, Bar { size: 0x8000, prefetchable: true, is_64_bit: true })?;
     config.place(0, 0xc000_0000);
     let mut bridge = Bridge::new();
     bridge.add(Arc::new(Card(Mutex::new(config)))).ok_or("no slot is free")?;

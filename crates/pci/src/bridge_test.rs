@@ -12,10 +12,10 @@ struct Plain {
 }
 
 impl Plain {
-    fn new(device: u16, address: u32) -> Arc<Self> {
+    fn new(device: u16, address: u64) -> Arc<Self> {
         let mut config =
             ConfigSpace::new(&Identity { vendor: 0x1af4, device, ..Identity::default() });
-        config.add_bar(0, Bar { size: 16, prefetchable: false }).unwrap();
+        config.add_bar(0, Bar { size: 16, prefetchable: false, is_64_bit: false }).unwrap();
         config.place(0, address);
         Arc::new(Self { config: Mutex::new(config), written: Mutex::new(None) })
     }

@@ -18,9 +18,10 @@ const FIRST_CAPABILITY: usize = 0x40;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// Number of base addresses.
 const BAR_COUNT: usize = 6;
-/// The bits of a memory base address that say what it is: 32 bits wide, prefetchable or not
+/// The bits of a memory base address that say what it is: 32 or 64 bits wide, prefetchable or not
 /// (6.2.5.1).
 const BAR_FLAGS: u32 = 0xf;
+const BITS_64: u32 = 1 << 2;
 const PREFETCHABLE: u32 = 1 << 3;
 
 /// Bits of the command register (PCI 3.0, 6.2.2).
@@ -40,7 +41,9 @@ pub mod command {
 #[non_exhaustive]
 pub enum Error {
     /// A base address register that does not exist or has another use.
-    #[error("base address {0} cannot be used: there are 0 to 5, each can be taken once")]
+    #[error(
+        "base address {0} cannot be used: there are 0 to 5, each can be taken once, and one of 64 bits takes two"
+    )]
     BarTaken(usize),
     /// A region that a base address register cannot describe.
     #[error(
@@ -69,14 +72,15 @@ pub struct Identity {
     pub subsystem: u16,
 }
 
-/// A region of memory addresses that software can place with a base address register. Registers are
-/// 32 bits wide.
+/// A region of memory addresses that software can place with a base address register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bar {
     /// Its size in bytes: a power of two, at least 16.
     pub size: u32,
     /// `true` if it is marked prefetchable.
     pub prefetchable: bool,
+    /// `true` if its address has 64 bits, of which the next register has the upper half.
+    pub is_64_bit: bool,
 }
 
 /// A capability: an identifier, and registers that follow identifier and link (PCI 3.0, 6.7).
@@ -137,20 +141,37 @@ impl ConfigSpace {
         if !bar.size.is_power_of_two() || bar.size < 16 {
             return Err(Error::BarSize(bar.size));
         }
-        let slot =
-            self.bars.get_mut(index).filter(|slot| slot.is_none()).ok_or(Error::BarTaken(index))?;
+        let last = if bar.is_64_bit { index.saturating_add(1) } else { index };
+        if !(index..=last).all(|register| self.is_bar_free(register)) {
+            return Err(Error::BarTaken(index));
+        }
+        let slot = self.bars.get_mut(index).ok_or(Error::BarTaken(index))?;
         *slot = Some(bar);
-        let flags = if bar.prefetchable { PREFETCHABLE } else { 0 };
+        let mut flags = if bar.prefetchable { PREFETCHABLE } else { 0 };
         let register = bar_register(index);
-        self.put(register, &flags.to_le_bytes());
         self.allow(register, &(bar.size.wrapping_neg() & !BAR_FLAGS).to_le_bytes());
+        if bar.is_64_bit {
+            flags |= BITS_64;
+            self.allow(bar_register(last), &[0xff; 4]);
+        }
+        self.put(register, &flags.to_le_bytes());
         Ok(())
     }
 
+    /// `true` if base address register `index` exists, and is neither one of a region nor the upper
+    /// half of one.
+    fn is_bar_free(&self, index: usize) -> bool {
+        let below = index.checked_sub(1).and_then(|below| self.bars.get(below).copied().flatten());
+        self.bars.get(index).is_some_and(Option::is_none) && !below.is_some_and(|bar| bar.is_64_bit)
+    }
+
     /// Puts the region behind base address `index` at `address`, as firmware would, and turns the
-    /// decoding of memory addresses on.
-    pub fn place(&mut self, index: usize, address: u32) {
-        self.write_masked(bar_register(index), &address.to_le_bytes());
+    /// decoding of memory addresses on. A base address of 32 bits takes the lower half.
+    pub fn place(&mut self, index: usize, address: u64) {
+        let is_64_bit = self.bars.get(index).copied().flatten().is_some_and(|bar| bar.is_64_bit);
+        let bytes = address.to_le_bytes();
+        let length = if is_64_bit { 8 } else { 4 };
+        self.write_masked(bar_register(index), bytes.get(..length).unwrap_or(&bytes));
         let command = self.command() | command::MEMORY;
         self.write_masked(usize::from(COMMAND), &command.to_le_bytes());
     }
@@ -192,11 +213,16 @@ impl ConfigSpace {
 
     /// Address of the region behind base address `index`, if memory addresses are decoded.
     pub fn bar_address(&self, index: usize) -> Option<u64> {
-        self.bars.get(index).copied().flatten()?;
+        let bar = self.bars.get(index).copied().flatten()?;
         let register = bar_register(index);
-        let bytes = self.registers.get(register..register.checked_add(4)?)?;
-        let address = u32::from_le_bytes(bytes.try_into().ok()?) & !BAR_FLAGS;
-        (self.command() & command::MEMORY != 0).then_some(u64::from(address))
+        let low = u64::from(self.double_word(register)? & !BAR_FLAGS);
+        let high = if bar.is_64_bit { self.double_word(register.checked_add(4)?)? } else { 0 };
+        (self.command() & command::MEMORY != 0).then_some(low | u64::from(high) << 32)
+    }
+
+    fn double_word(&self, start: usize) -> Option<u32> {
+        let bytes = self.registers.get(start..start.checked_add(4)?)?;
+        bytes.try_into().ok().map(u32::from_le_bytes)
     }
 
     /// Which base address an access of `width` bytes at `address` is behind, and how far.

@@ -11,8 +11,9 @@ fn sample() -> ConfigSpace {
         subsystem_vendor: 0x1af4,
         subsystem: 0x40,
     });
-    config.add_bar(0, Bar { size: 0x8000, prefetchable: true }).unwrap();
-    config.add_bar(2, Bar { size: 16, prefetchable: false }).unwrap();
+    config.add_bar(0, Bar { size: 0x8000, prefetchable: true, is_64_bit: false }).unwrap();
+    config.add_bar(2, Bar { size: 16, prefetchable: false, is_64_bit: false }).unwrap();
+    config.add_bar(4, Bar { size: 0x1000, prefetchable: true, is_64_bit: true }).unwrap();
     config.set_interrupt(1, 11);
     config
 }
@@ -68,6 +69,25 @@ fn a_base_address_is_sized_and_moved() {
 }
 
 #[test]
+fn a_base_address_of_64_bits_is_sized_and_moved_in_halves() {
+    let mut config = sample();
+    config.place(4, 0x12_c000_0000);
+    assert_eq!(config.bar_address(4), Some(0x12_c000_0000));
+    assert_eq!((config.read(0x20, 4), config.read(0x24, 4)), (0xc000_000c, 0x12));
+    config.write(0x20, 4, 0xffff_ffff);
+    config.write(0x24, 4, 0xffff_ffff);
+    assert_eq!((config.read(0x20, 4), config.read(0x24, 4)), (0xffff_f00c, 0xffff_ffff));
+    assert_eq!(config.decode(0xffff_ffff_ffff_f000, 4), Some((4, 0)));
+    assert_eq!(config.decode(u64::MAX, 2), None);
+    config.write(0x20, 4, 0xd000_0000);
+    config.write(0x24, 4, 1);
+    assert_eq!(config.decode(0x1_d000_0ffc, 4), Some((4, 0xffc)));
+    assert_eq!(config.decode(0xd000_0ffc, 4), None, "the upper half counts");
+    let (saved, other) = (config.save(), sample());
+    assert_eq!(other.restored(&saved).unwrap(), config);
+}
+
+#[test]
 fn an_access_is_behind_a_base_address_with_all_its_bytes() {
     let mut config = sample();
     config.place(0, 0xc000_0000);
@@ -105,9 +125,12 @@ fn capabilities_are_linked_in_order() {
 #[test]
 fn what_cannot_be_described_is_refused() {
     let mut config = sample();
-    let bar = |size| Bar { size, prefetchable: false };
-    assert_eq!(config.add_bar(0, bar(16)), Err(Error::BarTaken(0)));
-    assert_eq!(config.add_bar(6, bar(16)), Err(Error::BarTaken(6)));
+    let bar = |size| Bar { size, prefetchable: false, is_64_bit: false };
+    let wide = Bar { is_64_bit: true, ..bar(16) };
+    for (index, bar) in [(0, bar(16)), (5, bar(16)), (6, bar(16)), (1, wide), (3, wide), (5, wide)]
+    {
+        assert_eq!(config.add_bar(index, bar), Err(Error::BarTaken(index)));
+    }
     for size in [0, 8, 24] {
         assert_eq!(config.add_bar(3, bar(size)), Err(Error::BarSize(size)));
     }

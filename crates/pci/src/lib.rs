@@ -19,10 +19,10 @@
 //!
 //! let identity = Identity { vendor: 0x1af4, device: 0x1041, ..Identity::default() };
 //! let mut config = ConfigSpace::new(&identity);
-//! config.add_bar(0, Bar { size: 0x8000, prefetchable: true })?;
+//! config.add_bar(0, Bar { size: 0x8000, prefetchable: true, is_64_bit: true })?;
 //! // A driver finds the size out: all ones in, the bits that stay zero tell.
 //! config.write(0x10, 4, 0xffff_ffff);
-//! assert_eq!(config.read(0x10, 4), 0xffff_8008);
+//! assert_eq!(config.read(0x10, 4), 0xffff_800c);
 //! # Ok::<(), nerite_pci::Error>(())
 //! ```
 

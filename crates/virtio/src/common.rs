@@ -49,8 +49,13 @@ pub mod common_cfg {
     pub const QUEUE_DESC: u64 = 32;
     pub const QUEUE_DRIVER: u64 = 40;
     pub const QUEUE_DEVICE: u64 = 48;
-    /// Bytes of the structure without the registers of features that are not offered.
-    pub const LENGTH: u32 = 56;
+    // Virtio 1.3; those of features that are not offered read zero.
+    pub const QUEUE_NOTIF_CONFIG_DATA: u64 = 56;
+    pub const QUEUE_RESET: u64 = 58;
+    pub const ADMIN_QUEUE_INDEX: u64 = 60;
+    pub const ADMIN_QUEUE_NUM: u64 = 62;
+    /// Bytes of the structure. Drivers may want all of it, whatever the device offers.
+    pub const LENGTH: u32 = 64;
 }
 use common_cfg::*;
 
@@ -236,11 +241,12 @@ impl Common {
             (QUEUE_MSIX_VECTOR, 2) => queue.map_or(NO_VECTOR, |queue| queue.vector).into(),
             (QUEUE_ENABLE, 2) => queue.is_some_and(|queue| queue.enabled).into(),
             (QUEUE_NOTIFY_OFF, 2) => queue.map_or(0, |_| self.queue_select.into()),
-            (QUEUE_DESC..LENGTH_END, 4 | 8) if offset.is_multiple_of(width.into()) => {
+            (QUEUE_DESC..QUEUE_NOTIF_CONFIG_DATA, 4 | 8) if offset.is_multiple_of(width.into()) => {
                 let value =
                     queue.and_then(|queue| queue.addresses.get(ring(offset))).copied().unwrap_or(0);
                 if offset.is_multiple_of(8) { value } else { value >> 32 }
             }
+            (QUEUE_NOTIF_CONFIG_DATA | QUEUE_RESET | ADMIN_QUEUE_INDEX | ADMIN_QUEUE_NUM, 2) => 0,
             _ => u64::MAX,
         }
     }
@@ -266,7 +272,7 @@ impl Common {
             (QUEUE_ENABLE, 2) if half == 1 => {
                 self.selected_mut().into_iter().for_each(|queue| queue.enabled = true);
             }
-            (QUEUE_DESC..LENGTH_END, 4 | 8) if offset.is_multiple_of(width.into()) => {
+            (QUEUE_DESC..QUEUE_NOTIF_CONFIG_DATA, 4 | 8) if offset.is_multiple_of(width.into()) => {
                 self.set_address(offset, width, value);
             }
             _ => {}
@@ -336,8 +342,6 @@ impl Common {
         Action::None
     }
 }
-
-const LENGTH_END: u64 = LENGTH as u64;
 
 /// Word number `select` of feature bits; those beyond 64 bits are zero.
 fn word(features: u64, select: u32) -> u64 {

@@ -99,7 +99,8 @@ impl Driver {
     }
 
     fn bar(&self) -> u64 {
-        u64::from(self.function.read_config(0x10, 4) & !0xf)
+        let half = |register| u64::from(self.function.read_config(register, 4));
+        half(0x10) & !0xf | half(0x14) << 32
     }
 
     /// Reads behind base address 0.

@@ -14,7 +14,7 @@ mod doorbells;
 mod life_cycle;
 mod state;
 
-use config::config_space;
+use config::{Layout, config_space};
 pub use doorbells::{DoorbellError, Doorbells, NoDoorbells};
 pub use state::VirtioPciState;
 
@@ -59,7 +59,7 @@ pub struct Wiring {
     /// Ways for its messages.
     pub messages: Arc<dyn MessageRoutes>,
     /// Initial value of its base address 0.
-    pub address: u32,
+    pub address: u64,
     /// The line of the interrupt controller that its pin is wired to.
     pub line: u8,
 }
@@ -126,7 +126,7 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let msix = Msix::new(vectors, wiring.messages, log.clone());
         let common = Common::new(device.features(), device.queue_sizes(), msix.vectors());
         let (config, msix_control, pci_cfg) =
-            config_space(device.as_ref(), &msix, wiring.address, wiring.line)
+            config_space(device.as_ref(), &msix, Layout::Current, wiring.address, wiring.line)
                 .map_err(std::io::Error::other)?;
         // Until the driver makes the function a bus master.
         device.pause();

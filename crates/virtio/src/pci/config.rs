@@ -1,9 +1,38 @@
 //! Contents of the configuration space of a virtio device (virtio 1.2, 4.1.4).
 
-use nerite_pci::{Bar, Capability, ConfigSpace, Identity, Msix};
+use nerite_pci::{Bar, Capability, ConfigSpace, ConfigSpaceState, Identity, Msix};
 
 use super::{BAR_SIZE, NOTIFY_MULTIPLIER, region};
 use crate::{VirtioDevice, common_cfg};
+
+/// Guest-visible layout of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// A base address of 64 bits, and the common configuration of virtio 1.3.
+    Current,
+    /// A base address of 32 bits, and the common configuration of virtio 1.1: functions of
+    /// snapshots that are older than [`Layout::Current`].
+    Narrow,
+}
+
+impl Layout {
+    /// Layout of the function that saved this configuration space.
+    pub(super) fn of(saved: &ConfigSpaceState) -> Self {
+        /// Lowest byte of base address 0, and its bit of a 64-bit address (PCI 3.0, 6.2.5.1).
+        const BAR_0: usize = 0x10;
+        const BITS_64: u8 = 1 << 2;
+        let is_64_bit = saved.registers.get(BAR_0).is_none_or(|low| low & BITS_64 != 0);
+        if is_64_bit { Self::Current } else { Self::Narrow }
+    }
+
+    /// Bytes of the common configuration.
+    fn common_length(self) -> u32 {
+        match self {
+            Self::Current => common_cfg::LENGTH,
+            Self::Narrow => 56,
+        }
+    }
+}
 
 /// Red Hat's vendor identifier, which virtio uses (4.1.2).
 const VENDOR: u16 = 0x1af4;
@@ -23,7 +52,8 @@ const CFG_PCI: u8 = 5;
 pub(super) fn config_space<D: VirtioDevice>(
     device: &D,
     msix: &Msix,
-    address: u32,
+    layout: Layout,
+    address: u64,
     line: u8,
 ) -> Result<(ConfigSpace, u8, u8), nerite_pci::Error> {
     let kind = device.kind();
@@ -37,8 +67,9 @@ pub(super) fn config_space<D: VirtioDevice>(
         subsystem: DEVICE_BASE.saturating_add(kind.id),
     });
     // Reading ISR status has a side effect, yet drivers map it uncached, and some only take
-    // prefetchable regions.
-    config.add_bar(0, Bar { size: BAR_SIZE, prefetchable: true })?;
+    // prefetchable regions, or such of 64 bits.
+    let is_64_bit = layout == Layout::Current;
+    config.add_bar(0, Bar { size: BAR_SIZE, prefetchable: true, is_64_bit })?;
     config.place(0, address);
     config.set_interrupt(1, line);
     let notify_length = u32::try_from(device.queue_sizes().len())
@@ -46,7 +77,7 @@ pub(super) fn config_space<D: VirtioDevice>(
         .saturating_mul(NOTIFY_MULTIPLIER)
         .max(NOTIFY_MULTIPLIER);
     let regions = [
-        (CFG_COMMON, region::COMMON, common_cfg::LENGTH, None),
+        (CFG_COMMON, region::COMMON, layout.common_length(), None),
         (CFG_NOTIFY, region::NOTIFY, notify_length, Some(NOTIFY_MULTIPLIER)),
         (CFG_ISR, region::ISR, 1, None),
         (CFG_DEVICE, region::DEVICE, 0x1000, None),

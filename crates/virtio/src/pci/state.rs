@@ -4,6 +4,7 @@ use nerite_pci::{ConfigSpaceState, Event, MsixState};
 use nerite_saved::{RestoreError, SaveError, check_version, refuse, require_same};
 use serde::{Deserialize, Serialize};
 
+use super::config::{Layout, config_space};
 use super::{State, VirtioPci};
 use crate::{CommonState, DeviceState, NotifierState, QueueState, VirtioDevice};
 
@@ -74,7 +75,11 @@ impl<D: VirtioDevice> VirtioPci<D> {
         saved.interrupts.check()?;
         refuse(PART, "number of queues", saved.queues.len() > self.kicks.len())?;
         let mut state = self.lock();
-        let config = state.config.restored(&saved.config)?;
+        let layout = Layout::of(&saved.config);
+        // Address and line are among the registers that are restored.
+        let (config, ..) = config_space(self.device.as_ref(), &state.msix, layout, 0, 0)
+            .map_err(RestoreError::failed(PART))?;
+        let config = config.restored(&saved.config)?;
         let common = state.common.restored(&saved.common)?;
         require_same(
             PART,

@@ -6,7 +6,7 @@ use nerite_virtio::{common_cfg, region};
 use crate::machine;
 
 /// Capabilities of vendor type by their virtio type: offset in configuration space.
-fn capability(function: &dyn Function, kind: u32) -> u8 {
+pub(crate) fn capability(function: &dyn Function, kind: u32) -> u8 {
     let mut at = function.read_config(0x34, 1) as u8;
     loop {
         if function.read_config(at, 1) == 9 && function.read_config(at + 3, 1) == kind {
@@ -22,7 +22,7 @@ fn capabilities_say_where_registers_are() {
     let machine = machine();
     let function = machine.function.as_ref();
     for (kind, offset, length) in [
-        (1, region::COMMON, 56),
+        (1, region::COMMON, 64),
         (2, region::NOTIFY, 8),
         (3, region::ISR, 1),
         (4, region::DEVICE, 0x1000),

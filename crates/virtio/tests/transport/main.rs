@@ -29,7 +29,7 @@ mod state;
 use echo::Echo;
 
 const BUFFERS: u64 = RAM + 0x10000;
-const BAR: u32 = 0xc000_0000;
+const BAR: u64 = 0xc000_0000;
 
 #[derive(Default)]
 struct Recorder {
@@ -148,6 +148,12 @@ fn with_msix_interrupts_are_messages_and_the_pin_is_silent() {
     assert!(notifier.queue_event(1).is_none(), "no vector was chosen");
 }
 
+/// Writes both halves of base address 0.
+fn place(function: &impl Function, address: u64) {
+    function.write_config(0x10, 4, address as u32);
+    function.write_config(0x14, 4, (address >> 32) as u32);
+}
+
 #[test]
 fn doorbells_follow_the_base_address_while_the_driver_is_ready() {
     let machine = machine();
@@ -155,7 +161,7 @@ fn doorbells_follow_the_base_address_while_the_driver_is_ready() {
     let kick = machine.function.kicks()[0].as_fd().as_raw_fd();
     assert_eq!(bells(), []);
     machine.start();
-    assert_eq!(bells(), [(u64::from(BAR) + region::NOTIFY, kick)], "of the queue that is enabled");
+    assert_eq!(bells(), [(BAR + region::NOTIFY, kick)], "of the queue that is enabled");
     machine.function.write_config(0x10, 4, 0xd000_0000);
     assert_eq!(bells(), [(0xd000_0000 + region::NOTIFY, kick)]);
     // As when a driver finds out the size.
@@ -164,11 +170,11 @@ fn doorbells_follow_the_base_address_while_the_driver_is_ready() {
     machine.function.write_config(4, 2, 6);
     assert_eq!(bells().len(), 1);
     // Where RAM or an interrupt controller is, there is no doorbell.
-    for address in [0x10_0000, 0xfec0_0000, 0xffff_8000] {
-        machine.function.write_config(0x10, 4, address);
+    for address in [0x10_0000, 0xfec0_0000, 0xffff_8000, BAR | 1 << 32] {
+        place(&*machine.function, address);
         assert_eq!(bells(), []);
     }
-    machine.function.write_config(0x10, 4, BAR);
+    place(&*machine.function, BAR);
     assert_eq!(bells().len(), 1);
     machine.driver.reset();
     assert_eq!(bells(), []);
@@ -290,8 +296,8 @@ proptest! {
         let function = Arc::new(VirtioPci::new(Arc::new(Echo::default()), wiring).unwrap());
         for (what, offset, width, value) in accesses {
             match what {
-                0 => drop(function.read_memory(u64::from(BAR) + offset, width)),
-                1 => drop(function.write_memory(u64::from(BAR) + offset, width, value)),
+                0 => drop(function.read_memory(BAR + offset, width)),
+                1 => drop(function.write_memory(BAR + offset, width, value)),
                 2 => function.write_config(offset as u8, width.min(4), value as u32),
                 _ => drop(function.read_config(offset as u8, width.min(4))),
             }
@@ -300,7 +306,7 @@ proptest! {
                 function.device().stop();
             }
         }
-        function.write_config(0x10, 4, BAR);
+        place(&*function, BAR);
         function.write_config(4, 2, 6);
         let driver = Driver::new(function.clone());
         let recorder = Arc::new(Recorder::default());

@@ -249,6 +249,25 @@ fn states_of_version_1_can_be_restored() {
     assert_eq!(machine.function.save().unwrap(), saved);
     machine.function.resume();
     machine.echo(&mut queue);
+    // The driver goes on with the function that it has found.
+    let function = machine.function.as_ref();
+    assert_eq!(function.read_config(0x10, 4), 0xc000_0008, "a base address of 32 bits");
+    function.write_config(0x14, 4, 1);
+    assert_eq!(function.read_config(0x14, 4), 0);
+    let common = capabilities::capability(function, 1);
+    assert_eq!(function.read_config(common + 12, 4), 56, "length of the common configuration");
+    machine.echo(&mut queue);
+}
+
+#[test]
+fn functions_of_one_layout_take_states_of_the_other() {
+    let machine = machine();
+    let current = save(&machine);
+    let old = golden("tests/transport/state_v1.json", &current);
+    for state in [&old, &current, &old] {
+        machine.function.restore(state).unwrap();
+        assert_eq!(machine.function.save().unwrap(), *state);
+    }
 }
 
 proptest! {
@@ -269,11 +288,11 @@ proptest! {
         }
         for (what, offset, width, value) in accesses {
             match what {
-                0 => drop(machine.function.read_memory(u64::from(BAR) + offset, width)),
-                1 => drop(machine.function.write_memory(u64::from(BAR) + offset, width, value)),
+                0 => drop(machine.function.read_memory(BAR + offset, width)),
+                1 => drop(machine.function.write_memory(BAR + offset, width, value)),
                 2 => machine.function.write_config(offset as u8, width.min(4), value as u32),
                 _ => {
-                    machine.function.write_memory(u64::from(BAR) + common_cfg::DEVICE_STATUS, 1, 15);
+                    machine.function.write_memory(BAR + common_cfg::DEVICE_STATUS, 1, 15);
                 }
             }
         }
@@ -291,7 +310,7 @@ proptest! {
             if machine.function.restore(&saved).is_ok() {
                 machine.function.save().unwrap();
                 machine.function.resume();
-                machine.function.write_config(0x10, 4, BAR);
+                place(&*machine.function, BAR);
                 machine.function.write_config(4, 2, 6);
                 let mut queue = machine.start();
                 machine.echo(&mut queue);

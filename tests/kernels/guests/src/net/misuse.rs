@@ -141,7 +141,7 @@ fn play_config(bench: &mut Bench) {
     let card = bench.card;
     bench.start(INDIRECT_DESC);
     // Command, status and base address are to be written below.
-    let fixed = || (0..0x100).step_by(4).filter(|at| !matches!(at, 4 | 0xc | 0x10 | 0x3c));
+    let fixed = || (0..0x100).step_by(4).filter(|at| !matches!(at, 4 | 0xc | 0x10 | 0x14 | 0x3c));
     let (command, before) =
         (card.config(4, 2), fixed().map(|at| card.config(at, 4)).collect::<Vec<_>>());
     let writable: Vec<_> = fixed()
@@ -175,14 +175,19 @@ fn play_config(bench: &mut Bench) {
     {
         card.set_config(0x10, 4, place);
         bench.ask();
+        card.set_config(0x14, 4, place);
+        bench.ask();
+        card.set_config(0x14, 4, 0);
     }
     card.set_config(0x10, 4, u32::MAX);
+    card.set_config(0x14, 4, u32::MAX);
     check_eq!(
-        card.config(0x10, 4) & !0xf,
-        0xffff_8000,
+        (card.config(0x10, 4) & !0xf, card.config(0x14, 4)),
+        (0xffff_8000, u32::MAX),
         "the size of what is behind the base address"
     );
     card.set_config(0x10, 4, card.bar as u32);
+    card.set_config(0x14, 4, (card.bar >> 32) as u32);
     bench.card.kick(1);
     check!(bench.exchange(20), "the card does not go on where it was");
     bench.judge_after("the card moves");

@@ -93,7 +93,7 @@ impl Registers {
         let slot = (0..32).find(|slot| Self::at(*slot).config(0, 4) == 0x1041_1af4)?;
         let mut card = Self::at(slot);
         card.set_config(4, 2, 6);
-        card.bar = u64::from(card.config(0x10, 4) & !0xf);
+        card.bar = u64::from(card.config(0x10, 4) & !0xf) | u64::from(card.config(0x14, 4)) << 32;
         map_identity(card.bar, card.bar + 0x8000);
         let mut at = card.config(0x34, 1);
         while at != 0 {
