@@ -31,9 +31,12 @@ pub fn open(spec: &Spec) -> Result<Connection, Error> {
         }
         Link::Fd { fd, vhost } => connect_tap(spec, Tap::from_descriptor(*fd, spec.mtu)?, *vhost),
         Link::User { forwards, host } => {
-            let mtu = spec.mtu.unwrap_or(user::MTU).min(user::MTU);
+            let (mtu, stack_mtu) = match spec.mtu {
+                Some(mtu) => (mtu.min(user::MTU), mtu),
+                None => (user::MTU, user::STACK_MTU),
+            };
             let mac = spec.mac.unwrap_or(user::MAC);
-            let user = User::start(forwards, *host, mtu, mac)?;
+            let user = User::start(forwards, *host, stack_mtu, mac)?;
             Ok(Connection {
                 name: "user".to_owned(),
                 opens_sockets: true,

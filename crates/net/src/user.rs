@@ -13,8 +13,12 @@ use crate::{Error, Forward};
 
 /// Ethernet address of the guest unless another one is asked for.
 pub(crate) const MAC: Mac = Mac([0x52, 0x54, 0x00, 0x00, 0x05, 0x03]);
-/// The largest packet.
+/// MTU of the card: the largest packet.
 pub(crate) const MTU: u16 = nerite_user_net::MAX_MTU;
+/// The largest packet that the stack takes part in, unless another MTU is asked for. Some drivers
+/// send only frames shorter than the MTU, Ethernet header included; the segments that they make for
+/// this stack are.
+pub(crate) const STACK_MTU: u16 = MTU - 16;
 /// Checksums that the guest may leave out: the stack looks at none, and computes all of its own.
 pub(crate) const OFFLOADS: u64 = feature::CSUM | feature::GUEST_CSUM;
 /// Header flag: the checksum is right (5.1.6).
