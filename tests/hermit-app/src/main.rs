@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod files;
 mod memory;
+mod serve;
 mod threads;
 mod time;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         Some("time") => time::run(number(args.next())),
         Some("file") => files::run(&args.next().expect("a path is missing")),
         Some("memory") => memory::run(number(args.next()) as usize),
+        Some("serve") => serve::run(u16::try_from(number(args.next())).expect("a port")),
         Some("panic") => panic!("this panic was asked for"),
         Some("exit") => std::process::exit(exit_code(args.next())),
         Some("exit-busy") => {

@@ -22,7 +22,7 @@ use crate::{build, progress};
 const TARGET: &str = "x86_64-unknown-none";
 /// The parts of the kernel that the application needs; the same as in the manifest of
 /// `tests/hermit-app`.
-const FEATURES: &str = "acpi,fsgsbase,pci,smp";
+const FEATURES: &str = "acpi,dhcpv4,fsgsbase,pci,smp,tcp";
 
 /// Builds `libhermit.a` and says in which folder it is.
 pub(crate) fn build(toolchain: &Toolchain) -> Result<PathBuf> {

@@ -37,6 +37,9 @@ pub(crate) enum Exercise {
     Connections(usize),
     /// Requests of one byte on one connection.
     Requests(usize),
+    /// Connections, one after the other, with two HTTP requests each, the last of which ends the
+    /// guest.
+    Http(usize),
     /// Several connections at a time.
     Parallel(usize),
     /// The host's end of the link goes down and up again.
@@ -77,6 +80,7 @@ impl FromStr for Exercise {
             "from-guest" => Self::FromGuest(number(1 << 20)?),
             "connections" => Self::Connections(number(1000)?),
             "requests" => Self::Requests(number(100)?),
+            "http" => Self::Http(number(10)?),
             "parallel" => Self::Parallel(number(8)?),
             "link-down-up" => Self::LinkDownUp,
             "cable" => Self::Cable,
@@ -99,6 +103,7 @@ impl fmt::Display for Exercise {
             Self::FromGuest(number) => write!(f, "from-guest={number}"),
             Self::Connections(number) => write!(f, "connections={number}"),
             Self::Requests(number) => write!(f, "requests={number}"),
+            Self::Http(number) => write!(f, "http={number}"),
             Self::Parallel(number) => write!(f, "parallel={number}"),
             Self::LinkDownUp => f.write_str("link-down-up"),
             Self::Cable => f.write_str("cable"),
@@ -112,7 +117,7 @@ impl fmt::Display for Exercise {
 impl Exercise {
     /// `true` if the guest has ended after it.
     pub(crate) fn ends_guest(&self) -> bool {
-        matches!(self, Self::ExitDuringTraffic | Self::End(_))
+        matches!(self, Self::Http(_) | Self::ExitDuringTraffic | Self::End(_))
     }
 
     /// Does it. Returns what came of it, if that is a number.
@@ -126,6 +131,7 @@ impl Exercise {
             Self::FromGuest(bytes) => peer.take_from_guest(bytes),
             Self::Connections(count) => peer.connections(count),
             Self::Requests(count) => peer.requests(count),
+            Self::Http(count) => peer.http(count),
             Self::Parallel(count) => peer.parallel(count),
             Self::LinkDownUp => peer.link_down_up(),
             Self::Cable => peer.cable(),

@@ -8,6 +8,7 @@ mod connect;
 mod exercises;
 mod figure;
 mod flood;
+mod http;
 mod link;
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
