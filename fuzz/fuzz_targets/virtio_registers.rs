@@ -9,7 +9,9 @@ use nerite_bus::{Device, Width};
 use nerite_memory::GuestRam;
 use nerite_pci::{Bridge, ConfigPorts, Function, HostBridge, NotConnected, WINDOW, Window};
 use nerite_virtio::fake::{Driver, RAM, Rings, ram};
-use nerite_virtio::{BAR_SIZE, Event, NoDoorbells, Session, VirtioPci, Wiring, common_cfg, status};
+use nerite_virtio::{
+    Activation, BAR_SIZE, Event, NoDoorbells, VirtioPci, Wiring, common_cfg, status,
+};
 use nerite_virtio_net::{Engine, Mac, Net, NetConfig, Side};
 
 /// Guest-physical address of the card.
@@ -26,9 +28,9 @@ struct Looks {
 }
 
 impl Engine for Looks {
-    fn start(&mut self, session: &Session, _: &[Event], broken: &Event) -> io::Result<()> {
+    fn start(&mut self, activation: &Activation, _: &[Event], broken: &Event) -> io::Result<()> {
         assert!(!std::mem::replace(&mut self.is_running, true), "started twice");
-        for queue in session.queues.iter().flatten() {
+        for queue in activation.queues.iter().flatten() {
             assert!(queue.size.is_power_of_two() && queue.size <= 256);
             let size = u64::from(queue.size);
             for (at, bytes) in [
@@ -40,7 +42,7 @@ impl Engine for Looks {
             }
         }
         // Now and then something is wrong.
-        if session.features & 1 != 0 {
+        if activation.features & 1 != 0 {
             broken.signal();
         }
         Ok(())
@@ -48,6 +50,10 @@ impl Engine for Looks {
 
     fn stop(&mut self) {
         self.is_running = false;
+    }
+
+    fn next_available(&mut self, _: u16) -> io::Result<u16> {
+        Ok(0)
     }
 
     fn set_paused(&mut self, _: bool) -> io::Result<()> {
