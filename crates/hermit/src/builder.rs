@@ -27,7 +27,7 @@ use crate::dispatch::{Dispatcher, Shared};
 use crate::hypercalls::Hypercalls;
 use crate::plan::Plan;
 use crate::state::HermitState;
-use crate::{Error, Settings, boot, coalesced, files, identity};
+use crate::{Error, Settings, boot, coalesced, files, identity, lines};
 
 /// A Hermit guest on the way into a machine.
 #[derive(Debug)]
@@ -136,6 +136,9 @@ impl nerite_platform::Builder for Builder {
         let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.tsc_khz());
         let clocks = Clocks { tsc_khz, boot_time: environment.time.now() };
         let has_pci = !bridge.is_empty();
+        if has_pci {
+            lines::route(vm, bridge)?;
+        }
         boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, clocks, has_pci)?;
         let loaded = *loaded;
         Ok(Arc::new(self.platform(loaded, vm, bridge, environment)?))

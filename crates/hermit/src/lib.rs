@@ -11,6 +11,7 @@ pub mod exercise;
 mod files;
 mod hypercalls;
 mod identity;
+mod lines;
 mod plan;
 mod settings;
 mod state;

@@ -20,6 +20,8 @@ pub const SLOTS: usize = 32;
 /// the first interrupt controller.
 pub const WINDOW: RangeInclusive<u64> = 0xc000_0000..=0xfebf_ffff;
 
+/// Offset of the registers of interrupt line and pin (PCI 3.0, 6.2.4).
+const INTERRUPT_LINE: u8 = 0x3c;
 /// Bits of the address register that can be set: enable, bus, device, function, register.
 const ADDRESS_BITS: u32 = 0x80ff_fffc;
 const ENABLE: u32 = 1 << 31;
@@ -65,6 +67,14 @@ impl Bridge {
     /// `true` if there is no function.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Interrupt lines that the pins of functions are wired to.
+    pub fn lines(&self) -> impl Iterator<Item = u8> {
+        self.slots.iter().filter_map(|function| {
+            let [line, pin, ..] = function.read_config(INTERRUPT_LINE, 4).to_le_bytes();
+            (pin != 0).then_some(line)
+        })
     }
 
     /// Device at the ports [`FIRST_PORT`] to [`LAST_PORT`].

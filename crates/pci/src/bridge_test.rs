@@ -17,6 +17,7 @@ impl Plain {
             ConfigSpace::new(&Identity { vendor: 0x1af4, device, ..Identity::default() });
         config.add_bar(0, Bar { size: 16, prefetchable: false, is_64_bit: false }).unwrap();
         config.place(0, address);
+        config.set_interrupt(u8::from(device == 0x1042), 11);
         Arc::new(Self { config: Mutex::new(config), written: Mutex::new(None) })
     }
 }
@@ -61,6 +62,11 @@ fn two() -> (Bridge, Arc<Plain>) {
 }
 
 #[test]
+fn lines_are_those_of_functions_with_a_pin() {
+    assert_eq!(two().0.lines().collect::<Vec<_>>(), [11]);
+}
+
+#[test]
 fn what_is_absent_reads_all_ones_in_every_width() {
     for ports in [Bridge::new().ports(), two().0.ports()] {
         for (bus, device, function) in
@@ -88,7 +94,7 @@ fn registers_are_read_in_every_width() {
     ports.write(4, width(1), 0x0b);
     assert_eq!(ports.read(4, width(2)), 0x000b);
     ports.write(0, width(4), address(0, 1, 0, 0x3c));
-    assert_eq!(ports.read(4, width(1)), 0, "the other function's");
+    assert_eq!(ports.read(4, width(1)), 11, "the other function's");
 }
 
 #[test]

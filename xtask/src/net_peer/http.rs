@@ -1,7 +1,8 @@
 //! HTTP requests to the guest `hermit-app`, whose server is `tests/hermit-app/src/serve.rs`.
 
 use std::io::{BufReader, Read, Write};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,10 +11,14 @@ use super::figure::{Figure, each};
 use super::flood::pattern;
 
 const HTTP: u16 = 80;
+/// Time after which the guest's kernel has no timer set.
+const IDLE: Duration = Duration::from_secs(2);
 
 impl Peer {
     /// Connections, one after the other, with ever larger answers. The last request ends the guest.
     pub(super) fn http(&self, count: usize) -> Result<Option<Figure>> {
+        // The guest halts meanwhile, and only an interrupt wakes it.
+        thread::sleep(IDLE);
         let started = Instant::now();
         for number in 1..=count {
             let last = if number == count { "end" } else { "1" };
