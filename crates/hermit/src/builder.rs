@@ -136,7 +136,7 @@ impl nerite_platform::Builder for Builder {
         let tsc_khz = vcpus.first().and_then(|vcpu| vcpu.tsc_khz());
         let clocks = Clocks { tsc_khz, boot_time: environment.time.now() };
         let has_pci = !bridge.is_empty();
-        if has_pci {
+        if has_pci && lines::are_routed_for(kernel.version()) {
             lines::route(vm, bridge)?;
         }
         boot::describe(kernel, &self.plan, layout, loaded, &environment.ram, clocks, has_pci)?;

@@ -1,6 +1,7 @@
 //! Interrupt lines of PCI functions.
 
 use nerite_hypervisor::{Error, Vm};
+use nerite_loader::KernelVersion;
 use nerite_pci::Bridge;
 
 /// Vector that Hermit kernels use for line 0.
@@ -8,8 +9,17 @@ const FIRST_VECTOR: u64 = 0x20;
 /// Bit of a redirection entry: level-triggered (82093AA, 3.2.4).
 const LEVEL: u64 = 1 << 15;
 
-/// Sets the I/O APIC up for the functions' lines, as firmware does: kernels before 0.13 have no
-/// driver of it here, and later ones set it up themselves. Without an I/O APIC nothing is done.
+/// The first kernel that has a driver of the I/O APIC on this platform.
+const FIRST_WITH_IO_APIC: KernelVersion = KernelVersion::new(0, 13, 0);
+
+/// `true` if a kernel expects interrupts of lines that it has not set up. Later kernels may have no
+/// handler until they do that. Those that do not say their version drive no function.
+pub(crate) fn are_routed_for(version: Option<KernelVersion>) -> bool {
+    version.is_some_and(|version| version < FIRST_WITH_IO_APIC)
+}
+
+/// Sets the I/O APIC up for the functions' lines, as firmware does. Without an I/O APIC nothing is
+/// done.
 pub(crate) fn route(vm: &dyn Vm, bridge: &Bridge) -> Result<(), Error> {
     let mut state = vm.save()?;
     let Some(board) = &mut state.board else { return Ok(()) };
@@ -51,6 +61,13 @@ mod tests {
         fn write_memory(&self, _: u64, _: u8, _: u64) -> bool {
             false
         }
+    }
+
+    #[test]
+    fn kernels_with_a_driver_of_the_io_apic_find_it_masked() {
+        let version = |minor| are_routed_for(Some(KernelVersion::new(0, minor, 0)));
+        assert_eq!([10, 11, 12, 13, 14].map(version), [true, true, true, false, false]);
+        assert!(!are_routed_for(None));
     }
 
     #[test]
