@@ -3,12 +3,12 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nerite_event::Event;
 use nerite_hypervisor::{Error, InterruptController, LINES, MessageId};
 use nerite_irqchip::{Effect, LineSource, PIC_PORTS, SharedChips};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::signal::Signals;
 
@@ -30,8 +30,23 @@ pub(crate) struct Controller {
 struct Level {
     line: u8,
     source: LineSource,
-    raised: AtomicBool,
+    /// `true` while the device holds the line. Locked until the line follows: a line that is raised
+    /// and thought to be lowered would interrupt again after each end of its interrupt.
+    raised: Mutex<bool>,
     lowered: Event,
+}
+
+impl Level {
+    /// Raises or lowers the device's line. Returns `true` if it was the other way before.
+    fn set(&self, chips: &SharedChips<Signals>, is_raised: bool) -> bool {
+        let mut raised = self.raised.lock();
+        let has_changed = std::mem::replace(&mut *raised, is_raised) != is_raised;
+        // A restore may have lowered a line that the device still holds.
+        if has_changed || is_raised {
+            chips.set_line(self.line, self.source, is_raised);
+        }
+        has_changed
+    }
 }
 
 impl Controller {
@@ -61,12 +76,8 @@ impl Controller {
     fn lower(&self, lines: u32) -> Vec<Arc<Level>> {
         let has = |level: &&Arc<Level>| lines.wrapping_shr(level.line.into()) & 1 != 0;
         let levels = self.levels.read();
-        let raised =
-            levels.iter().filter(has).filter(|level| level.raised.swap(false, Ordering::AcqRel));
-        let raised: Vec<_> = raised.cloned().collect();
-        drop(levels);
-        raised.iter().for_each(|level| self.chips.set_line(level.line, level.source, false));
-        raised
+        let ended = levels.iter().filter(has).filter(|level| level.set(&self.chips, false));
+        ended.cloned().collect()
     }
 
     fn source(&self) -> Result<LineSource, Error> {
@@ -113,14 +124,12 @@ impl InterruptController for Controller {
 
     fn connect_level(&self, number: u32, raise: &Event, lowered: &Event) -> Result<(), Error> {
         let (line, source) = (line(number)?, self.source()?);
-        let level =
-            Level { line, source, raised: AtomicBool::new(false), lowered: lowered.clone() };
+        let level = Level { line, source, raised: Mutex::new(false), lowered: lowered.clone() };
         let level = Arc::new(level);
         self.levels.write().push(level.clone());
         let chips = self.chips.clone();
         raise.connect(Arc::new(move || {
-            level.raised.store(true, Ordering::Release);
-            chips.set_line(line, source, true);
+            level.set(&chips, true);
         }));
         Ok(())
     }
@@ -209,6 +218,44 @@ mod tests {
         assert_eq!(controller.chips.acknowledge(0), None);
         raise.signal();
         assert_eq!(controller.chips.acknowledge(0), Some(0x52));
+    }
+
+    #[test]
+    fn a_line_that_is_raised_while_it_is_lowered_is_not_stuck() {
+        const ROUNDS: u32 = 20_000;
+        let (controller, [(raise, _), _]) = machine();
+        let serve = || {
+            let is_served = controller.chips.acknowledge(0).is_some();
+            if is_served {
+                store(&controller, 0xb0, 0);
+            }
+            is_served
+        };
+        let (begun, ended) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    while begun.load(Ordering::Acquire) < round {
+                        std::thread::yield_now();
+                    }
+                    raise.signal();
+                    ended.store(round, Ordering::Release);
+                }
+            });
+            let mut stuck = 0;
+            for round in 1..=ROUNDS {
+                raise.signal();
+                assert!(controller.chips.acknowledge(0).is_some());
+                begun.store(round, Ordering::Release);
+                store(&controller, 0xb0, 0);
+                while ended.load(Ordering::Acquire) < round {
+                    std::thread::yield_now();
+                }
+                // The other thread's, if it came after the end, and no more.
+                stuck += u32::from(serve() && serve());
+            }
+            assert_eq!(stuck, 0, "lines that nothing holds");
+        });
     }
 
     #[test]
