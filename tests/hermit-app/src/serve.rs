@@ -24,7 +24,8 @@ fn serve(stream: TcpStream, requests: &mut u32) -> bool {
         let path = first.strip_prefix("GET /").and_then(|rest| rest.strip_suffix(" HTTP/1.1"));
         let path = path.unwrap_or_else(|| panic!("what is {first:?}?"));
         let length = if path == "end" { 0 } else { path.parse().expect("a number of bytes") };
-        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+        let mut answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
         answer.extend((0..length).map(|at: usize| (at % 251) as u8));
         reader.get_mut().write_all(&answer).expect("the client takes the answer");
         *requests += 1;
