@@ -75,7 +75,7 @@ operations! {
     plain Vex3<32, false> avx256 {
         VEX_Vmpsadbw_ymm_ymm_ymmm256_imm8: immediate64!("vmpsadbw ymm0, ymm1, ymm2"),
     }
-    plain Legacy<16, false> sse_immediate {
+    plain Legacy<16, true> sse_immediate {
         Sha1rnds4_xmm_xmmm128_imm8: immediate4!("sha1rnds4 xmm0, xmm1"),
     }
     plain Vex2<16, false> avx {

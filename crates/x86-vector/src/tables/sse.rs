@@ -188,14 +188,14 @@ operations! {
         Pmovsxbq_xmm_xmmm16: "pmovsxbq xmm0, xmm1",
         Pmovzxbq_xmm_xmmm16: "pmovzxbq xmm0, xmm1",
     }
-    plain Legacy<16, false> sse {
+    plain Legacy<16, true> sse {
         Sha1nexte_xmm_xmmm128: "sha1nexte xmm0, xmm1",
         Sha1msg1_xmm_xmmm128: "sha1msg1 xmm0, xmm1",
         Sha1msg2_xmm_xmmm128: "sha1msg2 xmm0, xmm1",
         Sha256msg1_xmm_xmmm128: "sha256msg1 xmm0, xmm1",
         Sha256msg2_xmm_xmmm128: "sha256msg2 xmm0, xmm1",
     }
-    plain Legacy<16, false> sse_masked {
+    plain Legacy<16, true> sse_masked {
         Sha256rnds2_xmm_xmmm128: "sha256rnds2 xmm1, xmm2",
     }
 }
