@@ -15,7 +15,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use iced_x86::{Code, Instruction, OpKind};
+use iced_x86::{Code, CpuidFeature, Instruction, OpKind};
 use model::{Fault, Model, Op};
 use nerite_native_oracle::{
     Case, MEMORY_ADDRESS, MEMORY_SIZE, Random, execute, form, vector_components,
@@ -143,6 +143,20 @@ fn comparable(mut state: VectorState) -> VectorState {
     state
 }
 
+/// Makes the states of a gather that faulted half-way comparable: some processors have then replaced
+/// each element of the mask by its sign and cleared the upper halves of registers, as they do first
+/// or at the end, and others have not.
+fn settle_gather(state: &mut VectorState, instruction: &Instruction) {
+    let (target, mask) = (instruction.op0_register(), instruction.op2_register());
+    for register in [target, mask].into_iter().filter(|register| register.is_xmm()) {
+        state.ymm[register.number()].0[16..].fill(0);
+    }
+    for element in state.ymm[mask.number()].0.chunks_mut(instruction.memory_size().size()) {
+        let sign = if element.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
+        element.fill(sign);
+    }
+}
+
 /// Executes the case here, and compares with what the host did. Returns a description of the
 /// differences.
 fn difference(
@@ -163,11 +177,25 @@ fn difference(
         // Processors may look at bytes of memory that are not chosen.
         return None;
     }
+    let is_sha = instruction.cpuid_features().contains(&CpuidFeature::SHA);
+    if is_sha && ours == Some(13) && theirs != ours {
+        // Some processors take misaligned operands of these.
+        return None;
+    }
     if ours != theirs {
         let _ = writeln!(text, "  exception {ours:?}, natively {theirs:?}");
     }
-    let (state, native_state) =
+    let (mut state, mut native_state) =
         (comparable(model.vector.clone()), comparable(native.vector.clone()));
+    if theirs == Some(14) && instruction.is_vsib() {
+        settle_gather(&mut state, instruction);
+        settle_gather(&mut native_state, instruction);
+    }
+    if theirs == Some(14) && instruction.op1_register().is_mm() {
+        // Processors differ in whether a store that faults has set the top of the stack before.
+        const TOP: u16 = 7 << 11;
+        state.x87.status = state.x87.status & !TOP | native_state.x87.status & TOP;
+    }
     for (index, (ours, theirs)) in state.ymm.iter().zip(&native_state.ymm).enumerate() {
         if ours != theirs {
             let _ = writeln!(text, "  ymm{index} {:02x?}\n natively {:02x?}", ours.0, theirs.0);

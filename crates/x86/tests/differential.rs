@@ -158,7 +158,10 @@ fn defined(form: &Form, case: &Case) -> u64 {
     let count = case.registers[1] & if wide { 63 } else { 31 };
     let by_cl = form.instruction.op1_register() == iced_x86::Register::CL
         || form.instruction.op2_register() == iced_x86::Register::CL;
-    if is_shift && by_cl && count == 0 { STATUS } else { STATUS & !masked }
+    // Nothing is rotated through CF by its width and one, and processors differ about OF then.
+    let is_rotation = matches!(form.instruction.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+    let overflow = if is_rotation && form.instruction.immediate8() & 31 > 1 { 0x800 } else { 0 };
+    if is_shift && by_cl && count == 0 { STATUS } else { STATUS & !masked & !overflow }
 }
 
 /// `true` if the result is undefined, for these operands.
@@ -234,7 +237,10 @@ fn difference(machine: &mut Machine, form: &Form, before: &Case, after: &Case) -
     if ours != theirs && !undefined {
         let _ = writeln!(text, "  registers {ours:x?}\n  natively  {theirs:x?}");
     }
-    let mask = if undefined { 0 } else { defined(form, before) };
+    // A repeated comparison that faults half-way may have set flags, or not.
+    let is_halfway = native.is_some()
+        && (form.instruction.has_repe_prefix() || form.instruction.has_repne_prefix());
+    let mask = if undefined || is_halfway { 0 } else { defined(form, before) };
     if (flags ^ after.flags) & mask != 0 {
         let _ = writeln!(
             text,
