@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd as _;
 use clap::Parser as _;
 use nerite_vmm::cli::{Action, Cli};
 use nerite_vmm::config_file;
-use nerite_vmm::merge::{self, Surroundings};
+use nerite_vmm::resolve::{self, Environment};
 
 libfuzzer_sys::fuzz_target!(|input: (&str, Vec<(String, String)>)| {
     let (text, variables) = input;
@@ -30,7 +30,7 @@ libfuzzer_sys::fuzz_target!(|input: (&str, Vec<(String, String)>)| {
     };
     let variables: Vec<(OsString, OsString)> =
         variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let resolved = merge::resolve(*run, &Surroundings { variables, cpus: Some(vec![0, 1, 2, 3]) });
+    let resolved = resolve::resolve(*run, &Environment { variables, cpus: Some(vec![0, 1, 2, 3]) });
     let Ok(resolved) = resolved else { return };
     // What cannot be read alone is not merged either, and the command line wins.
     assert!(loaded.is_ok());
