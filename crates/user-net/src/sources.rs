@@ -61,6 +61,8 @@ pub(crate) struct Ready {
     pub(crate) is_writable: bool,
     /// The other end has sent all that it will, or the connection is broken.
     pub(crate) may_end: bool,
+    /// The connection has failed, or the other end has broken it off.
+    pub(crate) has_failed: bool,
 }
 
 /// Sources of events, each of which is reported once when it happens.
@@ -114,6 +116,7 @@ impl Sources {
                 is_readable: flags.intersects(Flags::IN | Flags::RDHUP | ends),
                 is_writable: flags.intersects(Flags::OUT | ends),
                 may_end: flags.intersects(Flags::RDHUP | ends),
+                has_failed: flags.contains(Flags::ERR),
             }
         };
         events.iter().map(ready).collect()

@@ -85,6 +85,7 @@ impl Connections {
         connection.is_readable |= ready.is_readable;
         connection.is_writable |= ready.is_writable;
         connection.may_end |= ready.may_end;
+        connection.has_failed |= ready.has_failed;
         let Side::Opening(packet) = &mut connection.side else { return };
         if !ready.is_writable {
             return;

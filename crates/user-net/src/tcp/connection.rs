@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) is_writable: bool,
     /// There may be an end behind what is to be read.
     pub(super) may_end: bool,
+    /// The host's socket has an error, which may be behind much data.
+    pub(super) has_failed: bool,
     /// The other end has ended its side, and the guest's side has been ended for it.
     host_ended: bool,
     /// The guest has ended its side.
@@ -52,6 +54,7 @@ impl Connection {
             is_readable: false,
             is_writable: false,
             may_end: false,
+            has_failed: false,
             host_ended: false,
             guest_ended: false,
             is_shut: false,
@@ -71,7 +74,9 @@ impl Connection {
         if socket.timeout().is_some() && socket.may_send() {
             socket.set_timeout(None);
         }
-        match self.relay_out(socket).and_then(|out| Ok(self.relay_in(socket)? || out)) {
+        let failure = if self.has_failed { self.take_error() } else { Ok(()) };
+        let relayed = failure.and_then(|()| self.relay_out(socket));
+        match relayed.and_then(|out| Ok(self.relay_in(socket)? || out)) {
             Ok(has_moved) => has_moved,
             Err(error) => {
                 log::debug!("the connection with {}: {error}", self.peer);
@@ -81,6 +86,14 @@ impl Connection {
                 true
             }
         }
+    }
+
+    /// Takes the error of the host's socket. What the other end has sent before it broke the
+    /// connection off need not reach the guest (RFC 9293, 3.10.7.4), which may take long to make room
+    /// for it.
+    fn take_error(&mut self) -> Result<(), Errno> {
+        self.has_failed = false;
+        sockopt::socket_error(&self.socket)?
     }
 
     /// From the guest to the host.

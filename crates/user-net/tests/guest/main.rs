@@ -175,6 +175,24 @@ fn a_connection_that_one_end_breaks_off_is_broken_off_at_the_other() {
 }
 
 #[test]
+fn a_connection_that_is_broken_off_in_a_stream_is_so_before_the_guest_has_read_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut guest = Guest::new(Stack::new(config()).unwrap());
+    let socket = guest.connect((GATEWAY, port));
+    let (mut stream, _) = listener.accept().unwrap();
+    // More than the guest and the stack hold.
+    stream.set_nonblocking(true).unwrap();
+    while !guest.is_stuck() {
+        let _ = stream.write(&pattern(1 << 16));
+        guest.turn();
+    }
+    set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    guest.wait("for a reset", |guest| guest.state(socket) == State::Closed);
+}
+
+#[test]
 fn what_a_guest_sends_last_reaches_a_slow_reader() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
