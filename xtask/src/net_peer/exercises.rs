@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::connect::insist;
+use super::connect::{PATIENCE, insist};
 use super::figure::{Figure, each, rate};
 use super::flood::{DISCARD, Flood, PATTERN, pattern};
 use super::{GUEST, Link, Peer, TAP, ip};
@@ -369,8 +369,15 @@ impl Peer {
     }
 
     fn exit_during_traffic(&mut self) -> Result<Option<Figure>> {
-        let flood = Flood::begin(self.link)?;
-        self.wait_for("enough")?;
+        let mut flood = Flood::begin(self.link)?;
+        // In user mode the host takes a flood that the guest may still refuse.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.says("enough", Duration::from_millis(200))? {
+            ensure!(Instant::now() < deadline, "the guest has not said \"enough\"");
+            if flood.has_ended() {
+                flood = Flood::begin(self.link)?;
+            }
+        }
         let started = Instant::now();
         while self.child.try_wait()?.is_none() {
             ensure!(started.elapsed() < Duration::from_secs(3), "vmm goes on without its guest");

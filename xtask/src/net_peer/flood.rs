@@ -60,7 +60,7 @@ impl Flood {
     }
 
     /// Returns `true` if the other side has ended the connection.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 

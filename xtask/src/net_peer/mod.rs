@@ -16,7 +16,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -201,6 +201,21 @@ impl Peer {
             let line = line.with_context(|| format!("the guest has not said {text:?}"))?;
             if line.starts_with(text) {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the guest has printed a line that begins with `text`, or nothing for a while.
+    /// Returns `true` if it has printed that line.
+    fn says(&self, text: &str, pause: Duration) -> Result<bool> {
+        loop {
+            match self.lines.recv_timeout(pause) {
+                Ok(line) if line.starts_with(text) => return Ok(true),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => return Ok(false),
+                Err(error) => {
+                    return Err(error).with_context(|| format!("the guest has not said {text:?}"));
+                }
             }
         }
     }
