@@ -354,8 +354,8 @@ impl Peer {
         self.wait_for("reset")?;
         self.link.tcp_echo(10 << 10, true)?;
         let ended = flood.end();
-        // In user mode the host takes a flood that the guest may still refuse, and what the guest has
-        // taken may have been on its way since the flood before.
+        // In user mode the host takes a flood that the guest may still refuse, and what the guest
+        // has taken may have been on its way since the flood before.
         if self.link.is_user_mode() { Ok(()) } else { ended }
     }
 
