@@ -89,8 +89,8 @@ impl Connection {
     }
 
     /// Takes the error of the host's socket. What the other end has sent before it broke the
-    /// connection off need not reach the guest (RFC 9293, 3.10.7.4), which may take long to make room
-    /// for it.
+    /// connection off need not reach the guest (RFC 9293, 3.10.7.4), which may take long to make
+    /// room for it.
     fn take_error(&mut self) -> Result<(), Errno> {
         self.has_failed = false;
         sockopt::socket_error(&self.socket)?

@@ -11,9 +11,9 @@ pub(crate) fn comparable(mut state: VectorState) -> VectorState {
     state
 }
 
-/// Makes the states of a gather that faulted half-way comparable: some processors have then replaced
-/// each element of the mask by its sign and cleared the upper halves of registers, as they do first
-/// or at the end, and others have not.
+/// Makes the states of a gather that faulted half-way comparable: some processors have then
+/// replaced each element of the mask by its sign and cleared the upper halves of registers, as they
+/// do first or at the end, and others have not.
 pub(crate) fn settle_gather(state: &mut VectorState, instruction: &Instruction) {
     let (target, mask) = (instruction.op0_register(), instruction.op2_register());
     for register in [target, mask].into_iter().filter(|register| register.is_xmm()) {
