@@ -31,10 +31,8 @@ pub fn open(spec: &Spec) -> Result<Connection, Error> {
         }
         Link::Fd { fd, vhost } => connect_tap(spec, Tap::from_descriptor(*fd, spec.mtu)?, *vhost),
         Link::User { forwards, host } => {
-            let (mtu, stack_mtu) = match spec.mtu {
-                Some(mtu) => (mtu.min(user::MTU), mtu),
-                None => (user::MTU, user::STACK_MTU),
-            };
+            let mtu = spec.mtu.unwrap_or(user::MTU).min(user::MTU);
+            let stack_mtu = spec.mtu.unwrap_or(user::STACK_MTU);
             let mac = spec.mac.unwrap_or(user::MAC);
             let user = User::start(forwards, *host, stack_mtu, mac)?;
             Ok(Connection {

@@ -12,10 +12,10 @@ use smoltcp::wire::{
     Ipv4Repr,
 };
 
-use crate::config::GATEWAY_MAC;
+use crate::config::{GATEWAY, GATEWAY_MAC};
 
 /// Bytes of an Ethernet header.
-pub(crate) const ETHERNET: usize = 14;
+const ETHERNET: usize = 14;
 /// Bytes of frames that may wait for the guest before connections and flows have to.
 const ROOM: usize = 512 << 10;
 /// Frames that may.
@@ -125,13 +125,12 @@ impl Link {
     pub(crate) fn push_arp(
         &mut self,
         operation: ArpOperation,
-        source: Ipv4Addr,
         target: (EthernetAddress, Ipv4Addr),
     ) {
         let packet = ArpRepr::EthernetIpv4 {
             operation,
             source_hardware_addr: EthernetAddress(GATEWAY_MAC),
-            source_protocol_addr: source,
+            source_protocol_addr: GATEWAY,
             target_hardware_addr: target.0,
             target_protocol_addr: target.1,
         };

@@ -1,10 +1,14 @@
 //! Sockets and the timer that a stack waits for.
 
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -99,15 +103,14 @@ impl Sources {
     }
 
     /// Takes over what has happened, without waiting.
-    pub(crate) fn take(&mut self) -> Vec<Ready> {
+    pub(crate) fn take(&self) -> Vec<Ready> {
         use epoll::EventFlags as Flags;
-        let mut events = Vec::with_capacity(EVENTS);
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let events = &mut events;
+        let mut room = [MaybeUninit::uninit(); EVENTS];
         // A signal's handler has run in between: it is called again.
-        if epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&none)).is_err() {
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room[..], Some(&none)) else {
             return Vec::new();
-        }
+        };
         let ends = Flags::ERR | Flags::HUP;
         let ready = |event: &epoll::Event| {
             let flags = event.flags;
@@ -140,4 +143,24 @@ impl Sources {
             Err(error) => log::error!("a timer of user-mode networking: {error}"),
         }
     }
+}
+
+/// Opens a socket that is connected to `address`, or begins to.
+pub(crate) fn open(kind: SocketType, address: SocketAddrV4) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, kind, flags, None)?;
+    match connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// A number from `next` on that no source among `known` has.
+pub(crate) fn free_number<T>(known: &BTreeMap<u32, T>, next: &mut u32) -> u32 {
+    while known.contains_key(next) {
+        *next = next.wrapping_add(1);
+    }
+    let number = *next;
+    *next = next.wrapping_add(1);
+    number
 }

@@ -92,7 +92,7 @@ impl Stack {
 
     /// Takes a frame of the guest. What comes of it waits for [`Self::flush`].
     ///
-    /// What is no frame, or none for the gateway, is dropped.
+    /// Drops anything but frames for the gateway.
     pub fn send(&mut self, frame: &[u8]) {
         let Ok(frame) = EthernetFrame::new_checked(frame) else { return };
         let target = frame.dst_addr();
@@ -130,7 +130,7 @@ impl Stack {
         self.note_address(source_protocol_addr);
         if operation == ArpOperation::Request && target_protocol_addr == GATEWAY {
             let target = (source_hardware_addr, source_protocol_addr);
-            self.ip.link.push_arp(ArpOperation::Reply, GATEWAY, target);
+            self.ip.link.push_arp(ArpOperation::Reply, target);
         }
     }
 
@@ -244,7 +244,7 @@ impl Stack {
             return;
         }
         let target = (EthernetAddress([0; 6]), self.guest.address);
-        self.ip.link.push_arp(ArpOperation::Request, GATEWAY, target);
+        self.ip.link.push_arp(ArpOperation::Request, target);
         self.probe.next = now.checked_add(self.probe.pause);
         self.probe.pause = self.probe.pause.saturating_mul(2).min(LONGEST_PAUSE);
     }

@@ -7,15 +7,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, acceptfrom_with, connect, socket_with, sockopt,
-};
+use rustix::net::{SocketFlags, SocketType, acceptfrom_with, sockopt};
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{IpListenEndpoint, Ipv4Packet, TcpPacket};
 
 use crate::config::{Config, Protocol, visible};
 use crate::ip::{Guest, Ip};
-use crate::sources::{Ready, Source, Sources};
+use crate::sources::{Ready, Source, Sources, free_number, open};
 use crate::{Error, Forward};
 
 mod buffers;
@@ -91,31 +89,24 @@ impl Connections {
             return;
         }
         let packet = std::mem::take(packet);
-        let result = sockopt::socket_error(&connection.socket).and_then(|error| error);
-        let handle = match result {
-            Ok(()) => Some(ip.sockets.add(self.buffers.socket(others))),
-            Err(error) => {
-                log::debug!("connecting to {}: {error}", connection.peer);
-                None
-            }
-        };
-        if let Some(handle) = handle {
-            let (ip_address, port) = (connection.peer.ip(), connection.peer.port());
-            let endpoint = IpListenEndpoint { addr: Some((*ip_address).into()), port };
-            // The port is not 0, and the socket is new.
-            let _ = ip.sockets.get_mut::<Socket<'_>>(handle).listen(endpoint);
-            connection.side = Side::Open(handle);
+        if let Err(error) = sockopt::socket_error(&connection.socket).and_then(|error| error) {
+            log::debug!("connecting to {}: {error}", connection.peer);
+            self.open.remove(&number);
+            // Without a socket for it, the answer is a reset.
+            return ip.feed(&packet);
         }
-        // Without a socket for it, the answer is a reset.
+        let (address, port) = (*connection.peer.ip(), connection.peer.port());
+        let endpoint = IpListenEndpoint { addr: Some(address.into()), port };
+        let mut socket = self.buffers.socket(others);
+        // The port is not 0, and the socket is in no use.
+        let _ = socket.listen(endpoint);
+        let handle = ip.sockets.add(socket);
+        connection.side = Side::Open(handle);
         ip.feed(&packet);
-        match handle {
-            Some(handle) if ip.sockets.get::<Socket<'_>>(handle).is_listening() => {
-                // Such a packet begins no connection.
-                ip.sockets.remove(handle);
-                self.open.remove(&number);
-            }
-            Some(_) => {}
-            None => drop(self.open.remove(&number)),
+        if ip.sockets.get::<Socket<'_>>(handle).is_listening() {
+            // Such a packet begins no connection.
+            ip.sockets.remove(handle);
+            self.open.remove(&number);
         }
     }
 
@@ -163,8 +154,8 @@ impl Connections {
             return false;
         }
         let side = Side::Opening(packet.to_vec());
-        let begun =
-            open(address).and_then(|socket| self.insert(socket, guest_port, peer, side, sources));
+        let begun = open(SocketType::STREAM, address)
+            .and_then(|socket| self.insert(socket, guest_port, peer, side, sources));
         begun.inspect_err(|error| log::debug!("connecting to {address}: {error}")).is_ok()
     }
 
@@ -178,13 +169,9 @@ impl Connections {
     ) -> Result<(), Errno> {
         // What the guest sends is all there at once, and what it waits for should be, too.
         sockopt::set_tcp_nodelay(&socket, true)?;
-        while self.open.contains_key(&self.next) {
-            self.next = self.next.wrapping_add(1);
-        }
-        sources.add(&socket, Source::Connection(self.next))?;
-        let connection = Connection::new(socket, guest_port, peer, side);
-        self.open.insert(self.next, connection);
-        self.next = self.next.wrapping_add(1);
+        let number = free_number(&self.open, &mut self.next);
+        sources.add(&socket, Source::Connection(number))?;
+        self.open.insert(number, Connection::new(socket, guest_port, peer, side));
         Ok(())
     }
 
@@ -198,7 +185,7 @@ impl Connections {
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 let port = listener.guest_port;
                 let (socket, client) = match acceptfrom_with(&listener.socket, flags) {
-                    Ok((socket, client)) => (socket, client),
+                    Ok(accepted) => accepted,
                     // It has gone in between.
                     Err(Errno::CONNABORTED | Errno::INTR) => continue,
                     Err(error) => {
@@ -269,18 +256,8 @@ impl Connections {
                     has_changed |= connection.relay(socket);
                 }
             }
-            !matches!(connection.side, Side::Closing(_)) || connection.finish()
+            connection.finish()
         });
         has_changed
-    }
-}
-
-/// Begins a connection to `address`.
-fn open(address: SocketAddrV4) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
     }
 }

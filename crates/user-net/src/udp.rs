@@ -7,15 +7,13 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, SocketType, recv, send};
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr};
 
 use crate::config::{Config, DNS, Protocol, visible};
 use crate::ip::Guest;
 use crate::link::{Link, checksums};
-use crate::sources::{Source, Sources};
+use crate::sources::{Source, Sources, free_number, open};
 use crate::{Error, Forward};
 
 /// Maximum number of flows, and of clients of a forwarded port: the one that was silent for longest
@@ -162,14 +160,12 @@ impl Flows {
             None => {
                 let address = config.resolve(peer).ok_or(Errno::NETUNREACH)?;
                 self.make_room(now);
-                while self.flows.contains_key(&self.next) {
-                    self.next = self.next.wrapping_add(1);
-                }
-                let socket = open(address)?;
-                sources.add(&socket, Source::Flow(self.next))?;
+                let number = free_number(&self.flows, &mut self.next);
+                let socket = open(SocketType::DGRAM, address)?;
+                sources.add(&socket, Source::Flow(number))?;
                 let flow = Flow { socket, guest_port, peer, is_readable: false, ends: now };
-                self.flows.insert(self.next, flow);
-                self.next
+                self.flows.insert(number, flow);
+                number
             }
         };
         self.flows.get_mut(&number).ok_or(Errno::NOENT)
@@ -252,13 +248,6 @@ impl Port {
 
 fn silence(port: u16) -> Duration {
     if port == DNS { DNS_SILENCE } else { SILENCE }
-}
-
-fn open(address: SocketAddrV4) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
-    connect(&socket, &address)?;
-    Ok(socket)
 }
 
 /// Queues a datagram for the guest.

@@ -157,8 +157,8 @@ impl Connection {
         Ok(has_moved)
     }
 
-    /// Passes on what the guest has sent last. Returns `false` if that is done, or the connection
-    /// was broken off, which the other end sees, too.
+    /// Passes on what the guest has sent last, once both sides have ended. Returns `false` if that
+    /// is done, or the connection was broken off, which the other end sees, too.
     pub(super) fn finish(&mut self) -> bool {
         let Side::Closing(rest) = &mut self.side else { return true };
         let is_whole = self.host_ended && self.guest_ended && !self.is_broken;

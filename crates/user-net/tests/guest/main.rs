@@ -38,6 +38,13 @@ fn forwarded(protocol: Protocol, guest_port: u16) -> (Stack, SocketAddr) {
     }
 }
 
+/// A server of the host, and its port.
+fn listening() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
 /// Bytes that repeat only after a long way.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| ((at % 251) ^ (at / 251 % 256)).to_le_bytes()[0]).collect()
@@ -62,8 +69,7 @@ fn the_gateway_answers_pings_and_no_other_host_does() {
 
 #[test]
 fn streams_and_their_ends_go_through_in_both_directions() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let sent = pattern(3 << 20);
     let expected = sent.clone();
     let host = thread::spawn(move || {
@@ -88,8 +94,7 @@ fn streams_and_their_ends_go_through_in_both_directions() {
 
 #[test]
 fn a_side_that_ends_last_is_acknowledged() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let mut guest = Guest::new(Stack::new(config()).unwrap());
     let socket = guest.connect((GATEWAY, port));
     listener.accept().unwrap().0.shutdown(Shutdown::Write).unwrap();
@@ -139,8 +144,7 @@ fn refused_connections_are_refused_at_both_ends() {
 
 #[test]
 fn the_loopback_interface_is_reached_only_where_that_is_asked_for() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let config = Config { reach_host: false, ..config() };
     let mut guest = Guest::new(Stack::new(config).unwrap());
     let socket = guest.open((GATEWAY, port));
@@ -155,8 +159,7 @@ fn the_loopback_interface_is_reached_only_where_that_is_asked_for() {
 
 #[test]
 fn a_connection_that_one_end_breaks_off_is_broken_off_at_the_other() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let mut guest = Guest::new(Stack::new(config()).unwrap());
     for host_breaks in [true, false] {
         let socket = guest.connect((GATEWAY, port));
@@ -176,8 +179,7 @@ fn a_connection_that_one_end_breaks_off_is_broken_off_at_the_other() {
 
 #[test]
 fn a_connection_that_is_broken_off_in_a_stream_is_so_before_the_guest_has_read_it() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let mut guest = Guest::new(Stack::new(config()).unwrap());
     let socket = guest.connect((GATEWAY, port));
     let (mut stream, _) = listener.accept().unwrap();
@@ -194,8 +196,7 @@ fn a_connection_that_is_broken_off_in_a_stream_is_so_before_the_guest_has_read_i
 
 #[test]
 fn what_a_guest_sends_last_reaches_a_slow_reader() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let mut guest = Guest::new(Stack::new(config()).unwrap());
     for host_ends_first in [true, false] {
         let socket = guest.connect((GATEWAY, port));
@@ -328,8 +329,7 @@ fn a_guest_that_takes_no_frames_costs_a_limited_number() {
 
 #[test]
 fn connections_beyond_the_limit_are_refused_until_others_end() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listening();
     let accepted = thread::spawn(move || {
         let mut streams = Vec::new();
         while let Ok((stream, _)) = listener.accept() {
