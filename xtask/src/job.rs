@@ -35,8 +35,9 @@ pub(crate) struct Job {
     /// in the lab's own network.
     #[serde(default)]
     pub(crate) port: Option<u16>,
-    /// Host files the command needs, at the same path wherever it runs.
-    #[serde(skip)]
+    /// Host files the command needs, at the same path wherever it runs. In the lab it sees no other
+    /// job's.
+    #[serde(default)]
     pub(crate) files: Vec<PathBuf>,
     /// A signal to send, and when.
     #[serde(default)]

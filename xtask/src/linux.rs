@@ -11,8 +11,6 @@ use anyhow::{Context, Result};
 use crate::lab::{Files, kernel};
 use crate::{build, packages, paths, progress};
 
-/// Placeholder of the images' folder in the options of a test.
-const FOLDER: &str = "{folder}";
 /// Example that boots the kernel without `vmm`.
 const SMALL_VMM: &str = "hundred_lines";
 /// Guest-physical address of the tiny kernels.
@@ -29,9 +27,7 @@ fn target() -> PathBuf {
 /// The list of tests, in the format of the other kernels' `suite.toml`.
 pub(crate) fn suite() -> Result<String> {
     let path = paths::root().join("tests/linux/suite.toml");
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text.replace(FOLDER, &target().display().to_string()))
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Reason why the guest cannot be made on this host, if there is one, in one line.

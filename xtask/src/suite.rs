@@ -76,7 +76,7 @@ pub(crate) struct Test {
     /// Texts that neither stream may contain.
     #[serde(default)]
     absent: Vec<String>,
-    /// Seconds.
+    /// Seconds after which it hangs, whatever the host is doing.
     #[serde(default = "default_timeout")]
     timeout: u64,
     /// A signal to send to `vmm`.
@@ -140,11 +140,15 @@ impl Net {
     }
 }
 
+/// Placeholder of the image's folder in options and scripts. Files that are named by it are the
+/// job's.
+const FOLDER: &str = "{folder}";
+
 /// Seconds that a reset of the card and an echo after it may take, on average.
 const RESET_TIME: u64 = 5;
 
 fn default_timeout() -> u64 {
-    60
+    300
 }
 
 impl Suite {
@@ -215,6 +219,7 @@ impl Test {
         images: &Path,
         tools: &Tools,
     ) -> Result<Job> {
+        let in_folder = |text: &str| text.replace(FOLDER, &kernels.display().to_string());
         let kernel = kernels.join(&self.image);
         let image = match &self.tar {
             None => kernel,
@@ -226,14 +231,14 @@ impl Test {
         };
         ensure!(image.is_file(), "the test {} names an unknown image, {}", self.name, self.image);
         let mut command = vec![vmm.display().to_string(), "run".to_owned()];
-        command.extend_from_slice(&self.options);
+        command.extend(self.options.iter().map(|option| in_folder(option)));
         command.push(image.display().to_string());
         if !self.args.is_empty() {
             command.push("--".to_owned());
             command.extend_from_slice(&self.args);
         }
         if let Some(script) = &self.script {
-            let script = goes_on::expand(script)?;
+            let script = in_folder(&goes_on::expand(script)?);
             let words = ["/bin/sh", "-c", &script, "sh"].map(str::to_owned);
             command = words
                 .into_iter()
@@ -241,7 +246,7 @@ impl Test {
                 .collect();
         }
         let mut files = vec![vmm.to_owned(), image];
-        files.extend(self.options.iter().map(PathBuf::from).filter(|path| path.is_file()));
+        files.extend(self.beside_the_image().map(|name| kernels.join(name)));
         if let Some(net) = &self.net {
             command = net.wrap(&command, tools);
         }
@@ -257,6 +262,15 @@ impl Test {
             files,
             kill: self.kill.clone(),
             env: self.env.clone().into_iter().chain(goes_on::count()).collect(),
+        })
+    }
+
+    /// Names of files in the image's folder that options and script name.
+    fn beside_the_image(&self) -> impl Iterator<Item = &str> {
+        let texts = self.options.iter().chain(&self.script);
+        texts.flat_map(|text| text.split(FOLDER).skip(1)).filter_map(|rest| {
+            let name = rest.strip_prefix('/')?;
+            name.split(|end: char| end.is_whitespace() || ",;\"'".contains(end)).next()
         })
     }
 
@@ -334,46 +348,5 @@ impl Test {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: &str = "[[test]]\nname = 'a'\nimage = 'hello'\nstdout = ['hi']\nexit = 3\n";
-
-    #[test]
-    fn mistakes_in_the_suite_are_named() {
-        let error = |text: &str| format!("{:#}", Suite::parse(text).unwrap_err());
-        assert!(error(&format!("{ONE}nonsense = 1")).contains("nonsense"));
-        assert!(error(&format!("{ONE}{ONE}")).contains("two tests are called a"));
-        assert!(error("[[test]]\nname = 'x'\nimage = 'y'").contains("looks at no output"));
-        assert!(
-            error(&format!("{ONE}kill = {{ after = 'x', signal = 'SIGFOO' }}")).contains("SIGFOO")
-        );
-        assert!(error(&format!("{ONE}tar = {{ colour = 'red' }}")).contains("colour"));
-    }
-
-    #[test]
-    fn resets_can_be_all_that_a_test_does() {
-        let tests = Suite::load().unwrap().tests;
-        let all: Vec<_> = tests.iter().filter_map(|test| test.with_resets(2000)).collect();
-        let links = [Link::Tap, Link::Vhost, Link::User];
-        assert!(links.into_iter().all(|link| all.iter().any(|test| test.link() == Some(link))));
-        for test in all {
-            assert_eq!(test.net.unwrap().exercises, ["reset=2000"]);
-            let told: Vec<_> = test.stdout.iter().filter(|text| text.contains("host: ")).collect();
-            assert_eq!(told, ["host: reset=2000: ok"]);
-            assert!(test.timeout > 10_000 && test.stdout.contains(&"net: ok\n".to_owned()));
-        }
-    }
-
-    #[test]
-    fn the_suites_of_this_repository_are_well_formed() {
-        Suite::load().unwrap();
-        assert!(
-            Suite::load_hostile()
-                .unwrap()
-                .tests
-                .iter()
-                .all(|test| test.name.starts_with("hostile: "))
-        );
-    }
-}
+#[path = "suite_test.rs"]
+mod tests;
