@@ -1,9 +1,12 @@
 //! Starts QEMU as the lab's machine: one emulated CPU with nested AMD SVM and two serial ports.
 
 use std::fs;
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -52,11 +55,17 @@ fn command_line(tsc_khz: u64) -> String {
     format!("{COMMAND_LINE} tsc_early_khz={tsc_khz}")
 }
 
+/// Questions to the monitor about a machine that seems to be frozen.
+const QUESTIONS: [&str; 4] = ["info status", "info registers", "info lapic", "info pic"];
+/// The longest wait for more of the monitor's answers.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// A running QEMU. It is killed when dropped.
 pub(crate) struct Qemu {
     child: Child,
     console: PathBuf,
     errors: PathBuf,
+    monitor: PathBuf,
 }
 
 impl Qemu {
@@ -71,6 +80,7 @@ impl Qemu {
     ) -> Result<(Self, Port)> {
         let console = folder.join("console.log");
         let errors = folder.join("qemu.log");
+        let monitor = folder.join("monitor");
         let (clock, tsc_khz): (&[&str], _) = match machine.counts_instructions {
             true => (&["-icount", "shift=1"], COUNTED_TSC_KHZ),
             false => (&[], host::tsc_khz()?),
@@ -90,7 +100,8 @@ impl Qemu {
             ])
             .args(clock)
             .args(["-display", "none", "-nic", &card(machine.port)])
-            .args(["-no-reboot", "-monitor", "none"])
+            .arg("-no-reboot")
+            .args(["-monitor", &format!("unix:{},server=on,wait=off", escaped(&monitor))])
             .args(["-m", &format!("{}M", machine.memory_mib), "-smp", &machine.cpus.to_string()])
             .arg("-kernel")
             .arg(kernel)
@@ -98,7 +109,7 @@ impl Qemu {
             .arg(initramfs)
             .args(["-append", &command_line(tsc_khz)])
             .arg("-serial")
-            .arg(format!("file:{}", console.display().to_string().replace(',', ",,")))
+            .arg(format!("file:{}", escaped(&console)))
             .args(["-chardev", "stdio,id=results,signal=off", "-serial", "chardev:results"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -107,7 +118,7 @@ impl Qemu {
             .context("cannot start QEMU through setpriv (package util-linux)")?;
         let commands = child.stdin.take().context("QEMU has no input")?;
         let results = child.stdout.take().context("QEMU has no output")?;
-        Ok((Self { child, console, errors }, (commands, results)))
+        Ok((Self { child, console, errors, monitor }, (commands, results)))
     }
 }
 
@@ -123,12 +134,20 @@ fn card(port: Option<SocketAddr>) -> String {
     )
 }
 
+/// A path as QEMU's options take it.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
 /// View of a running machine from outside.
 pub(crate) trait Console {
     /// Output of the lab's kernel and first process so far, and of QEMU itself.
     fn log(&self) -> String;
     /// Length of the console's output: a sign of life.
     fn length(&self) -> u64;
+    /// State of the processor and its interrupts, as QEMU's monitor prints it, and the processor
+    /// time of QEMU.
+    fn state(&self) -> String;
 }
 
 impl Console for Qemu {
@@ -145,6 +164,27 @@ impl Console for Qemu {
     fn length(&self) -> u64 {
         fs::metadata(&self.console).map_or(0, |meta| meta.len())
     }
+
+    fn state(&self) -> String {
+        let answers = ask(&self.monitor, &QUESTIONS)
+            .unwrap_or_else(|error| format!("the monitor does not answer: {error}"));
+        let times = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        format!("{answers}\n/proc/PID/stat of QEMU: {}", times.unwrap_or_default().trim_end())
+    }
+}
+
+/// Answers of the monitor at `socket`.
+fn ask(socket: &Path, questions: &[&str]) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
+    stream.write_all(format!("{}\n", questions.join("\n")).as_bytes())?;
+    let (mut answers, mut buffer) = (Vec::new(), [0; 4096]);
+    // There is no sign of the last answer's end but the prompt, which each has.
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        answers.extend_from_slice(&buffer[..length]);
+    }
+    Ok(String::from_utf8_lossy(&answers).into_owned())
 }
 
 impl Drop for Qemu {

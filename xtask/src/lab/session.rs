@@ -126,8 +126,10 @@ impl Session {
         while !queue.is_empty() {
             let Err(freeze) = self.boot(jobs, queue, report)? else { break };
             freezes += 1;
-            let text =
-                format!("the lab froze ({}); its console:\n{}\n", freeze.why, tail(&freeze.log));
+            let job = freeze.job.and_then(|job| jobs.get(job)).map_or("no job", |job| &job.name);
+            let (log, state) = (tail(&freeze.log), &freeze.state);
+            let why = &freeze.why;
+            let text = format!("the lab froze in {job} ({why}); its console:\n{log}\n{state}\n");
             progress::say(&text);
             freeze.job.into_iter().for_each(|job| queue.put_back(job));
             if freezes <= MAX_RETRIES {
@@ -180,11 +182,12 @@ fn sweep() {
     }
 }
 
-/// A lab that is held to be frozen: the reason, its console, and its job.
+/// A lab that is held to be frozen: the reason, its console, the state of its machine, and its job.
 #[derive(Debug)]
 struct Freeze {
     why: String,
     log: String,
+    state: String,
     job: Option<usize>,
 }
 
@@ -326,7 +329,8 @@ impl<W: Write, C: Console> Watch<W, C> {
     }
 
     fn freeze(&self, why: String) -> Freeze {
-        Freeze { why, log: self.qemu.log(), job: self.job.map(|(job, _)| job) }
+        let (log, state) = (self.qemu.log(), self.qemu.state());
+        Freeze { why, log, state, job: self.job.map(|(job, _)| job) }
     }
 }
 

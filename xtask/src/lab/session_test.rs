@@ -11,6 +11,10 @@ impl Console for Fake {
     fn length(&self) -> u64 {
         self.0.len() as u64
     }
+
+    fn state(&self) -> String {
+        String::new()
+    }
 }
 
 /// Follows a lab that sends these frames and then closes its line: how that ended, what came of
