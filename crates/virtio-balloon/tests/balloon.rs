@@ -15,7 +15,7 @@ const SIZE: u64 = 4 << 20;
 const DATA: u64 = RAM + 0x4000;
 /// The first page that is given.
 const GIVEN: u64 = RAM + 0x10_0000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Bench {
     ram: Arc<GuestRam>,

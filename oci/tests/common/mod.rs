@@ -201,7 +201,7 @@ pub fn receive(listener: &UnixListener) -> File {
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(120), "waited for {what}");
+        assert!(start.elapsed() < Duration::from_secs(300), "waited for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// Time after which a run counts as hanging.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// The same for a guest that is executed one instruction at a time.
 pub const STEPPED: Duration = Duration::from_secs(300);
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use libc::{c_int, c_long, pid_t};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Follows all threads of a process from now on, from the calling thread alone.
 pub struct Tracer {

@@ -32,7 +32,7 @@ pub(crate) use link::{Link, TAP};
 /// The port that ends the guest.
 const CONTROL: u16 = 99;
 /// Time for the guest to be ready, and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// An ordinary user, for user mode.
 const USER: u32 = 1000;
 

@@ -18,7 +18,7 @@ use smoltcp::wire::{
 
 pub(crate) const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 5, 3];
 /// Time without any progress after which a test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Turns without a frame after which nothing moves any more.
 const STUCK: usize = 200;
 
