@@ -4,8 +4,12 @@
 
 mod common;
 
-use common::long_runs::{PC_RIGHT, RIGHT, expected, pc_worker, worker};
+use common::long_runs::{PC_RIGHT, RIGHT, pc_printer, printed, printer};
 use common::{Done, Folder, image, without_host_warnings};
+
+/// Number of letters that the guests print: several times as many as a line that does not end has
+/// when it goes out.
+const LETTERS: u32 = 20_000;
 
 /// Runs a guest with a snapshot at `moment`, and expects that nothing temporary is left.
 fn run(folder: &Folder, accelerator: &str, moment: &str, words: &[&str]) -> Done {
@@ -24,9 +28,9 @@ fn is_saved_at_its_exit(accelerator: &str) {
     // The second vCPU is in an endless loop: test esi, esi; jz over; jmp self.
     let two = [&[0x85, 0xf6, 0x74, 2, 0xeb, 0xfe][..], &image::exit(7)].concat();
     for (image, vcpus, right, output) in [
-        (image::elf(&worker(1)), "1", RIGHT, expected()),
+        (image::elf(&printer(LETTERS)), "1", RIGHT, printed(LETTERS)),
         (image::elf(&two), "2", 7, String::new()),
-        (pc_worker(), "1", PC_RIGHT, expected()),
+        (pc_printer(LETTERS), "1", PC_RIGHT, printed(LETTERS)),
     ] {
         let folder = Folder::new();
         let image = folder.file("image", image);
@@ -42,16 +46,18 @@ fn is_saved_at_its_exit(accelerator: &str) {
 
 /// A guest that is saved at its first output has printed that, and not the rest.
 fn is_saved_at_its_first_output(accelerator: &str) {
-    for (image, right) in [(image::elf(&worker(1)), RIGHT), (pc_worker(), PC_RIGHT)] {
+    let expected = printed(LETTERS);
+    for (image, right) in [(image::elf(&printer(LETTERS)), RIGHT), (pc_printer(LETTERS), PC_RIGHT)]
+    {
         let folder = Folder::new();
         let image = folder.file("image", image);
         let done = run(&folder, accelerator, "first-output", &[&image]);
         assert_eq!((done.code, &*without_host_warnings(&done.stderr)), (right, ""));
-        assert!(done.stdout == expected());
+        assert!(done.stdout == expected);
         let again = restore(&folder, accelerator);
         assert_eq!(again.code, right, "{}", again.stderr);
-        let before = expected().len() - again.stdout.len();
-        assert!(expected().ends_with(&again.stdout));
+        let before = expected.len() - again.stdout.len();
+        assert!(expected.ends_with(&again.stdout));
         // A line that does not end goes out when it has 4096 bytes, if not before.
         assert!((1..=2 * 4096).contains(&before), "{before} bytes are printed before");
     }

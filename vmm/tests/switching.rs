@@ -12,7 +12,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::long_runs::{PC_RIGHT, RIGHT, STEPS, copier, expected, next, pc_worker, worker};
+use common::long_runs::{
+    PC_RIGHT, RIGHT, STEPS, copier, expected, next, pc_worker, printed, printer, worker,
+};
 use common::{Done, Folder, code, image, wait, wait_until};
 
 /// A guest with a control socket and its output in the file `output`.
@@ -141,18 +143,20 @@ fn what_needs_one_hypervisor_is_refused_with_both() {
     run(&["--clock", "virtual"]).is_error(240, &["virtual clock"]);
 }
 
-/// Address of the first instruction of the loop of [`worker`] with one vCPU, as linked, and the
-/// number of instructions before it.
+/// Number of letters that a guest prints whose instructions are counted.
+const LETTERS: u32 = 20_000;
+/// Address of the first instruction of the loop of [`printer`], as linked, and the number of
+/// instructions before it.
 const LOOP: &str = "0x40a";
 const BEFORE: u64 = 2;
 
-/// Number of instructions that are counted of [`worker`].
+/// Number of instructions that are counted of a guest.
 fn counted(options: &[&str]) -> u64 {
     let folder = Folder::new();
-    let image = folder.file("image", image::elf(&worker(1)));
+    let image = folder.file("image", image::elf(&printer(LETTERS)));
     let done = folder.run(&[&["run", "--count=count.json"][..], options, &[&image]].concat());
     assert!(
-        (done.code, done.stdout == expected()) == (RIGHT, true),
+        (done.code, done.stdout == printed(LETTERS)) == (RIGHT, true),
         "{options:?}: {}",
         done.stderr
     );
@@ -183,7 +187,7 @@ fn a_guest_is_handed_over_at_a_moment() {
     assert_eq!(first_software(&[]), all);
     assert_eq!(first_software(&["--switch-at", LOOP]), BEFORE);
     assert_eq!(first_software(&["--switch-at", "insn:123456"]), 123_456);
-    let part = first_software(&["--switch-at", "time:100ms"]);
+    let part = first_software(&["--switch-at", "time:20ms"]);
     assert!((1..=all).contains(&part), "{part} of {all}");
 }
 

@@ -44,17 +44,24 @@ fn relative(opcode: &[u8], target: usize, position: usize, immediate: &[u8]) -> 
     [opcode, &distance.to_le_bytes(), immediate].concat()
 }
 
+/// `mov edi, esi; shr edi, 28; add edi, 'a'; mov dx, 0x1020; out dx, eax`
+const PRINT: [u8; 13] =
+    [0x89, 0xf7, 0xc1, 0xef, 28, 0x83, 0xc7, b'a', 0x66, 0xba, 0x20, 0x10, 0xef];
+
+/// A guest that prints a letter for each of so many states.
+pub fn printer(count: u32) -> Vec<u8> {
+    [steps(count, 1, &PRINT), image::exit(RIGHT)].concat()
+}
+
 /// A guest whose first vCPU prints a letter for each state, so that its output depends on every
 /// step. With two, it waits for the sum of the other one, and ends with [`RIGHT`] if that is right.
 pub fn worker(vcpus: u32) -> Vec<u8> {
-    // mov edi, esi; shr edi, 28; add edi, 'a'; mov dx, 0x1020; out dx, eax
-    let print = [0x89, 0xf7, 0xc1, 0xef, 28, 0x83, 0xc7, b'a', 0x66, 0xba, 0x20, 0x10, 0xef];
     if vcpus == 1 {
-        return [steps(STEPS, 1, &print), image::exit(RIGHT)].concat();
+        return printer(STEPS);
     }
     let sum = (0..SECOND_STEPS).fold(7, |state, _| next(state));
     let mut code = vec![0x85, 0xf6, 0x0f, 0x85, 0, 0, 0, 0]; // test esi, esi; jnz second
-    code.extend(steps(STEPS, 1, &print));
+    code.extend(steps(STEPS, 1, &PRINT));
     let wait = code.len();
     code.extend(relative(&[0x83, 0x3d], DONE, wait, &[1])); // cmp dword [done], 1
     let back = i8::try_from(wait).unwrap() - i8::try_from(code.len() + 2).unwrap();
@@ -77,11 +84,16 @@ pub const PC_RIGHT: i32 = 41;
 
 /// A multiboot kernel that does what [`worker`] does with one vCPU, on the serial port.
 pub fn pc_worker() -> Vec<u8> {
+    pc_printer(STEPS)
+}
+
+/// A multiboot kernel that does what [`printer`] does, on the serial port.
+pub fn pc_printer(count: u32) -> Vec<u8> {
     // mov eax, esi; shr eax, 28; add al, 'a'; mov dx, 0x3f8; out dx, al
     let print = [0x89, 0xf0, 0xc1, 0xe8, 28, 0x04, b'a', 0x66, 0xba, 0xf8, 0x03, 0xee];
     // mov eax, 20; out 0xf4, eax
     let exit = [0xb8, 20, 0, 0, 0, 0xe7, 0xf4, 0xf4];
-    let code = [&steps(STEPS, 1, &print)[..], &exit].concat();
+    let code = [&steps(count, 1, &print)[..], &exit].concat();
     let (magic, flags, load) = (0x1bad_b002_u32, 1_u32 << 16, 0x10_0000_u32);
     let checksum = 0_u32.wrapping_sub(magic).wrapping_sub(flags);
     let end = load + 32 + u32::try_from(code.len()).unwrap();
@@ -146,7 +158,12 @@ pub fn copier() -> Vec<u8> {
 
 /// The whole output of [`worker`].
 pub fn expected() -> String {
+    printed(STEPS)
+}
+
+/// The whole output of [`printer`].
+pub fn printed(count: u32) -> String {
     let states = std::iter::successors(Some(next(1)), |state| Some(next(*state)));
     let letter = |state| char::from(b'a' + u8::try_from(state >> 28).unwrap());
-    states.map(letter).take(usize::try_from(STEPS).unwrap()).collect()
+    states.map(letter).take(usize::try_from(count).unwrap()).collect()
 }
