@@ -5,8 +5,9 @@
 mod exercise;
 
 type Words = Vec<(u16, u64)>;
+type Addresses = ([u64; 3], [(u64, u64); 2], (u64, u16));
 
-libfuzzer_sys::fuzz_target!(|input: (Words, &[u8], [u64; 3], [(u64, u64); 2], (u64, u16))| {
-    let (words, name, pointers, tables, access) = input;
+libfuzzer_sys::fuzz_target!(|input: (Words, &[u8], Addresses)| {
+    let (words, name, (pointers, tables, access)) = input;
     exercise::run(&exercise::Input { words: &words, name, pointers, tables, access });
 });

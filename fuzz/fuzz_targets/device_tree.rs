@@ -4,15 +4,11 @@
 
 use nerite_arch::fdt::Builder;
 
-libfuzzer_sys::fuzz_target!(|input: (
-    Vec<String>,
-    Vec<String>,
-    Vec<(String, String)>,
-    Vec<String>,
-    u32,
-    u64
-)| {
-    let (kernel, app, env, mounts, cpus, memory) = input;
+/// Kernel's and application's arguments, environment and mounts.
+type Words = (Vec<String>, Vec<String>, Vec<(String, String)>, Vec<String>);
+
+libfuzzer_sys::fuzz_target!(|input: (Words, u32, u64)| {
+    let ((kernel, app, env, mounts), cpus, memory) = input;
     let mut tree = Builder::new()
         .memory(memory & !0xfff, 1 << 24)
         .cpus(cpus % 17)

@@ -102,8 +102,9 @@ impl Machine {
 
     /// A stage of the handshake, in any order.
     fn stage(&self, number: u16, bar: u64, value: u64) {
-        let write =
-            |at, bytes, value| drop(self.function.write_memory(bar.wrapping_add(at), bytes, value));
+        let write = |at, bytes, value| {
+            self.function.write_memory(bar.wrapping_add(at), bytes, value);
+        };
         let word = value >> 32 & 1;
         match number & 7 {
             0 => {

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that can be checked, guests included.
 
+mod sources;
+
 use std::collections::HashSet;
 use std::fs;
 use std::process::{Command, Stdio};
@@ -18,7 +20,7 @@ use crate::results::{Failure, Results};
 use crate::suite::Test;
 use crate::{
     containers, dist, guest_tests, hermit, host_tests, hostile, kernels, lab, libtest, linux,
-    package, paths, progress, single, smoke, style,
+    package, paths, progress, single, smoke,
 };
 
 /// `cargo xtask test`.
@@ -134,7 +136,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     };
     progress::say(&format!("this takes {time} on two processors that do nothing else"));
     let mut run = Run::default();
-    sources(&mut run);
+    sources::check(&mut run);
     run.group("unit and integration tests", || {
         unit_tests(&["--tests"], !args.no_guests && !args.quick)
     });
@@ -201,63 +203,6 @@ fn builds(args: &Args) -> Vec<Work> {
         work.push(Work::Ahead(|| kernels::build().map(drop)));
     }
     work
-}
-
-/// Checks the sources without running them.
-fn sources(run: &mut Run) {
-    run.check("style", style::check);
-    run.check("format", || {
-        quiet(cargo().args(["fmt", "--all", "--check"]))?;
-        for folder in ["tests/kernels", "tests/hermit-app", "fuzz"] {
-            quiet(
-                cargo().args(["fmt", "--all", "--check"]).current_dir(paths::root().join(folder)),
-            )
-            .with_context(|| folder.to_owned())?;
-        }
-        Ok(())
-    });
-    run.check("clippy", || {
-        let arguments = ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features"];
-        quiet(cargo().args(arguments).args(["--", "-D", "warnings"]))
-    });
-    if is_installed("deny") {
-        run.check("licences and sources of dependencies", || {
-            // Duplicate versions are warnings, each with a graph; only errors are of interest.
-            quiet(cargo().args([
-                "deny",
-                "--log-level",
-                "error",
-                "check",
-                "licenses",
-                "bans",
-                "sources",
-            ]))
-        });
-    } else {
-        run.skip(
-            "licences and sources of dependencies",
-            "cargo-deny is not installed (cargo install --locked cargo-deny)",
-        );
-    }
-    run.check("clippy on the test kernels", || {
-        let mut command = kernels::guest_cargo("clippy");
-        quiet(command.args([
-            "--quiet",
-            "--release",
-            "--workspace",
-            "--bins",
-            "--",
-            "-D",
-            "warnings",
-        ]))
-    });
-}
-
-/// Returns `true` if cargo has this subcommand.
-fn is_installed(subcommand: &str) -> bool {
-    let mut command = cargo();
-    command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
 
 /// Some guests of each kind, with the `vmm` that the unit tests have built.
@@ -384,15 +329,4 @@ fn examples() -> Result<Results> {
     }
     ensure!(results.summary != Summary::default(), "there are no examples");
     Ok(results)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subcommands_of_cargo_are_found() {
-        assert!(is_installed("fmt"));
-        assert!(!is_installed("no-such-subcommand"));
-    }
 }

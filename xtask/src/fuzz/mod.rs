@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::build::{nightly, works};
+use crate::build::{cargo, nightly, quiet, works};
 use crate::job::Summary;
 use crate::{paths, progress};
 
@@ -69,6 +69,17 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     }
     progress::print(&summary.to_string());
     Ok(i32::from(summary.failed > 0))
+}
+
+/// Compiles the targets as far as lints need it, which takes neither a nightly toolchain nor a C++
+/// compiler.
+pub(crate) fn check() -> Result<()> {
+    let mut command = cargo();
+    command.current_dir(folder()).args(["clippy", "--quiet", "--locked", "--all-targets"]);
+    command.arg("--target-dir").arg(paths::target());
+    // With a path to the library, libfuzzer-sys does not compile it. Nothing is linked here.
+    command.env("CUSTOM_LIBFUZZER_PATH", "libfuzzer.a");
+    quiet(command.args(["--", "-D", "warnings"]))
 }
 
 fn folder() -> PathBuf {
