@@ -32,6 +32,7 @@ impl Kind {
             3 => "the guest's console driver",
             4 => "the guest's driver of random numbers",
             5 => "the guest's balloon driver",
+            19 => "the guest's socket driver",
             _ => "the guest's virtio driver",
         }
     }

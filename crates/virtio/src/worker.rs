@@ -19,7 +19,8 @@ pub type Enter = Box<dyn FnOnce() -> io::Result<()> + Send>;
 /// dropped.
 ///
 /// Three things wake it: the driver's notifications, its interrupt line, which may have to be
-/// raised again when the guest has lowered it, and the device itself, by [`Worker::wake`].
+/// raised again when the guest has lowered it, and the device itself, by [`Worker::wake`]. A device
+/// may add a descriptor of its own, by [`Worker::run_with`].
 pub struct Worker {
     name: &'static str,
     wake: Arc<Event>,
@@ -37,6 +38,7 @@ struct Wakes {
     kicks: Arc<[Event]>,
     notifier: Arc<Notifier>,
     wake: Arc<Event>,
+    source: Option<Arc<dyn AsFd + Send + Sync>>,
 }
 
 impl Worker {
@@ -63,11 +65,38 @@ impl Worker {
         enter: Enter,
         turn: impl FnMut() -> bool + Send + 'static,
     ) -> io::Result<()> {
+        self.start(notifier, kicks, None, enter, turn)
+    }
+
+    /// As [`Self::run`], with one more descriptor that wakes the thread while it is readable, such
+    /// as an epoll instance. Each turn makes it unreadable again.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(
+        &self,
+        notifier: &Arc<Notifier>,
+        kicks: &Arc<[Event]>,
+        source: Arc<dyn AsFd + Send + Sync>,
+        enter: Enter,
+        turn: impl FnMut() -> bool + Send + 'static,
+    ) -> io::Result<()> {
+        self.start(notifier, kicks, Some(source), enter, turn)
+    }
+
+    fn start(
+        &self,
+        notifier: &Arc<Notifier>,
+        kicks: &Arc<[Event]>,
+        source: Option<Arc<dyn AsFd + Send + Sync>>,
+        enter: Enter,
+        turn: impl FnMut() -> bool + Send + 'static,
+    ) -> io::Result<()> {
         self.halt();
         // A thread before this one may have ended with something left to do.
         self.wake.signal();
-        let wakes =
-            Wakes { kicks: kicks.clone(), notifier: notifier.clone(), wake: self.wake.clone() };
+        let (kicks, notifier, wake) = (kicks.clone(), notifier.clone(), self.wake.clone());
+        let wakes = Wakes { kicks, notifier, wake, source };
         *lock(&self.thread) = Some(Thread::start(self.name, enter, wakes, turn)?);
         Ok(())
     }
@@ -117,6 +146,8 @@ fn work(stop: &Event, wakes: &Wakes, turn: &mut impl FnMut() -> bool) -> io::Res
             [stop, wakes.notifier.lowered(), &*wakes.wake].into_iter().chain(wakes.kicks.iter());
         let mut polled: Vec<_> =
             events.map(|event| PollFd::from_borrowed_fd(event.as_fd(), PollFlags::IN)).collect();
+        let source = wakes.source.as_ref().map(|source| source.as_fd());
+        polled.extend(source.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)));
         let timeout = has_more.then(Timespec::default);
         match poll(&mut polled, timeout.as_ref()) {
             Err(Errno::INTR) => continue,
@@ -200,6 +231,23 @@ mod tests {
         worker.halt();
         kicks[0].signal();
         assert_eq!(count.load(Ordering::Acquire), 12);
+    }
+
+    #[test]
+    fn a_descriptor_of_the_device_wakes_the_thread() {
+        let ((notifier, kicks), count) = (transport(), Arc::new(AtomicU32::new(0)));
+        let source = Arc::new(Event::new().unwrap());
+        let (turns, taken) = (count.clone(), source.clone());
+        let turn = move || {
+            taken.take();
+            turns.fetch_add(1, Ordering::AcqRel);
+            false
+        };
+        let worker = Worker::new("test").unwrap();
+        worker.run_with(&notifier, &kicks, source.clone(), Box::new(|| Ok(())), turn).unwrap();
+        reach(&count, 1);
+        source.signal();
+        reach(&count, 2);
     }
 
     #[test]
