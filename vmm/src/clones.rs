@@ -68,6 +68,7 @@ fn resolve(args: RunArgs) -> Result<Resolved, Error> {
         (config.output != Output::Stdout, "--output"),
         (!config.network.is_empty(), "--net"),
         (!config.devices.disks.is_empty(), "--disk"),
+        (config.devices.vsock.is_some(), "--vsock"),
     ];
     match single.into_iter().find(|(is_given, _)| *is_given) {
         Some((_, option)) => Err(Error::Usage(format!(

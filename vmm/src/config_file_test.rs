@@ -293,6 +293,7 @@ fn what_widens_a_guests_reach_is_recognised() {
         ("[net]\ncards = ['fd=3']", "cards"),
         ("[uhyve]\nnet = 'tap=tap0'", "net"),
         ("[devices]\ndisks = ['/dev/sda']", "disks"),
+        ("[devices]\nvsock = 'cid=3,socket=v'", "vsock"),
         ("[boot]\ninitrd = ['/etc/shadow']", "initrd"),
         ("[guest]\noutput = '/home/u/.bashrc'", "output"),
         ("[uhyve]\noutput = 'file'", "output"),

@@ -129,11 +129,11 @@ impl Error {
     /// and the error does not name it: another image might fit into the memory, but no other image
     /// makes a disk or tap usable.
     pub(crate) fn of_machine(image: &Path, source: nerite_machine::Error) -> Self {
-        use nerite_machine::Error::{CpuModel, Disk, DiskCount, Net, SameDisk};
+        use nerite_machine::Error::{CpuModel, Disk, DiskCount, Net, SameDisk, Vsock};
         let is_elsewhere = source.kind() == ErrorKind::Host
             || matches!(
                 source,
-                CpuModel(_) | Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. }
+                CpuModel(_) | Net(_) | Disk(_) | DiskCount { .. } | SameDisk { .. } | Vsock(_)
             );
         let path = image.to_string_lossy();
         // Errors of an image on standard input name that.

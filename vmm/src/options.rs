@@ -108,6 +108,7 @@ impl Options {
             (!self.files.mounts.is_empty(), "`mounts` in [files], or `file_mapping` in [uhyve],"),
             (!self.net.cards.is_empty(), "`cards` in [net], or `net` in [uhyve],"),
             (!self.devices.disks.is_empty(), "`disks` in [devices]"),
+            (self.devices.vsock.is_some(), "`vsock` in [devices]"),
             (!self.boot.initrd.is_empty(), "`initrd` in [boot]"),
             (writes, "`output` in [guest] or [uhyve]"),
             (guest.env.contains(&EnvSetting::Host), "`host` in `env` of [guest]"),

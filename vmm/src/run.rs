@@ -166,9 +166,15 @@ pub(crate) fn wanted_descriptors(config: &Config) -> u64 {
     let FileLimits { open_files, temporary_entries, .. } = config.file_limits;
     let is_user_mode = |card: &&CardSpec| matches!(card.link, CardLink::User { .. });
     let cards = config.network.iter().filter(is_user_mode).count();
+    let connections = config
+        .devices
+        .vsock
+        .as_ref()
+        .map_or(0, |_| nerite_machine::nerite_virtio_vsock::Limits::default().connections);
     let files = open_files
         .saturating_add(temporary_entries)
         .saturating_add(cards.saturating_mul(nerite_net::nerite_user_net::SOCKETS))
+        .saturating_add(connections)
         .saturating_add(OWN_DESCRIPTORS);
     u64::try_from(files).unwrap_or(u64::MAX)
 }
@@ -252,5 +258,13 @@ mod tests {
         let without = wanted(&[]);
         assert_eq!(wanted(&["tap=tap0"]), without);
         assert_eq!(wanted(&["user", "tap=tap0", "user,host=on"]), without + 2 * 1280);
+    }
+
+    #[test]
+    fn a_vsock_device_has_room_for_its_connections() {
+        let mut config = Config::default();
+        let without = wanted_descriptors(&config);
+        config.devices.vsock = Some("cid=3,socket=v".parse().unwrap());
+        assert_eq!(wanted_descriptors(&config), without + 1024);
     }
 }

@@ -15,6 +15,7 @@ pub use nerite_pc::DEFAULT_MEMORY as DEFAULT_PC_MEMORY;
 pub use nerite_platform::{MAX_CPUS, MIN_MEMORY};
 pub use nerite_sandbox::{Level as SandboxLevel, Policy as SandboxPolicy, Seccomp, User};
 pub use nerite_virtio_blk::{Spec as DiskSpec, SpecError as DiskSpecError};
+pub use nerite_virtio_vsock::{Spec as VsockSpec, SpecError as VsockSpecError};
 pub use observe::{
     Debug, Observe, OnCrash, OnReboot, Place, PlannedSnapshot, SnapshotMoment, SwitchAt,
 };
@@ -145,6 +146,8 @@ pub struct DeviceConfig {
     /// `true` if there is a balloon, by which memory of the guest is given back to the host
     /// ([`crate::Handle::set_balloon`]).
     pub balloon: bool,
+    /// Sockets between the guest and the host, if there are any.
+    pub vsock: Option<VsockSpec>,
     /// Device that the guest's input goes to.
     pub console: ConsoleKind,
 }
@@ -152,7 +155,9 @@ pub struct DeviceConfig {
 impl DeviceConfig {
     /// Returns `true` if there is any device.
     pub(crate) fn any(&self) -> bool {
-        !self.disks.is_empty() || self.random || self.balloon || self.console == ConsoleKind::Virtio
+        let Self { disks, random, balloon, vsock, console } = self;
+        let others = *random || *balloon || vsock.is_some() || *console == ConsoleKind::Virtio;
+        !disks.is_empty() || others
     }
 }
 

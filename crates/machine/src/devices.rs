@@ -1,5 +1,5 @@
-//! Disks, the source of random numbers, the balloon and the virtio console: PCI functions with a
-//! thread each.
+//! Disks, the source of random numbers, the balloon, the virtio console and sockets: PCI functions
+//! with a thread each.
 
 use std::fmt;
 use std::io;
@@ -16,6 +16,7 @@ use nerite_virtio_balloon::{Balloon, BalloonState, PAGE};
 use nerite_virtio_blk::{Blk, BlkState, Disk as _, RawFile, Totals};
 use nerite_virtio_console::{Console, ConsoleState, Output};
 use nerite_virtio_rng::Rng;
+use nerite_virtio_vsock::{Listener, VsockState};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -23,13 +24,15 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
 use crate::embedding::OwnFunction;
 use crate::vcpu_thread::Shared;
+use crate::vsock::{VsockDevice, VsockReport};
 use crate::wires::PciBuilder;
 use crate::{Embedding, Error, MAX_OWN_VIRTIO};
 
 /// Interrupt lines of the devices' pins, in order: those of the I/O APIC that no ISA device has,
-/// and that of a PC's parallel port, of which there is none.
+/// and those of a PC's parallel port and of its second disk controller, of which there are none.
 /// Each device has its own.
-pub(crate) const LINES: [u8; MAX_DISKS + 3 + MAX_OWN_VIRTIO] = [16, 17, 18, 19, 20, 21, 22, 23, 7];
+pub(crate) const LINES: [u8; MAX_DISKS + 4 + MAX_OWN_VIRTIO] =
+    [16, 17, 18, 19, 20, 21, 22, 23, 7, 15];
 
 /// The devices of a machine.
 #[derive(Debug, Default)]
@@ -38,6 +41,7 @@ pub struct Devices {
     random: Option<Arc<VirtioPci<Rng>>>,
     balloon: Option<Arc<VirtioPci<Balloon>>>,
     console: Option<Arc<VirtioPci<Console>>>,
+    vsock: Option<VsockDevice>,
     /// Those of the embedding program.
     own: Vec<OwnFunction>,
     /// `true` if the embedding program has devices, on whatever bus.
@@ -51,7 +55,7 @@ struct Disk {
     read_only: bool,
 }
 
-/// State of the disks, the source of random numbers, the balloon and the virtio console.
+/// State of the disks and the other devices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DevicesState {
@@ -64,6 +68,9 @@ pub struct DevicesState {
     pub balloon: Option<VirtioPciState<BalloonState>>,
     /// Virtio console.
     pub console: Option<VirtioPciState<ConsoleState>>,
+    /// Sockets.
+    #[serde(default)]
+    pub vsock: Option<VirtioPciState<VsockState>>,
 }
 
 /// Counters of a disk.
@@ -95,6 +102,7 @@ impl Devices {
     pub(crate) fn new(
         config: &DeviceConfig,
         files: Vec<RawFile>,
+        listener: Option<Listener>,
         embedding: &mut Embedding,
         pci: &mut PciBuilder<'_>,
     ) -> Result<Self, Error> {
@@ -118,6 +126,9 @@ impl Devices {
         }
         if config.console == ConsoleKind::Virtio {
             devices.console = Some(pci.add(Console::new().map_err(host())?, line()?)?);
+        }
+        if let (Some(spec), Some(listener)) = (&config.vsock, listener) {
+            devices.vsock = Some(VsockDevice::new(spec, listener, pci, line()?)?);
         }
         for own in std::mem::take(&mut embedding.virtio) {
             devices.own.push(own.add(pci, line()?)?);
@@ -157,6 +168,9 @@ impl Devices {
             let (notifier, kicks) = (function.notifier(), function.kicks());
             function.device().run(notifier, kicks, enter(), output).map_err(host())?;
         }
+        if let Some(VsockDevice { function, .. }) = &self.vsock {
+            function.device().run(function.notifier(), function.kicks(), enter()).map_err(host())?;
+        }
         self.own.iter().try_for_each(|own| own.run()).map_err(host())?;
         Ok(())
     }
@@ -169,6 +183,7 @@ impl Devices {
         self.random.iter().for_each(|random| random.device().halt());
         self.balloon.iter().for_each(|balloon| balloon.device().halt());
         self.console.iter().for_each(|console| console.device().halt());
+        self.vsock.iter().for_each(VsockDevice::halt);
         self.own.iter().for_each(|own| own.halt());
     }
 
@@ -178,6 +193,7 @@ impl Devices {
         self.random.iter().for_each(|random| random.pause());
         self.balloon.iter().for_each(|balloon| balloon.pause());
         self.console.iter().for_each(|console| console.pause());
+        self.vsock.iter().for_each(|vsock| vsock.function.pause());
         self.own.iter().for_each(|own| own.pause());
     }
 
@@ -187,6 +203,7 @@ impl Devices {
         self.random.iter().for_each(|random| random.resume());
         self.balloon.iter().for_each(|balloon| balloon.resume());
         self.console.iter().for_each(|console| console.resume());
+        self.vsock.iter().for_each(|vsock| vsock.function.resume());
         self.own.iter().for_each(|own| own.resume());
     }
 
@@ -203,11 +220,13 @@ impl Devices {
         let random = self.random.as_ref().map(|random| random.save());
         let balloon = self.balloon.as_ref().map(|balloon| balloon.save());
         let console = self.console.as_ref().map(|console| console.save());
+        let vsock = self.vsock.as_ref().map(|vsock| vsock.function.save());
         Ok(DevicesState {
             disks: self.disks.iter().map(disk).collect::<Result<_, _>>()?,
             random: random.transpose().map_err(|error| error.within("random-number device"))?,
             balloon: balloon.transpose().map_err(|error| error.within("balloon"))?,
             console: console.transpose().map_err(|error| error.within("virtio console"))?,
+            vsock: vsock.transpose().map_err(|error| error.within("vsock device"))?,
         })
     }
 
@@ -223,7 +242,9 @@ impl Devices {
         }
         restore_optional("random-number device", self.random.as_deref(), saved.random.as_ref())?;
         restore_optional("balloon", self.balloon.as_deref(), saved.balloon.as_ref())?;
-        restore_optional("virtio console", self.console.as_deref(), saved.console.as_ref())
+        restore_optional("virtio console", self.console.as_deref(), saved.console.as_ref())?;
+        let vsock = self.vsock.as_ref().map(|vsock| &*vsock.function);
+        restore_optional("vsock device", vsock, saved.vsock.as_ref())
     }
 
     /// The balloon, if there is one.
@@ -244,6 +265,11 @@ impl Devices {
             taken_back: bytes(totals.taken_back),
             statistics: Vec::new(),
         })
+    }
+
+    /// Counters of the sockets so far, if there are any.
+    pub(crate) fn vsock_report(&self) -> Option<VsockReport> {
+        self.vsock.as_ref().map(VsockDevice::report)
     }
 
     /// Counters of the disks so far.

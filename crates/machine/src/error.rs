@@ -85,6 +85,9 @@ pub enum Error {
         /// Number asked for.
         given: usize,
     },
+    /// The socket for clients of the guest cannot be made.
+    #[error(transparent)]
+    Vsock(#[from] nerite_virtio_vsock::BindError),
     /// The process cannot be confined.
     #[error(transparent)]
     Sandbox(#[from] nerite_sandbox::Error),
@@ -214,6 +217,7 @@ impl Error {
             | Self::Disk(_)
             | Self::DiskCount { .. }
             | Self::SameDisk { .. }
+            | Self::Vsock(_)
             | Self::Affinity { .. }
             | Self::CpuModel(_)
             | Self::NotForThisGuest { .. }

@@ -62,6 +62,7 @@ mod tiny_kernel;
 mod trigger;
 mod user_irqchip;
 mod vcpu_thread;
+mod vsock;
 mod wires;
 
 // Crates whose types are in this one's interface.
@@ -81,6 +82,7 @@ pub use nerite_virtio_balloon;
 pub use nerite_virtio_blk;
 pub use nerite_virtio_console;
 pub use nerite_virtio_net;
+pub use nerite_virtio_vsock;
 
 pub use accelerator::{Processors, processors};
 pub use balloon::BalloonError;
@@ -112,6 +114,7 @@ pub use setup::{SavedMount, Setup};
 pub use snapshot::{MachineState, SnapshotError};
 pub use switching::SwitchError;
 pub use timeline::{Step, Timeline};
+pub use vsock::VsockReport;
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

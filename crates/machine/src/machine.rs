@@ -108,6 +108,7 @@ impl Machine {
         let Opened { origin, resources } = opened;
         let HostResources { mut config, hypervisor, mounts, output, tracer, core, .. } = resources;
         let HostResources { counters, links, initrd, disks, page_map, confinement, .. } = resources;
+        let vsock = resources.vsock;
         let staging = resources.staging;
         let mut timeline = resources.timeline;
         let mut embedding = resources.embedding;
@@ -152,7 +153,7 @@ impl Machine {
             hypervisor.create_vm(ram.clone(), &options(&config.cpus, &*builder))?.into();
         let mut pci = PciBuilder::new(builder.bridge(), &*vm);
         let network = Network::new(links, &mut pci, builder.vcpus())?;
-        let devices = Devices::new(&config.devices, disks, &mut embedding, &mut pci)?;
+        let devices = Devices::new(&config.devices, disks, vsock, &mut embedding, &mut pci)?;
         for (line, event) in &embedding.interrupts {
             let chips = vm.interrupt_controller().ok_or(Error::UserIrqchip)?;
             chips.connect_edge(*line, event)?;

@@ -10,11 +10,12 @@ use nerite_platform::MIN_MEMORY;
 use nerite_saved::testing::through_json;
 use nerite_testkit::image;
 use nerite_vcpu::{Entry, Exit, RunState};
+use nerite_virtio_vsock::Cid;
 use tempfile::TempDir;
 
 use super::*;
 use crate::Running;
-use crate::config::{Output, OutputLimits};
+use crate::config::{Output, OutputLimits, VsockSpec};
 use crate::{Held, Outcome};
 
 /// Ports of hypercall interface v1.
@@ -247,6 +248,11 @@ fn devices_go_on_in_a_machine_with_the_same_ones() {
     config.devices.disks = vec![format!("{},ro", disk.display()).parse().unwrap()];
     config.devices.random = true;
     config.devices.console = ConsoleKind::Virtio;
+    let vsock = |name: &str| {
+        let socket = folder.0.path().join(name);
+        Some(VsockSpec { cid: Cid::new(3).unwrap(), socket })
+    };
+    config.devices.vsock = vsock("first");
     let build = |config: &Config| {
         let hypervisor = Arc::new(ScriptedHypervisor::new(|_| Box::new(|_, _| None)));
         Opened::open_on(config, hypervisor).unwrap().build().unwrap()
@@ -255,10 +261,18 @@ fn devices_go_on_in_a_machine_with_the_same_ones() {
     assert!(first.devices.save().unwrap_err().to_string().contains("disk"), "it is not paused");
     first.devices.pause();
     let saved = through_json(&first.devices.save().unwrap());
+    let error = Opened::open(&config).unwrap_err().to_string();
+    assert!(error.contains("first: another process listens on this socket"), "{error}");
+    config.devices.vsock = vsock("second");
     let second = build(&config);
     second.devices.restore(&saved).unwrap();
     assert_eq!(second.devices.save().unwrap(), saved);
     second.devices.resume();
+    // It goes at the machine's end, or before.
+    let path = folder.0.path().join("second");
+    assert!(path.exists());
+    second.devices.halt();
+    assert!(!path.exists());
     std::fs::write(&disk, [7; 8192]).unwrap();
     let error = build(&config).devices.restore(&saved).unwrap_err();
     let error = nerite_log_budget::Causes(&error).to_string();
@@ -267,6 +281,10 @@ fn devices_go_on_in_a_machine_with_the_same_ones() {
         "{error}"
     );
     std::fs::write(&disk, [7; 4096]).unwrap();
+    config.devices.vsock = None;
+    let error = build(&config).devices.restore(&saved).unwrap_err();
+    let error = nerite_log_budget::Causes(&error).to_string();
+    assert!(error.contains("vsock device"), "{error}");
     config.devices.random = false;
     let error = build(&config).devices.restore(&saved).unwrap_err();
     let error = nerite_log_budget::Causes(&error).to_string();

@@ -16,6 +16,7 @@ use nerite_sandbox::{Confinement, Missing, Policy, Reachable, Rights};
 use nerite_snapshot::{Snapshot, Staging};
 use nerite_vcpu::Tracer;
 use nerite_virtio_blk::{OpenError, RawFile};
+use nerite_virtio_vsock::Listener;
 
 use crate::accelerator::Choice;
 use crate::config::{Config, MAX_DISKS, OnCrash, OnReboot, Output};
@@ -52,6 +53,8 @@ pub(crate) struct HostResources {
     /// Initial file systems or modules.
     pub(crate) initrd: Vec<ImageSource>,
     pub(crate) disks: Vec<RawFile>,
+    /// The socket for clients of the guest.
+    pub(crate) vsock: Option<Listener>,
     /// The page tables, if the guest's memory is to be copied and the host shows them.
     pub(crate) page_map: Option<PageMap>,
     /// Files of a snapshot that is due at a moment.
@@ -115,6 +118,8 @@ impl Opened {
         let initrd =
             config.boot.initrd.iter().map(ImageSource::open).collect::<Result<Vec<_>, _>>()?;
         let disks = open_disks(config)?;
+        let vsock = config.devices.vsock.as_ref().map(|spec| Listener::bind(&spec.socket));
+        let vsock = vsock.transpose()?;
         let counters = match &hypervisor {
             Ok(choice) => Counters::open(&*choice.hypervisor, &config.observe),
             Err(_) => Counters::default(),
@@ -141,6 +146,7 @@ impl Opened {
             links,
             initrd,
             disks,
+            vsock,
             page_map,
             staging,
             confinement: None,
@@ -184,6 +190,11 @@ impl Opened {
             rights: Rights::RenameDirectories,
             is_directory: true,
         });
+        let vsock = resources.vsock.iter().filter_map(Listener::folder).map(|file| Reachable {
+            file,
+            rights: Rights::Sockets,
+            is_directory: true,
+        });
         let observe = &resources.config.observe;
         let debug = observe.debug.is_some()
             || observe.instruction_limit.is_some()
@@ -208,7 +219,10 @@ impl Opened {
             debug,
             ..policy.clone()
         };
-        let confinement = nerite_sandbox::enter(&policy, mounts.chain(folder).chain(named))?;
+        let reachable = mounts.chain(folder).chain(named).chain(vsock);
+        let confinement = nerite_sandbox::enter(&policy, reachable)?;
+        // Paths from the root directory lead nowhere any more.
+        resources.vsock.iter_mut().for_each(Listener::use_working_directory);
         Ok(resources.confinement.insert(confinement).missing())
     }
 }

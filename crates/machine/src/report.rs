@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::balloon::Table;
-use crate::{BalloonReport, CardReport, DiskReport};
+use crate::{BalloonReport, CardReport, DiskReport, VsockReport};
 use nerite_vcpu::{ExitKind, Histogram, Statistics};
 
 use crate::{InstructionCounts, ProcessorCounts, Timeline};
@@ -39,6 +39,8 @@ pub struct Report {
     pub disks: Vec<DiskReport>,
     /// State of the balloon, if there is one.
     pub balloon: Option<BalloonReport>,
+    /// Counters of the sockets, if there are any.
+    pub vsock: Option<VsockReport>,
     /// Steps of the start and their durations.
     pub timeline: Option<Timeline>,
     /// The core file, if the guest crashed and it is written.
@@ -170,6 +172,9 @@ impl fmt::Display for Report {
         if let Some(balloon) = &self.balloon {
             write!(f, "\n{}", Table(balloon))?;
         }
+        if let Some(vsock) = &self.vsock {
+            write!(f, "\n{vsock}")?;
+        }
         Ok(())
     }
 }
@@ -197,6 +202,7 @@ impl fmt::Display for Time {
 #[cfg(test)]
 mod tests {
     use nerite_vcpu::KernelCounts;
+    use nerite_virtio_vsock::Totals;
 
     use super::*;
 
@@ -223,6 +229,10 @@ mod tests {
             cards: Vec::new(),
             disks: Vec::new(),
             balloon: Some(BalloonReport { target: 8192, actual: 4096, ..BalloonReport::default() }),
+            vsock: Some(VsockReport {
+                path: "v.sock".into(),
+                totals: Totals { from_host: 3, to_host_bytes: 77, ..Totals::default() },
+            }),
             timeline: None,
             core_file: None,
         }
@@ -252,6 +262,8 @@ mod tests {
             "interrupts                 60\n",
             "0x0cf8                      6\n",
             "bytes             8192           4096              0",
+            "vsock v.sock\n",
+            "         3          0          0                    0                   77\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");
         }
@@ -261,7 +273,8 @@ mod tests {
                 && !quiet.contains("instructions")
                 && !quiet.contains("other ports")
                 && !quiet.contains("restarts")
-                && !quiet.contains("balloon"),
+                && !quiet.contains("balloon")
+                && !quiet.contains("vsock"),
             "{quiet}"
         );
     }

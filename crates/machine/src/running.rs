@@ -258,6 +258,7 @@ impl Running {
         self.devices.halt();
         report.disks = self.devices.report();
         report.balloon = self.devices.balloon_report();
+        report.vsock = self.devices.vsock_report();
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         report.restarts = self.restart.as_ref().map_or(0, Restart::count);

@@ -15,7 +15,9 @@ const KNOWN: ABI = ABI::V6;
 /// need.
 fn rights(path: &Reachable<'_>) -> BitFlags<AccessFs> {
     match path.rights {
-        Rights::Remove | Rights::RemoveFiles => return AccessFs::RemoveFile.into(),
+        Rights::Remove | Rights::RemoveFiles | Rights::Sockets => {
+            return AccessFs::RemoveFile.into();
+        }
         Rights::MakeFiles => {
             return AccessFs::ReadFile
                 | AccessFs::WriteFile

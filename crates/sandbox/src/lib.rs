@@ -52,6 +52,9 @@ pub enum Rights {
     /// Removing alone, and nothing is opened there: for the socket of a process that others connect
     /// to. It may accept connections then.
     Remove,
+    /// As [`Self::Remove`], and connecting to Unix sockets there, which [`enter`] makes the working
+    /// directory for that. Where the process may mount, its paths do not lead out of it.
+    Sockets,
     /// Removing files below a directory, and nothing is opened there.
     RemoveFiles,
     /// Creating, reading, writing and removing files below a directory; nothing about directories.
@@ -111,7 +114,13 @@ pub fn enter<'a>(
     let mut missing = Vec::new();
     let level = policy.level;
 
+    let sockets = reachable.iter().find(|path| path.rights == Rights::Sockets);
+    let sockets = sockets.map(|path| namespaces::separate(policy, path.file, &mut missing));
+    let sockets = sockets.transpose()?;
     namespaces::enter(policy, &mut missing)?;
+    if let Some(folder) = sockets {
+        rustix::process::fchdir(folder).map_err(Error::host("changing the working directory"))?;
+    }
     if level != Level::Off {
         limit_resources(policy)?;
         capabilities::renounce(level, &mut missing)?;
@@ -138,11 +147,15 @@ pub fn enter<'a>(
             }
             let has = |wanted: fn(Rights) -> bool| reachable.iter().any(|path| wanted(path.rights));
             let features = Features {
-                files: has(|rights| !matches!(rights, Rights::Remove | Rights::RenameDirectories)),
+                files: has(|rights| {
+                    use Rights::{Remove, RenameDirectories, Sockets};
+                    !matches!(rights, Remove | RenameDirectories | Sockets)
+                }),
                 control: policy.debug || has(|rights| rights == Rights::Remove),
                 network: policy.network,
                 sockets: policy.sockets,
                 devices: policy.devices,
+                unix_sockets: has(|rights| rights == Rights::Sockets),
                 debug: policy.debug,
                 kvm: policy.kvm,
                 switch: policy.switch,

@@ -2,11 +2,13 @@
 //! have them.
 
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, unmount,
+    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_change,
+    mount_move, open_tree, unmount,
 };
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
@@ -42,6 +44,27 @@ pub(crate) fn enter(policy: &Policy, missing: &mut Vec<Missing>) -> Result<(), E
         missing.push(Missing::Namespaces(error));
     }
     Ok(())
+}
+
+/// A directory of sockets, as a mount of its own if the process may mount: `..` does not lead out
+/// of it, and it stays when the host's mounts are left.
+pub(crate) fn separate(
+    policy: &Policy,
+    folder: BorrowedFd<'_>,
+    missing: &mut Vec<Missing>,
+) -> Result<OwnedFd, Error> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let failed = Error::host("opening the directory of sockets");
+    if policy.level != Level::Off {
+        match open_tree(folder, "", flags).map_err(io::Error::from) {
+            Ok(own) => return Ok(own),
+            Err(error) if is_missing(&error, CapabilitySet::SYS_ADMIN)? => {}
+            Err(error) => missing.push(Missing::Namespaces(error)),
+        }
+    }
+    rustix::io::fcntl_dupfd_cloexec(folder, 0).map_err(failed)
 }
 
 /// Mounts; and at [`Level::Strict`] System V IPC and the host's name, which no system call that is

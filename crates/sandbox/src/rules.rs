@@ -61,7 +61,7 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     let names = features.naming && kind == Kind::Main;
     // With a debugger's rights, the empty file of a core that was not needed.
     let removes = features.control && matches!(kind, Kind::Main | Kind::Control)
-        || features.debug && kind == Kind::Main
+        || (features.debug || features.unix_sockets) && kind == Kind::Main
         || names;
     if removes && !(features.files && runs) {
         rules.push(REMOVE);
@@ -78,6 +78,9 @@ pub(crate) fn rules(kind: Kind, features: Features) -> Vec<Rule> {
     }
     if features.devices && matches!(kind, Kind::Main | Kind::Device) {
         rules.extend_from_slice(DISKS);
+        if features.unix_sockets {
+            rules.extend_from_slice(UNIX_SOCKETS);
+        }
     }
     if features.debug && matches!(kind, Kind::Main | Kind::Control) {
         // Packets to a debugger go out at once.
@@ -288,6 +291,24 @@ const SOCKETS: &[Rule] = &[
     ),
     any(libc::SYS_epoll_pwait),
     // When a connection is due to do something.
+    any(libc::SYS_timerfd_settime),
+];
+
+/// Connections of devices to Unix sockets. The socket that listens is made before.
+const UNIX_SOCKETS: &[Rule] = &[
+    when(
+        libc::SYS_socket,
+        &[
+            OneOf(0, &[libc::AF_UNIX.cast_unsigned()]),
+            OneOf(1, &[libc::SOCK_STREAM.cast_unsigned() | SOCKET_FLAGS]),
+            OneOf(2, &[0]),
+        ],
+    ),
+    any(libc::SYS_connect),
+    any(libc::SYS_accept4),
+    any(libc::SYS_shutdown),
+    any(libc::SYS_epoll_ctl),
+    any(libc::SYS_epoll_pwait),
     any(libc::SYS_timerfd_settime),
 ];
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use merge::Merge;
-use nerite_machine::config::{ConsoleKind, DeviceConfig, DiskSpec};
+use nerite_machine::config::{ConsoleKind, DeviceConfig, DiskSpec, VsockSpec};
 use serde::{Deserialize, Deserializer};
 
 use super::value;
@@ -37,6 +37,17 @@ pub struct DeviceOptions {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub balloon: Option<bool>,
 
+    /// Connect sockets of the guest (AF_VSOCK) with Unix sockets of the host, such as
+    /// cid=3,socket=/run/guest/v.sock
+    ///
+    /// `cid` is the guest's context identifier. A client connects to `socket`, sends `CONNECT PORT`
+    /// and a line feed, and reads `OK` and a number when the guest has accepted. A guest that
+    /// connects to CID 2 and port P gets to the socket that is called the same with `_P` at its
+    /// end. Stream sockets only.
+    #[arg(long, value_name = "cid=N,socket=PATH")]
+    #[serde(deserialize_with = "value::parsed")]
+    pub vsock: Option<VsockSpec>,
+
     /// Console that takes the guest's input: `serial`, the serial port or a Hermit guest's
     /// hypercalls, or `virtio`, a virtio console (hvc0) [default: serial]
     ///
@@ -53,6 +64,7 @@ impl DeviceOptions {
             disks: self.disks,
             random: self.rng.unwrap_or_default(),
             balloon: self.balloon.unwrap_or_default(),
+            vsock: self.vsock,
             console: self.console.unwrap_or_default(),
         }
     }
@@ -80,6 +92,7 @@ mod tests {
             disks: vec!["low".parse().unwrap()],
             rng: Some(true),
             balloon: Some(true),
+            vsock: Some("cid=3,socket=low".parse().unwrap()),
             console: Some(ConsoleKind::Virtio),
         };
         let over = |mut high: DeviceOptions| {
@@ -90,12 +103,14 @@ mod tests {
             disks: vec!["high,ro".parse().unwrap()],
             rng: Some(false),
             balloon: None,
+            vsock: Some("cid=4,socket=high".parse().unwrap()),
             console: None,
         };
         let both = over(high).config();
         assert_eq!(both.disks, ["high,ro".parse().unwrap()]);
         assert_eq!((both.random, both.balloon), (false, true));
         assert_eq!(both.console, ConsoleKind::Virtio);
+        assert_eq!(both.vsock, Some("cid=4,socket=high".parse().unwrap()));
         assert_eq!(over(DeviceOptions::default()), low);
         assert_eq!(DeviceOptions::default().config(), DeviceConfig::default());
     }
@@ -109,6 +124,7 @@ mod tests {
         assert_eq!((config.disks.len(), config.disks[1].read_only, config.random), (2, true, true));
         let error = |text: &str| toml::from_str::<DeviceOptions>(text).unwrap_err().to_string();
         assert!(error("console = 'vga'").contains("`serial` or `virtio`"));
+        assert!(error("vsock = 'cid=2,socket=v'").contains("`2` is no context identifier"));
         assert!(error("disks = ['a,b']").contains("`b` is no option of a disk"));
         assert!(error("disk = 'a'").contains("unknown field"));
     }

@@ -15,6 +15,8 @@ pub(crate) struct Features {
     pub(crate) debug: bool,
     /// Working on the queues of disks and of other devices like them.
     pub(crate) devices: bool,
+    /// Connecting devices to Unix sockets of the host; only with `devices`.
+    pub(crate) unix_sockets: bool,
     /// Running the guest on KVM.
     pub(crate) kvm: bool,
     /// Giving vCPUs a saved state while the machine runs, for a restart or to hand the guest over
@@ -25,19 +27,20 @@ pub(crate) struct Features {
 }
 
 /// Number of combinations.
-pub(crate) const COMBINATIONS: usize = 288;
+pub(crate) const COMBINATIONS: usize = 432;
 
 impl Features {
     /// All combinations, each at its own [`Features::index`].
     pub(crate) fn all() -> [Self; COMBINATIONS] {
         std::array::from_fn(|index| {
-            let (network, kvm) = (index / 32 % 3, index / 96);
+            let (devices, network, kvm) = (index / 16 % 3, index / 48 % 3, index / 144);
             Self {
                 files: index & 1 != 0,
                 control: index & 2 != 0,
                 debug: index & 4 != 0,
-                devices: index & 8 != 0,
-                naming: index & 16 != 0,
+                naming: index & 8 != 0,
+                devices: devices >= 1,
+                unix_sockets: devices >= 2,
                 network: network >= 1,
                 sockets: network >= 2,
                 kvm: kvm >= 1,
@@ -51,11 +54,12 @@ impl Features {
         let flags = self.files as usize
             | (self.control as usize) << 1
             | (self.debug as usize) << 2
-            | (self.devices as usize) << 3
-            | (self.naming as usize) << 4;
+            | (self.naming as usize) << 3;
+        let devices = degree(self.devices, self.unix_sockets);
         let network = degree(self.network, self.sockets);
         let kvm = degree(self.kvm, self.switch);
-        flags | kvm.saturating_mul(3).saturating_add(network) << 5
+        let degrees = kvm.saturating_mul(3).saturating_add(network);
+        flags | degrees.saturating_mul(3).saturating_add(devices) << 4
     }
 }
 

@@ -30,7 +30,7 @@ fn policy() -> Policy {
         chroot: variable("CHROOT").map(Into::into),
         network: variable("NETWORK").is_some(),
         sockets: variable("SOCKETS").is_some(),
-        devices: false,
+        devices: variable("DEVICES").is_some(),
         switch: false,
         kvm: variable("SOFTWARE").is_none(),
         debug: variable("DEBUG").is_some(),
@@ -76,6 +76,7 @@ fn process() {
             Some("rw") => Rights::Write,
             Some("rm") => Rights::Remove,
             Some("mv") => Rights::RenameDirectories,
+            Some("sockets") => Rights::Sockets,
             _ => Rights::Read,
         },
         is_directory: rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(file).unwrap().st_mode)
@@ -136,6 +137,14 @@ fn act(
         "thread" => std::thread::spawn(|| ()).join().map_err(|_| io::ErrorKind::Other.into()),
         "listen" => std::net::TcpListener::bind(target).map(drop),
         "connect" => std::net::TcpStream::connect(target).map(drop),
+        "connect to" => {
+            use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+            confinement.enter_thread(ThreadKind::Device).unwrap();
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let socket =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            Ok(rustix::net::connect(&socket, &SocketAddrUnix::new(target)?)?)
+        }
         "kill" => {
             let process = rustix::process::Pid::from_raw(target.parse().unwrap()).unwrap();
             Ok(rustix::process::test_kill_process(process)?)
@@ -156,6 +165,7 @@ fn call(target: &str, confinement: &Confinement) -> io::Result<()> {
     match kind {
         "vcpu" => confinement.enter_thread(ThreadKind::Vcpu).unwrap(),
         "control" => confinement.enter_thread(ThreadKind::Control).unwrap(),
+        "device" => confinement.enter_thread(ThreadKind::Device).unwrap(),
         _ => {}
     }
     let numbers: Vec<i64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();

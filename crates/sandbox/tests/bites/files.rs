@@ -189,3 +189,35 @@ fn no_port_and_no_process_is_in_reach() {
     alone(Attempt::to("kill")).with("TARGET", &parent).finds(&libc::EPERM.to_string());
     alone(Attempt::to("kill")).with("TARGET", &parent).with("LEVEL", "off").finds("ok");
 }
+
+#[test]
+fn sockets_are_reached_in_their_directory() {
+    use std::os::unix::net::UnixListener;
+    let folder = Folder::new();
+    let _inside = UnixListener::bind(folder.path("in/socket")).unwrap();
+    let _outside = UnixListener::bind(folder.path("outer")).unwrap();
+    let attempt = |target: &str| {
+        let attempt = Attempt::to("connect to").mounting(&folder.path("in"), "sockets");
+        attempt.with("DEVICES", "1").with("TARGET", target)
+    };
+    attempt("socket").finds("ok");
+    attempt("none").finds(&libc::ENOENT.to_string());
+    attempt("file").finds(&libc::ECONNREFUSED.to_string());
+    let absolute = folder.path("outer").display().to_string();
+    if is_root() {
+        // Neither up, nor from the root directory.
+        attempt("../outer").finds(&libc::ENOENT.to_string());
+        attempt(&absolute).finds(&libc::ENOENT.to_string());
+        attempt("../outer").with("CHROOT", folder.path("")).finds(&libc::ENOENT.to_string());
+    }
+    // Nothing is opened there, and only files are removed.
+    let alone = |action: &str| {
+        let attempt = folder.attempt(action, "in/file", "sockets");
+        attempt.with("DEVICES", "1")
+    };
+    if landlock(1) {
+        alone("read").finds(EACCES);
+        alone("write").finds(EACCES);
+        alone("remove").finds("ok");
+    }
+}
