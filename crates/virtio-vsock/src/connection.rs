@@ -154,6 +154,11 @@ impl Connection {
         }
     }
 
+    /// `true` if the guest has ended both directions, so that a reset is the answer to that.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.guest_ended == shutdown::BOTH
+    }
+
     /// `true` if both sides are to do something within a time.
     pub(crate) fn is_half_open(&self) -> bool {
         matches!(self.stage, Stage::Line(_) | Stage::Requested) || self.told == shutdown::BOTH
@@ -275,7 +280,7 @@ impl Connection {
             return Verdict::Remove;
         }
         // All that the guest has sent is out (5.10.6.5).
-        if self.guest_ended == shutdown::BOTH { Verdict::Reset } else { Verdict::Keep }
+        if self.has_ended() { Verdict::Reset } else { Verdict::Keep }
     }
 
     /// Bytes have gone to the client.

@@ -200,18 +200,17 @@ impl Table {
         let Some(ports) = connection.ports else { return };
         self.by_ports.remove(&ports);
         if verdict == Verdict::Reset && connection.is_known_to_guest() {
-            let header = ports.header(self.cid, op::RST);
-            self.reset(header);
+            self.reset(ports.header(self.cid, op::RST), !connection.has_ended());
         }
     }
 
-    /// Has the guest get a reset.
-    fn reset(&mut self, header: Header) {
+    /// Has the guest get a reset, which counts unless it is a connection's end in good order.
+    fn reset(&mut self, header: Header, counts: bool) {
         // Besides those in answer to packets, there is at most one for each connection.
         if self.replies.len() < MAX_REPLIES.saturating_add(self.limits.connections) {
             self.replies.push_back(header);
         }
-        self.totals.resets = self.totals.resets.saturating_add(1);
+        self.totals.resets = self.totals.resets.saturating_add(counts.into());
     }
 
     /// `true` if the guest has to take answers before more of its packets are looked at.
@@ -223,7 +222,7 @@ impl Table {
     pub(crate) fn malformed(&mut self, header: &Header, now: Instant) {
         match self.by_ports.get(&Ports::of(header)) {
             Some(&id) if self.is_ours(header) => self.settle(id, Verdict::Reset, now),
-            _ if header.op != op::RST => self.reset(header.reset()),
+            _ if header.op != op::RST => self.reset(header.reset(), true),
             _ => {}
         }
     }
@@ -263,7 +262,7 @@ impl Table {
             (None, op::REQUEST) if self.is_ours(header) && !self.is_full() => {
                 self.connect(listener, header, now);
             }
-            (None, _) => self.reset(header.reset()),
+            (None, _) => self.reset(header.reset(), true),
         }
     }
 
@@ -280,7 +279,7 @@ impl Table {
         if self.by_ports.contains_key(&Ports::of(header)) {
             self.totals.from_guest = self.totals.from_guest.saturating_add(1);
         } else {
-            self.reset(header.reset());
+            self.reset(header.reset(), true);
         }
     }
 

@@ -134,6 +134,7 @@ fn the_guest_ends_a_connection_and_gets_a_reset() {
     server.read_to_string(&mut text).unwrap();
     assert_eq!(text, "last");
     assert_eq!(guest.function.device().connections(), 0);
+    assert_eq!(guest.function.device().totals().resets, 0);
     // The ports can be used again.
     guest.send(&packet(op::REQUEST, 1000, 9), &[]);
     guest.expect(op::RST);
