@@ -141,7 +141,7 @@ pub(crate) fn examples() -> Result<PathBuf> {
 }
 
 /// Returns `true` if the C compiler knows where a static C library is.
-fn has_static_libc() -> bool {
+pub(crate) fn has_static_libc() -> bool {
     let output = Command::new("cc").arg("-print-file-name=libc.a").output();
     // It prints the bare name of what it does not find.
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().starts_with('/'))

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -32,6 +33,9 @@ pub(crate) fn suite() -> Result<String> {
 
 /// Reason why the guest cannot be made on this host, if there is one, in one line.
 pub(crate) fn obstacle() -> Option<String> {
+    if !build::has_static_libc() {
+        return Some("there is no libc.a (Debian: libc6-dev, Fedora: glibc-static)".to_owned());
+    }
     let parts = packages::need(&[packages::BUSYBOX]).and_then(|_| kernel::get());
     parts.err().map(|error| progress::one_line(&error))
 }
@@ -48,6 +52,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     let mut files = Files::default();
     files.add(busybox, Path::new("/bin/busybox"))?;
     files.add(&paths::root().join("tests/linux/init"), Path::new("/init"))?;
+    files.add(&sockets(&folder)?, Path::new("/bin/sockets"))?;
     let mut names = String::new();
     for (name, file) in &kernel.guest_modules {
         files.add(file, &Path::new("/modules").join(name))?;
@@ -68,6 +73,15 @@ pub(crate) fn build() -> Result<PathBuf> {
         .with_context(|| format!("cannot copy the example {SMALL_VMM}"))?;
     step.done();
     Ok(folder)
+}
+
+/// Builds the program for both ends of a socket: one file, statically linked.
+fn sockets(folder: &Path) -> Result<PathBuf> {
+    let (source, program) = (paths::root().join("tests/linux/sockets.rs"), folder.join("sockets"));
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-Cpanic=abort"]);
+    build::quiet(rustc.arg("-Cstrip=symbols").arg(source).arg("-o").arg(&program))?;
+    Ok(program)
 }
 
 /// 32-bit code for `address` that prints [`MESSAGE`] on the serial port, writes [`CODE`] to port
