@@ -343,3 +343,18 @@ fn a_file_found_by_itself_does_not_widen_a_guests_reach() {
     folder.file("home/.config/nerite/nerite.toml", "[sandbox]\nlevel = 'off'");
     folder.run(&["run", "image"]).is_error(242, &["image"]);
 }
+
+#[test]
+fn a_socket_for_clients_is_of_one_guest_and_one_process() {
+    let folder = Folder::new();
+    let refused = folder.run(&["clones", "saved", "--listen", "pool", "--vsock", "cid=3,socket=v"]);
+    assert!(refused.stderr.contains("--vsock cannot be shared by several guests"), "{refused:?}");
+    let wrong = folder.run(&["run", "--vsock", "cid=2,socket=v", "image"]);
+    assert!(wrong.stderr.contains("`2` is no context identifier of a guest"), "{wrong:?}");
+    // A file of another kind is not replaced.
+    std::fs::write(folder.path("v"), "mine").unwrap();
+    std::fs::write(folder.path("image"), "").unwrap();
+    let taken = folder.run(&["run", "--vsock", "cid=3,socket=v", "image"]);
+    assert!(taken.stderr.contains("v: cannot make the vsock socket"), "{taken:?}");
+    assert_eq!((taken.code, std::fs::read(folder.path("v")).unwrap()), (240, b"mine".to_vec()));
+}
