@@ -1,13 +1,14 @@
 //! From a bundle to the options of `vmm run`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use oci_spec::runtime::{LinuxCpu, LinuxResources, Mount};
+use nerite_image::process::{candidates, is_assignment, is_pseudo, search_path};
+use oci_spec::runtime::{LinuxCpu, LinuxResources, Mount, Process};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::bundle::Bundle;
@@ -25,8 +26,6 @@ const MIN_MEMORY: u64 = 16 << 20;
 const MEMORY_UNIT: u64 = 2 << 20;
 /// Most vCPUs of a guest.
 const MAX_VCPUS: u64 = 16;
-/// Directories of Linux's pseudo file systems, which a guest does not share with its host.
-const PSEUDO: [&str; 3] = ["dev", "proc", "sys"];
 
 /// A network card for the guest: a tap, and how the namespace's interface was configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +93,7 @@ impl Guest {
         let process = bundle.process()?;
         let mut words = process.args().iter().flatten();
         let name = words.next().context("process.args is empty")?;
-        let image = find(&bundle.rootfs, name, search_path(process.env().as_deref()))?;
+        let image = find(&bundle.rootfs, process, name)?;
         let initrd = bundle.annotation("initrd");
         let initrd = initrd.map(|path| resolve(&bundle.rootfs, Path::new(path))).transpose()?;
         let (shares, tmpfs) = shares(bundle)?;
@@ -203,10 +202,7 @@ fn options(bundle: &Bundle) -> Result<Vec<OsString>> {
         add("--user", &format!("{}:{}", user.uid(), user.gid()));
     }
     for entry in process.env().iter().flatten() {
-        ensure!(
-            entry.split_once('=').is_some_and(|(name, _)| !name.is_empty()),
-            "process.env has {entry:?}, which is not NAME=VALUE"
-        );
+        ensure!(is_assignment(entry), "process.env has {entry:?}, which is not NAME=VALUE");
         add("--env", entry);
     }
     Ok(options)
@@ -310,11 +306,6 @@ fn tmpfs_data(mount: &Mount) -> String {
     data.join(",")
 }
 
-fn is_pseudo(guest: &Path) -> bool {
-    let first = guest.components().nth(1).map(Component::as_os_str);
-    first.is_some_and(|first| PSEUDO.iter().any(|name| first == OsStr::new(name)))
-}
-
 /// A path for the guest without `.`, `..` and double slashes.
 fn guest_path(path: &Path) -> Result<PathBuf> {
     let mut clean = PathBuf::from("/");
@@ -330,18 +321,16 @@ fn guest_path(path: &Path) -> Result<PathBuf> {
     Ok(clean)
 }
 
-fn search_path(env: Option<&[String]>) -> &str {
-    let path = env.unwrap_or_default().iter().find_map(|entry| entry.strip_prefix("PATH="));
-    path.unwrap_or_default()
-}
-
-/// Finds the program `name` as a shell in the root file system would.
-fn find(rootfs: &Path, name: &str, search: &str) -> Result<PathBuf> {
-    if name.contains('/') {
-        return resolve(rootfs, Path::new(name)).context("guest image");
+/// Finds the program of a container as a shell in the root file system would.
+fn find(rootfs: &Path, process: &Process, name: &str) -> Result<PathBuf> {
+    let search = search_path(process.env().as_deref().unwrap_or_default()).unwrap_or_default();
+    let mut places = candidates(name, search, process.cwd());
+    if name.contains('/')
+        && let Some(place) = places.pop()
+    {
+        return resolve(rootfs, &place).context("guest image");
     }
-    let mut folders = search.split(':').filter(|folder| !folder.is_empty());
-    let found = folders.find_map(|folder| resolve(rootfs, &Path::new(folder).join(name)).ok());
+    let found = places.iter().find_map(|place| resolve(rootfs, place).ok());
     found.with_context(|| {
         format!("guest image {name}: not found in PATH {search:?} of the container")
     })

@@ -71,6 +71,11 @@ fn arguments_environment_and_user_are_the_guests() {
             "vmm run --user=1000:100 --env=PATH=/none:/bin --env=A=b=c {PLAIN} B/rootfs/bin/app -- -- -x a b"
         )
     );
+    let change = |config: &mut Value| {
+        config["process"]["args"] = json!(["./app"]);
+        config["process"]["cwd"] = json!("/bin");
+    };
+    assert_eq!(words(change, &[]), format!("vmm run {PLAIN} B/rootfs/bin/app --"));
     fails(|config| config["process"]["env"] = json!(["A"]), "which is not NAME=VALUE");
     // `host` would pass the environment of the engine.
     fails(|config| config["process"]["env"] = json!(["host"]), "which is not NAME=VALUE");

@@ -32,8 +32,12 @@ impl Archive {
         Self::from_tar(bytes, limits)
     }
 
-    /// Lists a tar archive.
-    pub(crate) fn from_tar(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
+    /// Lists a tar archive that is not compressed.
+    ///
+    /// # Errors
+    ///
+    /// If it is malformed or beyond the limits.
+    pub fn from_tar(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Error> {
         let bytes = Bytes::new(bytes);
         let entries = tar_reader::entries(bytes.as_slice(), limits)?;
         Ok(Self { bytes, entries: entries.into() })
