@@ -100,7 +100,8 @@ pub struct ClonesArgs {
 #[command(override_usage = "vmm inspect [OPTIONS] <IMAGE|DIR>\n       vmm inspect --host [--json]")]
 pub struct InspectArgs {
     /// The image: a Hermit ELF file, or a gzip'd tar with a hermit.toml in it; or the directory of
-    /// a snapshot; `-` is an image on standard input
+    /// a snapshot; `-` is an image on standard input, `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]`
+    /// are those of OCI image layouts
     #[arg(value_hint = ValueHint::AnyPath, required_unless_present = "host")]
     pub image: Option<PathBuf>,
 
@@ -134,7 +135,8 @@ pub struct RunArgs {
     /// Every word after the image goes to the application as it is, options too. One `--` straight
     /// after the image is taken away, so that both `vmm run image a b` and `vmm run image -- a b`
     /// pass `a` and `b`. `-` reads the image from standard input, which the guest then finds at its
-    /// end.
+    /// end. `oci:DIR[:TAG]` and `oci-archive:FILE[:TAG]` are images of containers in an OCI image
+    /// layout: with their arguments, environment and files.
     #[arg(value_names = ["IMAGE", "ARGS"], num_args = 1.., trailing_var_arg = true)]
     #[arg(required_unless_present = "restore")]
     #[arg(allow_hyphen_values = false, value_hint = ValueHint::FilePath)]

@@ -23,6 +23,14 @@ pub enum Error {
     /// The image to inspect cannot be read or is malformed.
     #[error(transparent)]
     Image(#[from] nerite_loader::Error),
+    /// The image of a layout cannot be read.
+    #[error("{}", .name.display())]
+    Layout {
+        /// Name of the image.
+        name: PathBuf,
+        /// Cause.
+        source: nerite_image::Error,
+    },
     /// The image to inspect cannot be looked at confined.
     #[error(transparent)]
     Sandbox(#[from] nerite_sandbox::Error),
@@ -89,7 +97,7 @@ impl Error {
         match self {
             Self::Usage(_) => exit_code::USAGE,
             Self::ConfigFile(_) => exit_code::CONFIG_FILE,
-            Self::Image(_) => exit_code::IMAGE,
+            Self::Image(_) | Self::Layout { .. } => exit_code::IMAGE,
             Self::Snapshot(error) if error.is_bad_snapshot() => exit_code::IMAGE,
             Self::Stdout(error) | Self::Output { source: error, .. }
                 if error.kind() == io::ErrorKind::BrokenPipe =>

@@ -2,16 +2,20 @@
 
 mod host;
 mod json;
+mod layout;
 
 use std::fmt::{self, Display};
+use std::os::fd::BorrowedFd;
 
 use log::warn;
 use nerite_loader::Limits;
 use nerite_machine::{MachineState, SavedMount, Setup, open_image};
+use nerite_sandbox::{Reachable, Rights};
 use nerite_snapshot::{Manifest, Snapshot};
 
 use crate::cli::InspectArgs;
 use crate::error::Error;
+use crate::layout::LayoutImage;
 use crate::output;
 
 /// Prints what an image or a snapshot is, confined as `vmm run` is: it is no less hostile here. Or
@@ -23,9 +27,12 @@ use crate::output;
 pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
     let Some(path) = &args.image else { return host::inspect(args) };
     args.sandbox.check().map_err(Error::Usage)?;
+    if let Some(image) = LayoutImage::open(path, Vec::new())? {
+        return layout::inspect(args, image);
+    }
     if path.is_dir() {
         let snapshot = Snapshot::open(path)?;
-        confine(args)?;
+        confine(args, None)?;
         let manifest = snapshot.read::<MachineState>()?;
         if args.verify {
             snapshot.verify(&manifest)?;
@@ -38,10 +45,10 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
         return Ok(0);
     }
     if args.verify {
-        return Err(Error::Usage("--verify is for the directory of a snapshot".to_owned()));
+        return Err(verify_is_for_snapshots());
     }
     let image = open_image(path)?;
-    confine(args)?;
+    confine(args, None)?;
     let image = image.read_guest(None, &Limits::default())?;
     if args.json {
         output::print(format_args!("{}\n", json::image(&image.inspect())))?;
@@ -51,8 +58,15 @@ pub fn inspect(args: &InspectArgs) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn confine(args: &InspectArgs) -> Result<(), Error> {
-    let confinement = nerite_sandbox::enter(&args.sandbox.policy(None), [])?;
+fn verify_is_for_snapshots() -> Error {
+    Error::Usage("--verify is for the directory of a snapshot".to_owned())
+}
+
+/// Confines the process, which may read files below `directory`.
+fn confine(args: &InspectArgs, directory: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+    let reachable =
+        directory.map(|file| Reachable { file, rights: Rights::Read, is_directory: true });
+    let confinement = nerite_sandbox::enter(&args.sandbox.policy(None), reachable)?;
     for missing in confinement.missing() {
         warn!("{missing}");
     }

@@ -35,6 +35,7 @@ pub mod error;
 pub mod exit_code;
 pub mod hint;
 pub mod inspect;
+mod layout;
 pub mod logging;
 pub mod number;
 pub mod options;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::resolve::{self, Environment};
 use crate::signals::{self, Signals};
 use crate::terminal::Terminal;
-use crate::{bus_error, descriptors, exit_code, output, statistics, stderr};
+use crate::{bus_error, descriptors, exit_code, layout, output, statistics, stderr};
 
 /// So many mounts are opened without asking how many files may be open.
 const FEW_MOUNTS: usize = 100;
@@ -32,7 +32,7 @@ const OWN_DESCRIPTORS: usize = 256;
 /// If the run does not come about, or the host fails while it lasts. What the guest does, crashes
 /// included, is no error.
 pub fn run(args: RunArgs) -> Result<u8, Error> {
-    let resolved = resolve::resolve(args, &Environment::of_this_process())?;
+    let mut resolved = resolve::resolve(args, &Environment::of_this_process())?;
     close_inherited(&resolved.config)?;
     if let Some(limit) = resolved.config.observe.time_limit {
         signals::end_after(limit.saturating_add(END_WITHIN)).map_err(Error::Signals)?;
@@ -48,6 +48,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let limited = resolved.options.sandbox.level() != SandboxLevel::Off
         && resolved.config.mounts.len() < FEW_MOUNTS;
     let descriptors = if limited { Some(descriptors) } else { raise_descriptor_limit(descriptors) };
+    let embedding = layout::embedding(&mut resolved.config)?;
     let failed = |source| failed(&resolved.config, source);
     let mut statistics = statistics::Destination::open(resolved.options.observe.stats.as_ref())?;
     let mut counts = statistics::Counts::open(resolved.options.observe.count.as_ref())?;
@@ -57,7 +58,7 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
         .map(|(address, _)| nerite_gdb::Server::bind(address))
         .transpose()?;
     let server = resolved.options.observe.api_socket.as_deref().map(Server::bind).transpose()?;
-    let mut opened = Opened::open(&resolved.config).map_err(failed)?;
+    let mut opened = Opened::open_embedded(&resolved.config, embedding).map_err(failed)?;
     // From here on a signal waits until the vCPU threads, once there are some, have stopped. Until
     // here, where opening can take any time, the system's default, to end at once, is right.
     let signals = Signals::listen().map_err(Error::Signals)?;
@@ -115,9 +116,11 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
 
 /// Says where the core file of a crash is, and why a guest with several vCPUs may have crashed.
 fn say_more(image: &Path, report: &Report, vcpus: usize) {
+    let is_layout = nerite_image::Reference::parse(image.as_os_str()).is_some();
     if let Some(core) = &report.core_file {
         let (image, core) = (image.display(), core.display());
-        output::say(&format!("vmm: the core file is {core}; look at it with `gdb {image} {core}`"));
+        let how = if is_layout { "" } else { &*format!("; look at it with `gdb {image} {core}`") };
+        output::say(&format!("vmm: the core file is {core}{how}"));
     }
     if vcpus > 1 {
         output::say("vmm: if this kernel is built for one processor, run it with --cpus 1");

@@ -18,7 +18,7 @@ use nerite_virtio::{VirtioDevice, VirtioPci};
 
 use crate::image_file::{in_memory, open_image};
 use crate::wires::PciBuilder;
-use crate::{Config, Error};
+use crate::{Config, Error, LateImage};
 
 /// Number of own virtio devices for which there is room beside all others.
 pub const MAX_OWN_VIRTIO: usize = 2;
@@ -31,6 +31,8 @@ pub const MAX_OWN_VIRTIO: usize = 2;
 #[must_use]
 pub struct Embedding {
     image: Option<Vec<u8>>,
+    /// In place of it.
+    pub(crate) late_image: Option<Box<dyn LateImage>>,
     pub(crate) output: Option<Sink>,
     pub(crate) input: Option<OwnedFd>,
     pub(crate) devices: OwnDevices,
@@ -48,6 +50,13 @@ impl Embedding {
     /// Takes the image from memory. [`Config::image`] is only its name then.
     pub fn image(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.image = Some(bytes.into());
+        self.late_image = None;
+        self
+    }
+
+    /// Puts the image together once the process is confined.
+    pub fn late_image(mut self, image: Box<dyn LateImage>) -> Self {
+        self.late_image = Some(image);
         self
     }
 

@@ -62,6 +62,41 @@ fn a_hypercall_sees_registers_and_memory_and_ends_the_machine() {
     assert_eq!(*seen.lock().unwrap(), [(0, 4, 0x900, *b"hi")]);
 }
 
+/// An image that is made when it is asked for, or is not there.
+#[derive(Debug)]
+struct Made(Option<Vec<u8>>);
+
+impl LateImage for Made {
+    fn directory(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        None
+    }
+
+    fn read(
+        self: Box<Self>,
+        to: &mut std::fs::File,
+    ) -> Result<std::path::PathBuf, Box<dyn std::error::Error + Send + Sync>> {
+        io::Write::write_all(to, &self.0.ok_or("nothing to be had")?)?;
+        Ok("/made".into())
+    }
+}
+
+#[test]
+fn an_image_may_be_made_after_the_process_is_confined() {
+    let late = |image| Embedding::new().late_image(Box::new(Made(image)));
+    let image = Guest::new().out8(0x904, 7).spin().image();
+    let ends =
+        |it: Embedding| it.hypercall(0x904, |call| ControlFlow::Break(call.value.cast_signed()));
+    assert!(matches!(run(ends(late(Some(image)))).unwrap(), Outcome::Exited(7)));
+    for (embedding, expected) in
+        [(late(None), "nothing to be had"), (late(Some(b"x".to_vec())), "hello: ")]
+    {
+        let config = Config { image: "hello".into(), ..config() };
+        let error = Machine::embed(&config, embedding).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Image, "{error}");
+        assert!(Causes(&error).to_string().starts_with(expected), "{}", Causes(&error));
+    }
+}
+
 #[test]
 fn an_error_of_the_output_function_ends_the_machine() {
     let embedding = Embedding::new()

@@ -106,6 +106,9 @@ pub enum Error {
         /// The instruction's bytes.
         instruction: String,
     },
+    /// The image cannot be put together.
+    #[error(transparent)]
+    LateImage(Box<dyn std::error::Error + Send + Sync>),
     /// The file for the guest's output cannot be made.
     #[error("{}: cannot create the output file", path.display())]
     OutputFile {
@@ -229,7 +232,7 @@ impl Error {
             | Self::NoFunction { .. }
             | Self::UserIrqchip => ErrorKind::Config,
             Self::Restore(error) if is_mismatch(error) => ErrorKind::Config,
-            Self::BadState(_) | Self::Restore(_) => ErrorKind::Image,
+            Self::BadState(_) | Self::Restore(_) | Self::LateImage(_) => ErrorKind::Image,
             Self::Snapshot(error) if error.is_bad_snapshot() => ErrorKind::Image,
             Self::Hypervisor(
                 nerite_hypervisor::Error::State { .. } | nerite_hypervisor::Error::VmState(_),

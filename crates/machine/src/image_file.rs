@@ -26,9 +26,14 @@ pub fn open_image(path: &Path) -> Result<ImageSource, Error> {
     ImageSource::from_file(name, file)
 }
 
+/// A file in memory, without a name.
+pub(crate) fn empty_file() -> std::io::Result<File> {
+    Ok(File::from(rustix::fs::memfd_create("image", MemfdFlags::CLOEXEC)?))
+}
+
 /// Copies all that `from` has into a file without a name, of which parts can be read in any order.
 pub(crate) fn in_memory(mut from: impl Read) -> std::io::Result<File> {
-    let mut file = File::from(rustix::fs::memfd_create("image", MemfdFlags::CLOEXEC)?);
+    let mut file = empty_file()?;
     std::io::copy(&mut from, &mut file)?;
     file.rewind()?;
     Ok(file)

@@ -34,7 +34,7 @@ use crate::setup::Setup;
 use crate::snapshot::planned::Planned;
 use crate::snapshot::restore::{Origin, Saved};
 use crate::wires::PciBuilder;
-use crate::{Embedding, Error, Opened, Timeline, accelerator, applicable, identity};
+use crate::{Embedding, Error, Opened, Timeline, accelerator, applicable, identity, late_image};
 
 /// A machine with its guest in memory and its vCPUs at the first instruction.
 #[derive(Debug)]
@@ -115,6 +115,7 @@ impl Machine {
         timeline.done("confine the process");
         let (image, saved) = match origin {
             Origin::Image(image) => (image, None),
+            Origin::Late(image) => (late_image::read(image, &mut config)?, None),
             Origin::Snapshot(snapshot) => {
                 let verify = config.restore.as_ref().is_some_and(|restore| restore.verify);
                 let (saved, image) = Saved::read(*snapshot, verify)?;

@@ -98,7 +98,10 @@ impl Opened {
         let mut timeline = Timeline::begin();
         let origin = match &config.restore {
             Some(restore) => Origin::Snapshot(Box::new(Snapshot::open(&restore.directory)?)),
-            None => Origin::Image(embedding.open_image(config)?),
+            None => match embedding.late_image.take() {
+                Some(image) => Origin::Late(image),
+                None => Origin::Image(embedding.open_image(config)?),
+            },
         };
         let mounts = Mounts::open(&config.mounts)?;
         let output = match embedding.output.take() {
@@ -195,6 +198,12 @@ impl Opened {
             rights: Rights::Sockets,
             is_directory: true,
         });
+        let layout = match &self.origin {
+            Origin::Late(image) => image.directory(),
+            _ => None,
+        };
+        let layout =
+            layout.map(|file| Reachable { file, rights: Rights::Read, is_directory: true });
         let observe = &resources.config.observe;
         let debug = observe.debug.is_some()
             || observe.instruction_limit.is_some()
@@ -219,7 +228,7 @@ impl Opened {
             debug,
             ..policy.clone()
         };
-        let reachable = mounts.chain(folder).chain(named).chain(vsock);
+        let reachable = mounts.chain(folder).chain(named).chain(vsock).chain(layout);
         let confinement = nerite_sandbox::enter(&policy, reachable)?;
         // Paths from the root directory lead nowhere any more.
         resources.vsock.iter_mut().for_each(Listener::use_working_directory);

@@ -88,6 +88,8 @@ impl Saved {
 pub(crate) enum Origin {
     /// The guest is booted.
     Image(nerite_loader::ImageSource),
+    /// The same, of an image that is not put together yet.
+    Late(Box<dyn crate::LateImage>),
     /// The guest resumes.
     Snapshot(Box<Snapshot>),
 }
