@@ -12,6 +12,7 @@ use nerite_machine::config::OnChanged;
 use crate::ctl::CtlArgs;
 use crate::exit_code;
 use crate::options::{Options, SandboxOptions};
+use crate::pack::ImageArgs;
 
 /// Runs Hermit unikernels and other kernels, on KVM or on a processor in software.
 #[derive(Debug, Parser)]
@@ -53,6 +54,8 @@ pub enum Action {
     Ctl(CtlArgs),
     /// Keep processes ready that continue a snapshot at once, each for one guest
     Clones(Box<ClonesArgs>),
+    /// Make images of containers
+    Image(ImageArgs),
     /// Print whether this host can run guests: hardware, emulating or none
     #[command(hide = true)]
     Probe,

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nerite_image::PackError;
 use nerite_log_budget::Causes;
 use nerite_machine::ErrorKind;
 
@@ -30,6 +31,17 @@ pub enum Error {
         name: PathBuf,
         /// Cause.
         source: nerite_image::Error,
+    },
+    /// The image cannot be packed.
+    #[error(transparent)]
+    Pack(#[from] nerite_image::PackError),
+    /// A file that is to be packed cannot be read.
+    #[error("{}: cannot read it", .path.display())]
+    PackedFile {
+        /// Its path.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
     },
     /// The image to inspect cannot be looked at confined.
     #[error(transparent)]
@@ -98,6 +110,12 @@ impl Error {
             Self::Usage(_) => exit_code::USAGE,
             Self::ConfigFile(_) => exit_code::CONFIG_FILE,
             Self::Image(_) | Self::Layout { .. } => exit_code::IMAGE,
+            Self::Pack(error) => match error {
+                PackError::Image(_) => exit_code::IMAGE,
+                PackError::Write { .. } | PackError::Compress { .. } => exit_code::HOST,
+                _ => exit_code::USAGE,
+            },
+            Self::PackedFile { .. } => exit_code::USAGE,
             Self::Snapshot(error) if error.is_bad_snapshot() => exit_code::IMAGE,
             Self::Stdout(error) | Self::Output { source: error, .. }
                 if error.kind() == io::ErrorKind::BrokenPipe =>

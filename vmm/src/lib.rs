@@ -40,6 +40,7 @@ pub mod logging;
 pub mod number;
 pub mod options;
 pub mod output;
+pub mod pack;
 pub mod program;
 pub mod resolve;
 pub mod run;

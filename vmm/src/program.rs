@@ -9,7 +9,7 @@ use nerite_kvm::probe::HostKvm;
 
 use crate::cli::{Action, Cli};
 use crate::error::Error;
-use crate::{clones, ctl, exit_code, inspect, logging, output, run, stderr, tip};
+use crate::{clones, ctl, exit_code, inspect, logging, output, pack, run, stderr, tip};
 
 /// Executes a command line, the first word of which is the program's name.
 ///
@@ -42,6 +42,7 @@ fn execute(action: Action) -> Result<u8, Error> {
         Action::Inspect(args) => inspect::inspect(&args),
         Action::Ctl(args) => ctl::run(&args),
         Action::Clones(args) => clones::run(*args),
+        Action::Image(args) => pack::run(&args),
         Action::Probe => probe(),
     }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 
 const USAGE: u8 = 240;
 const IMAGE: u8 = 242;
+const HOST: u8 = 243;
 const SOFTWARE: [&str; 4] = ["run", "--accel", "software", "-m16M"];
 
 /// Writes a layout into a directory, and into an archive.
@@ -181,4 +182,92 @@ fn a_snapshot_of_such_a_guest_goes_on_without_the_layout() {
     assert!(done.stdout.contains("hermit, /app\n"), "{done:?}");
     let done = folder.run(&["run", "--accel", "software", "--restore", "saved"]);
     assert_eq!(done.code, 42, "{done:?}");
+}
+
+#[test]
+fn a_packed_image_runs_with_arguments_environment_and_files() {
+    let folder = Folder::new();
+    folder.file("teller", image::elf(&teller()));
+    folder.file("data/go", "");
+    let toml =
+        image::HERMIT_TOML.replace("app_args = []", "app_args = [\"own\"]\nenv_vars = [\"A=1\"]");
+    folder.file("hermit.toml", toml);
+    let pack = |words: &[&str]| {
+        let done = folder.run(&[&["image", "pack", "teller", "-o", "layout"], words].concat());
+        assert_eq!((done.code, &*done.stderr), (0, ""), "{done:?}");
+        done.stdout
+    };
+    let plain = pack(&["--file", "data:/data"]);
+    let named = pack(&["--file", "data/go:/data/go", "--config", "hermit.toml", "--tag", "own"]);
+    assert_eq!(pack(&["--file", "data/go:/data/go"]), plain);
+    assert!(plain.starts_with("sha256:") && plain != named);
+    let told_by = |words: &[&str]| told(&folder, words);
+    let with_line = told_by(&["-e", "B=2", "oci:layout", "--", "line"]);
+    assert!(with_line.knows("line") && with_line.knows("B=2") && !with_line.knows("own"));
+    let with_own = told_by(&["oci:layout:own"]);
+    assert!(with_own.knows("own") && with_own.knows("A=1"));
+    let with_both = told_by(&["-e", "A=2", "oci:layout:own", "line"]);
+    assert!(with_both.knows("line") && with_both.knows("A=2") && !with_both.knows("own"));
+    let done = folder.run(&["inspect", "oci:layout"]);
+    assert!(done.stdout.contains(plain.trim_end()), "{done:?}");
+    assert!(done.stdout.contains("org.hermit-os.hypercall.interface=v2\n"), "{done:?}");
+}
+
+#[test]
+fn what_cannot_be_packed_is_one_line() {
+    let folder = Folder::new();
+    folder.file("app", image::elf(&image::exit(0)));
+    folder.file("other/file", "x");
+    folder.file("bad", "#!/bin/sh");
+    let fails = |words: &[&str], code: u8, parts: &[&str]| {
+        folder.run(&[&["image", "pack"], words].concat()).is_error(code, parts);
+    };
+    fails(&["app", "-o", "other"], USAGE, &["other: neither empty nor an OCI image layout"]);
+    fails(&["app", "-o", "no/such/layout"], HOST, &["no/such: cannot write", "No such file"]);
+    fails(&["bad", "-o", "new"], IMAGE, &["bad", "a script"]);
+    fails(&["none", "-o", "new"], IMAGE, &["none", "No such file"]);
+    fails(&["app", "-o", "new", "--tag", "x-"], USAGE, &["is no tag"]);
+    fails(&["app", "-o", "new", "--file", "none:/d/x"], USAGE, &["none: cannot read it"]);
+    fails(&["app", "-o", "new", "--file", "bad:/x"], USAGE, &["directly in `/`"]);
+    fails(&["app", "-o", "new", "--file", "/dev/null:/d/x"], USAGE, &["neither a regular"]);
+    fails(&["app", "-o", "new", "--config", "bad"], IMAGE, &["hermit.toml: missing field"]);
+    std::os::unix::fs::symlink("file", folder.path("other/link")).unwrap();
+    fails(&["app", "-o", "new", "--file", "other:/d"], USAGE, &["link: neither a regular"]);
+    assert!(!folder.path("new").exists());
+}
+
+/// A process that may write so little is killed in the middle of the first large file.
+#[test]
+fn a_full_disk_or_a_kill_leaves_no_broken_layout() {
+    let folder = Folder::new();
+    folder.file("app", image::elf(&image::exit(3)));
+    // Bytes that cannot be compressed.
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        state.to_be_bytes()[0]
+    };
+    let noise: Vec<u8> = (0..200_000).map(|_| next()).collect();
+    folder.file("noise", noise);
+    let pack = |words: &[&str], limit: &str| {
+        let script = format!("{limit}; exec \"$0\" image pack app \"$@\" 2>/dev/null >/dev/null");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_vmm")]).args(words);
+        command.current_dir(folder.path(".")).status().unwrap()
+    };
+    let runs = || folder.run(&[&SOFTWARE[..], &["oci:layout"]].concat()).code;
+    // The limit counts blocks of 512 bytes. Ignoring the signal makes it an error, as a full disk.
+    let large = ["-o", "layout", "--file", "noise:/d/noise"];
+    for limit in ["ulimit -f 100", "trap '' XFSZ; ulimit -f 100"] {
+        assert!(!pack(&large, limit).success());
+        assert!(!folder.path("layout").exists(), "{limit}");
+    }
+    assert!(pack(&["-o", "layout"], "true").success());
+    assert_eq!(runs(), 3);
+    for limit in ["ulimit -f 100", "trap '' XFSZ; ulimit -f 100"] {
+        assert!(!pack(&large, limit).success());
+        assert_eq!(runs(), 3, "{limit}");
+    }
+    assert!(pack(&large, "true").success());
+    assert_eq!(runs(), 3);
 }

@@ -169,3 +169,61 @@ pub enum LayerError {
         reason: &'static str,
     },
 }
+
+/// An image cannot be packed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PackError {
+    /// The application cannot be one of an image.
+    #[error(transparent)]
+    Image(#[from] Error),
+    /// The application has a name that it cannot have in an image.
+    #[error("{name:?} cannot be the name of an application in an image")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// An image archive, and another configuration.
+    #[error("the application is an image archive, which has a configuration of its own")]
+    TwoConfigs,
+    /// A file cannot be where it was to be.
+    #[error("path {path} for the guest: {reason}")]
+    Path {
+        /// Its path for the guest.
+        path: String,
+        /// Reason.
+        reason: &'static str,
+    },
+    /// The files are too large together.
+    #[error("the image has more than {limit} bytes, which is the limit")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// The layer cannot be made.
+    #[error("cannot make the layer")]
+    Compress {
+        /// Cause.
+        source: io::Error,
+    },
+    /// The text is no tag.
+    #[error("{tag:?} is no tag (letters, digits, and `-._:@/+` in between)")]
+    Tag {
+        /// The text.
+        tag: String,
+    },
+    /// The directory has other things in it.
+    #[error("{}: neither empty nor an OCI image layout", .path.display())]
+    NoLayout {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The layout cannot be written.
+    #[error("{}: cannot write the image", .path.display())]
+    Write {
+        /// The directory.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
