@@ -7,6 +7,7 @@ use oci_spec::image::{Descriptor, DigestAlgorithm};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::text::short;
 
 /// The digest of `bytes` as layouts write it: `sha256:` and hexadecimal digits.
 pub(crate) fn digest(bytes: &[u8]) -> String {
@@ -25,7 +26,7 @@ pub(crate) fn path(descriptor: &Descriptor) -> Result<String, Error> {
     if *digest.algorithm() == DigestAlgorithm::Sha256 {
         return Ok(format!("blobs/sha256/{}", digest.digest()));
     }
-    Err(Error::Algorithm { digest: digest.to_string() })
+    Err(Error::Algorithm { digest: short(digest.as_ref()) })
 }
 
 /// Checks the bytes of a blob.

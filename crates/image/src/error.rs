@@ -22,12 +22,12 @@ pub enum Error {
         reason: String,
     },
     /// A document of the layout is not what it should be.
-    #[error("{name}: malformed")]
+    #[error("{name}: malformed: {problem}")]
     Malformed {
         /// Its path in the layout.
         name: String,
-        /// Cause.
-        source: serde_json::Error,
+        /// Fault, with its line and column.
+        problem: String,
     },
     /// A document says what no image has.
     #[error("{name}: {reason}")]

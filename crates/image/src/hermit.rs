@@ -11,6 +11,7 @@ use tar::{Builder, EntryType, Header};
 use toml::{Table, Value};
 
 use crate::process::is_pseudo;
+use crate::text::short;
 use crate::tree::{InLayer, Node};
 use crate::{Error, Process, Rootfs};
 
@@ -44,7 +45,7 @@ impl<'a> HermitImage<'a> {
     pub fn new(rootfs: &'a Rootfs, process: &'a Process, limits: &Limits) -> Result<Self, Error> {
         let found = process.candidates.iter();
         let found = found.filter_map(|path| rootfs.tree.file(path.as_os_str().as_bytes())).next();
-        let name = || process.name.clone();
+        let name = || short(&process.name);
         let (application, place) = found
             .ok_or_else(|| Error::Application { name: name(), reason: "not found in the image" })?;
         let bytes = rootfs.data(place).unwrap_or_default();
@@ -161,7 +162,7 @@ impl<'a> HermitImage<'a> {
             None => &self.application,
         };
         let reason = "its path is not UTF-8, or that of a configuration";
-        let bad = || Error::Application { name: self.process.name.clone(), reason };
+        let bad = || Error::Application { name: short(&self.process.name), reason };
         let path = std::str::from_utf8(path).map_err(|_| bad())?;
         if path == CONFIG { Err(bad()) } else { Ok(path.to_owned()) }
     }
@@ -190,7 +191,8 @@ impl<'a> HermitImage<'a> {
         config.insert("kernel".to_owned(), kernel.into());
         config.insert("input".to_owned(), input.into());
         config.insert("requirements".to_owned(), requirements.into());
-        toml::to_string(&config).map_err(|error| Error::Config { reason: error.to_string() })
+        toml::to_string(&config)
+            .map_err(|error| Error::Config { reason: short(&error.to_string()) })
     }
 }
 

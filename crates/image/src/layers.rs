@@ -5,6 +5,7 @@ use nerite_loader::{Archive, EntryKind, Limits};
 use oci_spec::image::{Descriptor, MediaType};
 
 use crate::blob::{digest, read_limited};
+use crate::text::short;
 use crate::tree::{InLayer, Node, Tree};
 use crate::{Error, LayerError, Layout, Manifest};
 
@@ -65,7 +66,7 @@ impl Rootfs {
         }
         let found = digest(&tar);
         if found != diff_id {
-            return Err(LayerError::DiffId { expected: diff_id.to_owned(), found });
+            return Err(LayerError::DiffId { expected: short(diff_id), found });
         }
         let archive = Archive::from_tar(tar, rest)?;
         let names = archive.entries().iter().map(|entry| {
@@ -120,7 +121,7 @@ fn packing(descriptor: &Descriptor) -> Result<Packing, LayerError> {
             "application/vnd.docker.image.rootfs.diff.tar.gzip" => Ok(Packing::Gzip),
             "application/vnd.docker.image.rootfs.diff.tar" => Ok(Packing::Tar),
             other if other.ends_with("zstd") => Err(LayerError::Zstd),
-            other => Err(LayerError::MediaType(other.to_owned())),
+            other => Err(LayerError::MediaType(short(other))),
         },
     }
 }

@@ -14,6 +14,7 @@ use serde_json::from_slice;
 use crate::Error;
 use crate::blob::{self, read_limited};
 use crate::reference::{Kind, Reference};
+use crate::text::short;
 
 /// Largest document of a layout, in bytes.
 pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
@@ -91,7 +92,7 @@ impl Layout {
             return Err(Error::NoLayout { reason: format!("it has no file {MARK}") });
         };
         let mark: OciLayout = document(MARK, &bytes)?;
-        let version = mark.image_layout_version();
+        let version = short(mark.image_layout_version());
         if version.starts_with("1.") {
             return Ok(());
         }
@@ -153,7 +154,12 @@ pub(crate) fn document<'a, T: serde::Deserialize<'a>>(
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(Error::Limit { what: "bytes of a document", limit: MAX_DOCUMENT });
     }
-    from_slice(bytes).map_err(|source| Error::Malformed { name: name.to_owned(), source })
+    from_slice(bytes).map_err(|error| {
+        // A message of the parser can have any text of the document in it.
+        let (line, column) = (error.line(), error.column());
+        let problem = format!("line {line}, column {column}: {}", short(&error.to_string()));
+        Error::Malformed { name: name.to_owned(), problem }
+    })
 }
 
 fn failed_at(path: &Path, source: io::Error) -> Error {

@@ -12,6 +12,7 @@ pub mod pack;
 pub mod process;
 mod reference;
 mod store;
+mod text;
 mod tree;
 
 // Crates whose types are in this one's interface.

@@ -8,6 +8,7 @@ use oci_spec::image::{
 
 use crate::Error;
 use crate::layout::{INDEX, Layout, MAX_DOCUMENT, document};
+use crate::text::short;
 
 /// Annotation with the tag of an image.
 pub(crate) const TAG: &str = "org.opencontainers.image.ref.name";
@@ -15,6 +16,8 @@ pub(crate) const TAG: &str = "org.opencontainers.image.ref.name";
 pub(crate) const DEFAULT_TAG: &str = "latest";
 /// Most indexes that are read to find an image, and most of them in each other.
 const MAX_INDEXES: usize = 16;
+/// Most manifests that are waiting to be looked at.
+const MAX_MANIFESTS: usize = 1 << 14;
 /// Most layers of an image.
 const MAX_LAYERS: usize = 128;
 /// Most names that an error lists.
@@ -57,8 +60,8 @@ impl Manifest {
         let bytes = layout.blob(&chosen.descriptor, MAX_DOCUMENT)?;
         let manifest: ImageManifest = document(&name, &bytes)?;
         if kind(manifest.config()) != MediaType::ImageConfig {
-            let reason =
-                format!("{} is no configuration of a container", manifest.config().media_type());
+            let kind = short(manifest.config().media_type().as_ref());
+            let reason = format!("{kind} is no configuration of a container");
             return Err(Error::Unfit { name, reason });
         }
         let count = manifest.layers().len();
@@ -68,7 +71,7 @@ impl Manifest {
         let bytes = layout.blob(manifest.config(), MAX_DOCUMENT)?;
         let config: ImageConfiguration = document(manifest.config().digest().as_ref(), &bytes)?;
         if (config.os(), config.architecture()) != (&Os::Linux, &Arch::Amd64) {
-            let platforms = format!("{}/{}", config.os(), config.architecture());
+            let platforms = short(&format!("{}/{}", config.os(), config.architecture()));
             return Err(Error::Platform { platforms });
         }
         let contents = config.rootfs().diff_ids().len();
@@ -117,7 +120,7 @@ fn named<'a>(all: &'a [Descriptor], tag: Option<&str>) -> Result<Vec<&'a Descrip
     if let Some(tag) = tag {
         let named = with(tag);
         if named.is_empty() {
-            return Err(Error::NoTag { tag: tag.to_owned(), tags: tags() });
+            return Err(Error::NoTag { tag: short(tag), tags: tags() });
         }
         return Ok(named);
     }
@@ -159,6 +162,10 @@ fn choose(layout: &mut Layout, named: Vec<&Descriptor>, has_tag: bool) -> Result
                 let index: ImageIndex = document(descriptor.digest().as_ref(), &bytes)?;
                 let inner = index.manifests().iter().rev();
                 todo.extend(inner.map(|it| Found { descriptor: it.clone(), tag: tag.clone() }));
+                if todo.len() > MAX_MANIFESTS {
+                    let limit = MAX_MANIFESTS as u64;
+                    return Err(Error::Limit { what: "manifests of the layout", limit });
+                }
             }
             other => {
                 others.insert(other.to_string());
@@ -177,7 +184,7 @@ fn choose(layout: &mut Layout, named: Vec<&Descriptor>, has_tag: bool) -> Result
 
 /// Some of many names, in one line.
 fn few<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
-    let first: Vec<&str> = names.by_ref().take(FEW).collect();
+    let first: Vec<String> = names.by_ref().take(FEW).map(short).collect();
     let rest = names.count();
     match (first.is_empty(), rest) {
         (true, _) => "none".to_owned(),

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::image::ImageConfiguration;
 
 use crate::Error;
+use crate::text::short;
 
 /// Directories of Linux's pseudo file systems, which a guest does not share with its host.
 const PSEUDO: [&str; 3] = ["dev", "proc", "sys"];
@@ -81,12 +82,15 @@ impl Process {
         }
         let env = words(config.map(|config| config.env()));
         if let Some(entry) = env.iter().find(|entry| !is_assignment(entry)) {
-            return Err(fault(format!("Env has {entry:?}, which is not NAME=VALUE")));
+            return Err(fault(format!("Env has {:?}, which is not NAME=VALUE", short(entry))));
         }
         let directory = config.and_then(|config| config.working_dir().as_deref());
         let directory = Path::new(directory.filter(|it| !it.is_empty()).unwrap_or("/"));
         if !directory.is_absolute() {
-            return Err(fault(format!("WorkingDir {directory:?} is not absolute")));
+            return Err(fault(format!(
+                "WorkingDir {:?} is not absolute",
+                short(&directory.to_string_lossy())
+            )));
         }
         let search = search_path(&env).unwrap_or(DEFAULT_PATH);
         let candidates = candidates(&name, search, directory);

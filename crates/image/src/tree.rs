@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nerite_loader::{Entry, EntryKind, Limits};
 
 use crate::LayerError;
+use crate::text::short;
 
 /// Most directories in each other, and most steps of a path with links.
 const MAX_DEPTH: usize = 128;
@@ -67,7 +68,7 @@ impl Tree {
         limits: &Limits,
     ) -> Result<(), LayerError> {
         let failed = |entry: &Entry, reason| LayerError::Entry {
-            name: String::from_utf8_lossy(&entry.name).into_owned(),
+            name: short(&String::from_utf8_lossy(&entry.name)),
             reason,
         };
         // Whiteouts are of what lower layers have, wherever in the layer they stand.

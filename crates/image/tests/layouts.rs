@@ -248,3 +248,35 @@ fn what_is_no_image_of_a_container_is_an_error() {
     let image = builder.image_of(&config, &[(TAR, tar(&[]))]);
     assert!(error(builder.index(&[image])).contains("1 layers, and 0 in the configuration"));
 }
+
+/// A message is a line that a person can read, whatever documents have in them.
+#[test]
+fn texts_of_an_image_are_short_in_messages() {
+    let long = "\u{e9}".repeat(1 << 19);
+    let is_short = |text: String| assert!(text.len() < 5000, "{} bytes", text.len());
+    let mut files = simple(&app(), &[("app", &elf())]);
+    files.insert(
+        "index.json".to_owned(),
+        json!({"schemaVersion": long, "manifests": []}).to_string().into_bytes(),
+    );
+    is_short(error(files.clone()));
+    files.insert(
+        "oci-layout".to_owned(),
+        json!({"imageLayoutVersion": long}).to_string().into_bytes(),
+    );
+    is_short(error(files));
+    let mut builder = Builder::new();
+    let image = builder.image(&app(), &[]);
+    is_short(error(builder.index(&[on(image, &long, "amd64")])));
+    let mut builder = Builder::new();
+    let image = builder.image(&app(), &[]);
+    let tagged = [tagged(image.clone(), &long), tagged(image, &format!("{long}2"))];
+    is_short(error(builder.index(&tagged)));
+    for config in [
+        json!({"Cmd": [long]}),
+        json!({"Cmd": ["/app"], "Env": [long]}),
+        json!({"Cmd": ["/app"], "WorkingDir": long}),
+    ] {
+        is_short(error(simple(&config, &[("app", &elf())])));
+    }
+}

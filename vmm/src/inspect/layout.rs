@@ -25,8 +25,8 @@ pub(super) fn inspect(args: &InspectArgs, image: LayoutImage) -> Result<u8, Erro
     let guest = GuestImage::parse(archive, Some(Protocol::Hermit), &Limits::default());
     let inspection = guest
         .map_err(|source| {
-            let application = contents.process.name.clone();
-            failed(nerite_image::Error::Image { name: application, source })
+            let name = contents.process.name.chars().take(200).collect();
+            failed(nerite_image::Error::Image { name, source })
         })?
         .inspect();
     if args.json {
