@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::{Runtime, SPIN, exit, print, wait_until};
+use nerite_image::nerite_loader::Limits;
+use nerite_image::{HermitImage, Kind, Layout, Manifest, Pack, Process, Reference, Rootfs};
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_nerite-oci");
 
@@ -127,6 +129,44 @@ fn podman_stops_pauses_restarts_and_removes() {
     podman.succeeds(&["restart", "a"]);
     podman.succeeds(&["rm", "--force", "--time", "0", "a"]);
     assert_eq!(podman.succeeds(&["ps", "--all", "-q"]), "");
+}
+
+#[test]
+#[ignore = "needs root and container engines"]
+fn podman_runs_a_packed_image_from_its_layout() {
+    let podman = Podman { folder: tempfile::tempdir().unwrap() };
+    let runtime = Runtime::new(&[print("packed\n"), exit(42)].concat());
+    let elf = fs::read(runtime.path("bundle/rootfs/image")).unwrap();
+    let mut pack = Pack::new("image", elf, None).unwrap();
+    pack.file("/data/file", false, b"in the image".to_vec()).unwrap();
+    pack.finish().unwrap().store(&podman.path("layout"), "latest").unwrap();
+    let name = format!("oci:{}:latest", podman.path("layout").display());
+    let (code, stdout, stderr) = podman.run(&["--rm", "-m", "64m", &name]);
+    assert_eq!((code, &*stdout), (42, "packed\n"), "{stderr}");
+}
+
+#[test]
+#[ignore = "needs root and container engines"]
+fn layouts_of_podman_have_the_application_and_its_files() {
+    let podman = Podman::new(&[("guest", exit(42))]);
+    let (layout, archive) = (podman.path("layout"), podman.path("guest.tar"));
+    let name = format!("oci:{}:test", layout.display());
+    podman.succeeds(&["push", "-q", "guest", &name]);
+    let file = archive.to_str().unwrap();
+    podman.succeeds(&["save", "-q", "--format", "oci-archive", "-o", file, "guest"]);
+    for (kind, path, tag) in [(Kind::Directory, layout, "test"), (Kind::Archive, archive, "latest")]
+    {
+        let tag = Some(tag.to_owned());
+        let mut layout = Layout::open(&Reference { kind, path, tag: tag.clone() }).unwrap();
+        let manifest = Manifest::read(&mut layout, tag.as_deref()).unwrap();
+        let limits = Limits::default();
+        let rootfs = Rootfs::read(&mut layout, &manifest, &limits).unwrap();
+        assert_eq!(rootfs.file(b"data/file").unwrap(), b"in the image");
+        let process = Process::of(&manifest.config, &[]).unwrap();
+        let guest = HermitImage::new(&rootfs, &process, &limits).unwrap();
+        assert_eq!(guest.path(), Path::new("/image"));
+        assert!(guest.application().starts_with(b"\x7fELF"));
+    }
 }
 
 /// A daemon that ends with the test.
