@@ -1,5 +1,6 @@
 //! [`Tree`]: the names of a root file system that is made of layers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use nerite_loader::{Entry, EntryKind, Limits};
@@ -10,6 +11,9 @@ use crate::text::short;
 /// Most directories in each other, and most steps of a path with links.
 const MAX_DEPTH: usize = 128;
 const MAX_STEPS: usize = 256;
+/// Bytes of all paths that are looked up on the way, in the life of a tree. Long names and links to
+/// them could take minutes otherwise; as many files as are allowed take some 100 MiB.
+const MAX_WORK: usize = 512 << 20;
 /// Beginning of the name of a whiteout.
 const WHITEOUT: &[u8] = b".wh.";
 /// Name of a whiteout of everything else in its directory.
@@ -38,6 +42,8 @@ pub(crate) struct Tree {
     /// Number and bytes of the names that have been added in all.
     count: usize,
     bytes: usize,
+    /// Work of looking up paths so far.
+    work: Cell<usize>,
 }
 
 /// The components of a path that does not lead out of its root.
@@ -141,12 +147,14 @@ impl Tree {
     }
 
     fn make_directories(&mut self, path: &[u8], limits: &Limits) -> Result<(), &'static str> {
+        if path.is_empty() || self.is_directory(path) {
+            return Ok(());
+        }
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         let ends: Vec<usize> = ends.chain([path.len()]).collect();
         for end in ends {
             let directory = path.get(..end).unwrap_or_default();
             match self.nodes.get(directory) {
-                _ if directory.is_empty() => {}
                 Some(Node::Directory) => {}
                 Some(_) => return Err("its directory is none"),
                 None => self.insert(directory.to_vec(), Node::Directory, limits)?,
@@ -207,6 +215,12 @@ impl Tree {
                 continue;
             }
             let next = join(&done, &part);
+            // Beside the path itself, a step costs something.
+            let work = self.work.get().saturating_add(next.len()).saturating_add(64);
+            self.work.set(work);
+            if work > MAX_WORK {
+                return Err("too many links or directories on the way");
+            }
             match self.nodes.get(&next) {
                 Some(Node::Link(target)) if follow || !todo.is_empty() => {
                     if target.starts_with(b"/") {

@@ -116,6 +116,33 @@ fn links_in_a_circle_and_files_as_directories_are_errors() {
     assert!(names(&[&[('l', "l", "")]]).unwrap_err().contains("a link to nothing"));
 }
 
+/// Each of the many whiteouts is a walk through a hundred directories with long names, and adds
+/// nothing to the names that are limited.
+#[test]
+fn work_of_looking_up_paths_is_limited() {
+    let mut tree = Tree::default();
+    let limits = Limits::default();
+    let mut path = Vec::new();
+    for _ in 0..100 {
+        // No archive has names as long as the last: links make them.
+        path = join(&path, &[b'd'; 200]);
+        tree.insert(path.clone(), Node::Directory, &limits).unwrap();
+    }
+    tree.insert(b"link".to_vec(), Node::Link(path), &limits).unwrap();
+    let template = layer(&[('f', "x", "")]).entries()[0].clone();
+    let whiteouts = |names: std::ops::Range<usize>| -> Vec<Entry> {
+        let all = names.map(|number| {
+            let mut entry = template.clone();
+            entry.name = format!("link/.wh.{number}").into_bytes();
+            entry
+        });
+        all.collect()
+    };
+    tree.apply(0, &whiteouts(0..50), &limits).unwrap();
+    let error = tree.apply(1, &whiteouts(0..10_000), &limits).unwrap_err().to_string();
+    assert!(error.contains("too many links or directories on the way"), "{error}");
+}
+
 #[test]
 fn hard_links_share_and_devices_are_left_out() {
     let layers: Layer =
