@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
@@ -24,9 +24,16 @@ pub(crate) struct LayoutImage {
 /// An image that has been read.
 #[derive(Debug)]
 pub(crate) struct Contents {
+    manifest: Manifest,
+    process: Process,
+    rootfs: Rootfs,
+}
+
+/// An image without its files.
+#[derive(Debug)]
+pub(crate) struct Description {
     pub(crate) manifest: Manifest,
     pub(crate) process: Process,
-    rootfs: Rootfs,
 }
 
 impl LayoutImage {
@@ -55,9 +62,17 @@ impl LayoutImage {
 }
 
 impl Contents {
-    /// The guest that a machine gets.
-    pub(crate) fn guest(&self) -> Result<HermitImage<'_>, nerite_image::Error> {
-        HermitImage::new(&self.rootfs, &self.process, &Limits::default())
+    /// Writes the guest that a machine gets, and forgets the files: both together are as large as
+    /// two images. Returns the path of the application.
+    pub(crate) fn write(
+        self,
+        to: impl Write,
+    ) -> Result<(Description, PathBuf), nerite_image::Error> {
+        let Self { manifest, process, rootfs } = self;
+        let guest = HermitImage::new(&rootfs, &process, &Limits::default())?;
+        guest.write(to)?;
+        let path = guest.path();
+        Ok((Description { manifest, process }, path))
     }
 }
 
@@ -67,10 +82,8 @@ impl LateImage for LayoutImage {
     }
 
     fn read(self: Box<Self>, to: &mut File) -> Result<PathBuf, Box<dyn StdError + Send + Sync>> {
-        let contents = self.contents()?;
-        let guest = contents.guest()?;
-        guest.write(BufWriter::new(to))?;
-        Ok(guest.path())
+        let (_, path) = self.contents()?.write(BufWriter::new(to))?;
+        Ok(path)
     }
 }
 

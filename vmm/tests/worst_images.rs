@@ -8,6 +8,8 @@
 #![allow(clippy::print_stdout, reason = "processes talk to each other, and figures are shown")]
 
 mod common;
+#[path = "../../crates/image/tests/common/mod.rs"]
+mod layout;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
@@ -85,10 +87,37 @@ fn check(name: &str, archive: &[u8]) -> String {
     let packed = image::gzip(archive);
     let own = (packed.len() + archive.len()) as u64 >> 10;
     let path = folder.file("image", packed);
-    let run = ["run", "--time-limit=1s", "-m", "16M", &path];
+    check_at(name, &folder, &path, own)
+}
+
+/// The same for an image in a layout with these layers, the first of which is the application's. It
+/// is unpacked twice at a time: as layers, or as the archive that a machine boots from.
+#[track_caller]
+fn check_layout(name: &str, layers: &[Vec<u8>]) -> String {
+    let app = layout::tar(&[("app", &image::elf(&image::exit(0)))]);
+    let layers: Vec<_> =
+        [&app].into_iter().chain(layers).map(|tar| (layout::GZIP, tar.clone())).collect();
+    let mut builder = layout::Builder::new();
+    let image = builder.image(&serde_json::json!({"Cmd": ["/app"]}), &layers);
+    let files = builder.index(&[image]);
+    let unpacked: usize = layers.iter().map(|(_, tar)| tar.len()).sum();
+    let packed: usize = files.values().map(Vec::len).sum();
+    let folder = Folder::new();
+    for (path, bytes) in &files {
+        folder.file(&format!("layout/{path}"), bytes);
+    }
+    let path = format!("oci:{}", folder.path("layout").display());
+    let said = check_at(name, &folder, &path, (packed + 2 * unpacked) as u64 >> 10);
+    assert!(!said.contains("cannot be read"), "{said}");
+    said
+}
+
+#[track_caller]
+fn check_at(name: &str, folder: &Folder, path: &str, own: u64) -> String {
+    let run = ["run", "--time-limit=1s", "-m", "16M", path];
     let mut said = String::new();
-    for words in [&["inspect", &path][..], &run] {
-        let Cost { memory, time, code, stderr } = cost(&folder, words);
+    for words in [&["inspect", path][..], &run] {
+        let Cost { memory, time, code, stderr } = cost(folder, words);
         let guest = if words[0] == "run" { 16 << 10 } else { 0 };
         let more = memory.saturating_sub(own + guest);
         println!(
@@ -226,4 +255,39 @@ fn many_directories() {
             }
         }),
     );
+}
+
+/// Layers of entries whose names are made of numbers; the data of files is `size` zeros.
+fn numbered(kind: u8, count: usize, size: usize, name: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
+    let data = vec![0; size];
+    let mut tar = Vec::new();
+    for number in 0..count {
+        let name = name(number);
+        if name.len() > 100 {
+            tar_entry(&mut tar, b'L', b"././@LongLink", &name);
+            tar_entry(&mut tar, kind, b"x", &data);
+        } else {
+            tar_entry(&mut tar, kind, &name, &data);
+        }
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
+}
+
+#[test]
+fn layers_of_containers() {
+    let short = |number: usize| format!("d/{number}").into_bytes();
+    check_layout("zeros", &[numbered(b'0', 1, 100 << 20, short)]);
+    check_layout("files", &[numbered(b'0', 60_000, 0, short)]);
+    check_layout("special files", &[numbered(b'3', 60_000, 0, short)]);
+    let white = |number: usize| format!("d/.wh.{number}").into_bytes();
+    let half = |kind, name: &dyn Fn(usize) -> Vec<u8>| numbered(kind, 30_000, 0, name);
+    check_layout("whiteouts", &[half(b'0', &short), half(b'0', &white)]);
+    let deep = |number: usize| format!("{number}/{}", "d/".repeat(100)).into_bytes();
+    let said = check_layout("directories that are not listed", &[half(b'0', &deep)]);
+    assert!(said.contains("than the limits allow"), "{said}");
+    let long = |number: usize| [&b"d/"[..], &escapes(number, 250)].concat();
+    check_layout("names", &[half(b'0', &long)]);
+    let opaque = |_| b"d/.wh..wh..opq".to_vec();
+    check_layout("opaque directories", &[half(b'0', &short), half(b'0', &opaque)]);
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{confine, json, verify_is_for_snapshots};
 use crate::cli::InspectArgs;
 use crate::error::Error;
-use crate::layout::{Contents, LayoutImage};
+use crate::layout::{Description, LayoutImage};
 use crate::output;
 
 /// Prints the image of a layout, and the guest that a machine would get of it.
@@ -19,9 +19,9 @@ pub(super) fn inspect(args: &InspectArgs, image: LayoutImage) -> Result<u8, Erro
     let name = args.image.clone().unwrap_or_default();
     confine(args, image.directory())?;
     let failed = |source| Error::Layout { name: name.clone(), source };
-    let contents = image.contents().map_err(failed)?;
     let mut archive = Vec::new();
-    contents.guest().and_then(|guest| guest.write(&mut archive)).map_err(failed)?;
+    let written = image.contents().and_then(|contents| contents.write(&mut archive));
+    let (contents, _) = written.map_err(failed)?;
     let guest = GuestImage::parse(archive, Some(Protocol::Hermit), &Limits::default());
     let inspection = guest
         .map_err(|source| {
@@ -38,8 +38,8 @@ pub(super) fn inspect(args: &InspectArgs, image: LayoutImage) -> Result<u8, Erro
     Ok(0)
 }
 
-fn of_json(contents: &Contents, guest: serde_json::Value) -> serde_json::Value {
-    let Contents { manifest, process, .. } = contents;
+fn of_json(contents: &Description, guest: serde_json::Value) -> serde_json::Value {
+    let Description { manifest, process } = contents;
     let layers = manifest.manifest.layers().iter().map(|layer| {
         json!({
             "media_type": layer.media_type().to_string(),
@@ -61,11 +61,11 @@ fn of_json(contents: &Contents, guest: serde_json::Value) -> serde_json::Value {
 }
 
 /// The image of a layout, for people.
-struct OfLayout<'a>(&'a Contents);
+struct OfLayout<'a>(&'a Description);
 
 impl Display for OfLayout<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Contents { manifest, process, .. } = self.0;
+        let Description { manifest, process } = self.0;
         let line = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn Display| {
             let value = crate::error::printable(&value.to_string(), false);
             writeln!(f, "{:<17} {value}", format!("{name}:"))
