@@ -157,7 +157,14 @@ impl Tree {
             match self.nodes.get(directory) {
                 Some(Node::Directory) => {}
                 Some(_) => return Err("its directory is none"),
-                None => self.insert(directory.to_vec(), Node::Directory, limits)?,
+                None => {
+                    let name = directory.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+                    // Names of entries have been looked at; a link can lead to any.
+                    if name.starts_with(WHITEOUT) {
+                        return Err("it leads to a directory with the name of a whiteout");
+                    }
+                    self.insert(directory.to_vec(), Node::Directory, limits)?;
+                }
             }
         }
         Ok(())

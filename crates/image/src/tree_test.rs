@@ -75,6 +75,8 @@ fn whiteouts_are_of_lower_layers() {
     assert_eq!(names(&[lower, opaque]).unwrap(), "a/ a/new=1.0 b/ b/z/ b/z/1=0.2");
     let same: Layer = &[('f', "a/x", ""), ('f', "a/.wh.x", "")];
     assert_eq!(names(&[lower, same]).unwrap(), "a/ a/x=1.0 a/y=0.1 b/ b/z/ b/z/1=0.2");
+    let led: Layer = &[('l', "l", "a/.wh.b"), ('f', "l/x", "")];
+    assert!(names(&[lower, led]).unwrap_err().contains("the name of a whiteout"));
     let all: Layer = &[('f', ".wh..wh..opq", ""), ('f', "new", "")];
     assert_eq!(names(&[lower, all]).unwrap(), "new=1.1");
     let aufs: Layer = &[('d', ".wh..wh.plnk", ""), ('f', ".wh..wh.plnk/1", "")];
