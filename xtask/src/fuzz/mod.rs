@@ -78,7 +78,7 @@ pub(crate) fn check() -> Result<()> {
     command.current_dir(folder()).args(["clippy", "--quiet", "--locked", "--all-targets"]);
     command.arg("--target-dir").arg(paths::target());
     // With a path to the library, libfuzzer-sys does not compile it. Nothing is linked here.
-    command.env("CUSTOM_LIBFUZZER_PATH", "libfuzzer.a");
+    command.env("CUSTOM_LIBFUZZER_PATH", folder().join("libfuzzer.a"));
     quiet(command.args(["--", "-D", "warnings"]))
 }
 
