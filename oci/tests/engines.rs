@@ -139,8 +139,11 @@ fn podman_runs_a_packed_image_from_its_layout() {
     let elf = fs::read(runtime.path("bundle/rootfs/image")).unwrap();
     let mut pack = Pack::new("image", elf, None).unwrap();
     pack.file("/data/file", false, b"in the image".to_vec()).unwrap();
-    pack.finish().unwrap().store(&podman.path("layout"), "latest").unwrap();
-    let name = format!("oci:{}:latest", podman.path("layout").display());
+    // The image gets its name from the path, in which podman takes no capital letters.
+    let prefix = format!("nerite-layout-{}", std::process::id());
+    let layout = tempfile::Builder::new().prefix(&prefix).rand_bytes(0).tempdir().unwrap();
+    pack.finish().unwrap().store(layout.path(), "latest").unwrap();
+    let name = format!("oci:{}:latest", layout.path().display());
     let (code, stdout, stderr) = podman.run(&["--rm", "-m", "64m", &name]);
     assert_eq!((code, &*stdout), (42, "packed\n"), "{stderr}");
 }
