@@ -38,6 +38,8 @@ static SHARED: Shared = Shared {
 };
 static CHANGING: AtomicBool = AtomicBool::new(false);
 static FINISHED: AtomicU32 = AtomicU32::new(0);
+/// Processors that have seen [`CHANGING`].
+static SEEN: AtomicU32 = AtomicU32::new(0);
 
 const CALLS: [Call; 10] = [
     Call::FileWrite,
@@ -107,6 +109,7 @@ fn together(index: usize) {
     while !CHANGING.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
+    SEEN.fetch_add(1, Ordering::AcqRel);
     if index % 2 == 1 {
         while CHANGING.load(Ordering::Acquire) {
             let word = random.word();
@@ -135,6 +138,10 @@ fn main() {
         core::hint::spin_loop();
     }
     CHANGING.store(true, Ordering::Release);
+    // On a busy host it could be over before a processor runs again.
+    while SEEN.load(Ordering::Acquire) + 1 < boot::cpus() {
+        core::hint::spin_loop();
+    }
     send(&mut random);
     CHANGING.store(false, Ordering::Release);
     smp::wait_until_done();
