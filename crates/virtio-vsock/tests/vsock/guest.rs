@@ -108,6 +108,17 @@ impl Guest {
         header
     }
 
+    /// The next packet that is no credit update, which is this operation and has no data.
+    pub(crate) fn expect_after_updates(&mut self, op: u16) -> Header {
+        loop {
+            let (header, data) = self.receive();
+            if header.op != op::CREDIT_UPDATE {
+                assert_eq!((header.op, data.len()), (op, 0), "{header:?}");
+                return header;
+            }
+        }
+    }
+
     /// Checks that nothing comes for a while.
     pub(crate) fn expect_nothing(&mut self) {
         std::thread::sleep(Duration::from_millis(20));
