@@ -45,11 +45,31 @@ pub(crate) struct Toolchain {
 }
 
 impl Toolchain {
-    /// The toolchain in `folder`, downloaded first if it is not there.
+    /// The toolchain in `folder`, downloaded first if it is not there, or again if it is too old:
+    /// with old package lists, that is what comes.
     pub(crate) fn get(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             download(folder)?;
         }
+        let mut toolchain = Self::open(folder)?;
+        if !toolchain.is_new_enough() && packages::update().is_ok() {
+            fs::remove_dir_all(folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
+            download(folder)?;
+            toolchain = Self::open(folder)?;
+        }
+        ensure!(
+            toolchain.is_new_enough(),
+            "Debian's rustc-web is {}, and 1.{OLDEST} is needed; the security archive has it (bookworm-security). \
+             When that is set up, type:\n    apt-get update && rm -r {}",
+            toolchain.version,
+            folder.display()
+        );
+        Ok(toolchain)
+    }
+
+    /// The toolchain that is in `folder`.
+    fn open(folder: &Path) -> Result<Self> {
         let mut toolchain = Self { usr: folder.join("usr"), lld: lld()?, version: String::new() };
         toolchain.version = toolchain.ask_version().with_context(|| {
             format!(
@@ -57,15 +77,12 @@ impl Toolchain {
                 folder.display()
             )
         })?;
-        let minor = toolchain.version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
-        ensure!(
-            minor.is_some_and(|minor| minor >= OLDEST),
-            "Debian's rustc-web is {}, and 1.{OLDEST} is needed; the security archive has it (bookworm-security). \
-             When that is set up, type:\n    apt-get update && rm -r {}",
-            toolchain.version,
-            folder.display()
-        );
         Ok(toolchain)
+    }
+
+    fn is_new_enough(&self) -> bool {
+        let minor = self.version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+        minor.is_some_and(|minor| minor >= OLDEST)
     }
 
     /// A cargo that builds with this toolchain, unstable options allowed.
