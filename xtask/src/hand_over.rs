@@ -41,7 +41,7 @@ const COUNTED: &str = "hand-over: ";
 /// End of a refusal by a guest that is about to end.
 const STOPPED: &str = "has stopped";
 /// Factor by which a test may take longer than on KVM: half of it runs in software.
-const PATIENCE: u64 = 6;
+const PATIENCE: u64 = 2;
 
 /// `xtask hand-over`.
 #[derive(Debug, clap::Args)]

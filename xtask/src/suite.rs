@@ -337,12 +337,11 @@ impl Test {
         test
     }
 
-    /// The same test for a `vmm` with AddressSanitizer, which is slower and cannot be confined.
+    /// The same test for a `vmm` with AddressSanitizer, which cannot be confined.
     pub(crate) fn sanitized(&self) -> Self {
         let mut test = self.clone();
         test.name = format!("{} (AddressSanitizer)", self.name);
         test.options.splice(0..0, ["--sandbox".to_owned(), "off".to_owned()]);
-        test.timeout = self.timeout.saturating_mul(3);
         test
     }
 }

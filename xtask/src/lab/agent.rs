@@ -68,7 +68,7 @@ pub(crate) fn main(path: &Path) -> Result<()> {
         }
     });
 
-    let files = Files::of(&list.jobs, Path::new(ASIDE))?;
+    let files = JobFiles::of(&list.jobs, Path::new(ASIDE))?;
     let mut commands = std::io::stdin().lock();
     while let Some(index) = wire::next_job(&mut commands).context("waiting for a job")? {
         let job = list.jobs.get(index).with_context(|| format!("there is no job {index}"))?;
@@ -88,12 +88,12 @@ pub(crate) fn main(path: &Path) -> Result<()> {
 
 /// The files of all jobs. Each job sees only those that it names: one that relied on another's
 /// would fail in a lab that has only its own.
-struct Files {
+struct JobFiles {
     all: BTreeSet<PathBuf>,
     aside: PathBuf,
 }
 
-impl Files {
+impl JobFiles {
     fn of(jobs: &[Job], aside: &Path) -> Result<Self> {
         std::fs::create_dir_all(aside)
             .with_context(|| format!("cannot create {}", aside.display()))?;
@@ -141,7 +141,7 @@ mod tests {
             ..Job::default()
         };
         let jobs = [job(&[vmm, hello]), job(&[vmm, args])];
-        let files = Files::of(&jobs, &folder.path().join("aside")).unwrap();
+        let files = JobFiles::of(&jobs, &folder.path().join("aside")).unwrap();
         for (job, seen) in
             [(0, [true, true, false]), (1, [true, false, true]), (1, [true, false, true])]
         {
