@@ -16,7 +16,7 @@ impl Memory for Pages {
     }
 }
 
-/// Sources of time and chance.
+/// Sources of time and chance, and the other threads of the host.
 pub trait Platform: Send {
     /// The time-stamp counter after so many instructions of this processor, before the guest's own
     /// offset. It must not go backwards. A virtual clock computes it from the instructions alone.
@@ -24,6 +24,10 @@ pub trait Platform: Send {
 
     /// Random bits for RDRAND and RDSEED.
     fn random(&mut self) -> u64;
+
+    /// Called for each PAUSE: the guest spins until another processor has done something. Where
+    /// threads are processors, that one may be waiting for this thread's.
+    fn pause(&mut self) {}
 }
 
 /// A platform of which each run is the same: a cycle for each instruction, and a fixed sequence of

@@ -24,8 +24,9 @@ pub(crate) fn mfence(_: &mut Core, _: &Op) -> Run {
     Ok(())
 }
 
-/// An instruction that waits for others: the block ends, so that other threads are seen.
+/// PAUSE. The block ends, so that a kick is seen soon.
 pub(crate) fn pause(core: &mut Core, op: &Op) -> Run {
+    core.platform.pause();
     core.finish(op)
 }
 

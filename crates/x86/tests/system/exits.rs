@@ -1,5 +1,6 @@
 //! Exits: devices, ports, registers that the processor does not have, budgets, kicks.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nerite_arch::Msr;
@@ -163,6 +164,40 @@ fn a_kick_does_not_hide_the_end_of_a_step() {
     assert_eq!(machine.cpu.instructions(), 1);
     assert_eq!(machine.run(1), Exit::Budget);
     assert_eq!(machine.cpu.regs().rbx, 1);
+}
+
+/// A platform that counts PAUSE instructions.
+struct Pauses(Arc<AtomicU32>);
+
+impl Platform for Pauses {
+    fn tsc(&mut self, instructions: u64) -> u64 {
+        instructions
+    }
+
+    fn random(&mut self) -> u64 {
+        0
+    }
+
+    fn pause(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn each_pause_is_reported_to_the_platform() {
+    // l: pause; loop l; nop; hlt
+    let mut machine = machine(&[0xf3, 0x90, 0xe2, 0xfc, 0x90, 0xf4]);
+    let pauses = Arc::default();
+    machine.cpu = Cpu::new(Config {
+        memory: Box::new(Pages::new(&machine.ram)),
+        platform: Box::new(Pauses(Arc::clone(&pauses))),
+        code: machine.code.clone(),
+        cpuid: supported_cpuid(),
+    });
+    machine.long_mode(Level::Kernel);
+    machine.set(|regs| regs.rcx = 5);
+    assert_eq!(machine.run_to_halt(), None);
+    assert_eq!(pauses.load(Ordering::Relaxed), 5);
 }
 
 #[test]
