@@ -45,7 +45,6 @@ mod retry;
 mod rounds;
 mod run;
 mod signals;
-mod single;
 mod smoke;
 mod software;
 mod style;
@@ -82,8 +81,8 @@ enum Cli {
     TestKernels(test_kernels::Args),
     /// Run a build of kvm-unit-tests under vmm, on hardware KVM or in the lab
     UnitTests(unit_tests::Args),
-    /// Check that the programs in each crate's README build with that crate alone
-    Readmes,
+    /// Check that each crate builds from its package, alone, and so do the programs in its README
+    Packages,
     /// Run the fuzz targets for a while each
     Fuzz(fuzz::Args),
     /// Run the host's own tests that use KVM, where KVM is real
@@ -124,7 +123,7 @@ fn main() -> ExitCode {
         Cli::Lab(args) => lab::main(args),
         Cli::TestKernels(args) => test_kernels::main(&args),
         Cli::UnitTests(args) => unit_tests::main(&args),
-        Cli::Readmes => single::check().map(|results| results.close()),
+        Cli::Packages => package::check().map(|results| results.close()),
         Cli::Fuzz(args) => fuzz::main(&args),
         Cli::TestHost(args) => host_tests::main(&args),
         Cli::Bench(args) => bench::main(&args),

@@ -1,8 +1,9 @@
-//! Checks that each crate can be published, and used, alone.
+//! Checks that each crate can be published, and used, alone: from its package, by the programs in
+//! its README.
 //!
 //! `cargo package` can verify what it packs, but it takes a crate's neighbours from a cache that
 //! goes by their version, which does not change while they do. So the packages are unpacked beside
-//! each other here, and each is built from what is in them.
+//! each other here, and what is built is made of them.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,12 +12,64 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
 use crate::build::{self, cargo};
-use crate::{crates, paths};
+use crate::results::{Failure, Results};
+use crate::{crates, paths, progress};
 
 mod metadata;
+mod programs;
 
-/// Packs every crate, and checks that each one builds from its package.
-pub(crate) fn check() -> Result<()> {
+/// Packs every crate, and checks that each one builds from its package: as the only dependency of
+/// the programs in its README, or by itself if that has none.
+pub(crate) fn check() -> Result<Results> {
+    let packed = pack()?;
+    let folder = paths::target().join("package-check");
+    let (sources, projects) = (folder.join("src"), folder.join("programs"));
+    for old in [&sources, &projects] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("cannot remove {}", old.display()))?;
+        }
+    }
+    let (mut names, mut to_check) = (Vec::new(), Vec::new());
+    for package in packed {
+        unpack(&package, &sources)?;
+        let stem = package.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (name, source) = (name_of(&stem), sources.join(&stem));
+        metadata::check(&source, name)
+            .with_context(|| format!("the package {stem} would be refused, or not be found"))?;
+        let users = programs::write(&projects, name, &source)?;
+        if users.is_empty() {
+            let is_program = source.join("src/main.rs").is_file();
+            ensure!(is_program, "the README of {name} has no program");
+            to_check.push(name.to_owned());
+        }
+        to_check.extend(users.into_iter().map(|project| project.name));
+        names.push(stem);
+    }
+    fs::write(folder.join("Cargo.toml"), workspace(&names, &profiles()?))
+        .context("cannot write a workspace of the packages")?;
+    fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
+        .context("cannot copy Cargo.lock")?;
+    let mut results = Results::default();
+    // One at a time, so that none gets a feature of a dependency that another one asked for.
+    for name in &to_check {
+        let mut command = cargo();
+        // Dependencies are those that clippy had checked, where the features are the same.
+        command.args(["check", "--quiet", "--offline", "--target-dir"]).arg(paths::target());
+        match build::quiet(command.args(["--package", name]).current_dir(&folder)) {
+            Ok(()) => results += Results::passed(),
+            Err(error) => {
+                let error = format!("{error:#}");
+                progress::print(&format!("FAIL {name}: {error}"));
+                results += Results::failed(Failure::new(name, error));
+            }
+        }
+    }
+    programs::client_is_small(&folder)?;
+    Ok(results)
+}
+
+/// Packs every crate that is published; returns the packages.
+fn pack() -> Result<Vec<PathBuf>> {
     let target = paths::target();
     let packed = target.join("package");
     for old in crates_in(&packed).unwrap_or_default() {
@@ -33,36 +86,9 @@ pub(crate) fn check() -> Result<()> {
         command.arg("--target-dir").arg(&target).output().context("cannot run cargo package")?;
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success() && !has_warning(&text), "cargo package:\n{text}");
-
-    let folder = target.join("package-check");
-    let sources = folder.join("src");
-    if sources.exists() {
-        fs::remove_dir_all(&sources)
-            .with_context(|| format!("cannot remove {}", sources.display()))?;
-    }
-    let mut names = Vec::new();
-    for package in crates_in(&packed)? {
-        unpack(&package, &sources)?;
-        let stem = package.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        metadata::check(&sources.join(&stem), name_of(&stem))
-            .with_context(|| format!("the package {stem} would be refused, or not be found"))?;
-        names.push(stem);
-    }
-    ensure!(!names.is_empty(), "cargo package packed nothing");
-    fs::write(folder.join("Cargo.toml"), workspace(&names, &profiles()?))
-        .context("cannot write a workspace of the packages")?;
-    fs::copy(paths::root().join("Cargo.lock"), folder.join("Cargo.lock"))
-        .context("cannot copy Cargo.lock")?;
-    for package in &names {
-        let mut command = cargo();
-        // Dependencies are those that clippy had checked, where the features are the same.
-        command.args(["check", "--quiet", "--target-dir"]).arg(&target);
-        // One at a time, so that none gets a feature of a dependency that another one asked for.
-        command.args(["--package", name_of(package)]).current_dir(&folder);
-        build::quiet(&mut command)
-            .with_context(|| format!("the package {package} does not build alone"))?;
-    }
-    Ok(())
+    let packages = crates_in(&packed)?;
+    ensure!(!packages.is_empty(), "cargo package packed nothing");
+    Ok(packages)
 }
 
 /// Returns `true` if cargo has warned of a package, and not of the network.
@@ -97,7 +123,7 @@ fn name_of(package: &str) -> &str {
 }
 
 /// Profiles of our own workspace, as the text of a manifest.
-pub(crate) fn profiles() -> Result<String> {
+fn profiles() -> Result<String> {
     let file = paths::root().join("Cargo.toml");
     let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -110,7 +136,7 @@ pub(crate) fn profiles() -> Result<String> {
 /// registry. `profiles` as in ours, since what is built in another way is built again.
 fn workspace(packages: &[String], profiles: &str) -> String {
     let mut text = format!(
-        "[workspace]\nresolver = \"3\"\nmembers = [\"src/*\"]\n\n{profiles}\n[patch.crates-io]\n"
+        "[workspace]\nresolver = \"3\"\nmembers = [\"src/*\", \"programs/*\"]\n\n{profiles}\n[patch.crates-io]\n"
     );
     for package in packages {
         text.push_str(&format!("{} = {{ path = \"src/{package}\" }}\n", name_of(package)));

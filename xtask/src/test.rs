@@ -20,7 +20,7 @@ use crate::results::{Failure, Results};
 use crate::suite::Test;
 use crate::{
     containers, dist, guest_tests, hermit, host_tests, hostile, kernels, lab, libtest, linux,
-    package, paths, progress, single, smoke,
+    package, paths, progress, smoke,
 };
 
 /// `cargo xtask test`.
@@ -191,8 +191,7 @@ fn builds(args: &Args) -> Vec<Work> {
     if !args.no_guests {
         work.push(Work::Ahead(hostile::build_ahead));
     }
-    work.push(Work::Group("packages", || package::check().map(passed)));
-    work.push(Work::Group("README programs, each with its crate alone", single::check));
+    work.push(Work::Group("packages, each alone, and their README programs", package::check));
     work.push(Work::Group("every order of a vCPU's threads", loom));
     work.push(Work::Group("documentation", || {
         let mut command = cargo();
