@@ -1,5 +1,5 @@
 # Number of times that a guest goes on in another process at most.
-most=${NERITE_TEST_SNAPSHOTS:-4}
+most=${NERITE_TEST_SNAPSHOTS:-2}
 
 # goes_on VMM HOST GUEST TEXT [ACCELS]: lets a guest go on in one process after the other, from when
 # it has printed TEXT until it ends. HOST has the options of each process, GUEST those of the first
