@@ -1,6 +1,6 @@
 //! Snapshots from outside: `vmm ctl snapshot`, `vmm run --restore`, `vmm inspect`.
 //!
-//! `NERITE_TEST_SNAPSHOTS` is the number of snapshots that a guest goes through at most, 6 without
+//! `NERITE_TEST_SNAPSHOTS` is the number of snapshots that a guest goes through at most, 3 without
 //! it.
 
 #![cfg(test)]
@@ -23,7 +23,7 @@ fn goes_on(image: &[u8], vcpus: &str, right: i32, accelerators: &[&str]) {
     let mut accelerators = accelerators.iter().cycle();
     let mut output = String::new();
     let mut guest = Guest::start(&folder, accelerators.next().unwrap(), &["-c", vcpus, &image]);
-    let most = std::env::var("NERITE_TEST_SNAPSHOTS").map_or(6, |most| most.parse().unwrap());
+    let most = std::env::var("NERITE_TEST_SNAPSHOTS").map_or(3, |most| most.parse().unwrap());
     let mut saved = 0_u64;
     loop {
         // Moments that have nothing to do with those of the guest.
