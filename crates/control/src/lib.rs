@@ -19,6 +19,8 @@ pub mod statistics;
 
 // Crates whose types are in this one's interface.
 #[cfg(feature = "server")]
+pub use nerite_private_socket;
+#[cfg(feature = "server")]
 pub use nerite_service;
 
 pub use client::{Client, ClientError};

@@ -3,14 +3,17 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use gdbstub::conn::{Connection as GdbConnection, ConnectionExt};
+use nerite_private_socket::PrivateSocket;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use crate::ServerError;
 
 /// The port that is listened on if none is named.
 pub const DEFAULT_PORT: u16 = 6677;
@@ -66,32 +69,21 @@ impl FromStr for Address {
 pub(crate) enum Listener {
     /// With its address, which a confined process cannot ask for.
     Tcp(TcpListener, SocketAddr),
-    /// With its path, and the folder it is in, for the time when paths lead nowhere any more.
-    Unix(UnixListener, PathBuf, OwnedFd),
+    Unix(PrivateSocket),
 }
 
 impl Listener {
     /// Listens. To be called while the process has one thread: the file mode creation mask is
     /// changed for a moment.
-    pub(crate) fn bind(address: &Address) -> io::Result<Self> {
+    pub(crate) fn bind(address: &Address) -> Result<Self, ServerError> {
         match address {
-            Address::Tcp(address) => {
-                let listener = TcpListener::bind(address)?;
-                let address = listener.local_addr()?;
+            Address::Tcp(tcp) => {
+                let failed = |source| ServerError::Bind { address: *tcp, source };
+                let listener = TcpListener::bind(tcp).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
                 Ok(Self::Tcp(listener, address))
             }
-            Address::Unix(path) => {
-                use rustix::fs::{Mode, OFlags};
-                let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-                let listener = UnixListener::bind(path);
-                rustix::process::umask(mask);
-                let listener = listener?;
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-                let folder = folder.unwrap_or(Path::new("."));
-                let folder =
-                    rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                Ok(Self::Unix(listener, path.clone(), folder))
-            }
+            Address::Unix(path) => Ok(Self::Unix(PrivateSocket::bind(path)?)),
         }
     }
 
@@ -99,14 +91,14 @@ impl Listener {
     pub(crate) fn folder(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tcp(..) => None,
-            Self::Unix(_, _, folder) => Some(folder.as_fd()),
+            Self::Unix(socket) => Some(socket.directory()),
         }
     }
 
     pub(crate) fn address(&self) -> String {
         match self {
             Self::Tcp(_, address) => address.to_string(),
-            Self::Unix(_, path, _) => path.display().to_string(),
+            Self::Unix(socket) => socket.path().display().to_string(),
         }
     }
 
@@ -117,7 +109,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
-            Self::Unix(listener, ..) => Box::new(listener.accept()?.0),
+            Self::Unix(socket) => Box::new(socket.listener().accept()?.0),
         };
         Ok(Connection::new(stream, end))
     }
@@ -127,18 +119,7 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(listener, _) => listener.as_fd(),
-            Self::Unix(listener, ..) => listener.as_fd(),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path, folder) = self
-            && let Some(name) = path.file_name()
-            && let Err(error) = rustix::fs::unlinkat(&*folder, name, rustix::fs::AtFlags::empty())
-        {
-            log::debug!("{}: {error}", path.display());
+            Self::Unix(socket) => socket.as_fd(),
         }
     }
 }

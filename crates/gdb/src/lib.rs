@@ -12,16 +12,19 @@ mod session;
 mod target;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use nerite_private_socket::BindError;
 use nerite_service::DebugTarget;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
 // Crates whose types are in this one's interface.
 pub use nerite_arch;
+pub use nerite_private_socket;
 pub use nerite_service;
 
 pub use connection::{Address, AddressError, DEFAULT_PORT};
@@ -35,14 +38,17 @@ use session::Ended;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// The address cannot be listened on.
+    /// The TCP address cannot be listened on.
     #[error("cannot listen for a debugger on {address}")]
     Bind {
         /// The address.
-        address: Address,
+        address: SocketAddr,
         /// Cause.
         source: io::Error,
     },
+    /// The Unix socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] BindError),
     /// The thread cannot be started.
     #[error("cannot start the thread of the GDB server")]
     Thread(#[source] io::Error),
@@ -64,8 +70,7 @@ impl Server {
     /// # Errors
     /// If the address cannot be listened on.
     pub fn bind(address: &Address) -> Result<Self, ServerError> {
-        let failed = |source| ServerError::Bind { address: address.clone(), source };
-        Ok(Self { listener: Listener::bind(address).map_err(failed)? })
+        Ok(Self { listener: Listener::bind(address)? })
     }
 
     /// Address at which it listens, as text.

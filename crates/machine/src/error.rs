@@ -87,7 +87,7 @@ pub enum Error {
     },
     /// The socket for clients of the guest cannot be made.
     #[error(transparent)]
-    Vsock(#[from] nerite_virtio_vsock::BindError),
+    Vsock(#[from] nerite_virtio_vsock::nerite_private_socket::BindError),
     /// The process cannot be confined.
     #[error(transparent)]
     Sandbox(#[from] nerite_sandbox::Error),

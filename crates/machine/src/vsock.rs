@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nerite_virtio::VirtioPci;
-use nerite_virtio_vsock::{Limits, Listener, SocketFile, Spec, Totals, Vsock};
+use nerite_virtio_vsock::nerite_private_socket::SocketName;
+use nerite_virtio_vsock::{Limits, Listener, Spec, Totals, Vsock};
 use parking_lot::Mutex;
 
 use crate::Error;
@@ -17,7 +18,7 @@ pub(crate) struct VsockDevice {
     pub(crate) function: Arc<VirtioPci<Vsock>>,
     path: PathBuf,
     /// Removed when the machine ends.
-    file: Mutex<Option<SocketFile>>,
+    name: Mutex<Option<SocketName>>,
 }
 
 /// Counters of a socket device.
@@ -37,16 +38,16 @@ impl VsockDevice {
         pci: &mut PciBuilder<'_>,
         line: u8,
     ) -> Result<Self, Error> {
-        let file = Mutex::new(listener.take_file());
+        let name = Mutex::new(listener.take_name());
         let device = Vsock::new(spec.cid, listener, Limits::default());
         let device = device.map_err(Error::host("making a virtio device"))?;
-        Ok(Self { function: pci.add(device, line)?, path: spec.socket.clone(), file })
+        Ok(Self { function: pci.add(device, line)?, path: spec.socket.clone(), name })
     }
 
     /// Ends the device's thread, and removes the socket.
     pub(crate) fn halt(&self) {
         self.function.device().halt();
-        drop(self.file.lock().take());
+        drop(self.name.lock().take());
     }
 
     /// Counters so far.

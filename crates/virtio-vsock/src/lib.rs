@@ -17,13 +17,14 @@ mod spec;
 mod state;
 mod table;
 
-// The crate whose types are in this one's interface.
+// Crates whose types are in this one's interface.
+pub use nerite_private_socket;
 pub use nerite_virtio;
 
 pub use connection::BUFFER;
 pub use device::Vsock;
 pub use limits::{Limits, Totals};
-pub use listener::{BindError, Listener, SocketFile};
+pub use listener::Listener;
 pub use packet::{HEADER, HOST_CID, Header, STREAM, op, shutdown};
 pub use spec::{Cid, MAX_PATH, Spec, SpecError};
 pub use state::VsockState;

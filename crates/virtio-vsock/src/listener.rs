@@ -1,37 +1,16 @@
 //! The host's side: the socket that clients connect to, and those beside it that guests do.
 
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use nerite_private_socket::{BindError, PrivateSocket, SocketName};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with,
 };
 
 use crate::sources::{Source, Sources};
-
-/// Error of making the socket.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// Another process listens there.
-    #[error("{}: another process listens on this socket; choose another path", .0.display())]
-    InUse(PathBuf),
-    /// The socket cannot be made.
-    #[error("{}: cannot make the vsock socket", path.display())]
-    Bind {
-        /// Path of the socket.
-        path: PathBuf,
-        /// Cause.
-        source: io::Error,
-    },
-}
 
 /// The Unix socket of a device, and everything else that it needs of its host, opened.
 #[derive(Debug)]
@@ -39,16 +18,8 @@ pub struct Listener {
     listener: UnixListener,
     /// Path of the socket, to which a port is added.
     path: PathBuf,
-    file: Option<SocketFile>,
+    name: Option<SocketName>,
     pub(crate) sources: Sources,
-}
-
-/// Name of a socket, which is removed when this is dropped.
-#[derive(Debug)]
-pub struct SocketFile {
-    /// Directory of the socket; used to unlink it after chroot.
-    folder: OwnedFd,
-    name: OsString,
 }
 
 impl Listener {
@@ -61,37 +32,15 @@ impl Listener {
     /// If it cannot be made.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
         let failed = |source| BindError::Bind { path: path.to_owned(), source };
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput.into()).map_err(failed)?;
-        let listener = match bind_private(path) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                // A file of another kind is not ours to remove.
-                if !fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
-                    return Err(failed(error));
-                }
-                match UnixStream::connect(path) {
-                    Ok(_) => return Err(BindError::InUse(path.to_owned())),
-                    Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {}
-                    Err(_) => return Err(failed(error)),
-                }
-                fs::remove_file(path).map_err(failed)?;
-                bind_private(path).map_err(failed)?
-            }
-            other => other.map_err(failed)?,
-        };
-        listener.set_nonblocking(true).map_err(failed)?;
-        let folder =
-            path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = rustix::fs::open(folder, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| failed(error.into()))?;
+        let (listener, name) = PrivateSocket::bind(path)?.into_parts();
         let sources = Sources::new().map_err(failed)?;
         sources.add(&listener, Source::Listener).map_err(|error| failed(error.into()))?;
-        let file = Some(SocketFile { folder, name: name.to_owned() });
-        Ok(Self { listener, path: path.to_owned(), file, sources })
+        Ok(Self { listener, path: path.to_owned(), name: Some(name), sources })
     }
 
-    /// Directory of the socket, unless [`Self::take_file`] has been called.
+    /// Directory of the socket, unless [`Self::take_name`] has been called.
     pub fn folder(&self) -> Option<BorrowedFd<'_>> {
-        self.file.as_ref().map(|file| file.folder.as_fd())
+        self.name.as_ref().map(SocketName::directory)
     }
 
     /// Has the sockets that guests connect to looked for in the working directory, which the
@@ -103,8 +52,8 @@ impl Listener {
     }
 
     /// The name of the socket, to be removed by the caller. Otherwise it goes with this value.
-    pub fn take_file(&mut self) -> Option<SocketFile> {
-        self.file.take()
+    pub fn take_name(&mut self) -> Option<SocketName> {
+        self.name.take()
     }
 
     /// The descriptor that is readable once something has happened.
@@ -132,19 +81,4 @@ impl Listener {
     pub(crate) fn watch(&self, socket: &OwnedFd, id: u64) -> rustix::io::Result<()> {
         self.sources.add(socket, Source::Connection(id))
     }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty()) {
-            log::debug!("removing the socket {}: {error}", self.name.display());
-        }
-    }
-}
-
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    listener
 }

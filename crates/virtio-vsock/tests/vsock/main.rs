@@ -17,7 +17,8 @@ use std::time::Duration;
 use guest::{CID, Guest, data, packet};
 use nerite_virtio::fake::wait;
 use nerite_virtio::feature;
-use nerite_virtio_vsock::{BindError, HOST_CID, Header, Listener, STREAM, op, shutdown};
+use nerite_virtio_vsock::nerite_private_socket::BindError;
+use nerite_virtio_vsock::{HOST_CID, Header, Listener, STREAM, op, shutdown};
 
 /// Reads until a line feed.
 fn read_line(client: &mut UnixStream) -> String {
@@ -200,14 +201,14 @@ fn the_socket_is_private_and_goes_in_the_end() {
     let mut first = Listener::bind(&path).unwrap();
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     assert!(matches!(Listener::bind(&path), Err(BindError::InUse(_))));
-    let file = first.take_file();
+    let name = first.take_name();
     drop(first);
     // A socket whose server is gone is replaced, another file is not.
     assert!(path.exists());
     let second = Listener::bind(&path).unwrap();
     drop(second);
     assert!(!path.exists());
-    drop(file);
+    drop(name);
     std::fs::write(&path, "mine").unwrap();
     let error = Listener::bind(&path).unwrap_err();
     assert!(matches!(error, BindError::Bind { .. }), "{error}");
