@@ -1,7 +1,7 @@
 //! Builds our own programs.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,14 +24,35 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// The cargo of the nightly toolchain. Rustup is asked for it, as ours is that of the pinned one.
-pub(crate) fn nightly() -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(paths::root()).stdin(Stdio::null()).arg("+nightly");
-    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
+/// The cargo that runs us, for builds with a sanitizer: the compiler then takes flags that are not
+/// stable yet. They are as good in this compiler as in a nightly one of its age, and there is one
+/// toolchain for everything.
+pub(crate) fn sanitizing() -> Command {
+    let mut command = cargo();
+    command.env("RUSTC_BOOTSTRAP", "1");
+    for name in ["CARGO_TARGET_DIR", "RUSTFLAGS"] {
         command.env_remove(name);
     }
     command
+}
+
+/// Reason why nothing can be built with AddressSanitizer here, if there is one.
+pub(crate) fn sanitizer_obstacle() -> Option<&'static str> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .current_dir(paths::root())
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    let folder = PathBuf::from(String::from_utf8_lossy(&text).trim_end());
+    obstacle_in(&folder)
+}
+
+/// The same for a toolchain whose libraries are in this folder.
+fn obstacle_in(folder: &Path) -> Option<&'static str> {
+    let mut entries = folder.read_dir().into_iter().flatten().flatten();
+    let is_there = entries.any(|entry| entry.file_name().to_string_lossy().ends_with(RUNTIME));
+    (!is_there).then_some("this toolchain has no AddressSanitizer (rustup's toolchains have it)")
 }
 
 /// Returns `true` if a command can be run and succeeds, whatever it says.
@@ -61,7 +82,9 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
 /// here and not for the whole repository, so that other builds need no static C library.
 const STATIC: &str = r#"target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static","-Clink-arg=-Wl,-z,pack-relative-relocs"]"#;
 /// Named, so that the setting is for the program, and not for what runs while it is built.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// End of the name of AddressSanitizer's library, which begins with the toolchain's channel.
+const RUNTIME: &str = "_rt.asan.a";
 
 /// Builds the release `vmm`, statically linked where that can be done, and says where it is. It is
 /// at `target/release/vmm` as well.
@@ -157,4 +180,19 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
         bail!("{}\n{}{}", output.status, err, out);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_toolchain_without_the_sanitizer_is_an_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(obstacle_in(&folder.path().join("absent")).is_some());
+        std::fs::write(folder.path().join("librustc-stable_rt.tsan.a"), "").unwrap();
+        assert!(obstacle_in(folder.path()).is_some());
+        std::fs::write(folder.path().join("librustc-stable_rt.asan.a"), "").unwrap();
+        assert_eq!(obstacle_in(folder.path()), None);
+    }
 }

@@ -2,15 +2,14 @@
 //! that notices more.
 //!
 //! Three times: the debug build, with assertions and overflow checks, confined as always, on KVM
-//! and on the processor in software; and, where there is a nightly toolchain, a faster build with
-//! these checks under AddressSanitizer, not confined, because its runtime opens files and stops all
-//! threads to look for leaks.
+//! and on the processor in software; and a faster build with these checks under AddressSanitizer,
+//! not confined, because its runtime opens files and stops all threads to look for leaks.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::build::{self, nightly, works};
+use crate::build::{self, TARGET, sanitizer_obstacle, sanitizing};
 use crate::platform::Runner;
 use crate::results::Results;
 use crate::suite::Test;
@@ -26,17 +25,14 @@ const CHECKED: [(&str, &str); 4] = [
 ];
 /// To have all other crates optimised takes longer than the guests then save.
 const QUICKLY: &str = r#"profile.release.package."*".opt-level=0"#;
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs the tests in all these ways.
 pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
     let vmm = build::vmm_for_tests()?;
     let mut results = guest_tests::run_with(tests, runner, &vmm)?;
     results += guest_tests::run_in_software_with(tests, runner.workers, runner.repeat, &vmm)?;
-    if !has_nightly() {
-        progress::print(
-            "SKIP all of them under AddressSanitizer: there is no nightly toolchain (rustup toolchain install nightly)",
-        );
+    if let Some(reason) = sanitizer_obstacle() {
+        progress::print(&format!("SKIP all of them under AddressSanitizer: {reason}"));
         results.summary.skipped += tests.len();
         return Ok(results);
     }
@@ -48,17 +44,13 @@ pub(crate) fn run(tests: &[Test], runner: &Runner) -> Result<Results> {
 
 /// Builds what [`run`] needs and nothing else does.
 pub(crate) fn build_ahead() -> Result<()> {
-    if has_nightly() { build_sanitized().map(drop) } else { Ok(()) }
-}
-
-fn has_nightly() -> bool {
-    works(nightly().arg("--version"))
+    if sanitizer_obstacle().is_none() { build_sanitized().map(drop) } else { Ok(()) }
 }
 
 fn build_sanitized() -> Result<PathBuf> {
     let step = progress::step("building vmm with AddressSanitizer");
     let target = paths::target().join("asan");
-    let mut command = nightly();
+    let mut command = sanitizing();
     command.args([
         "build",
         "--release",

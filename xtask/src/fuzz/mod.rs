@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::build::{cargo, nightly, quiet, works};
+use crate::build::{cargo, quiet, sanitizer_obstacle, sanitizing, works};
 use crate::job::Summary;
 use crate::{paths, progress};
 
@@ -71,7 +71,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     Ok(i32::from(summary.failed > 0))
 }
 
-/// Compiles the targets as far as lints need it, which takes neither a nightly toolchain nor a C++
+/// Compiles the targets as far as lints need it, which takes neither a sanitizer nor a C++
 /// compiler.
 pub(crate) fn check() -> Result<()> {
     let mut command = cargo();
@@ -98,14 +98,15 @@ fn names(manifest: &str) -> Result<Vec<String>> {
     Ok(manifest.bin.into_iter().map(|target| target.name).collect())
 }
 
-/// Names a tool that is not there.
+/// Names what is needed and not there.
 fn missing() -> Option<&'static str> {
-    if !works(nightly().arg("--version")) {
-        Some("there is no nightly toolchain (rustup toolchain install nightly)")
-    } else if !works(nightly().args(["fuzz", "--version"])) {
-        Some("cargo-fuzz is not installed (cargo install cargo-fuzz)")
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    if !works(cargo().args(["fuzz", "--version"])) {
+        Some("cargo-fuzz is not installed (cargo install cargo-fuzz --locked)")
+    } else if !works(Command::new(compiler).arg("--version")) {
+        Some("there is no C++ compiler for libFuzzer (Debian: g++, Fedora: gcc-c++)")
     } else {
-        None
+        sanitizer_obstacle()
     }
 }
 
@@ -140,7 +141,7 @@ impl Folders {
 
 /// cargo-fuzz on one target.
 fn fuzz(subcommand: &str, name: &str) -> Command {
-    let mut command = nightly();
+    let mut command = sanitizing();
     command.args(["fuzz", subcommand, "--fuzz-dir"]).arg(folder());
     command.arg("--target-dir").arg(paths::target().join("fuzz")).arg(name);
     command
