@@ -1,5 +1,5 @@
-//! A network card driven by hand: each register by itself, and rings that hold whatever is put
-//! there.
+//! A virtio device driven by hand, a network card first of all: each register by itself, and rings
+//! that hold whatever is put there.
 
 use alloc::alloc::{Layout, alloc_zeroed};
 
@@ -88,9 +88,15 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    /// The first virtio network card on bus 0, as its capabilities describe it (4.1.4).
+    /// The first virtio network card on bus 0.
     pub(crate) fn find() -> Option<Self> {
-        let slot = (0..32).find(|slot| Self::at(*slot).config(0, 4) == 0x1041_1af4)?;
+        Self::find_kind(1)
+    }
+
+    /// The first virtio device of this kind (5) on bus 0, as its capabilities describe it (4.1.4).
+    pub(crate) fn find_kind(kind: u32) -> Option<Self> {
+        let id = (0x1040 + kind) << 16 | 0x1af4;
+        let slot = (0..32).find(|slot| Self::at(*slot).config(0, 4) == id)?;
         let mut card = Self::at(slot);
         card.set_config(4, 2, 6);
         card.bar = u64::from(card.config(0x10, 4) & !0xf) | u64::from(card.config(0x14, 4)) << 32;
