@@ -135,6 +135,15 @@ fn names_are_bytes() {
     assert_eq!(files.open(b"/data/a\0b", O_CREAT, 0), Err(EINVAL));
 }
 
+/// Ends a thread that looks at this value.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Swaps a directory and a link out of the mount while a guest goes through it.
 #[test]
 fn renames_meanwhile_do_not_help() {
@@ -153,10 +162,15 @@ fn renames_meanwhile_do_not_help() {
                 std::fs::rename(&link, &place).unwrap();
                 std::fs::rename(&place, &link).unwrap();
                 std::fs::rename(&directory, &place).unwrap();
+                // On a busy machine this thread waits most likely here, not in between.
+                std::thread::yield_now();
             }
         });
-        let mut seen = 0;
-        for round in 0..3000 {
+        // Also when an assertion fails: the scope waits for the thread.
+        let _end = SetOnDrop(&done);
+        let (mut seen, mut round) = (0, 0);
+        while round < 3000 || (seen == 0 && round < 100_000) {
+            round += 1;
             match contents(&files, "/data/x/secret") {
                 Ok(bytes) => {
                     assert_eq!(bytes, b"public");
@@ -174,7 +188,6 @@ fn renames_meanwhile_do_not_help() {
                 Ok(()) | Err(ENOENT | EXDEV | EAGAIN | EEXIST)
             ));
         }
-        done.store(true, Ordering::Relaxed);
         assert!(seen > 0);
     });
     let outside: Vec<_> = std::fs::read_dir(folder.path().join("outside")).unwrap().collect();
