@@ -188,9 +188,6 @@ fn builds(args: &Args) -> Vec<Work> {
     work.push(Work::Group("shell completions, man pages and the stripped program", || {
         dist::main().map(passed)
     }));
-    if !args.no_guests {
-        work.push(Work::Ahead(hostile::build_ahead));
-    }
     work.push(Work::Group("packages, each alone, and their README programs", package::check));
     work.push(Work::Group("every order of a vCPU's threads", loom));
     work.push(Work::Group("documentation", || {
@@ -260,7 +257,7 @@ fn guests(run: &mut Run, all: bool) {
         Some(reason) => run.skip("guests as containers", &reason),
     }
     on_kvm(run, "hostile guests", &|| {
-        hostile::run(&guest_tests::select(guest_tests::HOSTILE)?, &runner)
+        hostile::run_asserting(&guest_tests::select(guest_tests::HOSTILE)?, &runner)
     });
     on_kvm(run, "real Hermit applications", &|| {
         guest_tests::run(&guest_tests::select("hermit")?, &runner)
