@@ -12,6 +12,7 @@
 mod bench;
 mod build;
 mod containers;
+mod coverage;
 mod crates;
 mod debugger;
 mod dist;
@@ -85,6 +86,8 @@ enum Cli {
     Packages,
     /// Run the fuzz targets for a while each
     Fuzz(fuzz::Args),
+    /// Count the lines of crates that a guest reaches, and those that their tests execute
+    Coverage(coverage::Args),
     /// Run the host's own tests that use KVM, where KVM is real
     TestHost(host_tests::Args),
     /// Measure vmm, beside its peer where there is one
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
         Cli::UnitTests(args) => unit_tests::main(&args),
         Cli::Packages => package::check().map(|results| results.close()),
         Cli::Fuzz(args) => fuzz::main(&args),
+        Cli::Coverage(args) => coverage::main(&args),
         Cli::TestHost(args) => host_tests::main(&args),
         Cli::Bench(args) => bench::main(&args),
         Cli::BenchWorker { cases } => bench::worker::main(&cases).map(|()| 0),
