@@ -91,6 +91,16 @@ fn host_mxcsr() -> u32 {
     value
 }
 
+/// Clears the flags of the host's MXCSR, and returns those that there were.
+fn take_flags() -> u32 {
+    let flags = host_mxcsr() & FLAGS;
+    if flags != 0 {
+        // SAFETY: the value that Rust expects in MXCSR, but for flags.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &MXCSR_INIT, options(nostack, readonly)) };
+    }
+    flags
+}
+
 impl VectorState {
     /// Makes the calling thread one that executes instructions on this state: flags that it has
     /// raised before do not count.
@@ -100,17 +110,13 @@ impl VectorState {
     /// takes longer than most instructions. Code of the host that computes with floating-point
     /// numbers has to be kept out meanwhile.
     pub fn begin(&mut self) {
-        if host_mxcsr() & FLAGS != 0 {
-            // SAFETY: the value that Rust expects in MXCSR, but for flags.
-            unsafe { asm!("ldmxcsr [{}]", in(reg) &MXCSR_INIT, options(nostack, readonly)) };
-        }
+        take_flags();
     }
 
     /// Takes over flags of MXCSR that instructions have raised since [`VectorState::begin`].
     /// Afterwards [`VectorState::mxcsr`] is complete.
     pub fn collect(&mut self) {
-        self.mxcsr |= host_mxcsr() & FLAGS;
-        self.begin();
+        self.mxcsr |= take_flags();
     }
 
     /// Sets MXCSR as an instruction does.

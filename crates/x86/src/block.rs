@@ -32,12 +32,15 @@ impl Source {
     }
 }
 
-/// Instructions that are executed one after the other.
+/// Instructions that are executed one after the other. Of 128 bytes: its address is computed from
+/// its number for each one that is executed.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) ops: Box<[Op]>,
     /// Instructions of the guest among them.
-    pub(crate) count: usize,
+    pub(crate) count: u32,
+    /// There are vector instructions among them.
+    pub(crate) has_vectors: bool,
     /// Length in bytes.
     pub(crate) length: u64,
     pub(crate) source: Source,
@@ -48,6 +51,8 @@ pub(crate) struct Block {
     pub(crate) bytes: Box<[u8]>,
 }
 
+const _: () = assert!(size_of::<Block>() == 128);
+
 impl Block {
     #[inline(always)]
     pub(crate) fn is_fresh(&self) -> bool {
@@ -56,7 +61,7 @@ impl Block {
 
     /// Offsets of the guest's instructions.
     pub(crate) fn offsets(&self) -> impl Iterator<Item = u16> {
-        self.ops.iter().take(self.count).map(|op| op.start)
+        self.ops.iter().take(self.count as usize).map(|op| op.start)
     }
 
     /// `true` if other blocks may lead here without a look at the page tables.

@@ -169,6 +169,7 @@ impl Cache {
             self.blocks.push(Block {
                 ops: Box::new([]),
                 count: 0,
+                has_vectors: false,
                 length: 0,
                 source,
                 second: None,

@@ -120,7 +120,7 @@ pub(crate) fn mov_to_control(core: &mut Core, op: &Op) -> Run {
             let is_lowered = value < core.cr8;
             core.cr8 = value;
             if is_lowered {
-                core.exit = Some(Exit::PriorityLowered);
+                core.exit = Exit::PriorityLowered;
                 core.rip = core.next_rip(op);
                 return Err(crate::core::Stop::JumpExit);
             }

@@ -23,11 +23,11 @@ use crate::tlb::{self, Tlb};
 pub(crate) enum Stop {
     /// [`Core::fault`] happened; the instruction is not complete.
     Fault,
-    /// [`Core::exit`] is due; the instruction is not complete.
+    /// There is a [`Core::exit`]; the instruction is not complete.
     Exit,
     /// The instruction is complete, and RIP is set.
     Jump,
-    /// The instruction is complete, RIP is set, and [`Core::exit`] is due.
+    /// The instruction is complete, RIP is set, and there is a [`Core::exit`].
     JumpExit,
     /// A part of a repeated instruction is complete.
     Again,
@@ -96,7 +96,8 @@ pub(crate) struct Core {
     pub(crate) attention: bool,
     pub(crate) events: Events,
     pub(crate) fault: Exception,
-    pub(crate) exit: Option<Exit>,
+    /// The last exit.
+    pub(crate) exit: Exit,
     pub(crate) accesses: Accesses,
     pub(crate) segments: [Segment; 6],
     pub(crate) ldt: Segment,
@@ -124,6 +125,8 @@ pub(crate) struct Core {
     pub(crate) fetch: crate::tlb::Fetch,
     /// x87, MMX, SSE and AVX registers.
     pub(crate) vector: VectorState,
+    /// The host's MXCSR may have flags of [`Core::vector`].
+    pub(crate) has_flags: bool,
     pub(crate) platform: Box<dyn Platform>,
     pub(crate) intercept_debug: bool,
     pub(crate) intercept_breakpoint: bool,
@@ -304,15 +307,20 @@ impl Core {
         if let Some(entry) = self.accesses.next() {
             return Ok(entry);
         }
-        self.exit = Some(exit);
+        self.exit = exit;
         Err(Stop::Exit)
     }
 
     /// Calls the platform, which may compute with floating-point numbers.
     pub(crate) fn ask<R>(&mut self, question: impl FnOnce(&mut dyn Platform) -> R) -> R {
-        self.vector.collect();
-        let answer = question(&mut *self.platform);
-        self.vector.begin();
-        answer
+        self.collect();
+        question(&mut *self.platform)
+    }
+
+    /// Takes the flags of the host's MXCSR, if there may be some.
+    pub(crate) fn collect(&mut self) {
+        if std::mem::take(&mut self.has_flags) {
+            self.vector.collect();
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::count::{Counter, Executions};
 use crate::cpuid::Cpuid;
 use crate::debug::{DR6_ONES, DR7_RESET};
 use crate::exception::Exception;
-use crate::exit::Accesses;
+use crate::exit::{Accesses, Exit};
 use crate::flags::Flags;
 use crate::msrs::Msrs;
 use crate::phys::Physical;
@@ -115,7 +115,7 @@ impl Cpu {
             attention: true,
             events: events_default(),
             fault: Exception::default(),
-            exit: None,
+            exit: Exit::Budget,
             accesses: Accesses::default(),
             segments: Default::default(),
             ldt: Default::default(),
@@ -140,6 +140,7 @@ impl Cpu {
             protected: HashSet::new(),
             fetch: Fetch::default(),
             vector: VectorState::default(),
+            has_flags: false,
             platform: config.platform,
             intercept_debug: false,
             intercept_breakpoint: false,

@@ -11,7 +11,7 @@ use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 use crate::access::page_offset;
 use crate::block::{Block, LONGEST, Link, Source};
 use crate::core::{Core, Mode, Run};
-use crate::op::{BRANCH, Op};
+use crate::op::{BRANCH, Op, VECTOR};
 use crate::ops;
 
 /// Length of the longest instruction (Intel SDM vol. 2, 2.3.11).
@@ -81,7 +81,9 @@ pub(crate) fn block(core: &mut Core, linear: u64, address: u64, room: u64) -> Ru
         return core.protection_fault(0);
     }
     let length = ops.last().map_or(0, |op| usize::from(op.end));
-    let count = ops.len();
+    // No more than `LONGEST`.
+    let count = u32::try_from(ops.len()).unwrap_or(0);
+    let has_vectors = ops.iter().any(|op| op.flags & VECTOR != 0);
     if ops.last().is_none_or(|op| op.flags & BRANCH == 0) {
         let mut end = Op::new(ops::branch::end);
         end.start = u16::try_from(length).unwrap_or(u16::MAX);
@@ -92,6 +94,7 @@ pub(crate) fn block(core: &mut Core, linear: u64, address: u64, room: u64) -> Ru
     Ok(Block {
         ops: ops.into(),
         count,
+        has_vectors,
         length: length as u64,
         source,
         second,

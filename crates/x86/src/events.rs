@@ -48,7 +48,7 @@ impl Core {
         }
         if self.events.window && self.can_interrupt() {
             self.events.window = false;
-            self.exit = Some(Exit::InterruptWindow);
+            self.exit = Exit::InterruptWindow;
             return Err(Stop::Exit);
         }
         let has_breakpoints = self.has_code_breakpoints();

@@ -119,13 +119,17 @@ impl Accesses {
         answer
     }
 
-    /// Takes the answer to the access that was reported. `true` if there was one.
-    pub(crate) fn answer(&mut self, entry: Entry) -> bool {
-        self.next = 0;
+    /// Takes the answer to the access that was reported, if there was one.
+    pub(crate) fn answer(&mut self, entry: Entry) {
+        self.rewind();
         if std::mem::take(&mut self.pending) && self.answers.len() < ACCESSES {
             self.answers.push(entry);
         }
-        !self.answers.is_empty()
+    }
+
+    /// Begins with the instruction anew.
+    pub(crate) fn rewind(&mut self) {
+        self.next = 0;
     }
 
     /// Begins with a new instruction.

@@ -107,7 +107,7 @@ impl Core {
         };
         if is_wanted {
             let dr6 = std::mem::take(&mut self.events.debug);
-            self.exit = Some(crate::exit::Exit::Debug { rip: self.rip, vector, dr6 });
+            self.exit = crate::exit::Exit::Debug { rip: self.rip, vector, dr6 };
         }
         is_wanted
     }

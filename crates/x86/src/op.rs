@@ -25,6 +25,8 @@ pub(crate) const LOCK: u8 = 1 << 4;
 pub(crate) const BRANCH: u8 = 1 << 5;
 /// There is a memory operand.
 pub(crate) const MEMORY: u8 = 1 << 6;
+/// A vector or x87 instruction.
+pub(crate) const VECTOR: u8 = 1 << 7;
 
 /// An instruction, decoded.
 pub(crate) struct Op {

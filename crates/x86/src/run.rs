@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::block::Block;
 use crate::core::{Core, Run, Stop};
 use crate::cpu::Cpu;
 use crate::exception;
@@ -18,29 +19,38 @@ impl Cpu {
     /// comes to its end: [`Exit::Budget`] may come early, and [`Cpu::instructions`] tells how many
     /// were completed.
     pub fn run(&mut self, entry: Entry, budget: u64) -> Exit {
+        self.advance(entry, budget);
+        *self.exit()
+    }
+
+    /// The last exit.
+    #[must_use]
+    pub fn exit(&self) -> &Exit {
+        &self.core.exit
+    }
+
+    /// As [`Self::run`], for a caller that looks at parts of [`Self::exit`]: a copy of it as a
+    /// whole, right after it was written in parts, takes as long as many instructions.
+    pub fn advance(&mut self, entry: Entry, budget: u64) {
         let core = &mut *self.core;
         if core.is_shut_down {
-            return Exit::Shutdown;
+            core.exit = Exit::Shutdown;
+            return;
         }
-        core.vector.begin();
-        if core.accesses.answer(entry) {
-            core.attention = true;
-        }
+        core.accesses.answer(entry);
         core.end = core.retired.saturating_add(budget);
         loop {
             let blocks = match self.cache.counter {
                 None => self.blocks::<false>(),
                 Some(_) => self.blocks::<true>(),
             };
-            let exit = match blocks {
-                Ok(()) => continue,
-                Err(Stop::Shutdown) => Some(Exit::Shutdown),
-                Err(_) => self.core.exit.take(),
-            };
-            if let Some(exit) = exit {
-                self.core.vector.collect();
-                return exit;
+            match blocks {
+                Err(Stop::Exit) => {}
+                Err(Stop::Shutdown) => self.core.exit = Exit::Shutdown,
+                _ => continue,
             }
+            self.core.collect();
+            return;
         }
     }
 
@@ -51,14 +61,14 @@ impl Cpu {
         // Before a kick, which the next run finds: who asked for one instruction hears that it was
         // executed.
         if core.retired >= core.end {
-            core.exit = Some(Exit::Budget);
+            core.exit = Exit::Budget;
             return Err(Stop::Exit);
         }
         if self.kick.load(Ordering::Relaxed)
             && core.accesses.is_empty()
             && self.kick.swap(false, Ordering::Acquire)
         {
-            core.exit = Some(Exit::Kicked);
+            core.exit = Exit::Kicked;
             return Err(Stop::Exit);
         }
         if core.attention
@@ -72,7 +82,7 @@ impl Cpu {
             if COUNTS && let Some(counter) = &mut self.cache.counter {
                 counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
             }
-            core.set_r(RIP, core.rip);
+            core.begin(block);
             let ops = block.ops.get(..1).unwrap_or_default();
             let outcome = execute(core, ops);
             if outcome.is_none() {
@@ -93,14 +103,31 @@ impl Cpu {
             Ok(index) => index,
             Err(stop) => return core.stopped(stop),
         };
+        if !core.accesses.is_empty() {
+            let block = self.cache.blocks.get(index);
+            let Some(block) = block else { return Ok(()) };
+            if COUNTS && let Some(counter) = &mut self.cache.counter {
+                counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
+            }
+            // The access may have led to an interrupt, which comes before the next instruction.
+            let is_single = self.kick.load(Ordering::Relaxed);
+            core.resume(block, is_single)?;
+            if core.attention || core.retired >= core.end || self.kick.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            index = match self.cache.find(core) {
+                Ok(index) => index,
+                Err(stop) => return core.stopped(stop),
+            };
+        }
         loop {
             let Some(block) = self.cache.blocks.get(index) else { return Ok(()) };
             if COUNTS && let Some(counter) = &mut self.cache.counter {
                 counter.begin(index, core.linear_rip(), block.offsets(), core.retired);
             }
-            core.set_r(RIP, core.rip);
+            core.begin(block);
             let room = core.end.wrapping_sub(core.retired);
-            if room < block.count as u64 {
+            if room < u64::from(block.count) {
                 let count = usize::try_from(room).unwrap_or(0);
                 let outcome = execute(core, block.ops.get(..count).unwrap_or_default());
                 if outcome.is_none() {
@@ -112,14 +139,14 @@ impl Cpu {
             if outcome.is_some() {
                 return core.outcome(outcome);
             }
-            core.retired = core.retired.wrapping_add(block.count as u64);
+            core.retired = core.retired.wrapping_add(u64::from(block.count));
             if core.attention || core.retired >= core.end || self.kick.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let link = block.links.get(core.link & 1).copied().unwrap_or_default();
             if link.rip == core.rip && link.epoch == core.epoch {
                 let next = link.index as usize;
-                if self.cache.blocks.get(next).is_some_and(crate::block::Block::is_fresh) {
+                if self.cache.blocks.get(next).is_some_and(Block::is_fresh) {
                     index = next;
                     continue;
                 }
@@ -146,6 +173,41 @@ fn execute<'a>(core: &mut Core, ops: &'a [Op]) -> Option<(Stop, &'a Op)> {
 }
 
 impl Core {
+    /// Begins with a block at RIP.
+    #[inline(always)]
+    fn begin(&mut self, block: &Block) {
+        self.set_r(RIP, self.rip);
+        // Reading MXCSR takes as long as several instructions, and most runs that end with an
+        // access of a device have no use for it.
+        if block.has_vectors & !self.has_flags {
+            self.vector.begin();
+            self.has_flags = true;
+        }
+    }
+
+    /// Executes a block, or no more than one instruction. The first one has begun: its accesses of
+    /// devices have been answered.
+    #[inline(never)]
+    fn resume(&mut self, block: &Block, is_single: bool) -> Run {
+        self.begin(block);
+        let room = if is_single { 1 } else { self.end.wrapping_sub(self.retired) };
+        let is_whole = room >= u64::from(block.count);
+        let count = usize::try_from(room).unwrap_or(usize::MAX);
+        let ops = if is_whole { &*block.ops } else { block.ops.get(..count).unwrap_or_default() };
+        let (first, rest) = ops.split_at_checked(1).unwrap_or_default();
+        let mut outcome = execute(self, first);
+        if outcome.is_none() {
+            self.accesses.clear();
+            outcome = execute(self, rest);
+        }
+        match outcome {
+            None if is_whole => self.retired = self.retired.wrapping_add(u64::from(block.count)),
+            None => self.next(&block.ops, count),
+            Some(_) => return self.outcome(outcome),
+        }
+        Ok(())
+    }
+
     /// Continues after the first `count` instructions of a block, none of which was a branch,
     /// unless it was all of them.
     fn next(&mut self, ops: &[Op], count: usize) {
@@ -185,11 +247,16 @@ impl Core {
                 self.deliver_fault()
             }
             Stop::Again => {
+                self.accesses.clear();
                 self.use_budget();
                 Ok(())
             }
-            Stop::Jump => Ok(()),
+            Stop::Jump => {
+                self.accesses.clear();
+                Ok(())
+            }
             Stop::Alone => {
+                self.accesses.rewind();
                 self.events.alone = true;
                 self.attention = true;
                 Ok(())

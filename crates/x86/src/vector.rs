@@ -9,7 +9,7 @@ use nerite_x86_vector::{Fields, Operands, VectorException, VectorState, lookup};
 use crate::access::{crosses, page_offset};
 use crate::core::{Core, Run, Stop};
 use crate::exception::{GP, MF, NM, UD, XM};
-use crate::op::{FLAT, Handler, MEMORY, Op};
+use crate::op::{FLAT, Handler, MEMORY, Op, VECTOR};
 use crate::ops::system;
 use crate::registers::{
     CR0_EM, CR0_MP, CR0_TS, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, RAX, RDI, SEGMENT,
@@ -39,6 +39,7 @@ pub(crate) fn handler(
 ) -> Option<Handler> {
     let execute = lookup::<Core>(instruction)?;
     op.fields = Fields::new(instruction);
+    op.flags |= VECTOR;
     let has_di = (0..instruction.op_count()).any(|operand| {
         matches!(
             instruction.op_kind(operand),

@@ -134,7 +134,7 @@ pub(crate) fn int(core: &mut Core, op: &Op) -> Run {
 /// INT3.
 pub(crate) fn int3(core: &mut Core, op: &Op) -> Run {
     if core.intercept_breakpoint {
-        core.exit = Some(Exit::Debug { rip: core.rip_of(op), vector: exception::BP, dr6: 0 });
+        core.exit = Exit::Debug { rip: core.rip_of(op), vector: exception::BP, dr6: 0 };
         return Err(Stop::Exit);
     }
     software(core, op, exception::BP)

@@ -63,7 +63,7 @@ pub(crate) fn check_umip(core: &mut Core) -> Run {
 /// HLT.
 pub(crate) fn hlt(core: &mut Core, op: &Op) -> Run {
     privileged(core)?;
-    core.exit = Some(Exit::Halt);
+    core.exit = Exit::Halt;
     core.rip = core.next_rip(op);
     Err(Stop::JumpExit)
 }
