@@ -1,7 +1,7 @@
 //! Port writes that collect while the guest keeps running.
 
 use std::collections::VecDeque;
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nerite_hypervisor::{CoalescedWrite, CoalescedWrites};
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 const CAPACITY: usize = 169;
 
 /// The writes of all vCPUs of a VM that wait.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ring {
-    /// Ports whose writes collect.
-    ports: Mutex<Vec<RangeInclusive<u16>>>,
+    /// Ports whose writes collect, a bit for each: every other write looks here, too.
+    ports: Box<[AtomicU64]>,
     writes: Mutex<VecDeque<CoalescedWrite>>,
     /// Held by the one taker.
     taker: Mutex<()>,
@@ -23,18 +23,37 @@ pub(crate) struct Ring {
     taken: AtomicU64,
 }
 
+impl Default for Ring {
+    fn default() -> Self {
+        Self {
+            ports: (0..=u16::MAX >> 6).map(|_| AtomicU64::new(0)).collect(),
+            writes: Mutex::default(),
+            taker: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+}
+
 impl Ring {
     pub(crate) fn add_ports(&self, first: u16, size: u16) {
-        self.ports.lock().push(first..=first.saturating_add(size.saturating_sub(1)));
+        for port in (first..=u16::MAX).take(size.into()) {
+            if let Some(word) = self.ports.get(usize::from(port >> 6)) {
+                word.fetch_or(1 << (port & 63), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        let word = self.ports.get(usize::from(port >> 6));
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (port & 63) & 1 != 0)
     }
 
     /// Collects a write. Returns `false` if it must be an exit: of another port, or when there is
     /// no room.
     pub(crate) fn push(&self, write: CoalescedWrite) -> bool {
         let last = write.port.saturating_add(u16::from(write.width).saturating_sub(1));
-        let is_inside =
-            |range: &RangeInclusive<u16>| range.contains(&write.port) && range.contains(&last);
-        if !self.ports.lock().iter().any(is_inside) {
+        if !(write.port..=last).all(|port| self.has_port(port)) {
             return false;
         }
         let mut writes = self.writes.lock();

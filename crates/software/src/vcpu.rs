@@ -5,6 +5,7 @@ mod budget;
 mod debug;
 mod direct;
 mod events;
+mod leave;
 mod state;
 
 use std::fmt;
@@ -23,7 +24,8 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use self::budget::Budget;
-use self::events::Ready;
+use self::events::{Ready, SERVICE};
+use self::leave::leave;
 use crate::clock::{Source, TSC_KHZ, VcpuClock};
 use crate::msr::{APIC_BASE, MachineMsrs};
 use crate::shared::Shared;
@@ -46,6 +48,9 @@ pub(crate) struct SoftwareVcpu {
     halted: bool,
     /// The processor waits for a start message.
     waits_for_sipi: bool,
+    /// Instructions until the next look at interrupts and timers, as long as nothing but an access
+    /// of a device comes between.
+    left: u64,
     msrs: MachineMsrs,
     budget: Budget,
     debug: GuestDebug,
@@ -55,10 +60,12 @@ pub(crate) struct SoftwareVcpu {
 
 /// Consequence of an exit of the processor.
 enum Next {
-    /// The processor resumes with this answer.
+    /// The processor resumes with this answer, after a look at interrupts and timers.
     Go(x86::Entry),
+    /// It resumes; if there is something to look at, it has been woken.
+    Resume,
     /// The caller has to handle it.
-    Leave(Exit),
+    Leave,
 }
 
 impl SoftwareVcpu {
@@ -92,6 +99,7 @@ impl SoftwareVcpu {
             priority: 0,
             halted: false,
             waits_for_sipi: false,
+            left: 0,
             msrs: MachineMsrs::default(),
             budget: Budget::default(),
             debug: GuestDebug::default(),
@@ -156,10 +164,10 @@ impl SoftwareVcpu {
         self.chips()?.with_apic(self.index, act)
     }
 
-    /// Handles an exit of the processor.
-    fn handle(&mut self, exit: x86::Exit) -> Next {
+    /// Handles the last exit of the processor.
+    fn handle(&mut self) -> Next {
         use x86::Entry::Resume;
-        match exit {
+        match *self.cpu.exit() {
             x86::Exit::PortIn { port, width } => self.port_in(port, width),
             x86::Exit::PortOut { port, width, value } => self.port_out(port, width, value),
             x86::Exit::MmioRead { address, width } => self.mmio_read(address, width),
@@ -168,38 +176,34 @@ impl SoftwareVcpu {
             }
             x86::Exit::MsrRead { index } => self.read_msr(index),
             x86::Exit::MsrWrite { index, value } => self.write_msr(index, value),
-            x86::Exit::Halt if self.shared.chips.is_none() => Next::Leave(Exit::Halt),
+            x86::Exit::Halt if self.shared.chips.is_none() => Next::Leave,
             x86::Exit::Halt => {
                 self.halted = true;
                 Next::Go(Resume)
             }
-            x86::Exit::Shutdown => Next::Leave(Exit::Shutdown),
-            x86::Exit::InterruptWindow if self.shared.chips.is_none() => {
-                Next::Leave(Exit::InterruptWindow)
+            x86::Exit::Shutdown | x86::Exit::Debug { .. } => Next::Leave,
+            x86::Exit::InterruptWindow | x86::Exit::PriorityLowered
+                if self.shared.chips.is_none() =>
+            {
+                Next::Leave
             }
             x86::Exit::InterruptWindow => {
                 self.cpu.request_interrupt_window(false);
                 Next::Go(Resume)
             }
-            x86::Exit::PriorityLowered if self.shared.chips.is_none() => {
-                Next::Leave(Exit::TprBelowThreshold)
-            }
-            x86::Exit::Debug { rip, vector, dr6 } => {
-                Next::Leave(Exit::Debug { rip, cause: debug::cause(vector, dr6) })
-            }
             _ => Next::Go(Resume),
         }
     }
 
-    /// Executes up to `most` instructions, as far as the budget has room. `None` if it has none for
-    /// the moment.
-    fn execute(&mut self, entry: &mut x86::Entry, most: u64) -> Option<x86::Exit> {
+    /// Executes up to `most` instructions, as far as the budget has room. Returns the number of
+    /// those that were completed before an exit; `None` if the budget has no room for the moment.
+    fn execute(&mut self, entry: &mut x86::Entry, most: u64) -> Option<u64> {
         let most = self.budget.begin(most)?;
         let before = self.cpu.instructions();
-        let exit = self.cpu.run(std::mem::take(entry), most);
+        self.cpu.advance(std::mem::take(entry), most);
         let executed = self.cpu.instructions().wrapping_sub(before);
         self.budget.end(most.saturating_sub(executed), self.cpu.has_pending_access());
-        Some(exit)
+        Some(executed)
     }
 
     /// `true` if a step of one instruction was asked for, and none is half done.
@@ -225,9 +229,9 @@ impl Vcpu for SoftwareVcpu {
         let mut entry = answer(entry);
         loop {
             // An instruction that is half done is finished first: nothing else may come before.
-            let was_pending = self.cpu.has_pending_access();
-            let mut most = 1;
-            if !was_pending {
+            // After an access of a device, the rest of the slice.
+            let mut most = self.left.max(1);
+            if !self.cpu.has_pending_access() {
                 if self.signal.take_kick() {
                     return Ok(Exit::Kicked);
                 }
@@ -236,7 +240,7 @@ impl Vcpu for SoftwareVcpu {
                 }
                 match self.prepare() {
                     Ready::Run(next) => most = self.slice(next),
-                    Ready::Step => {}
+                    Ready::Step => most = 1,
                     Ready::Wait(next) => {
                         if !self.signal.is_kicked() {
                             self.wait(next);
@@ -248,21 +252,26 @@ impl Vcpu for SoftwareVcpu {
             if self.debug.single_step {
                 most = 1;
             }
-            let before = self.cpu.instructions();
-            let Some(exit) = self.execute(&mut entry, most) else { continue };
-            let uses_time = exit == x86::Exit::Budget || self.cpu.instructions() != before;
-            match self.handle(exit) {
-                Next::Go(_) if uses_time && self.has_stepped() => {
+            let Some(executed) = self.execute(&mut entry, most) else { continue };
+            let uses_time = executed != 0 || *self.cpu.exit() == x86::Exit::Budget;
+            self.left = most.saturating_sub(executed);
+            match self.handle() {
+                Next::Go(_) | Next::Resume if uses_time && self.has_stepped() => {
                     let rip = self.cpu.regs().rip;
                     return Ok(Exit::Debug { rip, cause: DebugCause::STEP });
                 }
-                Next::Go(next) => entry = next,
-                Next::Leave(exit) => {
+                Next::Go(next) => {
+                    self.left = 0;
+                    entry = next;
+                }
+                Next::Resume => {}
+                Next::Leave => {
+                    self.left = self.left.saturating_sub(SERVICE);
                     if self.clock.of_instructions().is_some() {
                         // The handler of the exit may look at the clock.
                         self.now();
                     }
-                    return Ok(exit);
+                    return Ok(leave(self.cpu.exit()));
                 }
             }
         }
@@ -270,11 +279,15 @@ impl Vcpu for SoftwareVcpu {
 
     fn complete(&mut self, entry: Entry) -> Result<Option<Exit>, Error> {
         let mut entry = answer(entry);
+        self.left = 0;
         while self.cpu.has_pending_access() {
-            let Some(exit) = self.execute(&mut entry, 1) else { continue };
-            match self.handle(exit) {
+            if self.execute(&mut entry, 1).is_none() {
+                continue;
+            }
+            match self.handle() {
                 Next::Go(next) => entry = next,
-                Next::Leave(exit) => return Ok(Some(exit)),
+                Next::Resume => {}
+                Next::Leave => return Ok(Some(leave(self.cpu.exit()))),
             }
         }
         Ok(None)

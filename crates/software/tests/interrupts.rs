@@ -73,3 +73,22 @@ fn the_base_of_a_local_apic_has_no_more_bits_than_an_address() {
         assert_eq!(exit, Exit::PortOut { port, width: 1, value: 0 });
     }
 }
+
+#[test]
+fn an_interrupt_that_an_access_leads_to_comes_before_the_next_instruction() {
+    // out 0x10, al; inc al; out 0x11, al. The handler: out 0x12, al; iret
+    let machine = Machine::new(&[0xe6, 0x10, 0xfe, 0xc0, 0xe6, 0x11]);
+    machine.ram.write(HANDLER_AT.into(), &[0xe6, 0x12, 0xcf]).unwrap();
+    machine.ram.write(NMI, &HANDLER_AT.to_le_bytes()).unwrap();
+    let mut vcpu = machine.vcpu(0);
+    let interrupts = machine.vm.interrupt_controller().unwrap();
+    let mut exits = Vec::new();
+    for _ in 0..3 {
+        let Exit::PortOut { port, value, .. } = vcpu.run(Entry::Resume).unwrap() else { panic!() };
+        if port == 0x10 {
+            interrupts.send_message(MESSAGE.0, MESSAGE.1).unwrap();
+        }
+        exits.push((port, value));
+    }
+    assert_eq!(exits, [(0x10, 0), (0x12, 0), (0x11, 1)]);
+}

@@ -1,6 +1,6 @@
 //! Accesses of what the VM has itself: interrupt controllers, timers, doorbells, registers.
 
-use nerite_hypervisor::{CoalescedWrite, Exit};
+use nerite_hypervisor::CoalescedWrite;
 use nerite_irqchip::{
     Effect, IOAPIC_ADDRESS, IOAPIC_SIZE, PIC_PORTS, PIT_PORTS, Refused, X2APIC_MSRS,
 };
@@ -30,7 +30,7 @@ fn ports(first: u16, width: u8) -> impl Iterator<Item = (u32, u16)> {
 impl SoftwareVcpu {
     pub(super) fn port_in(&self, port: u16, width: u8) -> Next {
         let Some(chips) = self.shared.chips.as_ref().filter(|chips| chips.has_port(port)) else {
-            return Next::Leave(Exit::PortIn { port, width });
+            return Next::Leave;
         };
         let now = self.now();
         let value = ports(port, width).fold(0, |value, (shift, port)| {
@@ -43,9 +43,9 @@ impl SoftwareVcpu {
     pub(super) fn port_out(&self, port: u16, width: u8, value: u32) -> Next {
         let Some(chips) = self.shared.chips.as_ref().filter(|chips| chips.has_port(port)) else {
             return if self.shared.ring.push(CoalescedWrite { port, width, value }) {
-                RESUME
+                Next::Resume
             } else {
-                Next::Leave(Exit::PortOut { port, width, value })
+                Next::Leave
             };
         };
         for (shift, port) in ports(port, width) {
@@ -77,7 +77,7 @@ impl SoftwareVcpu {
             (Some(chips), Some(offset)) => {
                 Next::Go(Entry::Data(chips.read_ioapic(offset, width).into()))
             }
-            _ => Next::Leave(Exit::MmioRead { address, width }),
+            _ => Next::Leave,
         }
     }
 
@@ -97,9 +97,9 @@ impl SoftwareVcpu {
             return RESUME;
         }
         if self.shared.bells.ring(address) {
-            return RESUME;
+            return Next::Resume;
         }
-        Next::Leave(Exit::MmioWrite { address, width, value })
+        Next::Leave
     }
 
     /// Carries out the consequence of an access of the local APIC, and takes its task priority
@@ -126,7 +126,7 @@ impl SoftwareVcpu {
         };
         match value {
             Some(value) => Next::Go(Entry::Data(value)),
-            None if self.shared.msr_exits => Next::Leave(Exit::MsrRead { index }),
+            None if self.shared.msr_exits => Next::Leave,
             None => Next::Go(Entry::Fault),
         }
     }
@@ -150,9 +150,7 @@ impl SoftwareVcpu {
         };
         match written {
             true => RESUME,
-            false if self.shared.msr_exits && index != APIC_BASE => {
-                Next::Leave(Exit::MsrWrite { index, value })
-            }
+            false if self.shared.msr_exits && index != APIC_BASE => Next::Leave,
             false => Next::Go(Entry::Fault),
         }
     }

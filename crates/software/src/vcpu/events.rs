@@ -6,6 +6,9 @@ use super::SoftwareVcpu;
 
 /// Instructions between two looks at the clock, some 100 us: so late can a timer's interrupt be.
 const SLICE: u64 = 16_384;
+/// The part of a slice that an exit to a device's handler stands for: it takes time, and not that
+/// of many may pass between two looks at the clock.
+pub(super) const SERVICE: u64 = SLICE / 16;
 
 /// A processor that executes instructions or waits, until the next event of a timer, which is in
 /// nanoseconds of the VM's clock.
