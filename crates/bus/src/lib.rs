@@ -4,10 +4,11 @@
 
 mod unclaimed;
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 pub use unclaimed::MAX_LOGGED;
 use unclaimed::Unclaimed;
@@ -99,15 +100,8 @@ struct Claim {
 }
 
 impl Claim {
-    /// Compares the position of this claim with `address`.
-    fn position(&self, address: u64) -> Ordering {
-        if self.end < address {
-            Ordering::Less
-        } else if self.start > address {
-            Ordering::Greater
-        } else {
-            Ordering::Equal
-        }
+    fn has(&self, address: u64) -> bool {
+        self.start <= address && address <= self.end
     }
 }
 
@@ -116,13 +110,20 @@ pub struct Bus {
     name: &'static str,
     /// Sorted by start; no two overlap.
     claims: Vec<Claim>,
+    /// The claim that had the last access: most go where the one before went.
+    recent: AtomicUsize,
     unclaimed: Unclaimed,
 }
 
 impl Bus {
     /// An empty address space. `name` is used in messages: "port" or "MMIO".
     pub fn new(name: &'static str) -> Self {
-        Self { name, claims: Vec::new(), unclaimed: Unclaimed::default() }
+        Self {
+            name,
+            claims: Vec::new(),
+            recent: AtomicUsize::new(0),
+            unclaimed: Unclaimed::default(),
+        }
     }
 
     /// Gives `range` to `device`, under a `name` for messages.
@@ -175,8 +176,16 @@ impl Bus {
     /// The device that has *all* of the access, and the offset into its range.
     fn find(&self, address: u64, width: Width) -> Option<(&dyn Device, u64)> {
         let last = address.checked_add(u64::from(width.bytes()).saturating_sub(1))?;
-        let at = self.claims.binary_search_by(|claim| claim.position(address)).ok()?;
-        let claim = self.claims.get(at)?;
+        let recent = self.recent.load(Relaxed);
+        let claim = match self.claims.get(recent).filter(|claim| claim.has(address)) {
+            Some(claim) => claim,
+            None => {
+                let at = self.claims.partition_point(|claim| claim.end < address);
+                let claim = self.claims.get(at).filter(|claim| claim.has(address))?;
+                self.recent.store(at, Relaxed);
+                claim
+            }
+        };
         (last <= claim.end).then(|| (claim.device.as_ref(), address.saturating_sub(claim.start)))
     }
 }
