@@ -81,7 +81,7 @@ fn posted_output_comes_before_the_exit_that_follows_it() {
     setting.queue.say("one\ntwo");
     let mut dispatcher = setting.guest.dispatcher();
     let mut vcpu = Scripted::new([]);
-    assert!(matches!(dispatcher.handle(&mut vcpu, BYTE), ControlFlow::Continue(Entry::Resume)));
+    assert!(matches!(dispatcher.handle(&mut vcpu, &BYTE), ControlFlow::Continue(Entry::Resume)));
     assert_eq!(setting.shown(), "one\ntwo!");
     assert!(!setting.guest.shared.has_coalesced());
 }
@@ -103,7 +103,7 @@ fn a_posted_address_is_there_when_it_is_asked_for() {
     setting.queue.post(PCI_ADDRESS.0, 8);
     let mut dispatcher = setting.guest.dispatcher();
     let read = Exit::PortIn { port: PCI_ADDRESS.0, width: 4 };
-    let answer = dispatcher.handle(&mut Scripted::new([]), read);
+    let answer = dispatcher.handle(&mut Scripted::new([]), &read);
     assert!(matches!(answer, ControlFlow::Continue(Entry::Data(8))), "{answer:?}");
 }
 

@@ -111,14 +111,14 @@ impl Dispatcher {
 impl Handler for Dispatcher {
     type End = Stop;
 
-    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Stop, Entry> {
         // The guest made these before what it left for.
         if let Err(next) = self.shared.settle_coalesced()
             && let Some(next) = self.after(vcpu, next)
         {
             return next;
         }
-        match exit {
+        match *exit {
             Exit::PortOut { port, width, value } => self.port_out(vcpu, port, width, value),
             Exit::PortIn { port, width } => self.port_in(vcpu, port, width),
             Exit::MmioRead { address, width } => read_bus(&self.shared.mmio, address, width),

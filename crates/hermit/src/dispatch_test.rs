@@ -29,7 +29,7 @@ fn answers(guest: &mut Guest, exits: &[Exit]) -> Vec<Entry> {
 
 /// Reason why the machine ends at this exit.
 fn end(guest: &mut Guest, exit: Exit) -> Stop {
-    match guest.dispatcher().handle(&mut guest.vcpu, exit) {
+    match guest.dispatcher().handle(&mut guest.vcpu, &exit) {
         ControlFlow::Break(end) => end,
         ControlFlow::Continue(entry) => panic!("{exit:?}: {entry:?}"),
     }

@@ -29,14 +29,14 @@ struct Pc {
 
 impl Handler for Pc {
     type End = Exit;
-    fn handle(&mut self, _: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Exit, Entry> {
-        match exit {
+    fn handle(&mut self, _: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Exit, Entry> {
+        match *exit {
             Exit::PortOut { port, width, value } => {
                 if let Some(width) = Width::new(width) {
                     self.ports.write(port.into(), width, value.into());
                 }
                 // A request is a reset: the guest has ended.
-                self.requests.take().map_or(Continue(Entry::Resume), |_| Break(exit))
+                self.requests.take().map_or(Continue(Entry::Resume), |_| Break(*exit))
             }
             Exit::PortIn { port, width } => {
                 let value = Width::new(width).map(|width| self.ports.read(port.into(), width));

@@ -115,24 +115,33 @@ impl Stopper {
 impl Handler for Stopper {
     type End = Stop;
 
-    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
-        if let Exit::MsrRead { .. } | Exit::MsrWrite { .. } = exit {
-            return ControlFlow::Continue(self.msrs.answer(vcpu, &exit));
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Stop, Entry> {
+        match exit {
+            Exit::MsrRead { .. } | Exit::MsrWrite { .. } => {
+                ControlFlow::Continue(self.msrs.answer(vcpu, exit))
+            }
+            _ if self.snapshot.is_none() && self.ends.is_none() => self.handle_or_hold(vcpu, exit),
+            _ => self.handle_and_look(vcpu, exit),
         }
+    }
+}
+
+impl Stopper {
+    /// As [`Self::handle_or_hold`]; the vCPU is held as well where a snapshot is due or the guest
+    /// ends.
+    fn handle_and_look(&mut self, vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Stop, Entry> {
         let mut next = self.handle_or_hold(vcpu, exit);
         if let Some(snapshot) = &self.snapshot {
-            next = snapshot.look(vcpu, (&self.control, &self.ram), exit, next);
+            next = snapshot.look(vcpu, (&self.control, &self.ram), *exit, next);
         }
         match (next, &self.ends) {
             (ControlFlow::Break(end), Some(ends)) => ends.hold(vcpu, &self.control, end),
             (next, _) => next,
         }
     }
-}
 
-impl Stopper {
     /// Answers an exit, or holds the vCPU for the debugger.
-    fn handle_or_hold(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
+    fn handle_or_hold(&mut self, vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Stop, Entry> {
         if let Some(moment) = self.moment.as_ref().filter(|moment| moment.is_attached()) {
             let stop = match exit {
                 Exit::Debug { .. } => take_stop(vcpu),

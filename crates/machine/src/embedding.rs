@@ -226,8 +226,8 @@ struct WithHypercalls {
 impl Handler for WithHypercalls {
     type End = Stop;
 
-    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
-        let Exit::PortOut { port, width, value } = exit else {
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Stop, Entry> {
+        let Exit::PortOut { port, width, value } = *exit else {
             return self.handler.handle(vcpu, exit);
         };
         match self.calls.0.iter().find(|(own, _)| *own == port) {

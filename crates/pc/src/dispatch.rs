@@ -62,8 +62,8 @@ impl PcDispatcher {
 impl Handler for PcDispatcher {
     type End = Stop;
 
-    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Stop, Entry> {
-        match exit {
+    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Stop, Entry> {
+        match *exit {
             Exit::PortOut { port, width, value } => self.port_out(port, width, value),
             Exit::PortIn { port, width } => read_bus(&self.devices.ports, port.into(), width),
             Exit::MmioRead { address, width } => read_bus(&self.devices.mmio, address, width),

@@ -39,11 +39,11 @@ fn out(
     width: u8,
     value: u32,
 ) -> ControlFlow<Stop, Entry> {
-    dispatcher.handle(&mut Scripted::default(), Exit::PortOut { port, width, value })
+    dispatcher.handle(&mut Scripted::default(), &Exit::PortOut { port, width, value })
 }
 
 fn read_port(dispatcher: &mut PcDispatcher, port: u16, width: u8) -> u64 {
-    match dispatcher.handle(&mut Scripted::default(), Exit::PortIn { port, width }) {
+    match dispatcher.handle(&mut Scripted::default(), &Exit::PortIn { port, width }) {
         ControlFlow::Continue(Entry::Data(value)) => value,
         other => panic!("{other:?}"),
     }
@@ -67,7 +67,7 @@ fn each_way_to_end_is_told_apart() {
         }
     }
     let (mut dispatcher, _output) = machine(&Bridge::new());
-    let crashed = dispatcher.handle(&mut Scripted::default(), Exit::Shutdown);
+    let crashed = dispatcher.handle(&mut Scripted::default(), &Exit::Shutdown);
     assert!(matches!(crashed, ControlFlow::Break(Ok(End::Crashed(Exit::Shutdown)))));
 }
 
@@ -100,7 +100,7 @@ fn the_devices_of_a_pc_answer() {
     let _ = out(&mut dispatcher, 0xcf8, 4, 0x8000_0008);
     assert_eq!(read_port(&mut dispatcher, 0xcfe, 2), 0x0600, "a host bridge");
     let read = Exit::MmioRead { address: 0xfef0_000a, width: 2 };
-    match dispatcher.handle(&mut Scripted::default(), read) {
+    match dispatcher.handle(&mut Scripted::default(), &read) {
         ControlFlow::Continue(Entry::Data(class)) => assert_eq!(class, 0x0600),
         other => panic!("{other:?}"),
     }

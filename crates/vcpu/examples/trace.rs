@@ -40,8 +40,8 @@ struct Echo;
 impl Handler for Echo {
     type End = Exit;
 
-    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Exit, Entry> {
-        match exit {
+    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Exit, Entry> {
+        match *exit {
             Exit::PortIn { port, .. } => ControlFlow::Continue(Entry::Data(port.into())),
             Exit::MmioRead { address, .. } => ControlFlow::Continue(Entry::Data(address)),
             Exit::MsrRead { .. } | Exit::MsrWrite { .. } => ControlFlow::Continue(Entry::Fault),

@@ -43,7 +43,7 @@ pub trait Handler {
     type End;
 
     /// Answers one exit, or ends the loop.
-    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Self::End, Entry>;
+    fn handle(&mut self, vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Self::End, Entry>;
 }
 
 /// Runs `vcpu` until `handler` ends the loop.
@@ -53,7 +53,11 @@ pub trait Handler {
 pub fn drive<H: Handler + ?Sized>(vcpu: &mut dyn Vcpu, handler: &mut H) -> Result<H::End, Error> {
     let mut entry = Entry::Resume;
     loop {
-        let exit = vcpu.run(entry)?;
+        let result = vcpu.run(entry);
+        let exit = match result {
+            Ok(ref exit) => exit,
+            Err(error) => return Err(error),
+        };
         match handler.handle(vcpu, exit) {
             ControlFlow::Continue(next) => entry = next,
             ControlFlow::Break(end) => return Ok(end),
@@ -75,8 +79,13 @@ pub fn drive_controlled<H: Handler + ?Sized>(
     let mut entry = Entry::Resume;
     loop {
         control.entering();
-        let exit = vcpu.run(entry)?;
-        if exit == Exit::Kicked && control.service_requests(vcpu, RunState::Paused).is_break() {
+        // In its place: a copy of what has just been written takes long.
+        let result = vcpu.run(entry);
+        let exit = match result {
+            Ok(ref exit) => exit,
+            Err(error) => return Err(error),
+        };
+        if *exit == Exit::Kicked && control.service_requests(vcpu, RunState::Paused).is_break() {
             return Ok(None);
         }
         control.serving();
@@ -100,7 +109,7 @@ pub fn drain<H: Handler + ?Sized>(
     mut entry: Entry,
 ) -> Result<ControlFlow<H::End>, Error> {
     while let Some(exit) = vcpu.complete(entry)? {
-        match handler.handle(vcpu, exit) {
+        match handler.handle(vcpu, &exit) {
             ControlFlow::Continue(next) => entry = next,
             ControlFlow::Break(end) => return Ok(ControlFlow::Break(end)),
         }

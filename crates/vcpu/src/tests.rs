@@ -10,11 +10,11 @@ struct Echo(Vec<Exit>);
 impl Handler for Echo {
     type End = Exit;
 
-    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: Exit) -> ControlFlow<Exit, Entry> {
-        self.0.push(exit);
-        match exit {
+    fn handle(&mut self, _vcpu: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<Exit, Entry> {
+        self.0.push(*exit);
+        match *exit {
             Exit::PortIn { port, .. } => ControlFlow::Continue(Entry::Data(u64::from(port))),
-            Exit::Shutdown | Exit::Kicked => ControlFlow::Break(exit),
+            Exit::Shutdown | Exit::Kicked => ControlFlow::Break(*exit),
             _ => ControlFlow::Continue(Entry::Resume),
         }
     }

@@ -124,8 +124,8 @@ struct Count {
 impl Handler for Count {
     type End = ();
 
-    fn handle(&mut self, _: &mut dyn Vcpu, exit: Exit) -> ControlFlow<(), Entry> {
-        self.kicks += u32::from(exit == Exit::Kicked);
+    fn handle(&mut self, _: &mut dyn Vcpu, exit: &Exit) -> ControlFlow<(), Entry> {
+        self.kicks += u32::from(*exit == Exit::Kicked);
         ControlFlow::Continue(Entry::Resume)
     }
 }
