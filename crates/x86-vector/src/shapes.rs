@@ -223,6 +223,16 @@ pub(crate) fn load<C: Operands, const SIZE: usize, const ALIGNED: bool>(
     context: &mut C,
     op: &C::Op,
 ) -> Result<Ymm, C::Fault> {
+    if !ALIGNED && SIZE == 8 {
+        let mut bytes = [0; 8];
+        context.load(op, &mut bytes)?;
+        return Ok(Ymm::scalar(u64::from_le_bytes(bytes)));
+    }
+    if !ALIGNED && SIZE == 4 {
+        let mut bytes = [0; 4];
+        context.load(op, &mut bytes)?;
+        return Ok(Ymm::scalar(u32::from_le_bytes(bytes).into()));
+    }
     let mut value = Ymm::default();
     if let Some(bytes) = value.0.first_chunk_mut::<SIZE>() {
         if ALIGNED {

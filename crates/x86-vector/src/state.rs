@@ -1,5 +1,8 @@
 //! Vector and x87 registers as plain data.
 
+use std::arch::x86_64::{__m128i, _mm_cvtsi64_si128};
+use std::mem::transmute;
+
 use nerite_arch::Fpu;
 
 /// A YMM register; its first 16 bytes are the XMM register.
@@ -15,6 +18,20 @@ impl Ymm {
         if let Some(low) = register.0.first_chunk_mut() {
             *low = value.to_le_bytes();
         }
+        register
+    }
+
+    /// As [`Self::low64`], for an instruction that reads the XMM register as a whole: it is written
+    /// as a whole, too, since a read of what was just written in parts takes as long as several
+    /// instructions.
+    #[inline(always)]
+    pub(crate) fn scalar(value: u64) -> Self {
+        // SAFETY: SSE2 is part of the architecture.
+        let low = unsafe { _mm_cvtsi64_si128(value.cast_signed()) };
+        // SAFETY: both are 16 bytes, of which any are valid.
+        let low = unsafe { transmute::<__m128i, [u8; 16]>(low) };
+        let mut register = Self::default();
+        register.set_low(low);
         register
     }
 
