@@ -113,10 +113,11 @@ impl VectorState {
         take_flags();
     }
 
-    /// Takes over flags of MXCSR that instructions have raised since [`VectorState::begin`].
-    /// Afterwards [`VectorState::mxcsr`] is complete.
+    /// Takes over flags that instructions have raised since [`VectorState::begin`]. Afterwards
+    /// [`VectorState::mxcsr`] and [`X87::status`](crate::X87::status) are complete.
     pub fn collect(&mut self) {
         self.mxcsr |= take_flags();
+        self.x87.collect();
     }
 
     /// Sets MXCSR as an instruction does.

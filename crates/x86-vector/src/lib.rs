@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod control;
+mod deferred;
 mod features;
 mod host;
 mod image;

@@ -5,6 +5,8 @@ use std::mem::transmute;
 
 use nerite_arch::Fpu;
 
+use crate::deferred::Deferred;
+
 /// A YMM register; its first 16 bytes are the XMM register.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(32))]
@@ -116,6 +118,8 @@ pub struct X87 {
     pub instruction: u64,
     /// Offset of its memory operand in its segment.
     pub data: u64,
+    /// Part of the status that is found out when it is asked for.
+    pub(crate) deferred: Deferred,
 }
 
 impl Default for X87 {
@@ -128,11 +132,20 @@ impl Default for X87 {
             opcode: 0,
             instruction: 0,
             data: 0,
+            deferred: Deferred::Nothing,
         }
     }
 }
 
 impl X87 {
+    /// Completes the status word.
+    #[inline(always)]
+    pub(crate) fn collect(&mut self) {
+        if !matches!(self.deferred, Deferred::Nothing) {
+            self.status = self.deferred.complete(self.status);
+        }
+    }
+
     /// TOP: number of the physical register that is ST(0).
     #[must_use]
     pub fn top(&self) -> usize {

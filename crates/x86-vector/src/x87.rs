@@ -122,6 +122,13 @@ trait Operation {
         register: u64,
         control: *const u16,
     ) -> u64;
+
+    /// As [`Operation::quick`], with the host's control word and without the result.
+    ///
+    /// # Safety
+    ///
+    /// All pointers are valid.
+    unsafe fn blind(a: *mut [u8; 10], b: *mut [u8; 10], memory: *mut [u8; 16], register: u64);
 }
 
 /// The method of [`Operation`] that executes an instruction of the given text.
@@ -200,6 +207,22 @@ fn handle<C: Operands, O: Operation, const SIZE: usize>(context: &mut C, op: &C:
         context.load(op, bytes)?;
     }
     let number = usize::from(op.as_ref().stack);
+    if quick::can_defer::<O>(&context.vector().x87, number) {
+        if O::ACCESS == Access::Store {
+            // Flags are not set if the operand cannot be written.
+            context.check_store(op, SIZE)?;
+        }
+        quick::defer::<O, SIZE>(&mut context.vector_mut().x87, number, &mut memory);
+        if O::ACCESS == Access::Store {
+            context.store(op, memory.get(..SIZE).unwrap_or_default())?;
+        }
+        quick::move_top::<O>(&mut context.vector_mut().x87);
+        record(context, op, matches!(O::ACCESS, Access::Load | Access::Store));
+        return Ok(());
+    }
+    if O::QUICK.uses_host() {
+        context.vector_mut().x87.collect();
+    }
     let Some(done) = quick::execute::<O>(&context.vector().x87, number, &mut memory) else {
         return in_full::<C, O, SIZE>(context, op, &mut memory);
     };
@@ -221,6 +244,7 @@ fn in_full<C: Operands, O: Operation, const SIZE: usize>(
     op: &C::Op,
     memory: &mut [u8; 16],
 ) -> Outcome<C> {
+    context.vector_mut().x87.collect();
     let before = &context.vector().x87;
     let mut image = Image::of(before);
     let flags = (context.flags() & 0xff) << 8 | context.flags() >> 11 & 1;

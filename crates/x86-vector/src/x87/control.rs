@@ -21,7 +21,9 @@ fn nothing<C: Operands>(_: &mut C, _: &C::Op) -> Outcome<C> {
 
 /// FNCLEX.
 fn clear<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
-    context.vector_mut().x87.status &= 0x7f00;
+    let x87 = &mut context.vector_mut().x87;
+    x87.collect();
+    x87.status &= 0x7f00;
     Ok(())
 }
 
@@ -42,6 +44,7 @@ fn load_control<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
     let mut bytes = [0; 2];
     context.load(op, &mut bytes)?;
     let x87 = &mut context.vector_mut().x87;
+    x87.collect();
     x87.control = control_word(u16::from_le_bytes(bytes));
     x87.update_summary();
     Ok(())
@@ -55,12 +58,14 @@ fn store_control<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
 
 /// FNSTSW to memory.
 fn store_status<C: Operands>(context: &mut C, op: &C::Op) -> Outcome<C> {
+    context.vector_mut().x87.collect();
     let status = context.vector().x87.status;
     context.store(op, &status.to_le_bytes())
 }
 
 /// FNSTSW to AX.
 fn status_to_ax<C: Operands>(context: &mut C, _: &C::Op) -> Outcome<C> {
+    context.vector_mut().x87.collect();
     let status = context.vector().x87.status;
     context.set_gpr(Register::AX, u64::from(status));
     Ok(())

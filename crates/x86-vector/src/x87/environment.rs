@@ -105,6 +105,7 @@ fn read(x87: &mut X87, real_mode: bool, wide: bool, bytes: &[u8]) {
         }
     }
     let [control, status, tags, p0, p1, p2, p3] = fields;
+    x87.collect();
     x87.control = control_word(control as u16);
     x87.status = status as u16;
     x87.tags = abridged_tags(tags as u16);
@@ -124,6 +125,7 @@ fn read(x87: &mut X87, real_mode: bool, wide: bool, bytes: &[u8]) {
 /// FNSTENV: all exceptions are masked afterwards.
 fn store_environment<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
     let mut bytes = [0; size(true)];
+    context.vector_mut().x87.collect();
     write(&context.vector().x87, context.real_mode(), WIDE, &mut bytes);
     context.store(op, bytes.get(..size(WIDE)).unwrap_or_default())?;
     let x87 = &mut context.vector_mut().x87;
@@ -145,6 +147,7 @@ fn load_environment<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) 
 /// FNSAVE: the state is as after FNINIT afterwards.
 fn save<C: Operands, const WIDE: bool>(context: &mut C, op: &C::Op) -> Outcome<C> {
     let mut bytes = [0; size(true) + 80];
+    context.vector_mut().x87.collect();
     write(&context.vector().x87, context.real_mode(), WIDE, &mut bytes);
     let registers = bytes.get_mut(size(WIDE)..).unwrap_or_default();
     for (index, to) in registers.as_chunks_mut::<10>().0.iter_mut().enumerate().take(8) {

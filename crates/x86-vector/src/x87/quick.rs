@@ -6,6 +6,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "the status word is cut out of a result")]
 
 use super::{Access, Operation};
+use crate::deferred::{Again, CONTROL, Deferred};
 use crate::state::X87;
 
 /// Number of registers that an instruction takes from the stack and leaves there.
@@ -33,6 +34,89 @@ pub(super) enum Quick {
     Exchange,
 }
 
+impl Quick {
+    /// `true` unless there is no shorter way, or it is a copy.
+    pub(super) const fn uses_host(self) -> bool {
+        matches!(self, Self::Push | Self::Unary | Self::Pop | Self::Binary | Self::BinaryPop)
+    }
+
+    /// `true` if there is a shorter way, and it neither meets an empty register nor fills a full
+    /// one.
+    #[inline(always)]
+    fn fits(self, x87: &X87, number: usize) -> bool {
+        let in_use = |index: usize| x87.tags >> (x87.top().wrapping_add(index) & 7) & 1 != 0;
+        match self {
+            Self::None => false,
+            Self::Push => !in_use(7),
+            Self::Copy => !in_use(7) && in_use(number),
+            Self::Unary | Self::Pop | Self::Store | Self::StorePop => in_use(0),
+            Self::Binary | Self::Exchange => in_use(0) && in_use(number),
+            // With one register in both places, the result is gone.
+            Self::BinaryPop => number != 0 && in_use(0) && in_use(number),
+        }
+    }
+}
+
+/// `true` if an instruction can be executed by [`defer`]: its control word is the host's, with all
+/// exceptions masked, it leaves nothing else in the status word, and finds its registers.
+#[inline(always)]
+pub(super) fn can_defer<O: Operation>(x87: &X87, number: usize) -> bool {
+    let leaves_conditions = O::CONDITIONS || matches!(O::ACCESS, Access::Compare);
+    O::QUICK.uses_host()
+        && !leaves_conditions
+        && x87.control == CONTROL
+        && O::QUICK.fits(x87, number)
+}
+
+/// Executes an instruction without a look at the status word. [`move_top`] completes it.
+#[inline(always)]
+pub(super) fn defer<O: Operation, const SIZE: usize>(
+    x87: &mut X87,
+    number: usize,
+    memory: &mut [u8; 16],
+) {
+    if matches!(x87.deferred, Deferred::Nothing) {
+        // SAFETY: exceptions that the host has seen before are no one's.
+        unsafe { core::arch::asm!("fnclex", options(nomem, nostack)) };
+    }
+    let register = u64::from(number != 0);
+    let mut last =
+        Again { run: O::quick, a: x87.st(0), b: x87.st(number), memory: [0; 16], register };
+    if O::ACCESS == Access::Load
+        && let (Some(to), Some(from)) = (last.memory.get_mut(..SIZE), memory.get(..SIZE))
+    {
+        to.copy_from_slice(from);
+    }
+    let (mut a, mut b) = (last.a, last.b);
+    x87.deferred = Deferred::Instruction(last);
+    // SAFETY: the pointers are made of references, and have room for a register of 10 bytes.
+    unsafe { O::blind(&raw mut a, &raw mut b, memory, register) };
+    match O::QUICK {
+        Quick::Push => x87.set_st(7, a),
+        Quick::Unary => x87.set_st(0, a),
+        Quick::Binary => {
+            // If there is one register in both places, `a` has the result.
+            x87.set_st(number, b);
+            x87.set_st(0, a);
+        }
+        Quick::BinaryPop => x87.set_st(number, b),
+        _ => {}
+    }
+}
+
+/// Moves the top of the stack as an instruction does.
+#[inline(always)]
+pub(super) fn move_top<O: Operation>(x87: &mut X87) {
+    match O::QUICK {
+        Quick::Push => {
+            x87.rotate(7);
+            x87.set_tag(0, true);
+        }
+        Quick::Pop | Quick::BinaryPop => pop(x87),
+        _ => {}
+    }
+}
+
 /// Outcome of an instruction, before it takes effect.
 pub(super) struct Done {
     /// The register that was ST(0).
@@ -52,7 +136,29 @@ const CONDITIONS: u16 = 0x4700;
 
 /// The lines that execute an instruction with `before` and `after` moving registers.
 macro_rules! quick_lines {
-    ($text:expr; [$($before:literal),*], [$($status:literal),*], [$($after:literal),*]; $a:ident $b:ident $memory:ident $register:ident $control:ident) => {{
+    (blind $text:expr; [$($before:literal),*], [$($status:literal),*], [$($after:literal),*]; $a:ident $b:ident $memory:ident $register:ident) => {{
+        // SAFETY: as below.
+        unsafe {
+            core::arch::asm!(
+                $($before,)*
+                $text,
+                $($after,)*
+                "# {a} {b} {m} {r}",
+                a = in(reg) $a,
+                b = in(reg) $b,
+                m = in(reg) $memory,
+                r = in(reg) $register,
+                out("rax") _,
+                out("rcx") _,
+                out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+                out("mm0") _, out("mm1") _, out("mm2") _, out("mm3") _, out("mm4") _, out("mm5") _,
+                out("mm6") _, out("mm7") _,
+                options(nostack),
+            );
+        }
+    }};
+    (checked $text:expr; [$($before:literal),*], [$($status:literal),*], [$($after:literal),*]; $a:ident $b:ident $memory:ident $register:ident $control:ident) => {{
         let result: u64;
         // SAFETY: the caller passes valid pointers. All exceptions are masked, the registers of
         // the host's x87 are empty before and after, and its control word is as before.
@@ -92,54 +198,57 @@ macro_rules! quick_lines {
 
 /// The lines for the way of an instruction, and for what it accesses.
 macro_rules! quick {
-    ($access:ident Push $text:expr; $($names:ident)*) => {
-        quick_lines!($text; [], [], ["fstp tbyte ptr [{a}]"]; $($names)*)
+    ($mode:ident $access:ident Push $text:expr; $($names:ident)*) => {
+        quick_lines!($mode $text; [], [], ["fstp tbyte ptr [{a}]"]; $($names)*)
     };
-    ($access:ident Unary $text:expr; $($names:ident)*) => {
-        quick_lines!($text; ["fld tbyte ptr [{a}]"], [], ["fstp tbyte ptr [{a}]"]; $($names)*)
+    ($mode:ident $access:ident Unary $text:expr; $($names:ident)*) => {
+        quick_lines!($mode $text; ["fld tbyte ptr [{a}]"], [], ["fstp tbyte ptr [{a}]"]; $($names)*)
     };
-    ($access:ident Pop $text:expr; $($names:ident)*) => {
-        quick_lines!($text; ["fld tbyte ptr [{a}]"], [], []; $($names)*)
+    ($mode:ident $access:ident Pop $text:expr; $($names:ident)*) => {
+        quick_lines!($mode $text; ["fld tbyte ptr [{a}]"], [], []; $($names)*)
     };
-    (Compare Binary $text:expr; $($names:ident)*) => {
+    ($mode:ident Compare Binary $text:expr; $($names:ident)*) => {
         quick_lines!(
-            $text;
+            $mode $text;
             ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
             ["lahf", "seto al", "shl eax, 16"],
             ["fstp st(0)", "fstp st(0)"];
             $($names)*
         )
     };
-    (Compare BinaryPop $text:expr; $($names:ident)*) => {
+    ($mode:ident Compare BinaryPop $text:expr; $($names:ident)*) => {
         quick_lines!(
-            $text;
+            $mode $text;
             ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
             ["lahf", "seto al", "shl eax, 16"],
             ["fstp st(0)"];
             $($names)*
         )
     };
-    ($access:ident Binary $text:expr; $($names:ident)*) => {
+    ($mode:ident $access:ident Binary $text:expr; $($names:ident)*) => {
         quick_lines!(
-            $text;
+            $mode $text;
             ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
             [],
             ["fstp tbyte ptr [{a}]", "fstp tbyte ptr [{b}]"];
             $($names)*
         )
     };
-    ($access:ident BinaryPop $text:expr; $($names:ident)*) => {
+    ($mode:ident $access:ident BinaryPop $text:expr; $($names:ident)*) => {
         quick_lines!(
-            $text;
+            $mode $text;
             ["fld tbyte ptr [{b}]", "fld tbyte ptr [{a}]"],
             [],
             ["fstp tbyte ptr [{b}]"];
             $($names)*
         )
     };
-    ($access:ident $way:ident $text:expr; $($names:ident)*) => {{
+    (checked $access:ident $way:ident $text:expr; $($names:ident)*) => {{
         let _ = ($($names,)*);
         0
+    }};
+    (blind $access:ident $way:ident $text:expr; $($names:ident)*) => {{
+        let _ = ($($names,)*);
     }};
 }
 
@@ -153,18 +262,8 @@ pub(super) fn execute<O: Operation>(
     number: usize,
     memory: &mut [u8; 16],
 ) -> Option<Done> {
-    let in_use = |index: usize| x87.tags >> (x87.top().wrapping_add(index) & 7) & 1 != 0;
-    let fits = match O::QUICK {
-        Quick::None => false,
-        Quick::Push => !in_use(7),
-        Quick::Copy => !in_use(7) && in_use(number),
-        Quick::Unary | Quick::Pop | Quick::Store | Quick::StorePop => in_use(0),
-        Quick::Binary | Quick::Exchange => in_use(0) && in_use(number),
-        // With one register in both places, the result is gone.
-        Quick::BinaryPop => number != 0 && in_use(0) && in_use(number),
-    };
     // A tiny result that is exact raises underflow only if that is not masked.
-    if !fits || x87.control & UNDERFLOW == 0 {
+    if !O::QUICK.fits(x87, number) || x87.control & UNDERFLOW == 0 {
         return None;
     }
     // Some processors clear C1 in a comparison, and others leave it.
@@ -196,6 +295,8 @@ impl Done {
     pub(super) fn apply<O: Operation>(&self, x87: &mut X87, number: usize) {
         let taken = if O::CONDITIONS { CONDITIONS } else { C1 };
         x87.status = x87.status & !taken | self.status() & taken;
+        // Of a copy; others find nothing deferred.
+        x87.deferred.forget_instruction();
         match O::QUICK {
             Quick::Push => push(x87, self.a),
             Quick::Copy => push(x87, self.b),

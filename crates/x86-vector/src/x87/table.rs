@@ -31,7 +31,17 @@ macro_rules! operations {
                 register: u64,
                 control: *const u16,
             ) -> u64 {
-                quick!($access $way $text; a b memory register control)
+                quick!(checked $access $way $text; a b memory register control)
+            }
+
+            #[inline(always)]
+            unsafe fn blind(
+                a: *mut [u8; 10],
+                b: *mut [u8; 10],
+                memory: *mut [u8; 16],
+                register: u64,
+            ) {
+                quick!(blind $access $way $text; a b memory register)
             }
         })*)*
 

@@ -123,6 +123,10 @@ pub(crate) fn state(random: &mut Random) -> VectorState {
     x87.control = random.next_u64() as u16 & 0x0f00
         | 0x40
         | if masked { 0x3f } else { random.next_u64() as u16 & 0x3f };
+    if random.once_in(2) {
+        // What most programs have.
+        x87.control = 0x37f;
+    }
     x87.status = random.next_u64() as u16 & 0x7f00;
     if random.once_in(2) {
         // Flags of exceptions: pending ones are rare.
