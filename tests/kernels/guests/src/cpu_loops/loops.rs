@@ -75,7 +75,7 @@ loops! {
     "float" Nothing 5_000_000 * 10, float;
     "sse" Nothing 5_000_000 * 10, sse;
     "page tables" Kernel 300_000 * 10, page_tables;
-    "exits" Kernel 50_000 * 4, exits;
+    "exits" Kernel 1_000_000 * 4, exits;
 }
 
 /// Sums, shifts and logic on registers.
