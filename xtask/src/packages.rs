@@ -17,7 +17,7 @@ use crate::progress;
 /// A program of this host that the lab needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Tool {
-    /// Its name.
+    /// Its name, or the absolute path of a file.
     pub(crate) program: &'static str,
     /// The package it comes in.
     pub(crate) package: &'static str,
@@ -30,6 +30,10 @@ pub(crate) const BUSYBOX: Tool = Tool { program: "busybox", package: "busybox-st
 
 /// Another processor in software, to compare with.
 pub(crate) const BOCHS: Tool = Tool { program: "bochs-bin", package: "bochs" };
+
+/// The firmware of its graphics card, without which it ends at once.
+pub(crate) const VGABIOS: Tool =
+    Tool { program: "/usr/share/vgabios/vgabios.bin", package: "vgabios" };
 
 /// Package lists older than this are fetched anew before something is installed.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);

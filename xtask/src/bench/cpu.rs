@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use self::rival::{Rival, Running};
-use crate::packages::{self, BOCHS, QEMU};
+use crate::packages::{self, BOCHS, QEMU, Tool, VGABIOS};
 use crate::{build, kernels, progress};
 
 /// Guest with the loops.
@@ -63,17 +63,17 @@ fn rivals(
     skipped: &mut Vec<String>,
 ) -> Result<Vec<Rival>> {
     let mut rivals = vec![Rival::vmm(vmm, guest)];
-    let mut find = |name, tool| match packages::need(&[tool]) {
+    let mut find = |name, tools: &[Tool]| match packages::need(tools) {
         Ok(paths) => paths.into_iter().next(),
         Err(error) => {
             skipped.push(format!("{name}: {error:#}"));
             None
         }
     };
-    if let Some(program) = find("TCG", QEMU) {
+    if let Some(program) = find("TCG", &[QEMU]) {
         rivals.push(Rival::tcg(&program, guest));
     }
-    if let Some(program) = find("Bochs", BOCHS) {
+    if let Some(program) = find("Bochs", &[BOCHS, VGABIOS]) {
         rivals.push(Rival::bochs(&program, guest, folder)?);
     }
     rivals.push(Rival::native(guest));

@@ -26,7 +26,7 @@ pub(crate) fn mfence(_: &mut Core, _: &Op) -> Run {
 
 /// PAUSE. The block ends, so that a kick is seen soon.
 pub(crate) fn pause(core: &mut Core, op: &Op) -> Run {
-    core.platform.pause();
+    core.ask(|platform| platform.pause());
     core.finish(op)
 }
 
