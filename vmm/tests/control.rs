@@ -202,12 +202,15 @@ fn nonsense_gets_an_error_and_the_guest_runs_on() {
 }
 
 #[test]
-#[ignore = "needs a KVM"]
 fn an_old_socket_is_replaced() {
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(0)));
-    drop(std::os::unix::net::UnixListener::bind(folder.path("socket")).unwrap());
-    assert_eq!(folder.run(&["run", "--api-socket", "socket", &image]).code, 0);
+    for option in ["--api-socket=socket", "--gdb-attach=unix:socket"] {
+        drop(std::os::unix::net::UnixListener::bind(folder.path("socket")).unwrap());
+        let done = folder.run(&["run", option, &image]);
+        assert_eq!(done.code, 0, "{option}: {done:?}");
+        assert!(!std::path::Path::new(&folder.path("socket")).exists(), "{option}");
+    }
 }
 
 #[test]
@@ -215,12 +218,14 @@ fn a_socket_in_use_is_left_alone() {
     let folder = Folder::new();
     let image = folder.file("image", image::elf(&image::exit(0)));
     let _listener = std::os::unix::net::UnixListener::bind(folder.path("socket")).unwrap();
-    folder
-        .run(&["run", "--api-socket", "socket", &image])
-        .is_error(243, &["socket", "another process"]);
     folder.file("plain", "text");
-    folder
-        .run(&["run", "--api-socket", "plain", &image])
-        .is_error(243, &["plain", "control socket"]);
+    for option in ["--api-socket=", "--gdb=unix:"] {
+        folder
+            .run(&["run", &format!("{option}socket"), &image])
+            .is_error(243, &["socket", "another process"]);
+        folder
+            .run(&["run", &format!("{option}plain"), &image])
+            .is_error(243, &["plain", "something else than a socket"]);
+    }
     folder.run(&["ctl", "nothing", "status"]).is_error(243, &["nothing", "--api-socket"]);
 }

@@ -17,6 +17,9 @@ pub enum BindError {
     /// Another process listens there.
     #[error("{}: another process listens on this socket; choose another path", .0.display())]
     InUse(PathBuf),
+    /// Something else than a socket is there.
+    #[error("{}: there is something else than a socket; choose another path", .0.display())]
+    NotSocket(PathBuf),
     /// The socket cannot be made.
     #[error("{}: cannot make the socket", path.display())]
     Bind {
@@ -55,7 +58,7 @@ impl PrivateSocket {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 // A file of another kind refuses a connection, too, and is not ours to remove.
                 if !fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
-                    return Err(failed(error));
+                    return Err(BindError::NotSocket(path.to_owned()));
                 }
                 match UnixStream::connect(path) {
                     Ok(_) => return Err(BindError::InUse(path.to_owned())),
@@ -168,11 +171,13 @@ mod tests {
         fs::write(&file, "text").unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
-        let long = folder.path().join("x".repeat(200));
-        for path in [&file, &link, &folder.path().to_owned(), &long] {
+        for path in [&file, &link, &folder.path().to_owned()] {
             let error = PrivateSocket::bind(path).unwrap_err();
-            assert!(matches!(error, BindError::Bind { .. }), "{error}");
+            assert!(matches!(error, BindError::NotSocket(_)), "{error}");
         }
+        let long = folder.path().join("x".repeat(200));
+        let error = PrivateSocket::bind(&long).unwrap_err();
+        assert!(matches!(error, BindError::Bind { .. }), "{error}");
         assert_eq!(fs::read(&file).unwrap(), b"text");
         assert!(link.is_symlink());
     }
