@@ -90,17 +90,19 @@ impl VcpuClock {
 /// a microsecond is waited for with fewer.
 const PAUSES: u32 = 64;
 
-/// Time and chance of one vCPU.
+/// Time, chance and spin loops of one vCPU.
 pub(crate) struct Source {
     clock: VcpuClock,
     random: StdRng,
+    /// `true` if there is no other vCPU to wait for: the guest waits for time to go by.
+    is_only: bool,
     /// PAUSE instructions since the thread yielded its processor.
     pauses: u32,
 }
 
 impl Source {
-    pub(crate) fn new(clock: VcpuClock, random: StdRng) -> Self {
-        Self { clock, random, pauses: 0 }
+    pub(crate) fn new(clock: VcpuClock, random: StdRng, is_only: bool) -> Self {
+        Self { clock, random, is_only, pauses: 0 }
     }
 }
 
@@ -117,6 +119,9 @@ impl Platform for Source {
     /// thread's processor. Processors with pause filters exit for the same reason (AMD APM vol. 2,
     /// 15.14.4).
     fn pause(&mut self) {
+        if self.is_only {
+            return;
+        }
         self.pauses = self.pauses.wrapping_add(1) % PAUSES;
         if self.pauses == 0 {
             std::thread::yield_now();

@@ -90,6 +90,11 @@ impl Signals {
         Self((0..vcpus).map(|_| Arc::default()).collect())
     }
 
+    /// `true` for a VM with one vCPU.
+    pub(crate) fn is_single(&self) -> bool {
+        self.0.len() == 1
+    }
+
     pub(crate) fn of(&self, vcpu: u32) -> Option<&Arc<Signal>> {
         self.0.get(usize::try_from(vcpu).ok()?)
     }

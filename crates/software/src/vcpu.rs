@@ -80,7 +80,7 @@ impl SoftwareVcpu {
         let clock = VcpuClock::new(shared.clock.clone());
         let cpu = x86::Cpu::new(x86::Config {
             memory: Box::new(Pages::new(&shared.ram)),
-            platform: Box::new(Source::new(clock.clone(), random)),
+            platform: Box::new(Source::new(clock.clone(), random, shared.signals.is_single())),
             code: shared.code.clone(),
             cpuid: cpuid.to_vec(),
         });
