@@ -134,8 +134,9 @@ fn a_snapshot_whose_makers_are_killed_is_whole_or_not_there() {
 #[test]
 fn a_snapshot_on_the_base_of_another_is_whole_and_writes_less() {
     let folder = Folder::new();
-    let image = folder.file("image", image::elf(&worker(1)));
-    let guest = Guest::start(&folder, "software", &[&image]);
+    // The second processor computes for some seconds, in which the first one waits.
+    let image = folder.file("image", image::elf(&worker(2)));
+    let guest = Guest::start(&folder, "software", &["-c", "2", &image]);
     guest.prints();
     let save = |words: &[&str]| {
         let done = guest.ctl(&[&["snapshot"][..], words].concat());
