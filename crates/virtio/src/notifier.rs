@@ -1,7 +1,9 @@
 //! Interrupts of a virtio device (virtio 1.2, 4.1.5.3 and 4.1.5.4).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use nerite_saved::{RestoreError, refuse};
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,11 @@ use crate::common::{NO_VECTOR, status};
 const ISR_QUEUE: u8 = 1;
 /// ISR status: the device's configuration has changed.
 const ISR_CONFIG: u8 = 2;
+
+/// Interrupts by pin that a driver may end in a row without reading ISR status before they come
+/// more slowly, and the wait before each one then.
+const IGNORED: u32 = 16;
+const IGNORED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Saved state of a [`Notifier`]. Vectors are among the registers of the common configuration, and
 /// pending messages in the MSI-X table.
@@ -54,6 +61,8 @@ pub struct Notifier {
     vectors: Arc<[Event]>,
     pin: Event,
     lowered: Event,
+    /// Interrupts by pin in a row that the driver has ended without reading ISR status.
+    ignored: AtomicU32,
 }
 
 impl Notifier {
@@ -75,6 +84,7 @@ impl Notifier {
             vectors,
             pin: Event::new()?,
             lowered: Event::new()?,
+            ignored: AtomicU32::new(0),
         })
     }
 
@@ -131,12 +141,19 @@ impl Notifier {
         &self.lowered
     }
 
-    /// Raises the pin again if there is still something to tell.
+    /// Raises the pin again if there is still something to tell: at once, or after a millisecond
+    /// if the driver has ended the last 16 interrupts without looking at what they are about.
     pub fn resample(&self) {
         self.lowered.take();
-        if self.wants_pin() {
-            self.raise_pin();
+        if !self.wants_pin() {
+            return;
         }
+        // A guest whose handler is not there yet would get the next interrupt before its next
+        // instruction, and never install one.
+        if self.ignored.fetch_add(1, Ordering::Relaxed) >= IGNORED {
+            thread::sleep(IGNORED_PAUSE);
+        }
+        self.raise_pin();
     }
 
     fn raise(&self, vector: u16, bit: u8) -> bool {
@@ -160,6 +177,7 @@ impl Notifier {
 
     /// ISR status as the driver reads it: that clears it (4.1.4.5.1).
     pub(crate) fn take_isr(&self) -> u8 {
+        self.ignored.store(0, Ordering::Relaxed);
         self.isr.swap(0, Ordering::AcqRel)
     }
 

@@ -9,6 +9,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use nerite_memory::GuestRam;
 use nerite_pci::{Event, Function, Message, MessageRoutes, NotConnected};
@@ -127,6 +128,24 @@ fn a_driver_finds_it_and_gets_answers_by_pin() {
     assert!(!notifier.pin().is_signalled());
     machine.function.write_config(4, 2, 0x006);
     assert!(notifier.pin().is_signalled());
+}
+
+#[test]
+fn a_pin_that_is_ignored_leaves_the_guest_time() {
+    let machine = machine();
+    let mut queue = machine.start();
+    machine.echo(&mut queue);
+    let notifier = machine.function.notifier();
+    let start = Instant::now();
+    for _ in 0..16 + 10 {
+        assert!(notifier.pin().take());
+        notifier.resample();
+    }
+    assert!(start.elapsed() >= Duration::from_millis(10));
+    assert!(notifier.pin().take(), "it still comes");
+    assert_eq!(machine.driver.isr(), 1);
+    notifier.resample();
+    assert!(!notifier.pin().is_signalled());
 }
 
 #[test]
