@@ -26,6 +26,7 @@ pub mod interrupts;
 mod libc;
 pub mod mmio;
 pub mod paging;
+pub mod random;
 pub mod smp;
 
 pub mod prelude {

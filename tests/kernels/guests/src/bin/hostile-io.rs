@@ -8,22 +8,11 @@ use runtime::hypercall::{v1, v2};
 use runtime::mmio;
 use runtime::paging::{LARGE_PAGE, map_identity};
 use runtime::prelude::*;
+use runtime::random::Random;
 
 runtime::kernel!(v2, main);
 
 const ROUNDS: u32 = 4000;
-
-/// Pseudo-random numbers (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
 
 /// Ports whose writes do what they say: calls, whose blocks would be anywhere; the interrupt
 /// controllers; the configuration of cards.

@@ -11,6 +11,7 @@ use runtime::hypercall::file::{O_CREAT, O_RDWR};
 use runtime::hypercall::guest;
 use runtime::hypercall::v2::{Call, CloseParams, OpenParams};
 use runtime::prelude::*;
+use runtime::random::Random;
 use runtime::smp;
 
 runtime::kernel!(v2, main);
@@ -54,29 +55,17 @@ const CALLS: [Call; 10] = [
     Call::FileUnlink,
 ];
 
-/// Pseudo-random numbers (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// A number that some call may take for an address of the buffer, a length, a descriptor or
-    /// nonsense. An address that is in RAM is one in the buffer, because the VMM may write there.
-    fn word(&mut self) -> u64 {
-        let buffer = SHARED.buffer.as_ptr().addr() as u64;
-        match self.next() % 8 {
-            0..3 => buffer + self.next() % 2048,
-            3 => self.next() % 8,
-            4 => u64::MAX - self.next() % 8,
-            5 => 0xd000_0000 + self.next() % 4096,
-            6 => self.next() % 2048,
-            _ => 1 << (48 + self.next() % 16),
-        }
+/// A number that some call may take for an address of the buffer, a length, a descriptor or
+/// nonsense. An address that is in RAM is one in the buffer, because the VMM may write there.
+fn word(random: &mut Random) -> u64 {
+    let buffer = SHARED.buffer.as_ptr().addr() as u64;
+    match random.next() % 8 {
+        0..3 => buffer + random.next() % 2048,
+        3 => random.next() % 8,
+        4 => u64::MAX - random.next() % 8,
+        5 => 0xd000_0000 + random.next() % 4096,
+        6 => random.next() % 2048,
+        _ => 1 << (48 + random.next() % 16),
     }
 }
 
@@ -112,7 +101,7 @@ fn together(index: usize) {
     SEEN.fetch_add(1, Ordering::AcqRel);
     if index % 2 == 1 {
         while CHANGING.load(Ordering::Acquire) {
-            let word = random.word();
+            let word = word(&mut random);
             SHARED.block[random.next() as usize % WORDS].store(word, Ordering::Relaxed);
         }
     } else {
@@ -123,7 +112,7 @@ fn together(index: usize) {
 fn send(random: &mut Random) {
     for _ in 0..ROUNDS {
         for call in CALLS {
-            SHARED.block[random.next() as usize % WORDS].store(random.word(), Ordering::Relaxed);
+            SHARED.block[random.next() as usize % WORDS].store(word(random), Ordering::Relaxed);
             // SAFETY: whatever the words are at the moment, an address in RAM that the VMM may
             // write to lies in the buffer or the block, which are atomic.
             unsafe { guest::out(call.port(), 0, SHARED.block.as_ptr().addr() as u64) };

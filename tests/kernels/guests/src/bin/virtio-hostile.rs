@@ -16,6 +16,7 @@ use raw::{INDIRECT, NEXT, READY, Registers, Ring, SIZE, VERSION_1, WRITE, pages,
 use runtime::mmio;
 use runtime::paging::PAGE;
 use runtime::prelude::*;
+use runtime::random::Random;
 
 runtime::kernel!(v2, main);
 
@@ -36,23 +37,6 @@ const MSIX_ENABLE: u32 = 1 << 15;
 const NO_RAM: u64 = 0xc800_0000;
 /// Content of memory that must not be written to.
 const UNTOUCHED: u64 = 0x5a5a_5a5a_5a5a_5a5a;
-
-/// Pseudo-random numbers (xorshift64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// One of these.
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[(self.next() % from.len() as u64) as usize]
-    }
-}
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
