@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::thread::CpuSet;
 
 use super::forward;
 use crate::host;
@@ -88,7 +90,8 @@ impl Qemu {
         // setpriv: the lab does not outlive xtask, even if that is killed. thread=single: with
         // more, nested SVM freezes.
         let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(["--pdeathsig", "KILL", "--", "taskset", "--cpu-list"])
+            .arg(host_cpu()?.to_string())
             .arg(program)
             .args([
                 "-accel",
@@ -115,11 +118,31 @@ impl Qemu {
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&errors)?)
             .spawn()
-            .context("cannot start QEMU through setpriv (package util-linux)")?;
+            .context("cannot start QEMU through setpriv and taskset (package util-linux)")?;
         let commands = child.stdin.take().context("QEMU has no input")?;
         let results = child.stdout.take().context("QEMU has no output")?;
         Ok((Self { child, console, errors, monitor }, (commands, results)))
     }
+}
+
+/// The host's processor for all threads of one machine; machines of one run take turns.
+///
+/// At each entry and exit of a nested guest, the thread that emulates the processor clears a bit of
+/// the word in which QEMU's main thread sets another one for an interrupt. On two processors one of
+/// the writes can undo the other. A timer's interrupt was lost in this way about once in 100
+/// seconds of exits, and the lab's kernel, which waits for it to set the next one, had no clock
+/// until a device interrupted: for seconds, or for good. Each write is one instruction, so that on
+/// one processor none comes in between.
+fn host_cpu() -> Result<usize> {
+    static MACHINES: AtomicUsize = AtomicUsize::new(0);
+    let allowed = rustix::thread::sched_getaffinity(None).context("the host's processors")?;
+    let cpus: Vec<_> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    // Runs that begin at the same time begin with different ones.
+    let first = std::process::id() as usize;
+    let turn = first.wrapping_add(MACHINES.fetch_add(1, Ordering::Relaxed));
+    turn.checked_rem(cpus.len())
+        .and_then(|turn| cpus.get(turn).copied())
+        .context("this process may run on no processor")
 }
 
 /// QEMU's text for the lab's card: none, or one that leads a port of the host into the lab, and
