@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod sources;
+
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,6 +11,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+pub use sources::{Ready, Sources};
 
 /// A function that takes the place of an event's file descriptor.
 pub type Call = Arc<dyn Fn() + Send + Sync>;

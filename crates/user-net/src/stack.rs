@@ -1,7 +1,7 @@
 //! The stack: takes the guest's frames apart, and brings its parts together.
 
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -53,7 +53,7 @@ impl Stack {
     /// If a port is in use or may not be used, or the process has no descriptor left.
     pub fn new(mut config: Config) -> Result<Self, Error> {
         config.mtu = config.mtu.min(MAX_MTU);
-        let sources = Sources::new()?;
+        let sources = Sources::new().map_err(Error::host("an event queue"))?;
         let mut link = Link::new(config.mac, config.mtu);
         let mut seed = [0; 8];
         getrandom(&mut seed, GetRandomFlags::empty()).map_err(Error::host("a random number"))?;
@@ -87,7 +87,7 @@ impl Stack {
     /// watched edge-triggered.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
-        self.sources.fd()
+        self.sources.as_fd()
     }
 
     /// Takes a frame of the guest. What comes of it waits for [`Self::flush`].
@@ -182,7 +182,9 @@ impl Stack {
         let now = Instant::now();
         self.flows.receive(&self.guest, &mut self.ip.link, now);
         let deadlines = [self.ip.deadline(now), self.flows.next_end(), self.probe.next];
-        self.sources.wake_at(deadlines.into_iter().flatten().min(), now);
+        if let Err(error) = self.sources.wake_at(deadlines.into_iter().flatten().min(), now) {
+            log::error!("a timer of user-mode networking: {error}");
+        }
     }
 
     /// `true` if there are frames for the guest.
@@ -209,7 +211,6 @@ impl Stack {
             let ready = self.sources.take();
             for event in &ready {
                 match event.source {
-                    Source::Timer => {}
                     Source::Listener(number) => self.connections.listener_ready(number),
                     Source::Port(number) => self.flows.port_ready(number),
                     Source::Connection(number) => {

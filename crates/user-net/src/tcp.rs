@@ -2,6 +2,7 @@
 //! either passed on to the other.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Connections {
             let socket = TcpListener::bind(address).map_err(listen)?;
             socket.set_nonblocking(true).map_err(listen)?;
             let number = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
-            sources.add(&socket, Source::Listener(number)).map_err(|errno| listen(errno.into()))?;
+            sources.add(&socket, Source::Listener(number)).map_err(listen)?;
             listeners.push(Listener { socket, guest_port: forward.guest_port, is_ready: false });
         }
         Ok(Self { listeners, open: BTreeMap::new(), next: 0, buffers: Buffers::default() })
@@ -80,12 +81,12 @@ impl Connections {
     pub(crate) fn connection_ready(&mut self, number: u32, ready: Ready, ip: &mut Ip) {
         let others = self.open.len();
         let Some(connection) = self.open.get_mut(&number) else { return };
-        connection.is_readable |= ready.is_readable;
-        connection.is_writable |= ready.is_writable;
-        connection.may_end |= ready.may_end;
-        connection.has_failed |= ready.has_failed;
+        connection.is_readable |= ready.is_readable();
+        connection.is_writable |= ready.is_writable();
+        connection.may_end |= ready.may_end();
+        connection.has_failed |= ready.has_failed();
         let Side::Opening(packet) = &mut connection.side else { return };
-        if !ready.is_writable {
+        if !ready.is_writable() {
             return;
         }
         let packet = std::mem::take(packet);
@@ -166,7 +167,7 @@ impl Connections {
         peer: SocketAddrV4,
         side: Side,
         sources: &Sources,
-    ) -> Result<(), Errno> {
+    ) -> io::Result<()> {
         // What the guest sends is all there at once, and what it waits for should be, too.
         sockopt::set_tcp_nodelay(&socket, true)?;
         let number = free_number(&self.open, &mut self.next);
@@ -229,7 +230,7 @@ impl Connections {
         guest: &Guest,
         sources: &Sources,
         ip: &mut Ip,
-    ) -> Result<(), Errno> {
+    ) -> io::Result<()> {
         let mut socket = self.buffers.socket(self.open.len());
         socket.set_timeout(Some(OPENING.into()));
         let (remote, local) = ((guest.address, guest_port), (*peer.ip(), peer.port()));

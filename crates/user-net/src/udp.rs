@@ -2,6 +2,7 @@
 //! of its clients.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -71,7 +72,7 @@ impl Flows {
             let socket = UdpSocket::bind(address).map_err(listen)?;
             socket.set_nonblocking(true).map_err(listen)?;
             let number = u32::try_from(ports.len()).unwrap_or(u32::MAX);
-            sources.add(&socket, Source::Port(number)).map_err(|errno| listen(errno.into()))?;
+            sources.add(&socket, Source::Port(number)).map_err(listen)?;
             let guest_port = forward.guest_port;
             ports.push(Port { socket, guest_port, is_readable: false, clients: BTreeMap::new() });
         }
@@ -130,7 +131,7 @@ impl Flows {
                 other => other,
             }
         });
-        if let Err(error) | Ok(Err(error)) = sent {
+        if let Err(error) = sent.and_then(|sent| Ok(sent?)) {
             log::debug!("a datagram to {peer}: {error}");
         }
     }
@@ -151,7 +152,7 @@ impl Flows {
         config: &Config,
         sources: &Sources,
         now: Instant,
-    ) -> Result<&mut Flow, Errno> {
+    ) -> io::Result<&mut Flow> {
         let known = |(number, flow): (&u32, &Flow)| {
             (flow.guest_port == guest_port && flow.peer == peer).then_some(*number)
         };
@@ -168,7 +169,7 @@ impl Flows {
                 number
             }
         };
-        self.flows.get_mut(&number).ok_or(Errno::NOENT)
+        self.flows.get_mut(&number).ok_or_else(|| Errno::NOENT.into())
     }
 
     /// Drops flows that have ended, and the one that ends next if there are too many.

@@ -108,7 +108,9 @@ impl State {
         table.expire(now);
         table.accept(listener, now);
         let turn = live.turn(table, listener, has_reset, now);
-        listener.sources.wake_at(table.deadline(), now);
+        if let Err(error) = listener.sources.wake_at(table.deadline(), now) {
+            log::error!("a timer of the vsock device: {error}");
+        }
         match turn {
             // There may be room for a client now.
             Ok(has_more) => has_more || table.accepts(),

@@ -12,7 +12,7 @@ mod listener;
 mod live;
 mod packet;
 mod ports;
-mod sources;
+mod source;
 mod spec;
 mod state;
 mod table;

@@ -1,16 +1,18 @@
 //! The host's side: the socket that clients connect to, and those beside it that guests do.
 
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nerite_event::Sources;
 use nerite_private_socket::{BindError, PrivateSocket, SocketName};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with,
 };
 
-use crate::sources::{Source, Sources};
+use crate::source::Source;
 
 /// The Unix socket of a device, and everything else that it needs of its host, opened.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub struct Listener {
     /// Path of the socket, to which a port is added.
     path: PathBuf,
     name: Option<SocketName>,
-    pub(crate) sources: Sources,
+    pub(crate) sources: Sources<Source>,
 }
 
 impl Listener {
@@ -34,7 +36,7 @@ impl Listener {
         let failed = |source| BindError::Bind { path: path.to_owned(), source };
         let (listener, name) = PrivateSocket::bind(path)?.into_parts();
         let sources = Sources::new().map_err(failed)?;
-        sources.add(&listener, Source::Listener).map_err(|error| failed(error.into()))?;
+        sources.add(&listener, Source::Listener).map_err(failed)?;
         Ok(Self { listener, path: path.to_owned(), name: Some(name), sources })
     }
 
@@ -58,7 +60,7 @@ impl Listener {
 
     /// The descriptor that is readable once something has happened.
     pub(crate) fn events(&self) -> Arc<OwnedFd> {
-        self.sources.fd()
+        self.sources.shared_fd()
     }
 
     /// Takes the next client.
@@ -78,7 +80,7 @@ impl Listener {
     }
 
     /// Watches a connection.
-    pub(crate) fn watch(&self, socket: &OwnedFd, id: u64) -> rustix::io::Result<()> {
+    pub(crate) fn watch(&self, socket: &OwnedFd, id: u64) -> io::Result<()> {
         self.sources.add(socket, Source::Connection(id))
     }
 }

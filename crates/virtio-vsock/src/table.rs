@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use nerite_event::Ready;
 use rustix::io::Errno;
 
 use crate::connection::{Connection, Verdict};
@@ -12,7 +13,7 @@ use crate::line::Line;
 use crate::listener::Listener;
 use crate::packet::{HOST_CID, Header, STREAM, op};
 use crate::ports::Ports;
-use crate::sources::{FIRST_ID, Ready, Source};
+use crate::source::{FIRST_ID, Source};
 use crate::spec::Cid;
 
 /// Ports of the host's ends of connections that clients have asked for, from here on.
@@ -84,13 +85,13 @@ impl Table {
     }
 
     /// Takes note of an event, without doing anything for the guest.
-    pub(crate) fn note(&mut self, ready: &Ready) {
+    pub(crate) fn note(&mut self, ready: &Ready<Source>) {
         match ready.source {
-            Source::Timer => {}
             Source::Listener => self.may_accept = true,
             Source::Connection(id) => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
-                connection.ready(ready.is_readable, ready.is_writable, ready.has_hung_up);
+                let (reads, writes) = (ready.is_readable(), ready.is_writable());
+                connection.ready(reads, writes, ready.has_hung_up());
                 self.queue(id);
             }
         }
