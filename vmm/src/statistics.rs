@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use nerite_control::statistics::{nanos, of_processor, of_vcpus};
+use nerite_control::statistics::{nanos, of_devices, of_processor, of_vcpus};
 use nerite_machine::{InstructionCounts, Report, hypercall_name};
 use nerite_service::{ProcessorCounts, port_counts};
 use serde_json::{Value, json};
@@ -106,6 +106,7 @@ pub fn of_run(report: &Report) -> Value {
         "posted_writes": report.coalesced_writes,
         "vcpus": report.vcpus.iter().map(of_vcpus).collect::<Vec<_>>(),
         "total": of_vcpus(&report.total()),
+        "devices": of_devices(&report.devices),
     });
     if let (Some(counts), Value::Object(fields)) = (report.processor, &mut run) {
         let counts = ProcessorCounts { instructions: counts.instructions, cycles: counts.cycles };
@@ -167,5 +168,6 @@ mod tests {
         assert_eq!(json["memory_touched"], Value::Null);
         assert_eq!(json["total"]["in_kernel"], Value::Null);
         assert_eq!(json["total"]["signals"], 0);
+        assert_eq!(json["devices"], json!([]));
     }
 }

@@ -175,6 +175,7 @@ impl RequestHandler {
             "posted_writes": self.machine.coalesced_writes(),
             "vcpus": vcpus.collect::<Vec<_>>(),
             "total": of_vcpus(&total),
+            "devices": statistics::of_devices(&self.machine.device_counters()),
         });
         if let (Some(counts), Value::Object(fields)) =
             (self.machine.processor_counts(), &mut answer)

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nerite_memory::{Backing, GuestRam, Region};
-use nerite_service::{Machine, ProcessorCounts, SnapshotReport, SwitchReport};
+use nerite_service::{DeviceCounters, Machine, ProcessorCounts, SnapshotReport, SwitchReport};
 use nerite_vcpu::Job;
 
 use super::*;
@@ -99,6 +99,11 @@ impl ControlTarget for Still {
         None
     }
 
+    fn device_counters(&self) -> Vec<DeviceCounters> {
+        let counters = vec![("reads", 7)];
+        vec![DeviceCounters { device: "disk", counters, ..DeviceCounters::default() }]
+    }
+
     fn set_line(&self, line: u32, _: bool) -> Result<(), Refusal> {
         Err(Refusal::NotThere(format!("no line {line}")))
     }
@@ -164,6 +169,14 @@ fn refusals_have_the_code_of_their_kind() {
     let memory =
         Request { address: Some(0xfff), length: Some(2), ..request(Command::ReadMemory, None) };
     assert_eq!(refused(memory).code, Code::NotThere);
+}
+
+#[test]
+fn statistics_have_the_counters_of_devices() {
+    let mut handler = RequestHandler::new(Box::new(Still::new()));
+    let answer = handler.answer(&request(Command::Stats, None), Vec::new()).unwrap();
+    let disk = json!({ "device": "disk", "name": "", "queue": null, "counters": { "reads": 7 } });
+    assert_eq!((&answer["devices"], &answer["wall_ns"]), (&json!([disk]), &json!(1_000_000_000)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Statistics as JSON. The schema is in `docs/control.md`.
 
-use nerite_service::{PortCounts, ProcessorCounts};
+use nerite_service::{DeviceCounters, PortCounts, ProcessorCounts};
 use nerite_vcpu::{ExitKind, Histogram, Statistics};
 use serde_json::{Map, Value, json};
 
@@ -59,4 +59,23 @@ pub fn of_vcpus(statistics: &Statistics, counts: &PortCounts) -> Value {
 #[must_use]
 pub fn of_processor(counts: ProcessorCounts) -> Value {
     json!({ "instructions": counts.instructions, "cycles": counts.cycles })
+}
+
+/// Counters of devices.
+#[must_use]
+pub fn of_devices(devices: &[DeviceCounters]) -> Value {
+    let of_device = |device: &DeviceCounters| {
+        let counters: Map<_, _> = device
+            .counters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect();
+        json!({
+            "device": device.device,
+            "name": device.name,
+            "queue": device.queue,
+            "counters": counters,
+        })
+    };
+    devices.iter().map(of_device).collect()
 }

@@ -1,9 +1,8 @@
 //! The balloon of a running machine.
 
-use std::fmt;
 use std::time::Duration;
 
-use nerite_service::{BalloonReport, Refusal};
+use nerite_service::{BalloonReport, DeviceCounters, Refusal};
 use nerite_virtio_balloon::PAGE;
 
 use crate::Handle;
@@ -68,16 +67,18 @@ impl Handle {
     }
 }
 
-/// Table of a balloon, as `--stats` prints it.
-pub(crate) struct Table<'a>(pub(crate) &'a BalloonReport);
-
-impl fmt::Display for Table<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BalloonReport { target, actual, given, refused, taken_back, .. } = self.0;
-        writeln!(
-            f,
-            "balloon         target         actual          given     taken back    refused"
-        )?;
-        writeln!(f, "bytes   {target:>14} {actual:>14} {given:>14} {taken_back:>14} {refused:>10}")
+/// Counters of a balloon.
+pub(crate) fn balloon_counters(report: &BalloonReport) -> DeviceCounters {
+    let BalloonReport { target, actual, given, refused, taken_back, .. } = *report;
+    DeviceCounters {
+        device: "balloon",
+        counters: vec![
+            ("target_bytes", target),
+            ("actual_bytes", actual),
+            ("given_bytes", given),
+            ("taken_back_bytes", taken_back),
+            ("refused_bytes", refused),
+        ],
+        ..DeviceCounters::default()
     }
 }

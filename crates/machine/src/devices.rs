@@ -1,7 +1,6 @@
 //! Disks, the source of random numbers, the balloon, the virtio console and sockets: PCI functions
 //! with a thread each.
 
-use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use nerite_platform::{Environment, InputLine};
 use nerite_sandbox::ThreadKind;
 use nerite_saved::{RestoreError, SaveError, require_same};
-use nerite_service::BalloonReport;
+use nerite_service::{BalloonReport, DeviceCounters};
 use nerite_virtio::{Enter, VirtioDevice, VirtioPci, VirtioPciState};
 use nerite_virtio_balloon::{Balloon, BalloonState, PAGE};
 use nerite_virtio_blk::{Blk, BlkState, Disk as _, RawFile, Totals};
@@ -21,10 +20,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::balloon::balloon_counters;
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
 use crate::embedding::OwnFunction;
 use crate::vcpu_thread::Shared;
-use crate::vsock::{VsockDevice, VsockReport};
+use crate::vsock::VsockDevice;
 use crate::wires::PciBuilder;
 use crate::{Embedding, Error, MAX_OWN_VIRTIO};
 
@@ -71,30 +71,6 @@ pub struct DevicesState {
     /// Sockets.
     #[serde(default)]
     pub vsock: Option<VirtioPciState<VsockState>>,
-}
-
-/// Counters of a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskReport {
-    /// The file.
-    pub path: PathBuf,
-    /// `true` if it could only be read.
-    pub read_only: bool,
-    /// Requests and bytes so far.
-    pub totals: Totals,
-}
-
-impl fmt::Display for DiskReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = if self.read_only { ", read-only" } else { "" };
-        writeln!(f, "disk {}{way}", self.path.display())?;
-        let Totals { reads, read_bytes, writes, written_bytes, others, errors } = self.totals;
-        writeln!(f, "     reads          bytes     writes          bytes     others     errors")?;
-        writeln!(
-            f,
-            "{reads:>10} {read_bytes:>14} {writes:>10} {written_bytes:>14} {others:>10} {errors:>10}"
-        )
-    }
 }
 
 impl Devices {
@@ -267,19 +243,11 @@ impl Devices {
         })
     }
 
-    /// Counters of the sockets so far, if there are any.
-    pub(crate) fn vsock_report(&self) -> Option<VsockReport> {
-        self.vsock.as_ref().map(VsockDevice::report)
-    }
-
-    /// Counters of the disks so far.
-    pub(crate) fn report(&self) -> Vec<DiskReport> {
-        let report = |disk: &Disk| DiskReport {
-            path: disk.path.clone(),
-            read_only: disk.read_only,
-            totals: disk.function.device().totals(),
-        };
-        self.disks.iter().map(report).collect()
+    /// Counters of the devices so far.
+    pub(crate) fn counters(&self) -> Vec<DeviceCounters> {
+        let balloon = self.balloon_report().map(|balloon| balloon_counters(&balloon));
+        let vsock = self.vsock.as_ref().map(VsockDevice::counters);
+        self.disks.iter().map(Disk::counters).chain(balloon).chain(vsock).collect()
     }
 }
 
@@ -287,6 +255,26 @@ impl Disk {
     /// Name in messages.
     fn name(&self) -> String {
         format!("disk {}", self.path.display())
+    }
+
+    /// Counters so far.
+    fn counters(&self) -> DeviceCounters {
+        let Totals { reads, read_bytes, writes, written_bytes, others, errors } =
+            self.function.device().totals();
+        DeviceCounters {
+            device: "disk",
+            name: self.path.display().to_string(),
+            note: self.read_only.then_some("read-only"),
+            counters: vec![
+                ("reads", reads),
+                ("read_bytes", read_bytes),
+                ("writes", writes),
+                ("written_bytes", written_bytes),
+                ("others", others),
+                ("errors", errors),
+            ],
+            ..DeviceCounters::default()
+        }
     }
 }
 

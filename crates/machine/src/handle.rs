@@ -10,6 +10,7 @@ use nerite_irqchip::Message;
 use nerite_memory::GuestRam;
 use nerite_platform::End;
 use nerite_sandbox::ThreadKind;
+use nerite_service::DeviceCounters;
 use nerite_vcpu::{
     AskError, CoalescedWrites, Control, DebugCaps, Held, RunState, Statistics, Vcpu,
 };
@@ -231,6 +232,13 @@ impl Handle {
     /// Number of coalesced port writes.
     pub fn coalesced_writes(&self) -> u64 {
         self.coalesced.as_ref().map_or(0, |writes| writes.taken())
+    }
+
+    /// Counters of the network cards, and of the other devices that have some.
+    pub fn device_counters(&self) -> Vec<DeviceCounters> {
+        let mut counters = self.network.counters();
+        counters.extend(self.saver.devices.counters());
+        counters
     }
 
     /// Hardware counts of all vCPUs together; `None` if they were not requested or do not exist.

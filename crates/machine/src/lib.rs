@@ -89,7 +89,7 @@ pub use accelerator::{Processors, processors};
 pub use balloon::BalloonError;
 pub use config::Config;
 pub use counting::ProcessorCounts;
-pub use devices::{Devices, DevicesState, DiskReport};
+pub use devices::{Devices, DevicesState};
 pub use embedding::{Embedding, Hypercall, MAX_OWN_VIRTIO};
 pub use ends::HeldEnd;
 pub use error::{Error, ErrorKind};
@@ -103,9 +103,9 @@ pub use nerite_inspect::{CrashReport, Frame, VcpuState};
 pub use nerite_memory::Reverted;
 pub use nerite_platform::Identity;
 pub use nerite_sandbox::ThreadKind;
-pub use nerite_service::{BalloonReport, SnapshotReport, SwitchReport};
+pub use nerite_service::{BalloonReport, DeviceCounters, SnapshotReport, SwitchReport};
 pub use nerite_vcpu::{Held, RunState};
-pub use network::{CardReport, Network, NetworkState};
+pub use network::{Network, NetworkState};
 pub use opened::Opened;
 pub use outcome::Outcome;
 pub use report::{ByName, Report, hypercall_name, hypercalls};
@@ -116,7 +116,6 @@ pub use setup::{SavedMount, Setup};
 pub use snapshot::{MachineState, SnapshotError};
 pub use switching::SwitchError;
 pub use timeline::{Step, Timeline};
-pub use vsock::VsockReport;
 
 /// The README's example, kept true by running it.
 #[cfg(doctest)]

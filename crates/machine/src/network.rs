@@ -1,13 +1,13 @@
 //! The machine's network cards: PCI functions whose queues, notifications and interrupts go past
 //! the vCPUs.
 
-use std::fmt;
 use std::sync::Arc;
 
 use nerite_net::{Connection, Spec};
 use nerite_saved::{RestoreError, SaveError, require_same};
+use nerite_service::DeviceCounters;
 use nerite_virtio::{VirtioPci, VirtioPciState};
-use nerite_virtio_net::{Mac, Net, NetState, Totals};
+use nerite_virtio_net::{Net, NetState, Totals};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -40,17 +40,6 @@ pub struct Network {
 pub struct NetworkState {
     /// Cards, in order. A guest keeps the addresses of its cards.
     pub cards: Vec<VirtioPciState<NetState>>,
-}
-
-/// Counters of a network card.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CardReport {
-    /// Its address.
-    pub mac: Mac,
-    /// `true` if the host's kernel worked on its queues; it does not count.
-    pub by_kernel: bool,
-    /// Each queue: 0 receives, 1 transmits, 2 receives, ...
-    pub queues: Vec<Totals>,
 }
 
 impl Network {
@@ -141,14 +130,9 @@ impl Network {
         Ok(())
     }
 
-    /// Counters of the cards so far.
-    pub fn report(&self) -> Vec<CardReport> {
-        let report = |card: &Arc<VirtioPci<Net>>| CardReport {
-            mac: card.device().config().mac,
-            by_kernel: card.device().has_engine(),
-            queues: card.device().counters().queues().collect(),
-        };
-        self.cards.iter().map(report).collect()
+    /// Counters of the cards so far, of each queue that is not the host's kernel's.
+    pub(crate) fn counters(&self) -> Vec<DeviceCounters> {
+        self.cards.iter().flat_map(|card| counters_of(card.device())).collect()
     }
 
     /// Ends the cards' threads.
@@ -157,24 +141,31 @@ impl Network {
     }
 }
 
-/// A card's queues in a table, as `--stats` prints it.
-impl fmt::Display for CardReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by = if self.by_kernel {
-            ", queues worked on and not counted by the host's kernel"
-        } else {
-            ""
-        };
-        writeln!(f, "network card {}{by}", self.mac)?;
-        writeln!(f, "queue          packets          bytes      kicks interrupts    drops")?;
-        for (index, queue) in self.queues.iter().enumerate() {
-            let what = if index.is_multiple_of(2) { "in" } else { "out" };
-            let Totals { packets, bytes, kicks, interrupts, drops } = queue;
-            writeln!(
-                f,
-                "{index:>3} {what:<4} {packets:>13} {bytes:>14} {kicks:>10} {interrupts:>10} {drops:>8}"
-            )?;
-        }
-        Ok(())
+/// Counters of a card's queues.
+fn counters_of(card: &Net) -> Vec<DeviceCounters> {
+    let of_card = DeviceCounters {
+        device: "network card",
+        name: card.config().mac.to_string(),
+        ..DeviceCounters::default()
+    };
+    if card.has_engine() {
+        let note = Some("its queues are the host's kernel's, which does not count");
+        return vec![DeviceCounters { note, ..of_card }];
     }
+    let of_queue = |(index, queue): (usize, Totals)| {
+        let way = if index.is_multiple_of(2) { "receiveq" } else { "transmitq" };
+        let Totals { packets, bytes, kicks, interrupts, drops } = queue;
+        DeviceCounters {
+            queue: Some(format!("{way}{}", (index / 2).saturating_add(1))),
+            counters: vec![
+                ("packets", packets),
+                ("bytes", bytes),
+                ("kicks", kicks),
+                ("interrupts", interrupts),
+                ("drops", drops),
+            ],
+            ..of_card.clone()
+        }
+    };
+    card.counters().queues().enumerate().map(of_queue).collect()
 }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::balloon::Table;
-use crate::{BalloonReport, CardReport, DiskReport, VsockReport};
+use nerite_service::{DeviceCounters, DeviceTables};
 use nerite_vcpu::{ExitKind, Histogram, Statistics};
 
 use crate::{InstructionCounts, ProcessorCounts, Timeline};
@@ -33,14 +32,8 @@ pub struct Report {
     pub instructions: Option<InstructionCounts>,
     /// Port writes that the guest did not wait for: KVM collected them.
     pub coalesced_writes: u64,
-    /// Counters of each network card.
-    pub cards: Vec<CardReport>,
-    /// Counters of each disk.
-    pub disks: Vec<DiskReport>,
-    /// State of the balloon, if there is one.
-    pub balloon: Option<BalloonReport>,
-    /// Counters of the sockets, if there are any.
-    pub vsock: Option<VsockReport>,
+    /// Counters of each device that has some.
+    pub devices: Vec<DeviceCounters>,
     /// Steps of the start and their durations.
     pub timeline: Option<Timeline>,
     /// The core file, if the guest crashed and it is written.
@@ -163,19 +156,7 @@ impl fmt::Display for Report {
         if let Some(more) = ports.len().checked_sub(MAX_PORTS).filter(|more| *more > 0) {
             writeln!(f, "and {more} more")?;
         }
-        for card in &self.cards {
-            write!(f, "\n{card}")?;
-        }
-        for disk in &self.disks {
-            write!(f, "\n{disk}")?;
-        }
-        if let Some(balloon) = &self.balloon {
-            write!(f, "\n{}", Table(balloon))?;
-        }
-        if let Some(vsock) = &self.vsock {
-            write!(f, "\n{vsock}")?;
-        }
-        Ok(())
+        write!(f, "{}", DeviceTables(&self.devices))
     }
 }
 
@@ -202,7 +183,6 @@ impl fmt::Display for Time {
 #[cfg(test)]
 mod tests {
     use nerite_vcpu::KernelCounts;
-    use nerite_virtio_vsock::Totals;
 
     use super::*;
 
@@ -226,13 +206,12 @@ mod tests {
             processor: Some(ProcessorCounts { instructions: 4711, cycles: 9422 }),
             instructions: None,
             coalesced_writes: 17,
-            cards: Vec::new(),
-            disks: Vec::new(),
-            balloon: Some(BalloonReport { target: 8192, actual: 4096, ..BalloonReport::default() }),
-            vsock: Some(VsockReport {
-                path: "v.sock".into(),
-                totals: Totals { from_host: 3, to_host_bytes: 77, ..Totals::default() },
-            }),
+            devices: vec![DeviceCounters {
+                device: "disk",
+                name: "disk.img".into(),
+                counters: vec![("reads", 3), ("errors", 77)],
+                ..DeviceCounters::default()
+            }],
             timeline: None,
             core_file: None,
         }
@@ -261,9 +240,8 @@ mod tests {
             "processor exits           200\n",
             "interrupts                 60\n",
             "0x0cf8                      6\n",
-            "bytes             8192           4096              0",
-            "vsock v.sock\n",
-            "         3          0          0                    0                   77\n",
+            "\n\ndisk disk.img\n",
+            "             3             77\n",
         ] {
             assert!(text.contains(part), "{part:?} is missing:\n{text}");
         }
@@ -273,8 +251,7 @@ mod tests {
                 && !quiet.contains("instructions")
                 && !quiet.contains("other ports")
                 && !quiet.contains("restarts")
-                && !quiet.contains("balloon")
-                && !quiet.contains("vsock"),
+                && !quiet.contains("disk"),
             "{quiet}"
         );
     }

@@ -254,11 +254,8 @@ impl Running {
         report.vcpus = finished.iter().map(|vcpu| vcpu.statistics.clone()).collect();
         // No vCPU runs any more, so no guest waits for a frame.
         self.handle.network.halt();
-        report.cards = self.handle.network.report();
         self.devices.halt();
-        report.disks = self.devices.report();
-        report.balloon = self.devices.balloon_report();
-        report.vsock = self.devices.vsock_report();
+        report.devices = self.handle.device_counters();
         report.wall_time = self.handle.uptime();
         report.memory_size = self.handle.ram.size();
         report.restarts = self.restart.as_ref().map_or(0, Restart::count);

@@ -7,8 +7,8 @@ use nerite_log_budget::Causes;
 use nerite_memory::GuestRam;
 use nerite_sandbox::ThreadKind;
 use nerite_service::{
-    BalloonReport, ControlTarget, DebugEvent, DebugTarget, Machine, ProcessorCounts, Refusal,
-    SnapshotReport, SwitchReport,
+    BalloonReport, ControlTarget, DebugEvent, DebugTarget, DeviceCounters, Machine,
+    ProcessorCounts, Refusal, SnapshotReport, SwitchReport,
 };
 use nerite_snapshot::Files;
 use nerite_vcpu::{DEBUG_REGISTERS, Held, Job, RunState};
@@ -106,6 +106,10 @@ impl ControlTarget for Handle {
     fn processor_counts(&self) -> Option<ProcessorCounts> {
         let counts = self.processor_counts()?;
         Some(ProcessorCounts { instructions: counts.instructions, cycles: counts.cycles })
+    }
+
+    fn device_counters(&self) -> Vec<DeviceCounters> {
+        self.device_counters()
     }
 
     fn set_line(&self, line: u32, level: bool) -> Result<(), Refusal> {

@@ -1,9 +1,9 @@
 //! The socket device of a machine.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nerite_service::DeviceCounters;
 use nerite_virtio::VirtioPci;
 use nerite_virtio_vsock::nerite_private_socket::SocketName;
 use nerite_virtio_vsock::{Limits, Listener, Spec, Totals, Vsock};
@@ -19,15 +19,6 @@ pub(crate) struct VsockDevice {
     path: PathBuf,
     /// Removed when the machine ends.
     name: Mutex<Option<SocketName>>,
-}
-
-/// Counters of a socket device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VsockReport {
-    /// The Unix socket of clients.
-    pub path: PathBuf,
-    /// Connections and bytes so far.
-    pub totals: Totals,
 }
 
 impl VsockDevice {
@@ -50,20 +41,21 @@ impl VsockDevice {
         drop(self.name.lock().take());
     }
 
-    /// Counters so far.
-    pub(crate) fn report(&self) -> VsockReport {
-        VsockReport { path: self.path.clone(), totals: self.function.device().totals() }
-    }
-}
-
-impl fmt::Display for VsockReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "vsock {}", self.path.display())?;
-        let Totals { from_host, from_guest, resets, to_guest_bytes, to_host_bytes } = self.totals;
-        writeln!(f, " from host from guest     resets       bytes to guest        bytes to host")?;
-        writeln!(
-            f,
-            "{from_host:>10} {from_guest:>10} {resets:>10} {to_guest_bytes:>20} {to_host_bytes:>20}"
-        )
+    /// Counters of connections so far, and of their bytes.
+    pub(crate) fn counters(&self) -> DeviceCounters {
+        let Totals { from_host, from_guest, resets, to_guest_bytes, to_host_bytes } =
+            self.function.device().totals();
+        DeviceCounters {
+            device: "vsock",
+            name: self.path.display().to_string(),
+            counters: vec![
+                ("from_host", from_host),
+                ("from_guest", from_guest),
+                ("resets", resets),
+                ("to_guest_bytes", to_guest_bytes),
+                ("to_host_bytes", to_host_bytes),
+            ],
+            ..DeviceCounters::default()
+        }
     }
 }

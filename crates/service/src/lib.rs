@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod debug;
+mod devices;
 mod ports;
 mod query;
 
@@ -21,6 +22,7 @@ pub use nerite_snapshot;
 pub use nerite_vcpu;
 
 pub use debug::{DebugEvent, DebugReason};
+pub use devices::{DeviceCounters, DeviceTables};
 pub use ports::{PortCounts, port_counts};
 pub use query::{inject_nmi, query, registers, statistics};
 
@@ -68,6 +70,8 @@ pub trait ControlTarget: Machine {
     fn coalesced_writes(&self) -> u64;
     /// Counts of the host's processor for all vCPUs together, if it counts.
     fn processor_counts(&self) -> Option<ProcessorCounts>;
+    /// Counters of each device that has some.
+    fn device_counters(&self) -> Vec<DeviceCounters>;
     /// Raises (`true`) or lowers a line of the interrupt controllers.
     ///
     /// # Errors
