@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nerite_service::{BalloonReport, DeviceCounters, Refusal};
+use nerite_service::{BalloonReport, Refusal};
 use nerite_virtio_balloon::PAGE;
 
 use crate::Handle;
@@ -64,21 +64,5 @@ impl Handle {
         let named = statistics.iter().flat_map(|statistics| statistics.named());
         let statistics = named.filter_map(|(name, value)| Some((name, value?))).collect();
         Some(BalloonReport { statistics, ..report })
-    }
-}
-
-/// Counters of a balloon.
-pub(crate) fn balloon_counters(report: &BalloonReport) -> DeviceCounters {
-    let BalloonReport { target, actual, given, refused, taken_back, .. } = *report;
-    DeviceCounters {
-        device: "balloon",
-        counters: vec![
-            ("target_bytes", target),
-            ("actual_bytes", actual),
-            ("given_bytes", given),
-            ("taken_back_bytes", taken_back),
-            ("refused_bytes", refused),
-        ],
-        ..DeviceCounters::default()
     }
 }

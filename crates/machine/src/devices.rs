@@ -20,7 +20,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::balloon::balloon_counters;
 use crate::config::{ConsoleKind, DeviceConfig, MAX_DISKS};
 use crate::embedding::OwnFunction;
 use crate::vcpu_thread::Shared;
@@ -275,6 +274,22 @@ impl Disk {
             ],
             ..DeviceCounters::default()
         }
+    }
+}
+
+/// Counters of a balloon.
+fn balloon_counters(report: &BalloonReport) -> DeviceCounters {
+    let BalloonReport { target, actual, given, refused, taken_back, .. } = *report;
+    DeviceCounters {
+        device: "balloon",
+        counters: vec![
+            ("target_bytes", target),
+            ("actual_bytes", actual),
+            ("given_bytes", given),
+            ("taken_back_bytes", taken_back),
+            ("refused_bytes", refused),
+        ],
+        ..DeviceCounters::default()
     }
 }
 
