@@ -43,8 +43,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the socket, accessible to this user only. Call it while the process has one thread:
-    /// the file mode creation mask is changed for a moment.
+    /// Makes the socket, accessible to this user only.
     ///
     /// A socket without a listener is replaced.
     ///

@@ -73,8 +73,7 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens. To be called while the process has one thread: the file mode creation mask is
-    /// changed for a moment.
+    /// Listens.
     pub(crate) fn bind(address: &Address) -> Result<Self, ServerError> {
         match address {
             Address::Tcp(tcp) => {

@@ -64,8 +64,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens for a debugger. Call it while the process has one thread: the file mode creation
-    /// mask is changed for a moment.
+    /// Listens for a debugger.
     ///
     /// # Errors
     /// If the address cannot be listened on.

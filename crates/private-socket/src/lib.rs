@@ -9,6 +9,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Number of connections that may wait to be accepted; that of the standard library.
+const BACKLOG: i32 = 128;
 
 /// Error of making a socket.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +49,7 @@ pub struct SocketName {
 }
 
 impl PrivateSocket {
-    /// Makes the socket at `path`, accessible to this user only. Call it while the process has one
-    /// thread: the file mode creation mask is changed for a moment.
+    /// Makes the socket at `path`, accessible to this user only.
     ///
     /// A socket without a listener is replaced.
     ///
@@ -70,7 +73,6 @@ impl PrivateSocket {
             }
             other => other.map_err(failed)?,
         };
-        listener.set_nonblocking(true).map_err(failed)?;
         let directory =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let directory = rustix::fs::open(directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -126,16 +128,26 @@ impl Drop for SocketName {
     }
 }
 
+/// Binds a socket that is this user's from the first moment. Linux gives the name the mode of the
+/// socket's own inode, so that the file mode creation mask of the process, which all of its threads
+/// share, is left alone.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    listener
+    let socket = net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -148,6 +160,28 @@ mod tests {
         assert_eq!(socket.listener().accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn other_threads_make_files_with_their_own_modes_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let made = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    drop(PrivateSocket::bind(&path).unwrap());
+                }
+                made.store(true, Ordering::Release);
+            });
+            while !made.load(Ordering::Acquire) {
+                let inner = folder.path().join("inner");
+                fs::create_dir(&inner).unwrap();
+                let mode = fs::metadata(&inner).unwrap().permissions().mode();
+                fs::remove_dir(&inner).unwrap();
+                assert_eq!(mode & 0o100, 0o100, "mode {mode:o}");
+            }
+        });
     }
 
     #[test]

@@ -25,8 +25,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Makes the socket at `path`, accessible to this user only. Call it while the process has one
-    /// thread: the file mode creation mask is changed for a moment.
+    /// Makes the socket at `path`, accessible to this user only.
     ///
     /// A socket without a listener is replaced.
     ///
