@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// minutes after a build
     #[arg(long)]
     quick: bool,
-    /// Fail where neither this host nor a lab has a KVM, or guests cannot be downloaded, and skip
-    /// nothing for that reason
+    /// Fail where neither this host nor a lab has a KVM, or guests or dependencies cannot be
+    /// downloaded, and skip nothing for that reason
     #[arg(long)]
     all_guests: bool,
 }
@@ -136,7 +136,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     };
     progress::say(&format!("this takes {time} on two processors that do nothing else"));
     let mut run = Run::default();
-    sources::check(&mut run);
+    sources::check(&mut run, args.all_guests);
     run.group("unit and integration tests", || {
         unit_tests(&["--tests"], !args.no_guests && !args.quick)
     });

@@ -17,6 +17,8 @@ use crate::{paths, progress};
 /// Memory of a target in MiB, and seconds for one input: what needs more is a find.
 const MEMORY_MIB: u32 = 2048;
 const SLOW: u32 = 10;
+/// The host that the targets are compiled for.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
@@ -80,6 +82,27 @@ pub(crate) fn check() -> Result<()> {
     // With a path to the library, libfuzzer-sys does not compile it. Nothing is linked here.
     command.env("CUSTOM_LIBFUZZER_PATH", folder().join("libfuzzer.a"));
     quiet(command.args(["--", "-D", "warnings"]))
+}
+
+/// Reason why the targets cannot be compiled, if it is no fault of theirs: some of the crates that
+/// they depend on are neither here nor can be downloaded.
+pub(crate) fn obstacle() -> Option<String> {
+    let mut command = cargo();
+    command.current_dir(folder()).args(["fetch", "--quiet", "--locked", "--target", TARGET]);
+    let output = command.output().ok()?;
+    if output.status.success() { None } else { absent(&String::from_utf8_lossy(&output.stderr)) }
+}
+
+/// Reason why dependencies cannot be had, from what `cargo fetch --locked` says; `None` if the
+/// sources are at fault, in which the lock file does not fit the manifests.
+fn absent(error: &str) -> Option<String> {
+    if error.contains("--locked was passed") || error.contains("failed to parse") {
+        return None;
+    }
+    let first = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    Some(format!(
+        "its dependencies cannot be had (cargo fetch --manifest-path fuzz/Cargo.toml): {first}"
+    ))
 }
 
 fn folder() -> PathBuf {
@@ -219,6 +242,19 @@ mod tests {
     fn targets_are_those_of_the_manifest() {
         assert_eq!(names("[[bin]]\nname = 'a'\n[[bin]]\nname = 'b'").unwrap(), ["a", "b"]);
         assert!(targets().unwrap().contains(&"elf".to_owned()));
+    }
+
+    #[test]
+    fn absent_dependencies_are_an_obstacle_and_bad_manifests_are_not() {
+        let absent_crate = "error: no matching package named `libfuzzer-sys` found\n\
+                            location searched: crates.io index\nrequired by package `nerite-fuzz`";
+        let reason = absent(absent_crate).unwrap();
+        assert!(reason.ends_with(": no matching package named `libfuzzer-sys` found"), "{reason}");
+        assert!(absent("error: failed to download `bit_field v0.10.3`\n\nCaused by:\n").is_some());
+        let old_lock = "error: cannot update the lock file /n/fuzz/Cargo.lock because --locked was \
+                        passed to prevent this";
+        assert_eq!(absent(old_lock), None);
+        assert_eq!(absent("error: failed to parse manifest at `/n/fuzz/Cargo.toml`"), None);
     }
 
     #[test]

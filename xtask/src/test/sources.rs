@@ -8,8 +8,8 @@ use super::Run;
 use crate::build::{cargo, quiet};
 use crate::{fuzz, kernels, paths, style};
 
-/// Checks the sources without running them.
-pub(super) fn check(run: &mut Run) {
+/// Checks the sources without running them; skips nothing that can be downloaded if `all`.
+pub(super) fn check(run: &mut Run, all: bool) {
     run.check("style", style::check);
     run.check("format", || {
         quiet(cargo().args(["fmt", "--all", "--check"]))?;
@@ -56,7 +56,11 @@ pub(super) fn check(run: &mut Run) {
             "warnings",
         ]))
     });
-    run.check("clippy on the fuzz targets", fuzz::check);
+    let name = "clippy on the fuzz targets";
+    match fuzz::obstacle().filter(|_| !all) {
+        Some(reason) => run.skip(name, &reason),
+        None => run.check(name, fuzz::check),
+    }
 }
 
 /// Returns `true` if cargo has this subcommand.
