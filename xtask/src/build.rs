@@ -21,6 +21,9 @@ pub(crate) fn cargo() -> Command {
             command.env_remove(name);
         }
     }
+    // It is set for the harness of tests. Build scripts of many crates look at it: what a test
+    // builds with it would be compiled anew, and once more in the next build.
+    command.env_remove("RUSTC_BOOTSTRAP");
     command
 }
 
@@ -185,6 +188,16 @@ pub(crate) fn quiet(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn builds_are_the_same_under_the_harness_of_tests() {
+        let bootstrap = |command: &Command| {
+            let mut envs = command.get_envs().filter(|(name, _)| *name == "RUSTC_BOOTSTRAP");
+            envs.next().map(|(_, value)| value.map(ToOwned::to_owned))
+        };
+        assert_eq!(bootstrap(&cargo()), Some(None));
+        assert_eq!(bootstrap(&sanitizing()), Some(Some("1".into())));
+    }
 
     #[test]
     fn a_toolchain_without_the_sanitizer_is_an_obstacle() {
