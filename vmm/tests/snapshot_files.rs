@@ -15,10 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Makes a snapshot `saved` of a guest that prints.
 fn save(folder: &Folder, accelerator: &str) {
     let image = folder.file("image", image::elf(&worker(1)));
-    let guest = Guest::start(folder, accelerator, &[&image]);
-    guest.prints();
-    assert_eq!(guest.ctl(&["snapshot", "--stop", "saved"]).code, 0);
-    assert_eq!(guest.end().0, 143);
+    Guest::saved(folder, accelerator, &[&image], RIGHT);
     std::fs::remove_file(folder.path("output")).unwrap();
 }
 
@@ -54,10 +51,8 @@ fn disks_that_are_missing_or_others_are_named() {
     for (name, size) in [("disk", 1 << 20), ("small", 1 << 19)] {
         folder.file(name, vec![0; size]);
     }
-    let guest = Guest::start(&folder, "software", &["--disk", "disk,serial=one", &image]);
-    guest.prints();
-    assert_eq!(guest.ctl(&["snapshot", "--stop", "saved"]).code, 0);
-    let (_, before, _) = guest.end();
+    let before =
+        Guest::saved(&folder, "software", &["--disk", "disk,serial=one", &image], PC_RIGHT);
     let restore = ["run", "--accel", "software", "--restore", "saved"];
     let with = |words: &[&str]| folder.run(&[&restore[..], words].concat());
     with(&[]).is_error(240, &["disk"]);

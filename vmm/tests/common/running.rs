@@ -5,6 +5,9 @@ use std::process::{Child, Stdio};
 
 use super::{Done, Folder, code, wait, wait_until};
 
+/// Most starts of a guest that is to be saved amid its output.
+pub const ATTEMPTS: u32 = 50;
+
 /// A guest with a control socket and its output in the file `output`.
 pub struct Guest<'a> {
     pub folder: &'a Folder,
@@ -18,6 +21,25 @@ impl<'a> Guest<'a> {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until("the socket", || UnixStream::connect(folder.path("socket")).is_ok());
         Self { folder, child }
+    }
+
+    /// Stops a guest amid its output, with the snapshot `saved`; returns the output so far, which
+    /// is in the file as well. On a busy machine the guest can come to its own end, with the exit
+    /// code `right`, before the request is there: then it starts again.
+    pub fn saved(folder: &'a Folder, accelerator: &str, words: &[&str], right: i32) -> String {
+        for _ in 0..ATTEMPTS {
+            let guest = Self::start(folder, accelerator, words);
+            guest.prints();
+            let done = guest.ctl(&["snapshot", "--stop", "saved"]);
+            let (code, output, said) = guest.end();
+            if done.code == 0 {
+                assert_eq!((code, &*done.stderr), (143, ""), "{said}");
+                return output;
+            }
+            assert_eq!(code, right, "{done:?} {said}");
+            std::fs::remove_file(folder.path("output")).unwrap();
+        }
+        panic!("a guest was at its end before its snapshot {ATTEMPTS} times");
     }
 
     pub fn ctl(&self, words: &[&str]) -> Done {
