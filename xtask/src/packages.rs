@@ -79,7 +79,7 @@ fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let Some(root) = root_prefix() else {
         bail!(
-            "the lab needs packages that are not installed; type:\n    {}",
+            "packages are needed that are not installed; type:\n    {}",
             install_command(packages)
         );
     };
