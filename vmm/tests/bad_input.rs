@@ -375,7 +375,7 @@ fn no_kvm() {
 fn emulating_kvm() {
     let folder = Folder::new();
     if folder.run(&["probe"]).stdout != "emulating\n" {
-        return skip("this host's KVM does not emulate");
+        return skip("needs a KVM that only emulates");
     }
     let code = [&image::SSE[..], &image::exit(0)].concat();
     let image = folder.file("image", image::elf(&code));

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::job::Summary;
 use crate::results::Failure;
 
-/// Text that a test which finds nothing to run on writes to standard error, before the reason.
+/// Text that a test which finds nothing to run on writes to standard error, before its name and the
+/// reason.
 const SKIPPED: &str = "skipped: ";
 
 /// Reason of ignored tests that `host_tests` runs where there is a KVM.
@@ -143,13 +144,13 @@ impl Reader {
         }
     }
 
-    /// Takes in a line of standard error: a test that says there that it was skipped counts as
-    /// such, not as passed.
+    /// Takes in a line of standard error: a test that says there that it was skipped, with its name
+    /// and the reason, counts as such, not as passed.
     pub(crate) fn error_line(&mut self, line: &str) -> Option<String> {
         if let Some(reason) = line.trim_start().strip_prefix(SKIPPED) {
             self.summary.passed = self.summary.passed.saturating_sub(1);
             self.summary.skipped += 1;
-            return Some(format!("SKIP a test: {reason}"));
+            return Some(format!("SKIP {reason}"));
         }
         Some(line.to_owned())
     }
@@ -248,7 +249,8 @@ mod tests {
     fn a_test_that_found_nothing_to_run_on_did_not_pass() {
         let mut reader = Reader::default();
         reader.line("test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
-        assert_eq!(reader.error_line("skipped: no KVM").as_deref(), Some("SKIP a test: no KVM"));
+        let line = reader.error_line("skipped: module::test: no KVM");
+        assert_eq!(line.as_deref(), Some("SKIP module::test: no KVM"));
         assert_eq!(reader.error_line("   Compiling x").as_deref(), Some("   Compiling x"));
         assert_eq!(reader.summary, Summary { passed: 1, failed: 0, skipped: 1 });
     }

@@ -152,7 +152,9 @@ mod tests {
     /// Not through `eprintln`, which is not shown of a test that passes.
     fn skip(reason: &str) {
         use std::io::Write as _;
-        let _ = writeln!(io::stderr(), "skipped: {reason}");
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("a test");
+        let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
     }
 
     /// Touches pages that were never touched before.

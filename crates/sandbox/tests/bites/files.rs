@@ -1,10 +1,9 @@
 //! Files: with no other guard than Landlock, so as the thread that asks would be if it could ask
 //! anything.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::{Attempt, is_root};
+use crate::{Attempt, is_root, skip};
 
 /// A folder with something in it, and something beside it.
 struct Folder {
@@ -43,10 +42,7 @@ fn landlock(version: i64) -> bool {
     // (landlock_create_ruleset(2)).
     let found = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, 1) };
     if found < version {
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: this kernel's Landlock has version {found}, and this needs {version}"
-        );
+        skip(&format!("this kernel's Landlock has version {found}, and this needs {version}"));
     }
     found >= version
 }

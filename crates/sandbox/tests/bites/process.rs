@@ -1,8 +1,6 @@
 //! State of a confined process, seen from outside.
 
-use std::io::Write as _;
-
-use crate::{Attempt, is_root, status};
+use crate::{Attempt, is_root, skip, status};
 
 #[test]
 fn no_capability_is_left() {
@@ -28,8 +26,7 @@ fn without_filters_the_rest_stays() {
 #[test]
 fn strict_empties_the_bounding_set() {
     if !is_root() {
-        let _ = writeln!(std::io::stderr(), "skipped: only root has a bounding set to empty");
-        return;
+        return skip("only root has a bounding set to empty");
     }
     Attempt::to("wait").with("LEVEL", "strict").observed(|process| {
         assert_eq!(status(process, "CapBnd"), "0000000000000000");

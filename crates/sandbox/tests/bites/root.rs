@@ -1,13 +1,12 @@
 //! Confinement that only root can have.
 
 use std::fs;
-use std::io::Write as _;
 
-use crate::{Attempt, is_root, status};
+use crate::{Attempt, is_root, skip, status};
 
 fn skipped() -> bool {
     if !is_root() {
-        let _ = writeln!(std::io::stderr(), "skipped: only root can do this");
+        skip("only root can do this");
     }
     !is_root()
 }
