@@ -57,12 +57,18 @@ fn spawn(job: &Job) -> Result<Child, String> {
     };
     command.args(arguments).env_clear().envs([
         ("PATH", PATH),
-        ("HOME", "/root"),
+        ("HOME", home()),
         ("LANG", "C.UTF-8"),
     ]);
     command.envs(&job.env).current_dir(job.dir.as_deref().unwrap_or("/".as_ref()));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.spawn().map_err(|e| format!("cannot run {program}: {e}"))
+}
+
+/// Home folder of a job: nothing that this user has set up is in it. A folder of root's would be an
+/// error for an ordinary user's programs, and one that does not exist is none.
+fn home() -> &'static str {
+    if rustix::process::geteuid().is_root() { "/root" } else { "/nonexistent" }
 }
 
 /// Path of a program; one without a slash is looked up in [`PATH`].
