@@ -84,7 +84,8 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
 /// depend on where it is loaded listed in 1 KiB instead of 240, which every start goes through. Set
 /// here and not for the whole repository, so that other builds need no static C library.
 const STATIC: &str = r#"target.x86_64-unknown-linux-gnu.rustflags=["-Ctarget-feature=+crt-static","-Clink-arg=-Wl,-z,pack-relative-relocs"]"#;
-/// Named, so that the setting is for the program, and not for what runs while it is built.
+/// The only target, this host's. Named to cargo, so that settings of it are for programs and tests,
+/// and not for what runs while they are built.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// End of the name of AddressSanitizer's library, which begins with the toolchain's channel.
 const RUNTIME: &str = "_rt.asan.a";

@@ -8,12 +8,11 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::build::cargo;
+use crate::build::{TARGET, cargo};
 use crate::paths;
 
 /// The package that the document is about.
 const PROGRAM: &str = "nerite-vmm";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Output of `cargo metadata`.
 #[derive(Deserialize)]

@@ -10,15 +10,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::build::{cargo, quiet, sanitizer_obstacle, sanitizing, works};
+use crate::build::{TARGET, cargo, quiet, sanitizer_obstacle, sanitizing, works};
 use crate::job::Summary;
 use crate::{paths, progress};
 
 /// Memory of a target in MiB, and seconds for one input: what needs more is a find.
 const MEMORY_MIB: u32 = 2048;
 const SLOW: u32 = 10;
-/// The host that the targets are compiled for.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]

@@ -8,12 +8,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::{PROGRAM, Reader, TIMED, UNSTABLE};
+use crate::build::{self, TARGET};
+use crate::progress;
 use crate::results::{Failure, Results};
 use crate::retry::{self, Attempt};
-use crate::{build, progress};
 
-/// The host's target, whose test programs cargo starts through [`runner`].
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Environment variable with the path of the only test program that is to run.
 const ONLY: &str = "NERITE_TEST_ONLY";
 
