@@ -11,7 +11,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use common::image::{self, Elf};
-use common::{Folder, copy_program, finish, open_to_all, skip};
+use common::{Folder, copy_program, finish, open_to_all};
+use nerite_testkit::skip;
 
 const USAGE: u8 = 240;
 const CONFIG_FILE: u8 = 241;

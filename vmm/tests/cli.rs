@@ -235,7 +235,7 @@ fn an_unreadable_home_is_no_obstacle() {
     common::copy_program(&copy);
     common::open_to_all(&folder.path(""));
     if !rustix::process::geteuid().is_root() {
-        return common::skip("needs root, to become another user");
+        return nerite_testkit::skip("needs root, to become another user");
     }
     let secret = folder.path("secret");
     std::fs::create_dir(&secret).unwrap();

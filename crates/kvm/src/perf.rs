@@ -138,6 +138,7 @@ struct Owner {
 #[cfg(test)]
 mod tests {
     use nerite_hypervisor::GuestCounter as _;
+    use nerite_testkit::skip;
 
     use super::*;
 
@@ -147,14 +148,6 @@ mod tests {
         counter
             .inspect_err(|error| skip(&format!("this user may not count page faults: {error}")))
             .ok()
-    }
-
-    /// Not through `eprintln`, which is not shown of a test that passes.
-    fn skip(reason: &str) {
-        use std::io::Write as _;
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
     }
 
     /// Touches pages that were never touched before.

@@ -274,7 +274,7 @@ impl KvmVcpu {
     /// the same: clocks of hosts differ by as much.
     fn set_tsc_rate(&self, state: &VcpuState) -> Result<(), Refused> {
         let (Some(wanted), Some(has)) = (state.tsc_khz, self.tsc_khz()) else { return Ok(()) };
-        if u64::from(wanted.abs_diff(has)).saturating_mul(4000) <= has.into() {
+        if u64::from(wanted.abs_diff(has)).saturating_mul(4000) <= u64::from(has) {
             return Ok(());
         }
         let set = self.fd.set_tsc_khz(wanted);

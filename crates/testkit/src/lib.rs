@@ -14,5 +14,8 @@
 pub mod guest;
 pub mod image;
 pub mod log;
+mod skip;
 pub mod tables;
 pub mod vm;
+
+pub use skip::skip;

@@ -180,13 +180,6 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Says why this test, which its thread is named after, does not run, where cargo shows it.
-pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
-}
-
 /// Copies the program to `to`, where every user may run it.
 ///
 /// Another process writes the copy: a child that a thread of this one starts meanwhile would

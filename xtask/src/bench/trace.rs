@@ -232,9 +232,7 @@ mod tests {
         let counts = match counted(&["/bin/true"]) {
             Ok(counts) => counts,
             Err(error) if format!("{error:#}").contains("EPERM") => {
-                use std::io::Write as _;
-                writeln!(std::io::stderr(), "skipped: ptrace is not allowed here").unwrap();
-                return;
+                return nerite_testkit::skip("ptrace is not allowed here");
             }
             Err(error) => panic!("{error:#}"),
         };

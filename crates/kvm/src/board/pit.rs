@@ -43,7 +43,7 @@ fn channels_from_kvm(state: &kvm_pit_state2, now: i64) -> [SavedChannel; 3] {
     let [first, ..] = &mut channels;
     let is_periodic = matches!(first.mode, Mode::RateGenerator | Mode::SquareWave);
     if let Some(run) =
-        first.run.as_mut().filter(|run| !is_periodic && run.elapsed >= run.count.into())
+        first.run.as_mut().filter(|run| !is_periodic && run.elapsed >= u64::from(run.count))
     {
         run.elapsed = 0;
     }

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Attempt, is_root, skip};
+use nerite_testkit::skip;
+
+use crate::{Attempt, is_root};
 
 /// A folder with something in it, and something beside it.
 struct Folder {

@@ -118,13 +118,6 @@ fn status(process: u32, name: &str) -> String {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
 }
 
-/// Says why this test, which its thread is named after, does not run, where cargo shows it.
-fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
-}
-
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

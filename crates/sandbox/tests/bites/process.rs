@@ -1,6 +1,8 @@
 //! State of a confined process, seen from outside.
 
-use crate::{Attempt, is_root, skip, status};
+use nerite_testkit::skip;
+
+use crate::{Attempt, is_root, status};
 
 #[test]
 fn no_capability_is_left() {

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::{Attempt, is_root, skip, status};
+use nerite_testkit::skip;
+
+use crate::{Attempt, is_root, status};
 
 fn skipped() -> bool {
     if !is_root() {
