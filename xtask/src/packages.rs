@@ -8,6 +8,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -38,6 +39,13 @@ pub(crate) const VGABIOS: Tool =
 /// Package lists older than this are fetched anew before something is installed.
 const LISTS_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// Waits for the other threads of this program that use apt: two labs, say, that are set up at the
+/// same time. Two runs of apt-get at once fail, and who waits often finds the work done.
+fn alone() -> MutexGuard<'static, ()> {
+    static APT: Mutex<()> = Mutex::new(());
+    APT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Path of `tool` on this host.
 pub(crate) fn find(tool: Tool) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
@@ -53,6 +61,7 @@ pub(crate) fn find(tool: Tool) -> Option<PathBuf> {
 
 /// Paths of these tools, after installing what is missing if that may be done.
 pub(crate) fn need(tools: &[Tool]) -> Result<Vec<PathBuf>> {
+    let _alone = alone();
     let missing: Vec<_> =
         tools.iter().filter(|tool| find(**tool).is_none()).map(|tool| tool.package).collect();
     if !missing.is_empty() {
@@ -145,6 +154,7 @@ pub(crate) fn update() -> Result<()> {
     let Some(root) = root_prefix() else {
         bail!("the package lists are not there, or too old; type:\n    sudo apt-get update");
     };
+    let _alone = alone();
     let step = progress::step("fetching package lists");
     apt(&root, &["update", "--quiet"])?;
     step.done();
@@ -171,6 +181,7 @@ fn lists_age() -> Option<Duration> {
 
 /// The versioned package that the kernel's metapackage depends on.
 pub(crate) fn kernel_package(meta: &str) -> Result<String> {
+    let _alone = alone();
     if let Some(package) = first_dependency(meta)? {
         return Ok(package);
     }
@@ -200,6 +211,7 @@ fn first_dependency(meta: &str) -> Result<Option<String>> {
 
 /// Downloads `package` into `folder`, which needs no root where the package lists are there.
 pub(crate) fn download(package: &str, folder: &Path) -> Result<PathBuf> {
+    let _alone = alone();
     if let Err(first) = try_download(package, folder) {
         // Old lists name versions the archive no longer has.
         let Some(root) = root_prefix() else {

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -73,6 +74,9 @@ pub(crate) struct Kernel {
 
 /// The kernel under `target/lab` if one is there, downloaded otherwise.
 pub(crate) fn get() -> Result<Kernel> {
+    // Labs that are set up at the same time download it once.
+    static DOWNLOAD: Mutex<()> = Mutex::new(());
+    let _alone = DOWNLOAD.lock().unwrap_or_else(PoisonError::into_inner);
     match cached()? {
         Some(kernel) => Ok(kernel),
         None => {
