@@ -4,7 +4,7 @@
 //! guests are for, and none of it touches memory that Rust knows of (hypercalls go through
 //! `hypercall::guest`).
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 pub use core::arch::x86_64::CpuidResult;
 
 macro_rules! port_access {
@@ -115,12 +115,29 @@ pub fn disable_interrupts() {
     unsafe { asm!("cli", options(nostack)) }
 }
 
+global_asm!(
+    ".globl runtime_wait_for_interrupt",
+    ".globl runtime_halt",
+    "runtime_wait_for_interrupt: sti",
+    "runtime_halt: hlt",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn runtime_wait_for_interrupt();
+    static runtime_halt: u8;
+}
+
 /// Allows interrupts and halts until one came. There is no gap in between: STI takes effect after
 /// HLT has started. Interrupts stay allowed.
 pub fn wait_for_interrupt() {
-    // SAFETY: handlers for all vectors are installed at entry; they may write memory, hence no
-    // `nomem`.
-    unsafe { asm!("sti", "hlt", options(nostack)) }
+    // SAFETY: handlers for all vectors are installed at entry, and the ABI is that of a function.
+    unsafe { runtime_wait_for_interrupt() }
+}
+
+/// Address of the HLT of [`wait_for_interrupt`].
+pub(crate) fn halt_address() -> u64 {
+    (&raw const runtime_halt).addr() as u64
 }
 
 /// Halts for good: interrupts are off.

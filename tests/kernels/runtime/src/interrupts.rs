@@ -43,6 +43,7 @@ const STUB_SIZE: usize = 16;
 static HANDLERS: [AtomicPtr<()>; VECTORS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; VECTORS];
 static SPURIOUS: AtomicU64 = AtomicU64::new(0);
+static BEFORE_HALT: AtomicU64 = AtomicU64::new(0);
 
 // One stub of 16 bytes for each vector: push an error code where the processor does not, and the
 // vector.
@@ -124,6 +125,12 @@ extern "C" fn dispatch(frame: &mut Frame) {
         );
         exit(-1);
     }
+    // An interrupt in the gap that STI closes: an NMI opens it on any processor, and a VM exit on one
+    // that is emulated and forgets STI meanwhile. HLT would wait for another interrupt.
+    if frame.rip == cpu::halt_address() {
+        BEFORE_HALT.fetch_add(1, Ordering::Relaxed);
+        frame.rip += 1;
+    }
     // SAFETY: only `set_handler` stores here, and it stores such a function.
     let handler = unsafe { core::mem::transmute::<*mut (), Handler>(handler) };
     handler(frame);
@@ -135,6 +142,11 @@ extern "C" fn dispatch(frame: &mut Frame) {
 /// Installs the handler of a vector, for all processors.
 pub fn set_handler(vector: u8, handler: Handler) {
     HANDLERS[usize::from(vector)].store(handler as *mut (), Ordering::Release);
+}
+
+/// Number of interrupts so far that came between the STI and the HLT of a wait.
+pub fn before_halt() -> u64 {
+    BEFORE_HALT.load(Ordering::Relaxed)
 }
 
 /// Number of spurious interrupts so far.
