@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, UdpSocket};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,8 +51,8 @@ pub(crate) enum Exercise {
     Reset(usize),
     /// The guest ends in the middle of a transfer.
     ExitDuringTraffic,
-    /// Nothing is done: the guest does it all, and ends within so many seconds.
-    End(usize),
+    /// Nothing is done: the guest does it all, says so, and ends.
+    End,
 }
 
 impl FromStr for Exercise {
@@ -86,7 +87,7 @@ impl FromStr for Exercise {
             "cable" => Self::Cable,
             "reset" => Self::Reset(number(3)?),
             "exit-during-traffic" => Self::ExitDuringTraffic,
-            "end" => Self::End(number(60)?),
+            "end" => Self::End,
             _ => bail!("{text} is no exercise"),
         })
     }
@@ -109,7 +110,7 @@ impl fmt::Display for Exercise {
             Self::Cable => f.write_str("cable"),
             Self::Reset(number) => write!(f, "reset={number}"),
             Self::ExitDuringTraffic => f.write_str("exit-during-traffic"),
-            Self::End(seconds) => write!(f, "end={seconds}"),
+            Self::End => f.write_str("end"),
         }
     }
 }
@@ -117,7 +118,7 @@ impl fmt::Display for Exercise {
 impl Exercise {
     /// `true` if the guest has ended after it.
     pub(crate) fn ends_guest(&self) -> bool {
-        matches!(self, Self::Http(_) | Self::ExitDuringTraffic | Self::End(_))
+        matches!(self, Self::Http(_) | Self::ExitDuringTraffic | Self::End)
     }
 
     /// Does it. Returns what came of it, if that is a number.
@@ -137,7 +138,7 @@ impl Exercise {
             Self::Cable => peer.cable(),
             Self::Reset(count) => peer.reset(count),
             Self::ExitDuringTraffic => peer.exit_during_traffic(),
-            Self::End(seconds) => peer.wait_for_end(seconds),
+            Self::End => peer.wait_for_end(),
         }
     }
 }
@@ -146,7 +147,7 @@ fn ping(size: usize) -> Result<Option<Figure>> {
     for size in [0, 56, size] {
         let size = size.to_string();
         let ping = Command::new("ping")
-            .args(["-c", "3", "-W", "5", "-s", &size, &GUEST.to_string()])
+            .args(["-A", "-c", "3", "-W", "5", "-s", &size, &GUEST.to_string()])
             .output();
         let ping = ping.context("cannot run ping")?;
         ensure!(ping.status.success(), "no answer: {}", String::from_utf8_lossy(&ping.stdout));
@@ -359,13 +360,17 @@ impl Peer {
         if self.link.is_user_mode() { Ok(()) } else { ended }
     }
 
-    fn wait_for_end(&mut self, seconds: usize) -> Result<Option<Figure>> {
-        let started = Instant::now();
-        while self.child.try_wait()?.is_none() {
-            ensure!(started.elapsed().as_secs() < seconds as u64, "the guest does not end");
-            thread::sleep(Duration::from_millis(5));
+    /// Waits until the guest's output has ended, for as long as it goes on.
+    fn wait_for_end(&self) -> Result<Option<Figure>> {
+        loop {
+            match self.lines.recv_timeout(super::PATIENCE) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the guest says nothing and does not end")
+                }
+            }
         }
-        Ok(None)
     }
 
     fn exit_during_traffic(&mut self) -> Result<Option<Figure>> {
