@@ -8,8 +8,6 @@ most=${NERITE_TEST_SNAPSHOTS:-2}
 goes_on() {
     vmm=$1 host=$2 text=$4 accels=${5:-} count=0
     set -- $3
-    # Of another test, or of this one before.
-    rm -rf out.* saved.*
     while :; do
         rm -f socket
         accel=${accels%% *}

@@ -1,7 +1,8 @@
 //! Executes a [`Job`] on the machine this program runs on: the host, or the inside of the lab.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tempfile::TempDir;
 
 use crate::job::{Ending, Job, Stream};
 use crate::signals;
@@ -34,14 +36,29 @@ enum Event {
 /// afterwards.
 pub(crate) fn execute(job: &Job, output: &mut dyn FnMut(Stream, &[u8])) -> (Ending, Duration) {
     let start = Instant::now();
-    let ending = match spawn(job) {
+    let folder = job.own_folder.then(own_folder).transpose();
+    let child = folder.as_ref().map_err(String::clone).and_then(|folder| {
+        let named = folder.as_ref().map(TempDir::path).or(job.dir.as_deref());
+        spawn(job, named.unwrap_or("/".as_ref()))
+    });
+    let ending = match child {
         Ok(child) => supervise(job, child, start, output),
         Err(why) => Ending::Failed(why),
     };
     (ending, start.elapsed())
 }
 
-fn spawn(job: &Job) -> Result<Child, String> {
+/// An empty folder, in which any user may make files: some jobs change theirs.
+fn own_folder() -> Result<TempDir, String> {
+    let make = || {
+        let folder = tempfile::tempdir()?;
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o1777))?;
+        Ok(folder)
+    };
+    make().map_err(|error: std::io::Error| format!("cannot make a folder for the job: {error}"))
+}
+
+fn spawn(job: &Job, dir: &Path) -> Result<Child, String> {
     let (program, arguments) = job.command.split_first().ok_or("the job has no command")?;
     let mut command = if signals::some_are_ignored() {
         // A program inherits that a signal is ignored (execve(2)), as a shell arranges for SIGINT
@@ -60,7 +77,7 @@ fn spawn(job: &Job) -> Result<Child, String> {
         ("HOME", home()),
         ("LANG", "C.UTF-8"),
     ]);
-    command.envs(&job.env).current_dir(job.dir.as_deref().unwrap_or("/".as_ref()));
+    command.envs(&job.env).current_dir(dir);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     command.spawn().map_err(|e| format!("cannot run {program}: {e}"))
 }
@@ -282,6 +299,16 @@ mod tests {
         assert_eq!(ending, Ending::TimedOut);
         assert!(length <= MAX_OUTPUT, "{length} bytes");
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_folder_of_its_own_is_empty_and_goes_with_the_job() {
+        let job = Job { own_folder: true, ..shell("pwd; ls -A; stat -c %a .; touch left") };
+        let (_, first, _) = run(&job);
+        let (folder, rest) = first.split_once('\n').unwrap();
+        assert_eq!(rest, "1777\n");
+        assert!(!Path::new(folder).exists());
+        assert_ne!(run(&job).1, first);
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub(crate) fn run_in_software_with(
         }
     }
     let runner = Runner { repeat, ..runner(Platform::Hardware, workers) };
-    results += run_adapted(&chosen, &runner, &vmm, &|test, job| host.adapt(test, job), &|_| {})?;
+    results +=
+        run_adapted(&chosen, &runner, &vmm, &|test, job| Ok(host.adapt(test, job)), &|_| {})?;
     Ok(results)
 }
 

@@ -161,7 +161,7 @@ impl<'a> Maker<'a> {
         Job {
             name: name_of(program),
             command,
-            dir: Some("/tmp".into()),
+            own_folder: true,
             timeout: TIMEOUT,
             files: [vec![program.to_owned()], files.to_vec()].concat(),
             env,

@@ -20,6 +20,9 @@ pub(crate) struct Job {
     /// Working directory; `/` where none is named.
     #[serde(default)]
     pub(crate) dir: Option<PathBuf>,
+    /// `true` if it runs in an empty folder of its own instead, which goes with it.
+    #[serde(default)]
+    pub(crate) own_folder: bool,
     /// Standard input given as text, followed by what `stdin_file` holds.
     #[serde(default)]
     pub(crate) stdin: String,

@@ -254,7 +254,8 @@ impl Test {
             port: None,
             name: self.name.clone(),
             command,
-            dir: self.makes_files().then(|| "/tmp".into()),
+            dir: None,
+            own_folder: self.makes_files(),
             stdin: self.stdin.clone(),
             stdin_file: None,
             stdin_open: self.stdin_open,
@@ -294,7 +295,7 @@ impl Test {
     }
 
     /// `true` if it makes files in its working directory.
-    pub(crate) fn makes_files(&self) -> bool {
+    fn makes_files(&self) -> bool {
         let mounts = |option: &String| option.trim_start_matches("--mount=").starts_with(".:");
         self.script.is_some() || self.net.is_some() || self.options.iter().any(mounts)
     }

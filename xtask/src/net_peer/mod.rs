@@ -96,7 +96,7 @@ pub(crate) fn main(args: &Args) -> Result<i32> {
     };
     command.args(rest).stdout(Stdio::piped());
     if args.link == Link::User && rustix::process::geteuid().is_root() {
-        command.uid(USER).gid(USER).current_dir("/tmp");
+        command.uid(USER).gid(USER);
     }
     let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
     let stdout = child.stdout.take().context("no standard output")?;
