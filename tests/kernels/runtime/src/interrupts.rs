@@ -125,8 +125,8 @@ extern "C" fn dispatch(frame: &mut Frame) {
         );
         exit(-1);
     }
-    // An interrupt in the gap that STI closes: an NMI opens it on any processor, and a VM exit on one
-    // that is emulated and forgets STI meanwhile. HLT would wait for another interrupt.
+    // An interrupt in the gap that STI closes: an NMI opens it on any processor, and a VM exit on
+    // one that is emulated and forgets STI meanwhile. HLT would wait for another interrupt.
     if frame.rip == cpu::halt_address() {
         BEFORE_HALT.fetch_add(1, Ordering::Relaxed);
         frame.rip += 1;
