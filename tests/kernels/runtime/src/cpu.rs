@@ -4,8 +4,8 @@
 //! guests are for, and none of it touches memory that Rust knows of (hypercalls go through
 //! `hypercall::guest`).
 
-use core::arch::{asm, global_asm};
 pub use core::arch::x86_64::CpuidResult;
+use core::arch::{asm, global_asm};
 
 macro_rules! port_access {
     ($read:ident, $write:ident, $type:ty, $register:tt, $width:literal) => {
