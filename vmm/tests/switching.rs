@@ -187,8 +187,12 @@ fn a_guest_is_handed_over_at_a_moment() {
     assert_eq!(first_software(&[]), all);
     assert_eq!(first_software(&["--switch-at", LOOP]), BEFORE);
     assert_eq!(first_software(&["--switch-at", "insn:123456"]), 123_456);
-    let part = first_software(&["--switch-at", "time:20ms"]);
-    assert!((1..=all).contains(&part), "{part} of {all}");
+    // A host that is busy elsewhere may not come to the first instruction in a short time.
+    let after = |exponent: u32| format!("time:{}ms", 1 << exponent);
+    let part = (6..14)
+        .map(|exponent| first_software(&["--switch-at", &after(exponent)]))
+        .find(|part| *part > 0);
+    assert!(part.is_some_and(|part| part <= all), "{part:?} of {all}");
 }
 
 #[test]
