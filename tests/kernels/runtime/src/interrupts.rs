@@ -145,6 +145,7 @@ pub fn set_handler(vector: u8, handler: Handler) {
 }
 
 /// Number of interrupts so far that came between the STI and the HLT of a wait.
+#[must_use]
 pub fn before_halt() -> u64 {
     BEFORE_HALT.load(Ordering::Relaxed)
 }

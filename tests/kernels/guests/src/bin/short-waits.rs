@@ -13,6 +13,7 @@ use runtime::prelude::*;
 runtime::kernel!(v2, main);
 
 const VECTOR: u8 = 0x40;
+const WAITS: u64 = 20_000;
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
 
@@ -27,8 +28,6 @@ fn wait(cycles: u64) {
 }
 
 fn main() {
-    let waits = boot::args().first().and_then(|arg| arg.parse().ok());
-    let waits: u64 = waits.expect("wants a number of waits");
     set_handler(VECTOR, |_| {
         TICKS.fetch_add(1, Ordering::AcqRel);
     });
@@ -36,7 +35,7 @@ fn main() {
     apic::set_timer_vector(VECTOR);
     // Up to 0.1 ms: the write of a deadline takes a third of that where an exit is slow.
     let most = boot::tsc_khz() / 10;
-    (0..waits).for_each(|number| wait(number * 7919 % most));
+    (0..WAITS).for_each(|number| wait(number * 7919 % most));
     check_eq!(spurious(), 0, "spurious interrupts");
-    println!("{waits} waits, {} interrupts before HLT", before_halt());
+    println!("{WAITS} waits, {} interrupts before HLT", before_halt());
 }
