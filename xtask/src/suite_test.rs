@@ -23,6 +23,7 @@ fn a_job_has_the_files_that_it_names() {
     let job = test.job("/vmm".as_ref(), kernels, kernels, &tools).unwrap();
     let expected: Vec<_> = ["hello", "initramfs", "a", "b"].map(|name| kernels.join(name)).into();
     assert_eq!(job.files, [vec!["/vmm".into()], expected].concat());
+    assert!(job.own_folder, "a script may make files");
     let folder = kernels.display();
     assert_eq!(job.command[2], format!("for i in {folder}/a {folder}/b; do"));
 }
